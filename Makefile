@@ -1,0 +1,55 @@
+# make demo | test | test-slow | lint | clean
+# The first call builds .venv; later calls reinstall only after pyproject.toml or constraints.txt changed.
+# PYTHON=/path/to/python chooses the interpreter, ARGS="-k name -x" goes to pytest.
+
+PYTHON ?= $(shell for p in python3.11 python3.12 python3; do \
+	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
+VENV := .venv
+BIN := $(VENV)/bin
+DONE := $(VENV)/stamps
+# Pinned here too: an unconstrained torch would bring another version and its GPU libraries.
+TORCH := $(shell grep '^torch==' constraints.txt)
+INSTALL := $(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt
+
+.NOTPARALLEL:
+.PHONY: demo test test-slow lint clean
+
+demo: $(DONE)/package
+	$(BIN)/raptorgraph demo --out demo
+
+test: $(DONE)/test
+	$(BIN)/python -m pytest $(ARGS)
+
+test-slow: $(DONE)/test
+	$(BIN)/python -m pytest -m slow $(ARGS)
+
+lint: $(DONE)/lint
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+
+# Removes what runs and builds leave behind; the environment stays (rm -r .venv removes it).
+clean:
+	rm -rf build dist demo .pytest_cache .ruff_cache lightning_logs
+	find src tests -type d -name __pycache__ -prune -exec rm -rf {} +
+
+$(BIN)/python:
+	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer not found: make PYTHON=/path/to/python" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+# The stamps lie in the environment, so that they go when it goes. Each is written only after its
+# installation succeeded, and "test" stands for itself: an installed demo does not pass for it.
+$(DONE)/torch: constraints.txt | $(BIN)/python
+	$(INSTALL) "$(TORCH)"
+	@mkdir -p $(DONE) && touch $@
+
+$(DONE)/package: pyproject.toml $(DONE)/torch
+	$(INSTALL) -e .
+	@touch $@
+
+$(DONE)/test: pyproject.toml $(DONE)/torch
+	$(INSTALL) -e ".[test]"
+	@touch $(DONE)/package $@
+
+$(DONE)/lint: constraints.txt | $(BIN)/python
+	$(INSTALL) ruff
+	@mkdir -p $(DONE) && touch $@

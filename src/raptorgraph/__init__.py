@@ -1,0 +1,10 @@
+"""Causal models of Perturb-seq screens."""
+
+from importlib.metadata import PackageNotFoundError, version
+
+try:
+    __version__ = version("raptorgraph")
+except PackageNotFoundError:  # a source tree on the path, not installed
+    __version__ = "0+unknown"
+
+__all__ = ["__version__"]

@@ -1,0 +1,107 @@
+"""Checks of the arguments of the simulator."""
+
+from collections.abc import Mapping
+from numbers import Integral, Real
+from typing import Any
+
+CHOICES = {"graph": ("erdos-renyi", "scale-free"), "mechanism": ("saturating", "linear")}
+LEAST = {  # integers, and the least value of each
+    "n_genes": 1,
+    "n_perturbed": 1,
+    "n_control_cells": 1,
+    "n_cells_per_perturbation": 1,
+    "n_batches": 1,
+    "n_truth_cells": 1,
+    "seed": 0,
+}
+RANGES = {  # real numbers, and the bounds of each (inclusive)
+    "expected_degree": (0.0, float("inf")),
+    "interaction_strength": (0.0, 10.0),
+    "effect_size": (0.0, 10.0),
+    "targets_without_gene": (0.0, 1.0),
+    "batch_effect": (0.0, 3.0),
+    "library_size_sd": (0.0, 3.0),
+    "library_size": (1.0, 1e7),
+    "dispersion": (1e-3, 1e6),
+}
+
+
+def check_arguments(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Check the arguments of :func:`raptorgraph.datasets.simulate`.
+
+    Parameters
+    ----------
+    arguments
+        All arguments by name.
+
+    Returns
+    -------
+    dict
+        The arguments, with the default of ``n_latent`` filled in.
+
+    Raises
+    ------
+    TypeError
+        When an argument is not of its type.
+    ValueError
+        When an argument is out of its range.
+    """
+    settings = dict(arguments)
+    for name, choices in CHOICES.items():
+        if settings[name] not in choices:
+            raise ValueError(f"{name}={settings[name]!r} is unknown: use one of {', '.join(map(repr, choices))}.")
+    for name, least in LEAST.items():
+        _check_integer(name, settings[name], least)
+    for name, (low, high) in RANGES.items():
+        _check_real(name, settings[name], low, high)
+
+    _check_integer("n_truth_cells", settings["n_truth_cells"], settings["n_batches"], hint=", one for each batch")
+
+    n_perturbed = settings["n_perturbed"]
+    if settings["n_latent"] is None:
+        settings["n_latent"] = n_perturbed + max(5, n_perturbed // 4)
+    _check_integer("n_latent", settings["n_latent"], n_perturbed, hint=", a latent for each perturbed gene")
+
+    n_with_gene = n_perturbed - n_targets_without_gene(n_perturbed, settings["targets_without_gene"])
+    if settings["n_genes"] < n_with_gene:
+        raise ValueError(
+            f"n_genes={settings['n_genes']} leaves no room for the {n_with_gene} perturbed genes in the panel: "
+            "use more genes or a larger targets_without_gene."
+        )
+
+    if settings["n_doubles"] != "all":
+        n_pairs = n_perturbed * (n_perturbed - 1) // 2
+        _check_integer("n_doubles", settings["n_doubles"], 0, hint=" or 'all'")
+        if settings["n_doubles"] > n_pairs:
+            raise ValueError(
+                f"n_doubles={settings['n_doubles']} but {n_perturbed} perturbed genes have {n_pairs} pairs: "
+                "use fewer, or 'all'."
+            )
+
+    n_latent, scale_free = settings["n_latent"], settings["graph"] == "scale-free"
+    low, high = (1, n_latent - 1) if scale_free else (0, (n_latent - 1) / 2)
+    if not low <= settings["expected_degree"] <= high:
+        raise ValueError(
+            f"expected_degree={settings['expected_degree']} is impossible: a {settings['graph']} graph of {n_latent} "
+            f"latents takes {low} to {high:g}."
+        )
+    return settings
+
+
+def n_targets_without_gene(n_perturbed: int, share: float) -> int:
+    """Perturbed genes that have no column."""
+    return round(share * n_perturbed)
+
+
+def _check_integer(name: str, value: Any, least: int, hint: str = "") -> None:
+    if isinstance(value, bool) or not isinstance(value, Integral):
+        raise TypeError(f"{name}={value!r} is not an integer: use {least} or more{hint}.")
+    if value < least:
+        raise ValueError(f"{name}={value} is too small: use {least} or more{hint}.")
+
+
+def _check_real(name: str, value: Any, low: float, high: float) -> None:
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise TypeError(f"{name}={value!r} is not a number: use a float.")
+    if not low <= value <= high:
+        raise ValueError(f"{name}={value} is out of range: use a number from {low:g} to {high:g}.")

@@ -1,0 +1,75 @@
+"""Random acyclic graphs over the latents of a simulated screen."""
+
+from dataclasses import dataclass
+
+import networkx as nx
+import numpy as np
+from scipy.linalg import solve_triangular
+
+WEIGHT_RANGE = (0.3, 0.9)
+
+
+@dataclass(frozen=True)
+class LatentGraph:
+    """Structural model ``u = u A + z`` with ``z ~ N(0, diag(noise_sd ** 2))`` and ``Var(u) = 1`` for every latent.
+
+    Attributes
+    ----------
+    adjacency
+        ``A``, shape (d, d); ``A[i, j]`` is the direct effect of latent i on latent j.
+    total
+        ``(I - A)^-1``, shape (d, d): the total effects, so ``u = z @ total``.
+    noise_sd
+        Standard deviation of each exogenous variable, shape (d,).
+    """
+
+    adjacency: np.ndarray
+    total: np.ndarray
+    noise_sd: np.ndarray
+
+
+def random_graph(n_latent: int, kind: str, expected_degree: float, rng: np.random.Generator) -> LatentGraph:
+    """Draw an acyclic graph and its weights.
+
+    The nodes of a random undirected graph are laid out in a random causal order and every edge points from the
+    earlier to the later node. Weights have a random sign and a size uniform in [0.3, 0.9]; then the latents are
+    scaled to unit variance, so that neither variances nor indices give the order away.
+
+    Parameters
+    ----------
+    n_latent
+        Number of latents d.
+    kind
+        ``"erdos-renyi"`` or ``"scale-free"`` (Barabasi-Albert; the old, well-connected nodes are the causes).
+    expected_degree
+        Expected number of parents of a latent (nearly so for scale-free graphs, whose first nodes have fewer).
+    rng
+        Source of randomness.
+
+    Returns
+    -------
+    LatentGraph
+        Adjacency, total effects and exogenous standard deviations.
+    """
+    if kind == "erdos-renyi":
+        skeleton = nx.gnp_random_graph(n_latent, 2 * expected_degree / max(n_latent - 1, 1), seed=rng)
+    else:
+        low, high = int(np.floor(expected_degree)), int(np.ceil(expected_degree))
+        skeleton = nx.dual_barabasi_albert_graph(n_latent, low, high, 1 - (expected_degree - low), seed=rng)
+
+    order = rng.permutation(n_latent)
+    if (np.diff(order) > 0).all():  # the order of the index is no secret
+        order = order[::-1]
+
+    edges = np.sort(np.array(sorted(skeleton.edges), dtype=int).reshape(-1, 2), axis=1)
+    weights = rng.uniform(*WEIGHT_RANGE, size=len(edges)) * rng.choice([-1.0, 1.0], size=len(edges))
+    ordered = np.zeros((n_latent, n_latent))
+    ordered[edges[:, 0], edges[:, 1]] = weights
+    # triangular, so that latents without a path between them have a total effect of exactly zero
+    ordered_total = solve_triangular(np.eye(n_latent) - ordered, np.eye(n_latent), unit_diagonal=True)
+
+    sd = np.sqrt((ordered_total**2).sum(axis=0))
+    scale = np.outer(sd, 1 / sd)
+    position = np.argsort(order)
+    to_index = np.ix_(position, position)
+    return LatentGraph((ordered * scale)[to_index], (ordered_total * scale)[to_index], (1 / sd)[position])

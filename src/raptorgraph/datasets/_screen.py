@@ -1,0 +1,176 @@
+"""The mechanism of a simulated screen: from exogenous noise to the mean count of every gene."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import sparse
+from scipy.special import ndtr, ndtri
+
+from raptorgraph.datasets._graph import LatentGraph
+
+PANEL_SHARE = 0.6  # of a cell's library that falls on the genes of the panel
+BASE_SD = 3.0  # of the log base rates, a normal cut off above: no gene takes a large part of a small panel
+BASE_MAX = 1.5  # in standard deviations
+PROGRAMS_PER_GENE = 3
+LOADING_SD = 0.3
+OWN_LOADING = (0.8, 1.2)  # of a perturbed gene on its own latent
+OTHER_SHARE = 0.25  # what is left of its other loadings
+SATURATION = (1.0, 2.5)
+EFFICIENCY = (0.6, 1.2)  # of the guides of a gene
+EFFICIENCY_SD = 0.1  # relative, between cells
+PAIR_SHARE = 0.5  # of the pairs that interact
+PAIR_DENSITY = 0.1  # of the genes an interaction reaches
+PAIR_LOADING_SD = 0.5
+
+
+@dataclass(frozen=True)
+class Cells:
+    """What is drawn for each of n cells.
+
+    Attributes
+    ----------
+    exogenous
+        Values of z before any perturbation, shape (n, d).
+    shifts
+        Shift that each perturbed gene would cause on its own latent of this cell, shape (n, n_perturbed), negative.
+    library_size
+        Counts of the whole cell, shape (n,).
+    batch
+        Batch index, shape (n,).
+    """
+
+    exogenous: np.ndarray
+    shifts: np.ndarray
+    library_size: np.ndarray
+    batch: np.ndarray
+
+
+@dataclass(frozen=True)
+class Screen:
+    """All that the cells of one simulated screen share.
+
+    Attributes
+    ----------
+    graph
+        Structural model of the d latents; the first n_perturbed belong to the perturbed genes.
+    shift
+        Mean shift of z by each perturbation, shape (n_perturbed,), negative.
+    saturation
+        Bound of each latent's response, shape (d,); None for a linear response.
+    base
+        Log share of the library of each gene, shape (n_genes,).
+    loadings
+        Sparse programs B, shape (d, n_genes).
+    pairs
+        Interacting pairs of perturbed genes, shape (n_pairs, 2).
+    pair_loadings
+        Sparse loadings of the interactions, shape (n_pairs, n_genes).
+    batch_offsets
+        Log-rate offsets, shape (n_batches, n_genes).
+    """
+
+    graph: LatentGraph
+    shift: np.ndarray
+    saturation: np.ndarray | None
+    base: np.ndarray
+    loadings: sparse.csr_array
+    pairs: np.ndarray
+    pair_loadings: sparse.csr_array
+    batch_offsets: np.ndarray
+
+    def draw_cells(self, normal: np.ndarray, batch: np.ndarray, library_size: float, library_size_sd: float) -> Cells:
+        """Turn standard normal numbers, shape (n, d + n_perturbed + 1), into cells."""
+        n_latent = len(self.graph.noise_sd)
+        return Cells(
+            exogenous=normal[:, :n_latent] * self.graph.noise_sd,
+            shifts=self.shift * (1 + EFFICIENCY_SD * normal[:, n_latent:-1]),
+            library_size=library_size * np.exp(library_size_sd * normal[:, -1] - library_size_sd**2 / 2),
+            batch=batch,
+        )
+
+    def latents(self, exogenous: np.ndarray, shifts: np.ndarray) -> np.ndarray:
+        """Causal latents ``u = (z + shift) (I - A)^-1``, shape (n, d)."""
+        shifted = exogenous.copy()
+        shifted[:, : shifts.shape[1]] += shifts
+        return shifted @ self.graph.total
+
+    def respond(self, values: np.ndarray) -> np.ndarray:
+        """Response phi of the leading latents: the identity, or ``c tanh(value / c)``."""
+        if self.saturation is None:
+            return values
+        bound = self.saturation[: values.shape[1]]
+        return bound * np.tanh(values / bound)
+
+    def log_rates(self, latents: np.ndarray, shifts: np.ndarray, batch: np.ndarray) -> np.ndarray:
+        """Log share of the library of every gene, shape (n, n_genes).
+
+        ``base + phi(u) B + sum over pairs i < j of phi_i(shift_i) phi_j(shift_j) C_ij + batch offset``: an
+        interaction is driven by the interventions themselves, so it is zero in controls and in singles.
+        """
+        # products with sparse matrices run row by row: how cells are cut into chunks cannot change a result
+        rates = self.base + self.respond(latents) @ self.loadings + self.batch_offsets[batch]
+        if len(self.pairs):
+            response = self.respond(shifts)
+            product = response[:, self.pairs[:, 0]] * response[:, self.pairs[:, 1]]
+            rates += (sparse.csr_array(product) @ self.pair_loadings).toarray()
+        return np.ascontiguousarray(rates)
+
+
+def random_screen(
+    graph: LatentGraph,
+    gene_of_latent: np.ndarray,
+    *,
+    n_genes: int,
+    mechanism: str,
+    interaction_strength: float,
+    effect_size: float,
+    n_batches: int,
+    batch_effect: float,
+    rng: np.random.Generator,
+) -> Screen:
+    """Draw the response of the genes to the latents.
+
+    Parameters
+    ----------
+    graph
+        Structural model of the d latents.
+    gene_of_latent
+        Column of each perturbed gene, shape (n_perturbed,); -1 for a gene outside the panel.
+    n_genes, mechanism, interaction_strength, effect_size, n_batches, batch_effect
+        See :func:`raptorgraph.datasets.simulate`.
+    rng
+        Source of randomness.
+
+    Returns
+    -------
+    Screen
+        With base rates that are not yet a composition, see :func:`normalized`.
+    """
+    n_latent, n_perturbed = len(graph.noise_sd), len(gene_of_latent)
+    own_latents = np.flatnonzero(gene_of_latent >= 0)
+    own_genes = gene_of_latent[own_latents]
+
+    quantile = rng.random(n_genes)
+    quantile[own_genes] = (1 + quantile[own_genes]) / 2  # screens target genes that are expressed
+    base = BASE_SD * ndtri(quantile * ndtr(BASE_MAX))
+
+    density = min(1.0, PROGRAMS_PER_GENE / n_latent)
+    loadings = LOADING_SD * rng.standard_normal((n_latent, n_genes)) * (rng.random((n_latent, n_genes)) < density)
+    loadings[:, own_genes] *= OTHER_SHARE
+    loadings[own_latents, own_genes] = rng.uniform(*OWN_LOADING, size=len(own_genes))
+
+    pairs = np.column_stack(np.triu_indices(n_perturbed, k=1))
+    pairs = pairs[rng.random(len(pairs)) < PAIR_SHARE * (interaction_strength > 0)]
+    n_hit = max(1, round(PAIR_DENSITY * n_genes))
+    hit = np.array([np.sort(rng.permutation(n_genes)[:n_hit]) for _ in pairs], dtype=int).ravel()
+    pair_loadings = interaction_strength * PAIR_LOADING_SD * rng.standard_normal(len(hit))
+    return Screen(
+        graph=graph,
+        shift=-effect_size * rng.uniform(*EFFICIENCY, size=n_perturbed),
+        saturation=rng.uniform(*SATURATION, size=n_latent) if mechanism == "saturating" else None,
+        base=base,
+        loadings=sparse.csr_array(loadings),
+        pairs=pairs,
+        pair_loadings=sparse.csr_array((pair_loadings, hit, n_hit * np.arange(len(pairs) + 1)), (len(pairs), n_genes)),
+        batch_offsets=batch_effect * rng.standard_normal((n_batches, n_genes)) * (n_batches > 1),
+    )

@@ -1,0 +1,256 @@
+"""A simulated Perturb-seq screen whose causal graph, effects and interactions are known."""
+
+from collections.abc import Sequence
+from itertools import combinations
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+from scipy import sparse
+
+from raptorgraph.datasets._arguments import check_arguments, n_targets_without_gene
+from raptorgraph.datasets._graph import random_graph
+from raptorgraph.datasets._screen import Cells, Screen, random_screen
+from raptorgraph.datasets._truth import latin_normal, normalized, true_effects
+
+CONTROL = "control"
+CHUNK_ENTRIES = 2_000_000  # cells x genes that are dense at a time
+
+
+def simulate(
+    n_genes: int = 500,
+    n_perturbed: int = 20,
+    n_latent: int | None = None,
+    *,
+    n_control_cells: int = 1000,
+    n_cells_per_perturbation: int = 100,
+    n_doubles: int | Literal["all"] = 10,
+    graph: Literal["erdos-renyi", "scale-free"] = "erdos-renyi",
+    expected_degree: float = 1.0,
+    mechanism: Literal["saturating", "linear"] = "saturating",
+    interaction_strength: float = 0.3,
+    effect_size: float = 2.0,
+    targets_without_gene: float = 0.0,
+    n_batches: int = 1,
+    batch_effect: float = 0.2,
+    library_size: float = 5000.0,
+    library_size_sd: float = 0.3,
+    dispersion: float = 2.0,
+    n_truth_cells: int = 200,
+    seed: int = 0,
+) -> AnnData:
+    r"""Simulate a knock-down screen with a known causal graph and known effects.
+
+    The latents :math:`u` of a cell follow a linear structural model on an acyclic graph, and a perturbation shifts
+    the exogenous variables of its genes (a soft intervention):
+
+    .. math::
+
+        u = u A + z + \delta = (z + \delta)(I - A)^{-1}, \qquad z \sim N(0, \mathrm{diag}(\sigma^2)), \qquad
+        \delta_i = -\text{effect\_size} \cdot e_i \, (1 + 0.1 \, \epsilon)
+
+    for the perturbed genes i, with efficiencies :math:`e_i \sim U[0.6, 1.2]` and standard normal
+    :math:`\epsilon` that differs between cells. In control cells every latent has variance 1. Genes read the
+    latents through sparse programs B, about three latents a gene:
+
+    .. math::
+
+        \log r = b + \phi(u) B + \sum_{i<j} \phi_i(\delta_i)\,\phi_j(\delta_j)\,C_{ij} + \text{batch offset}, \qquad
+        \text{count} \sim \mathrm{NB}(L r, \text{dispersion})
+
+    with :math:`\phi_i(u) = c_i \tanh(u / c_i)`, :math:`c_i \sim U[1, 2.5]`, or the identity. The interaction is a
+    product of the interventions' own shifts, so it is zero in controls and in singles; a random half of the pairs
+    have loadings :math:`C_{ij}`, on a tenth of the genes, normal with standard deviation
+    ``0.5 * interaction_strength``. A saturating response makes doubles deviate from the sum of their singles too,
+    where the two genes share descendants. A perturbed gene that is in the panel reads mostly from its own latent.
+    Base rates b are normal (log-normal rates) without the upper tail; those of perturbed genes lie above the median.
+
+    Rates are shares of the whole cell's library L, as in a screen of which a part of the genes is kept: the panel
+    takes 60 % of it in the mean over controls, and no cell is normalized again. Normalize with ``total_counts``, not
+    with the row sums (which may exceed it in a few cells of a small panel).
+
+    Parameters
+    ----------
+    n_genes
+        Genes in the panel, those of the perturbed genes included.
+    n_perturbed
+        Perturbed genes; each is knocked down alone.
+    n_latent
+        Latents d, of which the first ``n_perturbed`` belong to the perturbed genes. Default:
+        ``n_perturbed + max(5, n_perturbed // 4)``.
+    n_control_cells
+        Control cells.
+    n_cells_per_perturbation
+        Cells of each single and of each measured double.
+    n_doubles
+        Pairs of perturbed genes that are measured, drawn at random, or ``"all"``.
+    graph
+        Kind of the random acyclic graph. In ``"scale-free"`` ones (Barabasi-Albert) a few latents cause many.
+    expected_degree
+        Expected number of parents of a latent: at most ``(n_latent - 1) / 2`` for Erdos-Renyi graphs, from 1 to
+        ``n_latent - 1`` for scale-free ones, where the oldest latents have fewer. Weights have a random sign and a
+        size in [0.3, 0.9] before the latents are scaled to unit variance.
+    mechanism
+        Response of the log rates to a latent.
+    interaction_strength
+        Factor of the interaction term; 0 for none.
+    effect_size
+        Mean shift at efficiency 1, in standard deviations of a latent in control cells.
+    targets_without_gene
+        Share of the perturbed genes, in [0, 1], that have no column in ``var``.
+    n_batches
+        Batches; the cells of every condition are spread evenly over them.
+    batch_effect
+        Standard deviation of the batches' log-rate offsets; unused with one batch.
+    library_size
+        Mean of the cells' library sizes L, in counts.
+    library_size_sd
+        Standard deviation of log L.
+    dispersion
+        Inverse dispersion of the negative binomial: the variance is ``mean + mean ** 2 / dispersion``.
+    n_truth_cells
+        Latin hypercube draws of cells over which the true effects are averaged.
+    seed
+        Seed of all randomness. The same arguments give the same bits.
+
+    Returns
+    -------
+    anndata.AnnData
+        Shape (n_cells, n_genes), cells and genes in random order, with
+
+        - ``X``: counts, CSR float32.
+        - ``obs["perturbation"]``: categorical, ``"control"``, ``"P01"``, ``"P01+P07"``...
+        - ``obs["total_counts"]``: library size L, float.
+        - ``obs["batch"]``: categorical, only with more than one batch.
+        - ``var_names``: perturbed genes ``"P01"``..., the others ``"G0001"``...
+        - ``obsm["u_true"]``: causal latents u, shape (n_cells, d), float32.
+        - ``uns["simulation"]["adjacency"]``: DataFrame (d, d), row = cause, column = effect; latents are named by
+          their perturbed gene, the others ``"L21"``...
+        - ``uns["simulation"]["effects"]``: DataFrame (singles and all pairs, measured or not, by n_genes), float32:
+          true mean of ``log1p(1e4 * count / L)`` minus that of control cells.
+        - ``uns["simulation"]["settings"]``: dict of the arguments; ``simulate(**settings)`` repeats the screen.
+
+    Raises
+    ------
+    TypeError
+        When an argument is not of its type.
+    ValueError
+        When an argument is out of its range, or the mean count of a gene would exceed 2^24.
+
+    Notes
+    -----
+    Memory grows with the non-zero counts and with cells x d. h5ad files cannot hold tables of more than about 4,000
+    columns; remove ``uns["simulation"]`` before writing a larger panel.
+
+    Examples
+    --------
+    >>> import raptorgraph as rg
+    >>> adata = rg.datasets.simulate(200, 10, n_doubles=5)
+    >>> truth = adata.uns["simulation"]["effects"]
+    """
+    settings = check_arguments(locals())
+    n_latent = settings["n_latent"]
+
+    rng, truth_rng, gamma_rng, poisson_rng = np.random.default_rng(seed).spawn(4)
+    names, genes, gene_of_latent = _names(n_genes, n_perturbed, n_latent, targets_without_gene, rng)
+    screen = random_screen(
+        random_graph(n_latent, graph, expected_degree, rng),
+        gene_of_latent,
+        n_genes=n_genes,
+        mechanism=mechanism,
+        interaction_strength=interaction_strength,
+        effect_size=effect_size,
+        n_batches=n_batches,
+        batch_effect=batch_effect,
+        rng=rng,
+    )
+
+    def draw(normal: np.ndarray, batch: np.ndarray) -> Cells:
+        return screen.draw_cells(normal, batch, library_size, library_size_sd)
+
+    n_normal = n_latent + n_perturbed + 1
+    truth_cells = draw(latin_normal(n_truth_cells, n_normal, truth_rng), np.arange(n_truth_cells) % n_batches)
+    screen = normalized(screen, truth_cells)
+    singles, pairs = list(combinations(range(n_perturbed), 1)), list(combinations(range(n_perturbed), 2))
+    effects = true_effects(screen, truth_cells, singles + pairs, dispersion)
+
+    measured = np.sort(rng.permutation(len(pairs))[: None if n_doubles == "all" else n_doubles])
+    conditions = [(), *singles, *(pairs[k] for k in measured)]
+    n_cells = [n_control_cells] + [n_cells_per_perturbation] * (len(conditions) - 1)
+    condition = np.repeat(np.arange(len(conditions)), n_cells)
+    batch = np.arange(len(condition)) % n_batches
+    shuffle = rng.permutation(len(condition))
+    condition, batch = condition[shuffle], batch[shuffle]
+
+    cells = draw(rng.standard_normal((len(condition), n_normal)), batch)
+    members = np.array([[i in hit for i in range(n_perturbed)] for hit in conditions])
+    cells.shifts[~members[condition]] = 0.0
+    latents = screen.latents(cells.exogenous, cells.shifts)
+    counts = _draw_counts(screen, cells, latents, dispersion, gamma_rng, poisson_rng)
+
+    labels = [_label(names, hit) for hit in conditions]
+    obs = pd.DataFrame(
+        {"perturbation": pd.Categorical.from_codes(condition, labels), "total_counts": cells.library_size},
+        index=[f"cell{k}" for k in range(len(condition))],
+    )
+    if n_batches > 1:
+        obs["batch"] = pd.Categorical.from_codes(batch, [f"batch{k + 1}" for k in range(n_batches)])
+    return AnnData(
+        X=counts,
+        obs=obs,
+        var=pd.DataFrame(index=genes),
+        obsm={"u_true": latents.astype(np.float32)},
+        uns={
+            "simulation": {
+                "adjacency": pd.DataFrame(screen.graph.adjacency, index=names, columns=names),
+                "effects": pd.DataFrame(effects, index=[_label(names, hit) for hit in singles + pairs], columns=genes),
+                "settings": settings,
+            }
+        },
+    )
+
+
+def _names(
+    n_genes: int, n_perturbed: int, n_latent: int, targets_without_gene: float, rng: np.random.Generator
+) -> tuple[list[str], list[str], np.ndarray]:
+    """Names of the latents, names of the genes, and the column of each perturbed gene (-1: it has none)."""
+    width = max(2, len(str(n_latent)))
+    latents = [f"{'P' if k < n_perturbed else 'L'}{k + 1:0{width}d}" for k in range(n_latent)]
+
+    n_without = n_targets_without_gene(n_perturbed, targets_without_gene)
+    with_gene = np.sort(rng.permutation(n_perturbed)[n_without:])
+    columns = rng.permutation(n_genes)
+    width = max(4, len(str(n_genes)))
+    others = (f"G{k + 1:0{width}d}" for k in range(n_genes - len(with_gene)))
+    genes = np.empty(n_genes, dtype=object)
+    genes[columns] = [*(latents[k] for k in with_gene), *others]
+    gene_of_latent = np.full(n_perturbed, -1)
+    gene_of_latent[with_gene] = columns[: len(with_gene)]
+    return latents, genes.tolist(), gene_of_latent
+
+
+def _label(names: Sequence[str], hit: Sequence[int]) -> str:
+    """Label of the condition in which these perturbed genes are hit."""
+    return "+".join(sorted(names[k] for k in hit)) or CONTROL
+
+
+def _draw_counts(
+    screen: Screen,
+    cells: Cells,
+    latents: np.ndarray,
+    dispersion: float,
+    gamma_rng: np.random.Generator,
+    poisson_rng: np.random.Generator,
+) -> sparse.csr_matrix:
+    """Negative binomial counts, chunk by chunk; each generator runs through the cells in order, however cut."""
+    n_cells, n_genes = len(latents), len(screen.base)
+    n_rows = max(1, CHUNK_ENTRIES // n_genes)
+    chunks = []
+    for start in range(0, n_cells, n_rows):
+        rows = slice(start, start + n_rows)
+        mean = np.exp(screen.log_rates(latents[rows], cells.shifts[rows], cells.batch[rows]))
+        mean *= cells.library_size[rows, None]
+        mean *= gamma_rng.standard_gamma(dispersion, size=mean.shape) / dispersion
+        chunks.append(sparse.csr_matrix(poisson_rng.poisson(mean).astype(np.float32)))
+    return sparse.vstack(chunks, format="csr")

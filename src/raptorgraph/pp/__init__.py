@@ -1,0 +1,16 @@
+"""Preprocessing: labels, gene selection, effects and pairing of cells."""
+
+from raptorgraph.pp._genes import select_genes
+from raptorgraph.pp._labels import format_perturbation, parse_perturbation, perturbation_report, tidy_labels
+from raptorgraph.pp._pairing import pair_cells
+from raptorgraph.pp._statistics import measured_effects
+
+__all__ = [
+    "format_perturbation",
+    "measured_effects",
+    "pair_cells",
+    "parse_perturbation",
+    "perturbation_report",
+    "select_genes",
+    "tidy_labels",
+]

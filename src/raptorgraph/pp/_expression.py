@@ -1,0 +1,135 @@
+"""The expression scale: ``log1p(1e4 * count / library size)``, from sparse or dense matrices."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+from scipy import sparse
+
+TARGET_SUM = 1e4
+"""Counts per cell after normalization, before the logarithm."""
+
+_CHUNK = 2**22  # values looked at in one go, so that temporary arrays stay at tens of megabytes
+_LARGEST_LOG = 30.0  # log1p of any count is far below
+
+
+def data_kind(X) -> str:
+    """Tell counts from log-normalized values.
+
+    Parameters
+    ----------
+    X
+        Cells x genes, sparse or dense.
+
+    Returns
+    -------
+    ``"counts"`` if all values are non-negative integers, else ``"log"``.
+
+    Raises
+    ------
+    TypeError
+        If `X` is not a matrix of numbers in memory.
+    ValueError
+        If a value is negative or not finite, if all are zero, or if values are neither integers nor small enough to
+        be logarithms (above 30).
+    """
+    X = as_matrix(X)
+    values = X.data if sparse.issparse(X) else X
+    step = _CHUNK if values.ndim == 1 else max(1, _CHUNK // max(values.shape[1], 1))
+    largest, integers = 0.0, True
+    for start in range(0, len(values), step):
+        part = np.asarray(values[start : start + step])
+        if part.size == 0:
+            continue
+        low, high = part.min(), part.max()
+        if not (low >= 0 and np.isfinite(high)):  # a NaN makes both NaN
+            raise ValueError(_bad_value_message(X, lambda v: ~np.isfinite(v) | (v < 0), "negative or not finite"))
+        largest = max(largest, float(high))
+        integers = integers and (part.dtype.kind in "bui" or bool((part == np.floor(part)).all()))
+    if largest == 0:
+        raise ValueError(f"The matrix ({X.shape[0]} cells x {X.shape[1]} genes) has no value above zero.")
+    if integers:
+        return "counts"
+    if largest > _LARGEST_LOG:
+        found = _bad_value_message(X, lambda v: v > _LARGEST_LOG, f"above {_LARGEST_LOG:g} among non-integer values")
+        raise ValueError(
+            f"{found} These are neither counts nor log1p values: pass the raw counts, or normalize with "
+            "scanpy.pp.normalize_total(adata, target_sum=1e4) and scanpy.pp.log1p(adata)."
+        )
+    return "log"
+
+
+def library_sizes(X) -> np.ndarray:
+    """Row sums of a sparse or dense matrix (cells x genes), shape (n_cells,), float64."""
+    return np.asarray(as_matrix(X).sum(axis=1, dtype=np.float64)).ravel()
+
+
+def to_expression(X, library=None) -> np.ndarray | sparse.csr_matrix:
+    """Bring counts to the expression scale, ``log1p(1e4 * count / library size)``.
+
+    Parameters
+    ----------
+    X
+        Cells x genes, sparse or dense; unchanged.
+    library
+        Shape (n_cells,): total counts of each cell. None if `X` is log-normalized already and only to be cast.
+
+    Returns
+    -------
+    A new float32 matrix: CSR from sparse input, an ndarray from dense input.
+
+    Raises
+    ------
+    ValueError
+        If a library size is zero, negative or not finite, or their number is not that of the cells.
+    """
+    X = as_matrix(X)
+    if library is not None:
+        library = check_library(library)
+        if len(library) != X.shape[0]:
+            raise ValueError(f"{len(library)} library sizes were given for {X.shape[0]} cells.")
+    if not sparse.issparse(X):
+        if library is None:
+            return np.array(X, dtype=np.float32)
+        out = X * (TARGET_SUM / library)[:, None]
+        return np.log1p(out, out=out).astype(np.float32)
+    out = sparse.csr_matrix(X, copy=True)
+    values = out.data if library is None else np.log1p(out.data * np.repeat(TARGET_SUM / library, np.diff(out.indptr)))
+    out.data = values.astype(np.float32)
+    return out
+
+
+def check_library(library, *, names: pd.Index | np.ndarray | None = None) -> np.ndarray:
+    """Library sizes as float64, or a ValueError that names the first cells where they are not positive numbers."""
+    library = np.asarray(library, dtype=np.float64)
+    bad = np.flatnonzero(~(np.isfinite(library) & (library > 0)))
+    if bad.size:
+        cells = bad[:5] if names is None else names[bad[:5]]
+        listed = ", ".join(f"{cell} ({library[i]:g})" for cell, i in zip(cells, bad[:5], strict=True))
+        raise ValueError(
+            f"{bad.size} cells have no positive library size (first: {listed}); "
+            "remove empty cells with scanpy.pp.filter_cells(adata, min_counts=1)."
+        )
+    return library
+
+
+def as_matrix(X) -> np.ndarray | sparse.spmatrix:
+    """`X` itself if sparse, else as an array; TypeError if it is not a matrix of numbers in memory."""
+    if not sparse.issparse(X):
+        X = np.asarray(X)
+    if X.ndim != 2 or X.dtype.kind not in "buif":
+        raise TypeError(
+            f"Expected a cells x genes matrix of numbers in memory, got {X.ndim} dimensions of type {X.dtype}; "
+            "load backed data with adata.to_memory()."
+        )
+    return X
+
+
+def _bad_value_message(X, is_bad, what: str) -> str:
+    """Name the first bad value and where it is; slow, and only called to raise."""
+    coo = X.tocoo() if sparse.issparse(X) else None
+    bad = np.argwhere(is_bad(coo.data if coo is not None else X))
+    first = bad[0]
+    row, column = (coo.row[first[0]], coo.col[first[0]]) if coo is not None else first
+    value = coo.data[first[0]] if coo is not None else X[row, column]
+    return f"{len(bad)} values are {what}, the first is {value!s} at cell {row}, gene {column} (counted from 0)."

@@ -1,0 +1,167 @@
+"""Gene selection that never loses a perturbed gene."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib.util import find_spec
+from typing import TYPE_CHECKING
+
+import anndata as ad
+import numpy as np
+import pandas as pd
+import scanpy as sc
+
+from raptorgraph.pp._expression import check_library, data_kind, library_sizes, to_expression
+from raptorgraph.pp._inputs import batch_codes, matrix, observed_library
+from raptorgraph.pp._labels import parse_obs
+from raptorgraph.pp._statistics import condition_moments
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+LIBRARY_SIZE_KEY = "raptorgraph_library_size"
+"""Column of ``adata.obs`` to which :func:`select_genes` writes the total counts over all genes."""
+
+_COUNT_FLAVORS = ("seurat_v3", "seurat_v3_paper")
+_LOG_FLAVORS = ("seurat", "cell_ranger")
+_MIN_VARYING = 20  # genes, below which the local regression of the count flavors fails or brings the process down
+
+
+def select_genes(
+    adata: AnnData,
+    n_top_genes: int = 5000,
+    *,
+    perturbation_key: str = "perturbation",
+    control: str | Sequence[str] = "control",
+    delimiter: str = "+",
+    layer: str | None = None,
+    library_size_key: str | None = None,
+    batch_key: str | None = None,
+    flavor: str | None = None,
+    subset: bool = True,
+) -> None:
+    """Keep the most variable genes, and all perturbed genes with them.
+
+    Row sums over a part of the genes are not library sizes: the total counts over all genes are written to
+    ``adata.obs`` before the genes are taken. Pass that column as `library_size_key` from here on.
+
+    Parameters
+    ----------
+    adata
+        Cells x genes, with a perturbation label for each cell.
+    n_top_genes
+        Number of highly variable genes; perturbed genes that are not among them come on top.
+    perturbation_key
+        Column of ``adata.obs`` with the labels.
+    control
+        Label, or several labels, of the control.
+    delimiter
+        What separates the genes of a combination.
+    layer
+        Layer with counts or log-normalized values; default ``adata.X``.
+    library_size_key
+        Column of ``adata.obs`` with each cell's total counts; written if it is not there. Default
+        ``"raptorgraph_library_size"``. Not used for log-normalized values.
+    batch_key
+        Column of ``adata.obs`` with batches; genes are then ranked within each.
+    flavor
+        Method of :func:`scanpy.pp.highly_variable_genes`: ``"seurat_v3"`` or ``"seurat_v3_paper"`` (counts, with
+        scikit-misc), ``"seurat"`` or ``"cell_ranger"`` (on the expression scale). By default ``"seurat_v3"`` for
+        counts if scikit-misc is installed, else ``"seurat"``.
+    subset
+        Whether to drop the other genes from `adata`, in place.
+
+    Returns
+    -------
+    Nothing; writes
+
+    - ``adata.var["highly_variable"]``: bool, the genes to keep (perturbed genes included);
+    - ``adata.var["perturbation_target"]``: bool, the perturbed genes;
+    - ``adata.obs[library_size_key or "raptorgraph_library_size"]``: total counts of each cell, float64, if the data
+      are counts and the column is not there.
+
+    Raises
+    ------
+    ImportError
+        If the flavor needs scikit-misc, which is not installed.
+    KeyError
+        If a column or the layer is not there.
+    ValueError
+        If labels are missing, `n_top_genes` is not positive, the flavor is unknown or does not fit the data (count
+        flavors need 20 varying genes in each batch), the values are neither counts nor logarithms, or a cell is empty.
+    """
+    if isinstance(n_top_genes, bool) or int(n_top_genes) != n_top_genes or n_top_genes < 1:
+        raise ValueError(f"n_top_genes must be a positive integer, got {n_top_genes!r}.")
+    parsed = parse_obs(adata, perturbation_key, control=control, delimiter=delimiter)
+    batch = batch_codes(adata, batch_key)
+    X = matrix(adata, layer)
+    kind = data_kind(X)
+    flavor = _choose_flavor(flavor, kind)
+    library, library_key = None, library_size_key or LIBRARY_SIZE_KEY
+    if kind == "counts":
+        if library_key in adata.obs:
+            library = observed_library(adata, library_key)
+        else:
+            library = check_library(library_sizes(X), names=adata.obs_names)
+
+    if flavor in _COUNT_FLAVORS:
+        _check_varying(X, batch, flavor)
+
+    targets = adata.var_names.isin(parsed.genes)
+    if n_top_genes < adata.n_vars:
+        values = X if flavor in _COUNT_FLAVORS else to_expression(X, library)
+        keep = _highly_variable(values, int(n_top_genes), batch, flavor) | targets
+    else:
+        keep = np.ones(adata.n_vars, dtype=bool)
+
+    if library is not None and library_key not in adata.obs:
+        adata.obs[library_key] = library
+    adata.var["highly_variable"] = keep
+    adata.var["perturbation_target"] = targets
+    if subset:
+        adata._inplace_subset_var(keep)
+
+
+def _choose_flavor(flavor: str | None, kind: str) -> str:
+    has_loess = find_spec("skmisc") is not None
+    if flavor is None:
+        return "seurat_v3" if kind == "counts" and has_loess else "seurat"
+    if flavor not in _COUNT_FLAVORS + _LOG_FLAVORS:
+        raise ValueError(f"flavor={flavor!r} is unknown; choose one of {[*_COUNT_FLAVORS, *_LOG_FLAVORS]}.")
+    if flavor in _COUNT_FLAVORS and kind == "log":
+        raise ValueError(f"flavor={flavor!r} needs counts, but the data are log-normalized; use flavor='seurat'.")
+    if flavor in _COUNT_FLAVORS and not has_loess:
+        raise ImportError(f"flavor={flavor!r} needs scikit-misc: pip install scikit-misc, or use flavor='seurat'.")
+    return flavor
+
+
+def _check_varying(counts, batch: np.ndarray | None, flavor: str) -> None:
+    batch = np.zeros(counts.shape[0], dtype=np.int64) if batch is None else batch
+    moments = condition_moments(counts, batch, batch.max() + 1)
+    varying = (moments.var > 1e-9).sum(axis=1)
+    worst = varying.argmin()
+    if varying[worst] < _MIN_VARYING:
+        raise ValueError(
+            f"flavor={flavor!r} needs {_MIN_VARYING} genes that vary between the cells of a batch, but only "
+            f"{varying[worst]} do in one of {moments.n[worst]} cells; use flavor='seurat', or merge batches."
+        )
+
+
+def _highly_variable(values, n_top_genes: int, batch: np.ndarray | None, flavor: str) -> np.ndarray:
+    """Mask of the highly variable genes, found in a temporary AnnData."""
+    obs = pd.DataFrame(index=pd.RangeIndex(values.shape[0]).astype(str))
+    if batch is not None:
+        obs["batch"] = pd.Categorical(batch)
+    try:
+        found = sc.pp.highly_variable_genes(
+            ad.AnnData(values, obs=obs),
+            n_top_genes=n_top_genes,
+            flavor=flavor,
+            batch_key=None if batch is None else "batch",
+            inplace=False,
+        )
+    except ValueError as error:  # the local regression of the count flavors can still be singular
+        raise ValueError(
+            f"flavor={flavor!r} failed on these data ({error}); use another flavor, or merge batches."
+        ) from error
+    return found["highly_variable"].to_numpy(dtype=bool)

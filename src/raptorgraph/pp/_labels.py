@@ -1,0 +1,405 @@
+"""Perturbation labels: a perturbation is a set of genes, and a label is one way to spell it."""
+
+from __future__ import annotations
+
+import difflib
+import re
+import warnings
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from raptorgraph.pp._inputs import obs_column
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+# Whole labels (lower case, no punctuation, no trailing digits) that screens commonly give to their control cells.
+_USUAL_CONTROLS = re.compile(
+    r"(control|ctrl|ctl|neg|negative|negctrl|negcontrol|negativecontrol|nt|ntc|ntctrl|ntcontrol|nontargeting|"
+    r"nontargetingcontrol|nontarget|sgnt|safe|safetargeting|scramble|scrambled|unperturbed|untreated|unt|wt|wildtype|"
+    r"none|aavs|vehicle|dmso|mock)"
+)
+
+
+@dataclass(frozen=True)
+class ParsedLabels:
+    """The perturbation of every cell.
+
+    Attributes
+    ----------
+    codes
+        Shape (n_cells,), int64: the index of each cell's perturbation in `conditions`.
+    conditions
+        The distinct perturbations, each a sorted tuple of genes. ``conditions[0]`` is always ``()``, the control,
+        even when no cell carries it; the others are sorted.
+    genes
+        All perturbed genes, sorted.
+    """
+
+    codes: np.ndarray
+    conditions: tuple[tuple[str, ...], ...]
+    genes: tuple[str, ...]
+
+
+def parse_perturbation(
+    label: str, *, control: str | Sequence[str] = "control", delimiter: str = "+"
+) -> tuple[str, ...]:
+    """Split a perturbation label into the genes it names.
+
+    Order, repetition, white space around the parts and control labels inside a combination do not matter:
+    ``"A+B"``, ``"B + A"``, ``"A+B+A"`` and ``"control+A+B"`` are the same perturbation.
+
+    Parameters
+    ----------
+    label
+        Label of a cell or a perturbation.
+    control
+        Label, or several labels, of the control.
+    delimiter
+        What separates the genes of a combination.
+
+    Returns
+    -------
+    The sorted distinct genes; ``()`` for the control.
+
+    Raises
+    ------
+    TypeError
+        If the label is not a string.
+    ValueError
+        If the label or a part of it is empty, or `control` or `delimiter` is empty.
+
+    Examples
+    --------
+    >>> parse_perturbation("KLF1+control+BAK1")
+    ('BAK1', 'KLF1')
+    """
+    return _parse(label, _control_labels(control), _check_delimiter(delimiter))
+
+
+def format_perturbation(genes: Iterable[str], *, control: str | Sequence[str] = "control", delimiter: str = "+") -> str:
+    """Write a set of genes as its canonical label, the inverse of :func:`parse_perturbation`.
+
+    Parameters
+    ----------
+    genes
+        The perturbed genes, in any order; control labels among them are dropped.
+    control
+        Label, or several labels, of the control.
+    delimiter
+        What separates the genes of a combination.
+
+    Returns
+    -------
+    The sorted distinct genes joined by the delimiter; the first control label if there are none.
+
+    Raises
+    ------
+    TypeError
+        If `genes` is a string or holds something other than strings.
+    ValueError
+        If a gene is empty or contains the delimiter, or `control` or `delimiter` is empty.
+
+    Examples
+    --------
+    >>> format_perturbation(["KLF1", "BAK1"])
+    'BAK1+KLF1'
+    """
+    if isinstance(genes, str):
+        raise TypeError(
+            f"genes must be a list of gene names, not the string {genes!r}; parse_perturbation splits a label."
+        )
+    controls, delimiter = _control_labels(control), _check_delimiter(delimiter)
+    distinct = set()
+    for gene in genes:
+        if not isinstance(gene, str):
+            raise TypeError(f"Gene names must be strings, found {gene!r}.")
+        name = gene.strip()
+        if name in controls:
+            continue
+        if not name:
+            raise ValueError("A gene name is empty.")
+        if delimiter in name:
+            raise ValueError(f"Gene {name!r} contains the delimiter {delimiter!r}; choose another delimiter.")
+        distinct.add(name)
+    return delimiter.join(sorted(distinct)) if distinct else controls[0]
+
+
+def parse_labels(
+    labels: pd.Series | Sequence[str],
+    *,
+    control: str | Sequence[str] = "control",
+    delimiter: str = "+",
+    require_control: bool = False,
+) -> ParsedLabels:
+    """Parse the labels of all cells, each distinct label once.
+
+    Parameters
+    ----------
+    labels
+        Shape (n_cells,): one label a cell, a Series (its index then names the cells in errors) or a sequence.
+    control
+        Label, or several labels, of the control.
+    delimiter
+        What separates the genes of a combination.
+    require_control
+        Whether to raise if no cell is a control cell.
+
+    Returns
+    -------
+    The codes of the cells, the distinct perturbations and the perturbed genes.
+
+    Raises
+    ------
+    TypeError
+        If a label is not a string.
+    ValueError
+        If labels are missing or empty, if a part of a label is empty, or if `require_control` and no cell is control.
+    """
+    controls, delimiter = _control_labels(control), _check_delimiter(delimiter)
+    labels = labels if isinstance(labels, pd.Series) else pd.Series(list(labels), dtype=object)
+    spellings, raw_codes = _distinct(labels)
+
+    parsed = [_parse(spelling, controls, delimiter) for spelling in spellings]
+    conditions = ((), *sorted(set(parsed) - {()}))
+    position = {condition: i for i, condition in enumerate(conditions)}
+    codes = np.array([position[genes] for genes in parsed], dtype=np.int64)[raw_codes]
+    if require_control and () not in parsed:
+        raise ValueError(_no_control_message(labels, spellings, controls, delimiter))
+    genes = tuple(sorted({gene for condition in conditions for gene in condition}))
+    return ParsedLabels(codes=codes, conditions=conditions, genes=genes)
+
+
+def parse_obs(
+    adata: AnnData,
+    perturbation_key: str,
+    *,
+    control: str | Sequence[str] = "control",
+    delimiter: str = "+",
+    require_control: bool = False,
+) -> ParsedLabels:
+    """:func:`parse_labels` of ``adata.obs[perturbation_key]``; KeyError if there is no such column."""
+    return parse_labels(
+        obs_column(adata, perturbation_key, "perturbation_key"),
+        control=control,
+        delimiter=delimiter,
+        require_control=require_control,
+    )
+
+
+def tidy_labels(
+    adata: AnnData,
+    perturbation_key: str = "perturbation",
+    *,
+    control: str | Sequence[str] = "control",
+    delimiter: str = "+",
+    key_added: str | None = None,
+) -> None:
+    """Write one canonical label for every spelling of a perturbation.
+
+    Warns if no cell is a control cell, since an unknown control label would be kept as a gene.
+
+    Parameters
+    ----------
+    adata
+        Cells x genes, with a perturbation label for each cell.
+    perturbation_key
+        Column of ``adata.obs`` with the labels.
+    control
+        Label, or several labels, of the control; all become the first.
+    delimiter
+        What separates the genes of a combination.
+    key_added
+        Column to write; by default `perturbation_key`, whose labels are replaced.
+
+    Returns
+    -------
+    Nothing; writes ``adata.obs[key_added or perturbation_key]``, categorical, the control first and the others sorted.
+
+    Raises
+    ------
+    KeyError
+        If the column is not there.
+    TypeError
+        If a label is not a string.
+    ValueError
+        If labels are missing or empty, or have an empty part.
+    """
+    parsed = parse_obs(adata, perturbation_key, control=control, delimiter=delimiter)
+    names = [format_perturbation(genes, control=control, delimiter=delimiter) for genes in parsed.conditions]
+    if not (parsed.codes == 0).any():
+        spellings, _ = _distinct(adata.obs[perturbation_key])
+        message = _no_control_message(adata.obs[perturbation_key], spellings, _control_labels(control), delimiter)
+        warnings.warn(message, UserWarning, stacklevel=2)
+        used, codes = names[1:], parsed.codes - 1
+    else:
+        used, codes = names, parsed.codes
+    adata.obs[key_added or perturbation_key] = pd.Categorical.from_codes(codes, categories=used)
+
+
+def perturbation_report(
+    adata: AnnData,
+    perturbation_key: str = "perturbation",
+    *,
+    control: str | Sequence[str] = "control",
+    delimiter: str = "+",
+) -> pd.DataFrame:
+    """Tabulate the perturbations of a screen: cells, targets, and which targets are among the genes.
+
+    A perturbed gene outside ``adata.var_names`` (not measured, filtered out, or under another name) can be modeled,
+    but its own expression cannot be read; names that look like it are suggested.
+
+    Parameters
+    ----------
+    adata
+        Cells x genes, with a perturbation label for each cell.
+    perturbation_key
+        Column of ``adata.obs`` with the labels.
+    control
+        Label, or several labels, of the control.
+    delimiter
+        What separates the genes of a combination.
+
+    Returns
+    -------
+    One row for each perturbation, indexed by its canonical label, the control first (also when no cell carries it):
+
+    - ``n_cells``: number of cells, all spellings together;
+    - ``n_genes``: number of perturbed genes;
+    - ``targets_in_var``: the perturbed genes among ``adata.var_names``, joined by the delimiter;
+    - ``targets_missing``: the others, joined by the delimiter;
+    - ``suggestions``: for missing targets, ``"target -> gene"`` where a gene has the same name up to case and
+      punctuation, or else nearly the same; hints to check, not matches;
+    - ``spellings``: the labels found in the column, joined by ``", "``.
+
+    Raises
+    ------
+    KeyError
+        If the column is not there.
+    TypeError
+        If a label is not a string.
+    ValueError
+        If labels are missing or empty, or have an empty part.
+    """
+    parsed = parse_obs(adata, perturbation_key, control=control, delimiter=delimiter)
+    controls = _control_labels(control)
+    spellings, _ = _distinct(adata.obs[perturbation_key])
+    spelled: dict[tuple[str, ...], list[str]] = {condition: [] for condition in parsed.conditions}
+    for spelling in spellings:
+        spelled[_parse(spelling, controls, delimiter)].append(spelling)
+
+    measured = set(adata.var_names)
+    hints = _suggest([gene for gene in parsed.genes if gene not in measured], adata.var_names, parsed.genes)
+    n_cells = np.bincount(parsed.codes, minlength=len(parsed.conditions))
+    rows = []
+    for condition, n in zip(parsed.conditions, n_cells, strict=True):
+        missing = [gene for gene in condition if gene not in measured]
+        rows.append(
+            {
+                "n_cells": n,
+                "n_genes": len(condition),
+                "targets_in_var": delimiter.join(gene for gene in condition if gene in measured),
+                "targets_missing": delimiter.join(missing),
+                "suggestions": ", ".join(f"{gene} -> {hints[gene]}" for gene in missing if gene in hints),
+                "spellings": ", ".join(sorted(spelled[condition])),
+            }
+        )
+    names = [format_perturbation(genes, control=control, delimiter=delimiter) for genes in parsed.conditions]
+    return pd.DataFrame(rows, index=pd.Index(names, name="perturbation"))
+
+
+def _control_labels(control: str | Sequence[str]) -> tuple[str, ...]:
+    labels = (control,) if isinstance(control, str) else tuple(control)
+    if not labels or not all(isinstance(label, str) and label.strip() for label in labels):
+        raise ValueError(f"control must be a label or a list of labels, all non-empty strings; got {control!r}.")
+    return tuple(label.strip() for label in labels)
+
+
+def _check_delimiter(delimiter: str) -> str:
+    if not isinstance(delimiter, str) or not delimiter:
+        raise ValueError(f"delimiter must be a non-empty string, got {delimiter!r}.")
+    return delimiter
+
+
+def _parse(label: str, controls: tuple[str, ...], delimiter: str) -> tuple[str, ...]:
+    if not isinstance(label, str):
+        raise TypeError(f"Perturbation labels must be strings, found {label!r} of type {type(label).__name__}.")
+    if label.strip() in controls:
+        return ()
+    parts = [part.strip() for part in label.split(delimiter)]
+    if not all(parts):
+        raise ValueError(
+            f"Perturbation label {label!r} is empty or has an empty part between delimiters {delimiter!r}."
+        )
+    text = f"{delimiter}{delimiter.join(parts)}{delimiter}"
+    for name in controls:
+        # As a piece of text, since a control label may itself contain the delimiter ("non_targeting" with "_").
+        while (piece := f"{delimiter}{name}{delimiter}") in text:
+            text = text.replace(piece, delimiter)
+    return tuple(sorted({part for part in text.split(delimiter) if part}))
+
+
+def _distinct(labels: pd.Series) -> tuple[list[str], np.ndarray]:
+    """Distinct labels and each cell's index into them, once all labels are there."""
+    codes, spellings = pd.factorize(labels, use_na_sentinel=True)
+    wrong = [spelling for spelling in spellings if not isinstance(spelling, str)]
+    if wrong:
+        raise TypeError(
+            f"Perturbation labels must be strings, found {wrong[0]!r} of type {type(wrong[0]).__name__}; "
+            "convert the column with astype(str)."
+        )
+    blank = np.array([not spelling.strip() for spelling in spellings] + [True])  # the last stands for the code -1
+    empty = np.flatnonzero(blank[codes])
+    if empty.size:
+        first = ", ".join(str(name) for name in labels.index[empty[:5]])
+        raise ValueError(
+            f"{empty.size} of {len(labels)} cells have no perturbation label (first: {first}); "
+            "label them, or drop them from the data."
+        )
+    return list(spellings), codes
+
+
+def _no_control_message(labels: pd.Series, spellings: Sequence[str], controls: tuple[str, ...], delimiter: str) -> str:
+    parts = sorted({part.strip() for spelling in spellings for part in (spelling, *spelling.split(delimiter))})
+    likely = [part for part in parts if _USUAL_CONTROLS.fullmatch(re.sub(r"[\W_]|\d+$", "", part).lower())]
+    frequent = labels.value_counts().head(5)
+    listed = ", ".join(f"{name!r} ({count} cells)" for name, count in frequent.items())
+    hint = f" These look like controls: control={likely[:10]!r}." if likely else ""
+    return (
+        f"No cell is labeled as control: none of {list(controls[:10])!r} is among the labels. "
+        f"Most frequent labels: {listed}.{hint}"
+    )
+
+
+def _suggest(missing: Sequence[str], var_names: pd.Index, targets: Sequence[str]) -> dict[str, str]:
+    """Name that each missing gene may have in `var_names`, where there is a likely one."""
+    if not missing:
+        return {}
+    others = [str(name) for name in var_names if name not in set(targets)]
+    by_plain, by_initial = {}, {}
+    for name in others:
+        by_plain.setdefault(_plain(name), name)
+        by_initial.setdefault(name[:1].lower(), []).append(name)
+    hints = {}
+    for gene in missing:
+        if _plain(gene) in by_plain:
+            hints[gene] = by_plain[_plain(gene)]
+            continue
+        # Short names one letter apart, or names that differ in their number alone, are mostly other genes.
+        relatives = [name for name in by_initial.get(gene[:1].lower(), []) if _stem(name) != _stem(gene)]
+        near = difflib.get_close_matches(gene, relatives, n=1, cutoff=0.92)
+        if near:
+            hints[gene] = near[0]
+    return hints
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[\W_]", "", name).casefold()
+
+
+def _stem(name: str) -> str:
+    return re.sub(r"\d", "", name).casefold()

@@ -1,0 +1,41 @@
+"""What all tests share: no display, one thread, fixed seeds, and the folder of real screens."""
+
+import os
+import random
+import sys
+from pathlib import Path
+
+# Read when matplotlib and the numerical libraries are first imported, hence before the imports below.
+os.environ["MPLBACKEND"] = "Agg"
+for _variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"):
+    os.environ[_variable] = "1"
+
+import numpy as np  # noqa: E402
+import pytest  # noqa: E402
+import torch  # noqa: E402
+
+
+@pytest.fixture(autouse=True)
+def _same_start():
+    """Each test starts with the same global generators and one thread, whatever ran before."""
+    torch.set_num_threads(1)  # numba and lightning change it
+    random.seed(0)
+    np.random.seed(0)
+    torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def _closed_figures():
+    """No figure outlives its test: matplotlib warns at the twenty-first."""
+    yield
+    if "matplotlib.pyplot" in sys.modules:
+        sys.modules["matplotlib.pyplot"].close("all")
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """Folder of the real screens: $RAPTORGRAPH_DATA, or shared/data beside the repository."""
+    path = Path(os.environ.get("RAPTORGRAPH_DATA", Path(__file__).parents[2] / "shared" / "data"))
+    if not path.is_dir():
+        pytest.skip(f"no folder of real screens at {path}: set RAPTORGRAPH_DATA")
+    return path

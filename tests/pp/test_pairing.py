@@ -1,0 +1,268 @@
+import os
+from pathlib import Path
+
+import anndata as ad
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import sparse
+from scipy.optimize import linear_sum_assignment, linprog
+from scipy.spatial.distance import cdist
+
+from raptorgraph.pp import _pairing, pair_cells
+from raptorgraph.pp._pairing import pairing_plan, principal_components, sample_partners
+
+DATA = Path(os.environ.get("RAPTORGRAPH_DATA", Path(__file__).parents[2].parent / "shared" / "data"))
+METHODS = ["emd", "sinkhorn", "hungarian", "nearest", "random"]
+
+
+def cloud(*sizes, seed=0, n_dims=4):
+    codes = np.repeat(np.arange(len(sizes)), sizes)
+    return np.random.default_rng(seed).normal(size=(len(codes), n_dims)) + 0.3 * codes[:, None], codes
+
+
+def plan_cost(plan, Z):
+    entries = plan.tocoo()
+    return (entries.data * ((Z[entries.row] - Z[entries.col]) ** 2).sum(axis=1)).sum()
+
+
+@pytest.mark.parametrize("make", [np.asarray, sparse.csr_matrix])
+def test_components_span_those_of_the_singular_value_decomposition(make):
+    X = np.random.default_rng(0).poisson(1.0, size=(60, 20)) * np.linspace(0.3, 2, 20)
+    scores = principal_components(make(X), 5)
+    left, values, _ = np.linalg.svd(X - X.mean(axis=0), full_matrices=False)
+    assert scores.dtype == np.float32
+    np.testing.assert_allclose(np.abs(scores), np.abs(left[:, :5] * values[:5]), atol=1e-4)
+    np.testing.assert_array_equal(principal_components(make(X), 5), scores)
+
+
+def test_the_number_of_components_is_clipped():
+    X = np.random.default_rng(0).random((30, 6))
+    assert principal_components(X, 50).shape == (30, 5)
+    with pytest.raises(ValueError, match="1 cells"):
+        principal_components(X[:1], 2)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_rows_of_perturbed_cells_are_distributions_over_controls(method):
+    Z, codes = cloud(25, 10, 40)
+    order = np.random.default_rng(1).permutation(len(codes))
+    Z, codes = Z[order], codes[order]
+    plan = pairing_plan(Z, codes, method=method)
+    assert plan.format == "csr"
+    assert plan.shape == (75, 75)
+    np.testing.assert_allclose(np.asarray(plan.sum(axis=1)).ravel(), codes > 0, rtol=1e-6)
+    assert (plan.data > 0).all()
+    assert (codes[plan.indices] == 0).all()
+
+
+def test_emd_is_the_optimum_of_the_linear_program():
+    Z, codes = cloud(9, 6)
+    cost = cdist(Z[9:], Z[:9], "sqeuclidean")
+    marginals = np.r_[np.full(6, 1 / 6), np.full(9, 1 / 9)]
+    sums = np.vstack([np.kron(np.eye(6), np.ones(9)), np.kron(np.ones(6), np.eye(9))])
+    optimum = linprog(cost.ravel(), A_eq=sums, b_eq=marginals).fun
+    plan = pairing_plan(Z, codes)
+    np.testing.assert_allclose(plan_cost(plan, Z) / 6, optimum, rtol=1e-5)
+    np.testing.assert_allclose(np.asarray(plan.sum(axis=0)).ravel()[:9], 6 / 9, rtol=1e-5)
+
+
+@pytest.mark.parametrize("method", ["emd", "hungarian"])
+def test_equal_numbers_are_an_assignment(method):
+    Z, codes = cloud(30, 30)
+    rows, columns = linear_sum_assignment(cdist(Z[30:], Z[:30], "sqeuclidean"))
+    plan = pairing_plan(Z, codes, method=method)
+    np.testing.assert_array_equal(plan.toarray()[30:][rows, columns], 1.0)
+    assert plan.nnz == 30
+
+
+def test_hungarian_uses_few_controls_evenly_and_at_the_least_cost():
+    Z, codes = cloud(4, 11)
+    plan = pairing_plan(Z, codes, method="hungarian")
+    assert plan.nnz == 11
+    used = np.bincount(plan.indices, minlength=4)[:4]
+    assert used.max() <= 3
+    # The same with capacities, as a linear program.
+    cost = cdist(Z[4:], Z[:4], "sqeuclidean")
+    each, capacity = np.kron(np.eye(11), np.ones(4)), np.kron(np.ones(11), np.eye(4))
+    optimum = linprog(cost.ravel(), A_eq=each, b_eq=np.ones(11), A_ub=capacity, b_ub=np.full(4, 3)).fun
+    np.testing.assert_allclose(plan_cost(plan, Z), optimum, rtol=1e-6)
+
+
+def test_sinkhorn_is_near_the_optimum_and_uses_controls_evenly():
+    Z, codes = cloud(60, 25)
+    exact, plan = pairing_plan(Z, codes), pairing_plan(Z, codes, method="sinkhorn")
+    assert plan_cost(exact, Z) <= plan_cost(plan, Z) * (1 + 1e-3)
+    assert plan_cost(plan, Z) < 1.1 * plan_cost(exact, Z)
+    assert plan_cost(plan, Z) < 0.7 * plan_cost(pairing_plan(Z, codes, method="random"), Z)
+    assert plan.nnz > exact.nnz
+    np.testing.assert_allclose(np.asarray(plan.sum(axis=0)).ravel()[:60], 25 / 60, rtol=0.02)
+
+
+def test_sinkhorn_agrees_with_its_own_scaling_form():
+    Z, codes = cloud(12, 8)
+    cost = cdist(Z[12:], Z[:12], "sqeuclidean")
+    kernel = np.exp(-cost / (_pairing._REGULARIZATION * np.median(cost)))
+    u, v = np.ones(8), np.ones(12)
+    for _ in range(20_000):
+        u = (1 / 8) / (kernel @ v)
+        v = (1 / 12) / (kernel.T @ u)
+    expected = u[:, None] * kernel * v
+    plan = pairing_plan(Z, codes, method="sinkhorn").toarray()[12:, :12]
+    np.testing.assert_allclose(plan, expected / expected.sum(axis=1, keepdims=True), atol=5e-3)
+
+
+def test_sinkhorn_that_does_not_converge_warns(monkeypatch):
+    monkeypatch.setattr(_pairing, "_MAX_ITERATIONS", 1)
+    with pytest.warns(RuntimeWarning, match="uneven"):
+        pairing_plan(*cloud(30, 20), method="sinkhorn")
+
+
+def test_a_solver_that_stops_early_is_an_error(monkeypatch):
+    import ot
+
+    solve = ot.emd
+    monkeypatch.setattr(ot, "emd", lambda *args, **kwargs: solve(*args, **{**kwargs, "numItermax": 1}))
+    with pytest.raises(RuntimeError, match="max_controls"):
+        pairing_plan(*cloud(50, 40))
+
+
+def test_nearest_is_the_smallest_distance():
+    Z, codes = cloud(40, 15)
+    plan = pairing_plan(Z, codes, method="nearest")
+    np.testing.assert_array_equal(plan.indices, cdist(Z[40:], Z[:40]).argmin(axis=1))
+
+
+def test_random_is_uniform_and_seeded():
+    Z, codes = cloud(64, 2000)
+    plan = pairing_plan(Z, codes, method="random", seed=3)
+    np.testing.assert_array_equal(np.diff(plan.indptr)[64:], 32)
+    assert all(len(set(plan[i].indices)) == 32 for i in range(64, 200))
+    uses = np.bincount(plan.indices, minlength=64)[:64]
+    assert (np.abs(uses - 1000) < 5 * np.sqrt(2000 * 0.25)).all()
+    assert (plan != pairing_plan(Z, codes, method="random", seed=3)).nnz == 0
+    assert (plan != pairing_plan(Z, codes, method="random", seed=4)).nnz > 0
+
+
+def test_cells_are_paired_within_their_batch_or_with_all_controls():
+    Z, codes = cloud(30, 30)
+    batch = np.r_[np.arange(30) % 2, np.arange(30) % 3]  # batch 2 has no control
+    plan = pairing_plan(Z, codes, batch=batch).tocoo()
+    for value in (0, 1):
+        assert (batch[plan.col[batch[plan.row] == value]] == value).all()
+    assert len(set(plan.col[batch[plan.row] == 2])) == 30
+
+
+def test_more_controls_than_the_limit_are_sampled():
+    Z, codes = cloud(100, 20, 20)
+    plan = pairing_plan(Z, codes, max_controls=10)
+    drawn = [set(plan[100:120].indices), set(plan[120:].indices)]
+    assert [len(d) for d in drawn] == [10, 10]
+    assert drawn[0] != drawn[1]
+    assert (plan != pairing_plan(Z, codes, max_controls=10)).nnz == 0
+    assert len(set(pairing_plan(Z, codes, max_controls=90)[100:120].indices)) == 90
+    assert len(set(pairing_plan(Z, codes, max_controls=None).indices)) == 100
+
+
+def test_a_plan_without_perturbed_cells_is_empty():
+    assert pairing_plan(np.ones((4, 2)), np.zeros(4, int)).nnz == 0
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"method": "best"}, "best"),
+        ({"max_controls": 0}, "max_controls"),
+        ({"codes": [1, 1, 2]}, "no control"),
+        ({"codes": [0, 1]}, "agree"),
+        ({"Z": [[0.0], [np.nan], [1.0]]}, "cell 1"),
+    ],
+)
+def test_wrong_arguments_are_named(changes, message):
+    arguments = {"Z": [[0.0], [1.0], [2.0]], "codes": [0, 0, 1], **changes}
+    with pytest.raises(ValueError, match=message):
+        pairing_plan(**arguments)
+
+
+def test_partners_are_drawn_with_their_probabilities():
+    rows, columns = [3, 3, 3, 4, 5, 5], [0, 1, 2, 1, 0, 2]
+    plan = sparse.csr_matrix(([0.5, 0.3, 0.2, 1.0, 0.9, 2.7], (rows, columns)), shape=(6, 6), dtype=np.float32)
+    n = 20_000
+    drawn = sample_partners(plan, np.tile([5, 3, 4], n), np.random.default_rng(0)).reshape(n, 3)
+    frequencies = [np.bincount(column, minlength=3)[:3] / n for column in drawn.T]
+    np.testing.assert_allclose(frequencies, [[0.25, 0, 0.75], [0.5, 0.3, 0.2], [0, 1, 0]], atol=0.015)
+    again = sample_partners(plan, np.tile([5, 3, 4], n), np.random.default_rng(0)).reshape(n, 3)
+    np.testing.assert_array_equal(drawn, again)
+
+
+def test_cells_without_partner_are_named():
+    plan = pairing_plan(*cloud(5, 5))
+    with pytest.raises(ValueError, match=r"2 cells have no partner .*\[0, 3\]"):
+        sample_partners(plan, [7, 0, 3], np.random.default_rng(0))
+    assert sample_partners(plan, [], np.random.default_rng(0)).shape == (0,)
+
+
+@pytest.fixture
+def screen():
+    rng = np.random.default_rng(0)
+    labels = np.repeat(["ctrl", "B+A", "A+B", "A"], [30, 5, 5, 12])
+    obs = pd.DataFrame(
+        {"perturbation": labels, "batch": rng.choice(["x", "y"], 52)}, index=[f"c{i}" for i in range(52)]
+    )
+    return ad.AnnData(sparse.csr_matrix(rng.poisson(3.0, size=(52, 10)).astype(np.float32)), obs=obs)
+
+
+def test_spellings_of_a_perturbation_are_paired_together(screen):
+    pair_cells(screen, control="ctrl", method="hungarian", n_comps=4)
+    partners = screen.obsp["raptorgraph_pairing"][30:40].indices
+    assert len(set(partners)) == 10  # one problem of ten cells, not two of five
+
+
+def test_given_coordinates_are_used(screen):
+    screen.obsm["Z"] = np.random.default_rng(1).normal(size=(52, 3))
+    pair_cells(screen, control="ctrl", method="nearest", use_rep="Z", key_added="near")
+    expected = cdist(screen.obsm["Z"][30:], screen.obsm["Z"][:30]).argmin(axis=1)
+    np.testing.assert_array_equal(screen.obsp["near"].indices, expected)
+    assert screen.uns["near"]["use_rep"] == "Z"
+    assert "n_comps" not in screen.uns["near"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ({"method": "ot"}, ValueError, "'ot'"),
+        ({"control": "control"}, ValueError, r"control=\['ctrl'\]"),
+        ({"control": ["ctrl", "A", "B"]}, ValueError, "nothing to pair"),
+        ({"perturbation_key": "label"}, KeyError, "label"),
+        ({"batch_key": "lane"}, KeyError, "lane"),
+        ({"use_rep": "X_pca"}, KeyError, "X_pca"),
+        ({"layer": "raw"}, KeyError, "raw"),
+    ],
+)
+def test_errors_leave_the_data_alone(screen, arguments, error, message):
+    before = screen.copy()
+    with pytest.raises(error, match=message):
+        pair_cells(screen, **{"control": "ctrl", **arguments})
+    pd.testing.assert_frame_equal(screen.obs, before.obs)
+    assert not screen.obsp
+    assert not screen.uns
+    assert (screen.X != before.X).nnz == 0
+
+
+def test_real_screen_is_paired_and_survives_writing(tmp_path):
+    path = DATA / "papalexi2021_eccite.h5ad"
+    if not path.exists():
+        pytest.skip(f"{path} is not there")
+    adata = ad.read_h5ad(path)
+    adata = adata[adata.obs["perturbation"].isin(["control", "IFNGR1", "MYC", "SPI1"])].copy()
+    pair_cells(adata, batch_key="bio_rep", max_controls=300)
+    adata.write_h5ad(tmp_path / "paired.h5ad")
+    back = ad.read_h5ad(tmp_path / "paired.h5ad")
+    plan = back.obsp["raptorgraph_pairing"]
+    assert (plan != adata.obsp["raptorgraph_pairing"]).nnz == 0
+    settings = back.uns["raptorgraph_pairing"]
+    assert (settings["method"], settings["max_controls"], list(settings["control"])) == ("emd", 300, ["control"])
+    rows = np.flatnonzero(adata.obs["perturbation"] != "control")
+    partners = sample_partners(plan, rows, np.random.default_rng(0))
+    assert (adata.obs["perturbation"].iloc[partners] == "control").all()
+    assert (adata.obs["bio_rep"].to_numpy()[partners] == adata.obs["bio_rep"].to_numpy()[rows]).all()

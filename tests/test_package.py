@@ -1,0 +1,72 @@
+"""The package as it is installed: version, public names, and metadata that agree with one another."""
+
+import importlib
+import importlib.metadata
+import pkgutil
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+from packaging.version import Version
+
+import raptorgraph
+
+ROOT = Path(__file__).parents[1]
+PACKAGES = [
+    "raptorgraph",
+    *(f"raptorgraph.{m.name}" for m in pkgutil.iter_modules(raptorgraph.__path__) if not m.name.startswith("_")),
+]
+
+
+@pytest.fixture(scope="module")
+def pyproject():
+    return tomllib.loads((ROOT / "pyproject.toml").read_text())
+
+
+@pytest.fixture(scope="module")
+def pins():
+    lines = (ROOT / "constraints.txt").read_text().splitlines()
+    requirements = [Requirement(line) for line in lines if line and not line.startswith("#")]
+    return {canonicalize_name(r.name): r.specifier for r in requirements}
+
+
+def test_version_is_that_of_pyproject(pyproject):
+    try:
+        installed = importlib.metadata.version("raptorgraph")
+    except importlib.metadata.PackageNotFoundError:
+        assert raptorgraph.__version__ == "0+unknown"
+    else:
+        assert raptorgraph.__version__ == installed == pyproject["project"]["version"]
+
+
+def test_citation_names_the_version(pyproject):
+    cited = re.search(r"^version: (.+)$", (ROOT / "CITATION.cff").read_text(), re.MULTILINE)
+    assert cited and cited[1] == pyproject["project"]["version"]
+
+
+@pytest.mark.parametrize("name", PACKAGES)
+def test_public_names_exist(name):
+    package = importlib.import_module(name)
+    assert len(set(package.__all__)) == len(package.__all__) > 0
+    assert [public for public in package.__all__ if not hasattr(package, public)] == []
+
+
+def test_dependencies_have_lower_bounds_only(pyproject):
+    for line in pyproject["project"]["dependencies"]:
+        assert [s.operator for s in Requirement(line).specifier] == [">="], line
+
+
+def test_constraints_pin_every_dependency(pyproject, pins):
+    project = pyproject["project"]
+    for line in [*project["dependencies"], *project["optional-dependencies"]["test"], "ruff"]:
+        requirement = Requirement(line)
+        (pin,) = pins[canonicalize_name(requirement.name)]
+        assert pin.operator == "==" and Version(pin.version).local is None, line
+        assert requirement.specifier.contains(pin.version), line
+
+
+def test_test_extra_and_group_agree(pyproject):
+    assert pyproject["project"]["optional-dependencies"]["test"] == pyproject["dependency-groups"]["test"]
