@@ -2,9 +2,14 @@
 
 from importlib.metadata import PackageNotFoundError, version
 
+from raptorgraph import datasets, metrics, nn, pl, pp, tl
+from raptorgraph.model import RaptorGraphModel
+
 try:
     __version__ = version("raptorgraph")
 except PackageNotFoundError:  # a source tree on the path, not installed
     __version__ = "0+unknown"
 
-__all__ = ["__version__"]
+RaptorGraph = RaptorGraphModel
+
+__all__ = ["RaptorGraph", "RaptorGraphModel", "__version__", "datasets", "metrics", "nn", "pl", "pp", "tl"]

@@ -1,0 +1,8 @@
+"""``python -m raptorgraph``, the same as ``raptorgraph``."""
+
+import sys
+
+from raptorgraph._cli import main
+
+if __name__ == "__main__":
+    sys.exit(main())

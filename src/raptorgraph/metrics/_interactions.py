@@ -1,0 +1,167 @@
+"""Scores of genetic interactions: how the effect of a pair departs from the sum of its two effects.
+
+Effects are vectors over genes, ``a`` and ``b`` of the two perturbations and ``ab`` of the pair; the naive expectation
+is ``a + b`` (RAPTORGraph paper, eq. S11). Each function takes arrays of shape (..., n_genes) and returns (...).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+
+def synergy(a: ArrayLike, b: ArrayLike, ab: ArrayLike) -> np.ndarray:
+    r"""Magnitude of the pair's effect against that of the sum (eq. S12).
+
+    .. math::
+        \frac{\lVert \Delta_{ab} \rVert_2}{\lVert \Delta_a + \Delta_b \rVert_2}
+
+    Parameters
+    ----------
+    a, b
+        Effects of the two perturbations, shape (..., n_genes).
+    ab
+        Effects of the pairs, of the same shape.
+
+    Returns
+    -------
+    numpy.ndarray
+        Shape (...): 1 for additive pairs, more for stronger ones; NaN where ``a + b`` is zero.
+
+    Raises
+    ------
+    ValueError
+        If the shapes differ.
+    """
+    a, b, ab = _effects(a, b, ab)
+    return _ratio(_norm(ab), _norm(a + b))
+
+
+def suppression(a: ArrayLike, b: ArrayLike, ab: ArrayLike) -> np.ndarray:
+    r"""Magnitude of the sum against that of the pair's effect, the inverse of :func:`synergy` (eq. S12).
+
+    .. math::
+        \frac{\lVert \Delta_a + \Delta_b \rVert_2}{\lVert \Delta_{ab} \rVert_2}
+
+    Parameters
+    ----------
+    a, b
+        Effects of the two perturbations, shape (..., n_genes).
+    ab
+        Effects of the pairs, of the same shape.
+
+    Returns
+    -------
+    numpy.ndarray
+        Shape (...): 1 for additive pairs, more for weaker ones; NaN where ``ab`` is zero.
+
+    Raises
+    ------
+    ValueError
+        If the shapes differ.
+    """
+    a, b, ab = _effects(a, b, ab)
+    return _ratio(_norm(a + b), _norm(ab))
+
+
+def neomorphism(a: ArrayLike, b: ArrayLike, ab: ArrayLike) -> np.ndarray:
+    r"""Change of direction against the sum (eq. S13).
+
+    .. math::
+        1 - \cos(\Delta_{ab}, \Delta_a + \Delta_b)
+
+    Parameters
+    ----------
+    a, b
+        Effects of the two perturbations, shape (..., n_genes).
+    ab
+        Effects of the pairs, of the same shape.
+
+    Returns
+    -------
+    numpy.ndarray
+        Shape (...), from 0 (the direction of the sum) to 2 (the opposite one); NaN where a vector is zero.
+
+    Raises
+    ------
+    ValueError
+        If the shapes differ.
+    """
+    a, b, ab = _effects(a, b, ab)
+    return 1.0 - _cosine(ab, a + b)
+
+
+def redundancy(a: ArrayLike, b: ArrayLike, ab: ArrayLike) -> np.ndarray:
+    r"""Likeness of the pair to both of its members (eq. S14).
+
+    .. math::
+        \min(\cos(\Delta_{ab}, \Delta_a), \cos(\Delta_{ab}, \Delta_b))
+
+    Parameters
+    ----------
+    a, b
+        Effects of the two perturbations, shape (..., n_genes).
+    ab
+        Effects of the pairs, of the same shape.
+
+    Returns
+    -------
+    numpy.ndarray
+        Shape (...), from -1 to 1; NaN where a vector is zero.
+
+    Raises
+    ------
+    ValueError
+        If the shapes differ.
+    """
+    a, b, ab = _effects(a, b, ab)
+    return np.minimum(_cosine(ab, a), _cosine(ab, b))
+
+
+def epistasis(a: ArrayLike, b: ArrayLike, ab: ArrayLike) -> np.ndarray:
+    r"""Dominance of one member over the other (eq. S15).
+
+    .. math::
+        |\cos(\Delta_{ab}, \Delta_a) - \cos(\Delta_{ab}, \Delta_b)|
+
+    Parameters
+    ----------
+    a, b
+        Effects of the two perturbations, shape (..., n_genes).
+    ab
+        Effects of the pairs, of the same shape.
+
+    Returns
+    -------
+    numpy.ndarray
+        Shape (...), from 0 to 2; NaN where a vector is zero.
+
+    Raises
+    ------
+    ValueError
+        If the shapes differ.
+    """
+    a, b, ab = _effects(a, b, ab)
+    return np.abs(_cosine(ab, a) - _cosine(ab, b))
+
+
+def _effects(*effects: ArrayLike) -> list[np.ndarray]:
+    arrays = [np.asarray(effect, dtype=np.float64) for effect in effects]
+    if len({array.shape for array in arrays}) != 1 or arrays[0].ndim == 0:
+        raise ValueError(
+            f"The effects of a, b and ab have shapes {', '.join(str(array.shape) for array in arrays)}: "
+            "give one row for each pair and the same genes to all three."
+        )
+    return arrays
+
+
+def _norm(x: np.ndarray) -> np.ndarray:
+    return np.linalg.norm(x, axis=-1)
+
+
+def _ratio(top: np.ndarray, bottom: np.ndarray) -> np.ndarray:
+    return np.divide(top, bottom, out=np.full(np.shape(bottom), np.nan), where=bottom > 0)
+
+
+def _cosine(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    return np.clip(_ratio((x * y).sum(axis=-1), _norm(x) * _norm(y)), -1.0, 1.0)

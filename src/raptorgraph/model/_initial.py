@@ -1,0 +1,46 @@
+"""Starting values from the control cells, so that training does not spend its time on finding the means."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from scipy import sparse
+
+from raptorgraph.model._field import KEYS
+from raptorgraph.model._splitter import condition_codes
+from raptorgraph.pp._statistics import condition_moments
+
+
+def initialize(module, adata_manager) -> None:
+    """Set the encoder's center and spread, the decoder's base and the genes' scale from control cells."""
+    mask = adata_manager.get_from_registry(KEYS.PERTURBATION).tocsr()
+    control = np.flatnonzero(condition_codes(mask)[0] == 0)
+    X = adata_manager.get_from_registry(KEYS.X)
+    library = None
+    if module.counts:
+        library = np.asarray(adata_manager.get_from_registry(KEYS.LIBRARY), dtype=float).ravel()
+    codes = np.zeros(X.shape[0], dtype=np.int64)
+    moments = condition_moments(X, codes, 1, library=library, rows=control)
+    mean, sd = moments.mean[0], np.sqrt(moments.var[0])
+    # A gene that hardly varies among controls would be blown up by its own spread.
+    floor = 0.05 * max(float(np.median(sd[sd > 0])) if (sd > 0).any() else 1.0, 1e-3)
+    _fill(module.center, mean)
+    _fill(module.spread, np.maximum(sd, floor))
+    if module.likelihood == "nb":
+        cells = X[control]
+        square = cells.multiply(cells) if sparse.issparse(cells) else cells**2
+        total = np.asarray(cells.sum(0), dtype=float).ravel()
+        count_mean = total / len(control)
+        count_var = np.asarray(square.sum(0), dtype=float).ravel() / len(control) - count_mean**2
+        theta = count_mean**2 / np.maximum(count_var - count_mean, 0.01 * count_mean**2 + 1e-8)
+        _fill(module.decoder.base, np.log((total + 0.1) / library[control].sum()))
+        _fill(module.log_scale, np.log(np.clip(theta, 0.2, 50.0)))
+    else:
+        _fill(module.decoder.base, mean)
+        if module.learn_scale:
+            _fill(module.log_scale, np.log(np.maximum(sd, floor)))
+
+
+def _fill(target: torch.Tensor, values: np.ndarray) -> None:
+    with torch.no_grad():
+        target.copy_(torch.as_tensor(values, dtype=target.dtype))

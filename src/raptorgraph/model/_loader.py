@@ -1,0 +1,124 @@
+"""Batches of whole conditions: control partners, perturbed cells, and the shift each condition was measured at."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from raptorgraph.model._field import KEYS
+from raptorgraph.pp._pairing import sample_partners
+from raptorgraph.pp._statistics import EffectMoments
+
+
+@dataclass
+class Split:
+    """Cells of one part of the data and what was measured on them.
+
+    ``perturbed``: row numbers of perturbed cells; ``codes``: condition of every cell of the data, 0 = control;
+    ``plan``: n x n pairing over all cells, or None for uniform random partners among ``controls``.
+    """
+
+    controls: np.ndarray
+    perturbed: np.ndarray
+    codes: np.ndarray
+    effects: EffectMoments
+    plan: object | None
+
+
+@dataclass
+class PairedBatch:
+    """Row numbers of control partners and perturbed cells, of equal length."""
+
+    controls: np.ndarray
+    perturbed: np.ndarray
+
+
+class PairedSampler(Sampler):
+    """Yield :class:`PairedBatch`; an epoch passes over each perturbed cell once, its partner drawn anew.
+
+    The cells of a condition come together, in chunks of at most ``chunk_size`` so that a large condition does not
+    fill a batch of its own.
+    """
+
+    def __init__(self, split: Split, *, batch_size: int, chunk_size: int, shuffle: bool, seed: int) -> None:
+        self.split = split
+        self.batch_size = batch_size
+        self.chunk_size = min(chunk_size, batch_size)
+        self.shuffle = shuffle
+        self.seed = seed
+        self.epoch = 0
+        sizes = np.unique(split.codes[split.perturbed], return_counts=True)[1]
+        self.n_cells = int(sizes.sum())
+
+    def __len__(self) -> int:
+        return max(1, -(-self.n_cells // self.batch_size))
+
+    def __iter__(self):
+        split = self.split
+        # Validation batches are the same in every epoch.
+        rng = np.random.default_rng((self.seed, self.epoch if self.shuffle else 0))
+        self.epoch += 1
+        order = rng.permutation(split.perturbed)
+        order = order[np.argsort(split.codes[order], kind="stable")]
+        edges = np.flatnonzero(np.diff(split.codes[order])) + 1
+        chunks = [
+            group[i : i + self.chunk_size]
+            for group in np.split(order, edges)
+            for i in range(0, len(group), self.chunk_size)
+        ]
+        cells = np.concatenate([chunks[i] for i in rng.permutation(len(chunks))])
+        if split.plan is None:
+            partners = rng.choice(split.controls, len(cells))
+        else:
+            partners = sample_partners(split.plan, cells, rng)
+        for i in range(len(self)):
+            part = slice(i * self.batch_size, (i + 1) * self.batch_size)
+            yield PairedBatch(partners[part], cells[part])
+
+
+class PairedDataset(Dataset):
+    """Read a :class:`PairedBatch` from the registered AnnData, densifying the cells of the batch alone."""
+
+    def __init__(self, adata_manager, split: Split, *, with_partners: bool) -> None:
+        self.base = adata_manager.create_torch_dataset()
+        self.split = split
+        self.with_partners = with_partners
+
+    def __len__(self) -> int:
+        return len(self.split.perturbed)
+
+    def _read(self, rows: np.ndarray) -> dict[str, torch.Tensor]:
+        return {key: torch.as_tensor(value) for key, value in self.base[rows].items()}
+
+    def __getitem__(self, batch: PairedBatch) -> dict:
+        tensors = self._read(batch.controls)
+        del tensors[KEYS.PERTURBATION]
+        conditions, position = np.unique(self.split.codes[batch.perturbed], return_inverse=True)
+        mask = self.base.data[KEYS.PERTURBATION][batch.perturbed].toarray()
+        tensors["mask"] = torch.as_tensor(mask, dtype=torch.float32)
+        tensors["condition"] = torch.as_tensor(position)
+        effects = self.split.effects
+        tensors["shift"] = torch.as_tensor(effects.effect[conditions], dtype=torch.float32)
+        tensors["shift_variance"] = torch.as_tensor(effects.variance[conditions], dtype=torch.float32)
+        if self.with_partners:
+            tensors["partner"] = self._read(batch.perturbed)
+        return tensors
+
+
+def make_loader(
+    adata_manager,
+    split: Split,
+    *,
+    batch_size: int,
+    shuffle: bool,
+    seed: int,
+    with_partners: bool = True,
+    chunk_size: int = 64,
+) -> DataLoader:
+    """Batches of one split as a torch loader."""
+    sampler = PairedSampler(split, batch_size=batch_size, chunk_size=chunk_size, shuffle=shuffle, seed=seed)
+    dataset = PairedDataset(adata_manager, split, with_partners=with_partners)
+    return DataLoader(dataset, sampler=sampler, batch_size=None)

@@ -1,0 +1,161 @@
+"""Training plan: schedules of the weights, the domain of the graph, its projection, and a guard."""
+
+from __future__ import annotations
+
+import inspect
+import math
+
+import torch
+from scvi.train import TrainingPlan
+
+
+class NonFiniteLossError(RuntimeError):
+    """A term of the loss became NaN or infinite; training was stopped before the update."""
+
+
+class RaptorGraphTrainingPlan(TrainingPlan):
+    """scvi-tools' plan with the schedules of this model.
+
+    Parameters
+    ----------
+    module
+        The module to train.
+    lr, weight_decay, eps, optimizer
+        Of the optimizer; biases, the graph and the modulator are not decayed.
+    lr_schedule
+        ``"cosine"`` (warm-up over 3 % of the steps, then down to zero) or ``"constant"``.
+    kl_weight
+        Weight of the KL after its warm-up.
+    kl_warmup
+        Share of the epochs over which the KL weight rises linearly from 0.
+    mu, mu_final
+        Weight of the graph's score: it falls geometrically from ``mu`` to ``mu_final`` until the projection.
+    project_at
+        Share of the epochs after which the graph is projected to an acyclic one; the rest refines on it. 1 projects
+        at the end of training.
+    dag_threshold
+        Edges with an absolute weight at or below it are dropped in the projection.
+    **loss_kwargs
+        Weights passed to the module's loss.
+    """
+
+    def __init__(
+        self,
+        module,
+        *,
+        optimizer: str = "AdamW",
+        lr: float = 3e-3,
+        weight_decay: float = 1e-4,
+        eps: float = 1e-8,
+        lr_schedule: str = "cosine",
+        kl_weight: float = 1.0,
+        kl_warmup: float = 0.2,
+        mu: float = 1.0,
+        mu_final: float = 1e-2,
+        project_at: float = 0.8,
+        dag_threshold: float = 0.01,
+        **loss_kwargs,
+    ) -> None:
+        known = set(inspect.signature(module.loss).parameters)
+        unknown = sorted(set(loss_kwargs) - known)
+        if unknown:
+            raise TypeError(f"plan_kwargs {unknown} are unknown; the loss takes {sorted(known)}.")
+        super().__init__(module, optimizer=optimizer, lr=lr, weight_decay=weight_decay, eps=eps, **loss_kwargs)
+        if lr_schedule not in ("cosine", "constant"):
+            raise ValueError(f"lr_schedule={lr_schedule!r} is unknown; use 'cosine' or 'constant'.")
+        self.lr_schedule = lr_schedule
+        self.final_kl_weight = kl_weight
+        self.kl_warmup = kl_warmup
+        self.mu_path = (mu, mu_final)
+        self.project_at = project_at
+        self.dag_threshold = dag_threshold
+        self.n_retreats = 0
+
+    @property
+    def kl_weight(self) -> float:
+        """Weight of the KL in the current epoch."""
+        if not hasattr(self, "kl_warmup"):  # the parent asks while it is being built
+            return 0.0
+        n_warm = self.kl_warmup * (self.trainer.max_epochs or 1)
+        return self.final_kl_weight * min(1.0, (self.current_epoch + 1) / max(n_warm, 1.0))
+
+    @property
+    def mu(self) -> float:
+        """Weight of the graph's score in the current epoch."""
+        first, last = self.mu_path
+        share = min(1.0, self.current_epoch / max(1.0, self.project_at * (self.trainer.max_epochs or 1)))
+        return first * (last / first) ** share
+
+    def configure_optimizers(self):
+        """Optimizer with and without decay, and the schedule of the learning rate over all steps."""
+        free = {id(p) for p in (self.module.graph.weight, self.module.modulator.strength, self.module.log_scale)}
+        groups = {True: [], False: []}
+        for parameter in self.module.parameters():
+            if parameter.requires_grad:
+                groups[parameter.ndim > 1 and id(parameter) not in free].append(parameter)
+        cls = {"AdamW": torch.optim.AdamW, "Adam": torch.optim.Adam}.get(self.optimizer_name)
+        if cls is None:
+            return super().configure_optimizers()
+        optimizer = cls(
+            [
+                {"params": groups[True], "weight_decay": self.weight_decay},
+                {"params": groups[False], "weight_decay": 0.0},
+            ],
+            lr=self.lr,
+            eps=self.eps,
+        )
+        if self.lr_schedule == "constant":
+            return {"optimizer": optimizer}
+        n_steps = max(1, int(self.trainer.estimated_stepping_batches))
+        n_warm = max(1, round(0.03 * n_steps))
+
+        def factor(step: int) -> float:
+            if step < n_warm:
+                return (step + 1) / n_warm
+            return 0.5 * (1 + math.cos(math.pi * min(1.0, (step - n_warm) / max(1, n_steps - n_warm))))
+
+        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def _weights(self) -> None:
+        self.loss_kwargs.update({"kl_weight": self.kl_weight, "mu": self.mu})
+
+    def training_step(self, batch, batch_idx):
+        """One step; stops on a loss that is not finite and names the term."""
+        self._weights()
+        _, _, output = self.forward(batch, loss_kwargs=self.loss_kwargs)
+        if not torch.isfinite(output.loss):
+            bad = [name for name, value in output.extra_metrics.items() if not torch.isfinite(value)]
+            raise NonFiniteLossError(
+                f"The loss is not finite in epoch {self.current_epoch + 1}: {', '.join(bad) or 'its weighted sum'}. "
+                "Lower the learning rate (plan_kwargs={'lr': ...}) or look for extreme values in the data."
+            )
+        self.log("train_loss", output.loss, on_step=False, on_epoch=True, prog_bar=True)
+        for name, value in output.extra_metrics.items():
+            self.log(name, value, on_step=False, on_epoch=True, prog_bar=True, logger=False)
+        self.compute_and_log_metrics(output, self.train_metrics, "train")
+        return output.loss
+
+    def validation_step(self, batch, batch_idx):
+        """Loss with the final weights, so that epochs compare."""
+        weights = {**self.loss_kwargs, "kl_weight": self.final_kl_weight, "mu": self.mu_path[1]}
+        _, _, output = self.forward(batch, loss_kwargs=weights)
+        self.log("validation_loss", output.loss, on_step=False, on_epoch=True)
+        self.compute_and_log_metrics(output, self.val_metrics, "validation")
+
+    def optimizer_step(self, *args, **kwargs):
+        """Update, and undo the part of it that took the graph out of the acyclicity's domain."""
+        previous = self.module.graph.weight.detach().clone()
+        super().optimizer_step(*args, **kwargs)
+        self.n_retreats += self.module.graph.retreat(previous) > 0
+
+    def on_train_epoch_end(self):
+        """Project the graph once its share of the epochs is over."""
+        done = (self.current_epoch + 1) >= self.project_at * (self.trainer.max_epochs or 1)
+        if done and not bool(self.module.graph.projected):
+            self.module.graph.project(self.dag_threshold)
+
+    def on_train_end(self):
+        """Make sure that the graph is acyclic, also after an early stop."""
+        if not bool(self.module.graph.projected):
+            self.module.graph.project(self.dag_threshold)

@@ -1,0 +1,268 @@
+"""Predictions: cells of a perturbation, mean effects, counterfactuals of given cells, and their annotation."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import anndata as ad
+import numpy as np
+import pandas as pd
+import torch
+from scipy import sparse
+from scvi import settings
+
+from raptorgraph.model._field import KEYS, MASK_KEY
+from raptorgraph.pp import parse_perturbation
+from raptorgraph.pp._expression import TARGET_SUM
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+    from anndata import AnnData
+
+# Accurate to 1e-4 for expression up to 1e4 per 1e4 counts.
+_QUADRATURE = {"step": 1.0, "lower": -18.0}
+
+
+class PredictionMixin:
+    """Everything a trained model predicts."""
+
+    # -- cells -----------------------------------------------------------------------------------------------------
+    def _control_rows(self, adata: AnnData) -> np.ndarray:
+        """Rows of control cells, or all rows where there are none."""
+        rows = np.flatnonzero(np.asarray(adata.obsm[MASK_KEY].sum(1)).ravel() == 0)
+        return rows if len(rows) else np.arange(adata.n_obs)
+
+    def _cells(self, adata, *, rows=None, batch_size: int = 1024) -> Iterator[dict[str, torch.Tensor]]:
+        """Yield tensors of registered cells, batch by batch, on the model's device."""
+        self._check_if_trained(warn=True)
+        adata = self._validate_anndata(adata)
+        dataset = self.get_anndata_manager(adata, required=True).create_torch_dataset()
+        rows = np.arange(adata.n_obs) if rows is None else rows
+        self.module.eval()
+        for i in range(0, len(rows), batch_size):
+            batch = dataset[rows[i : i + batch_size]]
+            yield {key: torch.as_tensor(value).to(self.device) for key, value in batch.items()}
+
+    def _masks(self, perturbations: str | Iterable[str]) -> tuple[list[str], torch.Tensor]:
+        """Canonical labels and their 0/1 masks over the perturbed genes; ValueError for unknown genes."""
+        args = self.setup_args
+        given = [perturbations] if isinstance(perturbations, str) else list(perturbations)
+        if not given:
+            raise ValueError("perturbations is empty; name at least one, for example 'A' or 'A+B'.")
+        column = {gene: j for j, gene in enumerate(self.perturbed_genes_)}
+        mask = torch.zeros(len(given), len(column), device=self.device)
+        labels = []
+        for i, label in enumerate(given):
+            genes = parse_perturbation(label, control=args["control"], delimiter=args["delimiter"])
+            unknown = [gene for gene in genes if gene not in column]
+            if unknown:
+                raise ValueError(
+                    f"{label!r}: {', '.join(unknown)} was not perturbed in the training screen, so there is no effect "
+                    f"to predict it from. Perturbed genes: {', '.join(self.perturbed_genes_[:20])}"
+                    f"{', ...' if len(column) > 20 else ''}"
+                )
+            mask[i, [column[gene] for gene in genes]] = 1.0
+            labels.append(self._label(genes))
+        return labels, mask
+
+    def _draw_controls(self, adata, n_cells: int | None, seed: int | None, *, replace: bool):
+        """Control cells and a posterior draw of their z: (rows, z, covariates, library, adata)."""
+        adata = self._validate_anndata(adata)
+        rng = np.random.default_rng(self._seed(seed))
+        rows = self._control_rows(adata)
+        if n_cells is not None and n_cells < 1:
+            raise ValueError(f"n_cells={n_cells} must be at least 1.")
+        if n_cells is not None and (n_cells < len(rows) or replace):
+            rows = np.sort(rng.choice(rows, n_cells, replace=n_cells > len(rows)))
+        z, covariates, library = [], [], []
+        for tensors in self._cells(adata, rows=rows):
+            mean, log_var = self.module.encode(self.module.expression(tensors[KEYS.X], tensors.get(KEYS.LIBRARY)))
+            noise = torch.as_tensor(rng.standard_normal(mean.shape), dtype=mean.dtype, device=mean.device)
+            z.append(mean + torch.exp(0.5 * log_var) * noise)
+            covariates.append(self.module.covariates(tensors))
+            library.append(tensors.get(KEYS.LIBRARY))
+        covariates = None if covariates[0] is None else torch.cat(covariates)
+        library = None if library[0] is None else torch.cat(library)
+        return rows, torch.cat(z), covariates, library, adata
+
+    def _seed(self, seed: int | None) -> int:
+        if seed is not None:
+            return seed
+        return 0 if settings.seed is None else settings.seed
+
+    # -- public ----------------------------------------------------------------------------------------------------
+    @torch.inference_mode()
+    def predict(
+        self,
+        perturbations: str | Sequence[str],
+        adata: AnnData | None = None,
+        n_cells: int | None = None,
+        seed: int | None = None,
+    ) -> AnnData:
+        """Draw cells of each perturbation, with the spread of real ones.
+
+        Parameters
+        ----------
+        perturbations
+            One or more labels such as ``"A"``, ``"A+B"`` or ``"control"``.
+        adata
+            Cells to start from: its controls, or all of its cells where none is control. By default the controls
+            of the training data.
+        n_cells
+            Cells of each perturbation; by default one for each starting cell. Drawn with replacement where there
+            are fewer.
+        seed
+            Of the draw; by default ``scvi.settings.seed``.
+
+        Returns
+        -------
+        AnnData with the expression scale in ``X``, for likelihood ``"nb"`` counts in ``layers["counts"]``;
+        ``obs["perturbation"]``, ``obs["control_cell"]`` (the cell it started from) and, for counts,
+        ``obs["library_size"]``. A cell of likelihood ``"normal"`` can lie below 0.
+        """
+        labels, masks = self._masks(perturbations)
+        rows, z, covariates, library, source = self._draw_controls(adata, n_cells, seed, replace=True)
+        generator = torch.Generator(device=self.device).manual_seed(self._seed(seed))
+        X, counts, obs = [], [], []
+        for label, mask in zip(labels, masks, strict=True):
+            for i in range(0, len(rows), 1024):
+                part = slice(i, i + 1024)
+                lib = None if library is None else library[part]
+                cov = None if covariates is None else covariates[part]
+                drawn = self.module.draw(
+                    self.module.decode(self.module.modulator(z[part], mask[None]), cov, lib), generator
+                )
+                if self.module.likelihood == "nb":
+                    counts.append(sparse.csr_matrix(drawn.cpu().numpy()))
+                    X.append(sparse.csr_matrix(torch.log1p(TARGET_SUM * drawn / lib).cpu().numpy()))
+                else:
+                    X.append(drawn.cpu().numpy())
+            frame = pd.DataFrame({"perturbation": label, "control_cell": source.obs_names[rows].astype(str)})
+            if library is not None:
+                frame["library_size"] = library.cpu().numpy().ravel()
+            obs.append(frame)
+        obs = pd.concat(obs, ignore_index=True)
+        obs.index = obs.index.astype(str)
+        obs["perturbation"] = pd.Categorical(obs["perturbation"], categories=list(dict.fromkeys(labels)))
+        stack = sparse.vstack if self.module.likelihood == "nb" else np.vstack
+        out = ad.AnnData(stack(X), obs=obs, var=source.var.copy())
+        if sparse.issparse(out.X):
+            out.X = out.X.tocsr()
+            out.layers["counts"] = sparse.vstack(counts).tocsr()
+        return out
+
+    @torch.inference_mode()
+    def predict_effects(
+        self, perturbations: str | Sequence[str], adata: AnnData | None = None, *, n_cells: int = 256
+    ) -> pd.DataFrame:
+        """Mean effects on the expression scale, predicted perturbed minus predicted control.
+
+        Expectations, not draws: the same control cells are decoded with and without the perturbation.
+
+        Parameters
+        ----------
+        perturbations
+            One or more labels.
+        adata
+            As in :meth:`predict`.
+        n_cells
+            At most so many control cells enter the mean (seeded).
+
+        Returns
+        -------
+        DataFrame perturbations x genes.
+        """
+        labels, masks = self._masks(perturbations)
+        _, z, covariates, library, source = self._draw_controls(adata, n_cells, None, replace=False)
+
+        def mean(latents: torch.Tensor) -> torch.Tensor:
+            location = self.module.decode(latents, covariates, library)
+            return self.module.mean_expression(location, library, **_QUADRATURE).mean(0)
+
+        control = mean(z)
+        effects = torch.stack([mean(self.module.modulator(z, mask[None])) - control for mask in masks])
+        return pd.DataFrame(
+            effects.cpu().numpy(), index=pd.Index(labels, name="perturbation"), columns=source.var_names
+        )
+
+    @torch.inference_mode()
+    def get_counterfactual(self, perturbation: str, adata: AnnData | None = None, batch_size: int = 512) -> np.ndarray:
+        """Return the expected expression of these very cells, had they been perturbed.
+
+        Parameters
+        ----------
+        perturbation
+            One label; ``"control"`` gives the cells' reconstruction.
+        adata
+            Cells, best control cells: a perturbation is added to whatever state the cell is in. By default all
+            cells of the model.
+        batch_size
+            Cells at a time.
+
+        Returns
+        -------
+        Cells x genes, float32, on the expression scale.
+        """
+        _, mask = self._masks(perturbation)
+        parts = []
+        for tensors in self._cells(adata, batch_size=batch_size):
+            library = tensors.get(KEYS.LIBRARY)
+            z, _ = self.module.encode(self.module.expression(tensors[KEYS.X], library))
+            location = self.module.decode(self.module.modulator(z, mask), self.module.covariates(tensors), library)
+            parts.append(self.module.mean_expression(location, library, **_QUADRATURE).cpu().numpy())
+        return np.concatenate(parts).astype(np.float32)
+
+    def annotate(self, adata: AnnData | None = None, counterfactuals: Sequence[str] = ()) -> None:
+        """Write latents, graph, effects and counterfactuals into an AnnData, in place.
+
+        Parameters
+        ----------
+        adata
+            Where to write; by default the model's data.
+        counterfactuals
+            Labels for which to write the counterfactual of every cell.
+
+        Notes
+        -----
+        Writes ``obsm["X_raptorgraph"]`` (u) and ``obsm["X_raptorgraph_exogenous"]`` (z), cells x d;
+        ``obsm["counterfactual_<label>"]``, cells x the model's genes, for each asked label; ``uns["raptorgraph"]``
+        with ``dag`` (edges: source, target, weight), ``perturbed_genes``, ``effects`` (genes x conditions in the
+        training data: HDF5 holds no table of many thousand columns) and ``settings``.
+        """
+        target = self.adata if adata is None else adata
+        if target is None:
+            raise ValueError("The model was loaded without data: pass adata=...")
+        names = [counterfactuals] if isinstance(counterfactuals, str) else list(counterfactuals)
+        labels = self._masks(names)[0] if names else []
+        written = {
+            "X_raptorgraph": self.get_latent_representation(target),
+            "X_raptorgraph_exogenous": self.get_latent_representation(target, kind="exogenous"),
+        }
+        for label in labels:
+            written[f"counterfactual_{label}"] = self.get_counterfactual(label, target)
+        effects = self.predict_effects(self.conditions, target).T
+        dag = self.get_dag()
+        cause, effect = np.nonzero(dag.to_numpy())
+        table = pd.DataFrame(
+            {
+                "source": dag.index.to_numpy()[cause].astype(str),
+                "target": dag.columns.to_numpy()[effect].astype(str),
+                "weight": dag.to_numpy()[cause, effect],
+            }
+        )
+        table.index = table.index.astype(str)
+        for key, value in written.items():
+            target.obsm[key] = value
+        target.uns["raptorgraph"] = {
+            "dag": table,
+            "perturbed_genes": np.asarray(self.perturbed_genes, dtype=object),
+            "effects": effects,
+            "settings": {
+                "preset": self.preset_,
+                "likelihood": self.module.likelihood,
+                "pairing": self.pairing_,
+                "n_latent": len(dag),
+                "delimiter": self.setup_args["delimiter"],
+            },
+        }

@@ -1,0 +1,54 @@
+"""Bring other data into the shape of the training data: genes by name, labels and library sizes where missing."""
+
+from __future__ import annotations
+
+import numpy as np
+from anndata import AnnData
+
+from raptorgraph.model._field import LIBRARY_KEY
+from raptorgraph.pp._expression import check_library, data_kind, library_sizes
+from raptorgraph.pp._inputs import matrix, observed_library
+
+
+def _check_genes(adata: AnnData, var_names: list[str]) -> None:
+    if not adata.var_names.is_unique:
+        raise ValueError("var_names are not unique; use adata.var_names_make_unique().")
+    missing = [name for name in var_names if name not in set(adata.var_names)]
+    if missing:
+        shown = ", ".join(missing[:10]) + (", ..." if len(missing) > 10 else "")
+        raise ValueError(f"{len(missing)} of the model's {len(var_names)} genes are not in var_names: {shown}")
+
+
+def align_genes(adata: AnnData, var_names: list[str]) -> AnnData:
+    """Order genes as in ``var_names``: in place where it is the same set, as a copy where there are more."""
+    if list(adata.var_names) == list(var_names):
+        return adata
+    _check_genes(adata, var_names)
+    if adata.n_vars == len(var_names) and not adata.is_view:
+        adata._inplace_subset_var(adata.var_names.get_indexer(var_names))
+        return adata
+    return adata[:, var_names].copy()
+
+
+def prepare_query(adata: AnnData, var_names: list[str], setup_args: dict, *, counts: bool) -> AnnData:
+    """Copy the cells with the model's genes in its order, and everything that a registration needs."""
+    if not isinstance(adata, AnnData):
+        raise TypeError(f"adata must be an AnnData, not {type(adata).__name__}.")
+    _check_genes(adata, var_names)
+    query = adata[:, var_names].copy()
+    query.uns = {}
+    X = matrix(query, setup_args["layer"])
+    if (data_kind(X) == "counts") != counts:
+        raise ValueError(f"The model was trained on {'counts' if counts else 'log values'}, and these data are not.")
+    if counts:
+        key = setup_args["library_size_key"]
+        if key is None:
+            library = check_library(library_sizes(X), names=query.obs_names)
+        else:
+            library = observed_library(query, key)
+        query.obs[LIBRARY_KEY] = np.asarray(library, dtype=float)
+    key = setup_args["perturbation_key"]
+    if key not in query.obs:  # cells of unknown perturbation have latents all the same
+        control = setup_args["control"]
+        query.obs[key] = control if isinstance(control, str) else control[0]
+    return query

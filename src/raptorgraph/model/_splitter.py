@@ -1,0 +1,174 @@
+"""Split cells into training and validation within each condition, pair them, and measure the shifts."""
+
+from __future__ import annotations
+
+import lightning.pytorch as pl
+import numpy as np
+from scvi import settings
+
+from raptorgraph.model._field import KEYS
+from raptorgraph.model._loader import Split, make_loader
+from raptorgraph.pp._expression import to_expression
+from raptorgraph.pp._pairing import pairing_plan, principal_components
+from raptorgraph.pp._statistics import effect_moments
+
+
+def condition_codes(mask) -> tuple[np.ndarray, np.ndarray]:
+    """Number the distinct rows of a CSR 0/1 mask; 0 is the empty row (control).
+
+    Returns
+    -------
+    codes
+        One number for each cell.
+    first
+        For each number, a row that carries it (-1 for control where no cell is).
+    """
+    rows = [tuple(mask.indices[mask.indptr[i] : mask.indptr[i + 1]]) for i in range(mask.shape[0])]
+    numbers: dict[tuple, int] = {(): 0}
+    first = [-1]
+    codes = np.empty(len(rows), dtype=np.int64)
+    for i, row in enumerate(rows):
+        key = tuple(sorted(row))
+        if key not in numbers:
+            numbers[key] = len(first)
+            first.append(i)
+        elif first[numbers[key]] < 0:
+            first[numbers[key]] = i
+        codes[i] = numbers[key]
+    return codes, np.asarray(first)
+
+
+class ScreenSplitter(pl.LightningDataModule):
+    """Data module of the training: the arguments are those of scvi-tools' ``DataSplitter`` and the pairing.
+
+    Parameters
+    ----------
+    adata_manager
+        Manager of the registered AnnData.
+    train_size, validation_size
+        Shares of the cells of every condition; by default 0.9 and the rest.
+    batch_size
+        Perturbed cells in a batch; it holds as many control partners.
+    pairing
+        Method of :func:`raptorgraph.pp.pair_cells`.
+    """
+
+    def __init__(
+        self,
+        adata_manager,
+        *,
+        train_size: float | None = None,
+        validation_size: float | None = None,
+        shuffle_set_split: bool = True,
+        batch_size: int = 256,
+        pairing: str = "emd",
+        with_partners: bool = True,
+        external_indexing: list[np.ndarray] | None = None,
+        **kwargs,
+    ) -> None:
+        super().__init__()
+        unknown = {k for k, v in kwargs.items() if k not in ("distributed_sampler", "load_sparse_tensor") and v}
+        if unknown:
+            raise TypeError(f"Unknown data arguments {sorted(unknown)}.")
+        if train_size is not None and not 0 < train_size <= 1:
+            raise ValueError(f"train_size={train_size} must lie in (0, 1].")
+        self.adata_manager = adata_manager
+        self.train_size = 0.9 if train_size is None else train_size
+        self.validation_size = 1 - self.train_size if validation_size is None else validation_size
+        if self.train_size + self.validation_size > 1 + 1e-9:
+            raise ValueError(f"train_size={train_size} and validation_size={validation_size} exceed 1.")
+        self.shuffle_set_split = shuffle_set_split
+        self.batch_size = batch_size
+        self.pairing = pairing
+        self.with_partners = with_partners
+        self.external_indexing = external_indexing
+        self.seed = 0 if settings.seed is None else settings.seed
+        self._split_cells()
+
+    def _split_cells(self) -> None:
+        """Take the shares within each condition, at least one training cell (two controls) of each."""
+        mask = self.adata_manager.get_from_registry(KEYS.PERTURBATION).tocsr()
+        self.codes, _ = condition_codes(mask)
+        if self.external_indexing is not None:
+            parts = [np.asarray(part, dtype=np.int64) for part in self.external_indexing]
+            parts += [np.array([], dtype=np.int64)] * (3 - len(parts))
+            self.train_idx, self.val_idx, self.test_idx = parts
+        else:
+            rng = np.random.default_rng(self.seed)
+            parts = ([], [], [])
+            for code in np.unique(self.codes):
+                cells = np.flatnonzero(self.codes == code)
+                cells = rng.permutation(cells) if self.shuffle_set_split else cells
+                n_train = min(len(cells), max(2 if code == 0 else 1, round(self.train_size * len(cells))))
+                n_val = min(len(cells) - n_train, round(self.validation_size * len(cells)))
+                parts[0].append(cells[:n_train])
+                parts[1].append(cells[n_train : n_train + n_val])
+                parts[2].append(cells[n_train + n_val :])
+            self.train_idx, self.val_idx, self.test_idx = (np.sort(np.concatenate(part)) for part in parts)
+        if (self.codes[self.train_idx] == 0).sum() < 2:
+            raise ValueError("The training cells hold fewer than two control cells.")
+        if not (self.codes[self.train_idx] != 0).any():
+            raise ValueError("The training cells hold no perturbed cell.")
+        n_val_control = (self.codes[self.val_idx] == 0).sum()
+        if n_val_control < 2 or n_val_control == len(self.val_idx):
+            self.val_idx = np.array([], dtype=np.int64)
+        self.n_train, self.n_val = len(self.train_idx), len(self.val_idx)
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Batches in an epoch."""
+        return max(1, -(-int((self.codes[self.train_idx] != 0).sum()) // self.batch_size))
+
+    def setup(self, stage: str | None = None) -> None:
+        """Measure shifts and pair, within each part by itself."""
+        if hasattr(self, "train_split"):
+            return
+        registry = self.adata_manager.data_registry
+        X = self.adata_manager.get_from_registry(KEYS.X)
+        library = None
+        if KEYS.LIBRARY in registry:
+            library = np.asarray(self.adata_manager.get_from_registry(KEYS.LIBRARY), dtype=float).ravel()
+        batch = None
+        if KEYS.BATCH in registry:
+            batch = np.asarray(self.adata_manager.get_from_registry(KEYS.BATCH)).ravel().astype(int)
+            batch = batch if batch.max() > 0 else None
+        components = None
+        if self.pairing != "random":
+            components = principal_components(to_expression(X, library), seed=self.seed)
+        self.train_split = self._part(self.train_idx, X, library, batch, components)
+        self.val_split = self._part(self.val_idx, X, library, batch, components) if self.n_val else None
+
+    def _part(self, rows, X, library, batch, components) -> Split:
+        n_conditions = int(self.codes.max()) + 1
+        effects = effect_moments(X, self.codes, n_conditions, library=library, batch=batch, rows=rows)
+        plan = None
+        if components is not None:
+            part = pairing_plan(
+                components[rows],
+                self.codes[rows],
+                method=self.pairing,
+                batch=None if batch is None else batch[rows],
+                seed=self.seed,
+            ).tocoo()
+            n = len(self.codes)
+            plan = type(part)((part.data, (rows[part.row], rows[part.col])), shape=(n, n)).tocsr()
+        controls = rows[self.codes[rows] == 0]
+        return Split(controls, rows[self.codes[rows] != 0], self.codes, effects, plan)
+
+    def _loader(self, split: Split, *, shuffle: bool):
+        return make_loader(
+            self.adata_manager,
+            split,
+            batch_size=self.batch_size,
+            shuffle=shuffle,
+            seed=self.seed,
+            with_partners=self.with_partners,
+        )
+
+    def train_dataloader(self):
+        """Training batches."""
+        return self._loader(self.train_split, shuffle=True)
+
+    def val_dataloader(self):
+        """Validation batches, or none where too few cells are left for it."""
+        return self._loader(self.val_split, shuffle=False) if self.val_split is not None else []

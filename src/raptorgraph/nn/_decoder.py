@@ -1,0 +1,49 @@
+"""Decoder: causal latents and covariates to the location of each gene's distribution."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+
+class Decoder(nn.Module):
+    """Dense decoder with SiLU and, on request, a linear path beside it.
+
+    Parameters
+    ----------
+    n_latent, n_covariates, n_genes
+        Sizes of the input u, of the covariates (one-hot and continuous, 0 for none) and of the output.
+    n_hidden
+        Width of the hidden layers.
+    n_layers
+        Number of hidden layers; 0 leaves the linear path alone.
+    linear
+        Add a linear path. The dense path then starts at zero, so that effects start out additive.
+    """
+
+    def __init__(
+        self, n_latent: int, n_covariates: int, n_genes: int, n_hidden: int, n_layers: int = 1, *, linear: bool = True
+    ) -> None:
+        super().__init__()
+        self.base = nn.Parameter(torch.zeros(n_genes))
+        width = n_latent + n_covariates
+        self.linear = nn.Linear(width, n_genes, bias=False) if linear or n_layers == 0 else None
+        if self.linear is not None:
+            nn.init.normal_(self.linear.weight, std=0.01)
+        layers: list[nn.Module] = []
+        for _ in range(n_layers):
+            layers += [nn.Linear(width, n_hidden), nn.SiLU()]
+            width = n_hidden
+        self.dense = nn.Sequential(*layers, nn.Linear(width, n_genes, bias=False)) if n_layers else None
+        if self.dense is not None and self.linear is not None:
+            nn.init.zeros_(self.dense[-1].weight)
+
+    def forward(self, u: torch.Tensor, covariates: torch.Tensor | None = None) -> torch.Tensor:
+        """Map cells x d (and cells x covariates) to cells x genes."""
+        inputs = u if covariates is None else torch.cat([u, covariates], dim=-1)
+        out = self.base.expand(u.shape[0], -1)
+        if self.linear is not None:
+            out = out + self.linear(inputs)
+        if self.dense is not None:
+            out = out + self.dense(inputs)
+        return out

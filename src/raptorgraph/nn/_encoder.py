@@ -1,0 +1,92 @@
+"""GraphPathway encoder: preconditioned layer, interaction block, aggregation (paper, sections 3.1 and E.2)."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+
+class PreconditionedLayer(nn.Module):
+    r"""Linear maps from genes to latents in which a perturbed gene reaches its own latent only (Eq. 4, S21).
+
+    The input holds the ``n_targets`` perturbed genes first. Column ``i`` of these feeds latent ``i`` alone, through
+    a diagonal weight; all other genes feed every latent. The structural zeros are not stored, so no update can
+    fill them.
+
+    Parameters
+    ----------
+    n_genes
+        Number of input genes n.
+    n_latent
+        Number of latents d.
+    n_targets
+        Number of perturbed genes that have a column, at most ``n_latent``.
+    n_subgraphs
+        Number m of parallel maps.
+    """
+
+    def __init__(self, n_genes: int, n_latent: int, n_targets: int, n_subgraphs: int) -> None:
+        super().__init__()
+        if n_targets > min(n_genes, n_latent):
+            raise ValueError(f"{n_targets} targets do not fit into {n_genes} genes and {n_latent} latents.")
+        self.n_targets = n_targets
+        self.n_subgraphs = n_subgraphs
+        self.n_latent = n_latent
+        bound = max(n_genes - n_targets, 1) ** -0.5
+        self.weight = nn.Parameter(torch.empty(n_subgraphs * n_latent, n_genes - n_targets).uniform_(-bound, bound))
+        # An own gene is one among thousands: a weight of the others' size would leave it unheard.
+        self.diagonal = nn.Parameter(torch.empty(n_subgraphs, n_targets).uniform_(-0.5, 0.5))
+        self.bias = nn.Parameter(torch.zeros(n_subgraphs, n_latent))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Map cells x genes to cells x subgraphs x latents, before the activation."""
+        own, other = x[:, : self.n_targets], x[:, self.n_targets :]
+        mapped = F.linear(other, self.weight).view(-1, self.n_subgraphs, self.n_latent) + self.bias
+        return mapped + F.pad(own[:, None, :] * self.diagonal, (0, self.n_latent - self.n_targets))
+
+    def dense_weight(self) -> torch.Tensor:
+        """Return the weights as subgraphs x latents x genes with the structural zeros written out (Eq. 4)."""
+        own = self.weight.new_zeros(self.n_subgraphs, self.n_latent, self.n_targets)
+        index = torch.arange(self.n_targets)
+        own[:, index, index] = self.diagonal.detach()
+        return torch.cat([own, self.weight.detach().view(self.n_subgraphs, self.n_latent, -1)], dim=2)
+
+
+class InteractionBlock(nn.Module):
+    """Residual map of the m subgraph activations of each latent by weights of its own (section E.2.2)."""
+
+    def __init__(self, n_latent: int, n_subgraphs: int) -> None:
+        super().__init__()
+        bound = n_subgraphs**-0.5
+        self.weight = nn.Parameter(torch.empty(n_latent, n_subgraphs, n_subgraphs).uniform_(-bound, bound))
+        self.bias = nn.Parameter(torch.zeros(n_subgraphs, n_latent))
+
+    def forward(self, s: torch.Tensor) -> torch.Tensor:
+        """Map cells x subgraphs x latents to the same shape, each latent for itself."""
+        return s + F.silu(torch.einsum("bmd,dmk->bkd", s, self.weight) + self.bias)
+
+
+class GraphPathwayEncoder(nn.Module):
+    """Encode expression into mean and log variance of the exogenous latents z.
+
+    Parameters
+    ----------
+    n_genes, n_latent, n_targets, n_subgraphs
+        As in :class:`PreconditionedLayer`.
+    """
+
+    def __init__(self, n_genes: int, n_latent: int, n_targets: int, n_subgraphs: int) -> None:
+        super().__init__()
+        self.preconditioned = PreconditionedLayer(n_genes, n_latent, n_targets, n_subgraphs)
+        self.interaction = InteractionBlock(n_latent, n_subgraphs)
+        bound = n_subgraphs**-0.5
+        # The grouped convolution of kernel size m and d groups: one linear map of m activations for each latent.
+        self.aggregation = nn.Parameter(torch.empty(2, n_subgraphs, n_latent).uniform_(-bound, bound))
+        self.offset = nn.Parameter(torch.zeros(2, n_latent))
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return mean and log variance, each cells x latents."""
+        s = self.interaction(F.silu(self.preconditioned(x)))
+        mean, log_var = torch.einsum("bmd,omd->obd", s, self.aggregation) + self.offset[:, None, :]
+        return mean, log_var.clamp(-10.0, 4.0)

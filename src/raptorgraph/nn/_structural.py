@@ -1,0 +1,137 @@
+"""Structural layer: a linear acyclic graph among the latents, with DAGMA's log-determinant acyclicity."""
+
+from __future__ import annotations
+
+import networkx as nx
+import numpy as np
+import torch
+from torch import nn
+
+
+def acyclicity(adjacency: torch.Tensor, s: float = 1.0) -> torch.Tensor:
+    r"""DAGMA's :math:`h_s(A) = -\log\det(sI - A \circ A) + d \log s` (Eq. 5).
+
+    Zero if and only if A is acyclic, within the domain that :func:`in_domain` checks; nothing is clamped. It is
+    infinite where the determinant is not positive; elsewhere outside the domain its value means nothing.
+    """
+    d = adjacency.shape[0]
+    matrix = s * torch.eye(d, dtype=adjacency.dtype, device=adjacency.device) - adjacency * adjacency
+    sign, log_det = torch.linalg.slogdet(matrix)
+    if sign <= 0:
+        return torch.full_like(log_det, torch.inf)
+    return -log_det + d * float(np.log(s))
+
+
+@torch.no_grad()
+def in_domain(adjacency: torch.Tensor, s: float = 1.0) -> bool:
+    """Whether sI - A o A is an M-matrix: positive determinant and an inverse without negative entries."""
+    d = adjacency.shape[0]
+    matrix = s * torch.eye(d, dtype=adjacency.dtype, device=adjacency.device) - adjacency * adjacency
+    inverse, info = torch.linalg.inv_ex(matrix)
+    if info != 0 or not bool(torch.isfinite(inverse).all()):
+        return False
+    return bool(torch.linalg.slogdet(matrix)[0] > 0) and bool((inverse >= -1e-6).all())
+
+
+def acyclic_support(adjacency: np.ndarray, threshold: float = 0.0) -> np.ndarray:
+    """Choose the edges of an acyclic graph, the heaviest first.
+
+    Edges are taken in the order of their absolute weight; one that would close a cycle with heavier ones is left
+    out.
+
+    Parameters
+    ----------
+    adjacency
+        d x d weights, row = cause.
+    threshold
+        Edges with an absolute weight at or below it are left out.
+
+    Returns
+    -------
+    d x d boolean array.
+    """
+    d = adjacency.shape[0]
+    weight = np.abs(np.asarray(adjacency, dtype=float))
+    np.fill_diagonal(weight, 0.0)
+    support = weight > threshold
+    if nx.is_directed_acyclic_graph(nx.from_numpy_array(support, create_using=nx.DiGraph)):
+        return support
+    cause, effect = np.nonzero(support)
+    order = np.argsort(-weight[cause, effect], kind="stable")
+    reach = np.eye(d, dtype=bool)  # reach[i, j]: there is a path from i to j
+    chosen = np.zeros((d, d), dtype=bool)
+    for i, j in zip(cause[order], effect[order], strict=True):
+        if reach[j, i]:
+            continue
+        chosen[i, j] = True
+        if not reach[i, j]:
+            reach[reach[:, i]] |= reach[j]
+    return chosen
+
+
+class StructuralLayer(nn.Module):
+    r"""Spread latents along a graph: u = u A + z, so u = z (I - A)^-1, with A[i, j] the effect of i on j.
+
+    Parameters
+    ----------
+    n_latent
+        Number of latents d.
+    init
+        ``"zero"``, or ``"uniform"`` for U[-0.1, 0.1] as published (scaled down where that would leave the domain
+        of the acyclicity, which happens from about 300 latents on).
+    """
+
+    def __init__(self, n_latent: int, init: str = "zero") -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(n_latent, n_latent))
+        # 0 on the diagonal always; the support of an acyclic graph once it has been projected.
+        self.register_buffer("support", 1.0 - torch.eye(n_latent))
+        self.register_buffer("projected", torch.tensor(False))
+        if init == "uniform":
+            nn.init.uniform_(self.weight, -0.1, 0.1)
+            with torch.no_grad():
+                while not in_domain(self.adjacency()):
+                    self.weight.mul_(0.5)
+        elif init != "zero":
+            raise ValueError(f"init={init!r} is unknown; use 'zero' or 'uniform'.")
+
+    def adjacency(self) -> torch.Tensor:
+        """Return A, d x d."""
+        return self.weight * self.support
+
+    def forward(self, z: torch.Tensor) -> torch.Tensor:
+        """Map exogenous z to causal u, both cells x d."""
+        a = self.adjacency()
+        return torch.linalg.solve(torch.eye(a.shape[0], dtype=a.dtype, device=a.device) - a, z, left=False)
+
+    def acyclicity(self) -> torch.Tensor:
+        """Return h of the current A."""
+        return acyclicity(self.adjacency())
+
+    @torch.no_grad()
+    def retreat(self, previous: torch.Tensor) -> int:
+        """Halve the last step on the weights until A is in the domain again.
+
+        Parameters
+        ----------
+        previous
+            The weights before the step, in the domain.
+
+        Returns
+        -------
+        The number of halvings; 0 where the step was good.
+        """
+        for n_halvings in range(30):
+            if in_domain(self.adjacency()):
+                return n_halvings
+            self.weight.copy_(previous + 0.5 * (self.weight - previous))
+        self.weight.copy_(previous)
+        return 30
+
+    @torch.no_grad()
+    def project(self, threshold: float = 0.0) -> None:
+        """Keep the heaviest acyclic set of edges; the forward pass uses it from then on."""
+        support = acyclic_support(self.adjacency().double().cpu().numpy(), threshold)
+        self.support.copy_(torch.as_tensor(support, dtype=self.support.dtype))
+        self.weight.mul_(self.support)
+        self.projected.fill_(True)

@@ -1,0 +1,125 @@
+"""Genetic interactions among the perturbed genes, as a model predicts them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import combinations
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from raptorgraph import metrics
+from raptorgraph.pp import format_perturbation, parse_perturbation
+
+if TYPE_CHECKING:
+    from raptorgraph.model import RaptorGraphModel
+
+SCORES = ("synergy", "suppression", "neomorphism", "redundancy", "epistasis")
+_ADDITIVE_RATIO = (0.9, 1.1)
+_ADDITIVE_ANGLE = 0.05  # 1 - cosine
+
+
+def interactions(
+    model: RaptorGraphModel, pairs: Sequence[tuple[str, str]] | None = None, *, chunk_size: int = 256
+) -> pd.DataFrame:
+    """Score and name the interaction of pairs of perturbed genes.
+
+    The model predicts the effects of both genes and of the pair; the scores compare the pair with the sum of the two
+    (RAPTORGraph paper, eq. S11 to S15; formulae in :mod:`raptorgraph.metrics`). In each score more means stronger.
+
+    Parameters
+    ----------
+    model
+        A trained model.
+    pairs
+        Pairs of perturbed genes, in any order; each is scored once. Default: all pairs.
+    chunk_size
+        Number of pairs predicted at a time, which bounds the memory.
+
+    Returns
+    -------
+    pandas.DataFrame
+        One row for each pair, indexed by its canonical label, with
+
+        - ``gene_a``, ``gene_b``: the two genes, sorted;
+        - ``synergy``: magnitude of the pair's effect relative to that of the sum; ``suppression``: its inverse;
+          ``neomorphism``, ``redundancy``, ``epistasis``; NaN where a predicted effect is zero;
+        - ``magnitude``: norm of the pair's predicted effect, on the expression scale;
+        - ``measured``: whether the pair is among the training data;
+        - ``interaction``: categorical, ``"additive"``, the name of a score, or ``"undefined"``.
+
+    Raises
+    ------
+    KeyError
+        If a gene is not among the perturbed genes of the model.
+    TypeError
+        If a pair is not a pair of gene names.
+    ValueError
+        If a pair names one gene twice, or there are no pairs, or `chunk_size` is not positive.
+
+    Notes
+    -----
+    ``interaction`` is a descriptive rule without a measure of uncertainty. A pair is additive if its synergy lies in
+    [0.9, 1.1] and its neomorphism below 0.05. Any other pair gets the type in whose score it ranks highest among all
+    pairs of the table (mean rank of ties; the first of the columns where types tie). Synergy is open to it only if the
+    pair is stronger than the sum, suppression only if it is weaker. A pair of which a score is NaN is undefined.
+    The name thus depends on the other pairs; the scores do not.
+    """
+    if chunk_size < 1:
+        raise ValueError(f"chunk_size={chunk_size!r} is not positive: use the number of pairs to predict at a time.")
+    setup = model.setup_args
+    spelling = {"control": setup["control"], "delimiter": setup["delimiter"]}
+    genes = list(model.perturbed_genes)
+    pairs = list(combinations(sorted(genes), 2)) if pairs is None else _checked(pairs, genes)
+    if not pairs:
+        raise ValueError(f"There is no pair to score among the {len(genes)} perturbed genes {genes}.")
+
+    labels = [format_perturbation(pair, **spelling) for pair in pairs]
+    needed = sorted({gene for pair in pairs for gene in pair})
+    singles = model.predict_effects([format_perturbation([gene], **spelling) for gene in needed]).to_numpy()
+    row = {gene: k for k, gene in enumerate(needed)}
+    first, second = (np.array([row[pair[side]] for pair in pairs]) for side in (0, 1))
+
+    chunks = []
+    for start in range(0, len(pairs), chunk_size):
+        part = slice(start, start + chunk_size)
+        effects = singles[first[part]], singles[second[part]], model.predict_effects(labels[part]).to_numpy()
+        scores = {name: getattr(metrics, name)(*effects) for name in SCORES}
+        chunks.append(pd.DataFrame({**scores, "magnitude": np.linalg.norm(effects[2], axis=1)}))
+    table = pd.concat(chunks, ignore_index=True)
+
+    known = {parse_perturbation(label, **spelling) for label in model.conditions}
+    table.insert(0, "gene_a", [pair[0] for pair in pairs])
+    table.insert(1, "gene_b", [pair[1] for pair in pairs])
+    table["measured"] = [pair in known for pair in pairs]
+    table["interaction"] = _name(table)
+    table.index = pd.Index(labels, name="perturbation")
+    return table
+
+
+def _checked(pairs: Sequence[tuple[str, str]], genes: Sequence[str]) -> list[tuple[str, str]]:
+    """Sorted pairs, each once."""
+    known, checked = set(genes), {}
+    for pair in pairs:
+        if isinstance(pair, str) or len(pair) != 2:
+            raise TypeError(f"{pair!r} is not a pair of genes: write ('A', 'B').")
+        missing = [gene for gene in pair if gene not in known]
+        if missing:
+            raise KeyError(f"{missing[0]!r} is not a perturbed gene of the model; these are {sorted(known)[:20]}.")
+        if pair[0] == pair[1]:
+            raise ValueError(f"The pair {pair!r} names one gene twice: give two different genes.")
+        checked[tuple(sorted(pair))] = None
+    return list(checked)
+
+
+def _name(table: pd.DataFrame) -> pd.Categorical:
+    scores = table[list(SCORES)]
+    # rounded, so that pairs that differ by rounding errors alone are ties
+    quantiles = scores.round(6).rank(pct=True)
+    quantiles.loc[scores["synergy"] <= 1, "synergy"] = -1.0
+    quantiles.loc[scores["synergy"] >= 1, "suppression"] = -1.0
+    names = np.array(SCORES)[quantiles.fillna(-1.0).to_numpy().argmax(axis=1)].astype(object)
+    names[scores["synergy"].between(*_ADDITIVE_RATIO) & (scores["neomorphism"] < _ADDITIVE_ANGLE)] = "additive"
+    names[scores.isna().any(axis=1)] = "undefined"
+    return pd.Categorical(names, categories=["additive", *SCORES, "undefined"])

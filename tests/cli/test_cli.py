@@ -1,0 +1,184 @@
+import re
+import subprocess
+import sys
+
+import anndata as ad
+import numpy as np
+import pandas as pd
+import pytest
+
+from raptorgraph import __version__, datasets
+from raptorgraph._cli import main
+
+FILES = [
+    "annotated.h5ad",
+    "dag.csv",
+    "dag.png",
+    "effects.csv",
+    "effects.png",
+    "interactions.csv",
+    "model",
+    "summary.csv",
+    "training.png",
+    "umap.png",
+]
+
+
+@pytest.fixture(scope="module")
+def adata():
+    return datasets.simulate(
+        40, 4, n_doubles=3, n_control_cells=80, n_cells_per_perturbation=30, n_truth_cells=20, seed=3
+    )
+
+
+@pytest.fixture
+def screen(adata, tmp_path):
+    path = tmp_path / "screen.h5ad"
+    adata.write_h5ad(path)
+    return path
+
+
+def failure(arguments, capsys):
+    """The one line on stderr of a run that must fail."""
+    try:
+        code = main([str(argument) for argument in arguments])
+    except SystemExit as exit_:
+        code = exit_.code
+    assert code == 2
+    err = capsys.readouterr().err
+    assert err.startswith("error: ") and err.count("\n") == 1
+    return err
+
+
+def test_demo_compares_unseen_doubles_with_the_truth(tmp_path):
+    from raptorgraph import _run
+
+    lines, out = [], tmp_path / "deep" / "demo"
+    result = _run.demo(
+        out,
+        seed=1,
+        max_epochs=2,
+        n_genes=40,
+        n_perturbed=4,
+        n_doubles=3,
+        n_control_cells=80,
+        n_cells_per_perturbation=30,
+        say=lines.append,
+    )
+    assert sorted(path.name for path in out.iterdir()) == FILES
+    assert all(path.stat().st_size > 0 for path in out.iterdir())
+    scores = result.summary.set_index("method")
+    assert list(scores.index) == ["raptorgraph", "sum of measured singles", "no change"]
+    assert (scores["conditions"] == 3).all()
+    assert scores.loc["no change", "relative_mse"] == 1 and np.isnan(scores.loc["no change", "pearson"])
+
+    annotated = ad.read_h5ad(out / "annotated.h5ad")
+    assert len(annotated) == 80 + 4 * 30 and not annotated.obs["perturbation"].str.contains("+", regex=False).any()
+    assert np.isfinite(annotated.obsm["X_raptorgraph"]).all()
+
+    effects = pd.read_csv(out / "effects.csv", index_col=0)
+    assert effects.shape == (4 + 3, 40)
+    truth = annotated.uns["simulation"]["effects"].loc[effects.index, effects.columns]
+    doubles = effects.index[effects.index.str.contains("+", regex=False)]
+    errors = ((effects - truth) ** 2).loc[doubles].to_numpy().sum() / (truth.loc[doubles] ** 2).to_numpy().sum()
+    assert scores.loc["raptorgraph", "relative_mse"] == pytest.approx(errors, rel=1e-3)
+
+    pairs = pd.read_csv(out / "interactions.csv", index_col=0)
+    assert len(pairs) == 6 and set(pairs.index[pairs["measured"]]) == set(doubles)
+    assert lines
+
+
+def test_run_reports_the_fit(screen, tmp_path, capsys):
+    out = tmp_path / "out"
+    arguments = ["run", screen, "--out", out, "--max-epochs", 1, "--library-size-key", "total_counts"]
+    assert main([str(argument) for argument in arguments]) == 0
+    printed = capsys.readouterr().out
+    assert "Pearson" in printed and "Unmeasured pairs" in printed and "GPU" not in printed
+    assert sorted(path.name for path in out.iterdir()) == FILES
+    summary = pd.read_csv(out / "summary.csv")
+    assert set(summary["set"]) == {"singles", "combinations"}
+    singles = summary[summary["set"] == "singles"]
+    assert list(singles["method"]) == ["raptorgraph", "no change"] and (singles["conditions"] == 4).all()
+
+
+def test_run_with_other_labels_and_held_out_combinations(adata, tmp_path):
+    other = adata.copy()
+    labels = other.obs["perturbation"].astype(str).str.replace("+", "_", regex=False)
+    controls = np.flatnonzero(labels == "control")
+    labels.iloc[controls[::2]] = "nt"
+    other.obs["guide"] = labels
+    del other.obs["perturbation"]
+    other.write_h5ad(tmp_path / "screen.h5ad")
+    out = tmp_path / "out"
+    arguments = ["run", tmp_path / "screen.h5ad", "--out", out, "--max-epochs", 1, "--singles-only", "--delimiter", "_"]
+    arguments += ["--perturbation-key", "guide", "--control", "nt", "--control", "control", "--n-top-genes", 20]
+    assert main([str(argument) for argument in arguments]) == 0
+    summary = pd.read_csv(out / "summary.csv")
+    assert set(summary["set"]) == {"unseen combinations"} and len(summary) == 3
+    annotated = ad.read_h5ad(out / "annotated.h5ad")
+    assert len(annotated) == 80 + 4 * 30 and 20 <= annotated.n_vars <= 24
+    # total counts over all genes, not over those that were kept
+    assert (annotated.obs["raptorgraph_library_size"] >= annotated.X.sum(axis=1).A1 - 1e-3).all()
+
+
+def test_missing_and_foreign_files(tmp_path, capsys):
+    out = tmp_path / "out"
+    assert "nowhere.h5ad" in failure(["run", tmp_path / "nowhere.h5ad", "--out", out], capsys)
+    text = tmp_path / "screen.h5ad"
+    text.write_text("gene,cell\n")
+    assert "not an h5ad file" in failure(["run", text, "--out", out], capsys)
+    assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "match"),
+    [
+        (["--perturbation-key", "guide"], "perturbation_key='guide'"),
+        (["--control", "nt"], "No cell is labeled as control"),
+        (["--layer", "counts"], "layer='counts'"),
+        (["--library-size-key", "size"], "library_size_key='size'"),
+        (["--batch-key", "lane"], "batch_key='lane'"),
+        (["--preset", "other"], "other"),
+        (["--max-epochs", "0"], "'0' is not a positive integer"),
+        (["--seed", "-1"], "-1"),
+        (["--n-top-genes", "many"], "'many' is not a positive integer"),
+    ],
+)
+def test_bad_options(screen, tmp_path, capsys, options, match):
+    out = tmp_path / "out"
+    assert match in failure(["run", screen, "--out", out, *options], capsys)
+    assert not out.exists()
+
+
+def test_singles_only_without_combinations(adata, tmp_path, capsys):
+    singles = adata[~adata.obs["perturbation"].str.contains("+", regex=False)].copy()
+    singles.write_h5ad(tmp_path / "screen.h5ad")
+    arguments = ["run", tmp_path / "screen.h5ad", "--out", tmp_path / "out", "--singles-only"]
+    assert "without --singles-only" in failure(arguments, capsys)
+    assert not (tmp_path / "out").exists()
+
+
+def test_output_inside_a_file(screen, capsys):
+    assert "is a file" in failure(["run", screen, "--out", screen / "out"], capsys)
+
+
+def test_unknown_command(capsys):
+    assert "COMMAND" in failure(["fly"], capsys)
+
+
+def test_version(capsys):
+    with pytest.raises(SystemExit) as exit_:
+        main(["--version"])
+    assert exit_.value.code == 0 and capsys.readouterr().out == f"raptorgraph {__version__}\n"
+
+
+@pytest.mark.parametrize("command", ["demo", "run"])
+def test_help(command, capsys):
+    with pytest.raises(SystemExit) as exit_:
+        main([command, "--help"])
+    assert exit_.value.code == 0 and re.search(r"--max-epochs N", capsys.readouterr().out)
+
+
+def test_module_runs():
+    done = subprocess.run([sys.executable, "-m", "raptorgraph", "run"], capture_output=True, text=True)
+    assert done.returncode == 2 and done.stderr.startswith("error: ") and done.stdout == ""
