@@ -34,7 +34,8 @@ class RaptorGraphTrainingPlan(TrainingPlan):
         Share of the epochs after which the graph is projected to an acyclic one; the rest refines on it. 1 projects
         at the end of training.
     dag_threshold
-        Edges with an absolute weight at or below it are dropped in the projection.
+        Edges with an absolute weight at or below it are dropped in the projection; 0.3 is DAGMA's own. The latents
+        have unit variance a priori, so weights compare.
     **loss_kwargs
         Weights passed to the module's loss.
     """
@@ -53,7 +54,7 @@ class RaptorGraphTrainingPlan(TrainingPlan):
         mu: float = 1.0,
         mu_final: float = 1e-2,
         project_at: float = 0.8,
-        dag_threshold: float = 0.01,
+        dag_threshold: float = 0.3,
         **loss_kwargs,
     ) -> None:
         known = set(inspect.signature(module.loss).parameters)
@@ -130,9 +131,10 @@ class RaptorGraphTrainingPlan(TrainingPlan):
                 f"The loss is not finite in epoch {self.current_epoch + 1}: {', '.join(bad) or 'its weighted sum'}. "
                 "Lower the learning rate (plan_kwargs={'lr': ...}) or look for extreme values in the data."
             )
-        self.log("train_loss", output.loss, on_step=False, on_epoch=True, prog_bar=True)
+        n = output.n_obs_minibatch
+        self.log("train_loss", output.loss, on_step=False, on_epoch=True, prog_bar=True, batch_size=n)
         for name, value in output.extra_metrics.items():
-            self.log(name, value, on_step=False, on_epoch=True, prog_bar=True, logger=False)
+            self.log(name, value, on_step=False, on_epoch=True, prog_bar=True, logger=False, batch_size=n)
         self.compute_and_log_metrics(output, self.train_metrics, "train")
         return output.loss
 
@@ -140,7 +142,8 @@ class RaptorGraphTrainingPlan(TrainingPlan):
         """Loss with the final weights, so that epochs compare."""
         weights = {**self.loss_kwargs, "kl_weight": self.final_kl_weight, "mu": self.mu_path[1]}
         _, _, output = self.forward(batch, loss_kwargs=weights)
-        self.log("validation_loss", output.loss, on_step=False, on_epoch=True)
+        n = output.n_obs_minibatch
+        self.log("validation_loss", output.loss, on_step=False, on_epoch=True, batch_size=n)
         self.compute_and_log_metrics(output, self.val_metrics, "validation")
 
     def optimizer_step(self, *args, **kwargs):

@@ -26,6 +26,6 @@ class LatentModulator(nn.Module):
         self.strength = nn.Parameter(torch.ones(n_perturbed))
 
     def forward(self, z: torch.Tensor, mask: torch.Tensor, dose: float | torch.Tensor = 1.0) -> torch.Tensor:
-        """Shift ``z`` (cells x d) by ``mask`` (cells x k or 1 x k, 1 where perturbed) times ``dose`` (number, cells x 1)."""
+        """Shift ``z`` (cells x d) by ``mask`` (cells x k or 1 x k) times ``dose`` (a number or cells x 1)."""
         shift = mask * self.strength * dose
         return z + F.pad(shift, (0, self.n_latent - shift.shape[-1]))

@@ -1,0 +1,357 @@
+"""The whole path on a small simulated screen: setup, training, what is written, saving."""
+
+import anndata as ad
+import networkx as nx
+import numpy as np
+import pytest
+import scvi
+import torch
+
+import raptorgraph as rg
+from raptorgraph.model import NonFiniteLossError
+from raptorgraph.model._field import LIBRARY_KEY, MASK_KEY
+
+
+def screen(**kwargs):
+    arguments = {
+        "n_genes": 60, "n_perturbed": 5, "n_control_cells": 120, "n_cells_per_perturbation": 40, "n_doubles": 3,
+        "n_truth_cells": 50, "targets_without_gene": 0.2, "seed": 1,
+    }  # fmt: skip
+    return rg.datasets.simulate(**{**arguments, **kwargs})
+
+
+def train(model, max_epochs=3, **kwargs):
+    model.train(max_epochs=max_epochs, enable_progress_bar=False, accelerator="cpu", **kwargs)
+    return model
+
+
+@pytest.fixture(autouse=True)
+def seeded():
+    scvi.settings.seed = 0
+
+
+@pytest.fixture(scope="module")
+def trained():
+    scvi.settings.seed = 0
+    adata = screen()
+    rg.RaptorGraph.setup_anndata(adata, library_size_key="total_counts")
+    return train(rg.RaptorGraph(adata), max_epochs=8)
+
+
+# -- setup -------------------------------------------------------------------------------------------------------
+def test_setup_moves_every_aligned_slot_and_nothing_else():
+    adata = screen()
+    rng = np.random.default_rng(0)
+    adata.layers["double"] = adata.X * 2
+    adata.varm["pos"] = np.arange(adata.n_vars)[:, None] * 1.0
+    adata.varp["pairs"] = rng.random((adata.n_vars, adata.n_vars))
+    adata.var["score"] = rng.random(adata.n_vars)
+    adata.raw = adata.copy()
+    before = adata.copy()
+    rg.RaptorGraph.setup_anndata(adata)
+    genes = [g for g in ("P01", "P02", "P03", "P04", "P05") if g in before.var_names]
+    assert len(genes) == 4
+    assert list(adata.var_names[:4]) == genes
+    order = before.var_names.get_indexer(adata.var_names)
+    assert sorted(order) == list(range(adata.n_vars))
+    for after, expected in [
+        (adata.X.toarray(), before.X.toarray()[:, order]),
+        (adata.layers["double"].toarray(), before.layers["double"].toarray()[:, order]),
+        (adata.varm["pos"], before.varm["pos"][order]),
+        (adata.varp["pairs"], before.varp["pairs"][np.ix_(order, order)]),
+        (adata.var["score"].to_numpy(), before.var["score"].to_numpy()[order]),
+        (adata.raw.X.toarray(), before.raw.X.toarray()),
+    ]:
+        np.testing.assert_array_equal(after, expected)
+    assert list(adata.raw.var_names) == list(before.raw.var_names)
+    names, X = list(adata.var_names), adata.X.toarray()
+    rg.RaptorGraph.setup_anndata(adata)
+    assert list(adata.var_names) == names
+    np.testing.assert_array_equal(adata.X.toarray(), X)
+
+
+def test_target_without_gene_keeps_its_latent(trained):
+    missing = [g for g in trained.perturbed_genes if g not in set(trained.adata.var_names)]
+    assert len(missing) == 1
+    assert trained.perturbed_genes[-1] == missing[0]
+    assert trained.module.encoder.preconditioned.n_targets == 4
+    assert trained.latent_activity().loc[missing[0], "gene"] == missing[0]
+
+
+def test_labels_become_a_mask():
+    adata = screen()
+    labels = adata.obs["perturbation"].astype(str).to_numpy()
+    labels[labels == "P01"] = "control+P01"
+    labels[labels == "P02"] = "P02+P02"
+    adata.obs["perturbation"] = labels
+    rg.RaptorGraph.setup_anndata(adata)
+    model = rg.RaptorGraph(adata)
+    assert {"P01", "P02"} <= set(model.conditions)
+    column = model.perturbed_genes.index("P01")
+    mask = adata.obsm[MASK_KEY].toarray()
+    np.testing.assert_array_equal(mask[labels == "control+P01"].nonzero()[1], column)
+    assert mask[labels == "control"].sum() == 0
+
+
+def _break(adata, how):
+    if how == "nan label":
+        adata.obs["perturbation"] = adata.obs["perturbation"].cat.set_categories(["control"])
+    elif how == "duplicate":
+        adata.var_names = ["G"] * adata.n_vars
+    elif how == "negative":
+        adata.X.data[0] = -1.0
+    elif how == "non-finite":
+        adata.X.data[0] = np.nan
+    elif how == "only control":
+        adata.obs["perturbation"] = "control"
+    elif how == "few controls":
+        adata.obs["perturbation"] = ["control", *(["P01"] * (adata.n_obs - 1))]
+    elif how == "neither":
+        adata.X.data = adata.X.data * 100 + 0.5
+    return adata
+
+
+@pytest.mark.parametrize(
+    ("how", "words"),
+    [
+        ("nan label", "perturbation"),
+        ("duplicate", "var_names_make_unique"),
+        ("negative", "negative"),
+        ("non-finite", "finite|nan"),
+        ("only control", "control cells only"),
+        ("few controls", "at least two"),
+        ("neither", "log1p"),
+    ],
+)
+def test_bad_input_is_named_and_data_are_left_alone(how, words):
+    adata = _break(screen(), how)
+    var, obs, uns = list(adata.var_names), list(adata.obs), set(adata.uns)
+    with pytest.raises(ValueError, match=f"(?i){words}"):
+        rg.RaptorGraph.setup_anndata(adata)
+    assert list(adata.var_names) == var
+    assert list(adata.obs) == obs
+    assert set(adata.uns) == uns
+    assert not adata.obsm.keys() & {MASK_KEY}
+
+
+def test_views_unknown_controls_and_columns_are_refused():
+    adata = screen()
+    with pytest.raises(ValueError, match="copy"):
+        rg.RaptorGraph.setup_anndata(adata[:50])
+    with pytest.raises(ValueError, match="wildtype"):
+        rg.RaptorGraph.setup_anndata(adata, control="wildtype")
+    with pytest.raises(KeyError, match="guide"):
+        rg.RaptorGraph.setup_anndata(adata, "guide")
+    assert LIBRARY_KEY not in adata.obs
+
+
+def test_likelihood_follows_the_data_and_refuses_a_mismatch():
+    adata = screen()
+    log = adata.copy()
+    rg.RaptorGraph.setup_anndata(adata)
+    assert rg.RaptorGraph(adata).module.likelihood == "nb"
+    log.X.data = np.log1p(log.X.data * 0.37)
+    rg.RaptorGraph.setup_anndata(log)
+    assert rg.RaptorGraph(log).module.likelihood == "normal"
+    with pytest.raises(ValueError, match="log values"):
+        rg.RaptorGraph(log, likelihood="nb")
+    with pytest.raises(ValueError, match="n_latent=3"):
+        rg.RaptorGraph(log, n_latent=3)
+
+
+# -- training -----------------------------------------------------------------------------------------------------
+def jacobian(model):
+    module, k = model.module, model.module.encoder.preconditioned.n_targets
+    x = torch.randn(1, model.adata.n_vars)
+    full = torch.autograd.functional.jacobian(lambda v: module.encode(v)[0], x)
+    return full[0, :, 0, :k].numpy()
+
+
+def test_trained_model_keeps_its_promises(trained):
+    own = jacobian(trained)
+    assert (np.diag(own) != 0).all()
+    np.testing.assert_array_equal(own - np.pad(np.diag(np.diag(own)), ((0, len(own) - own.shape[1]), (0, 0))), 0)
+    dag = trained.get_dag()
+    assert nx.is_directed_acyclic_graph(nx.from_pandas_adjacency(dag, create_using=nx.DiGraph))
+    assert (np.diag(dag) == 0).all()
+    assert bool(trained.module.graph.projected)
+    assert all(torch.isfinite(p).all() for p in trained.module.parameters())
+    assert trained.history["train_loss"].iloc[-1, 0] < trained.history["train_loss"].iloc[0, 0]
+    assert {"reconstruction_train", "kl_train", "shift_train", "dag_train"} <= set(trained.history)
+
+
+def test_forward_pass_uses_the_projected_graph():
+    adata = screen()
+    rg.RaptorGraph.setup_anndata(adata)
+    model = train(rg.RaptorGraph(adata), max_epochs=1, plan_kwargs={"dag_threshold": 0.0})
+    dag = model.get_dag().to_numpy()
+    assert (dag != 0).sum() > 10
+    assert nx.is_directed_acyclic_graph(nx.from_numpy_array(dag, create_using=nx.DiGraph))
+    z, u = (model.get_latent_representation(kind=kind) for kind in ("exogenous", "causal"))
+    np.testing.assert_allclose(u, z @ np.linalg.inv(np.eye(len(dag)) - dag), rtol=1e-3, atol=1e-4)
+
+
+def test_same_seed_same_result():
+    effects = []
+    for _ in range(2):
+        scvi.settings.seed = 3
+        adata = screen()
+        rg.RaptorGraph.setup_anndata(adata)
+        effects.append(train(rg.RaptorGraph(adata)).predict_effects(["P01", "P01+P02"]))
+    np.testing.assert_array_equal(*effects)
+
+
+@pytest.mark.parametrize(
+    "arguments", [{"likelihood": "normal"}, {"pairing": "random"}, {"linear_decoder": False, "n_layers": 2}]
+)
+def test_variants_train(arguments):
+    adata = screen(n_batches=2)
+    adata.obs["age"] = np.linspace(0, 1, adata.n_obs)
+    adata.obs["donor"] = np.resize(["a", "b", "c"], adata.n_obs)
+    rg.RaptorGraph.setup_anndata(
+        adata, batch_key="batch", categorical_covariate_keys=["donor"], continuous_covariate_keys=["age"]
+    )
+    model = train(rg.RaptorGraph(adata, **arguments), plan_kwargs={"mmd_weight": 0.1, "pair_weight": 0.1})
+    assert model.module.decoder.linear is None or model.module.decoder.linear.in_features == 9 + 2 + 3 + 1
+    assert np.isfinite(model.predict_effects(["P01+P02"]).to_numpy()).all()
+    assert {"mmd_train", "pair_train"} <= set(model.history)
+
+
+def test_preset_paper_has_the_published_settings():
+    adata = screen()
+    rg.RaptorGraph.setup_anndata(adata)
+    model = rg.RaptorGraph.from_preset(adata, "paper")
+    assert model.module.graph.weight.abs().max() <= 0.1
+    assert model.module.decoder.dense[0].out_features == 904
+    assert len(model.latent_names) == 9
+    train(model)
+    assert model.trainer.lightning_module.lr == 1e-4
+    assert np.isfinite(model.predict("P01").X).all()
+    with pytest.raises(ValueError, match="published"):
+        rg.RaptorGraph.from_preset(adata, "published")
+
+
+def test_a_condition_of_one_cell_and_a_gene_of_zeros_train():
+    adata = screen()
+    labels = adata.obs["perturbation"].astype(str).to_numpy()
+    labels[np.flatnonzero(labels == "P01")[1:]] = "control"
+    adata.obs["perturbation"] = labels
+    dense = adata.X.toarray()
+    dense[:, 7] = 0
+    adata.X = dense
+    rg.RaptorGraph.setup_anndata(adata)
+    effects = train(rg.RaptorGraph(adata)).predict_effects("P01")
+    assert np.isfinite(effects.to_numpy()).all()
+
+
+def test_a_loss_that_is_not_finite_stops_training_and_is_named():
+    adata = screen()
+    rg.RaptorGraph.setup_anndata(adata)
+    model = rg.RaptorGraph(adata)
+    with torch.no_grad():
+        model.module.log_scale[0] = torch.nan
+    with pytest.raises(NonFiniteLossError, match="reconstruction"):
+        train(model)
+    assert not model.is_trained
+
+
+def test_unknown_arguments_of_the_plan_are_refused(trained):
+    with pytest.raises(TypeError, match="shift_wieght"):
+        trained.train(plan_kwargs={"shift_wieght": 1.0})
+
+
+# -- predictions -----------------------------------------------------------------------------------------------------
+def test_predicted_cells(trained):
+    cells = trained.predict(["P01", "P02+P01", "control"], n_cells=30, seed=0)
+    assert list(cells.obs["perturbation"].cat.categories) == ["P01", "P01+P02", "control"]
+    assert cells.n_obs == 90
+    assert list(cells.var_names) == list(trained.adata.var_names)
+    counts = cells.layers["counts"].toarray()
+    assert (counts == np.round(counts)).all()
+    expected = np.log1p(1e4 * counts / cells.obs["library_size"].to_numpy()[:, None])
+    np.testing.assert_allclose(cells.X.toarray(), expected, rtol=1e-4)
+    again = trained.predict(["P01", "P02+P01", "control"], n_cells=30, seed=0)
+    np.testing.assert_array_equal(cells.X.toarray(), again.X.toarray())
+    other = trained.predict(["P01", "P02+P01", "control"], n_cells=30, seed=1)
+    assert (other.X != cells.X).nnz > 0
+
+
+def test_predicted_effects_agree_with_drawn_cells(trained):
+    effect = trained.predict_effects("P01", n_cells=120).loc["P01"].to_numpy()
+    cells = trained.predict(["P01", "control"], n_cells=6000, seed=0)
+    X = cells.X.toarray()
+    perturbed = (cells.obs["perturbation"] == "P01").to_numpy()
+    drawn = X[perturbed].mean(0) - X[~perturbed].mean(0)
+    error = np.sqrt(X[perturbed].var(0) / 6000 + X[~perturbed].var(0) / 6000)
+    # Drawn cells and the mean take different samples of the posterior, hence a little more than sampling error.
+    assert np.mean(((drawn - effect) / error) ** 2) < 3
+    assert (trained.predict_effects("control").to_numpy() == 0).all()
+
+
+def test_combinations_are_sets(trained):
+    a, b = (trained.predict_effects(label).to_numpy() for label in ("P01+P02", "control+P02+P01+P02"))
+    np.testing.assert_array_equal(a, b)
+    assert trained.predict_effects("P01+P02+P03").shape == (1, 60)
+    with pytest.raises(ValueError, match="TP53"):
+        trained.predict("P01+TP53")
+
+
+def test_counterfactuals_differ_between_cells(trained):
+    factual = trained.get_counterfactual("control")
+    counterfactual = trained.get_counterfactual("P01")
+    assert counterfactual.shape == trained.adata.shape
+    assert (counterfactual.std(0) > 0).mean() > 0.9
+    assert not np.allclose(factual, counterfactual)
+
+
+def test_query_is_matched_by_name_and_left_alone(trained):
+    query = ad.AnnData(trained.adata.X.copy(), obs=trained.adata.obs[["total_counts"]].copy())
+    query.var_names = trained.adata.var_names
+    expected = trained.get_latent_representation()
+    shuffled = query[:, ::-1].copy()
+    np.testing.assert_allclose(trained.get_latent_representation(shuffled), expected, rtol=1e-4, atol=1e-5)
+    assert list(shuffled.obs) == ["total_counts"]
+    assert not shuffled.uns
+    with pytest.raises(ValueError, match=query.var_names[3]):
+        trained.get_latent_representation(query[:, np.arange(60) != 3].copy())
+
+
+def test_annotation_survives_a_file(trained, tmp_path):
+    adata = trained.adata.copy()
+    trained.annotate(adata, counterfactuals=["P02+P01"])
+    adata.write_h5ad(tmp_path / "a.h5ad")
+    back = ad.read_h5ad(tmp_path / "a.h5ad")
+    np.testing.assert_array_equal(back.obsm["X_raptorgraph"], trained.get_latent_representation())
+    assert back.obsm["counterfactual_P1+P02"].shape == adata.shape
+    written = back.uns["raptorgraph"]
+    assert list(written["perturbed_genes"]) == trained.perturbed_genes
+    assert list(written["effects"].columns) == trained.conditions
+    assert list(written["dag"].columns) == ["source", "target", "weight"]
+    assert written["settings"]["likelihood"] == "nb"
+
+
+def test_loaded_model_predicts_the_same(trained, tmp_path):
+    trained.save(tmp_path / "m")
+    expected = trained.predict_effects(["P01+P03"])
+    copy = ad.AnnData(trained.adata.X, obs=trained.adata.obs[["perturbation", "total_counts"]], var=trained.adata.var)
+    shuffled = copy[:, ::-1].copy()
+    loaded = rg.RaptorGraph.load(tmp_path / "m", shuffled)
+    np.testing.assert_array_equal(loaded.predict_effects(["P01+P03"]), expected)
+    bare = rg.RaptorGraph.load(tmp_path / "m", adata=False)
+    assert bare.get_dag().equals(trained.get_dag())
+    np.testing.assert_array_equal(bare.predict_effects(["P01+P03"], copy[:, ::-1].copy()), expected)
+    with pytest.raises(ValueError, match="without data"):
+        bare.predict_effects(["P01+P03"])
+
+
+# -- real screens ---------------------------------------------------------------------------------------------------
+def test_carpool_singles(shared_data):
+    adata = ad.read_h5ad(shared_data / "carpool_semireal.h5ad")
+    singles = ~adata.obs["perturbation"].astype(str).str.contains("+", regex=False)
+    adata = adata[singles.to_numpy()].copy()
+    rg.RaptorGraph.setup_anndata(adata, library_size_key="total_counts")
+    model = train(rg.RaptorGraph(adata), max_epochs=12)
+    measured = model.measured_effects()
+    predicted = model.predict_effects(list(measured.index))
+    assert rg.metrics.pearson_delta(predicted.to_numpy(), measured.to_numpy()) > 0.9
+    assert model.latent_activity()["active"].mean() > 0.5
