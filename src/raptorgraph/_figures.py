@@ -17,7 +17,7 @@ from raptorgraph import pl
 if TYPE_CHECKING:
     from raptorgraph.model import RaptorGraphModel
 
-_MAX_CELLS = 10_000  # of the embedding
+_MAX_CELLS = 4_000  # of the embedding; more dots hide each other
 _COLORS = [f"C{k}" for k in range(10) if k != 7]  # not the gray one, which is for control cells
 _N_PANELS = 4
 

@@ -18,6 +18,8 @@ from raptorgraph import metrics, pp, tl
 from raptorgraph._figures import write_figures
 from raptorgraph.datasets import simulate
 from raptorgraph.model import RaptorGraphModel
+from raptorgraph.pp._inputs import expression_source
+from raptorgraph.pp._statistics import condition_moments
 
 PRESETS = ("default", "paper")
 
@@ -186,8 +188,11 @@ def run(
             raise ValueError(
                 "The screen has no combination of genes that were perturbed alone too: run without --singles-only."
             )
-        truth = {"unseen combinations": measured.loc[predictable]}
-        train, title = adata[~combined].copy(), "Predicted against measured effects of unseen combinations"
+        truth = {"singles": measured[~is_combination], "unseen combinations": measured.loc[predictable]}
+        train, title = (
+            adata[~combined].copy(),
+            "Predicted against measured effects; the combinations were left out of training",
+        )
     else:
         parts = {"singles": measured[~is_combination], "combinations": measured[is_combination]}
         truth = {name: effects for name, effects in parts.items() if len(effects)}
@@ -257,6 +262,7 @@ def _fit_and_write(
     facts = {
         **facts,
         "active latents": f"{model.latent_activity()['active'].mean():.0%} of {len(model.latent_activity())}",
+        "variance of control cells, predicted / measured (median gene)": f"{_variance_ratio(model, train, setup):.2f}",
         "edges of the graph": len(edges),
         "training": f"{seconds:.0f} s",
     }
@@ -265,6 +271,7 @@ def _fit_and_write(
     predicted.to_csv(out / "effects.csv", float_format="%.6g")
     summary.to_csv(out / "summary.csv", index=False, float_format="%.6g")
     edges.to_csv(out / "dag.csv", index=False, float_format="%.6g")
+    pd.Series(facts, name="value").rename_axis("fact").to_csv(out / "facts.csv")
     if interactions is not None:
         interactions.to_csv(out / "interactions.csv", float_format="%.6g")
     model.save(str(out / "model"), overwrite=True)
@@ -274,6 +281,17 @@ def _fit_and_write(
     latents, drawn = train.obsm["X_raptorgraph"], list(truth.values())[-1]
     write_figures(out, model, latents, conditions.to_numpy(), predicted, drawn, kind=kind)
     return Result(title, summary, pd.DataFrame() if interactions is None else interactions, facts)
+
+
+def _variance_ratio(model: RaptorGraphModel, train: ad.AnnData, setup: Mapping[str, Any]) -> float:
+    """Median over genes of the variance of predicted control cells over that of measured ones."""
+    control = (train.obs[setup["perturbation_key"]].map(lambda label: _canonical(label, setup)) == "").to_numpy()
+    X, library = expression_source(train, setup["layer"], setup["library_size_key"])
+    codes = np.zeros(train.n_obs, dtype=int)
+    real = condition_moments(X, codes, 1, library=library, rows=np.flatnonzero(control)).var[0]
+    cells = model.predict("control", train)
+    drawn = condition_moments(cells.X, np.zeros(cells.n_obs, dtype=int), 1).var[0]
+    return float(np.median(drawn[real > 0] / real[real > 0]))
 
 
 def _compare(

@@ -322,7 +322,7 @@ def test_annotation_survives_a_file(trained, tmp_path):
     adata.write_h5ad(tmp_path / "a.h5ad")
     back = ad.read_h5ad(tmp_path / "a.h5ad")
     np.testing.assert_array_equal(back.obsm["X_raptorgraph"], trained.get_latent_representation())
-    assert back.obsm["counterfactual_P1+P02"].shape == adata.shape
+    assert back.obsm["counterfactual_P01+P02"].shape == adata.shape
     written = back.uns["raptorgraph"]
     assert list(written["perturbed_genes"]) == trained.perturbed_genes
     assert list(written["effects"].columns) == trained.conditions

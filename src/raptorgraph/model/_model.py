@@ -68,6 +68,9 @@ class RaptorGraphModel(PredictionMixin, BaseModelClass):
         ``"none"`` or ``"layer"`` (as published; rescales all latents when one is shifted).
     learn_scale
         Learn the spread of each gene; False with ``"normal"`` is the squared error.
+    init_strength
+        Shift of a perturbed latent at the start, in standard deviations among control cells. Near 1 the decoder
+        reads an effect from a latent's natural variation, which then shows up as noise in control cells.
     """
 
     _module_cls = RaptorGraphModule
@@ -89,6 +92,7 @@ class RaptorGraphModel(PredictionMixin, BaseModelClass):
         graph_init: str = "zero",
         latent_norm: str = "none",
         learn_scale: bool = True,
+        init_strength: float = 5.0,
     ) -> None:
         super().__init__(adata, registry)
         state = self.registry_["field_registries"]
@@ -136,6 +140,7 @@ class RaptorGraphModel(PredictionMixin, BaseModelClass):
             graph_init=graph_init,
             latent_norm=latent_norm,
             learn_scale=learn_scale,
+            init_strength=init_strength,
         )
         if adata is not None:
             initialize(self.module, self.adata_manager)

@@ -32,7 +32,7 @@ class RaptorGraphModule(BaseModuleClass):
         Whether X holds counts.
     n_batch, n_cats_per_cov, n_continuous
         Covariates of the decoder.
-    linear_decoder, graph_init, latent_norm, learn_scale
+    linear_decoder, graph_init, latent_norm, learn_scale, init_strength
         Variants; see the model class.
     """
 
@@ -55,6 +55,7 @@ class RaptorGraphModule(BaseModuleClass):
         graph_init: str = "zero",
         latent_norm: str = "none",
         learn_scale: bool = True,
+        init_strength: float = 1.0,
     ) -> None:
         super().__init__()
         self.likelihood = likelihood
@@ -64,7 +65,7 @@ class RaptorGraphModule(BaseModuleClass):
         self.n_cats_per_cov = list(n_cats_per_cov)
         n_covariates = (n_batch if n_batch > 1 else 0) + sum(self.n_cats_per_cov) + n_continuous
         self.encoder = blocks.GraphPathwayEncoder(n_genes, n_latent, n_targets, n_subgraphs)
-        self.modulator = blocks.LatentModulator(n_latent, n_perturbed)
+        self.modulator = blocks.LatentModulator(n_latent, n_perturbed, init_strength)
         self.graph = blocks.StructuralLayer(n_latent, graph_init)
         self.norm = nn.LayerNorm(n_latent) if latent_norm == "layer" else nn.Identity()
         self.decoder = blocks.Decoder(n_latent, n_covariates, n_genes, n_hidden, n_layers, linear=linear_decoder)

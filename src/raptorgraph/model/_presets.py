@@ -31,6 +31,7 @@ PAPER: dict[str, dict[str, Any]] = {
         "graph_init": "uniform",
         "latent_norm": "layer",
         "learn_scale": False,
+        "init_strength": 1.0,
     },
     "train": {"max_epochs": 100, "batch_size": 256},
     "plan": {

@@ -16,14 +16,16 @@ class LatentModulator(nn.Module):
         Number of latents d.
     n_perturbed
         Number of perturbed genes k; gene g belongs to latent g.
+    init
+        Starting value of every strength c_g, in standard deviations of the prior of z.
     """
 
-    def __init__(self, n_latent: int, n_perturbed: int) -> None:
+    def __init__(self, n_latent: int, n_perturbed: int, init: float = 1.0) -> None:
         super().__init__()
         if n_perturbed > n_latent:
             raise ValueError(f"{n_perturbed} perturbed genes need as many latents, got {n_latent}.")
         self.n_latent = n_latent
-        self.strength = nn.Parameter(torch.ones(n_perturbed))
+        self.strength = nn.Parameter(torch.full((n_perturbed,), float(init)))
 
     def forward(self, z: torch.Tensor, mask: torch.Tensor, dose: float | torch.Tensor = 1.0) -> torch.Tensor:
         """Shift ``z`` (cells x d) by ``mask`` (cells x k or 1 x k) times ``dose`` (a number or cells x 1)."""

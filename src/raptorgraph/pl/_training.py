@@ -75,7 +75,7 @@ def _curves(history: dict[str, pd.DataFrame] | None) -> dict[str, dict[str, pd.S
     """Term -> "train" or "validation" -> values by epoch."""
     curves: dict[str, dict[str, pd.Series]] = {}
     for key, table in (history or {}).items():
-        if key.endswith("_step"):
+        if key.endswith("_step") or key.startswith("kl_global"):  # the model has no global latents
             continue
         for part in _COLORS:
             name = key.removesuffix("_epoch")
