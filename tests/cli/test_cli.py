@@ -16,6 +16,7 @@ FILES = [
     "dag.png",
     "effects.csv",
     "effects.png",
+    "facts.csv",
     "interactions.csv",
     "model",
     "summary.csv",
@@ -114,7 +115,7 @@ def test_run_with_other_labels_and_held_out_combinations(adata, tmp_path):
     arguments += ["--perturbation-key", "guide", "--control", "nt", "--control", "control", "--n-top-genes", 20]
     assert main([str(argument) for argument in arguments]) == 0
     summary = pd.read_csv(out / "summary.csv")
-    assert set(summary["set"]) == {"unseen combinations"} and len(summary) == 3
+    assert list(summary["set"]) == ["singles"] * 2 + ["unseen combinations"] * 3
     annotated = ad.read_h5ad(out / "annotated.h5ad")
     assert len(annotated) == 80 + 4 * 30 and 20 <= annotated.n_vars <= 24
     # total counts over all genes, not over those that were kept
