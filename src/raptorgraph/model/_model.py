@@ -92,7 +92,7 @@ class RaptorGraphModel(PredictionMixin, BaseModelClass):
         graph_init: str = "zero",
         latent_norm: str = "none",
         learn_scale: bool = True,
-        init_strength: float = 5.0,
+        init_strength: float = 2.5,
     ) -> None:
         super().__init__(adata, registry)
         state = self.registry_["field_registries"]
