@@ -2,7 +2,7 @@
 
 from importlib.metadata import PackageNotFoundError, version
 
-from raptorgraph import datasets, metrics, nn, pl, pp, tl
+from raptorgraph import _logging, datasets, metrics, nn, pl, pp, tl
 from raptorgraph.model import RaptorGraphModel
 
 try:
@@ -11,5 +11,6 @@ except PackageNotFoundError:  # a source tree on the path, not installed
     __version__ = "0+unknown"
 
 RaptorGraph = RaptorGraphModel
+_logging.show_messages()
 
 __all__ = ["RaptorGraph", "RaptorGraphModel", "__version__", "datasets", "metrics", "nn", "pl", "pp", "tl"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-# Chosen on the validation cells and on simulated screens, see docs/results.md.
+# First choices, measured in docs/results.md; a systematic search has not been made.
 DEFAULT: dict[str, dict[str, Any]] = {
     "model": {},
     "train": {"batch_size": 256},
