@@ -355,3 +355,16 @@ def test_carpool_singles(shared_data):
     predicted = model.predict_effects(list(measured.index))
     assert rg.metrics.pearson_delta(predicted.to_numpy(), measured.to_numpy()) > 0.9
     assert model.latent_activity()["active"].mean() > 0.5
+
+
+def test_early_stopping_and_training_without_validation():
+    adata = screen()
+    rg.RaptorGraph.setup_anndata(adata)
+    model = train(rg.RaptorGraph(adata), max_epochs=30, early_stopping=True, early_stopping_patience=1,
+                  plan_kwargs={"lr": 1e-6})  # fmt: skip
+    assert bool(model.module.graph.projected)
+    assert len(model.history["train_loss"]) < 30
+    model = train(rg.RaptorGraph(adata), train_size=1.0)
+    assert "validation_loss" not in model.history
+    with pytest.raises(ValueError, match="early_stopping"):
+        train(model, train_size=1.0, early_stopping=True)
