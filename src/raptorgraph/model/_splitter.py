@@ -8,7 +8,6 @@ from scvi import settings
 
 from raptorgraph.model._field import KEYS
 from raptorgraph.model._loader import Split, make_loader
-from raptorgraph.pp._expression import to_expression
 from raptorgraph.pp._pairing import pairing_plan, principal_components
 from raptorgraph.pp._statistics import effect_moments
 
@@ -134,7 +133,7 @@ class ScreenSplitter(pl.LightningDataModule):
             batch = batch if batch.max() > 0 else None
         components = None
         if self.pairing != "random":
-            components = principal_components(to_expression(X, library), seed=self.seed)
+            components = principal_components(X, library=library, seed=self.seed)
         self.train_split = self._part(self.train_idx, X, library, batch, components)
         self.val_split = self._part(self.val_idx, X, library, batch, components) if self.n_val else None
 

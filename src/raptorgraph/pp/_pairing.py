@@ -28,17 +28,26 @@ _MAX_ITERATIONS = 2000
 _NEGLIGIBLE = 1e-6  # entries of a row below this part of its mass are dropped
 
 
-def principal_components(X, n_comps: int = 50, *, seed: int = 0) -> np.ndarray:
+def principal_components(
+    X, n_comps: int = 50, *, seed: int = 0, library=None, max_cells: int = 20_000, chunk_size: int = 8192
+) -> np.ndarray:
     """Scores of the first principal components.
 
     Parameters
     ----------
     X
-        Cells x genes on the expression scale, sparse (centered implicitly, not densified) or dense.
+        Cells x genes, sparse (centered implicitly, not densified) or dense: the expression scale, or with `library`
+        counts.
     n_comps
         Number of components, at most one less than the number of cells and of genes.
     seed
-        Seed of the start vector.
+        Seed of the start vector and of the choice of cells.
+    library
+        Library sizes, shape (n_cells,), for counts.
+    max_cells
+        The components are found on at most so many cells, so that no copy of a large screen is made.
+    chunk_size
+        Cells that are projected at a time.
 
     Returns
     -------
@@ -53,7 +62,17 @@ def principal_components(X, n_comps: int = 50, *, seed: int = 0) -> np.ndarray:
     if min(X.shape) < 2 or n_comps < 1:
         raise ValueError(f"Cannot find {n_comps} principal components of {X.shape[0]} cells x {X.shape[1]} genes.")
     pca = PCA(n_components=min(n_comps, min(X.shape) - 1), svd_solver="arpack", random_state=seed)
-    return pca.fit_transform(X).astype(np.float32)
+    rows = np.arange(X.shape[0])
+    if len(rows) > max_cells:
+        rows = np.sort(np.random.default_rng(seed).choice(rows, max_cells, replace=False))
+
+    def expression(part):
+        return to_expression(X[part], None if library is None else library[part])
+
+    pca.fit(expression(rows))
+    offset = pca.mean_ @ pca.components_.T
+    parts = (slice(i, i + chunk_size) for i in range(0, X.shape[0], chunk_size))
+    return np.concatenate([expression(part) @ pca.components_.T - offset for part in parts]).astype(np.float32)
 
 
 def pairing_plan(
@@ -255,7 +274,7 @@ def pair_cells(
     batch = batch_codes(adata, batch_key)
     if use_rep is None:
         X, library = expression_source(adata, layer, library_size_key)
-        Z = principal_components(to_expression(X, library), n_comps, seed=seed)
+        Z = principal_components(X, n_comps, seed=seed, library=library)
     elif use_rep in adata.obsm:
         Z = np.asarray(adata.obsm[use_rep])
     else:
