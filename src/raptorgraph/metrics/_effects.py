@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 from numpy.typing import ArrayLike
 
@@ -35,7 +37,7 @@ def pearson_delta(predicted: ArrayLike, measured: ArrayLike, *, per_row: bool = 
     ValueError
         If the shapes differ, or there are fewer than two genes.
     """
-    predicted, measured = _pair(predicted, measured)
+    predicted, measured = check_pair(predicted, measured)
     if predicted.shape[1] < 2:
         raise ValueError(f"A correlation over genes needs two genes or more, got {predicted.shape[1]}.")
     centered = [values - values.mean(axis=1, keepdims=True) for values in (predicted, measured)]
@@ -78,14 +80,204 @@ def relative_mse(predicted: ArrayLike, measured: ArrayLike) -> float:
     ValueError
         If the shapes differ, or all measured effects are zero.
     """
-    predicted, measured = _pair(predicted, measured)
+    predicted, measured = check_pair(predicted, measured)
     size = (measured**2).sum()
     if size == 0:
         raise ValueError("All measured effects are 0: an error relative to them is undefined.")
     return float(((predicted - measured) ** 2).sum() / size)
 
 
-def _pair(predicted: ArrayLike, measured: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
+def mse(predicted: ArrayLike, measured: ArrayLike, *, per_row: bool = False) -> float | np.ndarray:
+    r"""Mean squared error over genes.
+
+    .. math::
+        \frac{1}{G} \sum_g (\hat e_{pg} - e_{pg})^2
+
+    for each perturbation p, then the mean over perturbations. Of mean profiles it is cell-eval's ``mse``, of effects
+    its ``mse_delta``; the two differ by the error of the predicted control.
+
+    Parameters
+    ----------
+    predicted
+        Predicted effects or profiles, shape (n_perturbations, n_genes), or (n_genes,) for one perturbation.
+    measured
+        Measured ones, of the same shape.
+    per_row
+        Whether to return the error of every perturbation.
+
+    Returns
+    -------
+    float or numpy.ndarray
+        Error, at least 0, in squared units of the values; with ``per_row`` shape (n_perturbations,).
+
+    Raises
+    ------
+    ValueError
+        If the shapes differ.
+    """
+    predicted, measured = check_pair(predicted, measured)
+    return average(((predicted - measured) ** 2).mean(axis=1), per_row)
+
+
+def mae(predicted: ArrayLike, measured: ArrayLike, *, per_row: bool = False) -> float | np.ndarray:
+    r"""Mean absolute error over genes.
+
+    .. math::
+        \frac{1}{G} \sum_g |\hat e_{pg} - e_{pg}|
+
+    for each perturbation p, then the mean over perturbations. Of mean profiles it is cell-eval's ``mae``, of effects
+    its ``mae_delta``.
+
+    Parameters
+    ----------
+    predicted
+        Predicted effects or profiles, shape (n_perturbations, n_genes), or (n_genes,) for one perturbation.
+    measured
+        Measured ones, of the same shape.
+    per_row
+        Whether to return the error of every perturbation.
+
+    Returns
+    -------
+    float or numpy.ndarray
+        Error, at least 0, in units of the values; with ``per_row`` shape (n_perturbations,).
+
+    Raises
+    ------
+    ValueError
+        If the shapes differ.
+    """
+    predicted, measured = check_pair(predicted, measured)
+    return average(np.abs(predicted - measured).mean(axis=1), per_row)
+
+
+def cosine_delta(predicted: ArrayLike, measured: ArrayLike, *, per_row: bool = False) -> float | np.ndarray:
+    r"""Cosine of predicted and measured effects.
+
+    .. math::
+        \frac{\sum_g \hat e_{pg} e_{pg}}{\lVert \hat e_p \rVert_2 \lVert e_p \rVert_2}
+
+    for each perturbation p, then the mean over the perturbations for which it is defined. Unlike
+    :func:`pearson_delta` it sees a shift that all genes share.
+
+    Parameters
+    ----------
+    predicted
+        Predicted effects, shape (n_perturbations, n_genes), or (n_genes,) for one perturbation.
+    measured
+        Measured effects, of the same shape.
+    per_row
+        Whether to return the cosine of every perturbation.
+
+    Returns
+    -------
+    float or numpy.ndarray
+        Mean cosine, from -1 to 1; NaN where it is defined for no perturbation (an effect of zero has no direction).
+        With ``per_row`` shape (n_perturbations,), NaN where undefined.
+
+    Raises
+    ------
+    ValueError
+        If the shapes differ.
+    """
+    predicted, measured = check_pair(predicted, measured)
+    norms = np.linalg.norm(predicted, axis=1) * np.linalg.norm(measured, axis=1)
+    rows = np.full(len(predicted), np.nan)
+    np.divide((predicted * measured).sum(axis=1), norms, out=rows, where=norms > 0)
+    return average(rows, per_row)
+
+
+def against_centroid(effects: ArrayLike, reference: ArrayLike) -> np.ndarray:
+    r"""Effects against the centroid of perturbations in place of the control.
+
+    .. math::
+        e_{pg} - \frac{1}{R} \sum_{r=1}^{R} e_{rg}
+
+    where r runs over the reference conditions. What all perturbations share (stress, cell cycle, batch) is then no
+    merit of a prediction (Systema: Vinas Torne et al., Nature Biotechnology 2025). Every condition counts once,
+    however many cells it has; the control cancels, so effects and mean profiles give the same result. Use one
+    reference for predicted and measured effects: the *measured* effects of the *training* conditions.
+
+    Parameters
+    ----------
+    effects
+        Effects, shape (n_perturbations, n_genes), or (n_genes,) for one perturbation.
+    reference
+        Effects of the reference conditions, shape (n_conditions, n_genes).
+
+    Returns
+    -------
+    numpy.ndarray
+        Of the shape of ``effects``, for any score of effects.
+
+    Raises
+    ------
+    ValueError
+        If there is no reference condition, or the genes differ in number.
+    """
+    effects, reference = np.asarray(effects, dtype=np.float64), np.asarray(reference, dtype=np.float64)
+    if reference.ndim != 2 or not len(reference) or effects.shape[-1:] != reference.shape[1:]:
+        raise ValueError(
+            f"The reference has shape {reference.shape} and the effects {effects.shape}: "
+            "give one row or more of reference conditions, with the same genes."
+        )
+    return effects - reference.mean(axis=0)
+
+
+def on_top_genes(
+    score: Callable[..., float | np.ndarray], predicted: ArrayLike, measured: ArrayLike, top: ArrayLike, **kwargs
+) -> float | np.ndarray:
+    """Score each perturbation on its own genes alone, such as its top 20 differential ones.
+
+    Choose the genes from the measured data (:func:`~raptorgraph.metrics.top_genes`), the same for all methods.
+
+    Parameters
+    ----------
+    score
+        Function of predicted and measured effects, such as :func:`pearson_delta` or :func:`mse`.
+    predicted
+        Predicted effects, shape (n_perturbations, n_genes), or (n_genes,) for one perturbation.
+    measured
+        Measured effects, of the same shape.
+    top
+        Indices of the genes of each perturbation, shape (n_perturbations, k), or (k,) for one perturbation.
+    **kwargs
+        Passed to ``score``.
+
+    Returns
+    -------
+    float or numpy.ndarray
+        What ``score`` returns.
+
+    Raises
+    ------
+    ValueError
+        If the shapes differ, there is not one row of genes for each perturbation, or an index is not one of a gene.
+    """
+    predicted, measured = check_pair(predicted, measured)
+    top = np.atleast_2d(np.asarray(top))
+    if top.ndim != 2 or len(top) != len(predicted) or top.dtype.kind not in "iu":
+        raise ValueError(
+            f"`top` has shape {top.shape} and type {top.dtype}: "
+            f"give integer gene indices, one row for each of the {len(predicted)} perturbations."
+        )
+    if top.size and not (0 <= top.min() and top.max() < predicted.shape[1]):
+        raise ValueError(
+            f"Gene indices must be from 0 to {predicted.shape[1] - 1}, found {top.min()} to {top.max()} in `top`."
+        )
+    return score(np.take_along_axis(predicted, top, axis=1), np.take_along_axis(measured, top, axis=1), **kwargs)
+
+
+def average(rows: np.ndarray, per_row: bool) -> float | np.ndarray:
+    """The rows themselves, or their mean over those that are defined (NaN if none is)."""
+    if per_row:
+        return rows
+    defined = ~np.isnan(rows)
+    return float(rows[defined].mean()) if defined.any() else float("nan")
+
+
+def check_pair(predicted: ArrayLike, measured: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
+    """Both as float64 of shape (n_perturbations, n_genes)."""
     predicted, measured = np.asarray(predicted, dtype=np.float64), np.asarray(measured, dtype=np.float64)
     if predicted.shape != measured.shape:
         raise ValueError(

@@ -1,0 +1,350 @@
+"""Differential expression of perturbations against control, and how well predictions find it.
+
+The scores of recovery are those of cell-eval under the same names; they take a change and a false discovery rate of
+every gene, both of shape (n_perturbations, n_genes).
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike
+from scipy import sparse
+from scipy.stats import false_discovery_control, mannwhitneyu, ttest_ind_from_stats
+
+from raptorgraph.metrics._effects import average
+
+_CHUNK = 2**22  # values ranked at a time
+
+
+class Differential(NamedTuple):
+    """Test `statistic`, two-sided `p_value` and Benjamini-Hochberg `fdr` over the genes, arrays of one shape."""
+
+    statistic: np.ndarray
+    p_value: np.ndarray
+    fdr: np.ndarray
+
+
+def welch_t(
+    mean: ArrayLike, var: ArrayLike, n: ArrayLike, control_mean: ArrayLike, control_var: ArrayLike, control_n: int
+) -> Differential:
+    r"""Welch's t-test of every gene of every perturbation against control (scanpy's ``"t-test"``).
+
+    .. math::
+        t_{pg} = \frac{\bar x_{pg} - \bar x_{0g}}{\sqrt{s_{pg}^2 / n_p + s_{0g}^2 / n_0}}
+
+    Parameters
+    ----------
+    mean, var
+        Means and unbiased variances over the cells of each perturbation, shape (n_perturbations, n_genes), or
+        (n_genes,) for one perturbation.
+    n
+        Number of cells of each perturbation, shape (n_perturbations,), or a number.
+    control_mean, control_var
+        Mean and variance over the control cells, shape (n_genes,).
+    control_n
+        Number of control cells.
+
+    Returns
+    -------
+    Differential
+        ``statistic`` is t, positive where the perturbation raises the gene. A gene without any variance has t = 0 and
+        p = 1 where the means agree, and an infinite t with p = 0 where they do not.
+
+    Raises
+    ------
+    ValueError
+        If a perturbation or the control has fewer than two cells, or the shapes do not fit.
+    """
+    mean, var, n = (np.asarray(values, dtype=np.float64) for values in (mean, var, n))
+    control_mean, control_var = (np.asarray(values, dtype=np.float64) for values in (control_mean, control_var))
+    if mean.ndim not in (1, 2) or {var.shape, n.shape + mean.shape[-1:]} != {mean.shape}:
+        raise ValueError(
+            f"Means, variances and numbers of cells have shapes {mean.shape}, {var.shape} and {n.shape}: "
+            "give (perturbations, genes) twice and (perturbations,)."
+        )
+    if control_mean.shape != mean.shape[-1:] or control_var.shape != mean.shape[-1:]:
+        raise ValueError(
+            f"Mean and variance of the control have shapes {control_mean.shape} and {control_var.shape}: "
+            f"give one of each for the {mean.shape[-1]} genes."
+        )
+    if n.min() < 2 or control_n < 2:
+        raise ValueError(
+            f"A variance needs two cells; the smallest perturbation has {n.min():g}, the control {control_n:g}."
+        )
+    with np.errstate(divide="ignore", invalid="ignore"):  # genes without variance
+        t, p = ttest_ind_from_stats(
+            mean, np.sqrt(var), n[..., None], control_mean, np.sqrt(control_var), control_n, equal_var=False
+        )
+    p = np.where(np.isnan(p), np.where(np.isinf(t), 0.0, 1.0), p)
+    t = np.where(np.isnan(t), 0.0, t)
+    return Differential(t, p, false_discovery_control(p, axis=-1))
+
+
+def wilcoxon(perturbed, control) -> Differential:
+    """Wilcoxon rank-sum (Mann-Whitney) test of every gene between the cells of a perturbation and control cells.
+
+    Normal approximation with corrections for ties and continuity, as :func:`scipy.stats.mannwhitneyu` and cell-eval.
+
+    Parameters
+    ----------
+    perturbed
+        Cells of one perturbation x genes, on the expression scale, array or scipy sparse matrix.
+    control
+        Control cells x genes.
+
+    Returns
+    -------
+    Differential
+        Of shape (n_genes,). ``statistic`` is U of the perturbed cells, from 0 to the number of pairs of cells; half of
+        that means no difference.
+
+    Raises
+    ------
+    ValueError
+        If there are no cells, or the genes differ in number.
+    """
+    perturbed, control = (x.tocsc() if sparse.issparse(x) else np.asarray(x) for x in (perturbed, control))
+    if perturbed.ndim != 2 or control.ndim != 2 or perturbed.shape[1] != control.shape[1]:
+        raise ValueError(f"Cells have shapes {perturbed.shape} and {control.shape}: give cells x the same genes.")
+    if not perturbed.shape[0] or not control.shape[0]:
+        raise ValueError(f"There are {perturbed.shape[0]} perturbed and {control.shape[0]} control cells: give both.")
+    n_genes = perturbed.shape[1]
+    u, p = np.empty((2, n_genes))
+    step = max(1, _CHUNK // (perturbed.shape[0] + control.shape[0]))
+    for start in range(0, n_genes, step):
+        part = slice(start, start + step)
+        u[part], p[part] = mannwhitneyu(_columns(perturbed, part), _columns(control, part), method="asymptotic")
+    return Differential(u, p, false_discovery_control(p))
+
+
+def log2_fold_change(mean: ArrayLike, control_mean: ArrayLike) -> np.ndarray:
+    r"""Logarithmic change of the geometric mean, as cell-eval computes it.
+
+    .. math::
+        \log_2 \frac{\exp(\bar x_{pg}) - 1}{\exp(\bar x_{0g}) - 1}
+
+    Parameters
+    ----------
+    mean
+        Mean of ``log1p`` expression of each perturbation, shape (n_perturbations, n_genes).
+    control_mean
+        That of the control, shape (n_genes,).
+
+    Returns
+    -------
+    numpy.ndarray
+        Shape (n_perturbations, n_genes): 0 where both means are 0, plus or minus infinity where one is.
+
+    Raises
+    ------
+    ValueError
+        If a mean is negative.
+    """
+    mean, control_mean = np.asarray(mean, dtype=np.float64), np.asarray(control_mean, dtype=np.float64)
+    lowest = min(mean.min(), control_mean.min())
+    if lowest < 0:
+        raise ValueError(f"Means of log1p expression are at least 0, found {lowest:g}: give means, not effects.")
+    with np.errstate(divide="ignore", invalid="ignore"):
+        change = np.log2(np.expm1(mean) / np.expm1(control_mean))
+    return np.where(np.isnan(change), 0.0, change)
+
+
+def top_genes(scores: ArrayLike, k: int) -> np.ndarray:
+    """Genes with the largest absolute score of each perturbation, such as t or the effect.
+
+    Parameters
+    ----------
+    scores
+        Shape (n_perturbations, n_genes), or (n_genes,) for one perturbation.
+    k
+        Number of genes, the field's custom being 20, 50 and 100.
+
+    Returns
+    -------
+    numpy.ndarray
+        Indices, int64, shape (n_perturbations, k) or (k,), strongest first; of equal scores the first gene first.
+
+    Raises
+    ------
+    ValueError
+        If a score is NaN, or ``k`` is not from 1 to the number of genes.
+    """
+    scores = np.asarray(scores, dtype=np.float64)
+    if not 1 <= k <= scores.shape[-1]:
+        raise ValueError(f"k={k!r} must be from 1 to the {scores.shape[-1]} genes.")
+    if np.isnan(scores).any():
+        raise ValueError(f"{int(np.isnan(scores).sum())} scores are NaN: give an undefined one the score 0.")
+    return _strongest_first(scores)[..., :k]
+
+
+def overlap_at_N(
+    predicted_change: ArrayLike,
+    measured_change: ArrayLike,
+    predicted_fdr: ArrayLike,
+    measured_fdr: ArrayLike,
+    *,
+    k: int | None = None,
+    threshold: float = 0.05,
+    per_row: bool = False,
+) -> float | np.ndarray:
+    r"""Overlap of the strongest differential genes (cell-eval's ``overlap_at_N``, ``overlap_at_50`` ...).
+
+    .. math::
+        \frac{|\operatorname{top}_N(\hat D) \cap \operatorname{top}_N(D)|}{N}, \qquad N = \min(k, |D|)
+
+    where D are the genes with a measured FDR below the threshold, in falling order of absolute measured change, and
+    :math:`\hat D` the predicted ones.
+
+    Parameters
+    ----------
+    predicted_change, measured_change
+        Change of every gene, shape (n_perturbations, n_genes); cell-eval's is :func:`log2_fold_change`.
+    predicted_fdr, measured_fdr
+        False discovery rates, of the same shape.
+    k
+        Largest N; default no limit.
+    threshold
+        False discovery rate below which a gene is differential.
+    per_row
+        Whether to return the overlap of every perturbation.
+
+    Returns
+    -------
+    float or numpy.ndarray
+        Mean overlap, from 0 to 1; 0 for a perturbation without measured differential genes. With ``per_row`` shape
+        (n_perturbations,).
+
+    Raises
+    ------
+    ValueError
+        If the shapes differ, a value is NaN, or ``k`` is not positive.
+    """
+    tables = _check_tables(predicted_change, measured_change, predicted_fdr, measured_fdr)
+    found, true = _differential(tables[0], tables[2], threshold), _differential(tables[1], tables[3], threshold)
+    return average(_shared(found, true, [len(genes) for genes in true], k), per_row)
+
+
+def precision_at_N(
+    predicted_change: ArrayLike,
+    measured_change: ArrayLike,
+    predicted_fdr: ArrayLike,
+    measured_fdr: ArrayLike,
+    *,
+    k: int | None = None,
+    threshold: float = 0.05,
+    per_row: bool = False,
+) -> float | np.ndarray:
+    r"""Overlap of the strongest differential genes, N that of the predicted ones (cell-eval's ``precision_at_N``).
+
+    .. math::
+        \frac{|\operatorname{top}_N(\hat D) \cap \operatorname{top}_N(D)|}{N}, \qquad N = \min(k, |\hat D|)
+
+    with the sets of :func:`overlap_at_N`.
+
+    Parameters
+    ----------
+    predicted_change, measured_change
+        Change of every gene, shape (n_perturbations, n_genes); cell-eval's is :func:`log2_fold_change`.
+    predicted_fdr, measured_fdr
+        False discovery rates, of the same shape.
+    k
+        Largest N; default no limit.
+    threshold
+        False discovery rate below which a gene is differential.
+    per_row
+        Whether to return the precision of every perturbation.
+
+    Returns
+    -------
+    float or numpy.ndarray
+        Mean precision, from 0 to 1; 0 for a perturbation without predicted differential genes. With ``per_row`` shape
+        (n_perturbations,).
+
+    Raises
+    ------
+    ValueError
+        If the shapes differ, a value is NaN, or ``k`` is not positive.
+    """
+    tables = _check_tables(predicted_change, measured_change, predicted_fdr, measured_fdr)
+    found, true = _differential(tables[0], tables[2], threshold), _differential(tables[1], tables[3], threshold)
+    return average(_shared(found, true, [len(genes) for genes in found], k), per_row)
+
+
+def de_direction_match(
+    predicted_change: ArrayLike,
+    measured_change: ArrayLike,
+    measured_fdr: ArrayLike,
+    *,
+    threshold: float = 0.05,
+    per_row: bool = False,
+) -> float | np.ndarray:
+    """Part of the measured differential genes whose predicted change has the same sign (cell-eval).
+
+    Parameters
+    ----------
+    predicted_change, measured_change
+        Change of every gene, shape (n_perturbations, n_genes).
+    measured_fdr
+        False discovery rates of the measured changes, of the same shape.
+    threshold
+        False discovery rate below which a gene is differential.
+    per_row
+        Whether to return the part of every perturbation.
+
+    Returns
+    -------
+    float or numpy.ndarray
+        Mean over the perturbations with measured differential genes, from 0 to 1; NaN if there is none. With
+        ``per_row`` shape (n_perturbations,), NaN where there is none. A predicted change of 0 matches no other.
+
+    Raises
+    ------
+    ValueError
+        If the shapes differ, or a value is NaN.
+    """
+    predicted, measured, fdr = _check_tables(predicted_change, measured_change, measured_fdr)
+    differential = fdr < threshold
+    matches = (differential & (np.sign(predicted) == np.sign(measured))).sum(axis=1)
+    number = differential.sum(axis=1)
+    return average(np.divide(matches, number, out=np.full(len(number), np.nan), where=number > 0), per_row)
+
+
+def _strongest_first(scores: np.ndarray) -> np.ndarray:
+    return np.argsort(-np.abs(scores), axis=-1, kind="stable")
+
+
+def _differential(change: np.ndarray, fdr: np.ndarray, threshold: float) -> list[np.ndarray]:
+    """Indices of the differential genes of each perturbation, largest absolute change first."""
+    order = _strongest_first(change)
+    return [genes[row[genes] < threshold] for genes, row in zip(order, fdr, strict=True)]
+
+
+def _shared(found: list, true: list, sizes: list[int], k: int | None) -> np.ndarray:
+    """Part of the first N genes that two lists share, N each size up to k."""
+    if k is not None and k < 1:
+        raise ValueError(f"k={k!r} must be a number of genes, at least 1, or None.")
+    sizes = sizes if k is None else [min(k, size) for size in sizes]
+    return np.array(
+        [
+            np.intersect1d(a[:n], b[:n], assume_unique=True).size / n if n else 0.0
+            for a, b, n in zip(found, true, sizes, strict=True)
+        ]
+    )
+
+
+def _columns(X, part: slice) -> np.ndarray:
+    return X[:, part].toarray() if sparse.issparse(X) else X[:, part]
+
+
+def _check_tables(*tables: ArrayLike) -> list[np.ndarray]:
+    arrays = [np.asarray(table, dtype=np.float64) for table in tables]
+    if len({array.shape for array in arrays}) != 1 or arrays[0].ndim != 2:
+        raise ValueError(
+            f"Changes and false discovery rates have shapes {', '.join(str(array.shape) for array in arrays)}: "
+            "give (perturbations, genes) for all."
+        )
+    if any(np.isnan(array).any() for array in arrays):
+        raise ValueError("A change or a false discovery rate is NaN: give an undefined gene the change 0 and FDR 1.")
+    return arrays

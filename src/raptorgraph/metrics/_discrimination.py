@@ -1,0 +1,150 @@
+"""Whether a predicted effect is nearer to its own measured effect than to those of other perturbations."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+from numpy.typing import ArrayLike
+from scipy.spatial.distance import cdist
+from sklearn.metrics.pairwise import cosine_distances
+
+from raptorgraph.metrics._effects import average, check_pair
+
+
+def discrimination_score(
+    predicted: ArrayLike,
+    measured: ArrayLike,
+    metric: Literal["l1", "l2", "cosine"] = "l1",
+    *,
+    exclude: ArrayLike | None = None,
+    per_row: bool = False,
+) -> float | np.ndarray:
+    r"""Normalized rank of the own measured effect among those of all perturbations (cell-eval).
+
+    .. math::
+        1 - \frac{1}{P} \sum_{q \ne p} \left( [d(\hat e_p, e_q) < d(\hat e_p, e_p)]
+            + \tfrac12 [d(\hat e_p, e_q) = d(\hat e_p, e_p)] \right)
+
+    for each of the P perturbations p, then the mean. It is cell-eval's ``discrimination_score_l1`` (``_l2``,
+    ``_cosine``) wherever no distances tie; cell-eval leaves ties to the order of its sorting, here they count half.
+    1 is best and 1 / P worst, since cell-eval divides by P; :func:`centroid_accuracy` divides by the P - 1 others.
+
+    Parameters
+    ----------
+    predicted
+        Predicted effects, shape (n_perturbations, n_genes).
+    measured
+        Measured effects of the same perturbations, of the same shape.
+    metric
+        Distance: ``"l1"``, ``"l2"`` or ``"cosine"`` (1 - cosine; 1 where an effect is zero).
+    exclude
+        Booleans of shape (n_perturbations, n_genes), True for genes that the distances of a perturbation leave out.
+        cell-eval leaves out the gene whose name is the perturbation's label. Of a strong knockdown the other targets
+        still tell whose effect it is not: to leave all targets out, mark them in every row.
+    per_row
+        Whether to return the score of every perturbation.
+
+    Returns
+    -------
+    float or numpy.ndarray
+        Mean score; with ``per_row`` shape (n_perturbations,).
+
+    Raises
+    ------
+    ValueError
+        If the shapes differ, a value is not finite, the metric is unknown, there are fewer than two perturbations, or
+        all genes of a perturbation are left out.
+    """
+    rank, n = _ranks(predicted, measured, metric, exclude)
+    return average(1.0 - rank / n, per_row)
+
+
+def centroid_accuracy(
+    predicted: ArrayLike,
+    measured: ArrayLike,
+    metric: Literal["l1", "l2", "cosine"] = "l2",
+    *,
+    exclude: ArrayLike | None = None,
+    per_row: bool = False,
+) -> float | np.ndarray:
+    r"""Share of the other perturbations that are farther from the prediction than its own truth (Systema).
+
+    .. math::
+        \frac{1}{P - 1} \sum_{q \ne p} \left( [d(\hat e_p, e_q) > d(\hat e_p, e_p)]
+            + \tfrac12 [d(\hat e_p, e_q) = d(\hat e_p, e_p)] \right)
+
+    for each of the P perturbations p, then the mean. From 0 to 1. A prediction that is the same for all perturbations
+    scores .5 on average, and "no change" scores .5 for each by the cosine. With s the :func:`discrimination_score` it
+    is (P s - 1) / (P - 1). With ``"l2"`` it is Systema's centroid accuracy (Vinas Torne et al., Nature Biotechnology
+    2025), where ties, which count half here, count nothing.
+
+    Parameters
+    ----------
+    predicted
+        Predicted effects or mean profiles, shape (n_perturbations, n_genes).
+    measured
+        Measured ones of the same perturbations, of the same shape.
+    metric
+        Distance: ``"l1"``, ``"l2"`` or ``"cosine"`` (1 - cosine; 1 where an effect is zero).
+    exclude
+        Booleans of shape (n_perturbations, n_genes), True for genes that the distances of a perturbation leave out,
+        such as all targets in every row.
+    per_row
+        Whether to return the share of every perturbation.
+
+    Returns
+    -------
+    float or numpy.ndarray
+        Mean share; with ``per_row`` shape (n_perturbations,).
+
+    Raises
+    ------
+    ValueError
+        If the shapes differ, a value is not finite, the metric is unknown, there are fewer than two perturbations, or
+        all genes of a perturbation are left out.
+    """
+    rank, n = _ranks(predicted, measured, metric, exclude)
+    return average(1.0 - rank / (n - 1), per_row)
+
+
+def _ranks(predicted, measured, metric, exclude) -> tuple[np.ndarray, int]:
+    """Number of other perturbations nearer to each prediction than its own truth, ties a half; and P."""
+    predicted, measured = check_pair(predicted, measured)
+    n = len(predicted)
+    if n < 2:
+        raise ValueError(f"A rank among perturbations needs two or more, got {n}.")
+    if metric not in ("l1", "l2", "cosine"):
+        raise ValueError(f"metric={metric!r} is unknown: use 'l1', 'l2' or 'cosine'.")
+    for name, values in (("Predicted", predicted), ("Measured", measured)):
+        bad = np.flatnonzero(~np.isfinite(values).all(axis=1))
+        if bad.size:
+            raise ValueError(f"{name} effects of row {bad[0]} are not finite ({bad.size} such rows): leave them out.")
+    if exclude is None:
+        distance = _distance(predicted, measured, metric)
+    else:
+        keep = ~_check_exclude(exclude, predicted.shape)
+        distance = np.concatenate(
+            [_distance(predicted[[p], keep[p]][None], measured[:, keep[p]], metric) for p in range(n)]
+        )
+    own = distance.diagonal()[:, None]
+    ties = (distance == own).sum(axis=1) - 1  # less the own one
+    return (distance < own).sum(axis=1) + 0.5 * ties, n
+
+
+def _check_exclude(exclude: ArrayLike, shape: tuple[int, int]) -> np.ndarray:
+    exclude = np.asarray(exclude)
+    if exclude.dtype != bool or exclude.shape != shape:
+        raise ValueError(
+            f"`exclude` has type {exclude.dtype} and shape {exclude.shape}: give booleans of shape {shape}."
+        )
+    if exclude.all(axis=1).any():
+        row = int(exclude.all(axis=1).argmax())
+        raise ValueError(f"`exclude` leaves no gene for row {row}: mark its targets only.")
+    return exclude
+
+
+def _distance(x: np.ndarray, y: np.ndarray, metric: str) -> np.ndarray:
+    if metric == "cosine":
+        return cosine_distances(x, y)  # scipy's has no value for zero vectors
+    return cdist(x, y, "cityblock" if metric == "l1" else "euclidean")

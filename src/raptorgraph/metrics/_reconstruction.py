@@ -1,0 +1,115 @@
+"""Error of reconstructed control cells: as published, and against each cell itself."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike
+from scipy import sparse
+
+from raptorgraph.metrics._distribution import as_samples, dense
+
+_CHUNK = 1024  # cells made dense at a time
+
+
+class SameCellError(NamedTuple):
+    """Squared error `mse`, `variance` of the cells, and the fraction `explained` of it, all means over genes."""
+
+    mse: float
+    variance: float
+    explained: float
+
+
+def control_mse(reconstructed: ArrayLike, x: ArrayLike, *, batch_size: int = 256, seed: int = 0) -> float:
+    r"""Error of reconstructed control cells against *other* control cells (RAPTORGraph paper, section D.1, eq. S6).
+
+    The cells are split at random in two halves. Batches of reconstructions of the first are compared, row by row, with
+    batches of the second; the result is the mean over batches of
+
+    .. math::
+        \frac{1}{i n} \sum_{i,j} (x_{ij} - \hat x_{ij})^2
+
+    The two cells of a row have nothing in common but their distribution, so this number rewards collapse: with
+    V the variance of the cells (mean over genes), giving the mean for every cell has the expected error V, a perfect
+    copy of every cell 2 V. Read it beside :func:`same_cell_mse`.
+
+    Parameters
+    ----------
+    reconstructed
+        Reconstruction of every control cell, cells x genes.
+    x
+        Control cells x genes, sparse or dense; with an odd number one cell, drawn at random, is left out.
+    batch_size
+        Cells in a batch. The last batch may be smaller and counts as much as the others.
+    seed
+        Seed of the split.
+
+    Returns
+    -------
+    float
+        Mean squared error, in squared units of the data.
+
+    Raises
+    ------
+    ValueError
+        If there are fewer than two cells, the shapes differ, values are not finite, or `batch_size` is not positive.
+    """
+    reconstructed, x = _pair(reconstructed, x, least=2)
+    if batch_size < 1:
+        raise ValueError(f"batch_size must be 1 or more, got {batch_size}.")
+    half = x.shape[0] // 2
+    order = np.random.default_rng(seed).permutation(x.shape[0])
+    inputs, truth = order[:half], order[half : 2 * half]
+    errors = []
+    for start in range(0, half, batch_size):
+        batch = slice(start, start + batch_size)
+        difference = dense(reconstructed[inputs[batch]]) - dense(x[truth[batch]])
+        errors.append(np.mean(difference**2))
+    return float(np.mean(errors))
+
+
+def same_cell_mse(reconstructed: ArrayLike, x: ArrayLike) -> SameCellError:
+    r"""Error of every reconstructed cell against that cell itself, and the fraction of variance it explains.
+
+    .. math::
+        \mathrm{MSE} = \frac{1}{N n} \sum_{i,j} (x_{ij} - \hat x_{ij})^2, \qquad
+        V = \frac{1}{N n} \sum_{i,j} (x_{ij} - \bar x_j)^2, \qquad \mathrm{explained} = 1 - \mathrm{MSE} / V
+
+    This number does not reward collapse: giving the mean for every cell has the error V and explains 0, a perfect copy
+    has the error 0 and explains 1.
+
+    Parameters
+    ----------
+    reconstructed
+        Reconstruction of every cell, cells x genes.
+    x
+        Cells x genes, sparse or dense.
+
+    Returns
+    -------
+    SameCellError
+        ``mse`` and ``variance`` in squared units of the data, and ``explained``, 1 at most and negative where the mean
+        would be nearer; NaN where the cells do not vary.
+
+    Raises
+    ------
+    ValueError
+        If there are no cells, the shapes differ, or values are not finite.
+    """
+    reconstructed, x = _pair(reconstructed, x, least=1)
+    mean = np.asarray(x.mean(axis=0, dtype=np.float64)).ravel()
+    error = spread = 0.0
+    for start in range(0, x.shape[0], _CHUNK):
+        cells = dense(x[start : start + _CHUNK])
+        error += float(((dense(reconstructed[start : start + _CHUNK]) - cells) ** 2).sum())
+        spread += float(((cells - mean) ** 2).sum())
+    size = x.shape[0] * x.shape[1]
+    return SameCellError(error / size, spread / size, 1 - error / spread if spread > 0 else float("nan"))
+
+
+def _pair(reconstructed: ArrayLike, x: ArrayLike, *, least: int) -> list[np.ndarray | sparse.csr_matrix]:
+    reconstructed, x = as_samples(reconstructed, x, least=least)
+    if reconstructed.shape != x.shape:
+        raise ValueError(f"Reconstructions have shape {reconstructed.shape}, the cells {x.shape}: give one of each.")
+    return [reconstructed, x]
