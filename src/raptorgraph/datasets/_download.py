@@ -1,0 +1,154 @@
+"""Download files of public screens, once, and notice when they change."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+CACHE_VARIABLE = "RAPTORGRAPH_CACHE"
+_FIRST_BYTES = {".h5ad": b"\x89HDF", ".gz": b"\x1f\x8b"}  # a web page in place of the file starts otherwise
+_NEEDS_POOCH = 'Downloading a public screen needs pooch: pip install "raptorgraph[datasets]"'
+
+
+@dataclass(frozen=True)
+class Source:
+    """A place from which a file can be had.
+
+    Attributes
+    ----------
+    url
+        Address, http or https.
+    file
+        Name of the file in the cache; sources of the same file share it.
+    known_hash
+        Published checksum, ``"md5:..."`` or ``"sha256:..."``; None where none is published.
+    """
+
+    url: str
+    file: str
+    known_hash: str | None = None
+
+
+def cache_folder(path: str | os.PathLike | None = None) -> Path:
+    """Folder of downloaded files: `path`, else ``$RAPTORGRAPH_CACHE``, else the user's cache folder."""
+    if path is not None:
+        return Path(path).expanduser()
+    if folder := os.environ.get(CACHE_VARIABLE):
+        return Path(folder).expanduser()
+    return Path(_pooch().os_cache("raptorgraph"))
+
+
+def fetch(sources: Sequence[Source], folder: Path, *, sha256: str | None = None) -> Path:
+    """File of the first source that is in the folder, or else that can be downloaded.
+
+    The SHA-256 of a new file is written beside it (``FILE.sha256``, as ``sha256sum --check`` reads it) and compared
+    whenever the file is used again.
+
+    Parameters
+    ----------
+    sources
+        Mirrors, in order of preference.
+    folder
+        Where the files are kept.
+    sha256
+        Expected SHA-256 of the file, in place of the published checksums.
+
+    Returns
+    -------
+    pathlib.Path
+        The file.
+
+    Raises
+    ------
+    ImportError
+        If a download is needed and pooch is not installed.
+    ConnectionError
+        If no source gives the file: all are listed with their reasons.
+    ValueError
+        If a file in the folder has not the recorded or expected checksum.
+    """
+    for source in sources:
+        if (folder / source.file).is_file():
+            return _verified(folder / source.file, source, sha256)
+    reasons = []
+    for source in sources:
+        try:
+            path = _download(source, folder, sha256)
+        except (OSError, ValueError) as error:  # requests' errors are OSErrors, pooch's mismatches ValueErrors
+            reasons.append(f"- {source.url} (to {source.file}): {' '.join(str(error).split())}")
+            continue
+        _record(path)
+        return path
+    listed = "\n".join(reasons)
+    raise ConnectionError(
+        f"{sources[0].file} could not be downloaded to {str(folder)!r}:\n{listed}\n"
+        "Or download it by hand from one of these addresses, and put it there under the name in brackets."
+    )
+
+
+def check_sha256(path: Path, sha256: str | None) -> Path:
+    """`path`, or a ValueError if the file has not the expected SHA-256 (None: anything will do)."""
+    if sha256 is not None and (found := file_hash(path)) != sha256.lower():
+        raise ValueError(f"{str(path)!r} has the SHA-256 {found}, not the expected {sha256.lower()}.")
+    return path
+
+
+def file_hash(path: Path, algorithm: str = "sha256") -> str:
+    """Checksum of a file, in hexadecimal digits."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, algorithm).hexdigest()
+
+
+def _download(source: Source, folder: Path, sha256: str | None) -> Path:
+    known_hash = source.known_hash if sha256 is None else f"sha256:{sha256.lower()}"
+    # under another name until it is known to be the file
+    part = Path(_pooch().retrieve(source.url, known_hash, fname=f"{source.file}.part", path=folder))
+    first = _FIRST_BYTES[Path(source.file).suffix]
+    with open(part, "rb") as file:
+        start = file.read(len(first))
+    if start != first:
+        part.unlink()
+        raise ValueError(f"what it sends is no {Path(source.file).suffix} file (a web page?)")
+    return part.replace(folder / source.file)
+
+
+def _verified(path: Path, source: Source, sha256: str | None) -> Path:
+    """A file of the folder, once its checksum is the expected and the recorded one."""
+    check_sha256(path, sha256)
+    record = _record_of(path)
+    if not record.is_file():  # somebody put the file there
+        if sha256 is None and source.known_hash is not None:
+            algorithm, expected = source.known_hash.split(":")
+            if (found := file_hash(path, algorithm)) != expected:
+                raise ValueError(
+                    f"{str(path)!r} has the {algorithm} {found}, the published file {expected}. Delete it to download "
+                    "it again."
+                )
+        _record(path)
+        return path
+    found, recorded = file_hash(path), record.read_text().split()[0]
+    if found != recorded:
+        raise ValueError(
+            f"{str(path)!r} has changed since it was downloaded: its SHA-256 is {found}, {record.name!r} says "
+            f"{recorded}. Delete both files to download it again."
+        )
+    return path
+
+
+def _record(path: Path) -> None:
+    _record_of(path).write_text(f"{file_hash(path)}  {path.name}\n")
+
+
+def _record_of(path: Path) -> Path:
+    return path.with_name(f"{path.name}.sha256")
+
+
+def _pooch():
+    try:
+        import pooch
+    except ImportError as error:
+        raise ImportError(_NEEDS_POOCH) from error
+    return pooch

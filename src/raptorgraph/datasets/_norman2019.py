@@ -1,0 +1,175 @@
+"""The Perturb-seq screen of Norman et al. 2019: gene activation in K562 cells, alone and in pairs."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import anndata as ad
+import pandas as pd
+
+from raptorgraph.datasets._download import Source, cache_folder, check_sha256, fetch
+from raptorgraph.datasets._public import check_published, numbers, set_labels, to_screen, use_symbols
+
+SOURCES = (
+    # scPerturb (Peidli et al. 2024), versions 1.4 and 1.3: counts of all genes
+    Source(
+        "https://zenodo.org/records/13350497/files/NormanWeissman2019_filtered.h5ad?download=1",
+        "NormanWeissman2019_filtered.h5ad",
+        "md5:c870e6967d91c017d9da827bab183cd6",
+    ),
+    Source(
+        "https://zenodo.org/records/10044268/files/NormanWeissman2019_filtered.h5ad?download=1",
+        "NormanWeissman2019_filtered.h5ad",
+        "md5:c870e6967d91c017d9da827bab183cd6",
+    ),
+    # sc-pert, also pertpy's norman_2019(): counts of 19,018 genes, and fewer cells
+    Source(
+        "https://ndownloader.figshare.com/files/34027562",
+        "norman_2019.h5ad",
+        "sha256:b679c157fea550ef5be4dad91da9dff1f5d8287313ad3f3537f6cf14d4bcd434",
+    ),
+)
+# The authors of the screen advise against the cells of this pair of control guides; CPA leaves them out.
+LEFT_OUT_GUIDE = "NegCtrl1_NegCtrl0__NegCtrl1_NegCtrl0"
+ALIASES = (
+    ("RHOXF2", "RHOXF2B", "RHOXF2BB"),
+    ("CBARP", "C19orf26"),
+    ("FOXL2NB", "C3orf72"),
+    ("MAP3K21", "KIAA1804"),
+    ("MIDEAS", "ELMSAN1"),
+)
+PUBLISHED = {"cells": 108_497, "ordered labels": 284, "conditions": 237, "singles": 105, "doubles": 131, "targets": 105}
+PUBLISHED_IN = "CPA, preprocessing/Norman19.ipynb"
+
+_GUIDE_COLUMNS = ("guide_identity", "guide_id")
+_LABEL_COLUMNS = ("guide_ids", "perturbation_name", "condition", "perturbation")
+
+
+def norman2019(
+    path: str | os.PathLike | None = None,
+    *,
+    n_top_genes: int | None = 5000,
+    sha256: str | None = None,
+    check: bool = True,
+) -> ad.AnnData:
+    """Gene activation (CRISPRa) of 105 genes in K562 cells, alone and in 131 pairs (Norman et al. 2019).
+
+    The cells are those of the CPA study, which most benchmarks use: all with an identified pair of guides, without
+    one pair of control guides that the authors of the screen advise against. Genes are chosen as there, by
+    dispersion, and perturbed genes that are not variable come on top.
+
+    Parameters
+    ----------
+    path
+        Folder to keep the download in (about 0.7 GB); default ``$RAPTORGRAPH_CACHE`` or the user's cache folder. Or
+        an h5ad file that is there already: scPerturb's, pertpy's, CPA's or GEARS's.
+    n_top_genes
+        Number of highly variable genes; None for all genes. A file of fewer than 15,000 genes is taken as it is.
+    sha256
+        Expected SHA-256 of the file.
+    check
+        Whether to compare the screen with the published numbers.
+
+    Returns
+    -------
+    anndata.AnnData
+        Shape (108,497, a little above `n_top_genes`), with
+
+        - ``X``: ``log1p(1e4 * count / library size)``, CSR float32, the library being the counts of all genes;
+        - ``layers["counts"]``: counts, where the file has them;
+        - ``obs["perturbation"]``: categorical, ``"control"``, ``"A"``, ``"A+B"``;
+        - ``obs["total_counts"]``: library size, where the file has counts of all genes;
+        - ``obs["gemgroup"]`` (lane, a batch), ``obs["guide_id"]`` or ``obs["guide_identity"]`` (pair of guides) and
+          further columns of the file;
+        - ``var["highly_variable"]``, ``var["perturbation_target"]``: bool, where genes were chosen;
+        - ``uns["target_aliases"]``: perturbed genes that go by another name among the genes, and that name, which is
+          the one in the labels.
+
+    Raises
+    ------
+    ImportError
+        If a download is needed and pooch is not installed: ``pip install "raptorgraph[datasets]"``.
+    ConnectionError
+        If the file cannot be downloaded from any of its mirrors.
+    FileNotFoundError
+        If `path` is an h5ad file that is not there.
+    KeyError
+        If the file has no column of labels that is known.
+    ValueError
+        If the file has changed since it was downloaded, or its checksum is not the expected one.
+
+    Warns
+    -----
+    UserWarning
+        If numbers of cells or conditions differ from the published ones.
+
+    Notes
+    -----
+    The whole matrix has 33,694 genes and about 360 million counts above zero: loading it takes some 12 GB of memory for
+    a moment. The last choice of file, pertpy's, lacks cells that its quality control dropped, and the check says so.
+
+    References
+    ----------
+    Norman, T. M. et al. Exploring genetic interaction manifolds constructed from rich single-cell phenotypes.
+    Science 365, 786-793 (2019). Lotfollahi, M. et al. Predicting cellular responses to complex perturbations in
+    high-throughput screens. Molecular Systems Biology 19, e11517 (2023). Peidli, S. et al. scPerturb: harmonized
+    single-cell perturbation data. Nature Methods 21, 531-540 (2024).
+
+    Examples
+    --------
+    >>> import raptorgraph as rg
+    >>> adata = rg.datasets.norman2019()  # doctest: +SKIP
+    >>> rg.RaptorGraphModel.setup_anndata(  # doctest: +SKIP
+    ...     adata, "perturbation", layer="counts", library_size_key="total_counts"
+    ... )
+    """
+    adata, found = _load(path, SOURCES, n_top_genes, sha256)
+    if check:
+        check_published(found, PUBLISHED, PUBLISHED_IN)
+    return adata
+
+
+def _load(
+    path: str | os.PathLike | None, sources: Sequence[Source], n_top_genes: int | None, sha256: str | None
+) -> tuple[ad.AnnData, Mapping[str, int]]:
+    """The screen, and its numbers."""
+    adata = ad.read_h5ad(_file(path, sources, sha256))
+    use_symbols(adata)
+    guide = next((column for column in _GUIDE_COLUMNS if column in adata.obs), None)
+    found = {}
+    if guide is not None:
+        keep = (adata.obs[guide].astype(str) != LEFT_OUT_GUIDE).to_numpy()
+        adata = adata if keep.all() else adata[keep].copy()
+        found["ordered labels"] = adata.obs[guide].map(_ordered_label).nunique()
+    set_labels(adata, _labels(adata.obs), ALIASES)
+    adata = to_screen(adata, n_top_genes)
+    return adata, {**numbers(adata), **found}
+
+
+def _file(path: str | os.PathLike | None, sources: Sequence[Source], sha256: str | None) -> Path:
+    if path is None or Path(path).suffix != ".h5ad":
+        return fetch(sources, cache_folder(path), sha256=sha256)
+    path = Path(path).expanduser()
+    if not path.is_file():
+        raise FileNotFoundError(f"There is no file {str(path)!r}; name a folder to download to, or nothing.")
+    return check_sha256(path, sha256)
+
+
+def _labels(obs: pd.DataFrame) -> pd.Series:
+    """Guides of each cell, or else its label in the file."""
+    columns = (*_GUIDE_COLUMNS, *_LABEL_COLUMNS)
+    column = next((name for name in columns if name in obs), None)
+    if column is None:
+        raise KeyError(
+            f"The file has none of the columns {', '.join(columns)} in obs, but {', '.join(map(str, obs.columns))}: "
+            "it is no file of this screen that is known."
+        )
+    return obs[column]
+
+
+def _ordered_label(guide: str) -> str:
+    """Label as CPA counts them, in which the order of the guides matters: ``"A+ctrl"``, ``"ctrl+A"``, ``"ctrl"``."""
+    parts = ["ctrl" if part.startswith("NegCtrl") else part for part in str(guide).split("__")[0].split("_")]
+    return "ctrl" if set(parts) == {"ctrl"} else "+".join(parts)
