@@ -1,0 +1,224 @@
+"""Reverse search: which perturbations would a model expect behind an observed profile (paper, section D.5)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import combinations
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+from scipy.spatial.distance import cdist
+from scipy.stats import rankdata
+
+from raptorgraph.pp import format_perturbation, measured_effects
+from raptorgraph.pp._inputs import expression_source
+from raptorgraph.pp._labels import parse_obs
+from raptorgraph.pp._statistics import condition_moments
+
+if TYPE_CHECKING:
+    from raptorgraph.model import RaptorGraphModel
+
+_METRICS = {"euclidean": "euclidean", "cosine": "cosine", "pearson": "correlation"}
+
+
+def reverse(
+    model: RaptorGraphModel,
+    query: pd.DataFrame | AnnData,
+    *,
+    max_genes: int = 2,
+    min_genes: int = 1,
+    candidates: Sequence[str] | None = None,
+    by: Literal["effect", "profile"] = "effect",
+    metric: Literal["euclidean", "cosine", "pearson"] = "euclidean",
+    exclude_targets: bool = True,
+    top: int | None = None,
+    chunk_size: int = 256,
+) -> pd.DataFrame:
+    r"""Rank perturbations by how near their predicted effect comes to a query.
+
+    The model predicts every set of `min_genes` to `max_genes` candidate genes, measured or not, and these are ranked
+    by their distance to each query q (RAPTORGraph paper, eq. S17 and S18),
+
+    .. math::
+        \lVert q - \hat x \rVert_2, \qquad 1 - \cos(q, \hat x) \quad \text{or} \quad 1 - r(q, \hat x),
+
+    over the genes that model and query share.
+
+    Parameters
+    ----------
+    model
+        A trained model, or a fitted baseline.
+    query
+        Queries x genes, on the expression scale: effects (perturbed minus control) or mean profiles, as `by` says.
+        Or cells: each label among them is a query, all cells one query named ``"query"`` where the label column is
+        missing. The effect of cells is taken against the control cells among them, or else those of the model.
+    max_genes, min_genes
+        Largest and smallest number of genes in a perturbation. The paper searches pairs only (2 and 2).
+    candidates
+        Genes that may have been perturbed; default all perturbed genes of the model.
+    by
+        ``"effect"`` compares effects, ``"profile"`` compares profiles: the predicted one is the predicted control
+        plus the predicted effect, so that an error of the predicted control counts.
+    metric
+        Distance.
+    exclude_targets
+        Leave the genes of all candidates out of the distance, so that the readout of the target itself does not
+        give the answer away.
+    top
+        Number of perturbations to list for each query; default all.
+    chunk_size
+        Number of perturbations predicted at a time, which bounds the memory. Beyond it only the distances, queries x
+        perturbations, are held.
+
+    Returns
+    -------
+    pandas.DataFrame
+        One row for each query and listed perturbation, the nearest first:
+
+        - ``query``: name of the query;
+        - ``perturbation``: canonical label; ``genes``: tuple of its genes, sorted;
+        - ``rank``: from 1; perturbations at the same distance share their mean rank, and stay in sorted order;
+        - ``distance``: NaN, and ranked last, where it is undefined: a zero effect has no cosine.
+
+    Raises
+    ------
+    KeyError
+        If a candidate is not among the perturbed genes, or cells lack genes of the model or a column.
+    TypeError
+        If the query is neither a table nor an AnnData.
+    ValueError
+        If there is no perturbation or no query, a query has missing or infinite values, fewer than two genes are
+        left for the distance, there are no control cells to compare with, or an argument is out of range.
+    """
+    _check_choices(by, metric, top, chunk_size)
+    setup = model.setup_args
+    spelling = {key: setup[key] for key in ("control", "delimiter")}
+    sets = _candidate_sets(model.perturbed_genes, candidates, min_genes, max_genes)
+    labels = [format_perturbation(genes, **spelling) for genes in sets]
+
+    panel = model.predict_effects(labels[:1]).columns
+    table = _from_cells(model, query, panel, by) if isinstance(query, AnnData) else query
+    _check_queries(table)
+    excluded = {gene for genes in sets for gene in genes} if exclude_targets else set()
+    shared = [gene for gene in panel if gene in table.columns and gene not in excluded]
+    if len(shared) < 2:
+        raise ValueError(
+            f"{len(shared)} genes are left for the distance, of {len(panel)} of the model and {table.shape[1]} of the "
+            f"query without {len(excluded)} targets: the columns of the query must be gene names of the model."
+        )
+    queries = table[shared].to_numpy(dtype=np.float64)
+    offset = _predicted_control(model, panel)[shared].to_numpy() if by == "profile" else 0.0
+
+    distances = np.empty((len(queries), len(labels)))
+    for start in range(0, len(labels), chunk_size):
+        part = slice(start, start + chunk_size)
+        predicted = model.predict_effects(labels[part])[shared].to_numpy(dtype=np.float64) + offset
+        distances[:, part] = cdist(queries, predicted, metric=_METRICS[metric])
+
+    ranks = rankdata(np.where(np.isnan(distances), np.inf, distances), axis=1)
+    order = np.argsort(distances, axis=1, kind="stable")[:, :top]  # NaN last
+    genes = np.empty(len(sets), dtype=object)
+    genes[:] = sets
+    return pd.DataFrame(
+        {
+            "query": np.repeat(table.index.to_numpy(), order.shape[1]),
+            "perturbation": np.array(labels, dtype=object)[order].ravel(),
+            "genes": genes[order].ravel(),
+            "rank": np.take_along_axis(ranks, order, axis=1).ravel(),
+            "distance": np.take_along_axis(distances, order, axis=1).ravel(),
+        }
+    )
+
+
+def _check_choices(by: str, metric: str, top: int | None, chunk_size: int) -> None:
+    if by not in ("effect", "profile"):
+        raise ValueError(f"by={by!r} is unknown; use 'effect' or 'profile'.")
+    if metric not in _METRICS:
+        raise ValueError(f"metric={metric!r} is unknown; use one of {list(_METRICS)}.")
+    for name, value in {"top": top, "chunk_size": chunk_size}.items():
+        if value is not None and value < 1:
+            raise ValueError(f"{name}={value!r} is not positive.")
+
+
+def _candidate_sets(
+    perturbed: Sequence[str], candidates: Sequence[str] | None, min_genes: int, max_genes: int
+) -> list[tuple[str, ...]]:
+    """Sets of candidate genes, the small ones first, each sorted."""
+    if isinstance(candidates, str):
+        raise TypeError(f"candidates must be a list of genes, not the string {candidates!r}.")
+    genes = sorted(set(perturbed if candidates is None else candidates))
+    unknown = [gene for gene in genes if gene not in set(perturbed)]
+    if unknown:
+        raise KeyError(f"{unknown[0]!r} is not a perturbed gene of the model; these are {sorted(perturbed)[:20]}.")
+    if not 1 <= min_genes <= max_genes:
+        raise ValueError(f"min_genes={min_genes!r} and max_genes={max_genes!r} must be 1 <= min_genes <= max_genes.")
+    sets = [chosen for size in range(min_genes, max_genes + 1) for chosen in combinations(genes, size)]
+    if not sets:
+        raise ValueError(f"There is no set of {min_genes} genes or more among the {len(genes)} candidates {genes}.")
+    return sets
+
+
+def _check_queries(table: pd.DataFrame) -> None:
+    if not isinstance(table, pd.DataFrame):
+        raise TypeError(f"query must be a table of queries x genes or an AnnData, not {type(table).__name__}.")
+    if table.empty:
+        raise ValueError(f"The query of shape {table.shape} has no rows or no genes.")
+    for axis, names in {"Query": table.index, "Gene": table.columns}.items():
+        if not names.is_unique:
+            raise ValueError(f"{axis} {names[names.duplicated()][0]!r} is there twice.")
+    bad = table.index[~np.isfinite(table.to_numpy(dtype=np.float64)).all(axis=1)]
+    if len(bad):
+        raise ValueError(f"Query {bad[0]!r} has missing or infinite values: drop the genes or fill them.")
+
+
+def _from_cells(model: RaptorGraphModel, adata: AnnData, panel: pd.Index, by: str) -> pd.DataFrame:
+    """Effects or mean profiles of the labels in `adata`, without the control, labels x genes of the model."""
+    setup = model.setup_args
+    missing = panel.difference(adata.var_names)
+    if len(missing):
+        raise KeyError(f"{len(missing)} of the model's {len(panel)} genes are not in the query, first {missing[0]!r}.")
+    adata = adata[:, panel]
+    means = _mean_profiles(adata, setup)
+    control = format_perturbation((), control=setup["control"], delimiter=setup["delimiter"])
+    profiles = means.drop(index=control, errors="ignore")
+    if profiles.empty:
+        raise ValueError("All cells of the query are control cells: there is no perturbed profile to explain.")
+    if by == "profile":
+        return profiles
+    if control in means.index:
+        keys = ("control", "delimiter", "layer", "library_size_key", "batch_key")
+        return measured_effects(adata, setup["perturbation_key"], **{key: setup[key] for key in keys if key in setup})
+    if getattr(model, "adata", None) is None:
+        raise ValueError("Neither the query nor the model has control cells: add some to the query, or use effects.")
+    return profiles - _mean_profiles(model.adata, setup).loc[control, panel]
+
+
+def _mean_profiles(adata: AnnData, setup: dict[str, Any]) -> pd.DataFrame:
+    """Mean expression of each label, labels x genes; of all cells as ``"query"`` where there is no label column."""
+    key, spelling = setup["perturbation_key"], {name: setup[name] for name in ("control", "delimiter")}
+    if key in adata.obs:
+        parsed = parse_obs(adata, key, **spelling)
+        codes, names = parsed.codes, [format_perturbation(genes, **spelling) for genes in parsed.conditions]
+    else:
+        codes, names = np.zeros(adata.n_obs, dtype=np.int64), ["query"]
+    X, library = expression_source(adata, setup.get("layer"), setup.get("library_size_key"))
+    moments = condition_moments(X, codes, len(names), library=library)
+    return pd.DataFrame(moments.mean, index=names, columns=adata.var_names)[moments.n > 0]
+
+
+def _predicted_control(model: RaptorGraphModel, panel: pd.Index) -> pd.Series:
+    """Mean control profile as the model predicts it, on the expression scale."""
+    if hasattr(model, "predict_control"):
+        return pd.Series(model.predict_control(), index=panel)
+    if model.adata is None:
+        raise ValueError("The model was loaded without data: load it with adata=..., or use by='effect'.")
+    setup = model.setup_args
+    parsed = parse_obs(model.adata, setup["perturbation_key"], control=setup["control"], delimiter=setup["delimiter"])
+    rows = np.flatnonzero(parsed.codes == 0)
+    total = np.zeros(len(panel))
+    for start in range(0, len(rows), 4096):
+        cells = model.adata[rows[start : start + 4096]]
+        total += model.get_counterfactual("control", cells).sum(axis=0, dtype=np.float64)
+    return pd.Series(total / len(rows), index=panel)

@@ -1,0 +1,234 @@
+"""How far an intervention on one gene spills over to the latents of others (paper, sections 2.4 and B.1)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+import torch
+
+from raptorgraph.model._field import KEYS
+from raptorgraph.pp._labels import parse_obs
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+    from raptorgraph.model import RaptorGraphModel
+
+_BATCH = 256  # cells differentiated at a time
+
+
+def spillover(
+    model: RaptorGraphModel, adata: AnnData | None = None, *, n_cells: int = 256, seed: int = 0
+) -> pd.DataFrame:
+    """Measure how atomic interventions are among the exogenous latents of a model.
+
+    Both indices of :func:`spillover_index`, for the exogenous variables z as the graph takes them, in units of their
+    standard deviation among control cells (of the posterior's draws, so that a latent that carries no information
+    does not count). Effects that travel along the graph are no spillover: they are in u, not in z.
+
+    Parameters
+    ----------
+    model
+        A trained model.
+    adata
+        Control cells and, for the index of real cells, cells in which one gene is perturbed; by default the
+        training data.
+    n_cells
+        At most so many control cells enter the Jacobian.
+    seed
+        Of the choice of cells and the draws from the posterior.
+
+    Returns
+    -------
+    pandas.DataFrame
+        The table of :func:`spillover_index`, one row for each perturbed gene. The mean of a column is an index of
+        the model; for real cells best the mean weighted by ``real_response``, as weak perturbations tell little.
+
+    Raises
+    ------
+    KeyError
+        If the column of labels is not in `adata`.
+    ValueError
+        If there are fewer than two control cells, `n_cells` is below 2, or the model was loaded without data.
+
+    Notes
+    -----
+    The encoder reads a perturbed gene into its own latent only, so its Jacobian index is 0 by construction (not
+    with ``latent_norm="layer"``, which ties all latents to each other). That makes the encoder atomic for a change of
+    that gene *alone*. Real perturbed cells differ in the genes downstream as well, which the encoder reads into every
+    latent: their index can be as high as that of an even spread. What is atomic in predictions is the modulator, a
+    shift of one latent.
+    """
+    if n_cells < 2:
+        raise ValueError(f"n_cells={n_cells!r} must be at least 2.")
+    setup = model.setup_args
+    source = model._validate_anndata(adata)
+    spelling = {"control": setup["control"], "delimiter": setup["delimiter"]}
+    parsed = parse_obs(source, setup["perturbation_key"], require_control=True, **spelling)
+    rows = np.flatnonzero(parsed.codes == 0)
+    rng = np.random.default_rng(seed)
+    chosen = np.sort(rng.choice(rows, min(n_cells, len(rows)), replace=False))
+
+    module = model.module
+    z = module.norm(torch.as_tensor(model.get_latent_representation(adata, kind="exogenous"), device=model.device))
+    z = z.detach().cpu().numpy()
+    singles = {genes[0]: z[parsed.codes == code] for code, genes in enumerate(parsed.conditions) if len(genes) == 1}
+    cells = [module.expression(t[KEYS.X], t.get(KEYS.LIBRARY)) for t in model._cells(adata, rows=chosen)]
+    x = torch.cat(cells)
+    column = {gene: k for k, gene in enumerate(source.var_names)}
+    return _table(
+        lambda expression: module.norm(module.encode(expression)[0]),
+        x,
+        z[rows],
+        singles,
+        {gene: column.get(gene) for gene in model.perturbed_genes},
+        {gene: k for k, gene in enumerate(model.perturbed_genes)},
+        _posterior_spread(module, x, rng),
+    )
+
+
+def spillover_index(
+    encode: Callable[[torch.Tensor], torch.Tensor],
+    x_control: torch.Tensor,
+    x_perturbed: Mapping[str, torch.Tensor],
+    gene_columns: Mapping[str, int | None],
+    own_latent: Mapping[str, int | None],
+    *,
+    scale: np.ndarray | None = None,
+) -> pd.DataFrame:
+    r"""Measure for any encoder the share of a gene's intervention that is off one latent.
+
+    The response r of latent j to gene g, squared and in units of the latent's spread s among control cells, is once
+    that to a small change of the gene alone, and once that of real cells in which it was perturbed,
+
+    .. math::
+        r_{gj} = \frac{1}{s_j^2} \frac{1}{n} \sum_{c=1}^{n}
+                 \left( \frac{\partial f_j}{\partial x_g}(x_c) \right)^2
+        \qquad \text{and} \qquad
+        r_{gj} = \frac{1}{s_j^2} \left[ (\bar f_{gj} - \bar f_{0j})^2 - \frac{v_{gj}}{n_g} - \frac{v_{0j}}{n_0} \right],
+
+    where the sampling variance is taken off the squared difference of means: summed over many latents, noise would
+    look like spillover. The index is :math:`1 - r_{gk} / \sum_j r_{gj}` with k the gene's own latent, or the latent
+    that responds most: 0 for an atomic response, :math:`(d - 1) / d` for one spread evenly over d latents.
+
+    Parameters
+    ----------
+    encode
+        Maps cells x genes to cells x latents, differentiable, each cell for itself (no dropout, no statistics of the
+        batch).
+    x_control
+        Control cells x genes, at least two.
+    x_perturbed
+        For each gene the cells in which it alone was perturbed; genes may be missing.
+    gene_columns
+        For each gene its column in the cells, None where it is not among the genes. Gives the rows of the result.
+    own_latent
+        For each gene its own latent, None (or missing) where it has none.
+    scale
+        Spread of each latent, shape (latents,). Default: its standard deviation among the control cells. Latents of
+        spread 0 are left out.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Indexed by gene:
+
+        - ``jacobian_own``, ``jacobian_best``: index of the Jacobian, off the own latent and off the best one; NaN for
+          a gene without column;
+        - ``real_own``, ``real_best``: the same of real cells, from 0 to 1; NaN where fewer than two cells are
+          perturbed, or the response is not above its sampling variance;
+        - ``real_response``: sum of the real cells' responses over latents. Where it is near 0 or below, the indices
+          of real cells are noise;
+        - ``n_cells``: perturbed cells.
+
+        The ``own`` indices are NaN for a gene without a latent of its own.
+
+    Raises
+    ------
+    ValueError
+        If there are fewer than two control cells, `encode` does not return cells x latents, or a column, a latent or
+        `scale` does not fit.
+    """
+    with torch.no_grad():
+        z_control = encode(x_control)
+        if z_control.ndim != 2 or len(z_control) != len(x_control):
+            raise ValueError(
+                f"encode must map cells x genes to cells x latents; {tuple(x_control.shape)} became "
+                f"{tuple(z_control.shape)}."
+            )
+        z_perturbed = {gene: encode(x).cpu().numpy() for gene, x in x_perturbed.items()}
+    z_control = z_control.cpu().numpy()
+    scale = z_control.std(axis=0) if scale is None else np.asarray(scale, dtype=np.float64)
+    return _table(encode, x_control, z_control, z_perturbed, gene_columns, own_latent, scale)
+
+
+def _table(encode, x, z_control, z_perturbed, gene_columns, own_latent, scale) -> pd.DataFrame:
+    """Index of every gene, from control cells `x`, encoded control cells and encoded perturbed cells."""
+    n_latents = z_control.shape[1]
+    if len(z_control) < 2:
+        raise ValueError(f"The spread of latents needs at least 2 control cells, got {len(z_control)}.")
+    if scale.shape != (n_latents,) or not (scale >= 0).all():
+        raise ValueError(f"scale must hold {n_latents} non-negative numbers, one for each latent; got {scale!r}.")
+    weight = np.divide(1.0, scale**2, out=np.zeros(n_latents), where=scale > 0)
+    for gene, column in gene_columns.items():
+        for what, value, end in (("column", column, x.shape[1]), ("latent", own_latent.get(gene), n_latents)):
+            if value is not None and not 0 <= value < end:
+                raise ValueError(f"The {what} of {gene!r} is {value}, it must be from 0 to {end - 1}.")
+
+    measured = [gene for gene, column in gene_columns.items() if column is not None]
+    slopes = _mean_squared_slopes(encode, x, [gene_columns[gene] for gene in measured], n_latents)
+    slopes = dict(zip(measured, slopes, strict=True))
+    nothing, rows = np.zeros(n_latents), {}
+    for gene in gene_columns:
+        own, cells = own_latent.get(gene), z_perturbed.get(gene, z_control[:0])
+        shift = nothing if len(cells) < 2 else _squared_shift(cells, z_control)
+        jacobian, real = (_off(weight * response, own) for response in (slopes.get(gene, nothing), shift))
+        rows[gene] = {
+            "jacobian_own": jacobian[0],
+            "jacobian_best": jacobian[1],
+            "real_own": real[0],
+            "real_best": real[1],
+            "real_response": float((weight * shift).sum()) if len(cells) > 1 else np.nan,
+            "n_cells": len(cells),
+        }
+    return pd.DataFrame(list(rows.values()), index=pd.Index(rows, name="gene"))
+
+
+def _mean_squared_slopes(encode, x: torch.Tensor, columns: list[int], n_latents: int) -> np.ndarray:
+    """Mean over cells of the squared derivative of each latent by each of some genes, genes x latents."""
+    total = np.zeros((len(columns), n_latents))
+    for cells in x.split(_BATCH):
+        cells = cells.detach().requires_grad_()
+        z = encode(cells)
+        for latent in range(n_latents):
+            # cells do not meet, so the gradient of their sum holds the gradient of each
+            slope = torch.autograd.grad(z[:, latent].sum(), cells, retain_graph=True)[0][:, columns]
+            total[:, latent] += slope.double().square().sum(0).cpu().numpy()
+    return total / len(x)
+
+
+def _squared_shift(cells: np.ndarray, control: np.ndarray) -> np.ndarray:
+    """Unbiased estimate of the squared difference of means, shape (latents,)."""
+    cells, control = cells.astype(np.float64), control.astype(np.float64)
+    noise = cells.var(axis=0, ddof=1) / len(cells) + control.var(axis=0, ddof=1) / len(control)
+    return (cells.mean(axis=0) - control.mean(axis=0)) ** 2 - noise
+
+
+def _off(response: np.ndarray, own: int | None) -> tuple[float, float]:
+    """Share of the response off the own latent and off the strongest one; NaN without a response."""
+    total = response.sum()
+    if total <= 0:
+        return np.nan, np.nan
+    shares = np.clip(1.0 - response / total, 0.0, 1.0)
+    return np.nan if own is None else float(shares[own]), float(shares.min())
+
+
+def _posterior_spread(module, x: torch.Tensor, rng: np.random.Generator) -> np.ndarray:
+    """Standard deviation of drawn latents among control cells, shape (latents,)."""
+    with torch.no_grad():
+        mean, log_var = module.encode(x)
+        noise = torch.as_tensor(rng.standard_normal(mean.shape), dtype=mean.dtype, device=mean.device)
+        return module.norm(mean + torch.exp(0.5 * log_var) * noise).std(0).cpu().numpy().astype(np.float64)
