@@ -50,7 +50,9 @@ def shift_nll(predicted: torch.Tensor, measured: torch.Tensor, variance: torch.T
     return 0.5 * ((predicted - measured) ** 2 / variance).mean()
 
 
-def mk_mmd(x: torch.Tensor, y: torch.Tensor, *, fix_sigma: float = 200.0, n_kernels: int = 10) -> torch.Tensor:
+def mk_mmd(
+    x: torch.Tensor, y: torch.Tensor, *, fix_sigma: float = 200.0, n_kernels: int = 10, biased: bool = False
+) -> torch.Tensor:
     r"""Unbiased multi-kernel squared MMD between two samples (Eq. S9, S10).
 
     :math:`k(x, y) = \sum_{l<L} \exp(-\|x - y\|^2 / b_l)`, :math:`b_l = \mathrm{fix\_sigma} \cdot 2^{l - L // 2}`.
@@ -60,16 +62,21 @@ def mk_mmd(x: torch.Tensor, y: torch.Tensor, *, fix_sigma: float = 200.0, n_kern
     ----------
     x, y
         Cells x genes, at least two cells each.
+    biased
+        Count each cell's kernel with itself too, as dVAE and SENA do: never negative, and one cell each is enough.
     """
     n, m = len(x), len(y)
-    if n < 2 or m < 2:
+    if not biased and (n < 2 or m < 2):
         raise ValueError(f"The unbiased MMD needs two cells on each side, got {n} and {m}.")
     both = torch.cat([x, y])
     square = (both**2).sum(1)
     distance = (square[:, None] + square[None, :] - 2 * both @ both.T).clamp_min(0.0)
     kernel = sum(torch.exp(-distance / (fix_sigma * 2.0 ** (k - n_kernels // 2))) for k in range(n_kernels))
-    kernel = kernel - torch.diag_embed(torch.diagonal(kernel))
-    within = kernel[:n, :n].sum() / (n * (n - 1)) + kernel[n:, n:].sum() / (m * (m - 1))
+    if biased:
+        within = kernel[:n, :n].mean() + kernel[n:, n:].mean()
+    else:
+        kernel = kernel - torch.diag_embed(torch.diagonal(kernel))
+        within = kernel[:n, :n].sum() / (n * (n - 1)) + kernel[n:, n:].sum() / (m * (m - 1))
     return within - 2 * kernel[:n, n:].mean()
 
 

@@ -1,0 +1,243 @@
+"""What every baseline has in common: labels, checks, and the answers it gives."""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import anndata as ad
+import numpy as np
+import pandas as pd
+from sklearn.exceptions import NotFittedError
+
+from raptorgraph.pp import format_perturbation, parse_perturbation
+from raptorgraph.pp._labels import parse_obs
+
+if TYPE_CHECKING:
+    from typing import Self
+
+    from anndata import AnnData
+
+    from raptorgraph.pp._labels import ParsedLabels
+
+
+class Baseline(abc.ABC):
+    """A predictor of perturbation effects that is fitted to cells and asked by label.
+
+    All baselines answer the same questions: about any set of genes each of which was perturbed in the training data,
+    alone or in a combination. A gene that was not is an error for all of them, even for those whose answer does not
+    depend on the genes, so that their scores rest on the same perturbations. A baseline has the attributes that
+    :func:`raptorgraph.tl.interactions` reads from a model.
+
+    Parameters
+    ----------
+    perturbation_key
+        Column of ``adata.obs`` with the labels.
+    control
+        Label, or several labels, of the control.
+    delimiter
+        What separates the genes of a combination.
+    layer
+        Layer with counts or log-normalized values; default ``adata.X``.
+    library_size_key
+        Column of ``adata.obs`` with each cell's total counts, where the matrix is a part of the genes; default row
+        sums. Not used for log-normalized values.
+    batch_key
+        Column of ``adata.obs`` with batches.
+
+    Attributes
+    ----------
+    needs_doubles
+        Whether the training data must hold combinations of perturbations.
+    setup_args
+        The parameters above.
+
+    Raises
+    ------
+    ValueError
+        If `control` or `delimiter` is empty.
+    """
+
+    needs_doubles: bool = False
+
+    def __init__(
+        self,
+        perturbation_key: str = "perturbation",
+        *,
+        control: str | Sequence[str] = "control",
+        delimiter: str = "+",
+        layer: str | None = None,
+        library_size_key: str | None = None,
+        batch_key: str | None = None,
+    ):
+        format_perturbation((), control=control, delimiter=delimiter)  # raises if one of them is empty
+        self.setup_args = {
+            "perturbation_key": perturbation_key,
+            "control": control,
+            "delimiter": delimiter,
+            "layer": layer,
+            "library_size_key": library_size_key,
+            "batch_key": batch_key,
+        }
+        self._conditions: tuple[tuple[str, ...], ...] | None = None
+
+    # -- what a baseline does --------------------------------------------------------------------------------------
+    @abc.abstractmethod
+    def fit(self, adata: AnnData) -> Self:
+        """Learn from the training cells, control cells among them; `adata` is unchanged.
+
+        Parameters
+        ----------
+        adata
+            Training cells x genes.
+
+        Returns
+        -------
+        The baseline itself.
+
+        Raises
+        ------
+        KeyError
+            If a column or the layer is not there.
+        ValueError
+            If labels are missing, there are fewer than two control cells, no perturbation that the baseline needs, or
+            the values are neither counts nor logarithms.
+        """
+
+    @abc.abstractmethod
+    def predict_effects(self, perturbations: str | Sequence[str]) -> pd.DataFrame:
+        """Mean effects on the expression scale, predicted perturbed minus predicted control.
+
+        Parameters
+        ----------
+        perturbations
+            One or more labels such as ``"A"``, ``"A+B"`` or ``"control"`` (whose effect is 0).
+
+        Returns
+        -------
+        Perturbations (canonical labels, one row for each that was asked) x genes, float64.
+
+        Raises
+        ------
+        sklearn.exceptions.NotFittedError
+            If the baseline is not fitted.
+        ValueError
+            If no label is given, or the training data lack what the prediction needs.
+        """
+
+    @abc.abstractmethod
+    def predict(self, perturbations: str | Sequence[str], n_cells: int | None = None, seed: int = 0) -> AnnData:
+        """Draw cells of each perturbation.
+
+        Parameters
+        ----------
+        perturbations
+            One or more labels.
+        n_cells
+            Cells of each perturbation; default the number of control cells in the training data.
+        seed
+            Of the draw.
+
+        Returns
+        -------
+        Cells x genes with the expression scale in ``X``, ``obs["perturbation"]`` (canonical labels) and
+        ``obs["control_cell"]`` (the training cell that each one started from).
+
+        Raises
+        ------
+        sklearn.exceptions.NotFittedError
+            If the baseline is not fitted.
+        ValueError
+            If no label is given, `n_cells` is not positive, or the training data lack what the prediction needs.
+        """
+
+    @abc.abstractmethod
+    def predict_control(self) -> np.ndarray:
+        """Mean predicted control profile on the expression scale, shape (n_genes,), float64."""
+
+    # -- labels ----------------------------------------------------------------------------------------------------
+    @property
+    def perturbed_genes(self) -> list[str]:
+        """Genes perturbed in the training data, alone or in a combination, sorted."""
+        return sorted({gene for genes in self._fitted_conditions() for gene in genes})
+
+    @property
+    def conditions(self) -> list[str]:
+        """Canonical labels of the perturbations in the training data, without the control."""
+        return [self._label(genes) for genes in self._fitted_conditions()]
+
+    def _register(self, adata: AnnData) -> ParsedLabels:
+        """Parse and remember the training labels; ValueError without control cells or without perturbations."""
+        parsed = self._parse_training(adata)
+        self._conditions = parsed.conditions[1:]
+        return parsed
+
+    def _parse_training(self, adata: AnnData) -> ParsedLabels:
+        args = self.setup_args
+        parsed = parse_obs(
+            adata,
+            args["perturbation_key"],
+            control=args["control"],
+            delimiter=args["delimiter"],
+            require_control=True,
+        )
+        if len(parsed.conditions) == 1:
+            raise ValueError("All training cells are control cells: there is no perturbation to learn from.")
+        return parsed
+
+    def _asked(self, perturbations: str | Sequence[str]) -> tuple[list[str], list[tuple[str, ...]]]:
+        """Canonical labels and gene sets of what is asked, once every gene is known from the training data."""
+        known = set(self.perturbed_genes)
+        given = [perturbations] if isinstance(perturbations, str) else list(perturbations)
+        if not given:
+            raise ValueError("perturbations is empty; name at least one, for example 'A' or 'A+B'.")
+        args = self.setup_args
+        sets = [parse_perturbation(label, control=args["control"], delimiter=args["delimiter"]) for label in given]
+        for label, genes in zip(given, sets, strict=True):
+            unknown = [gene for gene in genes if gene not in known]
+            if unknown:
+                raise ValueError(
+                    f"{label!r}: {', '.join(unknown)} was not perturbed in the training data, so there is no effect to "
+                    f"predict it from. Perturbed genes: {', '.join(sorted(known)[:20])}"
+                    f"{', ...' if len(known) > 20 else ''}"
+                )
+        return [self._label(genes) for genes in sets], sets
+
+    def _label(self, genes: Sequence[str]) -> str:
+        args = self.setup_args
+        return format_perturbation(genes, control=args["control"], delimiter=args["delimiter"])
+
+    def _fitted_conditions(self) -> tuple[tuple[str, ...], ...]:
+        if self._conditions is None:
+            raise NotFittedError(f"This {type(self).__name__} is not fitted yet: call fit(adata) first.")
+        return self._conditions
+
+
+def stack_cells(X: np.ndarray, labels: Sequence[str], control_cells: Sequence[str], var: pd.DataFrame) -> AnnData:
+    """Annotate the predicted cells of several perturbations.
+
+    Parameters
+    ----------
+    X
+        Cells x genes on the expression scale: for each label in turn, one cell for each control cell.
+    labels
+        Canonical labels.
+    control_cells
+        Names of the control cells that the cells of every perturbation started from.
+    var
+        Annotation of the genes, copied.
+
+    Returns
+    -------
+    AnnData with ``obs["perturbation"]``, categorical in the order given, and ``obs["control_cell"]``.
+    """
+    names = np.asarray(control_cells, dtype=str)
+    obs = pd.DataFrame(
+        {
+            "perturbation": pd.Categorical(np.repeat(labels, len(names)), categories=list(dict.fromkeys(labels))),
+            "control_cell": np.tile(names, len(labels)),
+        },
+        index=np.arange(len(labels) * len(names)).astype(str),
+    )
+    return ad.AnnData(X, obs=obs, var=var.copy())

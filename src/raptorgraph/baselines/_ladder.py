@@ -1,0 +1,38 @@
+"""The ladder of baselines that a model must climb."""
+
+from __future__ import annotations
+
+from raptorgraph.baselines._base import Baseline
+from raptorgraph.baselines._ridge import MainEffectsRidge
+from raptorgraph.baselines._smoothed import DampedLowRank, LowRankAdditive, ShrunkenAdditive
+from raptorgraph.baselines._sums import (
+    Additive,
+    GeneScaledAdditive,
+    MeanDouble,
+    MeanOfTwo,
+    MeanSingle,
+    NoChange,
+    ScaledAdditive,
+)
+
+
+def ladder() -> dict[str, type[Baseline]]:
+    """Baselines by name, from the simplest up; those that need training combinations come last.
+
+    Returns
+    -------
+    Name to class; see :class:`Baseline` for their common arguments, all of which are optional.
+    """
+    return {
+        "no change": NoChange,
+        "mean single": MeanSingle,
+        "mean of two": MeanOfTwo,
+        "additive": Additive,
+        "shrunken additive": ShrunkenAdditive,
+        "low-rank additive": LowRankAdditive,
+        "damped low-rank": DampedLowRank,
+        "mean double": MeanDouble,
+        "scaled additive": ScaledAdditive,
+        "gene-scaled additive": GeneScaledAdditive,
+        "main-effects ridge": MainEffectsRidge,
+    }

@@ -1,0 +1,74 @@
+"""Sums of single effects corrected by what each gene does in combinations."""
+
+from __future__ import annotations
+
+from typing import Any, Literal, get_args
+
+import numpy as np
+from sklearn.linear_model import Ridge
+
+from raptorgraph.baselines._shift import SinglesBaseline
+from raptorgraph.baselines._sums import fit_scale
+
+Scale = Literal["joint", "before"]
+
+
+class MainEffectsRidge(SinglesBaseline):
+    r"""Predict a scaled sum of single effects plus what each gene adds in combinations.
+
+    .. math::
+        \hat e_{ij} = a (S_i + S_j) + b + m_i + m_j
+
+    with a number a, an effect b (over genes) that all combinations share, and a correction :math:`m_i` (over genes)
+    for each perturbed gene, found from training combinations d with members M, sums of singles P and measured effects
+    D as the minimum of
+
+    .. math::
+        \lVert D - a P - 1 b^\top - M m \rVert^2 + \lambda \lVert m \rVert^2 .
+
+    A gene in no training combination has no correction. For a single the measured effect.
+
+    Parameters
+    ----------
+    perturbation_key
+        Column of ``adata.obs`` with the labels.
+    ridge
+        Penalty :math:`\lambda`, positive: a correction is shrunk as if it had been 0 in so many more combinations.
+    scale
+        ``"joint"`` minimizes over a together with b and m; ``"before"`` fits a first and alone, as
+        :class:`ScaledAdditive` does.
+    **setup
+        Further arguments of :class:`Baseline`.
+
+    Attributes
+    ----------
+    scale_
+        The scale a.
+
+    Raises
+    ------
+    ValueError
+        If `ridge` is not positive or `scale` is another word.
+    """
+
+    needs_doubles = True
+
+    def __init__(
+        self, perturbation_key: str = "perturbation", *, ridge: float = 3.0, scale: Scale = "joint", **setup: Any
+    ):
+        super().__init__(perturbation_key, **setup)
+        if not ridge > 0:
+            raise ValueError(f"ridge={ridge!r} must be positive.")
+        if scale not in get_args(Scale):
+            raise ValueError(f"scale={scale!r} must be one of {list(get_args(Scale))}.")
+        self.ridge, self.scale = ridge, scale
+
+    def _learn_combinations(self, members: np.ndarray, sums: np.ndarray, measured: np.ndarray) -> None:
+        corrections = Ridge(alpha=self.ridge, solver="svd")
+        # For a given scale the minimum over b and m is quadratic in D - aP, with the weights of a ridge fit's residual.
+        left = sums - corrections.fit(members, sums).predict(members) if self.scale == "joint" else None
+        self.scale_ = fit_scale(sums, measured, left)
+        self._corrections = corrections.fit(members, measured - self.scale_ * sums)
+
+    def _combine(self, members: np.ndarray, sums: np.ndarray) -> np.ndarray:
+        return self.scale_ * sums + self._corrections.predict(members)

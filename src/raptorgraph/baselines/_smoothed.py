@@ -1,0 +1,106 @@
+"""Sums of single effects that are freed of noise first: by low rank, or by shrinkage to zero."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from raptorgraph.baselines._shift import SinglesBaseline
+
+
+class LowRankAdditive(SinglesBaseline):
+    r"""Predict the sum of single effects that are reduced to a few directions.
+
+    With the singular value decomposition :math:`S = U \Sigma V^\top` of the single effects (singles x genes, not
+    centered), :math:`\hat e_{ij} = L_i + L_j` with :math:`L = U_r \Sigma_r V_r^\top` of the first r components. For a
+    single :math:`L_i`.
+
+    Parameters
+    ----------
+    perturbation_key
+        Column of ``adata.obs`` with the labels.
+    rank
+        Number r of components; all of them if there are fewer.
+    **setup
+        Further arguments of :class:`Baseline`.
+
+    Raises
+    ------
+    ValueError
+        If `rank` is below 1.
+    """
+
+    def __init__(self, perturbation_key: str = "perturbation", *, rank: int = 10, **setup: Any):
+        super().__init__(perturbation_key, **setup)
+        if rank < 1:
+            raise ValueError(f"rank={rank!r} must be at least 1.")
+        self.rank = rank
+
+    def _estimate_singles(self, effect: np.ndarray, variance: np.ndarray) -> np.ndarray:
+        left, size, right = np.linalg.svd(effect, full_matrices=False)
+        return (left[:, : self.rank] * size[: self.rank]) @ right[: self.rank]
+
+
+class DampedLowRank(LowRankAdditive):
+    r"""Predict a damped sum of half low-rank, half measured single effects.
+
+    .. math::
+        \hat e_{ij} = a (H_i + H_j), \qquad H = (L + S) / 2
+
+    with measured single effects S, their low-rank part L as in :class:`LowRankAdditive`, and a scale a that is set
+    beforehand: effects of combinations mostly fall short of the sum. For a single :math:`H_i`.
+
+    Parameters
+    ----------
+    perturbation_key
+        Column of ``adata.obs`` with the labels.
+    rank
+        Number of components of the low-rank part.
+    scale
+        The scale a.
+    **setup
+        Further arguments of :class:`Baseline`.
+
+    Raises
+    ------
+    ValueError
+        If `rank` is below 1 or `scale` is not positive.
+    """
+
+    def __init__(self, perturbation_key: str = "perturbation", *, rank: int = 10, scale: float = 0.6, **setup: Any):
+        super().__init__(perturbation_key, rank=rank, **setup)
+        if not scale > 0:
+            raise ValueError(f"scale={scale!r} must be positive.")
+        self.scale = scale
+
+    def _estimate_singles(self, effect: np.ndarray, variance: np.ndarray) -> np.ndarray:
+        return (super()._estimate_singles(effect, variance) + effect) / 2
+
+    def _combine(self, members: np.ndarray, sums: np.ndarray) -> np.ndarray:
+        return self.scale * sums
+
+
+class ShrunkenAdditive(SinglesBaseline):
+    r"""Predict the sum of single effects that are shrunk to 0 by their sampling variance (empirical Bayes).
+
+    The measured effect of single i on gene g is normal around the true one with sampling variance :math:`v_{ig}`, and
+    the true one is normal around 0, with a variance that grows with how strong the perturbation and how responsive
+    the gene is:
+
+    .. math::
+        \theta_{ig} \sim N(0, \tau_{ig}^2), \qquad
+        \hat\theta_{ig} = \frac{\tau_{ig}^2}{\tau_{ig}^2 + v_{ig}} S_{ig}, \qquad
+        \tau_{ig}^2 = \frac{r_i c_g}{\sum_k r_k / n},
+
+    by the method of moments, with the row and column means of :math:`S_{ig}^2 - v_{ig}`, no less than 0:
+    :math:`r_i` over genes and :math:`c_g` over the n singles. :math:`\hat e_{ij} = \hat\theta_i + \hat\theta_j`, and
+    for a single :math:`\hat\theta_i`.
+    """
+
+    def _estimate_singles(self, effect: np.ndarray, variance: np.ndarray) -> np.ndarray:
+        excess = effect**2 - variance
+        strength = np.maximum(excess.mean(axis=1), 0.0)
+        response = np.maximum(excess.mean(axis=0), 0.0)
+        prior = np.outer(strength, response) / (strength.mean() or 1.0)
+        return prior / (prior + variance) * effect

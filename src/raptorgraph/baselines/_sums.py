@@ -1,0 +1,146 @@
+"""Means and scaled sums of measured effects."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from raptorgraph.baselines._shift import ShiftBaseline, SinglesBaseline, TrainingEffects
+
+
+class NoChange(ShiftBaseline):
+    """Predict that nothing changes: every effect is 0."""
+
+    def _learn(self, training: TrainingEffects) -> None:
+        self._n_genes = training.effect.shape[1]
+
+    def _shifts(self, sets: Sequence[tuple[str, ...]]) -> np.ndarray:
+        return np.zeros((len(sets), self._n_genes))
+
+
+class MeanSingle(ShiftBaseline):
+    """Predict the mean effect of the training singles for every perturbation, single or combined."""
+
+    def _check_training(self, conditions: Sequence[tuple[str, ...]]) -> None:
+        if all(len(genes) > 1 for genes in conditions):
+            raise ValueError("MeanSingle averages single perturbations, of which the training data have none.")
+
+    def _learn(self, training: TrainingEffects) -> None:
+        self._mean = training.effect[~training.combined].mean(axis=0)
+
+    def _shifts(self, sets: Sequence[tuple[str, ...]]) -> np.ndarray:
+        return np.tile(self._mean, (len(sets), 1))
+
+
+class MeanDouble(ShiftBaseline):
+    """Predict the mean effect of the training combinations for every perturbation, single or combined."""
+
+    needs_doubles = True
+
+    def _learn(self, training: TrainingEffects) -> None:
+        self._mean = training.effect[training.combined].mean(axis=0)
+
+    def _shifts(self, sets: Sequence[tuple[str, ...]]) -> np.ndarray:
+        return np.tile(self._mean, (len(sets), 1))
+
+
+class Additive(SinglesBaseline):
+    r"""Predict the sum of the single effects, :math:`\hat e_{ij} = S_i + S_j`; for a single its measured effect."""
+
+
+class MeanOfTwo(SinglesBaseline):
+    r"""Predict the mean of the single effects, :math:`\hat e_{ij} = (S_i + S_j) / 2`; of three for three genes."""
+
+    def _combine(self, members: np.ndarray, sums: np.ndarray) -> np.ndarray:
+        return sums / members.sum(axis=1, keepdims=True)
+
+
+class ScaledAdditive(SinglesBaseline):
+    r"""Predict a scaled sum of the single effects, with one scale for all combinations and genes.
+
+    .. math::
+        \hat e_{ij} = a (S_i + S_j), \qquad a = \frac{\sum_{d,g} P_{dg} D_{dg}}{\sum_{d,g} P_{dg}^2},
+
+    the least squares fit over training combinations d with measured effects D and sums of singles P. For a single the
+    measured effect.
+
+    Attributes
+    ----------
+    scale_
+        The scale a.
+    """
+
+    needs_doubles = True
+
+    def _learn_combinations(self, members: np.ndarray, sums: np.ndarray, measured: np.ndarray) -> None:
+        self.scale_ = fit_scale(sums, measured)
+
+    def _combine(self, members: np.ndarray, sums: np.ndarray) -> np.ndarray:
+        return self.scale_ * sums
+
+
+class GeneScaledAdditive(SinglesBaseline):
+    r"""Predict a scaled sum of the single effects, with a scale for each gene that is shrunk to the common one.
+
+    .. math::
+        \hat e_{ij,g} = a_g (S_{ig} + S_{jg}), \qquad
+        a_g = \frac{\sum_d P_{dg} D_{dg} + \kappa a}{\sum_d P_{dg}^2 + \kappa}, \qquad
+        \kappa = k \, \frac{1}{G} \sum_{d,g} P_{dg}^2,
+
+    with training combinations d, their measured effects D and sums of singles P, the common scale a of
+    :class:`ScaledAdditive` and the shrinkage k: a gene whose effects are small keeps the common scale. For a single
+    the measured effect.
+
+    Parameters
+    ----------
+    perturbation_key
+        Column of ``adata.obs`` with the labels.
+    shrinkage
+        Weight k of the common scale, as a part of what an average gene tells; positive.
+    **setup
+        Further arguments of :class:`Baseline`.
+
+    Attributes
+    ----------
+    scale_
+        Shape (n_genes,): the scales.
+
+    Raises
+    ------
+    ValueError
+        If `shrinkage` is not positive.
+    """
+
+    needs_doubles = True
+
+    def __init__(self, perturbation_key: str = "perturbation", *, shrinkage: float = 0.1, **setup: Any):
+        super().__init__(perturbation_key, **setup)
+        if not shrinkage > 0:
+            raise ValueError(f"shrinkage={shrinkage!r} must be positive.")
+        self.shrinkage = shrinkage
+
+    def _learn_combinations(self, members: np.ndarray, sums: np.ndarray, measured: np.ndarray) -> None:
+        common, size = fit_scale(sums, measured), (sums**2).sum(axis=0)
+        weight = self.shrinkage * size.mean()
+        self.scale_ = ((sums * measured).sum(axis=0) + weight * common) / (size + weight)
+
+    def _combine(self, members: np.ndarray, sums: np.ndarray) -> np.ndarray:
+        return self.scale_ * sums
+
+
+def fit_scale(sums: np.ndarray, measured: np.ndarray, weighted: np.ndarray | None = None) -> float:
+    """Least squares scale of `sums` to `measured`, all combinations x genes; ValueError where it is undefined.
+
+    `weighted` is W times `sums` for a symmetric weight matrix W over combinations, by default `sums` itself.
+    """
+    weighted = sums if weighted is None else weighted
+    size = (weighted * sums).sum()
+    # what rounding leaves of sums that do not vary
+    if not size > 1e-12 * (sums**2).sum():
+        raise ValueError(
+            f"A scale cannot be fitted to {len(sums)} training combinations whose sums of single effects do not vary; "
+            "add combinations."
+        )
+    return float((weighted * measured).sum() / size)
