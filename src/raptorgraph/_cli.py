@@ -1,15 +1,16 @@
-"""Command line: ``raptorgraph demo`` and ``raptorgraph run``."""
+"""Command line: ``raptorgraph demo``, ``raptorgraph run`` and ``raptorgraph benchmark``."""
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import json
 import logging
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.table import Table
@@ -17,6 +18,8 @@ from rich.table import Table
 from raptorgraph import __version__
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from raptorgraph._run import Result
 
 _N_PAIRS = 10  # shown; the file has all
@@ -36,17 +39,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         Exit code: 0, or 2 after bad input, with one line on stderr.
     """
     args = vars(_parser().parse_args(argv))
-    work = args.pop("work")
+    work, show = args.pop("work"), args.pop("show")
     console = Console(highlight=False, markup=False)  # names of genes are no markup
     try:
         with _quiet():
             result = work(**args, say=lambda line: console.print(line))
-    except (OSError, ImportError, KeyError, TypeError, ValueError) as error:
+    except (OSError, ImportError, KeyError, RuntimeError, TypeError, ValueError) as error:
         # the text of a KeyError would come in quotes
         message = error.args[0] if isinstance(error, KeyError) and error.args else error
         print(f"error: {' '.join(str(message).split())}", file=sys.stderr)
         return 2
-    _show(result, console)
+    show(result, console)
     return 0
 
 
@@ -59,8 +62,23 @@ def _demo(**options) -> Result:
 def _run(**options) -> Result:
     from raptorgraph._run import run
 
+    return run(control=_control(options), **options)
+
+
+def _benchmark(**options) -> dict[str, pd.DataFrame]:
+    from raptorgraph.benchmark import run
+
+    name, out, say = options.pop("name"), options.pop("out"), options.pop("say")
+    predictions = dict(options.pop("predictions") or [])
+    special = dict(options.pop("set") or [])
+    tables = run(name, out=out, control=_control(options), predictions=predictions or None, **options, **special)
+    say(f"Tables and figure are in {out}.")
+    return tables
+
+
+def _control(options: dict[str, Any]) -> str | list[str]:
     control = options.pop("control") or ["control"]
-    return run(control=control[0] if len(control) == 1 else control, **options)
+    return control[0] if len(control) == 1 else control
 
 
 class _Parser(argparse.ArgumentParser):
@@ -78,22 +96,56 @@ def _parser() -> argparse.ArgumentParser:
     demo = commands.add_parser(
         "demo", help="simulate a screen, fit it and predict unseen doubles", description="A screen with known truth."
     )
-    demo.set_defaults(work=_demo)
+    demo.set_defaults(work=_demo, show=_show)
     demo.add_argument("--out", type=Path, default=Path("demo"), metavar="DIR", help="results (default: demo)")
 
     run = commands.add_parser("run", help="fit a screen of your own", description="Fit the screen in an h5ad file.")
-    run.set_defaults(work=_run)
+    run.set_defaults(work=_run, show=_show)
     run.add_argument("path", type=Path, metavar="SCREEN.h5ad", help="counts or log-normalized values, cells x genes")
     run.add_argument("--out", type=Path, required=True, metavar="DIR", help="results")
-    run.add_argument("--perturbation-key", default="perturbation", metavar="COLUMN", help="column of obs with labels")
-    run.add_argument("--control", action="append", metavar="LABEL", help="label of control cells, may be repeated")
-    run.add_argument("--delimiter", default="+", metavar="TEXT", help="between the genes of a combination (default: +)")
-    run.add_argument("--layer", metavar="NAME", help="layer with the values (default: X)")
-    run.add_argument("--library-size-key", metavar="COLUMN", help="column of obs with total counts (default: row sums)")
-    run.add_argument("--batch-key", metavar="COLUMN", help="column of obs with batches")
-    run.add_argument("--n-top-genes", type=_positive, metavar="N", help="keep N variable genes and all perturbed ones")
     run.add_argument("--preset", choices=["default", "paper"], default="default", help="configuration of the model")
     run.add_argument("--singles-only", action="store_true", help="hold combinations out of training, score them")
+
+    benchmark = commands.add_parser(
+        "benchmark", help="compare models and baselines on a screen", description="Run one of the experiments."
+    )
+    benchmark.set_defaults(work=_benchmark, show=_show_tables)
+    benchmark.add_argument("name", metavar="NAME", help=_experiments())
+    benchmark.add_argument("--screen", metavar="SCREEN", help="an h5ad file, norman2019, replogle2020 or simulated")
+    benchmark.add_argument("--out", type=Path, default=Path("benchmark"), metavar="DIR", help="default: benchmark")
+    benchmark.add_argument("--seeds", type=_positive, default=3, metavar="N", help="repetitions (default: 3)")
+    benchmark.add_argument("--quick", action="store_true", help="small version whose numbers mean nothing")
+    benchmark.add_argument("--n-jobs", type=_positive, metavar="N", help="processes at a time (default: all cores)")
+    benchmark.add_argument("--n-threads", type=_positive, default=1, metavar="N", help="threads of each (default: 1)")
+    benchmark.add_argument("--methods", type=_list, metavar="A,B", help="methods to compare (default: all)")
+    benchmark.add_argument("--regimes", type=_list, metavar="A,B", help="singles, doubles, paper, seen")
+    benchmark.add_argument("--gene-sets", metavar="FILE", help="gene sets as GMT, for SENA and enrichment")
+    benchmark.add_argument(
+        "--predictions", type=_named, action="append", metavar="NAME=FILE", help="of another tool; may be repeated"
+    )
+    benchmark.add_argument("--max-epochs", type=_positive, metavar="N", help="epochs of every model")
+    benchmark.add_argument(
+        "--set", type=_option, action="append", metavar="KEY=VALUE", help="further option of an experiment, as JSON"
+    )
+
+    for command in (run, benchmark):
+        command.add_argument(
+            "--perturbation-key", default="perturbation", metavar="COLUMN", help="column of obs with labels"
+        )
+        command.add_argument(
+            "--control", action="append", metavar="LABEL", help="label of control cells, may be repeated"
+        )
+        command.add_argument(
+            "--delimiter", default="+", metavar="TEXT", help="between the genes of a combination (default: +)"
+        )
+        command.add_argument("--layer", metavar="NAME", help="layer with the values (default: X)")
+        command.add_argument(
+            "--library-size-key", metavar="COLUMN", help="column of obs with total counts (default: row sums)"
+        )
+        command.add_argument("--batch-key", metavar="COLUMN", help="column of obs with batches")
+        command.add_argument(
+            "--n-top-genes", type=_positive, metavar="N", help="keep N variable and all perturbed genes"
+        )
 
     for command in (demo, run):
         command.add_argument("--max-epochs", type=_positive, metavar="N", help="epochs (default: chosen by the model)")
@@ -105,6 +157,33 @@ def _positive(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a positive integer")
     return int(text)
+
+
+def _list(text: str) -> list[str]:
+    return [part.strip() for part in text.split(",") if part.strip()]
+
+
+def _named(text: str) -> tuple[str, str]:
+    name, found, path = text.partition("=")
+    if not (name and found and path):
+        raise argparse.ArgumentTypeError(f"{text!r} is not of the form NAME=FILE")
+    return name, path
+
+
+def _option(text: str) -> tuple[str, Any]:
+    key, value = _named(text)
+    try:
+        return key.replace("-", "_"), json.loads(value)
+    except json.JSONDecodeError:
+        return key.replace("-", "_"), value
+
+
+def _experiments() -> str:
+    # written out, since importing the benchmark imports torch
+    return (
+        "prediction, interactions, reverse, enrichment, pairing, losses, sensitivity, capacity, stability, "
+        "graph-ablation or spillover"
+    )
 
 
 def _seed(text: str) -> int:
@@ -157,3 +236,16 @@ def _show(result: Result, console: Console) -> None:
         for label, row in unmeasured.head(_N_PAIRS).iterrows():
             table.add_row(label, *(f"{row[column]:.2f}" for column in columns), str(row["interaction"]))
         console.print(table)
+
+
+def _show_tables(tables: dict[str, pd.DataFrame], console: Console) -> None:
+    """The first table, which is the one to read; the others are in files."""
+    name, table = next(iter(tables.items()))
+    shown = Table(title=name, title_justify="left")
+    for column in table.columns:
+        shown.add_column(str(column))
+    for row in table.itertuples(index=False):
+        shown.add_row(
+            *("-" if value != value else f"{value:.4g}" if isinstance(value, float) else str(value) for value in row)
+        )
+    console.print(shown)

@@ -172,11 +172,13 @@ class RaptorGraphModule(BaseModuleClass):
         dag_weight: float = 1.0,
         mu: float = 1.0,
         lambda1: float = 0.05,
+        graph_gradient: bool = False,
     ) -> LossOutput:
         """Weighted sum of the terms, each a mean over cells (or conditions) and genes.
 
         The KL is summed over latents and, with ``kl_per_gene``, divided by the number of genes: reconstruction and
-        KL then are the ELBO per gene at ``kl_weight`` = 1, whatever the number of genes.
+        KL then are the ELBO per gene at ``kl_weight`` = 1, whatever the number of genes. The graph's term does not
+        reach the encoder (section 3.2), unless ``graph_gradient``.
         """
         x, n = tensors[KEYS.X], len(tensors[KEYS.X])
         library = tensors.get(KEYS.LIBRARY)
@@ -208,7 +210,8 @@ class RaptorGraphModule(BaseModuleClass):
             e_partner = self.expression(x_partner, tensors["partner"].get(KEYS.LIBRARY))
             terms["pair"] = (pair_weight, self.nll(partner, x_partner, e_partner).mean())
         if dag_weight > 0:
-            z = self.norm(inference_outputs["z"]).detach()
+            z = self.norm(inference_outputs["z"])
+            z = z if graph_gradient else z.detach()
             terms["dag"] = (dag_weight, blocks.dagma_loss(z, self.graph.adjacency(), mu=mu, lambda1=lambda1))
         total = sum(weight * value for weight, value in terms.values())
         # "normal" and "nb" differ in scale; nats per cell are what scvi-tools calls the reconstruction loss.

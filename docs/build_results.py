@@ -1,0 +1,86 @@
+"""Build ``docs/results.md`` from ``docs/results.md.in`` and the benchmark's files under ``docs/benchmark``.
+
+A line ``{{ FOLDER/TABLE }}`` in the template becomes the table of ``docs/benchmark/FOLDER/TABLE.csv``; a line
+``{{ FOLDER/EXPERIMENT: command }}`` the command that made it, and ``{{ FOLDER/EXPERIMENT: figure }}`` its figure. Every
+number on the page comes from these files: ``python docs/build_results.py`` (or ``make results``), with ``--check`` only
+to say whether the page is up to date.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from pathlib import Path
+
+import pandas as pd
+
+DOCS = Path(__file__).parent
+_LINE = re.compile(r"^\{\{ (?P<folder>[\w.-]+)/(?P<name>[\w.-]+)(: (?P<what>command|figure))? \}\}$", re.MULTILINE)
+
+
+def build(docs: Path = DOCS) -> str:
+    """Text of the page."""
+    return _LINE.sub(lambda match: _fill(docs, **match.groupdict()), (docs / "results.md.in").read_text())
+
+
+def _fill(docs: Path, folder: str, name: str, what: str | None) -> str:
+    place = docs / "benchmark" / folder
+    if what == "command":
+        return command(json.loads((place / f"{name}.json").read_text()))
+    if what == "figure":
+        if not (place / f"{name}.png").is_file():
+            raise FileNotFoundError(f"There is no figure {place / name}.png.")
+        return f"![{name} on {folder}](benchmark/{folder}/{name}.png)"
+    return table(pd.read_csv(place / f"{name}.csv", dtype=str, keep_default_na=False)).rstrip()
+
+
+def table(frame: pd.DataFrame) -> str:
+    """Markdown table of texts as they are in the file."""
+    rows = [frame.columns, ["---"] * len(frame.columns), *frame.itertuples(index=False)]
+    return "\n".join("| " + " | ".join(str(cell).replace("+-", "±") for cell in row) + " |" for row in rows) + "\n"
+
+
+def command(facts: dict) -> str:
+    """Shell command that an experiment was run with."""
+    words = ["raptorgraph benchmark", facts["experiment"]]
+    if facts["screen"]:
+        words.append(f"--screen {Path(facts['screen']).name}")
+    for key, value in facts["setup"].items():
+        default = {"perturbation_key": "perturbation", "control": "control", "delimiter": "+"}.get(key)
+        if value != default:
+            words.append(f"--{key.replace('_', '-')} {value}")
+    if facts["n_top_genes"]:
+        words.append(f"--n-top-genes {facts['n_top_genes']}")
+    seeds = facts["seeds"]
+    words.append(f"--seeds {len(seeds)}")
+    for key, value in facts["options"].items():
+        words.append(_option(key, value))
+    return "```bash\n" + " ".join(words) + "\n```"
+
+
+def _option(key: str, value) -> str:
+    flag = f"--{key.replace('_', '-')}"
+    if key in ("methods", "regimes"):
+        return f"{flag} '{','.join(value)}'"
+    if key in ("gene_sets", "max_epochs"):
+        return f"{flag} {Path(value).name if isinstance(value, str) else value}"
+    if key == "predictions":
+        return " ".join(f"{flag} {name}={Path(path).name}" for name, path in value.items())
+    return f"--set {key.replace('_', '-')}='{json.dumps(value)}'"
+
+
+def main() -> int:
+    """Write the page, or with ``--check`` compare it."""
+    text, page = build(), DOCS / "results.md"
+    if "--check" in sys.argv[1:]:
+        if page.read_text() == text:
+            return 0
+        print("docs/results.md is not what docs/build_results.py makes: run `make results`.", file=sys.stderr)
+        return 1
+    page.write_text(text)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

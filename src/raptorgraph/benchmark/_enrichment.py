@@ -1,0 +1,138 @@
+"""Experiment ``enrichment``: which gene sets the latents' effects are enriched for (Figure S7, sections D.6 and F.2).
+
+The effect of each latent that owns a gene (the predicted effect of that gene's perturbation) ranks the genes for a
+preranked GSEA. Three questions are asked of every model, over all latents and sets: how many are significant (FDR
+below 0.05); how many of these there are when the gene labels are permuted, which is what the search finds in nothing;
+and whether the enrichment scores (NES) are those of the measured effects of the same perturbations, without which a
+significant set tells about the model and not about the cells.
+
+The fits are those of the regime ``singles`` of ``prediction``.
+
+``raptorgraph benchmark enrichment --screen FILE --gene-sets SETS.gmt``
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from raptorgraph import tl
+from raptorgraph.benchmark import _prediction
+from raptorgraph.benchmark._draw import dot_panel
+from raptorgraph.benchmark._methods import MODELS, OURS, ordered
+from raptorgraph.benchmark._report import mean_and_sd, wide
+from raptorgraph.benchmark._screen import load_screen
+from raptorgraph.benchmark._settings import Part, Settings, Unit
+
+TITLE = "Gene sets of the latents"
+OPTIONS = ("methods", "gene_sets", "max_epochs", "n_repeats", "n_permutations")
+WORK_OPTIONS = _prediction.WORK_OPTIONS
+PARTS = "prediction"
+MEASURED = "measured effects"
+_FDR = 0.05
+_N_SETS = 25  # in the heat map
+
+work = _prediction.work
+
+
+def units(settings: Settings) -> list[Unit]:
+    """The models' units of ``prediction`` in the regime ``singles``."""
+    if not settings.options.get("gene_sets"):
+        raise ValueError("The experiment needs gene sets: give a GMT file as gene_sets.")
+    tl.read_gene_sets(settings.options["gene_sets"])  # raises on a bad file before any fit
+    methods = settings.options.get("methods") or MODELS
+    unknown = [name for name in methods if name not in MODELS]
+    if unknown:
+        raise ValueError(f"methods: {unknown[0]!r} has no latents; there are {', '.join(MODELS)}.")
+    options = {key: value for key, value in settings.options.items() if key in _prediction.OPTIONS}
+    options |= {"regimes": ["singles"], "methods": list(methods)}
+    found = _prediction.units(replace(settings, options=options))
+    return [unit for unit in found if unit.options["methods"] != ["reference"]]
+
+
+def tables(parts: Sequence[tuple[Unit, Part]], settings: Settings) -> dict[str, pd.DataFrame]:
+    """``enrichment`` (to read), ``enrichment_long``, and ``enrichment_sets`` (every latent and set)."""
+    found, rows = [], []
+    for seed in settings.seeds:
+        screen = load_screen(settings, seed)
+        given = {MEASURED: screen.effects.loc[screen.singles]}
+        effects = _prediction.predicted(parts, "singles", screen, seed, roles=("further",))
+        given |= {name: frame for (name, _), frame in effects.items()}
+        true = None
+        for name, table in given.items():
+            sets = _enrich(table.loc[screen.singles], screen, settings, seed)
+            null = _enrich(table.loc[screen.singles], screen, settings, seed, permute=seed)
+            true = sets if true is None else true
+            rows.append((seed, name, "significant", _significant(sets)))
+            rows.append((seed, name, "significant, permuted genes", _significant(null)))
+            rows.append((seed, name, "NES as measured, Pearson", _agreement(sets, true)))
+            found.append(sets.assign(method=name, seed=seed))
+    long = pd.DataFrame(rows, columns=["seed", "method", "metric", "value"])
+    summary = mean_and_sd(long, ["method", "metric"])
+    order = [MEASURED, *ordered(name for name in summary["method"] if name != MEASURED)]
+    summary = summary.sort_values("method", key=lambda names: names.map(order.index), kind="stable", ignore_index=True)
+    return {
+        "enrichment": wide(summary, ["method"]).fillna("-"),
+        "enrichment_long": summary,
+        "enrichment_sets": pd.concat(found, ignore_index=True),
+    }
+
+
+def _enrich(effects: pd.DataFrame, screen, settings: Settings, seed: int, permute: int | None = None) -> pd.DataFrame:
+    return tl.enrich_effects(
+        effects.astype(float),
+        settings.options["gene_sets"],
+        n_permutations=settings.options.get("n_permutations", 20 if settings.quick else 1000),
+        min_size=2 if settings.quick else 5,
+        control=screen.setup["control"],
+        delimiter=screen.setup["delimiter"],
+        seed=seed,
+        permute=permute,
+        threads=os.cpu_count() or 1,
+    )
+
+
+def _significant(sets: pd.DataFrame) -> float:
+    """Share of latents and sets with a false discovery rate below 0.05."""
+    return float((sets["FDR"] < _FDR).mean())
+
+
+def _agreement(sets: pd.DataFrame, true: pd.DataFrame) -> float:
+    both = sets.merge(true, on=["perturbation", "gene_set"])[["NES_x", "NES_y"]].dropna()
+    if len(both) < 2 or both.std().min() == 0:
+        return np.nan
+    return float(np.corrcoef(both.to_numpy().T)[0, 1])
+
+
+def draw(tables: dict[str, pd.DataFrame]) -> Figure:
+    """Shares and agreement of every model, and a heat map of NES for the first of our models."""
+    summary, sets = tables["enrichment_long"], tables["enrichment_sets"]
+    methods = list(dict.fromkeys(summary["method"]))
+    ours = next((name for name in OURS if name in methods), methods[0])
+    here = sets[sets["method"] == ours]
+    nes = here.pivot_table(index="gene_set", columns="perturbation", values="NES", aggfunc="mean", observed=True)
+    fdr = here.pivot_table(index="gene_set", columns="perturbation", values="FDR", aggfunc="mean", observed=True)
+    chosen = nes.abs().mean(axis=1).nlargest(_N_SETS).index
+    nes, fdr = nes.loc[chosen], fdr.reindex(index=chosen, columns=nes.columns)
+
+    figure = Figure(figsize=(5 + 0.28 * nes.shape[1], 4 + 0.2 * len(chosen)), layout="constrained")
+    top, bottom = figure.subfigures(2, 1, height_ratios=(1, 2.2))
+    metrics_ = ("significant", "significant, permuted genes", "NES as measured, Pearson")
+    for k, (ax, metric) in enumerate(zip(top.subplots(1, 3), metrics_, strict=True)):
+        values = summary[summary["metric"] == metric].set_index("method")
+        dot_panel(ax, values, methods, {}, title=metric, labels=k == 0)
+    ax = bottom.subplots()
+    limit = float(np.nanmax(np.abs(nes.to_numpy()))) if nes.size else 1.0
+    image = ax.imshow(nes.to_numpy(float), cmap="RdBu_r", vmin=-limit, vmax=limit, aspect="auto")
+    for y, x in zip(*np.nonzero(fdr.to_numpy() < _FDR), strict=True):
+        ax.plot(x, y, ".", color="black", markersize=3)
+    ax.set_xticks(range(nes.shape[1]), nes.columns, rotation=90, fontsize=7)
+    ax.set_yticks(range(len(nes)), [str(name).removeprefix("HALLMARK_") for name in nes.index], fontsize=7)
+    ax.set_title(f"{ours}: NES (mean over seeds), dots where the mean FDR is below {_FDR}", fontsize=9)
+    bottom.colorbar(image, ax=ax, label="NES", shrink=0.7)
+    return figure

@@ -1,0 +1,197 @@
+"""Experiment ``interactions``: which pairs interact, by the paper's five scores and by GEARS's (Table 2, section D.4).
+
+Control and singles are seen; the pairs are those of the regime ``singles`` of ``prediction``, whose fits are used. A
+method predicts the effects of both genes and of the pair, its scores rank the pairs, and Precision@10 is the part of
+its first ten that truly interact. Truly means: among the strongest quarter of the measured scores (paper), beyond
+GEARS's thresholds in the measured scores, or as labeled in a publication (``gi_labels``: a JSON file of type -> list
+of pairs). Chance is printed beside each column. Ties count with their expected value: additive predictions have
+constant synergy and neomorphism, hence score chance there.
+
+``raptorgraph benchmark interactions --screen FILE``
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from raptorgraph import metrics
+from raptorgraph.benchmark import _prediction
+from raptorgraph.benchmark._draw import dot_panel
+from raptorgraph.benchmark._methods import ordered
+from raptorgraph.benchmark._report import mean_and_sd, wide
+from raptorgraph.benchmark._screen import Screen, load_screen
+from raptorgraph.benchmark._settings import Part, Settings, Unit
+from raptorgraph.pp import format_perturbation, parse_perturbation
+
+TITLE = "Precision@10 of genetic interactions"
+OPTIONS = ("methods", "gene_sets", "predictions", "max_epochs", "n_repeats", "gi_labels", "n_genes")
+WORK_OPTIONS = _prediction.WORK_OPTIONS
+PARTS = "prediction"
+TYPES = ("synergy", "suppression", "neomorphism", "redundancy", "epistasis")
+_PUBLISHED = {  # names in GEARS's file of labels
+    "synergy": ("SYNERGY_SIMILAR_PHENO", "SYNERGY_DISSIMILAR_PHENO"),
+    "suppression": ("SUPPRESSOR",),
+    "neomorphism": ("NEOMORPHIC",),
+    "redundancy": ("REDUNDANT",),
+    "epistasis": ("EPISTASIS",),
+}
+CHANCE = "chance"
+_K = 10
+
+work = _prediction.work
+
+
+def units(settings: Settings) -> list[Unit]:
+    """The units of ``prediction`` in the regime ``singles``."""
+    screen = load_screen(settings, settings.seeds[0])
+    _labels(settings, screen)
+    if len(_pairs(screen, settings, settings.seeds[0])) < 2:
+        raise ValueError(
+            "The screen measured fewer than two pairs of genes that were perturbed alone: nothing to rank."
+        )
+    options = {key: value for key, value in settings.options.items() if key in _prediction.OPTIONS}
+    found = _prediction.units(replace(settings, options={**options, "regimes": ["singles"]}))
+    return [unit for unit in found if unit.options["methods"] != ["reference"]]
+
+
+def tables(parts: Sequence[tuple[Unit, Part]], settings: Settings) -> dict[str, pd.DataFrame]:
+    """``interactions`` (to read), ``interactions_long``, and ``interactions_scores`` of every pair."""
+    precision, pairs = [], []
+    for seed in settings.seeds:
+        screen = load_screen(settings, seed)
+        labels = _labels(settings, screen)
+        pairs_asked = _pairs(screen, settings, seed)
+        genes = _expressed(screen, settings.options.get("n_genes", 1000))
+        measured = _scores(screen.effects, pairs_asked, screen, genes)
+        positives = _positives(measured, pairs_asked, labels)
+        predicted = {
+            name: _scores(frame, pairs_asked, screen, genes)
+            for name, frame in _predicted(parts, screen, seed, settings, pairs_asked).items()
+        }
+        for kind, (strengths, positive) in positives.items():
+            for type_, truth in positive.items():
+                if truth is None:
+                    continue
+                precision.append((seed, CHANCE, kind, type_, metrics.chance_precision(truth)))
+                for name, scores in predicted.items():
+                    value = metrics.precision_at_k(scores[strengths][type_], truth, k=_K)
+                    precision.append((seed, name, kind, type_, value))
+        for name, scores in {"measured": measured, **predicted}.items():
+            table = pd.DataFrame({f"{kind} {key}": v for kind, part in scores.items() for key, v in part.items()})
+            pairs.append(table.assign(pair=pairs_asked, method=name, seed=seed))
+    long = pd.DataFrame(precision, columns=["seed", "method", "definition", "type", "value"])
+    mean = long.groupby(["seed", "method", "definition"], sort=False)["value"].mean().reset_index()
+    summary = mean_and_sd(
+        pd.concat([long, mean.assign(type="mean of all")], ignore_index=True), ["definition", "method", "type"]
+    )
+    orders = {"definition": list(positives), "method": ordered(summary["method"])}
+    summary = summary.sort_values(
+        list(orders), key=lambda column: column.map(orders[column.name].index), kind="stable", ignore_index=True
+    )
+    all_pairs = pd.concat(pairs, ignore_index=True)
+    first = ["seed", "method", "pair"]
+    return {
+        "interactions": wide(summary, ["definition", "method"], columns="type").fillna("-"),
+        "interactions_long": summary,
+        "interactions_scores": all_pairs[first + [column for column in all_pairs if column not in first]],
+    }
+
+
+def draw(tables: dict[str, pd.DataFrame]) -> Figure:
+    """Precision@10 of every method, one panel for each definition and type, with chance."""
+    summary = tables["interactions_long"]
+    kinds = list(dict.fromkeys(summary["definition"]))
+    methods = [name for name in dict.fromkeys(summary["method"]) if name != CHANCE]
+    figure = Figure(figsize=(14, len(kinds) * (1.0 + 0.22 * len(methods))), layout="constrained")
+    for axes, kind in zip(figure.subplots(len(kinds), len(TYPES), squeeze=False), kinds, strict=True):
+        for ax, type_ in zip(axes, TYPES, strict=True):
+            here = summary[(summary["definition"] == kind) & (summary["type"] == type_)].set_index("method")
+            lines = {"chance": here["value_mean"].get(CHANCE, np.nan)}
+            title = f"{kind}: {type_}"
+            dot_panel(ax, here, methods, lines, title=title, labels=ax is axes[0], limits=(0.0, 1.0))
+    for ax in axes:
+        ax.set_xlabel("Precision@10", fontsize=8)
+    return figure
+
+
+# -- scores ----------------------------------------------------------------------------------------------------------
+def _pairs(screen: Screen, settings: Settings, seed: int) -> list[str]:
+    """Pairs that were left out of the training."""
+    [split] = _prediction.splits("singles", screen, seed, settings)
+    return [label for label in split.test if len(screen.genes_of[label]) == 2]
+
+
+def _scores(effects: pd.DataFrame, pairs: Sequence[str], screen: Screen, genes: np.ndarray) -> dict[str, dict]:
+    """Paper's scores on all genes, GEARS's on the highest expressed ones, each with larger for stronger."""
+    spelling = {"control": screen.setup["control"], "delimiter": screen.setup["delimiter"]}
+    rows = [
+        [effects.loc[format_perturbation([gene], **spelling)].to_numpy(float) for gene in screen.genes_of[pair]]
+        for pair in pairs
+    ]
+    a, b = (np.array([row[side] for row in rows]) for side in (0, 1))
+    ab = effects.loc[list(pairs)].to_numpy(float)
+    paper = {name: getattr(metrics, name)(a, b, ab) for name in TYPES}
+    gears = metrics.gears_scores(a[:, genes], b[:, genes], ab[:, genes])
+    return {
+        "paper": paper,
+        "GEARS": metrics.gears_strengths(gears),
+        "GEARS raw": gears,
+    }
+
+
+def _positives(measured: dict[str, dict], pairs: Sequence[str], labels: dict[str, set[str]]) -> dict[str, tuple]:
+    """For each definition the scores to rank by, and which pairs are positive for each type (None: no such pair)."""
+    gears = metrics.gears_classes(measured["GEARS raw"])
+    found = {
+        "paper": ("paper", dict(measured["paper"])),
+        "GEARS": ("GEARS", {name: gears[name] if gears[name].any() else None for name in TYPES}),
+    }
+    if labels:
+        known = {name: np.array([pair in labels[name] for pair in pairs]) for name in TYPES}
+        found["published"] = ("GEARS", {name: hits if hits.any() else None for name, hits in known.items()})
+    return found
+
+
+def _predicted(parts, screen: Screen, seed: int, settings: Settings, pairs) -> dict[str, pd.DataFrame]:
+    """Predicted effects of singles and pairs, for each method; and those measured on half of the cells."""
+    effects = _prediction.predicted(parts, "singles", screen, seed)
+    found = {name: frame for (name, reference), frame in effects.items() if reference == _prediction.OWN}
+    for name, tool in _prediction.external(settings, screen).items():
+        singles = screen.effects.loc[[label for label in screen.singles if label not in tool.effects.index]]
+        if not tool.missing(pairs):
+            found[name] = pd.concat([tool.effects, singles])  # measured where the tool gives no singles
+    rows, _ = screen.halves(seed)
+    found[_prediction.HALF] = pd.DataFrame(
+        screen.moments_of(rows).effect[1:], index=screen.conditions, columns=screen.adata.var_names
+    )
+    return found
+
+
+def _expressed(screen: Screen, n_genes: int) -> np.ndarray:
+    """The genes with the highest mean in control cells, as in GEARS's evaluation."""
+    return np.sort(np.argsort(-screen.control_mean, kind="stable")[:n_genes])
+
+
+def _labels(settings: Settings, screen: Screen) -> dict[str, set[str]]:
+    """Published pairs of each type, as labels of the screen."""
+    path = settings.options.get("gi_labels")
+    if path is None:
+        return {}
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"gi_labels: there is no file {str(path)!r}.")
+    given = json.loads(Path(path).read_text())
+    spelling = {"control": screen.setup["control"], "delimiter": screen.setup["delimiter"]}
+    missing = [key for keys in _PUBLISHED.values() for key in keys if key not in given]
+    if missing:
+        raise ValueError(f"gi_labels: {str(path)!r} lacks the type {missing[0]!r}; it has {sorted(given)}.")
+    return {
+        name: {format_perturbation(parse_perturbation(pair), **spelling) for key in keys for pair in given[key]}
+        for name, keys in _PUBLISHED.items()
+    }

@@ -1,0 +1,211 @@
+"""Everything that is compared, under one interface: this package's model, the baselines, predictions from files."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import anndata as ad
+import h5py
+import numpy as np
+import pandas as pd
+import scvi
+from scipy import sparse
+
+from raptorgraph.baselines import SENA, Baseline, DiscrepancyVAE, ladder
+from raptorgraph.benchmark._settings import Settings
+from raptorgraph.model import RaptorGraphModel
+from raptorgraph.pp import format_perturbation, parse_perturbation
+
+QUICK_EPOCHS = 2
+OURS = ("raptorgraph", "raptorgraph paper")
+MODELS = (*OURS, "dVAE", "SENA")
+
+
+class RaptorGraphMethod(Baseline):
+    """:class:`~raptorgraph.model.RaptorGraphModel` as one of the methods that are compared.
+
+    Parameters
+    ----------
+    preset
+        ``"default"`` or ``"paper"``.
+    seed
+        Seed of the training.
+    max_epochs
+        Number of epochs; default that of the preset.
+    model_kwargs, plan_kwargs
+        Arguments of the model and of its training plan that take precedence over the preset.
+    **setup
+        Arguments of ``setup_anndata``.
+    """
+
+    def __init__(
+        self,
+        preset: str = "default",
+        *,
+        seed: int = 0,
+        max_epochs: int | None = None,
+        model_kwargs: Mapping[str, Any] | None = None,
+        plan_kwargs: Mapping[str, Any] | None = None,
+        **setup: Any,
+    ):
+        super().__init__(**setup)
+        self.preset, self.seed, self.max_epochs = preset, seed, max_epochs
+        self.model_kwargs, self.plan_kwargs = dict(model_kwargs or {}), dict(plan_kwargs or {})
+
+    def fit(self, adata: ad.AnnData) -> RaptorGraphMethod:
+        """Train the model on a copy of the cells."""
+        self._register(adata)
+        self.var_names = adata.var_names.copy()
+        adata = adata.copy()
+        scvi.settings.seed = self.seed
+        RaptorGraphModel.setup_anndata(adata, **self.setup_args)
+        if self.preset == "default":
+            self.model = RaptorGraphModel(adata, **self.model_kwargs)
+        else:
+            self.model = RaptorGraphModel.from_preset(adata, self.preset, **self.model_kwargs)
+        self.model.train(
+            max_epochs=self.max_epochs,
+            plan_kwargs=self.plan_kwargs,
+            enable_progress_bar=False,
+            enable_checkpointing=False,
+        )
+        return self
+
+    def predict_effects(self, perturbations: str | Sequence[str]) -> pd.DataFrame:
+        """See :meth:`raptorgraph.RaptorGraphModel.predict_effects`."""
+        labels, _ = self._asked(perturbations)
+        return self.model.predict_effects(labels)[self.var_names].astype(np.float64)
+
+    def predict(self, perturbations: str | Sequence[str], n_cells: int | None = None, seed: int = 0) -> ad.AnnData:
+        """See :meth:`raptorgraph.RaptorGraphModel.predict`."""
+        labels, _ = self._asked(perturbations)
+        return self.model.predict(labels, n_cells=n_cells, seed=seed)[:, self.var_names].copy()
+
+    def predict_control(self) -> np.ndarray:
+        """Mean of one drawn cell for each control cell."""
+        cells = self.model.predict("control")[:, self.var_names]
+        return np.asarray(cells.X.mean(axis=0), dtype=np.float64).ravel()
+
+    def reconstruct(self, adata: ad.AnnData) -> np.ndarray:
+        """Expected expression of the given cells as they are, cells x genes."""
+        values = pd.DataFrame(self.model.get_counterfactual(self._label(()), adata), columns=self.model.var_names_)
+        return values[self.var_names].to_numpy()
+
+
+class Predictions:
+    """Predictions of another tool, read from a file.
+
+    Parameters
+    ----------
+    path
+        An h5ad file with predicted cells (on the expression scale, labels in ``obs["perturbation"]``, control cells
+        among them if the tool predicts its own), or a CSV or Parquet table of effects, perturbations x genes.
+    setup
+        Spelling of the labels: ``control`` and ``delimiter``.
+    var_names
+        Genes of the screen; the file must hold all of them.
+    control_mean
+        Mean of the screen's control cells, shape (n_genes,): what cells are compared with where the file has none.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    ValueError
+        If the file is of another kind, genes are missing, or a label is there twice.
+    """
+
+    def __init__(self, path: str | Path, setup: Mapping[str, Any], var_names: pd.Index, control_mean: np.ndarray):
+        path = Path(path)
+        if not path.is_file():
+            raise FileNotFoundError(f"There is no file of predictions {str(path)!r}.")
+        self._spelling = {"control": setup["control"], "delimiter": setup["delimiter"]}
+        self.cells: ad.AnnData | None = None
+        control = self._label(())
+        if h5py.is_hdf5(path):
+            cells = ad.read_h5ad(path)
+            self._check_genes(path, cells.var_names, var_names)
+            if "perturbation" not in cells.obs:
+                raise ValueError(f"{str(path)!r} has no obs['perturbation'] with the label of each predicted cell.")
+            cells = cells[:, var_names].copy()
+            cells.obs["perturbation"] = [self._canonical(label) for label in cells.obs["perturbation"]]
+            self.cells = cells
+            frame = pd.DataFrame(_dense(cells.X), index=cells.obs["perturbation"].to_numpy())
+            means = frame.groupby(level=0).mean()
+            self.control = means.loc[control].to_numpy(float) if control in means.index else control_mean
+            self.effects = pd.DataFrame(means.to_numpy(float) - self.control, index=means.index, columns=var_names)
+        else:
+            read = pd.read_parquet if path.suffix in (".parquet", ".pq") else pd.read_csv
+            table = read(path) if read is pd.read_parquet else read(path, index_col=0)
+            self._check_genes(path, table.columns, var_names)
+            table.index = [self._canonical(label) for label in table.index]
+            if not table.index.is_unique:
+                twice = table.index[table.index.duplicated()][0]
+                raise ValueError(f"{str(path)!r} has the perturbation {twice!r} twice.")
+            self.effects, self.control = table[var_names].astype(float), control_mean
+
+    def missing(self, conditions: Sequence[str]) -> list[str]:
+        """Conditions that the file does not predict."""
+        return [label for label in conditions if label not in self.effects.index]
+
+    def _canonical(self, label: Any) -> str:
+        return self._label(parse_perturbation(str(label), **self._spelling))
+
+    def _label(self, genes: Sequence[str]) -> str:
+        return format_perturbation(genes, **self._spelling)
+
+    @staticmethod
+    def _check_genes(path: Path, found: pd.Index, wanted: pd.Index) -> None:
+        if not found.is_unique:
+            raise ValueError(f"{str(path)!r} has gene {found[found.duplicated()][0]!r} twice.")
+        missing = wanted.difference(found)
+        if len(missing):
+            raise ValueError(
+                f"{str(path)!r} lacks {len(missing)} of the screen's {len(wanted)} genes, for example "
+                f"{', '.join(map(str, missing[:5]))}: predict all of them (an effect of 0 where the tool has none)."
+            )
+
+
+def method_names(settings: Settings, *, doubles: bool) -> list[str]:
+    """Methods that can be fitted: those without measured doubles where there are none, SENA where there are gene sets.
+
+    With ``options["methods"]`` these alone, in that order; ValueError for an unknown one.
+    """
+    names = [name for name, kind in ladder().items() if doubles or not kind.needs_doubles]
+    names += [name for name in MODELS if name != "SENA" or settings.options.get("gene_sets")]
+    asked = settings.options.get("methods")
+    if not asked:
+        return names
+    known = [*ladder(), *MODELS]
+    for name in asked:
+        if name not in known:
+            raise ValueError(f"methods: {name!r} is unknown; there are {', '.join(known)}.")
+        if name == "SENA" and not settings.options.get("gene_sets"):
+            raise ValueError("methods: 'SENA' needs gene sets: give a GMT file as gene_sets.")
+    return [name for name in asked if name in names]
+
+
+def ordered(methods: Iterable[str]) -> list[str]:
+    """The names, each once: baselines from the simplest up, models, then all others as they come."""
+    found = list(dict.fromkeys(methods))
+    own = [name for name in [*ladder(), *MODELS] if name in found]
+    return own + [name for name in found if name not in own]
+
+
+def make_method(name: str, settings: Settings, setup: Mapping[str, Any], seed: int) -> Baseline:
+    """Unfitted method of that name."""
+    epochs = settings.options.get("max_epochs") or (QUICK_EPOCHS if settings.quick else None)
+    epochs = {} if epochs is None else {"max_epochs": epochs}
+    makers: dict[str, Callable[[], Baseline]] = {
+        "raptorgraph": lambda: RaptorGraphMethod(seed=seed, **epochs, **setup),
+        "raptorgraph paper": lambda: RaptorGraphMethod("paper", seed=seed, **epochs, **setup),
+        "dVAE": lambda: DiscrepancyVAE(seed=seed, **epochs, **setup),
+        "SENA": lambda: SENA(settings.options["gene_sets"], seed=seed, **epochs, **setup),
+    }
+    return makers[name]() if name in makers else ladder()[name](**setup)
+
+
+def _dense(X) -> np.ndarray:
+    return X.toarray() if sparse.issparse(X) else np.asarray(X)

@@ -1,0 +1,252 @@
+"""Experiment ``pairing``: does it matter how control and perturbed cells are paired? (sections 4.1, E.4, F.3, F.5)
+
+Two questions for each of the five ways of :func:`raptorgraph.pp.pair_cells`.
+
+*The plan* (table ``pairing_plan``), for all conditions of the screen at given principal components:
+
+- ``cost``: mean squared distance of a cell to its partners. ``nearest`` is the smallest there can be for the controls
+  at hand, ``emd`` the smallest that uses all of these controls evenly;
+- ``controls used``: distinct controls with a part in the plan of a condition, and ``effective``: the number of evenly
+  used controls that would be as diverse, (sum w)^2 / sum w^2 over the weights w of the controls. Few mean that the same
+  controls stand for many cells;
+- ``partners of a cell``: the same number for the partners of one cell;
+- ``variance, sampled`` and ``variance, averaged``: variance (summed over genes) of the partners of the cells of a
+  condition, as a part of that of all control cells, when each cell's partner is drawn from the plan, as this package
+  does in training, and when the partners are averaged (barycentric projection), which shrinks what the model reads;
+- seconds and memory of the pairing, and seconds of the components, which ``random`` does not need.
+
+*The model* (table ``pairing``), trained on control and singles and asked for unseen combinations. What the pairs enter
+in differs. In the presets the losses do not see pairs: the shift of the default and the MMD of ``paper`` compare means
+and samples of a condition's cells in a batch, so that a pairing only chooses which control cells a condition meets
+(``random`` draws them uniformly). With ``default, pair loss`` (``pair_weight`` = 1) each control is also decoded under
+the perturbation and scored by the likelihood of its partner. References and metrics are those of ``capacity``; a
+variance ratio far below 1 is the collapse that the paper ascribes to random pairs. Printed values: Table S8 (optimal
+transport is taken for ``emd``) and the later revision, on other data. Nothing is chosen by these scores.
+
+``raptorgraph benchmark pairing --screen FILE``; ``--methods emd,random`` and ``--set 'presets=["paper"]'`` narrow it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from scipy import sparse
+
+from raptorgraph.benchmark._capacity import (
+    PRECISION,
+    PUBLISHED,
+    REFERENCE,
+    TYPES,
+    chosen,
+    draw_references,
+    fit_and_score,
+    long_part,
+    reference_part,
+    shared_legend,
+    summarize,
+    unseen_split,
+)
+from raptorgraph.benchmark._measure import Measured
+from raptorgraph.benchmark._report import wide
+from raptorgraph.benchmark._screen import load_screen
+from raptorgraph.benchmark._settings import Part, Settings, Unit
+from raptorgraph.pl._figure import BLUE, GRAY, ORANGE
+from raptorgraph.pp import pair_cells
+from raptorgraph.pp._pairing import principal_components
+
+TITLE = "Pairing of control and perturbed cells"
+OPTIONS = ("methods", "presets", "max_epochs", "n_repeats")
+METHODS = ("emd", "sinkhorn", "hungarian", "nearest", "random")
+PLAN = "plan"
+VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {  # preset, and arguments of the training plan
+    "default": ("default", {}),
+    "default, pair loss": ("default", {"pair_weight": 1.0}),
+    "paper": ("paper", {}),
+}
+# Table S8: Precision@10 of random pairs and of optimal transport
+_TABLE_S8 = {
+    "neomorphism": (0.4, 0.4),
+    "redundancy": (0.7, 0.8),
+    "epistasis": (0.8, 0.9),
+    "synergy": (0.5, 0.4),
+    "suppression": (0.2, 0.3),
+}
+# Later revision of the paper: unbiased MK-MMD, seven seeds
+_REVISION = {"nearest": 0.124, "hungarian": 0.466, "sinkhorn": 0.116}
+_BY = ["preset", "pairing"]
+_LIGHT = "#56B4E9"  # a second blue, for the variant of the default
+_COORDINATES = "X_components"
+_PLAN_PANELS = {  # title, and what is drawn under which name
+    "seconds of the plan": {"seconds": "plan"},
+    "squared distance of a pair": {"cost": "plan"},
+    "controls used, effective": {"controls used, effective": "plan"},
+    "variance of partners / controls": {
+        "variance, averaged": "plan, partners averaged",
+        "variance, sampled": "plan",
+    },
+}
+_PLAN_STYLES = {
+    "plan": {"color": "black", "markersize": 4.5},
+    "plan, partners averaged": {"color": GRAY, "markersize": 7, "markerfacecolor": "none"},
+}
+_MODEL_PANELS = ("relative MSE", "Pearson", "MK-MMD", *(PRECISION[type_] for type_ in TYPES))
+
+
+# -- work ------------------------------------------------------------------------------------------------------------
+def units(settings: Settings) -> list[Unit]:
+    """For each seed one unit of references, one for each plan, and one for each variant of the model and pairing."""
+    unseen_split(load_screen(settings, settings.seeds[0]))
+    methods, variants = chosen(settings, "methods", METHODS), chosen(settings, "presets", list(VARIANTS))
+    groups = [(REFERENCE, ""), *((kind, name) for kind in (PLAN, *variants) for name in methods)]
+    return [
+        Unit(f"{kind}-{name}-seed{seed}".replace(", ", "-").replace(" ", "-"), seed, {"kind": kind, "pairing": name})
+        for kind, name in groups
+        for seed in settings.seeds
+    ]
+
+
+def work(unit: Unit, settings: Settings) -> Part:
+    """Pair the cells and describe the plan, or train with a pairing and score the unseen combinations."""
+    screen, kind, pairing = load_screen(settings, unit.seed), unit.options["kind"], unit.options["pairing"]
+    if kind == REFERENCE:
+        return reference_part(screen, unit.seed, settings, _BY)
+    if kind != PLAN:
+        preset, plan = VARIANTS[kind]
+        _, found = fit_and_score(
+            screen, unit.seed, settings, preset, model_kwargs={"pairing": pairing}, plan_kwargs=plan
+        )
+        return long_part((kind, pairing), found, _BY)
+    with Measured() as components:
+        Z = principal_components(screen.expression, seed=unit.seed)
+    screen.adata.obsm[_COORDINATES] = Z
+    with Measured() as pair:
+        pair_cells(screen.adata, method=pairing, use_rep=_COORDINATES, seed=unit.seed, **screen.setup)
+    found = plan_facts(screen.adata.obsp["raptorgraph_pairing"], Z, screen.expression, screen.codes)
+    found |= {"seconds": pair.seconds, "memory, MB": pair.megabytes, "seconds, components": components.seconds}
+    return long_part((kind, pairing), found, _BY)
+
+
+def plan_facts(plan: sparse.csr_matrix, Z: np.ndarray, expression, codes: np.ndarray) -> dict[str, float]:
+    r"""Describe a pairing plan, each number as a mean over conditions (the cost: over cells).
+
+    With :math:`p_{ij}` the probability of control j to be the partner of cell i, and
+    :math:`w_j = \frac{1}{n} \sum_i p_{ij}` over the n cells of a condition, the partners that are drawn have the
+    variance :math:`\sum_j w_j x_j^2 - (\sum_j w_j x_j)^2`, and the averages
+    :math:`b_i = \sum_j p_{ij} x_j` of each cell's partners have :math:`\frac{1}{n} \sum_i b_i^2 - (\sum_j w_j x_j)^2`.
+
+    Parameters
+    ----------
+    plan
+        Cells x cells; rows of perturbed cells sum to 1, from :func:`raptorgraph.pp.pair_cells`.
+    Z
+        Cells x dimensions, the coordinates in which cells were paired.
+    expression
+        Cells x genes, sparse or dense, of which the variances are taken.
+    codes
+        Shape (n_cells,): condition of each cell, 0 for control.
+
+    Returns
+    -------
+    ``cost`` (squared distance in Z), ``controls used``, ``controls used, effective``, ``partners of a cell``,
+    ``variance, sampled`` and ``variance, averaged`` (sums over genes, as a part of that of all control cells).
+    """
+    plan, X = plan.tocsr().astype(np.float64), sparse.csr_matrix(expression, dtype=np.float64)
+    Z = np.asarray(Z, dtype=np.float64)
+    control = X[codes == 0]
+    spread = control.multiply(control).sum() / control.shape[0] - (np.asarray(control.mean(axis=0)) ** 2).sum()
+    perturbed = np.flatnonzero(codes != 0)
+    size, P = (Z**2).sum(axis=1), plan[perturbed]
+    cost = size[perturbed] + P @ size - 2 * (Z[perturbed] * (P @ Z)).sum(axis=1)
+    found = []
+    for code in np.unique(codes[perturbed]):
+        rows = plan[codes == code]
+        weight = np.asarray(rows.mean(axis=0)).ravel()
+        used = np.flatnonzero(weight)
+        partners = X[used]
+        mean = weight[used] @ partners
+        averaged = rows[:, used] @ partners
+        found.append(
+            {
+                "controls used": len(used),
+                "controls used, effective": weight.sum() ** 2 / (weight**2).sum(),
+                "partners of a cell": (1 / np.asarray(rows.multiply(rows).sum(axis=1)).ravel()).mean(),
+                "variance, sampled": (weight[used] @ partners.multiply(partners)).sum() - (mean**2).sum(),
+                "variance, averaged": averaged.multiply(averaged).sum() / rows.shape[0] - (mean**2).sum(),
+            }
+        )
+    facts = pd.DataFrame(found).mean().to_dict()
+    for name in ("variance, sampled", "variance, averaged"):
+        facts[name] = facts[name] / spread if spread > 0 else float("nan")
+    return {"cost": float(cost.mean()), **facts}
+
+
+# -- tables ----------------------------------------------------------------------------------------------------------
+def tables(parts: Sequence[tuple[Unit, Part]], settings: Settings) -> dict[str, pd.DataFrame]:
+    """``pairing`` (scores of the model), ``pairing_plan`` (the plans) and ``pairing_long`` (both)."""
+    printed = [(PUBLISHED, name, "MK-MMD", value) for name, value in _REVISION.items()]
+    for k, name in enumerate(("random", "emd")):
+        printed += [(PUBLISHED, name, PRECISION[type_], values[k]) for type_, values in _TABLE_S8.items()]
+    summary = summarize(parts, pd.DataFrame(printed, columns=[*_BY, "metric", "value"]), _BY)
+    is_plan = summary["preset"] == PLAN
+    return {
+        "pairing": wide(summary[~is_plan], _BY).fillna("-"),
+        "pairing_plan": wide(summary[is_plan], ["pairing"]),
+        "pairing_long": summary,
+    }
+
+
+def draw(tables: dict[str, pd.DataFrame]) -> Figure:
+    """The plans in the first row; below, the scores of every variant with the references as lines."""
+    summary = tables["pairing_long"]
+    present = set(summary.loc[summary["preset"] == PLAN, "pairing"])
+    methods = [name for name in METHODS if name in present][::-1]
+    figure = Figure(figsize=(13, 4 + 0.55 * len(methods)), layout="constrained")
+    axes = figure.subplots(3, 4, sharey=True).ravel()
+    for ax, (title, shown) in zip(axes, _PLAN_PANELS.items(), strict=False):
+        for metric, label in shown.items():
+            _dots(ax, summary, PLAN, metric, methods, marker="D", label=label, **_PLAN_STYLES[label])
+        ax.set(title=title, xlim=(0, None))
+    styles = {
+        f"model, {name}": (name, "o", color) for name, color in zip(VARIANTS, (BLUE, _LIGHT, ORANGE), strict=True)
+    }
+    styles["published, other data"] = (PUBLISHED, "x", "black")
+    for ax, metric in zip(axes[len(_PLAN_PANELS) :], _MODEL_PANELS, strict=True):
+        for k, (label, (name, marker, color)) in enumerate(styles.items()):
+            _dots(
+                ax,
+                summary,
+                name,
+                metric,
+                methods,
+                0.3 - 0.2 * k,
+                marker=marker,
+                color=color,
+                markersize=4.5,
+                label=label,
+            )
+        draw_references(ax, summary, metric, horizontal=False)
+        ax.set_title(metric)
+        if metric in PRECISION.values():
+            ax.set_xlim(-0.05, 1.05)
+    for ax in axes:
+        ax.set_yticks(range(len(methods)), methods)
+        ax.set_ylim(-0.6, len(methods) - 0.4)
+        ax.grid(axis="y", color="0.92")
+        ax.title.set_fontsize(10)
+    shared_legend(figure)
+    return figure
+
+
+def _dots(
+    ax: Axes, summary: pd.DataFrame, preset: str, metric: str, methods: list[str], shift: float = 0.0, **style
+) -> None:
+    here = summary[(summary["preset"] == preset) & (summary["metric"] == metric)].set_index("pairing")
+    here = here.loc[[name for name in methods if name in here.index]]
+    if len(here):
+        y = np.array([methods.index(name) for name in here.index]) + shift
+        ax.errorbar(here["value_mean"], y, xerr=here["value_sd"].fillna(0), linestyle="none", **style)

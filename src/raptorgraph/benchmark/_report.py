@@ -1,0 +1,98 @@
+"""Tables as CSV and Markdown, and the figure, of an experiment."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from raptorgraph.benchmark._settings import Settings
+
+
+def mean_and_sd(table: pd.DataFrame, by: Sequence[str], values: Sequence[str] | str = "value") -> pd.DataFrame:
+    """Mean, standard deviation and number of repetitions (seeds) of every group.
+
+    Parameters
+    ----------
+    table
+        One row for each repetition.
+    by
+        Columns that name a group; groups stay in the order in which they first occur.
+    values
+        Columns of numbers.
+
+    Returns
+    -------
+    One row for each group: the columns of `by`, then for each column of values ``<column>_mean``, ``<column>_sd``
+    (ddof 1; NaN for one repetition) and ``n``, the largest number of repetitions with a value.
+    """
+    values = [values] if isinstance(values, str) else list(values)
+    groups = table.groupby(list(by), sort=False, dropna=False)
+    parts = {}
+    for column in values:
+        parts[f"{column}_mean"] = groups[column].mean()
+        parts[f"{column}_sd"] = groups[column].std(ddof=1)
+    parts["n"] = groups[values].count().max(axis=1)
+    return pd.DataFrame(parts).reset_index()
+
+
+def wide(summary: pd.DataFrame, index: Sequence[str], columns: str = "metric") -> pd.DataFrame:
+    """Rows `index`, one column for each metric, with text ``mean +- SD``."""
+    text = summary.assign(text=[as_text(m, s) for m, s in zip(summary["value_mean"], summary["value_sd"], strict=True)])
+    order = {name: list(dict.fromkeys(summary[name])) for name in (*index, columns)}
+    table = text.pivot(index=list(index), columns=columns, values="text").reindex(columns=order[columns])
+    rows = list(dict.fromkeys(summary[list(index)].itertuples(index=False, name=None)))
+    return table.reindex(rows if len(index) > 1 else [row[0] for row in rows]).reset_index()
+
+
+def as_text(mean: float, sd: float = np.nan, digits: int = 3) -> str:
+    """``mean +- SD``, the mean alone where there is no spread to give, ``-`` where there is no value."""
+    if not np.isfinite(mean):
+        return "-"
+    if abs(mean) >= 1000:
+        digits = 0
+    elif abs(mean) >= 10:
+        digits = 1
+    return f"{mean:.{digits}f}" + (f" +- {sd:.{digits}f}" if np.isfinite(sd) else "")
+
+
+def to_markdown(table: pd.DataFrame) -> str:
+    """Markdown table; numbers with four digits."""
+
+    def cell(value) -> str:
+        if isinstance(value, float):
+            return "-" if not np.isfinite(value) else f"{value:.4g}"
+        return str(value).replace("|", "\\|")
+
+    lines = [
+        "| " + " | ".join(map(str, table.columns)) + " |",
+        "|" + "|".join("---:" if pd.api.types.is_numeric_dtype(table[c]) else "---" for c in table.columns) + "|",
+    ]
+    lines += ["| " + " | ".join(cell(value) for value in row) + " |" for row in table.itertuples(index=False)]
+    return "\n".join(lines) + "\n"
+
+
+def write_report(
+    out: Path, name: str, title: str, tables: Mapping[str, pd.DataFrame], figure: Figure, settings: Settings
+) -> None:
+    """Write every table as CSV and Markdown, the figure, and the settings."""
+    for stem, table in tables.items():
+        table.to_csv(out / f"{stem}.csv", index=False, float_format="%.6g")
+        (out / f"{stem}.md").write_text(to_markdown(table))
+    figure.savefig(out / f"{name}.png", dpi=150)
+    facts = {
+        "experiment": name,
+        "title": title,
+        "screen": settings.screen,
+        "setup": dict(settings.setup),
+        "seeds": list(settings.seeds),
+        "quick": settings.quick,
+        "n_top_genes": settings.n_top_genes,
+        "options": dict(settings.options),
+        "tables": list(tables),
+    }
+    (out / f"{name}.json").write_text(json.dumps(facts, indent=1, default=str) + "\n")

@@ -1,0 +1,268 @@
+"""Run an experiment: its units in processes of their own, what is finished kept, tables and a figure at the end."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import replace
+from importlib import import_module
+from multiprocessing import get_context
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import anndata as ad
+import pandas as pd
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from raptorgraph.benchmark._report import write_report
+from raptorgraph.benchmark._settings import Part, Settings, Unit, fingerprint
+
+EXPERIMENTS = (
+    "prediction",
+    "interactions",
+    "reverse",
+    "enrichment",
+    "pairing",
+    "losses",
+    "sensitivity",
+    "capacity",
+    "stability",
+    "graph-ablation",
+    "spillover",
+)
+_THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
+
+
+def run(
+    name: str,
+    *,
+    screen: str | Path | None = None,
+    out: str | Path,
+    seeds: int | Sequence[int] = 3,
+    quick: bool = False,
+    n_jobs: int | None = None,
+    n_threads: int = 1,
+    perturbation_key: str = "perturbation",
+    control: str | Sequence[str] = "control",
+    delimiter: str = "+",
+    layer: str | None = None,
+    library_size_key: str | None = None,
+    batch_key: str | None = None,
+    n_top_genes: int | None = None,
+    progress: bool = True,
+    **options: Any,
+) -> dict[str, pd.DataFrame]:
+    """Run an experiment and write its tables and figure.
+
+    The work is cut into units, each of one seed and in a process of its own. A finished unit is kept in
+    ``DIR/parts/NAME`` and used again in a later call where data, settings and code are the same, so that a run can be
+    broken off and resumed. Units that fail are reported at the end, after the others are done.
+
+    Parameters
+    ----------
+    name
+        One of :data:`EXPERIMENTS`.
+    screen
+        Path of an h5ad file, or a name: see :func:`load_screen`. Not used by ``"losses"``.
+    out
+        Directory of the results.
+    seeds
+        Number of repetitions (seeds 0, 1, ...), or the seeds themselves.
+    quick
+        Whether to run a small version, which shows in minutes that everything works; its numbers mean nothing.
+    n_jobs
+        Number of processes at a time; default one for each `n_threads` processor cores. 0 does everything in this
+        process.
+    n_threads
+        Threads of each process. The results of more than one thread may differ in the last digits.
+    perturbation_key, control, delimiter, layer, library_size_key, batch_key
+        As in ``RaptorGraphModel.setup_anndata``.
+    n_top_genes
+        Number of highly variable genes to keep, beside the perturbed ones; default all.
+    progress
+        Whether to show a progress bar on stderr.
+    **options
+        Options of the experiment, see its documentation.
+
+    Returns
+    -------
+    dict of str to pandas.DataFrame
+        The tables; each is written as ``DIR/<table>.csv`` and ``.md``, and the figure as ``DIR/<name>.png``.
+
+    Raises
+    ------
+    KeyError
+        If a column or layer is not there.
+    RuntimeError
+        If units failed; the tables are then not written, and finished units are kept.
+    ValueError
+        If the experiment, an option or the data do not suit; before any unit starts.
+    """
+    module = experiment(name)
+    seeds = tuple(range(seeds)) if isinstance(seeds, int) else tuple(seeds)
+    if not seeds or len(set(seeds)) != len(seeds):
+        raise ValueError(f"seeds={seeds!r} must be at least one seed, each different.")
+    unknown = sorted(set(options) - set(module.OPTIONS))
+    if unknown:
+        known = sorted(module.OPTIONS) or "none"
+        raise ValueError(f"{unknown[0]!r} is not an option of the experiment {name!r}, which has {known}.")
+    setup = {
+        "perturbation_key": perturbation_key,
+        "control": control if isinstance(control, str) else list(control),
+        "delimiter": delimiter,
+        "layer": layer,
+        "library_size_key": library_size_key,
+        "batch_key": batch_key,
+    }
+    settings = Settings(
+        screen=None if screen is None else str(screen),
+        setup=setup,
+        seeds=seeds,
+        quick=quick,
+        n_top_genes=n_top_genes,
+        options={key: value for key, value in options.items() if value is not None},
+    )
+    units = module.units(settings)
+    out = Path(out)
+    folder = out / "parts" / _owner(module, name)
+    folder.mkdir(parents=True, exist_ok=True)
+    parts = _finish(name, units, settings, folder, n_jobs, n_threads, progress)
+    tables = module.tables(parts, settings)
+    write_report(out, name, module.TITLE, tables, module.draw(tables), settings)
+    return tables
+
+
+def experiment(name: str) -> ModuleType:
+    """Module of an experiment: ``TITLE``, ``OPTIONS``, ``units``, ``work``, ``tables`` and ``draw``.
+
+    It may name in ``WORK_OPTIONS`` those of its options that the work depends on (default all), and in ``PARTS``
+    another experiment whose units of work it uses.
+    """
+    if name not in EXPERIMENTS:
+        raise ValueError(f"There is no experiment {name!r}; there are {', '.join(EXPERIMENTS)}.")
+    return import_module(f"raptorgraph.benchmark._{name.replace('-', '_')}")
+
+
+def _owner(module: ModuleType, name: str) -> str:
+    """Experiment that the units of work belong to."""
+    return getattr(module, "PARTS", name)
+
+
+def _finish(
+    name: str, units: Sequence[Unit], settings: Settings, folder: Path, n_jobs: int | None, n_threads: int, progress
+) -> list[tuple[Unit, Part]]:
+    """Parts of all units, finished earlier or now."""
+    module = experiment(name)
+    used = getattr(module, "WORK_OPTIONS", module.OPTIONS)
+    options = {key: value for key, value in settings.options.items() if key in used}
+    marks = {unit.key: fingerprint(_owner(module, name), unit, replace(settings, options=options)) for unit in units}
+    if len(marks) != len(units):
+        raise ValueError(f"The units of {name!r} do not have names of their own.")
+    todo = [unit for unit in units if _mark(folder, unit) != marks[unit.key]]
+    failures: dict[str, str] = {}
+    with _bar(name, len(units), progress) as advance:
+        advance(len(units) - len(todo))
+        for unit, error in _work_all(name, todo, settings, folder, n_jobs, n_threads):
+            if error is None:
+                (folder / f"{unit.key}.json").write_text(json.dumps(marks[unit.key], indent=1))
+            else:
+                failures[unit.key] = error
+            advance(1)
+    if failures:
+        key, error = next(iter(failures.items()))
+        raise RuntimeError(
+            f"{len(failures)} of {len(units)} units of {name!r} failed; the first is {key}: {error} "
+            "The finished ones are kept, and the same command goes on from there."
+        )
+    return [(unit, _read_part(folder, unit)) for unit in units]
+
+
+def _work_all(
+    name: str, units: Sequence[Unit], settings: Settings, folder: Path, n_jobs: int | None, n_threads: int
+) -> Iterator[tuple[Unit, str | None]]:
+    """Each unit as it ends, with the message of its error if it failed."""
+    if n_jobs == 0:
+        for unit in units:
+            yield unit, _work(name, unit, settings, folder, None)
+        return
+    n_jobs = n_jobs or max(1, (os.cpu_count() or 1) // n_threads)
+    with (
+        _environment(dict.fromkeys(_THREADS, str(n_threads))),
+        # a fresh process each: no state of one unit reaches another, and memory is its own
+        ProcessPoolExecutor(
+            min(n_jobs, max(len(units), 1)), mp_context=get_context("spawn"), max_tasks_per_child=1
+        ) as pool,
+    ):
+        futures = {pool.submit(_work, name, unit, settings, folder, n_threads): unit for unit in units}
+        for future in as_completed(futures):
+            error = future.exception()
+            yield futures[future], future.result() if error is None else f"{type(error).__name__}: {error}"
+
+
+def _work(name: str, unit: Unit, settings: Settings, folder: Path, n_threads: int | None) -> str | None:
+    """Do a unit and write its part; returns the message of an error that is the unit's own."""
+    import logging
+
+    import torch
+
+    # The progress of trainings would tear up the bar of the experiment.
+    logging.disable(logging.INFO)
+    if n_threads is not None:
+        torch.set_num_threads(n_threads)
+    try:
+        with warnings.catch_warnings():
+            if n_threads is not None:  # a process of its own, whose notes on stderr would tear up the bar
+                warnings.simplefilter("ignore")
+            part = experiment(name).work(unit, settings)
+    except (ArithmeticError, KeyError, MemoryError, OSError, RuntimeError, TypeError, ValueError) as error:
+        return f"{type(error).__name__}: {error}"
+    finally:
+        logging.disable(logging.NOTSET)
+    _write_part(folder, unit, part)
+    return None
+
+
+def _write_part(folder: Path, unit: Unit, part: Part) -> None:
+    part.rows.to_csv(folder / f"{unit.key}.csv", index=False)
+    if part.arrays is not None:
+        part.arrays.write_h5ad(folder / f"{unit.key}.h5ad")
+
+
+def _read_part(folder: Path, unit: Unit) -> Part:
+    arrays = folder / f"{unit.key}.h5ad"
+    rows = pd.read_csv(folder / f"{unit.key}.csv", keep_default_na=False, na_values=["", "nan"])
+    return Part(rows, ad.read_h5ad(arrays) if arrays.exists() else None)
+
+
+def _mark(folder: Path, unit: Unit) -> Mapping[str, Any] | None:
+    path = folder / f"{unit.key}.json"
+    return json.loads(path.read_text()) if path.exists() else None
+
+
+@contextlib.contextmanager
+def _environment(variables: Mapping[str, str]) -> Iterator[None]:
+    """Set environment variables, which the processes that start meanwhile inherit."""
+    before = {name: os.environ.get(name) for name in variables}
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
+@contextlib.contextmanager
+def _bar(name: str, total: int, show: bool):
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True), disable=not show) as bar:
+        task = bar.add_task(name, total=total)
+        yield lambda n: bar.advance(task, n)

@@ -1,0 +1,190 @@
+"""A screen as the experiments see it: cells, conditions, and effects with their sampling variance."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import anndata as ad
+import h5py
+import numpy as np
+import pandas as pd
+from scipy import sparse
+
+from raptorgraph import datasets, pp
+from raptorgraph.benchmark._settings import Settings
+from raptorgraph.pp._expression import to_expression
+from raptorgraph.pp._inputs import batch_codes, expression_source
+from raptorgraph.pp._labels import parse_obs
+from raptorgraph.pp._statistics import ConditionMoments, EffectMoments, condition_moments, effect_moments
+
+_PUBLIC = ("norman2019", "replogle2020")
+# Screens of three kinds: effects add up, saturate, or interact strongly.
+_SIMULATED: dict[str, dict[str, Any]] = {
+    "simulated": {},
+    "simulated-additive": {"mechanism": "linear", "interaction_strength": 0.0},
+    "simulated-saturating": {"mechanism": "saturating", "interaction_strength": 0.0},
+    "simulated-interacting": {"mechanism": "saturating", "interaction_strength": 1.0},
+}
+_SIZE = {"n_genes": 500, "n_perturbed": 20, "n_doubles": 40}
+_QUICK = {
+    "n_genes": 60,
+    "n_perturbed": 5,
+    "n_doubles": 8,
+    "n_control_cells": 120,
+    "n_cells_per_perturbation": 40,
+    "n_truth_cells": 20,
+}
+
+
+@dataclass
+class Screen:
+    """A screen and its setup.
+
+    Attributes
+    ----------
+    adata
+        Cells x genes.
+    setup
+        Arguments of ``setup_anndata``.
+    """
+
+    adata: ad.AnnData
+    setup: Mapping[str, Any]
+
+    def __post_init__(self) -> None:
+        spelling = {"control": self.setup["control"], "delimiter": self.setup["delimiter"]}
+        parsed = parse_obs(self.adata, self.setup["perturbation_key"], require_control=True, **spelling)
+        self.codes = parsed.codes
+        self.labels = [pp.format_perturbation(genes, **spelling) for genes in parsed.conditions]
+        self.genes_of = dict(zip(self.labels, parsed.conditions, strict=True))
+        self.control = self.labels[0]
+
+    @property
+    def conditions(self) -> list[str]:
+        """Canonical labels of the perturbations, without control."""
+        return self.labels[1:]
+
+    @property
+    def singles(self) -> list[str]:
+        """Conditions of one gene."""
+        return [label for label in self.conditions if len(self.genes_of[label]) == 1]
+
+    @property
+    def combinations(self) -> list[str]:
+        """Conditions of two genes or more."""
+        return [label for label in self.conditions if len(self.genes_of[label]) > 1]
+
+    def rows(self, label: str) -> np.ndarray:
+        """Rows of the cells of a condition, or of ``"control"``."""
+        return np.flatnonzero(self.codes == self.labels.index(label))
+
+    def cells(self, conditions: Sequence[str]) -> ad.AnnData:
+        """Copy of the control cells and those of the given conditions."""
+        wanted = [0, *(self.labels.index(label) for label in conditions)]
+        return self.adata[np.isin(self.codes, wanted)].copy()
+
+    @cached_property
+    def expression(self) -> sparse.csr_matrix:
+        """Cells x genes on the expression scale."""
+        X, library = expression_source(self.adata, self.setup.get("layer"), self.setup.get("library_size_key"))
+        return sparse.csr_matrix(to_expression(X, library))
+
+    @cached_property
+    def moments(self) -> EffectMoments:
+        """Measured effects of control and all conditions, in the order of ``labels``."""
+        return self.moments_of(None)
+
+    @cached_property
+    def condition_moments(self) -> ConditionMoments:
+        """Number of cells, mean and variance of control and all conditions, in the order of ``labels``."""
+        return condition_moments(self.expression, self.codes, len(self.labels))
+
+    def moments_of(self, rows: np.ndarray | None) -> EffectMoments:
+        """Effects measured on some of the cells."""
+        batch = batch_codes(self.adata, self.setup.get("batch_key"))
+        return effect_moments(self.expression, self.codes, len(self.labels), batch=batch, rows=rows)
+
+    @cached_property
+    def effects(self) -> pd.DataFrame:
+        """Measured effects, conditions x genes."""
+        return pd.DataFrame(self.moments.effect[1:], index=self.conditions, columns=self.adata.var_names)
+
+    @cached_property
+    def control_mean(self) -> np.ndarray:
+        """Mean of the control cells, shape (n_genes,)."""
+        return np.asarray(self.expression[self.codes == 0].mean(axis=0), dtype=np.float64).ravel()
+
+    def halves(self, seed: int) -> tuple[np.ndarray, np.ndarray]:
+        """Rows of two random halves of every condition, control included."""
+        rng = np.random.default_rng([seed, 1])
+        first, second = [], []
+        for code in range(len(self.labels)):
+            rows = rng.permutation(np.flatnonzero(self.codes == code))
+            first.append(rows[: len(rows) // 2])
+            second.append(rows[len(rows) // 2 :])
+        return np.sort(np.concatenate(first)), np.sort(np.concatenate(second))
+
+
+def load_screen(settings: Settings, seed: int = 0) -> Screen:
+    """Read, download or simulate the screen of the settings.
+
+    Parameters
+    ----------
+    settings
+        ``settings.screen`` is the path of an h5ad file; or ``"norman2019"`` or ``"replogle2020"`` (downloaded); or
+        ``"simulated"``, ``"simulated-additive"``, ``"simulated-saturating"`` or ``"simulated-interacting"``; or the
+        name of an h5ad file in the folder ``$RAPTORGRAPH_DATA``.
+    seed
+        Seed of a simulated screen, which is another one for each repetition.
+
+    Returns
+    -------
+    Screen
+        With the setup completed by its defaults.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file or name.
+    ValueError
+        If the file is not h5ad, or labels or values do not suit.
+    """
+    name = settings.screen
+    setup = {"perturbation_key": "perturbation", "control": "control", "delimiter": "+", **settings.setup}
+    if name is None:
+        raise ValueError("Name a screen: screen='FILE.h5ad', 'norman2019', 'replogle2020' or 'simulated'.")
+    if name in _SIMULATED:
+        size = _QUICK if settings.quick else _SIZE
+        adata = datasets.simulate(**{**size, **_SIMULATED[name]}, seed=seed)
+        setup["library_size_key"] = setup.get("library_size_key") or "total_counts"
+    elif name in _PUBLIC:
+        adata = getattr(datasets, name)()
+    else:
+        adata = _read(_find(name))
+    if settings.n_top_genes is not None:
+        library_key = setup.get("library_size_key") or "raptorgraph_library_size"
+        pp.select_genes(adata, settings.n_top_genes, **setup)
+        # the row sums of the genes that are left are not library sizes
+        setup["library_size_key"] = library_key if library_key in adata.obs else None
+    return Screen(adata, setup)
+
+
+def _find(name: str) -> Path:
+    path, folder = Path(name), os.environ.get("RAPTORGRAPH_DATA")
+    if path.is_file():
+        return path
+    if folder and (Path(folder) / f"{name}.h5ad").is_file():
+        return Path(folder) / f"{name}.h5ad"
+    known = ", ".join([*_SIMULATED, *_PUBLIC])
+    raise FileNotFoundError(f"There is no file {name!r}; screens with a name are {known}.")
+
+
+def _read(path: Path) -> ad.AnnData:
+    if not h5py.is_hdf5(path):
+        raise ValueError(f"{str(path)!r} is not an h5ad file: write one with adata.write_h5ad(...).")
+    return ad.read_h5ad(path)

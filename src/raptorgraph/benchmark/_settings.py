@@ -1,0 +1,132 @@
+"""What an experiment is asked to do, and the units of work it is cut into."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import anndata as ad
+import pandas as pd
+
+# Rooms whose code decides the numbers; plots, reports and the command line do not.
+_ROOMS = ("nn", "metrics", "pp", "datasets", "model", "baselines", "tl")
+_SHARED = ("_screen.py", "_methods.py", "_splits.py", "_settings.py", "_scores.py", "_pairs.py")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Everything a unit of work needs to know, small enough to be sent to another process.
+
+    Attributes
+    ----------
+    screen
+        Path of an h5ad file, or a name that :func:`~raptorgraph.benchmark.load_screen` knows.
+    setup
+        Arguments of ``setup_anndata``.
+    seeds
+        Seeds of the repetitions.
+    quick
+        Whether to run a small version that shows that everything works; its numbers mean nothing.
+    n_top_genes
+        Number of highly variable genes to keep, beside the perturbed ones; None for all.
+    options
+        Options of the experiment.
+    """
+
+    screen: str | None = None
+    setup: Mapping[str, Any] = field(default_factory=dict)
+    seeds: tuple[int, ...] = (0, 1, 2)
+    quick: bool = False
+    n_top_genes: int | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Unit:
+    """One piece of work, done in a process of its own.
+
+    Attributes
+    ----------
+    key
+        Name, unique in the experiment and fit for a file.
+    seed
+        Seed of all its randomness.
+    options
+        What to do; values that JSON can hold.
+    """
+
+    key: str
+    seed: int
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Part:
+    """What a unit of work found.
+
+    Attributes
+    ----------
+    rows
+        Long table: what was measured, and its ``value``.
+    arrays
+        Optional matrices with their row and column tables, such as predicted effects.
+    """
+
+    rows: pd.DataFrame
+    arrays: ad.AnnData | None = None
+
+
+def fingerprint(name: str, unit: Unit, settings: Settings) -> dict[str, Any]:
+    """Everything that a unit's numbers depend on; a finished unit is used again only where all of it is the same."""
+    screen: Any = settings.screen
+    if screen is not None and Path(screen).is_file():
+        stat = Path(screen).stat()
+        screen = [str(Path(screen).resolve()), stat.st_size, stat.st_mtime_ns]
+    files = {
+        key: [str(path), Path(path).stat().st_size, Path(path).stat().st_mtime_ns]
+        for key, path in _files_of(settings.options).items()
+    }
+    found = {
+        "experiment": name,
+        "key": unit.key,
+        "seed": unit.seed,
+        "unit": dict(unit.options),
+        "screen": screen,
+        "setup": dict(settings.setup),
+        "quick": settings.quick,
+        "n_top_genes": settings.n_top_genes,
+        "options": dict(settings.options),
+        "files": files,
+        "code": code_hash(name),
+        "torch": version("torch"),
+    }
+    return json.loads(json.dumps(found, default=str))  # as it reads back from a file
+
+
+@cache
+def code_hash(name: str) -> str:
+    """Hash of the sources that decide the numbers of an experiment."""
+    root = Path(__file__).parents[1]
+    own = {root / "benchmark" / file for file in (*_SHARED, f"_{name.replace('-', '_')}.py")}
+    digest = hashlib.sha256()
+    for path in sorted(root.rglob("*.py")):
+        if path.relative_to(root).parts[0] in _ROOMS or path in own:
+            digest.update(str(path.relative_to(root)).encode())
+            digest.update(path.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def _files_of(options: Mapping[str, Any]) -> dict[str, str]:
+    """Files among the options: predictions of other tools, gene sets."""
+    found = {}
+    for key, value in options.items():
+        for name, path in value.items() if isinstance(value, Mapping) else [("", value)]:
+            if isinstance(path, str | Path) and Path(path).is_file():
+                found[f"{key}:{name}"] = str(path)
+    return found

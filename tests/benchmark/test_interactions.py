@@ -1,0 +1,75 @@
+import json
+
+import numpy as np
+import pytest
+
+from raptorgraph.benchmark import _interactions
+
+METHODS = ["no change", "additive", "raptorgraph"]
+
+
+@pytest.fixture(scope="module")
+def result(quick):
+    return quick("interactions", methods=METHODS, n_genes=40)
+
+
+def test_tables_and_figure(result):
+    tables, out = result
+    table = tables["interactions"]
+    assert table["method"].tolist()[:5] == [
+        "no change",
+        "additive",
+        "raptorgraph",
+        "chance",
+        _interactions._prediction.HALF,
+    ]
+    assert set(_interactions.TYPES) <= set(table.columns) and "mean of all" in table
+    long = tables["interactions_long"]
+    assert long["value_mean"].between(0, 1).all()
+    assert (out / "interactions.png").stat().st_size > 0
+
+
+def test_additive_predictions_score_chance_where_their_scores_are_constant(result):
+    tables, _ = result
+    values = tables["interactions_long"].query("definition == 'paper'").set_index(["method", "type"])["value_mean"]
+    for kind in ("synergy", "suppression", "neomorphism"):
+        assert values["additive", kind] == pytest.approx(values["chance", kind])
+
+
+def test_scores_of_measured_pairs_are_those_of_the_metrics(result):
+    from raptorgraph import metrics
+    from raptorgraph.benchmark._screen import load_screen
+    from raptorgraph.benchmark._settings import Settings
+
+    tables, _ = result
+    screen = load_screen(Settings(screen="simulated", quick=True), 1)
+    row = tables["interactions_scores"].query("method == 'measured' and seed == 1").iloc[0]
+    a, b = (screen.effects.loc[gene] for gene in row["pair"].split("+"))
+    ab = screen.effects.loc[row["pair"]]
+    for name in _interactions.TYPES:
+        assert row[f"paper {name}"] == pytest.approx(float(getattr(metrics, name)(a, b, ab)), rel=1e-6)
+
+
+def test_published_labels_are_a_third_definition(quick, tmp_path):
+    pairs = ["P02+P03", "P03+P02", "P01+P02"]
+    labels = dict.fromkeys([key for keys in _interactions._PUBLISHED.values() for key in keys], pairs)
+    path = tmp_path / "labels.json"
+    path.write_text(json.dumps(labels))
+    tables, _ = quick("interactions", methods=["additive"], n_genes=40, gi_labels=str(path))
+    assert "published" in set(tables["interactions_long"]["definition"])
+    del labels["SUPPRESSOR"]
+    path.write_text(json.dumps(labels))
+    with pytest.raises(ValueError, match="lacks the type 'SUPPRESSOR'"):
+        quick("interactions", methods=["additive"], gi_labels=str(path))
+
+
+def test_published_labels_of_norman(shared_data):
+    from raptorgraph.benchmark._settings import Settings
+
+    class Screen:
+        setup = {"control": "control", "delimiter": "+"}
+
+    settings = Settings(options={"gi_labels": str(shared_data / "norman2019_gi_labels.json")})
+    labels = _interactions._labels(settings, Screen())
+    assert sorted(labels) == sorted(_interactions.TYPES)
+    assert "CBL+TGFBR2" in labels["neomorphism"] and np.all([len(pairs) for pairs in labels.values()])

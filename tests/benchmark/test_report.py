@@ -1,0 +1,57 @@
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.figure import Figure
+
+from raptorgraph.benchmark._report import as_text, mean_and_sd, to_markdown, wide, write_report
+from raptorgraph.benchmark._settings import Settings
+
+
+@pytest.fixture
+def summary():
+    table = pd.DataFrame(
+        {
+            "method": ["b", "b", "b", "a", "a"],
+            "metric": ["mse", "mse", "time", "mse", "mse"],
+            "value": [1.0, 3.0, 7.0, 2.0, 2.0],
+        }
+    )
+    return mean_and_sd(table, ["method", "metric"])
+
+
+def test_mean_and_sd_of_each_group_in_the_order_of_first_occurrence(summary):
+    assert summary[["method", "metric"]].to_numpy().tolist() == [["b", "mse"], ["b", "time"], ["a", "mse"]]
+    assert summary["value_mean"].tolist() == [2.0, 7.0, 2.0]
+    np.testing.assert_allclose(summary["value_sd"], [np.sqrt(2), np.nan, 0.0])
+    assert summary["n"].tolist() == [2, 1, 2]
+
+
+def test_wide_has_a_column_for_each_metric(summary):
+    table = wide(summary, ["method"])
+    assert table["method"].tolist() == ["b", "a"]
+    assert table["mse"].tolist() == ["2.000 +- 1.414", "2.000 +- 0.000"]
+    assert table["time"][0] == "7.000" and pd.isna(table["time"][1])
+
+
+@pytest.mark.parametrize(
+    ("values", "text"),
+    [((0.12345,), "0.123"), ((0.5, 0.01), "0.500 +- 0.010"), ((123.44, 1.0), "123.4 +- 1.0"), ((np.nan, 1.0), "-")],
+)
+def test_numbers_as_text(values, text):
+    assert as_text(*values) == text
+
+
+def test_markdown_escapes_and_marks_missing_values():
+    lines = to_markdown(pd.DataFrame({"name": ["a|b"], "value": [np.nan]})).splitlines()
+    assert lines == ["| name | value |", "|---|---:|", "| a\\|b | - |"]
+
+
+def test_report_writes_tables_figure_and_settings(tmp_path):
+    table = pd.DataFrame({"x": [1.5]})
+    write_report(tmp_path, "losses", "A title", {"losses": table}, Figure(), Settings(seeds=(4,), quick=True))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["losses.csv", "losses.json", "losses.md", "losses.png"]
+    pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "losses.csv"), table)
+    facts = json.loads((tmp_path / "losses.json").read_text())
+    assert facts["seeds"] == [4] and facts["quick"] is True and facts["tables"] == ["losses"]
