@@ -5,8 +5,8 @@ import pytest
 import scvi
 
 import raptorgraph as rg
+from raptorgraph.pp._gene_sets import match_gene_sets, read_gene_sets
 from raptorgraph.tl._enrich import enrich, enrich_effects
-from raptorgraph.tl._gene_sets import match_gene_sets, read_gene_sets
 
 GENES = [f"G{k}" for k in range(200)]
 FAST = {"n_permutations": 200}

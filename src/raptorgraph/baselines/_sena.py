@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ import torch
 
 from raptorgraph.baselines._dvae import DiscrepancyVAE
 from raptorgraph.nn._peers import GeneSetLayer, VariationalEncoder
-from raptorgraph.tl._gene_sets import read_gene_sets
+from raptorgraph.pp._gene_sets import read_gene_sets
 
 _MIN_SETS = 10  # fewer hidden units than that read too little of a cell
 
@@ -111,8 +111,24 @@ class SENA(DiscrepancyVAE):
         self.min_genes, self.leak = min_genes, leak
         self._gene_sets = read_gene_sets(_plain_table(gene_sets) if isinstance(gene_sets, pd.DataFrame) else gene_sets)
 
-    def _encoder_maker(self):
-        position = {gene: k for k, gene in enumerate(self.var_names)}
+    def match(self, var_names: Sequence[str]) -> dict[str, list[str]]:
+        """Sets with `min_genes` or more of the given genes, and these genes.
+
+        Parameters
+        ----------
+        var_names
+            Genes of the data.
+
+        Returns
+        -------
+        Name of each set that is used, and its genes.
+
+        Raises
+        ------
+        ValueError
+            If there are fewer than 10.
+        """
+        position = set(var_names)
         matched = {name: [gene for gene in genes if gene in position] for name, genes in self._gene_sets.items()}
         kept = {name: genes for name, genes in matched.items() if len(genes) >= self.min_genes}
         if len(kept) < _MIN_SETS:
@@ -120,9 +136,13 @@ class SENA(DiscrepancyVAE):
             raise ValueError(
                 f"{len(kept)} of the {len(matched)} gene sets have {self.min_genes} or more of the {len(position)} "
                 f"genes, but SENA needs {_MIN_SETS}: keep more genes, give more or larger sets, or lower min_genes. "
-                f"Genes of the data are spelled like {list(self.var_names[:3])}, those of the sets like {spelled}."
+                f"Genes of the data are spelled like {list(var_names[:3])}, those of the sets like {spelled}."
             )
-        self.gene_sets_ = kept
+        return kept
+
+    def _encoder_maker(self):
+        position = {gene: k for k, gene in enumerate(self.var_names)}
+        self.gene_sets_ = kept = self.match(self.var_names)
         mask = torch.full((len(kept), len(position)), float(self.leak))
         for row, genes in enumerate(kept.values()):
             mask[row, [position[gene] for gene in genes]] = 1.0

@@ -21,7 +21,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from raptorgraph import tl
+from raptorgraph import pp, tl
 from raptorgraph.benchmark import _prediction
 from raptorgraph.benchmark._draw import dot_panel
 from raptorgraph.benchmark._methods import MODELS, OURS, ordered
@@ -44,7 +44,7 @@ def units(settings: Settings) -> list[Unit]:
     """The models' units of ``prediction`` in the regime ``singles``."""
     if not settings.options.get("gene_sets"):
         raise ValueError("The experiment needs gene sets: give a GMT file as gene_sets.")
-    tl.read_gene_sets(settings.options["gene_sets"])  # raises on a bad file before any fit
+    pp.read_gene_sets(settings.options["gene_sets"])  # raises on a bad file before any fit
     methods = settings.options.get("methods") or MODELS
     unknown = [name for name in methods if name not in MODELS]
     if unknown:

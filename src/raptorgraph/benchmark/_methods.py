@@ -187,6 +187,12 @@ def method_names(settings: Settings, *, doubles: bool) -> list[str]:
     return [name for name in asked if name in names]
 
 
+def check_methods(names: Iterable[str], settings: Settings, setup: Mapping[str, Any], var_names: pd.Index) -> None:
+    """ValueError, before any work, where a method cannot be fitted to data with these genes."""
+    if "SENA" in names:
+        make_method("SENA", settings, setup, 0).match(var_names)
+
+
 def ordered(methods: Iterable[str]) -> list[str]:
     """The names, each once: baselines from the simplest up, models, then all others as they come."""
     found = list(dict.fromkeys(methods))

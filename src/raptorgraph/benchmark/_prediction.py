@@ -24,7 +24,7 @@ from raptorgraph import metrics
 from raptorgraph.baselines import ladder
 from raptorgraph.benchmark._draw import dot_panel
 from raptorgraph.benchmark._measure import Measured
-from raptorgraph.benchmark._methods import Predictions, make_method, method_names, ordered
+from raptorgraph.benchmark._methods import Predictions, check_methods, make_method, method_names, ordered
 from raptorgraph.benchmark._pairs import database
 from raptorgraph.benchmark._report import mean_and_sd, wide
 from raptorgraph.benchmark._scores import effect_scores, gene_overlap, sample_size
@@ -68,6 +68,7 @@ def units(settings: Settings) -> list[Unit]:
     for seed in settings.seeds:
         for regime in regimes:
             names = method_names(settings, doubles=regime == "doubles")
+            check_methods(names, settings, screen.setup, screen.adata.var_names)
             quick = [name for name in names if name in ladder()]
             groups = [["reference"], *([quick] if quick else []), *([name] for name in names if name not in quick)]
             for fold in range(_n_folds(settings) if regime == "doubles" else 1):

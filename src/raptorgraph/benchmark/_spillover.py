@@ -28,7 +28,7 @@ import torch
 from matplotlib.figure import Figure
 
 from raptorgraph.baselines import SENA, Baseline, DiscrepancyVAE
-from raptorgraph.benchmark._methods import RaptorGraphMethod, make_method
+from raptorgraph.benchmark._methods import RaptorGraphMethod, check_methods, make_method
 from raptorgraph.benchmark._report import mean_and_sd, wide
 from raptorgraph.benchmark._screen import Screen, load_screen
 from raptorgraph.benchmark._settings import Part, Settings, Unit
@@ -83,6 +83,7 @@ def units(settings: Settings) -> list[Unit]:
     screen = load_screen(settings, settings.seeds[0])
     if not screen.singles:
         raise ValueError("The screen has no condition of one gene, whose spillover could be measured.")
+    check_methods(_methods(settings), settings, screen.setup, screen.adata.var_names)
     found = []
     for seed in settings.seeds:
         for method in _methods(settings):
@@ -149,11 +150,12 @@ def measure(encoder: Encoder, screen: Screen, seed: int) -> pd.DataFrame:
         noise = torch.as_tensor(rng.standard_normal(mean.shape), dtype=mean.dtype)
         drawn = mean + torch.exp(0.5 * log_var) * noise
         scale = encoder.norm(drawn).std(0).double().numpy()
+        weight = np.divide(1.0, scale**2, out=np.zeros_like(scale), where=scale > 0)  # as in spillover_index
         modulator = {}
         for gene, shift in encoder.shift.iterrows():
             step = torch.as_tensor(shift.to_numpy(), dtype=mean.dtype)
-            response = (encoder.norm(drawn + step) - encoder.norm(drawn)).double().square().mean(0).numpy() / scale**2
-            modulator[gene] = off_own(response, encoder.own[gene])
+            response = (encoder.norm(drawn + step) - encoder.norm(drawn)).double().square().mean(0).numpy()
+            modulator[gene] = off_own(response * weight, encoder.own[gene])
     genes = {screen.genes_of[label][0]: label for label in screen.singles}
     columns = {gene: k for k, gene in enumerate(screen.adata.var_names)}
     table = spillover_index(

@@ -28,7 +28,7 @@ from matplotlib.figure import Figure
 
 from raptorgraph.baselines import Baseline
 from raptorgraph.benchmark._measure import Measured
-from raptorgraph.benchmark._methods import RaptorGraphMethod, make_method
+from raptorgraph.benchmark._methods import RaptorGraphMethod, check_methods, make_method
 from raptorgraph.benchmark._report import mean_and_sd, wide
 from raptorgraph.benchmark._screen import Screen, load_screen
 from raptorgraph.benchmark._settings import Part, Settings, Unit
@@ -64,6 +64,7 @@ def units(settings: Settings) -> list[Unit]:
     if n_genes < 2:
         raise ValueError(f"A graph needs two perturbed genes or more, the screen has {n_genes}.")
     _top(settings, n_genes)
+    check_methods(_methods(settings), settings, screen.setup, screen.adata.var_names)
     found = []
     for method in _methods(settings):
         for cells in (SAME, AGAIN) if settings.options.get("bootstrap") else (SAME,):

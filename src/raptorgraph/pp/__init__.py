@@ -1,5 +1,6 @@
-"""Preprocessing: labels, gene selection, effects and pairing of cells."""
+"""Preprocessing: labels, gene selection, gene sets, effects and pairing of cells."""
 
+from raptorgraph.pp._gene_sets import read_gene_sets
 from raptorgraph.pp._genes import select_genes
 from raptorgraph.pp._labels import format_perturbation, parse_perturbation, perturbation_report, tidy_labels
 from raptorgraph.pp._pairing import pair_cells
@@ -11,6 +12,7 @@ __all__ = [
     "pair_cells",
     "parse_perturbation",
     "perturbation_report",
+    "read_gene_sets",
     "select_genes",
     "tidy_labels",
 ]

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from raptorgraph.pp import format_perturbation, parse_perturbation
-from raptorgraph.tl._gene_sets import match_gene_sets, read_gene_sets
+from raptorgraph.pp._gene_sets import match_gene_sets, read_gene_sets
 
 if TYPE_CHECKING:
     from raptorgraph.model import RaptorGraphModel
@@ -44,7 +44,7 @@ def enrich(
     model
         A trained model.
     gene_sets
-        Mapping, path of a GMT file, or table: see :func:`raptorgraph.tl.read_gene_sets`.
+        Mapping, path of a GMT file, or table: see :func:`raptorgraph.pp.read_gene_sets`.
     n_cells
         At most so many control cells enter the mean effects.
     min_size, max_size
@@ -111,7 +111,7 @@ def enrich_effects(
     effects
         Perturbations (labels) x genes, on the expression scale.
     gene_sets
-        Mapping, path of a GMT file, or table: see :func:`raptorgraph.tl.read_gene_sets`.
+        Mapping, path of a GMT file, or table: see :func:`raptorgraph.pp.read_gene_sets`.
     min_size, max_size
         Smallest and largest number of genes of a set among those of `effects`.
     n_permutations
