@@ -2,7 +2,7 @@
 
 from importlib.metadata import PackageNotFoundError, version
 
-from raptorgraph import _logging, datasets, metrics, nn, pl, pp, tl
+from raptorgraph import _logging, baselines, benchmark, datasets, metrics, nn, pl, pp, tl
 from raptorgraph.model import RaptorGraphModel
 
 try:
@@ -13,4 +13,16 @@ except PackageNotFoundError:  # a source tree on the path, not installed
 RaptorGraph = RaptorGraphModel
 _logging.show_messages()
 
-__all__ = ["RaptorGraph", "RaptorGraphModel", "__version__", "datasets", "metrics", "nn", "pl", "pp", "tl"]
+__all__ = [
+    "RaptorGraph",
+    "RaptorGraphModel",
+    "__version__",
+    "baselines",
+    "benchmark",
+    "datasets",
+    "metrics",
+    "nn",
+    "pl",
+    "pp",
+    "tl",
+]

@@ -239,13 +239,19 @@ def _show(result: Result, console: Console) -> None:
 
 
 def _show_tables(tables: dict[str, pd.DataFrame], console: Console) -> None:
-    """The first table, which is the one to read; the others are in files."""
+    """The first table, which is the one to read, as far as it fits; the others are in files."""
     name, table = next(iter(tables.items()))
+    texts = table.map(
+        lambda value: "-" if value != value else f"{value:.4g}" if isinstance(value, float) else str(value)
+    )
     shown = Table(title=name, title_justify="left")
-    for column in table.columns:
-        shown.add_column(str(column))
-    for row in table.itertuples(index=False):
-        shown.add_row(
-            *("-" if value != value else f"{value:.4g}" if isinstance(value, float) else str(value) for value in row)
-        )
+    room = console.width
+    for number, column in enumerate(texts.columns):
+        room -= max([len(str(column)), *texts[column].str.len()]) + 3
+        if room < 0 and number:
+            console.print(f"{len(texts.columns) - number} of the columns do not fit here: see {name}.md.")
+            break
+        shown.add_column(str(column), no_wrap=True)
+    for row in texts.iloc[:, : len(shown.columns)].itertuples(index=False):
+        shown.add_row(*row)
     console.print(shown)

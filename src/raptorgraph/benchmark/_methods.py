@@ -85,7 +85,7 @@ class RaptorGraphMethod(Baseline):
 
     def predict_control(self) -> np.ndarray:
         """Mean of one drawn cell for each control cell."""
-        cells = self.model.predict("control")[:, self.var_names]
+        cells = self.model.predict(self._label(()))[:, self.var_names]
         return np.asarray(cells.X.mean(axis=0), dtype=np.float64).ravel()
 
     def reconstruct(self, adata: ad.AnnData) -> np.ndarray:

@@ -377,7 +377,9 @@ def _to_read(summary: pd.DataFrame) -> pd.DataFrame:
         "metric": list(_SHOWN),
     }
     ranks = pd.DataFrame({column: shown[column].map(names.index) for column, names in orders.items()})
-    return wide(shown.loc[ranks.sort_values(list(orders)).index], ["regime", "group", "method"]).fillna("-")
+    # one group alone needs no column
+    index = ["regime", "group", "method"] if summary["group"].nunique() > 1 else ["regime", "method"]
+    return wide(shown.loc[ranks.sort_values(list(orders)).index], index).fillna("-")
 
 
 def _rank(methods: Iterable[str]) -> list[str]:

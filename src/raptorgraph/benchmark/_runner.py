@@ -105,6 +105,7 @@ def run(
         If the experiment, an option or the data do not suit; before any unit starts.
     """
     module = experiment(name)
+    options = {key: value for key, value in options.items() if value is not None}
     seeds = tuple(range(seeds)) if isinstance(seeds, int) else tuple(seeds)
     if not seeds or len(set(seeds)) != len(seeds):
         raise ValueError(f"seeds={seeds!r} must be at least one seed, each different.")
@@ -126,7 +127,7 @@ def run(
         seeds=seeds,
         quick=quick,
         n_top_genes=n_top_genes,
-        options={key: value for key, value in options.items() if value is not None},
+        options=options,
     )
     units = module.units(settings)
     out = Path(out)

@@ -1,0 +1,52 @@
+import pandas as pd
+import pytest
+
+from raptorgraph._cli import main
+from raptorgraph.benchmark import EXPERIMENTS
+
+
+def run(*arguments):
+    try:
+        return main([str(argument) for argument in arguments])
+    except SystemExit as exit_:
+        return exit_.code
+
+
+def test_prediction_from_the_shell(tmp_path, capsys, monkeypatch):
+    """The whole way, in processes of their own."""
+    out = tmp_path / "out"
+    arguments = ["benchmark", "prediction", "--screen", "simulated", "--quick", "--seeds", 1, "--out", out]
+    assert run(*arguments, "--methods", "no change,additive", "--regimes", "singles", "--n-jobs", 1) == 0
+    printed = capsys.readouterr().out
+    assert "additive" in printed and str(out) in printed
+    table = pd.read_csv(out / "prediction.csv")
+    assert {"no change", "additive"} < set(table["method"])
+
+
+def test_further_options_are_read_as_json(tmp_path, capsys):
+    assert run("benchmark", "losses", "--quick", "--seeds", 1, "--out", tmp_path, "--set", "sparsities=[0.25]") == 0
+    assert pd.read_csv(tmp_path / "losses.csv")["zeros"].tolist() == ["25%"] * 3
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["guess"], "no experiment 'guess'"),
+        (["prediction"], "Name a screen"),
+        (["prediction", "--screen", "nowhere.h5ad"], "nowhere.h5ad"),
+        (["prediction", "--screen", "simulated", "--methods", "guess"], "'guess' is unknown"),
+        (["losses", "--set", "color=red"], "'color' is not an option"),
+        (["losses", "--set", "color"], "not of the form NAME=FILE"),
+        (["losses", "--seeds", "0"], "not a positive integer"),
+    ],
+)
+def test_bad_requests_end_in_one_line(arguments, message, tmp_path, capsys):
+    assert run("benchmark", *arguments, "--quick", "--out", tmp_path / "out") == 2
+    err = capsys.readouterr().err
+    assert err.startswith("error: ") and err.count("\n") == 1 and message in err
+
+
+def test_help_names_every_experiment(capsys):
+    assert run("benchmark", "--help") == 0
+    printed = " ".join(capsys.readouterr().out.split())
+    assert all(name in printed for name in EXPERIMENTS)

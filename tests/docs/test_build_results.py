@@ -1,0 +1,62 @@
+import importlib.util
+import json
+from pathlib import Path
+
+import pytest
+
+DOCS = Path(__file__).parents[2] / "docs"
+
+
+@pytest.fixture(scope="module")
+def builder():
+    spec = importlib.util.spec_from_file_location("build_results", DOCS / "build_results.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_page_is_what_the_files_say(builder):
+    assert (DOCS / "results.md").read_text() == builder.build()
+
+
+def test_every_number_comes_with_a_command(builder):
+    template = (DOCS / "results.md.in").read_text()
+    for folder in (DOCS / "benchmark").iterdir():
+        for facts in folder.glob("*.json"):
+            name = json.loads(facts.read_text())["experiment"]
+            assert f"{{{{ {folder.name}/{name}: command }}}}" in template, (folder.name, name)
+    assert "{{" not in builder.build()
+
+
+def test_placeholders(builder, tmp_path):
+    place = tmp_path / "benchmark" / "toy"
+    place.mkdir(parents=True)
+    (place / "losses.csv").write_text("loss,value\nMSE,1.000 +- 0.100\n")
+    facts = {
+        "experiment": "losses",
+        "screen": "/data/toy.h5ad",
+        "setup": {"perturbation_key": "perturbation", "control": "nt", "delimiter": "+", "library_size_key": None},
+        "seeds": [0, 1],
+        "quick": False,
+        "n_top_genes": None,
+        "options": {"methods": ["a", "b c"], "betas": [0, 1], "predictions": {"x": "/tmp/x.csv"}},
+    }
+    (place / "losses.json").write_text(json.dumps(facts))
+    (place / "losses.png").write_bytes(b"")
+    (tmp_path / "results.md.in").write_text(
+        "{{ toy/losses: command }}\n\n{{ toy/losses }}\n\n{{ toy/losses: figure }}\n"
+    )
+    command = (
+        "raptorgraph benchmark losses --screen toy.h5ad --control nt --seeds 2 --methods 'a,b c' --set betas='[0, 1]' "
+        "--predictions x=x.csv"
+    )
+    assert builder.build(tmp_path) == (
+        f"```bash\n{command}\n```\n\n| loss | value |\n| --- | --- |\n| MSE | 1.000 ± 0.100 |\n\n"
+        "![losses on toy](benchmark/toy/losses.png)\n"
+    )
+
+
+def test_a_missing_file_is_an_error(builder, tmp_path):
+    (tmp_path / "results.md.in").write_text("{{ toy/losses: figure }}\n")
+    with pytest.raises(FileNotFoundError, match="no figure"):
+        builder.build(tmp_path)
