@@ -21,7 +21,7 @@ def test_tables_and_figure(result):
         "additive",
         "raptorgraph",
         "chance",
-        _interactions._prediction.HALF,
+        _interactions.HALF,
     ]
     assert set(_interactions.TYPES) <= set(table.columns) and "mean of all" in table
     long = tables["interactions_long"]

@@ -68,9 +68,7 @@ def test_baselines_have_no_drift_and_lie_between_floor_and_ceiling(result):
 
 def test_every_double_is_predicted_once_over_the_folds(result):
     _, out = result
-    parts = [
-        ad.read_h5ad(path) for path in sorted((out / "parts" / "prediction").glob("doubles*-baselines-seed0.h5ad"))
-    ]
+    parts = [ad.read_h5ad(path) for path in sorted((out / "parts" / "fits").glob("doubles*-baselines-seed0.h5ad"))]
     assert len(parts) == 2
     tested = [set(part.obs["condition"]) for part in parts]
     screen = load_screen(Settings(screen="simulated", quick=True), 0)

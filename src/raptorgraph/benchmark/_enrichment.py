@@ -22,7 +22,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from raptorgraph import pp, tl
-from raptorgraph.benchmark import _prediction
+from raptorgraph.benchmark import _fits as fits
 from raptorgraph.benchmark._draw import dot_panel
 from raptorgraph.benchmark._methods import MODELS, OURS, ordered
 from raptorgraph.benchmark._report import mean_and_sd, wide
@@ -31,13 +31,13 @@ from raptorgraph.benchmark._settings import Part, Settings, Unit
 
 TITLE = "Gene sets of the latents"
 OPTIONS = ("methods", "gene_sets", "max_epochs", "n_repeats", "n_permutations")
-WORK_OPTIONS = _prediction.WORK_OPTIONS
-PARTS = "prediction"
+WORK_OPTIONS = fits.WORK_OPTIONS
+PARTS = "fits"
 MEASURED = "measured effects"
 _FDR = 0.05
 _N_SETS = 25  # in the heat map
 
-work = _prediction.work
+work = fits.work
 
 
 def units(settings: Settings) -> list[Unit]:
@@ -49,9 +49,9 @@ def units(settings: Settings) -> list[Unit]:
     unknown = [name for name in methods if name not in MODELS]
     if unknown:
         raise ValueError(f"methods: {unknown[0]!r} has no latents; there are {', '.join(MODELS)}.")
-    options = {key: value for key, value in settings.options.items() if key in _prediction.OPTIONS}
+    options = {key: value for key, value in settings.options.items() if key in fits.OPTIONS}
     options |= {"regimes": ["singles"], "methods": list(methods)}
-    found = _prediction.units(replace(settings, options=options))
+    found = fits.units(replace(settings, options=options))
     return [unit for unit in found if unit.options["methods"] != ["reference"]]
 
 
@@ -61,7 +61,7 @@ def tables(parts: Sequence[tuple[Unit, Part]], settings: Settings) -> dict[str, 
     for seed in settings.seeds:
         screen = load_screen(settings, seed)
         given = {MEASURED: screen.effects.loc[screen.singles]}
-        effects = _prediction.predicted(parts, "singles", screen, seed, roles=("further",))
+        effects = fits.predicted(parts, "singles", screen, seed, roles=("further",))
         given |= {name: frame for (name, _), frame in effects.items()}
         true = None
         for name, table in given.items():

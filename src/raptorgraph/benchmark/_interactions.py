@@ -22,9 +22,10 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from raptorgraph import metrics
-from raptorgraph.benchmark import _prediction
+from raptorgraph.benchmark import _fits as fits
 from raptorgraph.benchmark._draw import dot_panel
 from raptorgraph.benchmark._methods import ordered
+from raptorgraph.benchmark._prediction import HALF
 from raptorgraph.benchmark._report import mean_and_sd, wide
 from raptorgraph.benchmark._screen import Screen, load_screen
 from raptorgraph.benchmark._settings import Part, Settings, Unit
@@ -32,8 +33,8 @@ from raptorgraph.pp import format_perturbation, parse_perturbation
 
 TITLE = "Precision@10 of genetic interactions"
 OPTIONS = ("methods", "gene_sets", "predictions", "max_epochs", "n_repeats", "gi_labels", "n_genes")
-WORK_OPTIONS = _prediction.WORK_OPTIONS
-PARTS = "prediction"
+WORK_OPTIONS = fits.WORK_OPTIONS
+PARTS = "fits"
 TYPES = ("synergy", "suppression", "neomorphism", "redundancy", "epistasis")
 _PUBLISHED = {  # names in GEARS's file of labels
     "synergy": ("SYNERGY_SIMILAR_PHENO", "SYNERGY_DISSIMILAR_PHENO"),
@@ -45,7 +46,7 @@ _PUBLISHED = {  # names in GEARS's file of labels
 CHANCE = "chance"
 _K = 10
 
-work = _prediction.work
+work = fits.work
 
 
 def units(settings: Settings) -> list[Unit]:
@@ -56,8 +57,8 @@ def units(settings: Settings) -> list[Unit]:
         raise ValueError(
             "The screen measured fewer than two pairs of genes that were perturbed alone: nothing to rank."
         )
-    options = {key: value for key, value in settings.options.items() if key in _prediction.OPTIONS}
-    found = _prediction.units(replace(settings, options={**options, "regimes": ["singles"]}))
+    options = {key: value for key, value in settings.options.items() if key in fits.OPTIONS}
+    found = fits.units(replace(settings, options={**options, "regimes": ["singles"]}))
     return [unit for unit in found if unit.options["methods"] != ["reference"]]
 
 
@@ -124,7 +125,7 @@ def draw(tables: dict[str, pd.DataFrame]) -> Figure:
 # -- scores ----------------------------------------------------------------------------------------------------------
 def _pairs(screen: Screen, settings: Settings, seed: int) -> list[str]:
     """Pairs that were left out of the training."""
-    [split] = _prediction.splits("singles", screen, seed, settings)
+    [split] = fits.splits("singles", screen, seed, settings)
     return [label for label in split.test if len(screen.genes_of[label]) == 2]
 
 
@@ -161,14 +162,14 @@ def _positives(measured: dict[str, dict], pairs: Sequence[str], labels: dict[str
 
 def _predicted(parts, screen: Screen, seed: int, settings: Settings, pairs) -> dict[str, pd.DataFrame]:
     """Predicted effects of singles and pairs, for each method; and those measured on half of the cells."""
-    effects = _prediction.predicted(parts, "singles", screen, seed)
-    found = {name: frame for (name, reference), frame in effects.items() if reference == _prediction.OWN}
-    for name, tool in _prediction.external(settings, screen).items():
+    effects = fits.predicted(parts, "singles", screen, seed)
+    found = {name: frame for (name, reference), frame in effects.items() if reference == fits.OWN}
+    for name, tool in fits.external(settings, screen).items():
         singles = screen.effects.loc[[label for label in screen.singles if label not in tool.effects.index]]
         if not tool.missing(pairs):
             found[name] = pd.concat([tool.effects, singles])  # measured where the tool gives no singles
     rows, _ = screen.halves(seed)
-    found[_prediction.HALF] = pd.DataFrame(
+    found[HALF] = pd.DataFrame(
         screen.moments_of(rows).effect[1:], index=screen.conditions, columns=screen.adata.var_names
     )
     return found

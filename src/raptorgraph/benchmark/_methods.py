@@ -71,6 +71,11 @@ class RaptorGraphMethod(Baseline):
             enable_progress_bar=False,
             enable_checkpointing=False,
         )
+        history = self.model.history
+        terms = {
+            name.removesuffix("_train"): frame.iloc[:, 0] for name, frame in history.items() if name.endswith("_train")
+        }
+        self.history_ = pd.DataFrame(terms).astype(float)
         return self
 
     def predict_effects(self, perturbations: str | Sequence[str]) -> pd.DataFrame:
@@ -95,13 +100,13 @@ class RaptorGraphMethod(Baseline):
 
 
 class Predictions:
-    """Predictions of another tool, read from a file.
+    """Predictions of another tool.
 
     Parameters
     ----------
-    path
-        An h5ad file with predicted cells (on the expression scale, labels in ``obs["perturbation"]``, control cells
-        among them if the tool predicts its own), or a CSV or Parquet table of effects, perturbations x genes.
+    given
+        Predicted cells (AnnData or h5ad file; on the expression scale, labels in ``obs["perturbation"]``, control cells
+        among them if the tool predicts its own), or effects, perturbations x genes (DataFrame, CSV or Parquet file).
     setup
         Spelling of the labels: ``control`` and ``delimiter``.
     var_names
@@ -117,34 +122,36 @@ class Predictions:
         If the file is of another kind, genes are missing, or a label is there twice.
     """
 
-    def __init__(self, path: str | Path, setup: Mapping[str, Any], var_names: pd.Index, control_mean: np.ndarray):
-        path = Path(path)
-        if not path.is_file():
-            raise FileNotFoundError(f"There is no file of predictions {str(path)!r}.")
+    def __init__(
+        self,
+        given: str | Path | pd.DataFrame | ad.AnnData,
+        setup: Mapping[str, Any],
+        var_names: pd.Index,
+        control_mean: np.ndarray,
+    ):
         self._spelling = {"control": setup["control"], "delimiter": setup["delimiter"]}
+        name = repr(str(given)) if isinstance(given, str | Path) else f"The {type(given).__name__} of predictions"
+        given = _read(Path(given)) if isinstance(given, str | Path) else given
         self.cells: ad.AnnData | None = None
-        control = self._label(())
-        if h5py.is_hdf5(path):
-            cells = ad.read_h5ad(path)
-            self._check_genes(path, cells.var_names, var_names)
-            if "perturbation" not in cells.obs:
-                raise ValueError(f"{str(path)!r} has no obs['perturbation'] with the label of each predicted cell.")
-            cells = cells[:, var_names].copy()
-            cells.obs["perturbation"] = [self._canonical(label) for label in cells.obs["perturbation"]]
-            self.cells = cells
-            frame = pd.DataFrame(_dense(cells.X), index=cells.obs["perturbation"].to_numpy())
-            means = frame.groupby(level=0).mean()
-            self.control = means.loc[control].to_numpy(float) if control in means.index else control_mean
-            self.effects = pd.DataFrame(means.to_numpy(float) - self.control, index=means.index, columns=var_names)
+        self.control = control_mean
+        if isinstance(given, ad.AnnData):
+            _check_genes(name, given.var_names, var_names)
+            if "perturbation" not in given.obs:
+                raise ValueError(f"{name} has no obs['perturbation'] with the label of each predicted cell.")
+            self.cells = given[:, var_names].copy()
+            labels = [self._canonical(label) for label in self.cells.obs["perturbation"]]
+            self.cells.obs["perturbation"] = labels
+            means = pd.DataFrame(_dense(self.cells.X), index=labels).groupby(level=0).mean().astype(float)
+            control = self._label(())
+            self.control = means.loc[control].to_numpy() if control in means.index else control_mean
+            self.effects = pd.DataFrame(means.to_numpy() - self.control, index=means.index, columns=var_names)
         else:
-            read = pd.read_parquet if path.suffix in (".parquet", ".pq") else pd.read_csv
-            table = read(path) if read is pd.read_parquet else read(path, index_col=0)
-            self._check_genes(path, table.columns, var_names)
-            table.index = [self._canonical(label) for label in table.index]
-            if not table.index.is_unique:
-                twice = table.index[table.index.duplicated()][0]
-                raise ValueError(f"{str(path)!r} has the perturbation {twice!r} twice.")
-            self.effects, self.control = table[var_names].astype(float), control_mean
+            _check_genes(name, given.columns, var_names)
+            self.effects = given[var_names].astype(float)
+            self.effects.index = [self._canonical(label) for label in given.index]
+            if not self.effects.index.is_unique:
+                twice = self.effects.index[self.effects.index.duplicated()][0]
+                raise ValueError(f"{name} has the perturbation {twice!r} twice.")
 
     def missing(self, conditions: Sequence[str]) -> list[str]:
         """Conditions that the file does not predict."""
@@ -156,16 +163,24 @@ class Predictions:
     def _label(self, genes: Sequence[str]) -> str:
         return format_perturbation(genes, **self._spelling)
 
-    @staticmethod
-    def _check_genes(path: Path, found: pd.Index, wanted: pd.Index) -> None:
-        if not found.is_unique:
-            raise ValueError(f"{str(path)!r} has gene {found[found.duplicated()][0]!r} twice.")
-        missing = wanted.difference(found)
-        if len(missing):
-            raise ValueError(
-                f"{str(path)!r} lacks {len(missing)} of the screen's {len(wanted)} genes, for example "
-                f"{', '.join(map(str, missing[:5]))}: predict all of them (an effect of 0 where the tool has none)."
-            )
+
+def _read(path: Path) -> pd.DataFrame | ad.AnnData:
+    if not path.is_file():
+        raise FileNotFoundError(f"There is no file of predictions {str(path)!r}.")
+    if h5py.is_hdf5(path):
+        return ad.read_h5ad(path)
+    return pd.read_parquet(path) if path.suffix in (".parquet", ".pq") else pd.read_csv(path, index_col=0)
+
+
+def _check_genes(name: str, found: pd.Index, wanted: pd.Index) -> None:
+    if not found.is_unique:
+        raise ValueError(f"{name} has gene {found[found.duplicated()][0]!r} twice.")
+    missing = wanted.difference(found)
+    if len(missing):
+        raise ValueError(
+            f"{name} lacks {len(missing)} of the screen's {len(wanted)} genes, for example "
+            f"{', '.join(map(str, missing[:5]))}: predict all of them (an effect of 0 where the tool has none)."
+        )
 
 
 def method_names(settings: Settings, *, doubles: bool) -> list[str]:

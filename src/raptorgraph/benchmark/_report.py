@@ -92,7 +92,16 @@ def write_report(
         "seeds": list(settings.seeds),
         "quick": settings.quick,
         "n_top_genes": settings.n_top_genes,
-        "options": dict(settings.options),
+        "options": {key: _plain(value) for key, value in settings.options.items()},
         "tables": list(tables),
     }
     (out / f"{name}.json").write_text(json.dumps(facts, indent=1, default=str) + "\n")
+
+
+def _plain(value):
+    """Options as JSON can hold them: tables that were given as objects by their type."""
+    if isinstance(value, Mapping):
+        return {key: _plain(part) for key, part in value.items()}
+    if isinstance(value, list | tuple | str | int | float | bool) or value is None:
+        return value
+    return str(value) if isinstance(value, Path) else type(value).__name__

@@ -19,7 +19,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from raptorgraph import metrics
-from raptorgraph.benchmark import _prediction
+from raptorgraph.benchmark import _fits as fits
 from raptorgraph.benchmark._draw import dot_panel
 from raptorgraph.benchmark._methods import ordered
 from raptorgraph.benchmark._pairs import database, database_genes
@@ -30,11 +30,11 @@ from raptorgraph.pp import parse_perturbation
 
 TITLE = "Hit rates of the reverse task"
 OPTIONS = ("methods", "gene_sets", "predictions", "max_epochs", "n_repeats", "k")
-WORK_OPTIONS = _prediction.WORK_OPTIONS
-PARTS = "prediction"
+WORK_OPTIONS = fits.WORK_OPTIONS
+PARTS = "fits"
 CHANCE = "chance"
 
-work = _prediction.work
+work = fits.work
 
 
 def units(settings: Settings) -> list[Unit]:
@@ -42,8 +42,8 @@ def units(settings: Settings) -> list[Unit]:
     screen = load_screen(settings, settings.seeds[0])
     if not _queries(screen, settings, settings.seeds[0]):
         raise ValueError("The screen measured no pair of the genes of the database: there is nothing to ask.")
-    options = {key: value for key, value in settings.options.items() if key in _prediction.OPTIONS}
-    found = _prediction.units(replace(settings, options={**options, "regimes": ["singles"]}))
+    options = {key: value for key, value in settings.options.items() if key in fits.OPTIONS}
+    found = fits.units(replace(settings, options={**options, "regimes": ["singles"]}))
     return [unit for unit in found if unit.options["methods"] != ["reference"]]
 
 
@@ -87,14 +87,14 @@ def _databases(parts, screen: Screen, seed: int, settings: Settings, labels, by:
 
     A profile minus the data's control mean orders the database as the profile itself does.
     """
-    effects = _prediction.predicted(parts, "singles", screen, seed)
+    effects = fits.predicted(parts, "singles", screen, seed)
     found = {}
     for name in dict.fromkeys(name for name, _ in effects):
-        own, data = (effects[name, reference] for reference in (_prediction.OWN, _prediction.DATA))
+        own, data = (effects[name, reference] for reference in (fits.OWN, fits.DATA))
         # the two differ by the drift of the control, the same for every condition
         drift = data.iloc[0] - own.loc[data.index[0]] if by == "profile" else 0.0
         found[name] = (own.loc[labels] + drift).to_numpy(float)
-    for name, tool in _prediction.external(settings, screen).items():
+    for name, tool in fits.external(settings, screen).items():
         if not tool.missing(labels):
             drift = tool.control - screen.control_mean if by == "profile" else 0.0
             found[name] = tool.effects.loc[labels].to_numpy() + drift
@@ -103,7 +103,7 @@ def _databases(parts, screen: Screen, seed: int, settings: Settings, labels, by:
 
 def _queries(screen: Screen, settings: Settings, seed: int) -> list[str]:
     """Measured pairs that were left out of the training and lie in the database."""
-    [split] = _prediction.splits("singles", screen, seed, settings)
+    [split] = fits.splits("singles", screen, seed, settings)
     asked = set(database(screen))
     return [label for label in split.test if label in asked]
 

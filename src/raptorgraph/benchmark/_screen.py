@@ -164,6 +164,9 @@ def load_screen(settings: Settings, seed: int = 0) -> Screen:
         setup["library_size_key"] = setup.get("library_size_key") or "total_counts"
     elif name in _PUBLIC:
         adata = getattr(datasets, name)()
+        if setup.get("layer") is None and "counts" in adata.layers:  # counts tell more than their logarithms
+            setup["layer"] = "counts"
+            setup["library_size_key"] = setup.get("library_size_key") or "total_counts"
     else:
         adata = _read(_find(name))
     if settings.n_top_genes is not None:

@@ -16,7 +16,7 @@ matter? The grid is the published one, a sweep of beta at mu = 0.27, lambda1 = 0
   hits the mean can score as well as one that predicts diverse cells: read it beside the variance.
 - ``edges`` of the graph that is left after its threshold. Relative MSE and Pearson are those of ``capacity``.
 
-Printed values are of other data (Norman et al. 2019), one run each; the first row of the table prints 0.0181 for the KL
+Printed values are of other data (Norman et al. 2019), without a spread; the first row prints 0.0181 for the KL
 as well as for the variance. Nothing is chosen by these scores.
 
 ``raptorgraph benchmark sensitivity --screen FILE``; ``--set 'betas=[0, 0.4, 3]'``, ``--set 'mus=[0.1, 0.5]'`` and

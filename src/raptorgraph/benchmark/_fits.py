@@ -1,0 +1,249 @@
+"""Fit every method, ask it for what it has not seen, and score what needs its cells.
+
+The work behind the experiments ``prediction``, ``interactions``, ``reverse`` and ``enrichment``, which share its parts:
+the reports are elsewhere, so that a change of theirs repeats no fit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import anndata as ad
+import numpy as np
+import pandas as pd
+from scipy import sparse
+
+from raptorgraph import metrics
+from raptorgraph.baselines import ladder
+from raptorgraph.benchmark._measure import Measured
+from raptorgraph.benchmark._methods import Predictions, check_methods, make_method, method_names
+from raptorgraph.benchmark._pairs import database
+from raptorgraph.benchmark._scores import gene_overlap, sample_size
+from raptorgraph.benchmark._screen import Screen, load_screen
+from raptorgraph.benchmark._settings import Part, Settings, Unit
+from raptorgraph.benchmark._splits import Split, doubles_folds, paper_split, seen_singles, singles_only
+
+OPTIONS = ("methods", "regimes", "n_folds", "on", "gene_sets", "predictions", "max_epochs", "n_repeats")
+WORK_OPTIONS = ("n_folds", "on", "gene_sets", "max_epochs", "n_repeats")
+REGIMES = ("singles", "doubles", "paper", "seen")
+WITH_PAIRS = ("singles", "paper")  # regimes in which all pairs are predicted, for other experiments
+FLOOR, CEILING = "floor: real against real cells", "ceiling: control against real cells"
+OWN, DATA = "own control", "data's control"  # what an effect is the difference to
+
+
+def units(settings: Settings) -> list[Unit]:
+    """One unit for each regime, fold, seed and model; the baselines, which take seconds, share one."""
+    screen = load_screen(settings, settings.seeds[0])
+    regimes = _regimes(settings, screen)
+    external(settings, screen)
+    found = []
+    for seed in settings.seeds:
+        for regime in regimes:
+            names = method_names(settings, doubles=regime == "doubles")
+            check_methods(names, settings, screen.setup, screen.adata.var_names)
+            quick = [name for name in names if name in ladder()]
+            groups = [["reference"], *([quick] if quick else []), *([name] for name in names if name not in quick)]
+            for fold in range(_n_folds(settings) if regime == "doubles" else 1):
+                for group in groups:
+                    word = "baselines" if group == quick else group[0].replace(" ", "-")
+                    options = {"regime": regime, "fold": fold, "methods": group}
+                    found.append(Unit(f"{regime}{fold}-{word}-seed{seed}", seed, options))
+    return found
+
+
+def work(unit: Unit, settings: Settings) -> Part:
+    """Fit the methods of the unit, predict the unseen combinations, and score what needs the cells."""
+    screen = load_screen(settings, unit.seed)
+    split = splits(unit.options["regime"], screen, unit.seed, settings)[unit.options["fold"]]
+    fitted, scored = (split.train, split.validation) if on_part(settings) == "validation" else (split.refit, split.test)
+    n_cells, n_repeats = sample_size(screen), n_repeats_of(settings)
+    if unit.options["methods"] == ["reference"]:
+        return Part(_references(screen, scored, n_cells, n_repeats, unit.seed))
+
+    train = screen.cells(fitted)
+    rows, effects, index, histories = [], [], [], {}
+    for name in unit.options["methods"]:
+        method = make_method(name, settings, screen.setup, unit.seed)
+        with Measured() as fit:
+            method.fit(train)
+        if hasattr(method, "history_"):
+            histories[name] = method.history_.rename_axis("epoch").reset_index()
+        known = set(method.perturbed_genes)
+        asked = [label for label in scored if known.issuperset(screen.genes_of[label])]
+        rows.append((name, "", "not predictable", len(scored) - len(asked)))
+        if asked:
+            with Measured() as ask:
+                own = method.predict_effects(asked).loc[asked].to_numpy()
+                cells = method.predict(asked, n_cells=n_cells * n_repeats, seed=unit.seed)
+            drift = method.predict_control() - screen.control_mean
+            for reference, values in ((OWN, own), (DATA, own + drift)):
+                effects.append(values)
+                index += [(name, label, reference, "scored") for label in asked]
+            rows += [(name, *found) for found in cell_scores(screen, cells, drift, n_cells, n_repeats, unit.seed)]
+            rows.append((name, "", "seconds to predict", ask.seconds))
+        if unit.options["regime"] in WITH_PAIRS:
+            more = [label for label in [*screen.singles, *database(screen)] if label not in asked]
+            effects.append(method.predict_effects(more).loc[more].to_numpy())
+            index += [(name, label, OWN, "further") for label in more]
+        rows += [(name, "", "seconds to fit", fit.seconds), (name, "", "memory, MB", fit.megabytes)]
+        rows += [(name, "", *found) for found in _reconstruction(method, screen, unit.seed)]
+    table = pd.DataFrame(rows, columns=["method", "condition", "metric", "value"])
+    if not effects:
+        return Part(table)
+    obs = pd.DataFrame(index, columns=["method", "condition", "reference", "role"])
+    obs.index = obs.index.astype(str)
+    arrays = ad.AnnData(np.vstack(effects), obs=obs, var=pd.DataFrame(index=screen.adata.var_names))
+    arrays.uns["history"] = histories
+    return Part(table, arrays)
+
+
+def cell_scores(
+    screen: Screen, cells: ad.AnnData, drift: np.ndarray, n_cells: int, n_repeats: int, seed: int
+) -> list[tuple]:
+    found = []
+    for label in cells.obs["perturbation"].cat.categories:
+        real = screen.expression[screen.rows(label)].toarray()
+        if len(real) < 2 * n_cells:
+            continue
+        drawn = _dense(cells[(cells.obs["perturbation"] == label).to_numpy()].X)
+        scores = metrics.sampled_scores(
+            drawn, real, n_cells=n_cells, n_repeats=n_repeats, seed=_draw(seed, screen, label)
+        )
+        found += [(label, metric, value) for metric, value in scores.drop(columns="repeat").mean().items()]
+        found.append((label, "variance_ratio", metrics.variance_ratio(drawn, real)))
+        found += [(label, metric, value) for metric, value in gene_overlap(screen, label, drawn, drift).items()]
+    return found
+
+
+def _draw(seed: int, screen: Screen, label: str) -> int:
+    """Seed of the draws of a condition, the same for all methods: each condition draws anew."""
+    return int(np.random.SeedSequence([seed, screen.labels.index(label)]).generate_state(1)[0])
+
+
+def _references(screen: Screen, scored: Sequence[str], n_cells: int, n_repeats: int, seed: int) -> pd.DataFrame:
+    """Floor and ceiling of the scores of cells."""
+    control, rows = screen.expression[screen.codes == 0].toarray(), []
+    for label in scored:
+        real = screen.expression[screen.rows(label)].toarray()
+        if len(real) < 2 * n_cells:
+            continue
+        found = metrics.floor_and_ceiling(
+            real, control, n_cells=n_cells, n_repeats=n_repeats, seed=_draw(seed, screen, label)
+        )
+        for name, kind in ((FLOOR, "floor"), (CEILING, "ceiling")):
+            scores = found[found["reference"] == kind].drop(columns=["reference", "repeat"]).mean()
+            rows += [(name, label, metric, value) for metric, value in scores.items()]
+    return pd.DataFrame(rows, columns=["method", "condition", "metric", "value"])
+
+
+def _reconstruction(method, screen: Screen, seed: int) -> list[tuple[str, float]]:
+    """Errors of the reconstruction of control cells, where the method reconstructs cells."""
+    if not hasattr(method, "reconstruct"):
+        return []
+    control = screen.codes == 0
+    real = screen.expression[control].toarray().astype(np.float64)
+    built = method.reconstruct(screen.adata[control].copy())
+    same = metrics.same_cell_mse(built, real)
+    return [
+        ("control MSE, other cells", metrics.control_mse(built, real, seed=seed)),
+        ("control MSE, same cells", same.mse),
+        ("control variance explained", same.explained),
+    ]
+
+
+# -- regimes ---------------------------------------------------------------------------------------------------------
+def _regimes(settings: Settings, screen: Screen) -> list[str]:
+    asked = settings.options.get("regimes")
+    if on_part(settings) not in ("test", "validation"):
+        raise ValueError(f"on={on_part(settings)!r} is unknown; use 'test' or 'validation'.")
+    if not asked:
+        singles = {screen.genes_of[label][0] for label in screen.singles}
+        n_testable = sum(singles.issuperset(screen.genes_of[label]) for label in screen.combinations)
+        # a part left out must be worth scoring
+        asked = ["singles", "doubles"] if n_testable >= 2 * _n_folds(settings) else ["singles"]
+    for regime in asked:
+        if regime not in REGIMES:
+            raise ValueError(f"regimes: {regime!r} is unknown; there are {', '.join(REGIMES)}.")
+        splits(regime, screen, settings.seeds[0], settings)  # raises where the screen does not allow it
+    return list(asked)
+
+
+def splits(regime: str, screen: Screen, seed: int, settings: Settings) -> list[Split]:
+    """Splits of a regime, one for each fold; those without folds do not depend on the seed."""
+    spelling = {"control": screen.setup["control"], "delimiter": screen.setup["delimiter"]}
+    if regime == "doubles":
+        return doubles_folds(screen.conditions, n_folds=_n_folds(settings), seed=seed, **spelling)
+    if regime == "paper":
+        return [paper_split(screen.conditions, **spelling)]
+    if regime == "seen":
+        return [seen_singles(screen.conditions, seed=seed, **spelling)]
+    return [singles_only(screen.conditions, seed=0, **spelling)]
+
+
+def on_part(settings: Settings) -> str:
+    return settings.options.get("on", "test")
+
+
+def _n_folds(settings: Settings) -> int:
+    return settings.options.get("n_folds", 2 if settings.quick else 5)
+
+
+def n_repeats_of(settings: Settings) -> int:
+    return settings.options.get("n_repeats", 2 if settings.quick else 5)
+
+
+def external(settings: Settings, screen: Screen) -> dict[str, Predictions]:
+    """Predictions of other tools, read and checked."""
+    return {
+        name: Predictions(path, screen.setup, screen.adata.var_names, screen.control_mean)
+        for name, path in (settings.options.get("predictions") or {}).items()
+    }
+
+
+def scored_of(folds: Sequence[Split], settings: Settings) -> list[str]:
+    """Conditions that are scored, over all folds."""
+    on_validation = on_part(settings) == "validation"
+    return [label for split in folds for label in (split.validation if on_validation else split.test)]
+
+
+def predicted(
+    parts: Sequence[tuple[Unit, Part]],
+    regime: str,
+    screen: Screen,
+    seed: int,
+    *,
+    roles: Sequence[str] = ("scored", "further"),
+) -> dict[tuple[str, str], pd.DataFrame]:
+    """Effects that each method predicts, against each of the two controls.
+
+    Parameters
+    ----------
+    parts
+        Finished units, the folds of a regime together.
+    regime, seed
+        Which units to take.
+    screen
+        The screen of that seed.
+    roles
+        ``"scored"`` for the conditions that are reported, ``"further"`` for singles and all pairs.
+
+    Returns
+    -------
+    For each method and control (:data:`OWN` or :data:`DATA`) a table of conditions x genes, in the screen's order of
+    genes.
+    """
+    found: dict[tuple[str, str], list[pd.DataFrame]] = {}
+    for unit, part in parts:
+        if part.arrays is None or unit.seed != seed or unit.options["regime"] != regime:
+            continue
+        arrays = part.arrays[:, screen.adata.var_names]  # simulated screens of other seeds have other orders
+        obs = arrays.obs.reset_index(drop=True)
+        obs = obs[obs["role"].isin(roles)]
+        for key, rows in obs.groupby(["method", "reference"], sort=False, observed=True).groups.items():
+            frame = pd.DataFrame(arrays.X[rows], index=obs["condition"].loc[rows].to_numpy(), columns=arrays.var_names)
+            found.setdefault(key, []).append(frame)
+    return {key: pd.concat(frames) for key, frames in found.items()}
+
+
+def _dense(X) -> np.ndarray:
+    return X.toarray() if sparse.issparse(X) else np.asarray(X)
