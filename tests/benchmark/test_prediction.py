@@ -34,6 +34,13 @@ def test_tables_and_figure(result):
     assert doubles == ["no change", "additive", "main-effects ridge", "raptorgraph", *references]
     for suffix in ("csv", "md", "png", "json"):
         assert (out / f"prediction.{suffix}").stat().st_size > 0
+    assert (out / "prediction_training.png").stat().st_size > 0
+
+
+def test_loss_curves_are_kept(result):
+    curves = result[0]["prediction_training"]
+    assert set(curves["method"]) == {"raptorgraph"} and {"reconstruction", "kl", "shift"} <= set(curves["term"])
+    assert curves["epoch"].max() == 1 and (curves["n"] == 2).all()
 
 
 def test_no_change_and_additive_score_as_computed_by_hand(result):

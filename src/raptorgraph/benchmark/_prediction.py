@@ -21,11 +21,12 @@ from matplotlib.figure import Figure
 from raptorgraph.benchmark import _fits as fits
 from raptorgraph.benchmark._draw import dot_panel
 from raptorgraph.benchmark._fits import CEILING, DATA, FLOOR, OWN
-from raptorgraph.benchmark._methods import Predictions, ordered
+from raptorgraph.benchmark._methods import OURS, Predictions, ordered
 from raptorgraph.benchmark._report import mean_and_sd, wide
 from raptorgraph.benchmark._scores import effect_scores, sample_size
 from raptorgraph.benchmark._screen import Screen, load_screen
 from raptorgraph.benchmark._settings import Part, Settings, Unit
+from raptorgraph.pl._figure import BLUE, ORANGE
 
 TITLE = "Prediction of unseen combinations"
 OPTIONS, WORK_OPTIONS, PARTS = fits.OPTIONS, fits.WORK_OPTIONS, "fits"
@@ -81,11 +82,24 @@ def tables(parts: Sequence[tuple[Unit, Part]], settings: Settings) -> dict[str, 
     scores["group"] = scores["group"].fillna("all")
     summary = mean_and_sd(scores, ["regime", "group", "method", "reference", "metric"])
     conditions = rows[rows["condition"].fillna("") != ""]
+    curves = _curves(parts)
     return {
         "prediction": _to_read(summary),
         "prediction_long": summary,
         "prediction_conditions": mean_and_sd(conditions, ["regime", "method", "condition", "metric"]),
+        **({} if curves.empty else {"prediction_training": mean_and_sd(curves, ["method", "term", "epoch"])}),
     }
+
+
+def _curves(parts: Sequence[tuple[Unit, Part]]) -> pd.DataFrame:
+    """Terms of the loss over the epochs, of the first regime: method, term, epoch, seed, value."""
+    found = []
+    for unit, part in parts:
+        if part.arrays is None or unit.options["regime"] != parts[0][0].options["regime"] or unit.options["fold"]:
+            continue
+        for method, history in part.arrays.uns.get("history", {}).items():
+            found.append(history.melt("epoch", var_name="term").assign(method=method, seed=unit.seed))
+    return pd.concat(found, ignore_index=True) if found else pd.DataFrame()
 
 
 def _tool_scores(
@@ -171,9 +185,41 @@ def _rank(methods: Iterable[str]) -> list[str]:
     return [*ordered(name for name in methods if name not in _REFERENCES), *(n for n in _REFERENCES if n in found)]
 
 
-def draw(tables: dict[str, pd.DataFrame]) -> Figure:
+def draw(tables: dict[str, pd.DataFrame]) -> dict[str, Figure]:
+    """The scores of every method, and the loss curves of those that are trained."""
+    figures = {"prediction": _scores_figure(tables["prediction_long"])}
+    if "prediction_training" in tables:
+        figures["prediction_training"] = _training_figure(tables["prediction_training"])
+    return figures
+
+
+def _training_figure(curves: pd.DataFrame) -> Figure:
+    """Terms of the loss over the epochs, one row of panels for each method; mean and SD over seeds."""
+    methods = list(dict.fromkeys(curves["method"]))
+    terms = {name: list(dict.fromkeys(curves.loc[curves["method"] == name, "term"])) for name in methods}
+    # weights of a schedule are no terms, and a weighted term has the course of its weight
+    terms = {
+        name: [t for t in found if not t.endswith("_weight") and "weighted" not in t] for name, found in terms.items()
+    }
+    n_columns = max(len(found) for found in terms.values())
+    figure = Figure(figsize=(2.3 * n_columns, 2.1 * len(methods)), layout="constrained")
+    for axes, name in zip(figure.subplots(len(methods), n_columns, squeeze=False), methods, strict=True):
+        for ax in axes[len(terms[name]) :]:
+            ax.remove()
+        for ax, term in zip(axes, terms[name], strict=False):
+            here = curves[(curves["method"] == name) & (curves["term"] == term)]
+            mean, sd = here["value_mean"], here["value_sd"].fillna(0)
+            ax.plot(here["epoch"], mean, color=ORANGE if name in OURS else BLUE, marker="." if len(here) == 1 else None)
+            ax.fill_between(here["epoch"], mean - sd, mean + sd, color="0.8")
+            ax.set_title(f"{name}: {term}", fontsize=8)
+            ax.tick_params(labelsize=7)
+            if mean.min() > 0 and mean.max() > 50 * mean.min():
+                ax.set_yscale("log")
+    return figure
+
+
+def _scores_figure(summary: pd.DataFrame) -> Figure:
     """Relative MSE, Pearson and MK-MMD of every method, one row of panels for each regime."""
-    summary = tables["prediction_long"]
     summary = summary[(summary["group"] == "all") & (summary["reference"] != DATA)]
     regimes = list(dict.fromkeys(summary["regime"]))
     panels = {"relative_mse": "relative MSE", "pearson_delta": "Pearson of the effect", "mk_mmd_200": "MK-MMD (200)"}

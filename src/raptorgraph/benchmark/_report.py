@@ -77,13 +77,19 @@ def to_markdown(table: pd.DataFrame) -> str:
 
 
 def write_report(
-    out: Path, name: str, title: str, tables: Mapping[str, pd.DataFrame], figure: Figure, settings: Settings
+    out: Path,
+    name: str,
+    title: str,
+    tables: Mapping[str, pd.DataFrame],
+    figures: Figure | Mapping[str, Figure],
+    settings: Settings,
 ) -> None:
-    """Write every table as CSV and Markdown, the figure, and the settings."""
+    """Write every table as CSV and Markdown, the figure (or figures, by name), and the settings."""
     for stem, table in tables.items():
         table.to_csv(out / f"{stem}.csv", index=False, float_format="%.6g")
         (out / f"{stem}.md").write_text(to_markdown(table))
-    figure.savefig(out / f"{name}.png", dpi=150)
+    for stem, figure in (figures if isinstance(figures, Mapping) else {name: figures}).items():
+        figure.savefig(out / f"{stem}.png", dpi=150)
     facts = {
         "experiment": name,
         "title": title,

@@ -93,7 +93,7 @@ def run(
     Returns
     -------
     dict of str to pandas.DataFrame
-        The tables; each is written as ``DIR/<table>.csv`` and ``.md``, and the figure as ``DIR/<name>.png``.
+        The tables; each is written as ``DIR/<table>.csv`` and ``.md``, figures as ``DIR/<name>.png``.
 
     Raises
     ------
