@@ -123,9 +123,12 @@ def draw(tables: dict[str, pd.DataFrame]) -> Figure:
     figure = Figure(figsize=(5 + 0.28 * nes.shape[1], 4 + 0.2 * len(chosen)), layout="constrained")
     top, bottom = figure.subfigures(2, 1, height_ratios=(1, 2.2))
     metrics_ = ("significant", "significant, permuted genes", "NES as measured, Pearson")
+    shares = summary[summary["metric"].isin(metrics_[:2])]
+    most = float((shares["value_mean"] + shares["value_sd"].fillna(0)).max())
+    limits = {metrics_[0]: (0.0, most), metrics_[1]: (0.0, most), metrics_[2]: (-1.0, 1.0)}
     for k, (ax, metric) in enumerate(zip(top.subplots(1, 3), metrics_, strict=True)):
         values = summary[summary["metric"] == metric].set_index("method")
-        dot_panel(ax, values, methods, {}, title=metric, labels=k == 0)
+        dot_panel(ax, values, methods, {}, title=metric, labels=k == 0, limits=limits[metric])
     ax = bottom.subplots()
     limit = float(np.nanmax(np.abs(nes.to_numpy()))) if nes.size else 1.0
     image = ax.imshow(nes.to_numpy(float), cmap="RdBu_r", vmin=-limit, vmax=limit, aspect="auto")
