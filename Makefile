@@ -1,4 +1,4 @@
-# make demo | test | test-slow | lint | clean
+# make demo | test | test-slow | lint | results | clean
 # The first call builds .venv; later calls reinstall only after pyproject.toml or constraints.txt changed.
 # PYTHON=/path/to/python chooses the interpreter, ARGS="-k name -x" goes to pytest.
 
@@ -12,7 +12,7 @@ TORCH := $(shell grep '^torch==' constraints.txt)
 INSTALL := $(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt
 
 .NOTPARALLEL:
-.PHONY: demo test test-slow lint clean
+.PHONY: demo test test-slow lint results clean
 
 demo: $(DONE)/package
 	$(BIN)/raptorgraph demo --out demo
@@ -26,6 +26,10 @@ test-slow: $(DONE)/test
 lint: $(DONE)/lint
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
+
+# docs/results.md from the benchmark's files under docs/benchmark
+results: $(DONE)/package
+	$(BIN)/python docs/build_results.py
 
 # Removes what runs and builds leave behind; the environment stays (rm -r .venv removes it).
 clean:

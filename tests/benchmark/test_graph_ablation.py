@@ -7,6 +7,7 @@ import torch
 
 from raptorgraph import benchmark
 from raptorgraph.benchmark import _graph_ablation as ablation
+from raptorgraph.benchmark import _variants as variants
 from raptorgraph.benchmark._settings import Settings
 from raptorgraph.model import RaptorGraphModel
 
@@ -26,16 +27,17 @@ def test_run(tmp_path):
     graphs = [*ablation.LEARNED, *ablation.GIVEN]
     assert table.loc["default"].index.tolist() == table.loc["paper"].index.tolist() == graphs
     assert table.loc["reference"].index.tolist() == [
-        ablation.ADDITIVE,
-        ablation.CHANCE,
-        ablation.FLOOR,
-        ablation.CEILING,
+        variants.ADDITIVE,
+        variants.HALF,
+        variants.CHANCE,
+        variants.FLOOR,
+        variants.CEILING,
     ]
     mean = tables["graph-ablation_long"].set_index(["metric", "preset", "graph"])["value_mean"]
     assert (mean["relative MSE"] >= 0).all() and mean["Pearson"].between(-1, 1).all()
     assert mean[[metric for metric, _, _ in mean.index if metric.startswith("precision")]].between(0, 1).all()
     assert mean["MK-MMD"].max() < 20
-    assert mean["MK-MMD", "reference", ablation.FLOOR] < mean["MK-MMD", "reference", ablation.CEILING]
+    assert mean["MK-MMD", "reference", variants.FLOOR] < mean["MK-MMD", "reference", variants.CEILING]
     assert mean["edges", "default", "empty"] == 0
     assert mean["edges", "default", "learned, all edges"] == 36
     assert mean["edges", "default", "random"] > 0

@@ -3,7 +3,8 @@ import json
 import numpy as np
 import pytest
 
-from raptorgraph.benchmark import _interactions
+from raptorgraph import metrics, pp
+from raptorgraph.benchmark import Settings, _interactions, load_screen
 
 METHODS = ["no change", "additive", "raptorgraph"]
 
@@ -37,10 +38,6 @@ def test_additive_predictions_score_chance_where_their_scores_are_constant(resul
 
 
 def test_scores_of_measured_pairs_are_those_of_the_metrics(result):
-    from raptorgraph import metrics
-    from raptorgraph.benchmark._screen import load_screen
-    from raptorgraph.benchmark._settings import Settings
-
     tables, _ = result
     screen = load_screen(Settings(screen="simulated", quick=True), 1)
     row = tables["interactions_scores"].query("method == 'measured' and seed == 1").iloc[0]
@@ -64,10 +61,8 @@ def test_published_labels_are_a_third_definition(quick, tmp_path):
 
 
 def test_published_labels_of_norman(shared_data):
-    from raptorgraph.benchmark._settings import Settings
-
     class Screen:
-        setup = {"control": "control", "delimiter": "+"}
+        label = staticmethod(pp.format_perturbation)
 
     settings = Settings(options={"gi_labels": str(shared_data / "norman2019_gi_labels.json")})
     labels = _interactions._labels(settings, Screen())

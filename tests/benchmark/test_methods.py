@@ -8,6 +8,7 @@ from raptorgraph.benchmark._methods import (
     Predictions,
     RaptorGraphMethod,
     check_methods,
+    chosen_methods,
     make_method,
     method_names,
     ordered,
@@ -72,6 +73,19 @@ def test_names_of_methods(screen, gmt):
     assert ordered(["mine", "dVAE", "additive", "dVAE", "no change"]) == ["no change", "additive", "dVAE", "mine"]
 
 
+def test_methods_that_are_known_to_an_experiment(gmt):
+    known = ("dVAE", "SENA")
+    assert chosen_methods(Settings(), known) == ["dVAE"]
+    assert chosen_methods(Settings(options={"gene_sets": str(gmt)}), known) == ["dVAE", "SENA"]
+    with pytest.raises(ValueError, match="'SENA' needs gene sets"):
+        chosen_methods(Settings(options={"methods": ["SENA"]}), known)
+    with pytest.raises(ValueError, match="'additive' has no graph; there are dVAE, SENA"):
+        chosen_methods(Settings(options={"methods": ["additive"]}), known, "has no graph")
+    with pytest.raises(ValueError, match="methods: 'best' is unknown"):
+        method_names(Settings(options={"methods": ["best"]}), doubles=True)
+    assert method_names(Settings(options={"methods": ["mean double", "dVAE"]}), doubles=False) == ["dVAE"]
+
+
 def test_sena_is_refused_where_no_gene_set_matches(screen, gmt):
     settings = Settings(options={"gene_sets": str(gmt)})
     check_methods(["SENA"], settings, screen.setup, screen.adata.var_names)
@@ -91,7 +105,7 @@ def test_every_method_is_made_with_its_seed(name, screen, gmt):
 
 class TestPredictions:
     def read(self, screen, path):
-        return Predictions(path, screen.setup, screen.adata.var_names, screen.control_mean)
+        return Predictions(path, screen.spelling, screen.adata.var_names, screen.control_mean)
 
     def test_table_in_another_order_and_spelling(self, screen, tmp_path):
         effects = screen.effects.iloc[:3, ::-1].copy()

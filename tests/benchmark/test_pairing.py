@@ -6,6 +6,7 @@ from scipy.spatial.distance import cdist
 from raptorgraph import benchmark
 from raptorgraph.benchmark import Settings
 from raptorgraph.benchmark import _pairing as pairing
+from raptorgraph.benchmark._variants import PRECISION
 from raptorgraph.pp._pairing import pairing_plan
 
 QUICK = {"screen": "simulated", "quick": True, "n_jobs": 0, "progress": False}
@@ -36,7 +37,7 @@ def test_it_runs_and_writes_tables_and_figure(tmp_path):
         for variant in variants:
             here = long[variant, name]
             assert here["relative MSE"] > 0 and -1 <= here["Pearson"] <= 1 and here["variance ratio"] >= 0
-            assert here[list(pairing.PRECISION.values())].between(0, 1).all()
+            assert here[list(PRECISION.values())].between(0, 1).all()
         assert long["plan", name, "seconds"] > 0
     # 120 controls for 40 cells of each condition: all are used, three for each cell
     plan = long["plan"]
@@ -44,8 +45,8 @@ def test_it_runs_and_writes_tables_and_figure(tmp_path):
     assert plan["emd", "partners of a cell"] == pytest.approx(3, rel=1e-3)
     assert plan["emd", "variance, sampled"] == pytest.approx(1, abs=1e-4)
     assert plan["nearest", "cost"] <= plan["emd", "cost"] < plan["random", "cost"]
-    assert long["published", "emd", pairing.PRECISION["epistasis"]] == 0.9
-    assert long["published", "random", pairing.PRECISION["epistasis"]] == 0.8
+    assert long["published", "emd", PRECISION["epistasis"]] == 0.9
+    assert long["published", "random", PRECISION["epistasis"]] == 0.8
     assert {"chance", "floor: real against real cells"} <= set(found["pairing"]["pairing"])
 
 

@@ -5,7 +5,7 @@ import pytest
 
 from raptorgraph import benchmark, datasets, metrics, pp
 from raptorgraph.baselines import ladder
-from raptorgraph.benchmark import _prediction
+from raptorgraph.benchmark import _scores
 from raptorgraph.benchmark._screen import load_screen
 from raptorgraph.benchmark._settings import Settings
 
@@ -29,7 +29,7 @@ def test_tables_and_figure(result):
     table = tables["prediction"]
     singles = table[table["regime"] == "singles"]["method"].tolist()
     doubles = table[table["regime"] == "doubles"]["method"].tolist()
-    references = [_prediction.HALF, "floor: real against real cells", "ceiling: control against real cells"]
+    references = [_scores.HALF, "floor: real against real cells", "ceiling: control against real cells"]
     assert singles == ["no change", "additive", "raptorgraph", *references]
     assert doubles == ["no change", "additive", "main-effects ridge", "raptorgraph", *references]
     for suffix in ("csv", "md", "png", "json"):
@@ -67,7 +67,7 @@ def test_baselines_have_no_drift_and_lie_between_floor_and_ceiling(result):
     assert own["additive", "relative_mse"] == pytest.approx(data["additive", "relative_mse"])
     assert own["raptorgraph", "relative_mse"] != pytest.approx(data["raptorgraph", "relative_mse"], rel=1e-3)
     cells = values(tables, regime="singles", reference="")
-    floor, ceiling = cells[_prediction.FLOOR, "mk_mmd_200"], cells[_prediction.CEILING, "mk_mmd_200"]
+    floor, ceiling = cells[_scores.FLOOR, "mk_mmd_200"], cells[_scores.CEILING, "mk_mmd_200"]
     assert floor < cells["additive", "mk_mmd_200"] < ceiling
     assert cells["no change", "overlap_at_50"] == 0
     assert cells["additive", "variance_ratio"] == pytest.approx(1, abs=0.3)

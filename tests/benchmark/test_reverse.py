@@ -1,5 +1,6 @@
 import pytest
 
+from raptorgraph import pp
 from raptorgraph.benchmark import _pairs
 from raptorgraph.benchmark._screen import load_screen
 from raptorgraph.benchmark._settings import Settings
@@ -47,7 +48,7 @@ def test_database_of_all_genes_or_the_published_twenty():
         genes_of = {gene: (gene,) for gene in (*_pairs.NORMAN_GENES, "AHR", "SET")} | {"AHR+SET": ("AHR", "SET")}
         singles = [*_pairs.NORMAN_GENES, "AHR", "SET"]
         combinations = ["AHR+SET"]
-        setup = {"control": "control", "delimiter": "+"}
+        label = staticmethod(pp.format_perturbation)
 
     assert _pairs.database_genes(Norman()) == list(_pairs.NORMAN_GENES) and len(_pairs.database(Norman())) == 190
 

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from raptorgraph import datasets, pp
-from raptorgraph.benchmark import Settings, load_screen
+from raptorgraph.benchmark import Screen, Settings, load_screen
 
 SIZE = {"n_control_cells": 60, "n_cells_per_perturbation": 20, "n_truth_cells": 10}
 
@@ -25,6 +25,28 @@ def test_conditions_and_cells(screen, adata):
     assert cells.n_obs == 60 + 20 and set(cells.obs["perturbation"]) == {"control", "P02"}
     assert not cells.is_view
     assert (adata.obs["perturbation"].iloc[screen.rows("P02")] == "P02").all()
+
+
+def test_labels_are_canonical_in_the_spelling_of_the_screen(adata):
+    adata = adata.copy()
+    labels = adata.obs["perturbation"].astype(str)
+    adata.obs["perturbation"] = labels.str.replace("+", "|", regex=False).replace("control", "nt")
+    screen = Screen(adata, {"perturbation_key": "perturbation", "control": ["nt", "ctrl"], "delimiter": "|"})
+    assert screen.spelling == {"control": ["nt", "ctrl"], "delimiter": "|"}
+    assert screen.label(["P02", "P01"]) == "P01|P02" and screen.single("P03") == "P03"
+    assert screen.label(()) == screen.control == "nt"
+    assert all(screen.label(genes) == label for label, genes in screen.genes_of.items())
+
+
+def test_cells_and_effects_of_a_part(screen):
+    np.testing.assert_array_equal(screen.expression_of("P02"), screen.expression.toarray()[screen.rows("P02")])
+    np.testing.assert_array_equal(screen.effects_of(np.arange(screen.adata.n_obs)), screen.effects)
+    rows, _ = screen.halves(0)
+    half = screen.effects_of(rows)
+    cells, control = (np.isin(screen.codes, code) & np.isin(np.arange(len(screen.codes)), rows) for code in (2, 0))
+    X = screen.expression.toarray().astype(float)
+    np.testing.assert_allclose(half.loc[screen.labels[2]], X[cells].mean(axis=0) - X[control].mean(axis=0), atol=1e-5)
+    assert list(half.index) == screen.conditions and half.columns.equals(screen.adata.var_names)
 
 
 def test_effects_and_expression_are_those_of_pp(screen, adata):

@@ -5,6 +5,7 @@ import pytest
 from raptorgraph import benchmark
 from raptorgraph.benchmark import Settings, load_screen
 from raptorgraph.benchmark import _sensitivity as sensitivity
+from raptorgraph.benchmark import _variants as variants
 from raptorgraph.benchmark._settings import Part, Unit
 
 
@@ -86,13 +87,13 @@ def test_table_s9_is_printed_as_a_whole():
 
 def test_weights_reach_the_training(monkeypatch):
     """With larger steps, so that few epochs are enough: a heavy KL empties the latents."""
-    usual = sensitivity.fit_and_score
+    usual = variants.variant
 
     def faster(*args, plan_kwargs):
         assert set(plan_kwargs) == {"kl_weight", "mu", "lambda1"} and plan_kwargs["mu"] == 0.5
         return usual(*args, plan_kwargs={**plan_kwargs, "lr": 1e-2})
 
-    monkeypatch.setattr(sensitivity, "fit_and_score", faster)
+    monkeypatch.setattr(variants, "variant", faster)
     kl = []
     for beta in (0.0, 10.0):
         part = sensitivity.work(Unit("one", 0, {"point": [beta, 0.5, 0.1]}), settings(max_epochs=40))

@@ -6,7 +6,7 @@ import pytest
 from raptorgraph import benchmark
 from raptorgraph.benchmark import _stability as stability
 from raptorgraph.benchmark._settings import Part, Settings, Unit
-from raptorgraph.metrics._graph import chance_jaccard
+from raptorgraph.metrics import chance_jaccard
 
 
 def part(graph: np.ndarray, method: str, seed: int) -> tuple[Unit, Part]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import abc
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import anndata as ad
 import numpy as np
@@ -174,14 +174,7 @@ class Baseline(abc.ABC):
         return parsed
 
     def _parse_training(self, adata: AnnData) -> ParsedLabels:
-        args = self.setup_args
-        parsed = parse_obs(
-            adata,
-            args["perturbation_key"],
-            control=args["control"],
-            delimiter=args["delimiter"],
-            require_control=True,
-        )
+        parsed = parse_obs(adata, self.setup_args["perturbation_key"], require_control=True, **self._spelling)
         if len(parsed.conditions) == 1:
             raise ValueError("All training cells are control cells: there is no perturbation to learn from.")
         return parsed
@@ -192,8 +185,7 @@ class Baseline(abc.ABC):
         given = [perturbations] if isinstance(perturbations, str) else list(perturbations)
         if not given:
             raise ValueError("perturbations is empty; name at least one, for example 'A' or 'A+B'.")
-        args = self.setup_args
-        sets = [parse_perturbation(label, control=args["control"], delimiter=args["delimiter"]) for label in given]
+        sets = [parse_perturbation(label, **self._spelling) for label in given]
         for label, genes in zip(given, sets, strict=True):
             unknown = [gene for gene in genes if gene not in known]
             if unknown:
@@ -205,13 +197,40 @@ class Baseline(abc.ABC):
         return [self._label(genes) for genes in sets], sets
 
     def _label(self, genes: Sequence[str]) -> str:
-        args = self.setup_args
-        return format_perturbation(genes, control=args["control"], delimiter=args["delimiter"])
+        return format_perturbation(genes, **self._spelling)
+
+    @property
+    def _spelling(self) -> dict[str, Any]:
+        return {"control": self.setup_args["control"], "delimiter": self.setup_args["delimiter"]}
 
     def _fitted_conditions(self) -> tuple[tuple[str, ...], ...]:
         if self._conditions is None:
             raise NotFittedError(f"This {type(self).__name__} is not fitted yet: call fit(adata) first.")
         return self._conditions
+
+
+def draw_controls(n_controls: int, n_cells: int | None, seed: int) -> np.ndarray:
+    """Sorted rows of the control cells that predicted cells start from.
+
+    Parameters
+    ----------
+    n_controls
+        Number of control cells.
+    n_cells
+        Number of rows; default all. They are drawn without replacement, with it only where there are too few.
+    seed
+        Of the draw.
+
+    Raises
+    ------
+    ValueError
+        If `n_cells` is below 1.
+    """
+    if n_cells is None:
+        return np.arange(n_controls)
+    if n_cells < 1:
+        raise ValueError(f"n_cells={n_cells!r} must be at least 1.")
+    return np.sort(np.random.default_rng(seed).choice(n_controls, n_cells, replace=n_cells > n_controls))
 
 
 def stack_cells(X: np.ndarray, labels: Sequence[str], control_cells: Sequence[str], var: pd.DataFrame) -> AnnData:

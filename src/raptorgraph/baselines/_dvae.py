@@ -10,7 +10,7 @@ import pandas as pd
 import torch
 from scipy import sparse
 
-from raptorgraph.baselines._base import Baseline, stack_cells
+from raptorgraph.baselines._base import Baseline, draw_controls, stack_cells
 from raptorgraph.baselines._vae_training import TrainingSettings, sample, train
 from raptorgraph.nn._peers import DiscrepancyModule, VariationalEncoder, small_linear
 from raptorgraph.pp._expression import to_expression
@@ -203,11 +203,7 @@ class DiscrepancyVAE(Baseline):
         drawn with replacement only where `n_cells` exceeds their number; all perturbations start from the same.
         """
         labels, sets = self._asked(perturbations)
-        if n_cells is not None and n_cells < 1:
-            raise ValueError(f"n_cells={n_cells!r} must be at least 1.")
-        rows = np.arange(len(self._control))
-        if n_cells is not None:
-            rows = np.sort(np.random.default_rng(seed).choice(rows, n_cells, replace=n_cells > len(rows)))
+        rows = draw_controls(len(self._control), n_cells, seed)
         z = self._draw(self._control[rows], seed)
         cells = torch.cat([self._decode(z + shift) for shift in self._shifts(self._masks(sets))]).numpy()
         return stack_cells(cells, labels, self._control_names[rows], self._var)

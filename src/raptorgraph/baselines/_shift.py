@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from scipy import sparse
 
-from raptorgraph.baselines._base import Baseline, stack_cells
+from raptorgraph.baselines._base import Baseline, draw_controls, stack_cells
 from raptorgraph.pp._expression import to_expression
 from raptorgraph.pp._inputs import batch_codes, expression_source
 from raptorgraph.pp._statistics import effect_moments
@@ -85,11 +85,7 @@ class ShiftBaseline(Baseline):
         predicted effects; fewer are drawn without, more with replacement. ``X`` is dense, float32.
         """
         effects = self.predict_effects(perturbations)
-        rows = np.arange(len(self._control_names))
-        if n_cells is not None and n_cells < 1:
-            raise ValueError(f"n_cells={n_cells} must be at least 1.")
-        if n_cells is not None and n_cells != len(rows):
-            rows = np.sort(np.random.default_rng(seed).choice(rows, n_cells, replace=n_cells > len(rows)))
+        rows = draw_controls(len(self._control_names), n_cells, seed)
         start = self._control[rows].toarray()
         X = start[None] + effects.to_numpy(dtype=np.float32)[:, None]
         return stack_cells(X.reshape(-1, X.shape[-1]), list(effects.index), self._control_names[rows], self._var)

@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from raptorgraph.benchmark._methods import OURS
 from raptorgraph.pl._figure import BLUE, GRAY, ORANGE
 
-_STYLES = ("-", "--", ":")
+_STYLES = {"-": "solid", "--": "dashed", ":": "dotted"}
 
 
 def dot_panel(
@@ -50,8 +50,8 @@ def dot_panel(
         limits = min([0.0, shown.min(), *lines.values()]), max([min(shown.max(), 2 * spread), *lines.values()])
     low, high = limits or (0.0, 1.0)
     margin = 0.06 * (high - low) or 1.0
-    for (name, value), style in zip(lines.items(), _STYLES, strict=False):
-        ax.axvline(value, color=GRAY, linestyle=style, linewidth=1, label=f"{name}: {value:.3g}")
+    for value, style in zip(lines.values(), _STYLES, strict=False):
+        ax.axvline(value, color=GRAY, linestyle=style, linewidth=1)
     for row, name in enumerate(methods):
         if name not in shown:
             continue
@@ -71,5 +71,8 @@ def dot_panel(
     ax.tick_params(axis="x", labelsize=8)
     ax.grid(axis="y", color="0.92")
     ax.set_axisbelow(True)
-    if lines:
-        ax.legend(fontsize=6.5, loc="lower left", framealpha=0.8)
+    # in words below the axis, since a legend would hide dots
+    words = [
+        f"{style}: {name} {value:.3f}" for (name, value), style in zip(lines.items(), _STYLES.values(), strict=False)
+    ]
+    ax.set_xlabel(", ".join(words), fontsize=7, color="0.3")

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -27,7 +26,7 @@ from raptorgraph.benchmark._draw import dot_panel
 from raptorgraph.benchmark._methods import MODELS, OURS, ordered
 from raptorgraph.benchmark._report import mean_and_sd, wide
 from raptorgraph.benchmark._screen import load_screen
-from raptorgraph.benchmark._settings import Part, Settings, Unit
+from raptorgraph.benchmark._settings import Part, Settings, Unit, chosen
 
 TITLE = "Gene sets of the latents"
 OPTIONS = ("methods", "gene_sets", "max_epochs", "n_repeats", "n_permutations")
@@ -45,14 +44,7 @@ def units(settings: Settings) -> list[Unit]:
     if not settings.options.get("gene_sets"):
         raise ValueError("The experiment needs gene sets: give a GMT file as gene_sets.")
     pp.read_gene_sets(settings.options["gene_sets"])  # raises on a bad file before any fit
-    methods = settings.options.get("methods") or MODELS
-    unknown = [name for name in methods if name not in MODELS]
-    if unknown:
-        raise ValueError(f"methods: {unknown[0]!r} has no latents; there are {', '.join(MODELS)}.")
-    options = {key: value for key, value in settings.options.items() if key in fits.OPTIONS}
-    options |= {"regimes": ["singles"], "methods": list(methods)}
-    found = fits.units(replace(settings, options=options))
-    return [unit for unit in found if unit.options["methods"] != ["reference"]]
+    return fits.units_of_singles(settings, methods=chosen(settings, "methods", MODELS, "has no latents"))
 
 
 def tables(parts: Sequence[tuple[Unit, Part]], settings: Settings) -> dict[str, pd.DataFrame]:
@@ -89,11 +81,10 @@ def _enrich(effects: pd.DataFrame, screen, settings: Settings, seed: int, permut
         settings.options["gene_sets"],
         n_permutations=settings.options.get("n_permutations", 20 if settings.quick else 1000),
         min_size=2 if settings.quick else 5,
-        control=screen.setup["control"],
-        delimiter=screen.setup["delimiter"],
         seed=seed,
         permute=permute,
         threads=os.cpu_count() or 1,
+        **screen.spelling,
     )
 
 

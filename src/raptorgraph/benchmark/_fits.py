@@ -7,18 +7,27 @@ the reports are elsewhere, so that a change of theirs repeats no fit.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
 
 import anndata as ad
 import numpy as np
 import pandas as pd
-from scipy import sparse
 
 from raptorgraph import metrics
 from raptorgraph.baselines import ladder
 from raptorgraph.benchmark._measure import Measured
 from raptorgraph.benchmark._methods import Predictions, check_methods, make_method, method_names
 from raptorgraph.benchmark._pairs import database
-from raptorgraph.benchmark._scores import gene_overlap, sample_size
+from raptorgraph.benchmark._scores import (
+    CEILING,
+    FLOOR,
+    draw_seed,
+    gene_overlap,
+    large_enough,
+    n_repeats_of,
+    sample_size,
+)
 from raptorgraph.benchmark._screen import Screen, load_screen
 from raptorgraph.benchmark._settings import Part, Settings, Unit
 from raptorgraph.benchmark._splits import Split, doubles_folds, paper_split, seen_singles, singles_only
@@ -27,7 +36,6 @@ OPTIONS = ("methods", "regimes", "n_folds", "on", "gene_sets", "predictions", "m
 WORK_OPTIONS = ("n_folds", "on", "gene_sets", "max_epochs", "n_repeats")
 REGIMES = ("singles", "doubles", "paper", "seen")
 WITH_PAIRS = ("singles", "paper")  # regimes in which all pairs are predicted, for other experiments
-FLOOR, CEILING = "floor: real against real cells", "ceiling: control against real cells"
 OWN, DATA = "own control", "data's control"  # what an effect is the difference to
 
 
@@ -49,6 +57,13 @@ def units(settings: Settings) -> list[Unit]:
                     options = {"regime": regime, "fold": fold, "methods": group}
                     found.append(Unit(f"{regime}{fold}-{word}-seed{seed}", seed, options))
     return found
+
+
+def units_of_singles(settings: Settings, **options: Any) -> list[Unit]:
+    """The units of the regime ``singles`` that fit methods, for another experiment's settings and these options."""
+    options = {**settings.options, "regimes": ["singles"], **options}
+    own = {key: value for key, value in options.items() if key in OPTIONS}
+    return [unit for unit in units(replace(settings, options=own)) if unit.options["methods"] != ["reference"]]
 
 
 def work(unit: Unit, settings: Settings) -> Part:
@@ -101,13 +116,11 @@ def cell_scores(
     screen: Screen, cells: ad.AnnData, drift: np.ndarray, n_cells: int, n_repeats: int, seed: int
 ) -> list[tuple]:
     found = []
-    for label in cells.obs["perturbation"].cat.categories:
-        real = screen.expression[screen.rows(label)].toarray()
-        if len(real) < 2 * n_cells:
-            continue
-        drawn = _dense(cells[(cells.obs["perturbation"] == label).to_numpy()].X)
+    for label in large_enough(screen, cells.obs["perturbation"].cat.categories, n_cells):
+        real = screen.expression_of(label)
+        drawn = cells[(cells.obs["perturbation"] == label).to_numpy()].to_df().to_numpy()
         scores = metrics.sampled_scores(
-            drawn, real, n_cells=n_cells, n_repeats=n_repeats, seed=_draw(seed, screen, label)
+            drawn, real, n_cells=n_cells, n_repeats=n_repeats, seed=draw_seed(seed, screen, label)
         )
         found += [(label, metric, value) for metric, value in scores.drop(columns="repeat").mean().items()]
         found.append((label, "variance_ratio", metrics.variance_ratio(drawn, real)))
@@ -115,20 +128,16 @@ def cell_scores(
     return found
 
 
-def _draw(seed: int, screen: Screen, label: str) -> int:
-    """Seed of the draws of a condition, the same for all methods: each condition draws anew."""
-    return int(np.random.SeedSequence([seed, screen.labels.index(label)]).generate_state(1)[0])
-
-
 def _references(screen: Screen, scored: Sequence[str], n_cells: int, n_repeats: int, seed: int) -> pd.DataFrame:
     """Floor and ceiling of the scores of cells."""
-    control, rows = screen.expression[screen.codes == 0].toarray(), []
-    for label in scored:
-        real = screen.expression[screen.rows(label)].toarray()
-        if len(real) < 2 * n_cells:
-            continue
+    control, rows = screen.expression_of(screen.control), []
+    for label in large_enough(screen, scored, n_cells):
         found = metrics.floor_and_ceiling(
-            real, control, n_cells=n_cells, n_repeats=n_repeats, seed=_draw(seed, screen, label)
+            screen.expression_of(label),
+            control,
+            n_cells=n_cells,
+            n_repeats=n_repeats,
+            seed=draw_seed(seed, screen, label),
         )
         for name, kind in ((FLOOR, "floor"), (CEILING, "ceiling")):
             scores = found[found["reference"] == kind].drop(columns=["reference", "repeat"]).mean()
@@ -140,9 +149,8 @@ def _reconstruction(method, screen: Screen, seed: int) -> list[tuple[str, float]
     """Errors of the reconstruction of control cells, where the method reconstructs cells."""
     if not hasattr(method, "reconstruct"):
         return []
-    control = screen.codes == 0
-    real = screen.expression[control].toarray().astype(np.float64)
-    built = method.reconstruct(screen.adata[control].copy())
+    real = screen.expression_of(screen.control).astype(np.float64)
+    built = method.reconstruct(screen.adata[screen.codes == 0].copy())
     same = metrics.same_cell_mse(built, real)
     return [
         ("control MSE, other cells", metrics.control_mse(built, real, seed=seed)),
@@ -170,14 +178,13 @@ def _regimes(settings: Settings, screen: Screen) -> list[str]:
 
 def splits(regime: str, screen: Screen, seed: int, settings: Settings) -> list[Split]:
     """Splits of a regime, one for each fold; those without folds do not depend on the seed."""
-    spelling = {"control": screen.setup["control"], "delimiter": screen.setup["delimiter"]}
     if regime == "doubles":
-        return doubles_folds(screen.conditions, n_folds=_n_folds(settings), seed=seed, **spelling)
+        return doubles_folds(screen.conditions, n_folds=_n_folds(settings), seed=seed, **screen.spelling)
     if regime == "paper":
-        return [paper_split(screen.conditions, **spelling)]
+        return [paper_split(screen.conditions, **screen.spelling)]
     if regime == "seen":
-        return [seen_singles(screen.conditions, seed=seed, **spelling)]
-    return [singles_only(screen.conditions, seed=0, **spelling)]
+        return [seen_singles(screen.conditions, seed=seed, **screen.spelling)]
+    return [singles_only(screen.conditions, seed=0, **screen.spelling)]
 
 
 def on_part(settings: Settings) -> str:
@@ -188,14 +195,10 @@ def _n_folds(settings: Settings) -> int:
     return settings.options.get("n_folds", 2 if settings.quick else 5)
 
 
-def n_repeats_of(settings: Settings) -> int:
-    return settings.options.get("n_repeats", 2 if settings.quick else 5)
-
-
 def external(settings: Settings, screen: Screen) -> dict[str, Predictions]:
     """Predictions of other tools, read and checked."""
     return {
-        name: Predictions(path, screen.setup, screen.adata.var_names, screen.control_mean)
+        name: Predictions(path, screen.spelling, screen.adata.var_names, screen.control_mean)
         for name, path in (settings.options.get("predictions") or {}).items()
     }
 
@@ -243,7 +246,3 @@ def predicted(
             frame = pd.DataFrame(arrays.X[rows], index=obs["condition"].loc[rows].to_numpy(), columns=arrays.var_names)
             found.setdefault(key, []).append(frame)
     return {key: pd.concat(frames) for key, frames in found.items()}
-
-
-def _dense(X) -> np.ndarray:
-    return X.toarray() if sparse.issparse(X) else np.asarray(X)

@@ -11,8 +11,9 @@ The model is trained on control and singles with graphs of different origin, and
 
 Random, empty and true graphs are given and stay as they are; the rest of the model trains as ever. Where ``learned``
 has no edge, it is the empty graph up to the course of the training, and their difference shows no more than noise.
-MK-MMD lies between its floor (real against real cells) and ceiling (control against real cells), precision is to be
-compared with chance. Nothing is chosen by these scores.
+References are those of ``capacity``: MK-MMD lies between its floor (real against real cells) and ceiling (control
+against real cells), one half of the cells for the other is what noise allows, precision is to be compared with chance.
+Nothing is chosen by these scores.
 
 ``raptorgraph benchmark graph-ablation --screen FILE``
 """
@@ -20,30 +21,20 @@ compared with chance. Nothing is chosen by these scores.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
 from matplotlib.figure import Figure
-from scipy import sparse
 
-from raptorgraph.benchmark._measure import Measured
-from raptorgraph.benchmark._methods import QUICK_EPOCHS, RaptorGraphMethod
-from raptorgraph.benchmark._report import mean_and_sd, wide
-from raptorgraph.benchmark._scores import sample_size
+from raptorgraph.benchmark import _variants as variants
+from raptorgraph.benchmark._methods import RaptorGraphMethod
+from raptorgraph.benchmark._report import wide
 from raptorgraph.benchmark._screen import Screen, load_screen
-from raptorgraph.benchmark._settings import Part, Settings, Unit
-from raptorgraph.benchmark._splits import Split, singles_only
-from raptorgraph.metrics import _interactions as interactions
-from raptorgraph.metrics._distribution import distribution_scores
-from raptorgraph.metrics._effects import pearson_delta, relative_mse
-from raptorgraph.metrics._precision import chance_precision, precision_at_k
-from raptorgraph.metrics._reference import floor_and_ceiling, sampled_scores
+from raptorgraph.benchmark._settings import Part, Settings, Unit, chosen
 from raptorgraph.model import RaptorGraphModel
-from raptorgraph.pl._figure import BLUE, GRAY, ORANGE
-from raptorgraph.pp import format_perturbation
+from raptorgraph.pl._figure import BLUE, ORANGE
 
 TITLE = "Prediction of unseen combinations with learned and given graphs"
 OPTIONS = ("presets", "graphs", "max_epochs", "n_repeats")
@@ -53,17 +44,10 @@ LEARNED: dict[str, dict[str, Any]] = {  # arguments of the training plan
     "learned, joint": {"graph_gradient": True},
 }
 GIVEN = ("random", "empty", "true")
-PRESETS = ("default", "paper")
-TYPES = ("synergy", "suppression", "neomorphism", "redundancy", "epistasis")
-ADDITIVE, FLOOR, CEILING, CHANCE = (
-    "sum of the measured singles",
-    "floor: real against real cells",
-    "ceiling: control against real cells",
-    "chance",
-)
 TYPICAL_WEIGHT = 0.3
-_K = 10
-_MMD = partial(distribution_scores, bandwidths=(200.0,), energy=False)
+_BY = ["preset", "graph"]
+# of the long table alone
+_NOT_SHOWN = ("variance ratio", "seconds to fit", "memory, MB", "weights of the learned graph")
 
 
 class GivenGraph(RaptorGraphMethod):
@@ -84,13 +68,8 @@ class GivenGraph(RaptorGraphMethod):
         self.plan_kwargs["dag_weight"] = 0.0
         self.adjacency = adjacency
 
-    @property
-    def model(self) -> RaptorGraphModel:
-        """The model; its graph is fixed when it is set, between construction and training."""
-        return self._model
-
-    @model.setter
-    def model(self, model: RaptorGraphModel) -> None:
+    def prepare(self, model: RaptorGraphModel) -> None:
+        """Set the graph and fix it."""
         names = model.latent_names
         weights = self.adjacency.reindex(index=names, columns=names, fill_value=0.0).to_numpy()
         graph = model.module.graph
@@ -99,7 +78,6 @@ class GivenGraph(RaptorGraphMethod):
             graph.support.copy_(torch.as_tensor(weights != 0))
             graph.projected.fill_(True)
         graph.weight.requires_grad_(False)
-        self._model = model
 
 
 # -- graphs ----------------------------------------------------------------------------------------------------------
@@ -122,9 +100,9 @@ def shuffled_graph(learned: pd.DataFrame, seed: int) -> tuple[pd.DataFrame, bool
     weights, kept = learned.to_numpy(), bool(learned.to_numpy().any())
     if not kept:
         cause, effect = np.triu_indices(d, k=1)
-        chosen = rng.choice(len(cause), min(d, len(cause)), replace=False)
+        drawn = rng.choice(len(cause), min(d, len(cause)), replace=False)
         weights = np.zeros((d, d))
-        weights[cause[chosen], effect[chosen]] = TYPICAL_WEIGHT * rng.choice([-1.0, 1.0], len(chosen))
+        weights[cause[drawn], effect[drawn]] = TYPICAL_WEIGHT * rng.choice([-1.0, 1.0], len(drawn))
     order = rng.permutation(d)
     return pd.DataFrame(weights[np.ix_(order, order)], index=learned.index, columns=learned.columns), kept
 
@@ -144,14 +122,11 @@ def true_graph(truth: pd.DataFrame, genes: Sequence[str]) -> pd.DataFrame:
 def units(settings: Settings) -> list[Unit]:
     """For each seed one unit of references, and one for each preset with all its graphs."""
     screen = load_screen(settings, settings.seeds[0])
-    _split(screen)
+    variants.unseen_split(screen)
     _graphs(settings, screen)
-    presets = list(settings.options.get("presets") or PRESETS)
-    for preset in presets:
-        if preset not in PRESETS:
-            raise ValueError(f"presets: {preset!r} is unknown; there are {', '.join(PRESETS)}.")
+    presets = chosen(settings, "presets", variants.PRESETS)
     return [
-        Unit(f"{preset or 'reference'}-seed{seed}", seed, {"preset": preset})
+        Unit(f"{preset or variants.REFERENCE}-seed{seed}", seed, {"preset": preset})
         for seed in settings.seeds
         for preset in (*presets, None)
     ]
@@ -159,18 +134,13 @@ def units(settings: Settings) -> list[Unit]:
 
 def work(unit: Unit, settings: Settings) -> Part:
     """Train with every graph, and score the unseen combinations."""
-    screen, preset = load_screen(settings, unit.seed), unit.options["preset"]
-    split, n_repeats = _split(screen), settings.options.get("n_repeats", 2 if settings.quick else 5)
+    screen, preset, rows, learned = load_screen(settings, unit.seed), unit.options["preset"], [], None
     if preset is None:
-        return Part(_references(screen, split, n_repeats, unit.seed))
-    train, rows, learned = screen.cells(split.refit), [], None
-    graphs = _graphs(settings, screen)
-    epochs = settings.options.get("max_epochs") or (QUICK_EPOCHS if settings.quick else None)
-    common = {"seed": unit.seed, "max_epochs": epochs, **screen.setup}
-    for graph in graphs:
-        kept = 1.0
+        return variants.reference_part(screen, settings, unit.seed, _BY)
+    for graph in _graphs(settings, screen):
+        kept = True
         if graph in LEARNED:
-            method = RaptorGraphMethod(preset, plan_kwargs=LEARNED[graph], **common)
+            method = variants.variant(preset, unit.seed, settings, screen, plan_kwargs=LEARNED[graph])
         else:
             if graph == "random":
                 given, kept = shuffled_graph(learned, unit.seed)
@@ -179,102 +149,23 @@ def work(unit: Unit, settings: Settings) -> Part:
             else:
                 genes = sorted(gene for label in screen.singles for gene in screen.genes_of[label])
                 given = true_graph(screen.adata.uns["simulation"]["adjacency"], genes)
-            method = GivenGraph(preset, given, **common)
-        with Measured() as fit:
-            method.fit(train)
+            method = variants.variant(preset, unit.seed, settings, screen, kind=GivenGraph, adjacency=given)
+        found = variants.fit_and_score(method, screen, settings, unit.seed)
         dag = method.model.get_dag()
         learned = dag if graph == "learned" else learned
-        found = {
-            **_scores(method, screen, split, n_repeats, unit.seed),
+        found |= {
             "edges": np.count_nonzero(dag),
             "largest weight": np.abs(dag.to_numpy()).max(),
-            "weights of the learned graph": float(kept),
-            "seconds to fit": fit.seconds,
+            "weights of the learned graph": kept,
         }
-        rows += [(preset, graph, metric, value) for metric, value in found.items()]
-    return Part(pd.DataFrame(rows, columns=["preset", "graph", "metric", "value"]))
-
-
-def _scores(method: RaptorGraphMethod, screen: Screen, split: Split, n_repeats: int, seed: int) -> dict[str, float]:
-    test, n_cells = list(split.test), sample_size(screen)
-    effects = method.predict_effects([*split.train, *test])
-    mmd = []
-    cells = method.predict(test, n_cells=n_cells * n_repeats, seed=seed)
-    for label in _large_enough(screen, test):
-        drawn = cells[(cells.obs["perturbation"] == label).to_numpy()].X
-        drawn = drawn.toarray() if sparse.issparse(drawn) else np.asarray(drawn)
-        found = sampled_scores(
-            drawn, _cells_of(screen, label), n_cells=n_cells, n_repeats=n_repeats, seed=seed, score=_MMD
-        )
-        mmd.append(found["mk_mmd_200"].mean())
-    return {**_effect_scores(effects, screen, test), "MK-MMD": np.mean(mmd) if mmd else np.nan}
-
-
-def _effect_scores(effects: pd.DataFrame, screen: Screen, test: Sequence[str]) -> dict[str, float]:
-    measured, pairs = screen.effects, [label for label in test if len(screen.genes_of[label]) == 2]
-    found = {
-        "relative MSE": relative_mse(effects.loc[test], measured.loc[test]),
-        "Pearson": pearson_delta(effects.loc[test], measured.loc[test]),
-    }
-    if pairs:
-        predicted, true = (_interactions(table, pairs, screen) for table in (effects, measured))
-        found |= {f"precision@{_K}, {type_}": precision_at_k(predicted[type_], true[type_], k=_K) for type_ in TYPES}
-    return found
-
-
-def _interactions(effects: pd.DataFrame, pairs: Sequence[str], screen: Screen) -> dict[str, np.ndarray]:
-    spelling = {"control": screen.setup["control"], "delimiter": screen.setup["delimiter"]}
-    members = [[format_perturbation([screen.genes_of[pair][side]], **spelling) for pair in pairs] for side in (0, 1)]
-    a, b, ab = (effects.loc[labels].to_numpy(float) for labels in (*members, pairs))
-    return {type_: getattr(interactions, type_)(a, b, ab) for type_ in TYPES}
-
-
-def _references(screen: Screen, split: Split, n_repeats: int, seed: int) -> pd.DataFrame:
-    """Scores of the sum of measured singles, floor and ceiling of the cells' scores, and precision by chance."""
-    test, n_cells = list(split.test), sample_size(screen)
-    spelling = {"control": screen.setup["control"], "delimiter": screen.setup["delimiter"]}
-    effects = screen.effects.copy()
-    for label in test:
-        members = [format_perturbation([gene], **spelling) for gene in screen.genes_of[label]]
-        effects.loc[label] = screen.effects.loc[members].sum()
-    rows = [(ADDITIVE, metric, value) for metric, value in _effect_scores(effects, screen, test).items()]
-    pairs = [label for label in test if len(screen.genes_of[label]) == 2]
-    if pairs:
-        true = _interactions(screen.effects, pairs, screen)
-        rows += [(CHANCE, f"precision@{_K}, {type_}", chance_precision(true[type_])) for type_ in TYPES]
-    control = _cells_of(screen, screen.control)
-    for label in _large_enough(screen, test):
-        found = floor_and_ceiling(
-            _cells_of(screen, label), control, n_cells=n_cells, n_repeats=n_repeats, seed=seed, score=_MMD
-        )
-        means = found.groupby("reference")["mk_mmd_200"].mean()
-        rows += [(FLOOR, "MK-MMD", means["floor"]), (CEILING, "MK-MMD", means["ceiling"])]
-    table = pd.DataFrame(rows, columns=["graph", "metric", "value"])
-    over_combinations = table.groupby(["graph", "metric"], sort=False)["value"].mean().reset_index()
-    return over_combinations.assign(preset="reference")
-
-
-def _large_enough(screen: Screen, labels: Sequence[str]) -> list[str]:
-    """Conditions with cells for two samples."""
-    return [label for label in labels if len(screen.rows(label)) >= 2 * sample_size(screen)]
-
-
-def _cells_of(screen: Screen, label: str) -> np.ndarray:
-    return screen.expression[screen.rows(label)].toarray()
-
-
-def _split(screen: Screen) -> Split:
-    spelling = {"control": screen.setup["control"], "delimiter": screen.setup["delimiter"]}
-    return singles_only(screen.conditions, **spelling)
+        rows.append(variants.long_part((preset, graph), found, _BY).rows)
+    return Part(pd.concat(rows, ignore_index=True))
 
 
 def _graphs(settings: Settings, screen: Screen) -> list[str]:
     """Graphs that are asked for; the learned one first, since the random one is made from it."""
     known = [*LEARNED, *GIVEN] if "simulation" in screen.adata.uns else [*LEARNED, *GIVEN[:-1]]
-    asked = settings.options.get("graphs") or known
-    for name in asked:
-        if name not in known:
-            raise ValueError(f"graphs: {name!r} is unknown or not defined here; there are {', '.join(known)}.")
+    asked = chosen(settings, "graphs", known, "is unknown or not defined here")
     if "random" in asked and "learned" not in asked:
         raise ValueError("graphs: 'random' is made from 'learned'; ask for both.")
     return [name for name in known if name in asked]
@@ -283,15 +174,12 @@ def _graphs(settings: Settings, screen: Screen) -> list[str]:
 # -- tables ----------------------------------------------------------------------------------------------------------
 def tables(parts: Sequence[tuple[Unit, Part]], settings: Settings) -> dict[str, pd.DataFrame]:
     """``graph-ablation`` (to read) and ``graph-ablation_long``."""
-    by = ["preset", "graph"]
-    rows = pd.concat([part.rows.assign(seed=unit.seed) for unit, part in parts], ignore_index=True)
+    rows = pd.concat([part.rows for _, part in parts], ignore_index=True)
     learned = rows[(rows["graph"] == "learned") & (rows["metric"] == "edges")]
-    summary = mean_and_sd(rows, [*by, "metric"])
-    summary = pd.concat([part for _, part in summary.groupby(summary["preset"] == "reference")], ignore_index=True)
-    shown = summary[~summary["metric"].isin(["weights of the learned graph", "seconds to fit"])]
-    table = wide(shown, by).fillna("-")
+    summary = variants.summarize(parts, _BY)
+    table = wide(summary[~summary["metric"].isin(_NOT_SHOWN)], _BY).fillna("-")
     n_seeds, notes = len(settings.seeds), []
-    for preset, graph in table[by].itertuples(index=False):
+    for preset, graph in table[_BY].itertuples(index=False):
         empty = int((learned.loc[learned["preset"] == preset, "value"] == 0).sum())
         note = {
             "learned": f"empty in {empty} of {n_seeds} seeds",
@@ -306,8 +194,7 @@ def tables(parts: Sequence[tuple[Unit, Part]], settings: Settings) -> dict[str, 
 def draw(tables: dict[str, pd.DataFrame]) -> Figure:
     """Scores of every graph, with what needs no model as lines."""
     summary = tables["graph-ablation_long"]
-    lines = summary[summary["preset"] == "reference"].set_index(["metric", "graph"])["value_mean"]
-    values = summary[summary["preset"] != "reference"]
+    values = summary[summary["preset"] != variants.REFERENCE]
     precision = [metric for metric in values["metric"].unique() if metric.startswith("precision")]
     panels = ["relative MSE", "Pearson", "MK-MMD", *precision]
     graphs, presets = list(values["graph"].unique())[::-1], list(values["preset"].unique())
@@ -319,24 +206,19 @@ def draw(tables: dict[str, pd.DataFrame]) -> Figure:
     grid = figure.subplots(n_rows, n_columns, sharey=True, squeeze=False).ravel()
     for spare in grid[len(panels) :]:
         spare.remove()
-    styles = {ADDITIVE: "-", CHANCE: ":", FLOOR: "--", CEILING: "-."}
-    handles = {}
     for ax, metric in zip(grid, panels, strict=False):
         for i, preset in enumerate(presets):
             here = values[(values["metric"] == metric) & (values["preset"] == preset)].set_index("graph")
             here = here.reindex(graphs)
             y = np.arange(len(graphs)) + 0.12 * (len(presets) - 1 - 2 * i)
-            handles[f"preset {preset}"] = ax.errorbar(
-                here["value_mean"], y, xerr=here["value_sd"].fillna(0), fmt="o", color=(BLUE, ORANGE)[i], markersize=4
-            )
-        for name, style in styles.items():
-            if (metric, name) in lines.index and np.isfinite(lines[metric, name]):
-                handles[name] = ax.axvline(lines[metric, name], color=GRAY, linestyle=style, linewidth=1.2)
+            style = {"fmt": "o", "color": (BLUE, ORANGE)[i], "markersize": 4, "label": f"preset {preset}"}
+            ax.errorbar(here["value_mean"], y, xerr=here["value_sd"].fillna(0), **style)
+        variants.draw_references(ax, summary, metric, horizontal=False)
         ax.set_xlabel(metric)
         ax.set_yticks(np.arange(len(graphs)), graphs)
         ax.set_ylim(-0.6, len(graphs) - 0.4)
         ax.grid(axis="y", color="0.92")
         if metric.startswith("precision"):
             ax.set_xlim(-0.05, 1.05)
-    figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=3, frameon=False)
+    variants.shared_legend(figure)
     return figure

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -25,17 +24,16 @@ from raptorgraph import metrics
 from raptorgraph.benchmark import _fits as fits
 from raptorgraph.benchmark._draw import dot_panel
 from raptorgraph.benchmark._methods import ordered
-from raptorgraph.benchmark._prediction import HALF
 from raptorgraph.benchmark._report import mean_and_sd, wide
+from raptorgraph.benchmark._scores import CHANCE, HALF, TYPES, interaction_scores, pair_effects
 from raptorgraph.benchmark._screen import Screen, load_screen
 from raptorgraph.benchmark._settings import Part, Settings, Unit
-from raptorgraph.pp import format_perturbation, parse_perturbation
+from raptorgraph.pp import parse_perturbation
 
 TITLE = "Precision@10 of genetic interactions"
 OPTIONS = ("methods", "gene_sets", "predictions", "max_epochs", "n_repeats", "gi_labels", "n_genes")
 WORK_OPTIONS = fits.WORK_OPTIONS
 PARTS = "fits"
-TYPES = ("synergy", "suppression", "neomorphism", "redundancy", "epistasis")
 _PUBLISHED = {  # names in GEARS's file of labels
     "synergy": ("SYNERGY_SIMILAR_PHENO", "SYNERGY_DISSIMILAR_PHENO"),
     "suppression": ("SUPPRESSOR",),
@@ -43,7 +41,6 @@ _PUBLISHED = {  # names in GEARS's file of labels
     "redundancy": ("REDUNDANT",),
     "epistasis": ("EPISTASIS",),
 }
-CHANCE = "chance"
 _K = 10
 
 work = fits.work
@@ -57,9 +54,7 @@ def units(settings: Settings) -> list[Unit]:
         raise ValueError(
             "The screen measured fewer than two pairs of genes that were perturbed alone: nothing to rank."
         )
-    options = {key: value for key, value in settings.options.items() if key in fits.OPTIONS}
-    found = fits.units(replace(settings, options={**options, "regimes": ["singles"]}))
-    return [unit for unit in found if unit.options["methods"] != ["reference"]]
+    return fits.units_of_singles(settings)
 
 
 def tables(parts: Sequence[tuple[Unit, Part]], settings: Settings) -> dict[str, pd.DataFrame]:
@@ -117,8 +112,7 @@ def draw(tables: dict[str, pd.DataFrame]) -> Figure:
             lines = {"chance": here["value_mean"].get(CHANCE, np.nan)}
             title = f"{kind}: {type_}"
             dot_panel(ax, here, methods, lines, title=title, labels=ax is axes[0], limits=(0.0, 1.0))
-    for ax in axes:
-        ax.set_xlabel("Precision@10", fontsize=8)
+    figure.suptitle("Precision@10", fontsize=10)
     return figure
 
 
@@ -131,17 +125,10 @@ def _pairs(screen: Screen, settings: Settings, seed: int) -> list[str]:
 
 def _scores(effects: pd.DataFrame, pairs: Sequence[str], screen: Screen, genes: np.ndarray) -> dict[str, dict]:
     """Paper's scores on all genes, GEARS's on the highest expressed ones, each with larger for stronger."""
-    spelling = {"control": screen.setup["control"], "delimiter": screen.setup["delimiter"]}
-    rows = [
-        [effects.loc[format_perturbation([gene], **spelling)].to_numpy(float) for gene in screen.genes_of[pair]]
-        for pair in pairs
-    ]
-    a, b = (np.array([row[side] for row in rows]) for side in (0, 1))
-    ab = effects.loc[list(pairs)].to_numpy(float)
-    paper = {name: getattr(metrics, name)(a, b, ab) for name in TYPES}
+    a, b, ab = pair_effects(effects, pairs, screen)
     gears = metrics.gears_scores(a[:, genes], b[:, genes], ab[:, genes])
     return {
-        "paper": paper,
+        "paper": interaction_scores(a, b, ab),
         "GEARS": metrics.gears_strengths(gears),
         "GEARS raw": gears,
     }
@@ -169,9 +156,7 @@ def _predicted(parts, screen: Screen, seed: int, settings: Settings, pairs) -> d
         if not tool.missing(pairs):
             found[name] = pd.concat([tool.effects, singles])  # measured where the tool gives no singles
     rows, _ = screen.halves(seed)
-    found[HALF] = pd.DataFrame(
-        screen.moments_of(rows).effect[1:], index=screen.conditions, columns=screen.adata.var_names
-    )
+    found[HALF] = screen.effects_of(rows)
     return found
 
 
@@ -188,11 +173,10 @@ def _labels(settings: Settings, screen: Screen) -> dict[str, set[str]]:
     if not Path(path).is_file():
         raise FileNotFoundError(f"gi_labels: there is no file {str(path)!r}.")
     given = json.loads(Path(path).read_text())
-    spelling = {"control": screen.setup["control"], "delimiter": screen.setup["delimiter"]}
     missing = [key for keys in _PUBLISHED.values() for key in keys if key not in given]
     if missing:
         raise ValueError(f"gi_labels: {str(path)!r} lacks the type {missing[0]!r}; it has {sorted(given)}.")
     return {
-        name: {format_perturbation(parse_perturbation(pair), **spelling) for key in keys for pair in given[key]}
+        name: {screen.label(parse_perturbation(pair)) for key in keys for pair in given[key]}
         for name, keys in _PUBLISHED.items()
     }

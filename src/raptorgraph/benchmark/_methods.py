@@ -11,10 +11,9 @@ import h5py
 import numpy as np
 import pandas as pd
 import scvi
-from scipy import sparse
 
 from raptorgraph.baselines import SENA, Baseline, DiscrepancyVAE, ladder
-from raptorgraph.benchmark._settings import Settings
+from raptorgraph.benchmark._settings import Settings, chosen
 from raptorgraph.model import RaptorGraphModel
 from raptorgraph.pp import format_perturbation, parse_perturbation
 
@@ -65,6 +64,7 @@ class RaptorGraphMethod(Baseline):
             self.model = RaptorGraphModel(adata, **self.model_kwargs)
         else:
             self.model = RaptorGraphModel.from_preset(adata, self.preset, **self.model_kwargs)
+        self.prepare(self.model)
         self.model.train(
             max_epochs=self.max_epochs,
             plan_kwargs=self.plan_kwargs,
@@ -77,6 +77,9 @@ class RaptorGraphMethod(Baseline):
         }
         self.history_ = pd.DataFrame(terms).astype(float)
         return self
+
+    def prepare(self, model: RaptorGraphModel) -> None:
+        """Called between construction and training, for subclasses that change the model there."""
 
     def predict_effects(self, perturbations: str | Sequence[str]) -> pd.DataFrame:
         """See :meth:`raptorgraph.RaptorGraphModel.predict_effects`."""
@@ -107,8 +110,8 @@ class Predictions:
     given
         Predicted cells (AnnData or h5ad file; on the expression scale, labels in ``obs["perturbation"]``, control cells
         among them if the tool predicts its own), or effects, perturbations x genes (DataFrame, CSV or Parquet file).
-    setup
-        Spelling of the labels: ``control`` and ``delimiter``.
+    spelling
+        Of the labels: ``control`` and ``delimiter``.
     var_names
         Genes of the screen; the file must hold all of them.
     control_mean
@@ -125,11 +128,11 @@ class Predictions:
     def __init__(
         self,
         given: str | Path | pd.DataFrame | ad.AnnData,
-        setup: Mapping[str, Any],
+        spelling: Mapping[str, Any],
         var_names: pd.Index,
         control_mean: np.ndarray,
     ):
-        self._spelling = {"control": setup["control"], "delimiter": setup["delimiter"]}
+        self._spelling = spelling
         name = repr(str(given)) if isinstance(given, str | Path) else f"The {type(given).__name__} of predictions"
         given = _read(Path(given)) if isinstance(given, str | Path) else given
         self.cells: ad.AnnData | None = None
@@ -141,7 +144,7 @@ class Predictions:
             self.cells = given[:, var_names].copy()
             labels = [self._canonical(label) for label in self.cells.obs["perturbation"]]
             self.cells.obs["perturbation"] = labels
-            means = pd.DataFrame(_dense(self.cells.X), index=labels).groupby(level=0).mean().astype(float)
+            means = self.cells.to_df().groupby(np.array(labels)).mean().astype(float)
             control = self._label(())
             self.control = means.loc[control].to_numpy() if control in means.index else control_mean
             self.effects = pd.DataFrame(means.to_numpy() - self.control, index=means.index, columns=var_names)
@@ -188,18 +191,22 @@ def method_names(settings: Settings, *, doubles: bool) -> list[str]:
 
     With ``options["methods"]`` these alone, in that order; ValueError for an unknown one.
     """
-    names = [name for name, kind in ladder().items() if doubles or not kind.needs_doubles]
-    names += [name for name in MODELS if name != "SENA" or settings.options.get("gene_sets")]
-    asked = settings.options.get("methods")
-    if not asked:
-        return names
-    known = [*ladder(), *MODELS]
-    for name in asked:
-        if name not in known:
-            raise ValueError(f"methods: {name!r} is unknown; there are {', '.join(known)}.")
-        if name == "SENA" and not settings.options.get("gene_sets"):
-            raise ValueError("methods: 'SENA' needs gene sets: give a GMT file as gene_sets.")
-    return [name for name in asked if name in names]
+    baselines = ladder()
+    asked = chosen_methods(settings, [*baselines, *MODELS])
+    return [name for name in asked if doubles or name not in baselines or not baselines[name].needs_doubles]
+
+
+def chosen_methods(settings: Settings, known: Sequence[str], wrong: str = "is unknown") -> list[str]:
+    """Methods that the option ``methods`` gives, or all that are known; none of them SENA without gene sets.
+
+    ValueError for SENA without gene sets, and for one that is not known, of which `wrong` is said.
+    """
+    asked = chosen(settings, "methods", known, wrong)
+    if "SENA" not in asked or settings.options.get("gene_sets"):
+        return asked
+    if settings.options.get("methods"):
+        raise ValueError("methods: 'SENA' needs gene sets: give a GMT file as gene_sets.")
+    return [name for name in asked if name != "SENA"]
 
 
 def check_methods(names: Iterable[str], settings: Settings, setup: Mapping[str, Any], var_names: pd.Index) -> None:
@@ -215,9 +222,14 @@ def ordered(methods: Iterable[str]) -> list[str]:
     return own + [name for name in found if name not in own]
 
 
+def epochs_of(settings: Settings) -> int | None:
+    """Number of epochs that is asked for; None for a method's own."""
+    return settings.options.get("max_epochs") or (QUICK_EPOCHS if settings.quick else None)
+
+
 def make_method(name: str, settings: Settings, setup: Mapping[str, Any], seed: int) -> Baseline:
     """Unfitted method of that name."""
-    epochs = settings.options.get("max_epochs") or (QUICK_EPOCHS if settings.quick else None)
+    epochs = epochs_of(settings)
     epochs = {} if epochs is None else {"max_epochs": epochs}
     makers: dict[str, Callable[[], Baseline]] = {
         "raptorgraph": lambda: RaptorGraphMethod(seed=seed, **epochs, **setup),
@@ -226,7 +238,3 @@ def make_method(name: str, settings: Settings, setup: Mapping[str, Any], seed: i
         "SENA": lambda: SENA(settings.options["gene_sets"], seed=seed, **epochs, **setup),
     }
     return makers[name]() if name in makers else ladder()[name](**setup)
-
-
-def _dense(X) -> np.ndarray:
-    return X.toarray() if sparse.issparse(X) else np.asarray(X)

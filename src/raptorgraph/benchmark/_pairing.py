@@ -37,24 +37,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from scipy import sparse
 
-from raptorgraph.benchmark._capacity import (
-    PRECISION,
-    PUBLISHED,
-    REFERENCE,
-    TYPES,
-    chosen,
-    draw_references,
-    fit_and_score,
-    long_part,
-    reference_part,
-    shared_legend,
-    summarize,
-    unseen_split,
-)
+from raptorgraph.benchmark import _variants as variants
 from raptorgraph.benchmark._measure import Measured
 from raptorgraph.benchmark._report import wide
 from raptorgraph.benchmark._screen import load_screen
-from raptorgraph.benchmark._settings import Part, Settings, Unit
+from raptorgraph.benchmark._settings import Part, Settings, Unit, chosen
 from raptorgraph.pl._figure import BLUE, GRAY, ORANGE
 from raptorgraph.pp import pair_cells
 from raptorgraph.pp._pairing import principal_components
@@ -94,15 +81,15 @@ _PLAN_STYLES = {
     "plan": {"color": "black", "markersize": 4.5},
     "plan, partners averaged": {"color": GRAY, "markersize": 7, "markerfacecolor": "none"},
 }
-_MODEL_PANELS = ("relative MSE", "Pearson", "MK-MMD", *(PRECISION[type_] for type_ in TYPES))
+_MODEL_PANELS = ("relative MSE", "Pearson", "MK-MMD", *variants.PRECISION.values())
 
 
 # -- work ------------------------------------------------------------------------------------------------------------
 def units(settings: Settings) -> list[Unit]:
     """For each seed one unit of references, one for each plan, and one for each variant of the model and pairing."""
-    unseen_split(load_screen(settings, settings.seeds[0]))
-    methods, variants = chosen(settings, "methods", METHODS), chosen(settings, "presets", list(VARIANTS))
-    groups = [(REFERENCE, ""), *((kind, name) for kind in (PLAN, *variants) for name in methods)]
+    variants.unseen_split(load_screen(settings, settings.seeds[0]))
+    methods, kinds = chosen(settings, "methods", METHODS), [PLAN, *chosen(settings, "presets", list(VARIANTS))]
+    groups = [(variants.REFERENCE, ""), *((kind, name) for kind in kinds for name in methods)]
     return [
         Unit(f"{kind}-{name}-seed{seed}".replace(", ", "-").replace(" ", "-"), seed, {"kind": kind, "pairing": name})
         for kind, name in groups
@@ -113,14 +100,14 @@ def units(settings: Settings) -> list[Unit]:
 def work(unit: Unit, settings: Settings) -> Part:
     """Pair the cells and describe the plan, or train with a pairing and score the unseen combinations."""
     screen, kind, pairing = load_screen(settings, unit.seed), unit.options["kind"], unit.options["pairing"]
-    if kind == REFERENCE:
-        return reference_part(screen, unit.seed, settings, _BY)
+    if kind == variants.REFERENCE:
+        return variants.reference_part(screen, settings, unit.seed, _BY)
     if kind != PLAN:
         preset, plan = VARIANTS[kind]
-        _, found = fit_and_score(
-            screen, unit.seed, settings, preset, model_kwargs={"pairing": pairing}, plan_kwargs=plan
+        method = variants.variant(
+            preset, unit.seed, settings, screen, model_kwargs={"pairing": pairing}, plan_kwargs=plan
         )
-        return long_part((kind, pairing), found, _BY)
+        return variants.long_part((kind, pairing), variants.fit_and_score(method, screen, settings, unit.seed), _BY)
     with Measured() as components:
         Z = principal_components(screen.expression, seed=unit.seed)
     screen.adata.obsm[_COORDINATES] = Z
@@ -128,7 +115,7 @@ def work(unit: Unit, settings: Settings) -> Part:
         pair_cells(screen.adata, method=pairing, use_rep=_COORDINATES, seed=unit.seed, **screen.setup)
     found = plan_facts(screen.adata.obsp["raptorgraph_pairing"], Z, screen.expression, screen.codes)
     found |= {"seconds": pair.seconds, "memory, MB": pair.megabytes, "seconds, components": components.seconds}
-    return long_part((kind, pairing), found, _BY)
+    return variants.long_part((kind, pairing), found, _BY)
 
 
 def plan_facts(plan: sparse.csr_matrix, Z: np.ndarray, expression, codes: np.ndarray) -> dict[str, float]:
@@ -188,10 +175,12 @@ def plan_facts(plan: sparse.csr_matrix, Z: np.ndarray, expression, codes: np.nda
 # -- tables ----------------------------------------------------------------------------------------------------------
 def tables(parts: Sequence[tuple[Unit, Part]], settings: Settings) -> dict[str, pd.DataFrame]:
     """``pairing`` (scores of the model), ``pairing_plan`` (the plans) and ``pairing_long`` (both)."""
-    printed = [(PUBLISHED, name, "MK-MMD", value) for name, value in _REVISION.items()]
+    printed = [(variants.PUBLISHED, name, "MK-MMD", value) for name, value in _REVISION.items()]
     for k, name in enumerate(("random", "emd")):
-        printed += [(PUBLISHED, name, PRECISION[type_], values[k]) for type_, values in _TABLE_S8.items()]
-    summary = summarize(parts, pd.DataFrame(printed, columns=[*_BY, "metric", "value"]), _BY)
+        printed += [
+            (variants.PUBLISHED, name, variants.PRECISION[type_], values[k]) for type_, values in _TABLE_S8.items()
+        ]
+    summary = variants.summarize(parts, _BY, printed)
     is_plan = summary["preset"] == PLAN
     return {
         "pairing": wide(summary[~is_plan], _BY).fillna("-"),
@@ -214,7 +203,7 @@ def draw(tables: dict[str, pd.DataFrame]) -> Figure:
     styles = {
         f"model, {name}": (name, "o", color) for name, color in zip(VARIANTS, (BLUE, _LIGHT, ORANGE), strict=True)
     }
-    styles["published, other data"] = (PUBLISHED, "x", "black")
+    styles["published, other data"] = (variants.PUBLISHED, "x", "black")
     for ax, metric in zip(axes[len(_PLAN_PANELS) :], _MODEL_PANELS, strict=True):
         for k, (label, (name, marker, color)) in enumerate(styles.items()):
             _dots(
@@ -229,16 +218,16 @@ def draw(tables: dict[str, pd.DataFrame]) -> Figure:
                 markersize=4.5,
                 label=label,
             )
-        draw_references(ax, summary, metric, horizontal=False)
+        variants.draw_references(ax, summary, metric, horizontal=False)
         ax.set_title(metric)
-        if metric in PRECISION.values():
+        if metric in variants.PRECISION.values():
             ax.set_xlim(-0.05, 1.05)
     for ax in axes:
         ax.set_yticks(range(len(methods)), methods)
         ax.set_ylim(-0.6, len(methods) - 0.4)
         ax.grid(axis="y", color="0.92")
         ax.title.set_fontsize(10)
-    shared_legend(figure)
+    variants.shared_legend(figure)
     return figure
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from itertools import combinations
 
 from raptorgraph.benchmark._screen import Screen
-from raptorgraph.pp import format_perturbation
 
 # The 20 genes of the reverse task on Norman et al. (2019), as the paper and scGPT use them.
 NORMAN_GENES = (
@@ -48,5 +47,4 @@ def database_genes(screen: Screen) -> list[str]:
 
 def database(screen: Screen) -> list[str]:
     """Canonical labels of all pairs of :func:`database_genes`."""
-    spelling = {"control": screen.setup["control"], "delimiter": screen.setup["delimiter"]}
-    return [format_perturbation(pair, **spelling) for pair in combinations(database_genes(screen), 2)]
+    return [screen.label(pair) for pair in combinations(database_genes(screen), 2)]

@@ -12,6 +12,7 @@ data's control; a method whose control drifts differs in the two. Cells are scor
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 
 import numpy as np
@@ -20,17 +21,16 @@ from matplotlib.figure import Figure
 
 from raptorgraph.benchmark import _fits as fits
 from raptorgraph.benchmark._draw import dot_panel
-from raptorgraph.benchmark._fits import CEILING, DATA, FLOOR, OWN
+from raptorgraph.benchmark._fits import DATA, OWN
 from raptorgraph.benchmark._methods import OURS, Predictions, ordered
 from raptorgraph.benchmark._report import mean_and_sd, wide
-from raptorgraph.benchmark._scores import effect_scores, sample_size
+from raptorgraph.benchmark._scores import CEILING, FLOOR, HALF, effect_scores, sample_size
 from raptorgraph.benchmark._screen import Screen, load_screen
 from raptorgraph.benchmark._settings import Part, Settings, Unit
 from raptorgraph.pl._figure import BLUE, ORANGE
 
 TITLE = "Prediction of unseen combinations"
 OPTIONS, WORK_OPTIONS, PARTS = fits.OPTIONS, fits.WORK_OPTIONS, "fits"
-HALF = "half of the cells, for the other half"
 _SHORT = {HALF: "half of the cells", FLOOR: "floor", CEILING: "ceiling"}
 _REFERENCES = tuple(_SHORT)
 _SHOWN = (
@@ -130,9 +130,7 @@ def _score_effects(predictions, screen, folds, tools, seed, regime, settings) ->
         known = [label for label in scored if label not in tool.missing(scored)]
         predictions[name, OWN] = tool.effects.loc[known]
         predictions[name, DATA] = tool.effects.loc[known] + (tool.control - screen.control_mean)
-    first, second = screen.halves(seed)
-    half = pd.DataFrame(screen.moments_of(first).effect[1:], index=screen.conditions, columns=screen.adata.var_names)
-    other = pd.DataFrame(screen.moments_of(second).effect[1:], index=screen.conditions, columns=screen.adata.var_names)
+    half, other = (screen.effects_of(rows) for rows in screen.halves(seed))
     found = []
     for group in dict.fromkeys(["all", *groups.values()]):
         labels = [label for label in scored if group == "all" or groups.get(label) == group]
@@ -197,10 +195,9 @@ def _training_figure(curves: pd.DataFrame) -> Figure:
     """Terms of the loss over the epochs, one row of panels for each method; mean and SD over seeds."""
     methods = list(dict.fromkeys(curves["method"]))
     terms = {name: list(dict.fromkeys(curves.loc[curves["method"] == name, "term"])) for name in methods}
-    # weights of a schedule are no terms, and a weighted term has the course of its weight
-    terms = {
-        name: [t for t in found if not t.endswith("_weight") and "weighted" not in t] for name, found in terms.items()
-    }
+    # weights of a schedule are no terms, a weighted term has the course of its weight, and totals repeat the terms
+    left_out = re.compile("weighted_|.*_weight$|elbo|reconstruction_loss|kl_local|kl_global")
+    terms = {name: [term for term in found if not left_out.match(term)] for name, found in terms.items()}
     n_columns = max(len(found) for found in terms.values())
     figure = Figure(figsize=(2.3 * n_columns, 2.1 * len(methods)), layout="constrained")
     for axes, name in zip(figure.subplots(len(methods), n_columns, squeeze=False), methods, strict=True):

@@ -93,7 +93,7 @@ def write_report(
     facts = {
         "experiment": name,
         "title": title,
-        "screen": settings.screen,
+        "screen": _plain(settings.screen),
         "setup": dict(settings.setup),
         "seeds": list(settings.seeds),
         "quick": settings.quick,
@@ -105,9 +105,9 @@ def write_report(
 
 
 def _plain(value):
-    """Options as JSON can hold them: tables that were given as objects by their type."""
+    """Options as JSON can hold them: files by their names, tables that were given as objects by their type."""
     if isinstance(value, Mapping):
         return {key: _plain(part) for key, part in value.items()}
-    if isinstance(value, list | tuple | str | int | float | bool) or value is None:
-        return value
-    return str(value) if isinstance(value, Path) else type(value).__name__
+    if isinstance(value, str | Path):
+        return Path(value).name if Path(value).is_file() else str(value)
+    return value if isinstance(value, list | tuple | int | float | bool) or value is None else type(value).__name__

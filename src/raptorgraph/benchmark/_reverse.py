@@ -12,7 +12,6 @@ between effects; the levels of the candidate genes themselves, which would give 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -24,6 +23,7 @@ from raptorgraph.benchmark._draw import dot_panel
 from raptorgraph.benchmark._methods import ordered
 from raptorgraph.benchmark._pairs import database, database_genes
 from raptorgraph.benchmark._report import mean_and_sd, wide
+from raptorgraph.benchmark._scores import CHANCE
 from raptorgraph.benchmark._screen import Screen, load_screen
 from raptorgraph.benchmark._settings import Part, Settings, Unit
 from raptorgraph.pp import parse_perturbation
@@ -32,7 +32,6 @@ TITLE = "Hit rates of the reverse task"
 OPTIONS = ("methods", "gene_sets", "predictions", "max_epochs", "n_repeats", "k")
 WORK_OPTIONS = fits.WORK_OPTIONS
 PARTS = "fits"
-CHANCE = "chance"
 
 work = fits.work
 
@@ -42,9 +41,7 @@ def units(settings: Settings) -> list[Unit]:
     screen = load_screen(settings, settings.seeds[0])
     if not _queries(screen, settings, settings.seeds[0]):
         raise ValueError("The screen measured no pair of the genes of the database: there is nothing to ask.")
-    options = {key: value for key, value in settings.options.items() if key in fits.OPTIONS}
-    found = fits.units(replace(settings, options={**options, "regimes": ["singles"]}))
-    return [unit for unit in found if unit.options["methods"] != ["reference"]]
+    return fits.units_of_singles(settings)
 
 
 def tables(parts: Sequence[tuple[Unit, Part]], settings: Settings) -> dict[str, pd.DataFrame]:
@@ -52,9 +49,8 @@ def tables(parts: Sequence[tuple[Unit, Part]], settings: Settings) -> dict[str, 
     rows = []
     for seed in settings.seeds:
         screen = load_screen(settings, seed)
-        spelling = {"control": screen.setup["control"], "delimiter": screen.setup["delimiter"]}
         labels, queries = database(screen), _queries(screen, settings, seed)
-        entries = [parse_perturbation(label, **spelling) for label in labels]
+        entries = [parse_perturbation(label, **screen.spelling) for label in labels]
         asked = [screen.genes_of[label] for label in queries]
         ks = [k for k in settings.options.get("k", (1, 3, 5, 10)) if k <= len(labels)]
         targets = np.isin(screen.adata.var_names, database_genes(screen))

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import pandas as pd
 
 from raptorgraph import metrics
 from raptorgraph.benchmark._screen import Screen
+from raptorgraph.benchmark._settings import Settings
 
 TOP_GENES = (20, 50, 100)
+TYPES = ("synergy", "suppression", "neomorphism", "redundancy", "epistasis")  # of interactions
+FLOOR, CEILING = "floor: real against real cells", "ceiling: control against real cells"
+HALF, CHANCE = "half of the cells, for the other half", "chance"
 _MOST_CELLS, _FEWEST_CELLS = 250, 10
 
 
@@ -60,6 +64,20 @@ def effect_scores(
     return found
 
 
+def pair_effects(
+    effects: pd.DataFrame, pairs: Sequence[str], screen: Screen
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Effects of each pair's first gene, of its second gene, and of the pair, each pairs x genes."""
+    firsts, seconds = zip(*(map(screen.single, screen.genes_of[pair]) for pair in pairs), strict=True)
+    a, b, ab = (effects.loc[list(labels)].to_numpy(float) for labels in (firsts, seconds, pairs))
+    return a, b, ab
+
+
+def interaction_scores(a: np.ndarray, b: np.ndarray, ab: np.ndarray) -> dict[str, np.ndarray]:
+    """The paper's score of every pair for each of `TYPES`, from the arrays of :func:`pair_effects`."""
+    return {type_: getattr(metrics, type_)(a, b, ab) for type_ in TYPES}
+
+
 def gene_overlap(screen: Screen, label: str, drawn: np.ndarray, drift: np.ndarray) -> dict[str, float]:
     """Agreement on which genes are differential, from predicted cells tested as if they were the measured ones.
 
@@ -104,3 +122,18 @@ def sample_size(screen: Screen) -> int:
     """
     sizes = [len(screen.rows(label)) // 2 for label in screen.combinations or screen.conditions]
     return int(np.clip(min(sizes), _FEWEST_CELLS, _MOST_CELLS))
+
+
+def large_enough(screen: Screen, labels: Iterable[str], n_cells: int) -> list[str]:
+    """Conditions with cells for two samples of that size."""
+    return [label for label in labels if len(screen.rows(label)) >= 2 * n_cells]
+
+
+def n_repeats_of(settings: Settings) -> int:
+    """Number of samples over which scores of cells are averaged."""
+    return settings.options.get("n_repeats", 2 if settings.quick else 5)
+
+
+def draw_seed(seed: int, screen: Screen, label: str) -> int:
+    """Seed of the draws of a condition, the same for all methods: each condition draws anew."""
+    return int(np.random.SeedSequence([seed, screen.labels.index(label)]).generate_state(1)[0])

@@ -57,12 +57,24 @@ class Screen:
     setup: Mapping[str, Any]
 
     def __post_init__(self) -> None:
-        spelling = {"control": self.setup["control"], "delimiter": self.setup["delimiter"]}
-        parsed = parse_obs(self.adata, self.setup["perturbation_key"], require_control=True, **spelling)
+        parsed = parse_obs(self.adata, self.setup["perturbation_key"], require_control=True, **self.spelling)
         self.codes = parsed.codes
-        self.labels = [pp.format_perturbation(genes, **spelling) for genes in parsed.conditions]
+        self.labels = [self.label(genes) for genes in parsed.conditions]
         self.genes_of = dict(zip(self.labels, parsed.conditions, strict=True))
         self.control = self.labels[0]
+
+    @property
+    def spelling(self) -> dict[str, Any]:
+        """How labels are spelled, as arguments of :func:`raptorgraph.pp.format_perturbation`."""
+        return {"control": self.setup["control"], "delimiter": self.setup["delimiter"]}
+
+    def label(self, genes: Sequence[str]) -> str:
+        """Canonical label of the perturbation of these genes; of control without any."""
+        return pp.format_perturbation(genes, **self.spelling)
+
+    def single(self, gene: str) -> str:
+        """Canonical label of the perturbation of one gene."""
+        return self.label([gene])
 
     @property
     def conditions(self) -> list[str]:
@@ -104,6 +116,10 @@ class Screen:
         """Number of cells, mean and variance of control and all conditions, in the order of ``labels``."""
         return condition_moments(self.expression, self.codes, len(self.labels))
 
+    def expression_of(self, label: str) -> np.ndarray:
+        """Cells of a condition x genes on the expression scale, dense."""
+        return self.expression[self.rows(label)].toarray()
+
     def moments_of(self, rows: np.ndarray | None) -> EffectMoments:
         """Effects measured on some of the cells."""
         batch = batch_codes(self.adata, self.setup.get("batch_key"))
@@ -112,7 +128,14 @@ class Screen:
     @cached_property
     def effects(self) -> pd.DataFrame:
         """Measured effects, conditions x genes."""
-        return pd.DataFrame(self.moments.effect[1:], index=self.conditions, columns=self.adata.var_names)
+        return self._table(self.moments)
+
+    def effects_of(self, rows: np.ndarray) -> pd.DataFrame:
+        """Effects measured on some of the cells, conditions x genes."""
+        return self._table(self.moments_of(rows))
+
+    def _table(self, moments: EffectMoments) -> pd.DataFrame:
+        return pd.DataFrame(moments.effect[1:], index=self.conditions, columns=self.adata.var_names)
 
     @cached_property
     def control_mean(self) -> np.ndarray:

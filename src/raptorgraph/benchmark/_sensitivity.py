@@ -33,17 +33,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from raptorgraph.benchmark._capacity import (
-    PUBLISHED,
-    REFERENCE,
-    draw_references,
-    fit_and_score,
-    long_part,
-    reference_part,
-    shared_legend,
-    summarize,
-    unseen_split,
-)
+from raptorgraph.benchmark import _variants as variants
 from raptorgraph.benchmark._report import as_text
 from raptorgraph.benchmark._screen import Screen, load_screen
 from raptorgraph.benchmark._settings import Part, Settings, Unit
@@ -106,8 +96,6 @@ _SHOWN = {
     "relative MSE": 3,
     "Pearson": 3,
 }
-
-
 _PANELS = {
     "KL, mean": "KL, mean over latents (nats)",
     "variance": "variance of predicted controls",
@@ -119,7 +107,7 @@ _PANELS = {
 # -- work ------------------------------------------------------------------------------------------------------------
 def units(settings: Settings) -> list[Unit]:
     """For each seed one unit of references, and one for each point of the grid."""
-    unseen_split(load_screen(settings, settings.seeds[0]))
+    variants.unseen_split(load_screen(settings, settings.seeds[0]))
     return [
         *(Unit(f"reference-seed{seed}", seed) for seed in settings.seeds),
         *(
@@ -159,14 +147,14 @@ def work(unit: Unit, settings: Settings) -> Part:
     """Train with these weights, and look at posterior, spread, graph and predictions."""
     screen = load_screen(settings, unit.seed)
     if not unit.options:
-        part = reference_part(screen, unit.seed, settings, _BY[:2])
-        data = long_part((REFERENCE, DATA), {"variance": _measured_variance(screen)}, _BY[:2])
+        part = variants.reference_part(screen, settings, unit.seed, _BY[:2])
+        data = variants.long_part((variants.REFERENCE, DATA), {"variance": _measured_variance(screen)}, _BY[:2])
         rows = pd.concat([part.rows, data.rows], ignore_index=True)
         return Part(rows[~rows["metric"].str.startswith("precision")].assign(mu="-", lambda1="-"))
     beta, mu, lambda1 = unit.options["point"]
-    method, found = fit_and_score(
-        screen, unit.seed, settings, "paper", plan_kwargs={"kl_weight": beta, "mu": mu, "lambda1": lambda1}
-    )
+    weights = {"kl_weight": beta, "mu": mu, "lambda1": lambda1}
+    method = variants.variant("paper", unit.seed, settings, screen, plan_kwargs=weights)
+    found = variants.fit_and_score(method, screen, settings, unit.seed)
     kl = method.model.latent_activity()["kl"].to_numpy(float)
     measured = _measured_variance(screen)
     variance = _variance(method.predict(screen.control, seed=unit.seed).X)
@@ -179,7 +167,7 @@ def work(unit: Unit, settings: Settings) -> Part:
         "variance / data, means": means / measured,
         "edges": np.count_nonzero(method.model.get_dag()),
     }
-    return long_part((_OURS, f"{beta:g}", f"{mu:g}", f"{lambda1:g}"), found, _BY)
+    return variants.long_part((_OURS, f"{beta:g}", f"{mu:g}", f"{lambda1:g}"), found, _BY)
 
 
 def _variance(cells: np.ndarray) -> float:
@@ -196,11 +184,11 @@ def _measured_variance(screen: Screen) -> float:
 def tables(parts: Sequence[tuple[Unit, Part]], settings: Settings) -> dict[str, pd.DataFrame]:
     """``sensitivity`` (to read, printed values beside) and ``sensitivity_long``."""
     printed = [
-        (PUBLISHED, *(f"{weight:g}" for weight in row[:3]), metric, value)
+        (variants.PUBLISHED, *(f"{weight:g}" for weight in row[:3]), metric, value)
         for row in TABLE_S9
         for metric, value in zip(_S9_METRICS, row[3:], strict=True)
     ]
-    summary = summarize(parts, pd.DataFrame(printed, columns=[*_BY, "metric", "value"]), _BY)
+    summary = variants.summarize(parts, _BY, printed)
     return {"sensitivity": _to_read(summary), "sensitivity_long": summary}
 
 
@@ -211,10 +199,10 @@ def _to_read(summary: pd.DataFrame) -> pd.DataFrame:
         as_text(mean, sd, _SHOWN[metric])
         for mean, sd, metric in summary[["value_mean", "value_sd", "metric"]].itertuples(index=False)
     ]
-    columns = summary["metric"] + np.where(summary["source"] == PUBLISHED, ", published", "")
+    columns = summary["metric"] + np.where(summary["source"] == variants.PUBLISHED, ", published", "")
     points = _BY[1:]
     cells = summary[points].assign(column=columns, text=text)
-    shown = summary.loc[summary["source"] != PUBLISHED, points].drop_duplicates()
+    shown = summary.loc[summary["source"] != variants.PUBLISHED, points].drop_duplicates()
     order = []
     for metric in _SHOWN:
         order += [metric, f"{metric}, published"] if metric in _S9_METRICS else [metric]
@@ -226,7 +214,7 @@ def draw(tables: dict[str, pd.DataFrame]) -> Figure:
     """KL, spread, MK-MMD and edges against beta: all points of the grid, ours beside the printed ones."""
     summary = tables["sensitivity_long"]
     figure = Figure(figsize=(11, 7), layout="constrained")
-    sources = {_OURS: (BLUE, "o", _OURS), PUBLISHED: (ORANGE, "x", "published, other data")}
+    sources = {_OURS: (BLUE, "o", _OURS), variants.PUBLISHED: (ORANGE, "x", "published, other data")}
     for ax, (metric, title) in zip(figure.subplots(2, 2).ravel(), _PANELS.items(), strict=True):
         here = summary[summary["metric"] == metric]
         for source, (color, marker, label) in sources.items():
@@ -243,7 +231,7 @@ def draw(tables: dict[str, pd.DataFrame]) -> Figure:
                     markersize=5,
                     label=label,
                 )
-        draw_references(ax, summary, metric, horizontal=True)
+        variants.draw_references(ax, summary, metric, horizontal=True)
         for value in here.loc[here["beta"] == DATA, "value_mean"]:
             ax.axhline(value, color=GRAY, linewidth=1.3, label=DATA, zorder=0)
         if metric in ("KL, mean", "variance"):
@@ -251,5 +239,5 @@ def draw(tables: dict[str, pd.DataFrame]) -> Figure:
         if metric == "edges":
             ax.set_ylim(-0.5, max(1.0, ax.get_ylim()[1]))
         ax.set(xlabel="beta", ylabel=title)
-    shared_legend(figure)
+    variants.shared_legend(figure)
     return figure

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from importlib.metadata import version
@@ -16,7 +16,7 @@ import pandas as pd
 
 # Rooms whose code decides the numbers; plots, reports and the command line do not.
 _ROOMS = ("nn", "metrics", "pp", "datasets", "model", "baselines", "tl")
-_SHARED = ("_screen.py", "_methods.py", "_splits.py", "_settings.py", "_scores.py", "_pairs.py")
+_SHARED = ("_screen.py", "_methods.py", "_splits.py", "_settings.py", "_scores.py", "_pairs.py", "_variants.py")
 
 
 @dataclass(frozen=True)
@@ -80,6 +80,33 @@ class Part:
 
     rows: pd.DataFrame
     arrays: ad.AnnData | None = None
+
+
+def chosen(settings: Settings, option: str, known: Sequence[str], wrong: str = "is unknown") -> list[str]:
+    """Names that an option gives, or all that are known.
+
+    Parameters
+    ----------
+    settings
+        Whose option is read; one name or several.
+    option
+        The option.
+    known
+        All names that it may give.
+    wrong
+        What is said of any other name.
+
+    Raises
+    ------
+    ValueError
+        If a name is not among them.
+    """
+    asked = settings.options.get(option) or known
+    asked = [asked] if isinstance(asked, str) else list(asked)
+    for name in asked:
+        if name not in known:
+            raise ValueError(f"{option}: {name!r} {wrong}; there are {', '.join(known)}.")
+    return asked
 
 
 def fingerprint(name: str, unit: Unit, settings: Settings) -> dict[str, Any]:

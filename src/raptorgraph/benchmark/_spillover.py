@@ -28,16 +28,16 @@ import torch
 from matplotlib.figure import Figure
 
 from raptorgraph.baselines import SENA, Baseline, DiscrepancyVAE
-from raptorgraph.benchmark._methods import RaptorGraphMethod, check_methods, make_method
+from raptorgraph.benchmark._methods import RaptorGraphMethod, check_methods, chosen_methods, make_method
 from raptorgraph.benchmark._report import mean_and_sd, wide
 from raptorgraph.benchmark._screen import Screen, load_screen
 from raptorgraph.benchmark._settings import Part, Settings, Unit
 from raptorgraph.pl._figure import BLUE, GRAY, ORANGE
-from raptorgraph.tl._spillover import spillover_index
+from raptorgraph.tl import spillover_index
 
 TITLE = "Share of a single-gene intervention off one latent"
 OPTIONS = ("methods", "gene_sets", "max_epochs")
-METHODS = ("raptorgraph", "raptorgraph paper", "dVAE")
+METHODS = ("raptorgraph", "raptorgraph paper", "dVAE", "SENA")
 BEFORE_NORM = ", before LayerNorm"
 LIMIT = "dense limit, (d - 1) / d"
 SHARES = {
@@ -83,10 +83,11 @@ def units(settings: Settings) -> list[Unit]:
     screen = load_screen(settings, settings.seeds[0])
     if not screen.singles:
         raise ValueError("The screen has no condition of one gene, whose spillover could be measured.")
-    check_methods(_methods(settings), settings, screen.setup, screen.adata.var_names)
+    methods = chosen_methods(settings, METHODS, "has no encoder or is unknown")
+    check_methods(methods, settings, screen.setup, screen.adata.var_names)
     found = []
     for seed in settings.seeds:
-        for method in _methods(settings):
+        for method in methods:
             for state in ("trained", "untrained"):
                 key = f"{method.replace(' ', '-')}-{state}-seed{seed}"
                 found.append(Unit(key, seed, {"method": method, "state": state}))
@@ -177,17 +178,6 @@ def off_own(response: np.ndarray, own: int) -> float:
 
 def _cells(screen: Screen, rows: np.ndarray) -> torch.Tensor:
     return torch.as_tensor(screen.expression[rows].toarray(), dtype=torch.float32)
-
-
-def _methods(settings: Settings) -> list[str]:
-    known = [*METHODS, *(["SENA"] if settings.options.get("gene_sets") else [])]
-    asked = settings.options.get("methods") or known
-    for name in asked:
-        if name == "SENA" and name not in known:
-            raise ValueError("methods: 'SENA' needs gene sets: give a GMT file as gene_sets.")
-        if name not in known:
-            raise ValueError(f"methods: {name!r} has no encoder or is unknown; there are {', '.join(METHODS)}, SENA.")
-    return list(asked)
 
 
 # -- tables ----------------------------------------------------------------------------------------------------------

@@ -22,33 +22,39 @@ from collections.abc import Sequence
 from itertools import combinations
 
 import anndata as ad
+import networkx as nx
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
 from raptorgraph.baselines import Baseline
 from raptorgraph.benchmark._measure import Measured
-from raptorgraph.benchmark._methods import RaptorGraphMethod, check_methods, make_method
+from raptorgraph.benchmark._methods import RaptorGraphMethod, check_methods, chosen_methods, make_method
 from raptorgraph.benchmark._report import mean_and_sd, wide
 from raptorgraph.benchmark._screen import Screen, load_screen
 from raptorgraph.benchmark._settings import Part, Settings, Unit
-from raptorgraph.metrics._graph import (
+from raptorgraph.metrics import (
     ancestor_auprc,
-    ancestors,
     chance_auprc,
     chance_jaccard,
     edge_auprc,
     edge_correlation,
     orientation_accuracy,
     top_edge_jaccard,
-    top_edges,
 )
 from raptorgraph.pl._figure import BLUE, GRAY, ORANGE
 
 TITLE = "Agreement of the learned graphs across seeds"
 OPTIONS = ("methods", "gene_sets", "max_epochs", "top_edges", "bootstrap")
 ALL_EDGES = ", all edges"
-METHODS = ("raptorgraph", "raptorgraph" + ALL_EDGES, "raptorgraph paper", "raptorgraph paper" + ALL_EDGES, "dVAE")
+METHODS = (
+    "raptorgraph",
+    "raptorgraph" + ALL_EDGES,
+    "raptorgraph paper",
+    "raptorgraph paper" + ALL_EDGES,
+    "dVAE",
+    "SENA",
+)
 SAME, AGAIN = "the same", "drawn again"  # cells of the repetitions
 THRESHOLD = 0.3  # DAGMA's own
 _SCREEN_SEED = 0  # all repetitions see the same screen
@@ -64,9 +70,10 @@ def units(settings: Settings) -> list[Unit]:
     if n_genes < 2:
         raise ValueError(f"A graph needs two perturbed genes or more, the screen has {n_genes}.")
     _top(settings, n_genes)
-    check_methods(_methods(settings), settings, screen.setup, screen.adata.var_names)
+    methods = chosen_methods(settings, METHODS, "has no graph or is unknown")
+    check_methods(methods, settings, screen.setup, screen.adata.var_names)
     found = []
-    for method in _methods(settings):
+    for method in methods:
         for cells in (SAME, AGAIN) if settings.options.get("bootstrap") else (SAME,):
             word = f"{method} {cells}".replace(",", "").replace(" ", "-")
             found += [Unit(f"{word}-seed{seed}", seed, {"method": method, "cells": cells}) for seed in settings.seeds]
@@ -131,26 +138,16 @@ def _against_truth(graph: pd.DataFrame, screen: Screen) -> dict[str, float]:
         return {}
     weights = graph.to_numpy()
     n_possible, n_edges = len(truth) * (len(truth) - 1), np.count_nonzero(truth)
+    ancestors = nx.transitive_closure_dag(nx.from_numpy_array(truth, create_using=nx.DiGraph))
     return {
         "AUPRC": edge_auprc(weights, truth),
         "AUPRC, chance": chance_auprc(n_possible, n_edges),
         "AUPRC, undirected": edge_auprc(weights, truth, directed=False),
         "AUPRC, undirected, chance": chance_auprc(n_possible // 2, n_edges),
         "AUPRC, ancestors": ancestor_auprc(weights, truth),
-        "AUPRC, ancestors, chance": chance_auprc(n_possible, np.count_nonzero(ancestors(truth))),
+        "AUPRC, ancestors, chance": chance_auprc(n_possible, ancestors.number_of_edges()),
         "orientation (chance 0.5)": orientation_accuracy(weights, truth),
     }
-
-
-def _methods(settings: Settings) -> list[str]:
-    known = [*METHODS, *(["SENA"] if settings.options.get("gene_sets") else [])]
-    asked = settings.options.get("methods") or known
-    for name in asked:
-        if name == "SENA" and name not in known:
-            raise ValueError("methods: 'SENA' needs gene sets: give a GMT file as gene_sets.")
-        if name not in known:
-            raise ValueError(f"methods: {name!r} has no graph or is unknown; there are {', '.join(known)}, SENA.")
-    return list(asked)
 
 
 def _top(settings: Settings, n_genes: int) -> list[int]:
@@ -192,15 +189,14 @@ def tables(parts: Sequence[tuple[Unit, Part]], settings: Settings) -> dict[str, 
 
 
 def compare(a: np.ndarray, b: np.ndarray, top: Sequence[int]) -> dict[str, float]:
-    """Agreement of two graphs, with what random edges would give."""
+    """Agreement of two graphs, 0 on the diagonal, with what random edges would give."""
     n_possible = len(a) * (len(a) - 1)
     found = {"correlation": edge_correlation(a, b)}
     for k in top:
         found[f"Jaccard of the top {k}"] = top_edge_jaccard(a, b, k)
         # a graph with fewer edges than k has a smaller set
-        found[f"Jaccard of the top {k}, chance"] = chance_jaccard(
-            n_possible, len(top_edges(a, k)), len(top_edges(b, k))
-        )
+        sizes = (min(k, np.count_nonzero(graph)) for graph in (a, b))
+        found[f"Jaccard of the top {k}, chance"] = chance_jaccard(n_possible, *sizes)
     return found
 
 

@@ -195,9 +195,20 @@ def _gene_pairs(n_genes: int, limit: int, seed: int) -> tuple[np.ndarray, np.nda
 
 def _theil_sen(X: np.ndarray, y: np.ndarray, samples: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
     """Coefficients of scikit-learn's TheilSenRegressor(fit_intercept=False), with all its small fits at once."""
-    systems, values = X[np.stack(samples, axis=1)], y[np.stack(samples, axis=1)]
-    # the least squares of least norm, where two genes do not determine both coefficients
-    return _spatial_median((np.linalg.pinv(systems) @ values[:, :, None])[:, :, 0])
+    first, second = samples
+    (p, q), (r, t), y1, y2 = X[first].T, X[second].T, y[first], y[second]
+    determinant = p * t - q * r
+    size = np.maximum(p**2 + q**2, r**2 + t**2)
+    regular = np.abs(determinant) > 1e-12 * size
+    points = np.empty((len(first), 2))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        points[:, 0] = (t * y1 - q * y2) / determinant
+        points[:, 1] = (p * y2 - r * y1) / determinant
+    if not regular.all():
+        # the least squares of least norm, where two genes do not determine both coefficients
+        rows = np.stack([first[~regular], second[~regular]], axis=1)
+        points[~regular] = (np.linalg.pinv(X[rows]) @ y[rows][:, :, None])[:, :, 0]
+    return _spatial_median(points)
 
 
 def _spatial_median(points: np.ndarray) -> np.ndarray:
