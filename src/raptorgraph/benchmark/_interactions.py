@@ -176,7 +176,10 @@ def _labels(settings: Settings, screen: Screen) -> dict[str, set[str]]:
     missing = [key for keys in _PUBLISHED.values() for key in keys if key not in given]
     if missing:
         raise ValueError(f"gi_labels: {str(path)!r} lacks the type {missing[0]!r}; it has {sorted(given)}.")
-    return {
-        name: {screen.label(parse_perturbation(pair)) for key in keys for pair in given[key]}
-        for name, keys in _PUBLISHED.items()
-    }
+    # targets that go by another name among the genes of a public screen
+    aliases = dict(screen.adata.uns.get("target_aliases", {}))
+
+    def label(pair: str) -> str:
+        return screen.label([aliases.get(gene, gene) for gene in parse_perturbation(pair)])
+
+    return {name: {label(pair) for key in keys for pair in given[key]} for name, keys in _PUBLISHED.items()}
