@@ -37,7 +37,13 @@ def test_wide_has_a_column_for_each_metric(summary):
 
 @pytest.mark.parametrize(
     ("values", "text"),
-    [((0.12345,), "0.123"), ((0.5, 0.01), "0.500 +- 0.010"), ((123.44, 1.0), "123.4 +- 1.0"), ((np.nan, 1.0), "-")],
+    [
+        ((0.12345,), "0.123"),
+        ((0.5, 0.01), "0.500 +- 0.010"),
+        ((123.44, 1.0), "123.4 +- 1.0"),
+        ((49.951, 0.02, 2), "49.95 +- 0.02"),
+        ((np.nan, 1.0), "-"),
+    ],
 )
 def test_numbers_as_text(values, text):
     assert as_text(*values) == text

@@ -49,14 +49,15 @@ def wide(summary: pd.DataFrame, index: Sequence[str], columns: str = "metric") -
     return table.reindex(rows if len(index) > 1 else [row[0] for row in rows]).reset_index()
 
 
-def as_text(mean: float, sd: float = np.nan, digits: int = 3) -> str:
-    """``mean +- SD``, the mean alone where there is no spread to give, ``-`` where there is no value."""
+def as_text(mean: float, sd: float = np.nan, digits: int | None = None) -> str:
+    """``mean +- SD``, the mean alone where there is no spread to give, ``-`` where there is no value.
+
+    Without `digits` three decimals, one from 10 on, none from 1,000 on.
+    """
     if not np.isfinite(mean):
         return "-"
-    if abs(mean) >= 1000:
-        digits = 0
-    elif abs(mean) >= 10:
-        digits = 1
+    if digits is None:
+        digits = 3 if abs(mean) < 10 else 1 if abs(mean) < 1000 else 0
     return f"{mean:.{digits}f}" + (f" +- {sd:.{digits}f}" if np.isfinite(sd) else "")
 
 
