@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.table import Table
 
 from raptorgraph import __version__
+from raptorgraph.benchmark import EXPERIMENTS, UnitsFailed
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -44,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         with _quiet():
             result = work(**args, say=lambda line: console.print(line))
-    except (OSError, ImportError, KeyError, RuntimeError, TypeError, ValueError) as error:
+    except (OSError, ImportError, KeyError, TypeError, UnitsFailed, ValueError) as error:
         # the text of a KeyError would come in quotes
         message = error.args[0] if isinstance(error, KeyError) and error.args else error
         print(f"error: {' '.join(str(message).split())}", file=sys.stderr)
@@ -110,7 +111,7 @@ def _parser() -> argparse.ArgumentParser:
         "benchmark", help="compare models and baselines on a screen", description="Run one of the experiments."
     )
     benchmark.set_defaults(work=_benchmark, show=_show_tables)
-    benchmark.add_argument("name", metavar="NAME", help=_experiments())
+    benchmark.add_argument("name", metavar="NAME", help=", ".join(EXPERIMENTS))
     benchmark.add_argument("--screen", metavar="SCREEN", help="an h5ad file, norman2019, replogle2020 or simulated")
     benchmark.add_argument("--out", type=Path, default=Path("benchmark"), metavar="DIR", help="default: benchmark")
     benchmark.add_argument("--seeds", type=_positive, default=3, metavar="N", help="repetitions (default: 3)")
@@ -176,14 +177,6 @@ def _option(text: str) -> tuple[str, Any]:
         return key.replace("-", "_"), json.loads(value)
     except json.JSONDecodeError:
         return key.replace("-", "_"), value
-
-
-def _experiments() -> str:
-    # written out, since importing the benchmark imports torch
-    return (
-        "prediction, interactions, reverse, enrichment, pairing, losses, sensitivity, capacity, stability, "
-        "graph-ablation or spillover"
-    )
 
 
 def _seed(text: str) -> int:

@@ -115,6 +115,19 @@ def work(unit: Unit, settings: Settings) -> Part:
 def cell_scores(
     screen: Screen, cells: ad.AnnData, drift: np.ndarray, n_cells: int, n_repeats: int, seed: int
 ) -> list[tuple]:
+    """Scores of predicted cells beside measured ones: condition, metric and value.
+
+    Parameters
+    ----------
+    screen
+        The measured cells.
+    cells
+        Predicted cells, with a categorical ``obs["perturbation"]``; conditions with too few measured cells are skipped.
+    drift
+        Predicted minus measured control mean, shape (n_genes,).
+    n_cells, n_repeats, seed
+        Size and number of the samples, and seed of their draws.
+    """
     found = []
     for label in large_enough(screen, cells.obs["perturbation"].cat.categories, n_cells):
         real = screen.expression_of(label)
@@ -188,6 +201,7 @@ def splits(regime: str, screen: Screen, seed: int, settings: Settings) -> list[S
 
 
 def on_part(settings: Settings) -> str:
+    """What is scored: ``"test"``, or ``"validation"`` while settings are tuned."""
     return settings.options.get("on", "test")
 
 

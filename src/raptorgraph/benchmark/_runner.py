@@ -39,6 +39,10 @@ EXPERIMENTS = (
 _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
 
 
+class UnitsFailed(RuntimeError):
+    """Some units of an experiment failed, after all others were done."""
+
+
 def run(
     name: str,
     *,
@@ -99,7 +103,7 @@ def run(
     ------
     KeyError
         If a column or layer is not there.
-    RuntimeError
+    UnitsFailed
         If units failed; the tables are then not written, and finished units are kept.
     ValueError
         If the experiment, an option or the data do not suit; before any unit starts.
@@ -177,7 +181,7 @@ def _finish(
             advance(1)
     if failures:
         key, error = next(iter(failures.items()))
-        raise RuntimeError(
+        raise UnitsFailed(
             f"{len(failures)} of {len(units)} units of {name!r} failed; the first is {key}: {error} "
             "The finished ones are kept, and the same command goes on from there."
         )
