@@ -15,6 +15,8 @@ from pathlib import Path
 
 import pandas as pd
 
+from raptorgraph.benchmark._report import to_markdown
+
 DOCS = Path(__file__).parent
 _LINE = re.compile(r"^\{\{ (?P<folder>[\w.-]+)/(?P<name>[\w.-]+)(: (?P<what>command|figure))? \}\}$", re.MULTILINE)
 
@@ -32,13 +34,8 @@ def _fill(docs: Path, folder: str, name: str, what: str | None) -> str:
         if not (place / f"{name}.png").is_file():
             raise FileNotFoundError(f"There is no figure {place / name}.png.")
         return f"![{name} on {folder}](benchmark/{folder}/{name}.png)"
-    return table(pd.read_csv(place / f"{name}.csv", dtype=str, keep_default_na=False)).rstrip()
-
-
-def table(frame: pd.DataFrame) -> str:
-    """Markdown table of texts as they are in the file."""
-    rows = [frame.columns, ["---"] * len(frame.columns), *frame.itertuples(index=False)]
-    return "\n".join("| " + " | ".join(str(cell).replace("+-", "±") for cell in row) + " |" for row in rows) + "\n"
+    table = pd.read_csv(place / f"{name}.csv", dtype=str, keep_default_na=False)  # texts as they are in the file
+    return to_markdown(table).replace("+-", "±").rstrip()
 
 
 def command(facts: dict) -> str:

@@ -51,7 +51,7 @@ def test_placeholders(builder, tmp_path):
         "--predictions x=x.csv"
     )
     assert builder.build(tmp_path) == (
-        f"```bash\n{command}\n```\n\n| loss | value |\n| --- | --- |\n| MSE | 1.000 ± 0.100 |\n\n"
+        f"```bash\n{command}\n```\n\n| loss | value |\n|---|---|\n| MSE | 1.000 ± 0.100 |\n\n"
         "![losses on toy](benchmark/toy/losses.png)\n"
     )
 

@@ -35,7 +35,6 @@ from raptorgraph.benchmark._splits import Split, doubles_folds, paper_split, see
 OPTIONS = ("methods", "regimes", "n_folds", "on", "gene_sets", "predictions", "max_epochs", "n_repeats")
 WORK_OPTIONS = ("n_folds", "on", "gene_sets", "max_epochs", "n_repeats")
 REGIMES = ("singles", "doubles", "paper", "seen")
-WITH_PAIRS = ("singles", "paper")  # regimes in which all pairs are predicted, for other experiments
 OWN, DATA = "own control", "data's control"  # what an effect is the difference to
 
 
@@ -96,7 +95,7 @@ def work(unit: Unit, settings: Settings) -> Part:
                 index += [(name, label, reference, "scored") for label in asked]
             rows += [(name, *found) for found in cell_scores(screen, cells, drift, n_cells, n_repeats, unit.seed)]
             rows.append((name, "", "seconds to predict", ask.seconds))
-        if unit.options["regime"] in WITH_PAIRS:
+        if unit.options["regime"] == "singles":  # whose fits interactions, reverse and enrichment read
             more = [label for label in [*screen.singles, *database(screen)] if label not in asked]
             effects.append(method.predict_effects(more).loc[more].to_numpy())
             index += [(name, label, OWN, "further") for label in more]
