@@ -32,7 +32,7 @@ class RaptorGraphModule(BaseModuleClass):
         Whether X holds counts.
     n_batch, n_cats_per_cov, n_continuous
         Covariates of the decoder.
-    linear_decoder, graph_init, latent_norm, learn_scale, init_strength
+    linear_decoder, graph_init, latent_norm, learn_scale, init_strength, effect_posterior
         Variants; see the model class.
     """
 
@@ -56,6 +56,7 @@ class RaptorGraphModule(BaseModuleClass):
         latent_norm: str = "none",
         learn_scale: bool = True,
         init_strength: float = 1.0,
+        effect_posterior: bool = True,
     ) -> None:
         super().__init__()
         self.likelihood = likelihood
@@ -71,6 +72,8 @@ class RaptorGraphModule(BaseModuleClass):
         self.decoder = blocks.Decoder(n_latent, n_covariates, n_genes, n_hidden, n_layers, linear=linear_decoder)
         # Log inverse dispersion for "nb", log standard deviation for "normal".
         self.log_scale = nn.Parameter(torch.zeros(n_genes), requires_grad=learn_scale)
+        # Not trained by gradients of the loss: fitted once, to the measured effects.
+        self.effects = blocks.EffectPosterior() if effect_posterior else None
         # Control statistics: the encoder reads genes in units of their own spread.
         self.register_buffer("center", torch.zeros(n_genes))
         self.register_buffer("spread", torch.ones(n_genes))
@@ -96,9 +99,18 @@ class RaptorGraphModule(BaseModuleClass):
         """Posterior mean and log variance of z."""
         return self.encoder((expression - self.center) / self.spread)
 
-    def decode(self, z: torch.Tensor, covariates: torch.Tensor | None, library: torch.Tensor | None) -> torch.Tensor:
-        """Spread z along the graph and decode: mean counts for "nb", mean expression for "normal"."""
-        location = self.decoder(self.graph(self.norm(z)), covariates)
+    def decode(
+        self,
+        z: torch.Tensor,
+        covariates: torch.Tensor | None,
+        library: torch.Tensor | None,
+        offset: torch.Tensor | float = 0.0,
+    ) -> torch.Tensor:
+        """Spread z along the graph and decode: mean counts for "nb", mean expression for "normal".
+
+        The ``offset`` of each gene is added to what the decoder says, log rates for "nb".
+        """
+        location = self.decoder(self.graph(self.norm(z)), covariates) + offset
         return library * location.clamp(max=2.0).exp() if self.likelihood == "nb" else location
 
     def mean_expression(self, location: torch.Tensor, library: torch.Tensor | None, **quadrature) -> torch.Tensor:

@@ -11,6 +11,7 @@ import torch
 from scipy import sparse
 from scvi import settings
 
+from raptorgraph.model._calibration import CalibrationMixin
 from raptorgraph.model._field import KEYS, MASK_KEY
 from raptorgraph.pp import parse_perturbation
 from raptorgraph.pp._expression import TARGET_SUM
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 _QUADRATURE = {"step": 1.0, "lower": -18.0}
 
 
-class PredictionMixin:
+class PredictionMixin(CalibrationMixin):
     """Everything a trained model predicts."""
 
     # -- cells -----------------------------------------------------------------------------------------------------
@@ -126,12 +127,13 @@ class PredictionMixin:
         generator = torch.Generator(device=self.device).manual_seed(self._seed(seed))
         X, counts, obs = [], [], []
         for label, mask in zip(labels, masks, strict=True):
+            offset = self._offset(mask)
             for i in range(0, len(rows), 1024):
                 part = slice(i, i + 1024)
                 lib = None if library is None else library[part]
                 cov = None if covariates is None else covariates[part]
                 drawn = self.module.draw(
-                    self.module.decode(self.module.modulator(z[part], mask[None]), cov, lib), generator
+                    self.module.decode(self.module.modulator(z[part], mask[None]), cov, lib, offset), generator
                 )
                 if self.module.likelihood == "nb":
                     counts.append(sparse.csr_matrix(drawn.cpu().numpy()))
@@ -154,11 +156,19 @@ class PredictionMixin:
 
     @torch.inference_mode()
     def predict_effects(
-        self, perturbations: str | Sequence[str], adata: AnnData | None = None, *, n_cells: int = 256
-    ) -> pd.DataFrame:
+        self,
+        perturbations: str | Sequence[str],
+        adata: AnnData | None = None,
+        *,
+        n_cells: int = 256,
+        return_sd: bool = False,
+        kind: str | None = None,
+    ) -> pd.DataFrame | tuple[pd.DataFrame, pd.DataFrame]:
         """Mean effects on the expression scale, predicted perturbed minus predicted control.
 
-        Expectations, not draws: the same control cells are decoded with and without the perturbation.
+        For the controls of the training data they are the mean of the hierarchical posterior
+        (:class:`raptorgraph.nn.EffectPosterior`). For other cells, and in a model without that posterior, they are
+        expectations, not draws: the same control cells are decoded with and without the perturbation.
 
         Parameters
         ----------
@@ -167,21 +177,47 @@ class PredictionMixin:
         adata
             As in :meth:`predict`.
         n_cells
-            At most so many control cells enter the mean (seeded).
+            At most so many control cells enter the mean (seeded), where cells are decoded.
+        return_sd
+            Return standard deviations too.
+        kind
+            ``"posterior"``, or ``"decoder"`` for what the network alone has learned of the effects; by default the
+            posterior where it applies and otherwise the decoder, shifted to the posterior where there is one.
 
         Returns
         -------
-        DataFrame perturbations x genes.
+        DataFrame perturbations x genes; with ``return_sd`` a second one with the standard deviation of each effect:
+        of the mean over many cells in an experiment like this one, without the sampling of that experiment's cells.
+
+        Raises
+        ------
+        ValueError
+            For an unknown gene or `kind`, and where the posterior is asked of a model or of cells that have none.
         """
+        if kind not in (None, "posterior", "decoder"):
+            raise ValueError(f"kind={kind!r} is unknown; use 'posterior' or 'decoder'.")
         labels, masks = self._masks(perturbations)
+        own_cells = adata is None or adata is self.adata
+        if kind != "decoder" and own_cells and self._has_posterior:
+            mean, sd = self.module.effects.mean_and_sd(masks.cpu())
+            index = pd.Index(labels, name="perturbation")
+            columns = pd.Index(self.var_names_)
+            frames = [pd.DataFrame(x.numpy().astype(np.float32), index, columns) for x in (mean, sd)]
+            return tuple(frames) if return_sd else frames[0]
+        if return_sd or kind == "posterior":
+            raise ValueError(
+                "The posterior of the effects is known for the controls of the training data, in trained models with "
+                "effect_posterior=True: leave out `adata`, or ask without return_sd and kind='posterior'."
+            )
+        plain = kind == "decoder"
         _, z, covariates, library, source = self._draw_controls(adata, n_cells, None, replace=False)
 
-        def mean(latents: torch.Tensor) -> torch.Tensor:
-            location = self.module.decode(latents, covariates, library)
+        def mean(latents: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+            location = self.module.decode(latents, covariates, library, 0.0 if plain else self._offset(mask))
             return self.module.mean_expression(location, library, **_QUADRATURE).mean(0)
 
-        control = mean(z)
-        effects = torch.stack([mean(self.module.modulator(z, mask[None])) - control for mask in masks])
+        control = mean(z, torch.zeros_like(masks[0]))
+        effects = torch.stack([mean(self.module.modulator(z, mask[None]), mask) - control for mask in masks])
         return pd.DataFrame(
             effects.cpu().numpy(), index=pd.Index(labels, name="perturbation"), columns=source.var_names
         )
@@ -205,11 +241,14 @@ class PredictionMixin:
         Cells x genes, float32, on the expression scale.
         """
         _, mask = self._masks(perturbation)
+        offset = self._offset(mask[0])
         parts = []
         for tensors in self._cells(adata, batch_size=batch_size):
             library = tensors.get(KEYS.LIBRARY)
             z, _ = self.module.encode(self.module.expression(tensors[KEYS.X], library))
-            location = self.module.decode(self.module.modulator(z, mask), self.module.covariates(tensors), library)
+            location = self.module.decode(
+                self.module.modulator(z, mask), self.module.covariates(tensors), library, offset
+            )
             parts.append(self.module.mean_expression(location, library, **_QUADRATURE).cpu().numpy())
         return np.concatenate(parts).astype(np.float32)
 

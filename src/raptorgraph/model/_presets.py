@@ -32,6 +32,7 @@ PAPER: dict[str, dict[str, Any]] = {
         "latent_norm": "layer",
         "learn_scale": False,
         "init_strength": 1.0,
+        "effect_posterior": False,
     },
     "train": {"max_epochs": 100, "batch_size": 256},
     "plan": {

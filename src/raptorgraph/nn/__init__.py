@@ -1,6 +1,7 @@
 """Blocks of the model (Figure 2 of the paper): tensors in, tensors out."""
 
 from raptorgraph.nn._decoder import Decoder
+from raptorgraph.nn._effects import EffectPosterior
 from raptorgraph.nn._encoder import GraphPathwayEncoder, InteractionBlock, PreconditionedLayer
 from raptorgraph.nn._expectation import expected_log1p_nb
 from raptorgraph.nn._losses import dagma_loss, free_bits, kl_standard_normal, mk_mmd, nb_nll, normal_nll, shift_nll
@@ -9,6 +10,7 @@ from raptorgraph.nn._structural import StructuralLayer, acyclic_support, acyclic
 
 __all__ = [
     "Decoder",
+    "EffectPosterior",
     "GraphPathwayEncoder",
     "InteractionBlock",
     "LatentModulator",

@@ -1,0 +1,105 @@
+"""Bring decoded cells to the mean effects of the hierarchical posterior."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from raptorgraph.model._field import KEYS
+from raptorgraph.model._splitter import condition_codes
+from raptorgraph.pp._statistics import condition_moments
+
+if TYPE_CHECKING:
+    from raptorgraph.model._splitter import ScreenSplitter
+
+logger = logging.getLogger(__name__)
+
+_N_REFERENCE = 256  # control cells on which decoded means are compared
+_QUADRATURE = {"step": 1.0, "lower": -16.0}
+_N_STEPS = 8
+_TOLERANCE = 1e-4  # of a mean, on the expression scale
+_LARGEST = 8.0  # offset of a log rate
+
+
+class CalibrationMixin:
+    """The posterior of the effects beside the network: fitted, and carried over to cells.
+
+    The network says how cells differ, the posterior what their mean is: each gene gets one offset for a perturbation,
+    added to its log rate (its value for likelihood ``"normal"``), such that the mean over reference controls of the
+    training data is the measured control mean plus the posterior's effect.
+    """
+
+    @property
+    def _has_posterior(self) -> bool:
+        effects = self.module.effects
+        return effects is not None and effects.is_fitted
+
+    def _fit_effects(self, splitter: ScreenSplitter) -> None:
+        """Fit the posterior to the effects measured on the training cells."""
+        moments = splitter.train_split.effects
+        mask = self.adata_manager.get_from_registry(KEYS.PERTURBATION).tocsr()
+        _, first = condition_codes(mask)
+        members = mask[first[1:]].toarray()
+        arrays = (members, moments.effect[1:], moments.variance[1:], moments.n[1:])
+        self.module.effects.fit(*(torch.as_tensor(array) for array in arrays), int(moments.n[0]))
+        values = self.module.effects.state
+        logger.info("Effects of pairs are about %.2f times the sum of their single effects.", float(values["scale"]))
+        X, library = self.adata_manager.get_from_registry(KEYS.X), None
+        if self.module.counts:
+            library = np.asarray(self.adata_manager.get_from_registry(KEYS.LIBRARY), dtype=float).ravel()
+        codes = np.zeros(X.shape[0], dtype=np.int64)
+        control = condition_moments(X, codes, 1, library=library, rows=splitter.train_split.controls)
+        values["control_mean"] = torch.as_tensor(control.mean[0])
+
+    @torch.inference_mode()
+    def _store_reference(self, controls: np.ndarray) -> None:
+        """Keep the latents of some controls, so that a loaded model needs no data to predict."""
+        rng = np.random.default_rng(self._seed(None))
+        rows = np.sort(rng.permutation(controls)[:_N_REFERENCE])
+        found: dict[str, list] = {"reference_z": [], "reference_library": [], "reference_covariates": []}
+        for tensors in self._cells(None, rows=rows):
+            library = tensors.get(KEYS.LIBRARY)
+            mean, log_var = self.module.encode(self.module.expression(tensors[KEYS.X], library))
+            noise = torch.as_tensor(rng.standard_normal(mean.shape), dtype=mean.dtype, device=mean.device)
+            found["reference_z"].append(mean + torch.exp(0.5 * log_var) * noise)
+            found["reference_library"].append(library)
+            found["reference_covariates"].append(self.module.covariates(tensors))
+        kept = {name: torch.cat(parts).cpu() for name, parts in found.items() if parts[0] is not None}
+        self.module.effects.state.update(kept)
+
+    def _offset(self, mask: torch.Tensor) -> torch.Tensor | float:
+        """Offset of each gene, shape (n_genes,), under the perturbation of a 0/1 ``mask`` over perturbed genes."""
+        if not self._has_posterior or "reference_z" not in self.module.effects.state:
+            return 0.0
+        module, values = self.module, self.module.effects.state
+        z, library, covariates = (
+            None if values.get(name) is None else values[name].to(self.device)
+            for name in ("reference_z", "reference_library", "reference_covariates")
+        )
+        control = values["control_mean"]
+        target = control + module.effects.mean(mask[None].cpu())[0]
+        shifted = module.modulator(z, mask[None])
+        if module.likelihood == "normal":
+            mean = module.decode(shifted, covariates, library).mean(0)
+            return target.to(mean) - mean
+        target = torch.maximum(target, 1e-3 * control + 1e-6).float().to(self.device)
+        location = module.decode(shifted, covariates, library)
+
+        def mean_at(offset: torch.Tensor) -> torch.Tensor:
+            return module.mean_expression(location * offset.exp(), library, **_QUADRATURE).mean(0)
+
+        # The mean grows with the offset: Newton's method in the log of the mean, kept within a shrinking bracket.
+        offset, low = torch.zeros_like(target), torch.full_like(target, -_LARGEST)
+        high = -low
+        for _ in range(_N_STEPS):
+            mean = mean_at(offset)
+            if bool(((mean - target).abs() < _TOLERANCE).all()):
+                break
+            slope = (mean_at(offset + 0.02) - mean) / 0.02
+            low, high = torch.where(mean < target, offset, low), torch.where(mean < target, high, offset)
+            step = offset + (target.log() - mean.clamp_min(1e-12).log()) * mean / slope.clamp_min(1e-12)
+            offset = torch.where((step > low) & (step < high), step, 0.5 * (low + high))
+        return offset
