@@ -18,7 +18,7 @@ from raptorgraph.model import RaptorGraphModel
 from raptorgraph.pp import format_perturbation, parse_perturbation
 
 QUICK_EPOCHS = 2
-OURS = ("raptorgraph", "raptorgraph paper")
+OURS = ("raptorgraph", "raptorgraph network", "raptorgraph paper")
 MODELS = (*OURS, "dVAE", "SENA")
 
 
@@ -233,6 +233,9 @@ def make_method(name: str, settings: Settings, setup: Mapping[str, Any], seed: i
     epochs = {} if epochs is None else {"max_epochs": epochs}
     makers: dict[str, Callable[[], Baseline]] = {
         "raptorgraph": lambda: RaptorGraphMethod(seed=seed, **epochs, **setup),
+        "raptorgraph network": lambda: RaptorGraphMethod(
+            seed=seed, model_kwargs={"effect_posterior": False}, **epochs, **setup
+        ),
         "raptorgraph paper": lambda: RaptorGraphMethod("paper", seed=seed, **epochs, **setup),
         "dVAE": lambda: DiscrepancyVAE(seed=seed, **epochs, **setup),
         "SENA": lambda: SENA(settings.options["gene_sets"], seed=seed, **epochs, **setup),

@@ -60,7 +60,7 @@ def variant(
     kind: type[RaptorGraphMethod] = RaptorGraphMethod,
     **kwargs: Any,
 ) -> RaptorGraphMethod:
-    """Unfitted variant of our model.
+    """Unfitted variant of our model, of which the network alone is looked at, without the posterior of the effects.
 
     Parameters
     ----------
@@ -77,6 +77,7 @@ def variant(
     **kwargs
         Further arguments of that class, such as ``model_kwargs`` and ``plan_kwargs``.
     """
+    kwargs["model_kwargs"] = {"effect_posterior": False, **(kwargs.get("model_kwargs") or {})}
     return kind(preset, seed=seed, max_epochs=epochs_of(settings), **kwargs, **screen.setup)
 
 

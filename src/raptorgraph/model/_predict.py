@@ -223,6 +223,39 @@ class PredictionMixin(CalibrationMixin):
         )
 
     @torch.inference_mode()
+    def sample_effects(self, perturbations: Sequence[str], n_draws: int = 50, seed: int | None = None) -> np.ndarray:
+        """Draw the effects of a few perturbations from their joint posterior.
+
+        Parameters
+        ----------
+        perturbations
+            Labels, each once.
+        n_draws
+            Number of draws.
+        seed
+            Of the draws; by default ``scvi.settings.seed``.
+
+        Returns
+        -------
+        n_draws x perturbations x genes, float64, on the expression scale. Given what was learned of all genes, the
+        effects on two genes are drawn independently.
+
+        Raises
+        ------
+        ValueError
+            For an unknown gene, a perturbation that is named twice, and in a model without that posterior.
+        """
+        labels, masks = self._masks(perturbations)
+        if len(set(labels)) < len(labels):
+            raise ValueError(f"{labels} names a perturbation twice.")
+        if not self._has_posterior:
+            raise ValueError("There is no posterior to draw from: train a model with effect_posterior=True.")
+        if n_draws < 1:
+            raise ValueError(f"n_draws={n_draws} must be at least 1.")
+        generator = torch.Generator().manual_seed(self._seed(seed))
+        return self.module.effects.draw(masks.cpu(), n_draws, generator).numpy()
+
+    @torch.inference_mode()
     def get_counterfactual(self, perturbation: str, adata: AnnData | None = None, batch_size: int = 512) -> np.ndarray:
         """Return the expected expression of these very cells, had they been perturbed.
 

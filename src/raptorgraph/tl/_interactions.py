@@ -21,7 +21,12 @@ _ADDITIVE_ANGLE = 0.05  # 1 - cosine
 
 
 def interactions(
-    model: RaptorGraphModel, pairs: Sequence[tuple[str, str]] | None = None, *, chunk_size: int = 256
+    model: RaptorGraphModel,
+    pairs: Sequence[tuple[str, str]] | None = None,
+    *,
+    chunk_size: int = 256,
+    n_draws: int = 0,
+    seed: int | None = None,
 ) -> pd.DataFrame:
     """Score and name the interaction of pairs of perturbed genes.
 
@@ -36,6 +41,11 @@ def interactions(
         Pairs of perturbed genes, in any order; each is scored once. Default: all pairs.
     chunk_size
         Number of pairs predicted at a time, which bounds the memory.
+    n_draws
+        Draws from the posterior of the effects (:meth:`raptorgraph.RaptorGraphModel.sample_effects`) for intervals;
+        0 for none. About half a minute for 400 pairs of 2,000 genes at 50 draws.
+    seed
+        Of the draws; by default ``scvi.settings.seed``.
 
     Returns
     -------
@@ -46,6 +56,8 @@ def interactions(
         - ``synergy``: magnitude of the pair's effect relative to that of the sum; ``suppression``: its inverse;
           ``neomorphism``, ``redundancy``, ``epistasis``; NaN where a predicted effect is zero;
         - ``magnitude``: norm of the pair's predicted effect, on the expression scale;
+        - with `n_draws`, ``<score>_low`` and ``<score>_high`` of every score and of ``magnitude``: 5 and 95 % quantiles
+          over the draws;
         - ``measured``: whether the pair is among the training data;
         - ``interaction``: categorical, ``"additive"``, the name of a score, or ``"undefined"``.
 
@@ -56,10 +68,15 @@ def interactions(
     TypeError
         If a pair is not a pair of gene names.
     ValueError
-        If a pair names one gene twice, or there are no pairs, or `chunk_size` is not positive.
+        If a pair names one gene twice, or there are no pairs, `chunk_size` is not positive or `n_draws` negative, or
+        intervals are asked of a model without a posterior.
 
     Notes
     -----
+    Scores compare lengths and directions over all genes, and noise makes vectors longer and turns them: where effects
+    are small, the interval of a score can lie beside the score of the mean effects, and its width says more than its
+    place.
+
     ``interaction`` is a descriptive rule without a measure of uncertainty. A pair is additive if its synergy lies in
     [0.9, 1.1] and its neomorphism below 0.05. Any other pair gets the type in whose score it ranks highest among all
     pairs of the table (mean rank of ties; the first of the columns where types tie). Synergy is open to it only if the
@@ -68,6 +85,8 @@ def interactions(
     """
     if chunk_size < 1:
         raise ValueError(f"chunk_size={chunk_size!r} is not positive: use the number of pairs to predict at a time.")
+    if n_draws < 0:
+        raise ValueError(f"n_draws={n_draws!r} is negative: use 0 for no intervals.")
     setup = model.setup_args
     spelling = {"control": setup["control"], "delimiter": setup["delimiter"]}
     genes = list(model.perturbed_genes)
@@ -89,6 +108,11 @@ def interactions(
         chunks.append(pd.DataFrame({**scores, "magnitude": np.linalg.norm(effects[2], axis=1)}))
     table = pd.concat(chunks, ignore_index=True)
 
+    if n_draws:
+        label_of = {gene: format_perturbation([gene], **spelling) for gene in needed}
+        asked = ([label_of[a], label_of[b], pair] for (a, b), pair in zip(pairs, labels, strict=True))
+        table = table.join(pd.DataFrame([_interval(model.sample_effects(three, n_draws, seed)) for three in asked]))
+
     known = {parse_perturbation(label, **spelling) for label in model.conditions}
     table.insert(0, "gene_a", [pair[0] for pair in pairs])
     table.insert(1, "gene_b", [pair[1] for pair in pairs])
@@ -96,6 +120,15 @@ def interactions(
     table["interaction"] = _name(table)
     table.index = pd.Index(labels, name="perturbation")
     return table
+
+
+def _interval(draws: np.ndarray) -> dict[str, float]:
+    """Quantiles of the scores of one pair over draws x (a, b, ab) x genes."""
+    a, b, ab = np.moveaxis(draws, 1, 0)
+    scores = {name: getattr(metrics, name)(a, b, ab) for name in SCORES}
+    scores["magnitude"] = np.linalg.norm(ab, axis=1)
+    bounds = {"low": 0.05, "high": 0.95}
+    return {f"{name}_{side}": np.quantile(x, q) for name, x in scores.items() for side, q in bounds.items()}
 
 
 def _checked(pairs: Sequence[tuple[str, str]], genes: Sequence[str]) -> list[tuple[str, str]]:
