@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-_N_REFERENCE = 256  # control cells on which decoded means are compared
+_N_REFERENCE = 512  # draws of control cells on which decoded means are compared
 _QUADRATURE = {"step": 1.0, "lower": -16.0}
-_N_STEPS = 8
+_N_STEPS = 24  # two or three are usual
 _TOLERANCE = 1e-4  # of a mean, on the expression scale
 _LARGEST = 8.0  # offset of a log rate
 
@@ -38,27 +38,39 @@ class CalibrationMixin:
         return effects is not None and effects.is_fitted
 
     def _fit_effects(self, splitter: ScreenSplitter) -> None:
-        """Fit the posterior to the effects measured on the training cells."""
-        moments = splitter.train_split.effects
+        """Fit the posterior to the effects measured on all cells but those that are kept for a test.
+
+        It has no settings that validation cells would choose, so it need not spare them.
+        """
+        moments, controls = splitter.all_effects()
         mask = self.adata_manager.get_from_registry(KEYS.PERTURBATION).tocsr()
         _, first = condition_codes(mask)
         members = mask[first[1:]].toarray()
-        arrays = (members, moments.effect[1:], moments.variance[1:], moments.n[1:])
-        self.module.effects.fit(*(torch.as_tensor(array) for array in arrays), int(moments.n[0]))
-        values = self.module.effects.state
-        logger.info("Effects of pairs are about %.2f times the sum of their single effects.", float(values["scale"]))
         X, library = self.adata_manager.get_from_registry(KEYS.X), None
         if self.module.counts:
             library = np.asarray(self.adata_manager.get_from_registry(KEYS.LIBRARY), dtype=float).ravel()
         codes = np.zeros(X.shape[0], dtype=np.int64)
-        control = condition_moments(X, codes, 1, library=library, rows=splitter.train_split.controls)
-        values["control_mean"] = torch.as_tensor(control.mean[0])
+        control = condition_moments(X, codes, 1, library=library, rows=controls)
+        targets = np.full(members.shape[1], -1)
+        n_targets = self.module.encoder.preconditioned.n_targets
+        targets[:n_targets] = np.arange(n_targets)  # the perturbed genes come first
+        arrays = (members, moments.effect[1:], moments.variance[1:], moments.n[1:])
+        self.module.effects.fit(
+            *(torch.as_tensor(array) for array in arrays),
+            int(moments.n[0]),
+            control_mean=torch.as_tensor(control.mean[0]),
+            targets=torch.as_tensor(targets),
+        )
+        scale = float(self.module.effects.state["scale"])
+        logger.info("Effects of pairs are about %.2f times the sum of their single effects.", scale)
 
     @torch.inference_mode()
     def _store_reference(self, controls: np.ndarray) -> None:
         """Keep the latents of some controls, so that a loaded model needs no data to predict."""
         rng = np.random.default_rng(self._seed(None))
-        rows = np.sort(rng.permutation(controls)[:_N_REFERENCE])
+        # Each control as often as any other, give or take one.
+        repeated = np.tile(rng.permutation(controls), -(-_N_REFERENCE // len(controls)))
+        rows = np.sort(repeated[:_N_REFERENCE])
         found: dict[str, list] = {"reference_z": [], "reference_library": [], "reference_covariates": []}
         for tensors in self._cells(None, rows=rows):
             library = tensors.get(KEYS.LIBRARY)
@@ -79,7 +91,7 @@ class CalibrationMixin:
             None if values.get(name) is None else values[name].to(self.device)
             for name in ("reference_z", "reference_library", "reference_covariates")
         )
-        control = values["control_mean"]
+        control = -values["lowest"]
         target = control + module.effects.mean(mask[None].cpu())[0]
         shifted = module.modulator(z, mask[None])
         if module.likelihood == "normal":
@@ -91,15 +103,25 @@ class CalibrationMixin:
         def mean_at(offset: torch.Tensor) -> torch.Tensor:
             return module.mean_expression(location * offset.exp(), library, **_QUADRATURE).mean(0)
 
-        # The mean grows with the offset: Newton's method in the log of the mean, kept within a shrinking bracket.
+        # The mean grows with the offset, exponentially where it is small and linearly where it is large, as a softplus
+        # does: Newton's method after its inverse, kept within a shrinking bracket.
         offset, low = torch.zeros_like(target), torch.full_like(target, -_LARGEST)
         high = -low
+        wanted = _inverse_softplus(target)
         for _ in range(_N_STEPS):
             mean = mean_at(offset)
-            if bool(((mean - target).abs() < _TOLERANCE).all()):
+            off = (mean - target).abs() >= _TOLERANCE
+            if not bool(off.any()):
                 break
-            slope = (mean_at(offset + 0.02) - mean) / 0.02
             low, high = torch.where(mean < target, offset, low), torch.where(mean < target, high, offset)
-            step = offset + (target.log() - mean.clamp_min(1e-12).log()) * mean / slope.clamp_min(1e-12)
-            offset = torch.where((step > low) & (step < high), step, 0.5 * (low + high))
+            found = _inverse_softplus(mean)
+            slope = (_inverse_softplus(mean_at(offset + 0.02)) - found) / 0.02
+            step = offset + (wanted - found) / slope.clamp_min(1e-3)
+            step = torch.where((step > low) & (step < high), step, 0.5 * (low + high))
+            offset = torch.where(off, step, offset)
         return offset
+
+
+def _inverse_softplus(x: torch.Tensor) -> torch.Tensor:
+    x = x.clamp_min(1e-12)
+    return x + torch.log(-torch.expm1(-x))

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 # Updates after which the default model has converged on the screens of a few thousand cells it was tuned on.
-_N_STEPS = 1200
+_N_STEPS = 800
 _ACTIVE_KL = 0.01
 
 
@@ -73,8 +73,7 @@ class RaptorGraphModel(PredictionMixin, BaseModelClass):
         reads an effect from a latent's natural variation, which then shows up as noise in control cells.
     effect_posterior
         Predict mean effects by the hierarchical posterior :class:`raptorgraph.nn.EffectPosterior`, to which the
-        decoded cells are shifted; False predicts by the decoder alone. Its cost grows with the third power of the
-        number of conditions: seconds for a hundred of them, minutes for some hundreds.
+        decoded cells are shifted; False predicts by the decoder alone. It takes seconds for a hundred conditions.
     """
 
     _module_cls = RaptorGraphModule
@@ -321,7 +320,7 @@ class RaptorGraphModel(PredictionMixin, BaseModelClass):
         Parameters
         ----------
         max_epochs
-            Passes over the perturbed cells; by default as many as make about 1,200 updates (100 in the preset
+            Passes over the perturbed cells; by default as many as make about 800 updates (100 in the preset
             ``"paper"``), at least 10.
         accelerator, devices, shuffle_set_split
             As in scvi-tools.
@@ -385,7 +384,7 @@ class RaptorGraphModel(PredictionMixin, BaseModelClass):
         )
         runner()
         if self.module.effects is not None:
-            self._store_reference(splitter.train_split.controls)
+            self._store_reference(splitter.all_effects()[1])
         activity = self.latent_activity()
         logger.info(
             "%d of %d latents are active (KL above %g).", int(activity["active"].sum()), len(activity), _ACTIVE_KL

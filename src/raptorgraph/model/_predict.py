@@ -166,9 +166,10 @@ class PredictionMixin(CalibrationMixin):
     ) -> pd.DataFrame | tuple[pd.DataFrame, pd.DataFrame]:
         """Mean effects on the expression scale, predicted perturbed minus predicted control.
 
-        For the controls of the training data they are the mean of the hierarchical posterior
-        (:class:`raptorgraph.nn.EffectPosterior`). For other cells, and in a model without that posterior, they are
-        expectations, not draws: the same control cells are decoded with and without the perturbation.
+        For the controls of the training data they are what the hierarchical posterior predicts
+        (:class:`raptorgraph.nn.EffectPosterior`, which says how that differs from its mean). For other cells, and in a
+        model without that posterior, they are expectations, not draws: the same control cells are decoded with and
+        without the perturbation.
 
         Parameters
         ----------
@@ -237,8 +238,9 @@ class PredictionMixin(CalibrationMixin):
 
         Returns
         -------
-        n_draws x perturbations x genes, float64, on the expression scale. Given what was learned of all genes, the
-        effects on two genes are drawn independently.
+        n_draws x perturbations x genes, float64, on the expression scale, of the effects that belong to the perturbed
+        genes (standard deviations of :meth:`predict_effects` hold what is a condition's own, too). Given what was
+        learned of all genes, the effects on two genes are drawn independently.
 
         Raises
         ------

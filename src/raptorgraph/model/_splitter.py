@@ -9,7 +9,7 @@ from scvi import settings
 from raptorgraph.model._field import KEYS
 from raptorgraph.model._loader import Split, make_loader
 from raptorgraph.pp._pairing import pairing_plan, principal_components
-from raptorgraph.pp._statistics import effect_moments
+from raptorgraph.pp._statistics import EffectMoments, effect_moments
 
 
 def condition_codes(mask) -> tuple[np.ndarray, np.ndarray]:
@@ -122,6 +122,20 @@ class ScreenSplitter(pl.LightningDataModule):
         """Measure shifts and pair, within each part by itself."""
         if hasattr(self, "train_split"):
             return
+        X, library, batch = self._data()
+        components = None
+        if self.pairing != "random":
+            components = principal_components(X, library=library, seed=self.seed)
+        self.train_split = self._part(self.train_idx, X, library, batch, components)
+        self.val_split = self._part(self.val_idx, X, library, batch, components) if self.n_val else None
+
+    def all_effects(self) -> tuple[EffectMoments, np.ndarray]:
+        """Effects measured on training and validation cells, and the rows of their controls."""
+        rows = np.sort(np.concatenate([self.train_idx, self.val_idx]))
+        return self._effects(rows, *self._data()), rows[self.codes[rows] == 0]
+
+    def _data(self):
+        """Values, library sizes and batches of all cells; None for what the data do not have."""
         registry = self.adata_manager.data_registry
         X = self.adata_manager.get_from_registry(KEYS.X)
         library = None
@@ -131,15 +145,14 @@ class ScreenSplitter(pl.LightningDataModule):
         if KEYS.BATCH in registry:
             batch = np.asarray(self.adata_manager.get_from_registry(KEYS.BATCH)).ravel().astype(int)
             batch = batch if batch.max() > 0 else None
-        components = None
-        if self.pairing != "random":
-            components = principal_components(X, library=library, seed=self.seed)
-        self.train_split = self._part(self.train_idx, X, library, batch, components)
-        self.val_split = self._part(self.val_idx, X, library, batch, components) if self.n_val else None
+        return X, library, batch
+
+    def _effects(self, rows, X, library, batch) -> EffectMoments:
+        n_conditions = int(self.codes.max()) + 1
+        return effect_moments(X, self.codes, n_conditions, library=library, batch=batch, rows=rows)
 
     def _part(self, rows, X, library, batch, components) -> Split:
-        n_conditions = int(self.codes.max()) + 1
-        effects = effect_moments(X, self.codes, n_conditions, library=library, batch=batch, rows=rows)
+        effects = self._effects(rows, X, library, batch)
         plan = None
         if components is not None:
             part = pairing_plan(

@@ -2,45 +2,82 @@
 
 from __future__ import annotations
 
-import math
+from dataclasses import dataclass
 
 import torch
 from torch import nn
 
-# Variance of a gene's effects over that of their noise: the levels that each gene is a mixture of.
-_LEVELS = 4.0 ** torch.arange(-4.0, 7.0, dtype=torch.float64)
-# Prior medians, variances relative to that of a single effect, with a log SD of 1: what all combinations share, the
-# interaction of a combination, noise between conditions as a part of sampling noise, what is a condition's own.
-_MEDIANS = {"shared": 0.02, "interaction": 0.15, "excess": 0.3, "own": 0.03}
-_SCALE_SD = 0.15  # of the log scale of combinations, a priori
-_OVERSHOOT = 0.4  # largest share by which sums are expected to overshoot
+from raptorgraph.nn import _effect_prior as prior
+from raptorgraph.nn._evidence import LEVELS, GeneMixture
+
 _NO_CELLS = 1e-6  # "number of cells" of a condition without any: it then says nothing
+_TARGET = 64.0  # prior variance of the effect on a perturbation's own target, in units of noise
+_TEMPER = 0.5  # share of a condition's noise for which predictions are shrunk
+_MOST_SPREAD = 2.0  # largest factor by which a prediction is set off from the others
+_NEGLIGIBLE = 1e-8  # probability of a class and level
+
+
+@dataclass
+class _Asked:
+    """Sets that are asked for: covariance with the conditions, prior variance, the same without a condition's own."""
+
+    members: torch.Tensor  # sets x k
+    cross: torch.Tensor  # classes x sets x conditions
+    prior: torch.Tensor  # classes x sets
+    of_genes: torch.Tensor  # classes x sets
+
+
+@dataclass
+class _Answer:
+    """Mean, variance, and the part of the variance that belongs to the genes of the set, each sets x G."""
+
+    mean: torch.Tensor
+    variance: torch.Tensor
+    of_genes: torch.Tensor
 
 
 class EffectPosterior(nn.Module):
-    r"""Gaussian posterior of the mean effect of any set of perturbed genes, gene by gene.
+    r"""Posterior of the mean effect of any set of perturbed genes, gene by gene of the transcriptome.
 
-    The effect of perturbing the genes P on gene g of the transcriptome is, with one latent effect t for each perturbed
-    gene,
+    The effect of perturbing the genes P on gene g is, with one latent effect t for each perturbed gene,
 
     .. math::
         e_{Pg} = a_P \sum_{i \in P} t_{ig} + [|P| > 1] (b_g + \epsilon_{Pg}) + \eta_{Pg}, \qquad
-        t_{\cdot g} \sim N(0, \tau_g K), \quad b_g \sim N(0, \tau_g \beta), \quad
+        t_{\cdot g} \sim N(0, \tau_g K_g), \quad b_g \sim N(0, \tau_g \beta), \quad
         \epsilon_{Pg} \sim N(0, \tau_g \gamma), \quad \eta_{Pg} \sim N(0, \tau_g \omega),
 
     :math:`a_P = 1` for a single gene and a for a combination, and it is measured with an error of covariance
-    :math:`w_g R`, :math:`R = (1 + \kappa) \operatorname{diag}(1 / n_c) + 1 1^\top / n_0`: sampling noise of the
-    condition, more of the same kind between conditions (:math:`\kappa`), and that of the shared controls.
-    :math:`\eta` is what belongs to a condition and not to its genes (guides, growth, the day of the experiment): it
-    is part of no mean and of every standard deviation. :math:`K = B B^\top + \operatorname{diag}(s)` says which
-    perturbations act alike, so that they lend each other strength; :math:`\tau_g / w_g` has a discrete prior on eleven
-    levels, learned over genes. K, a, :math:`\beta`, :math:`\gamma`, :math:`\omega`, :math:`\kappa` and the weights of
-    the levels maximize the marginal likelihood times their prior (empirical Bayes).
+    :math:`w_g N`, :math:`N = \operatorname{diag}((1 + \kappa_c) / n_c) + 1 1^\top / n_0`: sampling noise of condition
+    c, more of the same kind between conditions (:math:`\kappa_c`, from clones, guides or days), and that of the shared
+    controls. :math:`\eta` is what belongs to a condition and not to its genes: part of no mean, and of every standard
+    deviation. :math:`\tau_g / w_g` has a discrete prior on eleven levels, and a gene is of one of three classes:
+
+    - *together*: :math:`K_g = K = B B^\top + \operatorname{diag}(s)`, which says which perturbations act alike, so
+      that they lend each other strength;
+    - *alone*: :math:`K_g = \operatorname{diag}(K)`, for genes that answer to few perturbations;
+    - *private*: no t; each condition has an effect of its own that no combination inherits, as transcripts of a
+      guide do. Open to genes whose effect exceeds their expression in controls.
+
+    K, a, :math:`\beta`, :math:`\gamma`, :math:`\omega`, :math:`\kappa` and the weights of classes and levels maximize
+    the marginal likelihood times their prior (empirical Bayes). The effect of a perturbation on its own target has a
+    wide prior of its own, and adds up to combinations unscaled.
 
     Where no combination is measured a, :math:`\beta` and :math:`\gamma` have their prior alone. The prior median of a
-    is :math:`1 - 0.4 \kappa / (\kappa + 1/2)`: in screens whose conditions differ by more than sampling, sums of
+    is :math:`1 - 0.35 \kappa / (\kappa + 0.7)`: in screens whose conditions differ by more than sampling, sums of
     effects overshoot. It is a rule of thumb, chosen on a few screens, and the first thing to doubt where no pair was
     measured. A set that is larger than a pair has the scale of a pair.
+
+    **Predictions are not the posterior mean.** That minimizes the expected squared error and makes perturbations look
+    too much alike, since shrinkage takes first what is particular to the weak ones. The prediction is therefore
+    shrunk for half of the conditions' noise, and its difference to the mean prediction c for sets of that size is set
+    off to the spread that true effects are expected to have (constrained empirical Bayes, Louis 1984, Ghosh 1992),
+    at an unchanged length:
+
+    .. math::
+        p \propto c + \left(1 + \frac{\operatorname{tr} V}{\|m - c\|^2}\right)^{1/2} (m - c), \qquad \|p\| = \|m\|,
+
+    with V the posterior variance of what belongs to the genes, and a factor of at most 2. No effect takes a gene below
+    zero expression. Standard deviations are about the prediction: its distance to the posterior mean counts.
 
     The fitted tensors are float64 on the CPU wherever the network is; they travel with its state.
     """
@@ -71,6 +108,8 @@ class EffectPosterior(nn.Module):
         n_cells: torch.Tensor,
         n_controls: int,
         *,
+        control_mean: torch.Tensor | None = None,
+        targets: torch.Tensor | None = None,
         n_steps: int = 200,
         n_fit_genes: int | None = None,
         rank: int = 12,
@@ -87,163 +126,230 @@ class EffectPosterior(nn.Module):
             Cells of each condition.
         n_controls
             Control cells.
+        control_mean
+            Shape (G,): mean of the control cells, for data that cannot be negative. Without it no gene is private.
+        targets
+            Shape (k,): column of each perturbed gene among the G, -1 where it has none; by default none has.
         n_steps, n_fit_genes, rank
             Steps of the optimizer; genes (evenly spaced) that the prior is learned from, by default 2,000, or fewer
-            where there are more than 60 conditions; largest rank of B.
-        """
-        n_fit_genes = n_fit_genes or int(min(2000, max(300, 120_000 // len(members))))
-        with torch.enable_grad(), torch.inference_mode(False):
-            self._fit(*(x.double().cpu().clone() for x in (members, effect, variance, n_cells)), n_controls,
-                      n_steps, n_fit_genes, rank)  # fmt: skip
+            where there are more than 75 conditions; largest rank of B.
 
-    def _fit(self, members, effect, variance, n_cells, n_controls, n_steps, n_fit_genes, rank) -> None:
-        combined = members.sum(1) > 1
-        present = n_cells > 0
-        sampling = 1 / n_cells[present] + 1 / n_controls
-        gene_noise = (variance[present] / sampling[:, None]).mean(0) * sampling.mean()
-        n_cells = n_cells.clamp_min(_NO_CELLS)
-        keep = torch.linspace(0, effect.shape[1] - 1, min(n_fit_genes, effect.shape[1])).round().long()
-        y, w = effect[:, keep], gene_noise[keep]
-        # Starting values: directions of the effects in units of noise; of genes without a single from combinations.
-        start = torch.linalg.lstsq(members, y / w.sqrt(), driver="gelsd").solution
-        left, size, _ = torch.linalg.svd(start, full_matrices=False)
-        rank = min(rank, len(size))
-        free = {
-            "loadings": left[:, :rank] * size[:rank] / ((size**2).sum() / len(left)).clamp_min(1e-12).sqrt(),
-            "specific": torch.full((len(left),), math.log(0.3), dtype=torch.float64),
-            "scale": torch.tensor(math.log(0.8), dtype=torch.float64),
-            **{name: torch.tensor(math.log(value), dtype=torch.float64) for name, value in _MEDIANS.items()},
-            "levels": torch.zeros(len(_LEVELS), dtype=torch.float64),
-        }
-        free = {name: value.requires_grad_() for name, value in free.items()}
+        Raises
+        ------
+        ValueError
+            If an effect or variance is not finite.
+        """
+        n_fit_genes = n_fit_genes or int(min(2000, max(500, 150_000 // len(members))))
+        lowest = torch.full_like(effect[0], -torch.inf) if control_mean is None else -control_mean
+        targets = torch.full((members.shape[1],), -1) if targets is None else targets
+        with torch.enable_grad(), torch.inference_mode(False):
+            members, effect, variance, n_cells, lowest = (
+                x.double().cpu().clone() for x in (members, effect, variance, n_cells, lowest)
+            )
+            for name, found in {"effect": effect, "variance": variance[n_cells > 0]}.items():
+                if not torch.isfinite(found).all():
+                    raise ValueError(f"A measured {name} is not finite: look for extreme values in the data.")
+            sampling = 1 / n_cells[n_cells > 0] + 1 / n_controls
+            typical = sampling.mean()
+            gene_noise = (variance[n_cells > 0] / sampling[:, None]).mean(0) * typical
+            self.state = {
+                "members": members,
+                "measured": effect,
+                "gene_noise": gene_noise,
+                "own_noise": 1 / n_cells.clamp_min(_NO_CELLS) / typical,
+                "common_noise": 1 / n_controls / typical,
+                "targets": targets.long().cpu().clone(),
+                "lowest": lowest,
+            }
+            self._learn(effect / gene_noise.sqrt(), n_steps, n_fit_genes, rank)
+
+    def _learn(self, scaled: torch.Tensor, n_steps: int, n_fit_genes: int, rank: int) -> None:
+        """Hyperparameters, and the probability of each class and level for every gene."""
+        data = dict(self.state)
+        members = data["members"]
+        # Only what controls hardly express can belong to a condition alone.
+        closed = torch.zeros(prior.N_CLASSES, 1, scaled.shape[1], dtype=scaled.dtype)
+        closed[prior.PRIVATE] = prior.CLOSED * (data["measured"].amax(0) <= -data["lowest"])
+        usual = torch.ones(scaled.shape[1], dtype=torch.bool)
+        usual[[g for _, g in self._targets()]] = False
+        usual = usual.nonzero().squeeze(1)
+        usual = torch.arange(scaled.shape[1]) if len(usual) == 0 else usual  # a panel of targets alone
+        sample = usual[torch.linspace(0, len(usual) - 1, min(n_fit_genes, len(usual))).round().long()]
+
+        def mixture(values, genes) -> GeneMixture:
+            weights = values["log_weights"][:, :, None] + closed[:, :, genes]
+            return GeneMixture(prior.signals(values, members), prior.noise({**data, **values}), weights)
+
+        y = scaled[:, sample]
+        free = prior.free_parameters(members, y, rank)
         optimizer = torch.optim.Adam(free.values(), lr=0.08)
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, n_steps)
-        noise_of = _Noise(n_cells, n_controls, sampling.mean())
         for _ in range(n_steps):
             optimizer.zero_grad()
-            covariance, constants = _hyperparameters(free)
-            signal = _signal(covariance, constants, members)
-            log_density = _log_density(signal, noise_of(constants), y, w) + torch.log_softmax(free["levels"], 0)
-            deviation = free["scale"] - _expected_scale(constants["excess"]).log().detach()
-            prior = (deviation / _SCALE_SD) ** 2
-            prior = prior + sum((free[name] - math.log(median)) ** 2 for name, median in _MEDIANS.items())
-            loss = (0.5 * prior - torch.logsumexp(log_density, 1).sum()) / y.shape[1]
-            if not torch.isfinite(loss):
-                raise ValueError("The posterior of the effects is not finite: look for extreme values in the data.")
-            loss.backward()
+            gain, _ = mixture(prior.hyperparameters(free), sample).objective(y)
+            ((prior.penalty(free) - gain) / len(sample)).backward()
             optimizer.step()
             schedule.step()
         with torch.no_grad():
-            covariance, constants = _hyperparameters(free)
-            if not combined.any():
-                constants["scale"] = _expected_scale(constants["excess"])
-            noise = noise_of(constants)
-            signal = _signal(covariance, constants, members)
-            log_density = _log_density(signal, noise, effect, gene_noise) + torch.log_softmax(free["levels"], 0)
-            self.state = {
-                **constants,
-                "members": members,
-                "covariance": covariance,
-                "factor": torch.linalg.cholesky(_LEVELS[:, None, None] * signal + noise),
-                "measured": effect,
-                "gene_noise": gene_noise,
-                "responsibility": torch.softmax(log_density, 1),
-            }
+            values = prior.hyperparameters(free)
+            if not (members.sum(1) > 1).any():
+                values["scale"] = prior.expected_scale(values["excess"])
+            self.state.update(values)
+            density = mixture(values, slice(None)).log_density(scaled)
+            factor = self._factor()
+            for i, g in self._targets():
+                by_target, by_data = self._solved(factor, i, scaled[:, g])
+                precision = by_target @ members[:, i]
+                density[:, :, g] += 0.5 * (by_data @ members[:, i]) ** 2 / (1 / _TARGET + precision)
+                density[:, :, g] -= 0.5 * torch.log1p(_TARGET * precision)
+            self.state["share"] = torch.softmax(density.flatten(0, 1), 0).view_as(density)
 
-    # -- posterior -------------------------------------------------------------------------------------------------
-    def _posterior(self, members: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Linear maps to the asked sets (levels x asked x conditions) and their covariance (levels x asked x asked)."""
-        if not self.is_fitted:
-            raise RuntimeError("The posterior of the effects has not been fitted: train the model first.")
+    def _targets(self) -> list[tuple[int, int]]:
+        """Perturbed genes that have a column, and that column."""
+        return [(i, g) for i, g in enumerate(self.state["targets"].tolist()) if g >= 0]
+
+    # -- conditioning ----------------------------------------------------------------------------------------------
+    def _factor(self, temper: float = 1.0) -> torch.Tensor:
+        """Cholesky factors of the covariance of the measured effects, classes x levels x C x C."""
+        signals = prior.signals(self.state, self.state["members"])
+        return torch.linalg.cholesky(LEVELS[:, None, None] * signals[:, None] + prior.noise(self.state, temper))
+
+    def _solved(self, factor: torch.Tensor, i: int, y: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """The inverse covariances times the conditions of gene i, and times y; each classes x levels x C."""
+        right = torch.stack([self.state["members"][:, i], y], -1)
+        return torch.cholesky_solve(right.expand(*factor.shape[:2], -1, -1), factor).unbind(-1)
+
+    def _asked(self, members: torch.Tensor) -> _Asked:
         state = self.state
-        weights, combined = _weights(state["members"], state["scale"])
-        members = members.to(weights)
-        asked, pairs = _weights(members, state["scale"])
-        same = (members[:, None] == state["members"][None]).all(2).to(weights)
-        cross = asked @ state["covariance"] @ weights.T + state["shared"] * torch.outer(pairs, combined)
-        cross = cross + state["interaction"] * pairs[:, None] * same
-        level = _LEVELS[:, None, None]
-        part = torch.cholesky_solve(level * cross.T, state["factor"])
-        spread = level * (_signal(state["covariance"], state, members) - cross @ part)
-        return part.transpose(1, 2), spread
+        same = (members[:, None] == state["members"][None]).all(2).to(members.dtype)
+        combined = (members.sum(1) > 1).to(members.dtype)
+        cross = prior.carried(state, members, state["members"])
+        cross[: prior.PRIVATE] += state["interaction"] * combined[:, None] * same
+        cross[prior.PRIVATE] = same
+        variance = prior.signals(state, members).diagonal(dim1=1, dim2=2)
+        of_genes = variance - state["own"]
+        of_genes[prior.PRIVATE] = 0.0
+        return _Asked(members, cross, variance, of_genes)
 
+    def _typical(self, asked: _Asked) -> _Asked:
+        """The mean over all sets of each size, in place of the sets that are asked for."""
+        members = asked.members
+        combined = (members.sum(1) > 1).to(members.dtype)
+        even = (members.mean(1, keepdim=True)).expand_as(members)
+        cross = prior.carried(self.state, even, self.state["members"], combined)
+        return _Asked(even, cross, asked.prior, asked.of_genes)
+
+    def _condition(self, asked: _Asked, factor: torch.Tensor) -> _Answer:
+        """Mean and variance of the asked sets given the measured effects."""
+        state, levels = self.state, LEVELS[:, None]
+        right = asked.cross.mT[:, None].expand(-1, len(LEVELS), -1, -1)
+        maps = LEVELS[:, None, None] * torch.cholesky_solve(right, factor)  # classes x levels x conditions x sets
+        known = (right * maps).sum(2)
+        left = (levels * (asked.prior[:, None] - known)).clamp_min(0.0)
+        left_genes = (levels * (asked.of_genes[:, None] - known)).clamp_min(0.0)
+        shape = (len(asked.members), state["measured"].shape[1])
+        mean, square, variance, of_genes = torch.zeros(4, *shape, dtype=maps.dtype)
+        for m, level in torch.nonzero(state["share"].amax(2) > _NEGLIGIBLE).tolist():
+            share = state["share"][m, level]
+            value = maps[m, level].T @ state["measured"]
+            mean += share * value
+            square += share * value**2
+            variance += torch.outer(left[m, level], share * state["gene_noise"])
+            of_genes += torch.outer(left_genes[m, level], share * state["gene_noise"])
+        # On its own target a perturbation has one more effect, known as well as its conditions show it.
+        for i, g in self._targets():
+            by_target, by_data = self._solved(factor, i, state["measured"][:, g])
+            share, in_sets = state["share"][:, :, g, None], state["members"][:, i]
+            precision = (1 / _TARGET + by_target @ in_sets)[..., None]
+            effect = (by_data @ in_sets)[..., None] / precision
+            load = asked.members[:, i] - levels * torch.einsum("mpc,mlc->mlp", asked.cross, by_target)
+            value = levels * torch.einsum("mpc,mlc->mlp", asked.cross, by_data) + load * effect
+            more = load**2 / precision
+            mean[:, g] = (share * value).sum((0, 1))
+            square[:, g] = (share * value**2).sum((0, 1))
+            variance[:, g] = state["gene_noise"][g] * (share * (left + more)).sum((0, 1))
+            of_genes[:, g] = state["gene_noise"][g] * (share * (left_genes + more)).sum((0, 1))
+        return _Answer(mean, variance + (square - mean**2).clamp_min(0.0), of_genes)
+
+    # -- answers ---------------------------------------------------------------------------------------------------
     def mean(self, members: torch.Tensor, chunk_size: int = 512) -> torch.Tensor:
-        """Posterior mean, sets x G, of the effects of the sets in ``members`` (sets x k, 0/1)."""
+        """Predicted effects, sets x G, of the sets in ``members`` (sets x k, 0/1)."""
         return self.mean_and_sd(members, chunk_size)[0]
 
     def mean_and_sd(self, members: torch.Tensor, chunk_size: int = 512) -> tuple[torch.Tensor, torch.Tensor]:
-        """Posterior mean and standard deviation, each sets x G."""
+        """Predicted effects and their standard deviations, each sets x G; both are 0 for control, the empty set."""
+        self._check_fitted()
+        factor, tempered = self._factor(), self._factor(_TEMPER)
+        # What another condition of this kind would differ by, however many cells it had.
+        between = self.state["excess"] * self.state["own_noise"].median() * self.state["gene_noise"]
         means, sds = [], []
-        for part in members.split(chunk_size):
-            maps, spread = self._posterior(part)
-            variance = spread.diagonal(dim1=1, dim2=2).clamp_min(0.0)
-            mean = torch.zeros(len(part), self.state["measured"].shape[1], dtype=maps.dtype)
-            square = mean.clone()
-            for level, share in enumerate(self.state["responsibility"].T):
-                value = maps[level] @ self.state["measured"]
-                mean += share * value
-                square += share * (value**2 + variance[level][:, None] * self.state["gene_noise"])
-            known = (part.sum(1) > 0).to(mean.dtype)[:, None]  # control has no effect, surely
-            means.append(known * mean)
-            sds.append(known * (square - mean**2).clamp_min(0.0).sqrt())
+        for part in members.to(factor.dtype).split(chunk_size):
+            asked = self._asked(part)
+            exact = self._condition(asked, factor)
+            mean = self._predicted(asked, exact, tempered)
+            variance = exact.variance + (mean - exact.mean) ** 2 + between
+            some = (part.sum(1) > 0).to(mean.dtype)[:, None]
+            means.append(some * mean)
+            sds.append(some * variance.sqrt())
         return torch.cat(means), torch.cat(sds)
 
+    def posterior_mean(self, members: torch.Tensor) -> torch.Tensor:
+        """Mean of the posterior itself, sets x G, which is not what is predicted (see the class)."""
+        self._check_fitted()
+        members = members.to(self.state["measured"].dtype)
+        some = (members.sum(1) > 0).to(members.dtype)[:, None]
+        return some * self._condition(self._asked(members), self._factor()).mean
+
+    def _predicted(self, asked: _Asked, exact: _Answer, tempered: torch.Tensor) -> torch.Tensor:
+        mean = self._condition(asked, tempered).mean
+        center = self._condition(self._typical(asked), tempered).mean
+        deviation = mean - center
+        ratio = exact.of_genes.sum(1) / (deviation**2).sum(1).clamp_min(1e-300)
+        spread = (1 + ratio).sqrt().clamp_max(_MOST_SPREAD)[:, None]
+        spread = center + spread * deviation
+        length = mean.norm(dim=1) / spread.norm(dim=1).clamp_min(1e-300)
+        return torch.maximum(length[:, None] * spread, self.state["lowest"])
+
     def draw(self, members: torch.Tensor, n_draws: int, generator: torch.Generator | None = None) -> torch.Tensor:
-        """Joint draws of the effects of a few sets, n_draws x sets x G; genes are independent given the prior."""
-        maps, spread = self._posterior(members)
-        jitter = 1e-9 * spread.diagonal(dim1=1, dim2=2).mean(1).clamp_min(1e-12)
-        eye = torch.eye(len(members), dtype=spread.dtype)
-        factor = torch.linalg.cholesky(spread + jitter[:, None, None] * eye)
-        n_genes = self.state["measured"].shape[1]
-        level = torch.multinomial(self.state["responsibility"], n_draws, replacement=True, generator=generator)
-        noise = torch.randn(n_draws, len(members), n_genes, generator=generator, dtype=spread.dtype)
-        out = torch.empty_like(noise)
-        for j in range(len(_LEVELS)):
-            value = maps[j] @ self.state["measured"]
-            deviation = torch.einsum("st,ntg->nsg", factor[j], noise) * self.state["gene_noise"].sqrt()
-            chosen = (level.T == j)[:, None, :].expand_as(out)
-            out = torch.where(chosen, value + deviation, out)
-        return out
+        """Joint draws of the effects of a few sets, n_draws x sets x G, about the predicted effects.
 
+        Of what belongs to the genes of a set, without what is a condition's own. Genes of the transcriptome are
+        independent given the prior.
+        """
+        self._check_fitted()
+        state, factor = self.state, self._factor()
+        members = members.to(factor.dtype)
+        asked = self._asked(members)
+        exact = self._condition(asked, factor)
+        shift = self._predicted(asked, exact, self._factor(_TEMPER)) - exact.mean
+        own = state["own"] * torch.eye(len(members), dtype=factor.dtype)
+        covariance = prior.signals(state, members) - torch.stack([own, own, torch.zeros_like(own)])
+        right = asked.cross.mT[:, None].expand(-1, len(LEVELS), -1, -1)
+        maps = LEVELS[:, None, None] * torch.cholesky_solve(right, factor)
+        left = LEVELS[:, None, None] * (covariance[:, None] - asked.cross[:, None] @ maps)
+        jitter = 1e-9 * left.diagonal(dim1=2, dim2=3).mean(2).clamp_min(1e-12)
+        root = torch.linalg.cholesky(left + jitter[..., None, None] * torch.eye(len(members), dtype=left.dtype))
+        n_genes = state["measured"].shape[1]
+        flat = state["share"].flatten(0, 1).T
+        chosen = torch.multinomial(flat, n_draws, replacement=True, generator=generator).T  # draws x genes
+        normal = torch.randn(n_draws, len(members), n_genes, generator=generator, dtype=left.dtype)
+        extra = torch.randn(n_draws, len(members[0]), generator=generator, dtype=left.dtype)
+        out = torch.empty_like(normal)
+        for index in chosen.unique().tolist():
+            m, level = divmod(index, len(LEVELS))
+            value = maps[m, level].T @ state["measured"]
+            deviation = torch.einsum("st,ntg->nsg", root[m, level], normal) * state["gene_noise"].sqrt()
+            for i, g in self._targets():
+                by_target, by_data = (x[m, level] for x in self._solved(factor, i, state["measured"][:, g]))
+                in_sets = state["members"][:, i]
+                precision = 1 / _TARGET + by_target @ in_sets
+                load = members[:, i] - LEVELS[level] * asked.cross[m] @ by_target
+                value[:, g] = LEVELS[level] * asked.cross[m] @ by_data + load * (by_data @ in_sets) / precision
+                deviation[:, :, g] += (state["gene_noise"][g] / precision).sqrt() * extra[:, i, None] * load
+            out = torch.where((chosen == index)[:, None, :], value + deviation, out)
+        some = (members.sum(1) > 0).to(out.dtype)[:, None]
+        return some * torch.maximum(out + shift, state["lowest"])
 
-def _hyperparameters(free) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-    """K with a mean diagonal of 1, and the scale and the relative variances by name."""
-    covariance = free["loadings"] @ free["loadings"].T + torch.diag(free["specific"].exp())
-    return covariance / covariance.diagonal().mean(), {name: free[name].exp() for name in ("scale", *_MEDIANS)}
-
-
-def _expected_scale(excess: torch.Tensor) -> torch.Tensor:
-    return 1 - _OVERSHOOT * excess / (excess + 0.5)
-
-
-def _weights(members: torch.Tensor, scale: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Weight of each latent effect in each set, and 1 for combinations."""
-    combined = (members.sum(1) > 1).to(members.dtype)
-    return members * (1 + combined * (scale - 1))[:, None], combined
-
-
-def _signal(covariance: torch.Tensor, constants, members: torch.Tensor) -> torch.Tensor:
-    """Prior covariance of the effects of distinct sets."""
-    weights, combined = _weights(members, constants["scale"])
-    shared = constants["shared"] * torch.outer(combined, combined)
-    return (
-        weights @ covariance @ weights.T + shared + torch.diag(constants["interaction"] * combined + constants["own"])
-    )
-
-
-class _Noise:
-    """Covariance of the measurement errors in units in which the sampling variance of a typical condition is 1."""
-
-    def __init__(self, n_cells: torch.Tensor, n_controls: int, typical: torch.Tensor) -> None:
-        self.own, self.common = torch.diag(1 / n_cells) / typical, 1 / n_controls / typical
-
-    def __call__(self, constants) -> torch.Tensor:
-        return (1 + constants["excess"]) * self.own + self.common
-
-
-def _log_density(signal, noise, y, w) -> torch.Tensor:
-    """Genes x levels, up to a constant of each gene; w is the noise variance of a typical condition."""
-    factor = torch.linalg.cholesky(_LEVELS[:, None, None] * signal + noise)
-    white = torch.linalg.solve_triangular(factor, (y / w.sqrt()).expand(len(_LEVELS), -1, -1), upper=False)
-    log_det = torch.log(torch.diagonal(factor, dim1=1, dim2=2)).sum(1)
-    return (-0.5 * (white**2).sum(1) - log_det[:, None]).T
+    def _check_fitted(self) -> None:
+        if not self.is_fitted:
+            raise RuntimeError("The posterior of the effects has not been fitted: train the model first.")

@@ -1,0 +1,76 @@
+"""Marginal likelihood of measured effects under a mixture over genes of Gaussian covariances between conditions."""
+
+from __future__ import annotations
+
+import torch
+
+# Variance of a gene's effects over that of their noise: the levels that each gene is a mixture of.
+LEVELS = 4.0 ** torch.arange(-4.0, 7.0, dtype=torch.float64)
+
+
+class GeneMixture:
+    r"""Each gene's effects over the conditions are drawn from one of several Gaussians.
+
+    With signal covariances :math:`S_m`, levels :math:`\ell` and noise N, conditions x conditions and in units of the
+    gene's noise variance w, the effects y of a gene are
+
+    .. math::
+        y / \sqrt{w} \sim \sum_{m, \ell} \pi_{m\ell} N(0, \ell S_m + N).
+
+    One eigendecomposition for each class m serves all of its levels.
+
+    Parameters
+    ----------
+    signals
+        Classes x C x C, the :math:`S_m`.
+    noise
+        C x C, N; positive definite.
+    log_weights
+        Classes x levels x genes (or 1), logarithms of :math:`\pi`.
+    """
+
+    def __init__(self, signals: torch.Tensor, noise: torch.Tensor, log_weights: torch.Tensor) -> None:
+        self.signals, self.noise, self.log_weights = signals, noise, log_weights
+        with torch.no_grad():
+            self._factor = torch.linalg.cholesky(noise)
+            half = torch.linalg.solve_triangular(self._factor, signals, upper=False)
+            white = torch.linalg.solve_triangular(self._factor, half.mT, upper=False)
+            values, self._vectors = torch.linalg.eigh(0.5 * (white + white.mT))
+            # Variance of each direction at each level, in units of noise: classes x levels x C.
+            self._variance = LEVELS[:, None] * values.clamp_min(0.0)[:, None, :] + 1.0
+
+    def _rotated(self, y: torch.Tensor) -> torch.Tensor:
+        """Classes x C x genes: y in the eigenbasis of each class, in units of noise."""
+        return self._vectors.mT @ torch.linalg.solve_triangular(self._factor, y, upper=False)
+
+    @torch.no_grad()
+    def log_density(self, y: torch.Tensor, rotated: torch.Tensor | None = None) -> torch.Tensor:
+        """Classes x levels x genes, weights included, up to a constant; ``y`` is C x genes, each over its root of w."""
+        rotated = self._rotated(y) if rotated is None else rotated
+        quadratic = (1 / self._variance) @ rotated**2
+        log_det = self._variance.log().sum(2) + 2 * self._factor.diagonal().log().sum()
+        return self.log_weights - 0.5 * (quadratic + log_det[:, :, None])
+
+    def objective(self, y: torch.Tensor) -> tuple[torch.Tensor, float]:
+        """Return a scalar whose gradient is that of the log marginal likelihood of all genes, and the latter's value.
+
+        The gradient with respect to signals, noise and weights is found in closed form from the probabilities of the
+        classes: differentiating through an eigendecomposition would fail where eigenvalues meet.
+        """
+        with torch.no_grad():
+            rotated = self._rotated(y)
+            density = self.log_density(y, rotated)
+            value = torch.logsumexp(density.flatten(0, 1), 0)
+            share = (density - value).exp()
+            back = torch.linalg.solve_triangular(self._factor.mT, self._vectors, upper=True)
+            by_signal, by_noise = torch.zeros_like(self.signals), torch.zeros_like(self.noise)
+            for m, at in enumerate(back):
+                signal, noise = torch.zeros_like(self.noise), torch.zeros_like(self.noise)
+                for level, variance, r in zip(LEVELS, self._variance[m], share[m], strict=True):
+                    z = rotated[m] / variance[:, None]
+                    part = 0.5 * ((z * r) @ z.T - r.sum() * torch.diag(1 / variance))
+                    signal, noise = signal + level * part, noise + part
+                by_signal[m] = at @ signal @ at.T
+                by_noise += at @ noise @ at.T
+        surrogate = (by_signal * self.signals).sum() + (by_noise * self.noise).sum()
+        return surrogate + (share * self.log_weights).sum(), float(value.sum())
