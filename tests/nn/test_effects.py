@@ -63,13 +63,13 @@ def _joint(posterior, members, n, g):
     common = state["shared"] * np.outer(pair, pair) + state["interaction"] * pair[:, None] * same + own
     signal = np.empty((3, len(members), len(members)))
     signal[TOGETHER] = weights @ state["covariance"] @ weights.T + common
-    signal[ALONE] = weights @ np.diag(np.diag(state["covariance"])) @ weights.T + common
+    signal[ALONE] = weights @ weights.T + common
     signal[PRIVATE] = same
     noise = np.zeros_like(signal[0])
-    noise[:n, :n] = (np.diag(1 + state["excess_of"]) / N_CELLS + 1 / N_CONTROLS) / BOTH
-    target = np.zeros_like(noise)
+    noise[:n, :n] = np.diag(1 + state["excess_of"]) / N_CELLS / BOTH
+    target = np.full_like(noise, 1 / N_CONTROLS / BOTH)  # the error of the controls, common to all
     for i in np.flatnonzero(state["targets"] == g):
-        target = _TARGET * np.outer(members[:, i], members[:, i])
+        target += _TARGET * np.outer(members[:, i], members[:, i])
     levels = LEVELS.numpy()[:, None, None]
     return state["gene_noise"][g] * (levels * signal[:, None] + target), state["gene_noise"][g] * noise
 
@@ -190,6 +190,21 @@ def test_no_gene_falls_below_zero_expression():
     posterior = fitted(members[:K], measured[:K], variance[:K], control_mean=control)
     assert float(posterior.mean(torch.as_tensor(members)).min()) == -0.5
     assert float(posterior.draw(torch.as_tensor(members[:3]), 5).min()) == -0.5
+
+
+def test_the_size_of_effects_that_only_pairs_show_is_no_evidence_of_the_scale():
+    rng = np.random.default_rng(8)
+    members, measured, variance, _, n = screen(rng)
+    # Two more genes, strong, in pairs with each other and with the others only.
+    members = np.pad(members[:n], ((0, 0), (0, 2)))
+    more = np.zeros((4, K + 2))
+    more[0, [K, K + 1]] = more[1, [0, K]] = more[2, [1, K]] = more[3, [2, K + 1]] = 1
+    strong = 5 * rng.normal(size=(2, G))
+    extra = more[:, K:] @ strong + 0.7 * more[:, :K] @ measured[:K]
+    both = fitted(np.vstack([members, more]), np.vstack([measured[:n], extra]), np.vstack([variance[:n], variance[:4]]))
+    assert float(both.state["scale"]) == pytest.approx(0.7, abs=0.06)
+    mean = both.mean(torch.as_tensor(more[:1]))[0].numpy()
+    assert error(mean, extra[0]) < 0.1 * float((extra[0] ** 2).mean())
 
 
 def test_without_pairs_the_scale_follows_the_noise_between_conditions():

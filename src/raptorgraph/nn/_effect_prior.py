@@ -33,6 +33,7 @@ def free_parameters(members: torch.Tensor, y: torch.Tensor, rank: int) -> dict[s
         "loadings": left[:, :rank] * size[:rank] / ((size**2).sum() / k).clamp_min(1e-12).sqrt(),
         "specific": torch.full((k,), math.log(0.3), dtype=y.dtype),
         "scale": torch.tensor(math.log(0.8), dtype=y.dtype),
+        "scale_unseen": torch.tensor(0.0, dtype=y.dtype),
         "deviation": torch.zeros(len(members), dtype=y.dtype),
         "weights": torch.zeros(N_CLASSES, len(LEVELS), dtype=y.dtype),
         **{name: torch.tensor(math.log(median), dtype=y.dtype) for name, median in MEDIANS.items()},
@@ -40,10 +41,11 @@ def free_parameters(members: torch.Tensor, y: torch.Tensor, rank: int) -> dict[s
     return {name: value.requires_grad_() for name, value in free.items()}
 
 
-def hyperparameters(free: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+def hyperparameters(free: Mapping[str, torch.Tensor], seen_alone: torch.Tensor) -> dict[str, torch.Tensor]:
     """Constrained values: K (mean diagonal 1), scale, relative variances, excess of each condition, log weights."""
     covariance = free["loadings"] @ free["loadings"].T + torch.diag(free["specific"].exp())
-    values = {name: free[name].exp() for name in ("scale", *MEDIANS)}
+    covariance = covariance / covariance.diagonal().mean()
+    values = {name: free[name].exp() for name in ("scale", "scale_unseen", *MEDIANS)}
     closed = torch.zeros_like(free["weights"])
     closed[ALONE, _BORDER + 1 :] = closed[PRIVATE, :_BORDER] = CLOSED
     weights = free["weights"] + closed
@@ -51,7 +53,8 @@ def hyperparameters(free: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]
     private = torch.log_softmax(weights[PRIVATE], 0) + math.log(_PRIVATE_SHARE)
     return {
         **values,
-        "covariance": covariance / covariance.diagonal().mean(),
+        "covariance": covariance,
+        "unseen": (~seen_alone).to(covariance.dtype),
         "excess_of": values["excess"] * free["deviation"].exp(),
         "log_weights": torch.cat([carried, private[None]]),
     }
@@ -60,7 +63,7 @@ def hyperparameters(free: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]
 def penalty(free: Mapping[str, torch.Tensor]) -> torch.Tensor:
     """Minus the log density of the prior of the parameters, up to a constant."""
     off = free["scale"] - expected_scale(free["excess"].detach().exp()).log()
-    square = (off / _SCALE_SD) ** 2 + (free["deviation"] ** 2).sum()
+    square = (off / _SCALE_SD) ** 2 + (free["deviation"] ** 2).sum() + free["scale_unseen"] ** 2
     return 0.5 * (square + sum((free[name] - math.log(median)) ** 2 for name, median in MEDIANS.items()))
 
 
@@ -76,13 +79,25 @@ def carried(values: Mapping[str, torch.Tensor], a: torch.Tensor, b: torch.Tensor
     """
     combined_a = _combined(a) if pairs is None else pairs
     combined_b = _combined(b)
-    weight_a = a * (1 + combined_a * (values["scale"] - 1))[:, None]
-    weight_b = b * (1 + combined_b * (values["scale"] - 1))[:, None]
+    weight_a = a * _scale(values, a, combined_a, mixed=pairs is None)[:, None]
+    weight_b = b * _scale(values, b, combined_b)[:, None]
     shared = values["shared"] * torch.outer(combined_a, combined_b)
     covariance = values["covariance"]
     together = weight_a @ covariance @ weight_b.T + shared
-    alone = (weight_a * covariance.diagonal()) @ weight_b.T + shared
+    alone = weight_a @ weight_b.T + shared
     return torch.stack([together, alone, torch.zeros_like(shared)])
+
+
+def _scale(values: Mapping[str, torch.Tensor], members: torch.Tensor, combined: torch.Tensor, mixed: bool = True):
+    """Scale of the single effects in each set.
+
+    Combinations with a gene that was not perturbed alone have a scale of their own: the size of an effect that only
+    they show is no evidence of how effects add up.
+    """
+    scale = values["scale"].expand(len(members))
+    if mixed:
+        scale = torch.where(members @ values["unseen"] > 0, values["scale_unseen"], scale)
+    return 1 + combined * (scale - 1)
 
 
 def signals(values: Mapping[str, torch.Tensor], members: torch.Tensor) -> torch.Tensor:

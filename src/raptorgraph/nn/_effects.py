@@ -49,12 +49,13 @@ class EffectPosterior(nn.Module):
     :math:`a_P = 1` for a single gene and a for a combination, and it is measured with an error of covariance
     :math:`w_g N`, :math:`N = \operatorname{diag}((1 + \kappa_c) / n_c) + 1 1^\top / n_0`: sampling noise of condition
     c, more of the same kind between conditions (:math:`\kappa_c`, from clones, guides or days), and that of the shared
-    controls. :math:`\eta` is what belongs to a condition and not to its genes: part of no mean, and of every standard
-    deviation. :math:`\tau_g / w_g` has a discrete prior on eleven levels, and a gene is of one of three classes:
+    controls (part of every effect: all are differences to these very cells). :math:`\eta` is what belongs to a
+    condition and not to its genes: part of no mean, and of every standard deviation. :math:`\tau_g / w_g` has a
+    discrete prior on eleven levels, and a gene is of one of three classes:
 
     - *together*: :math:`K_g = K = B B^\top + \operatorname{diag}(s)`, which says which perturbations act alike, so
       that they lend each other strength;
-    - *alone*: :math:`K_g = \operatorname{diag}(K)`, for genes that answer to few perturbations;
+    - *alone*: :math:`K_g = I`, for genes that answer to few perturbations;
     - *private*: no t; each condition has an effect of its own that no combination inherits, as transcripts of a
       guide do. Open to genes whose effect exceeds their expression in controls.
 
@@ -65,7 +66,8 @@ class EffectPosterior(nn.Module):
     Where no combination is measured a, :math:`\beta` and :math:`\gamma` have their prior alone. The prior median of a
     is :math:`1 - 0.35 \kappa / (\kappa + 0.7)`: in screens whose conditions differ by more than sampling, sums of
     effects overshoot. It is a rule of thumb, chosen on a few screens, and the first thing to doubt where no pair was
-    measured. A set that is larger than a pair has the scale of a pair.
+    measured. A set that is larger than a pair has the scale of a pair. Combinations with a gene that
+    was never perturbed alone have a scale of their own.
 
     **Predictions are not the posterior mean.** That minimizes the expected squared error and makes perturbations look
     too much alike, since shrinkage takes first what is particular to the weak ones. The prediction is therefore
@@ -180,18 +182,19 @@ class EffectPosterior(nn.Module):
             weights = values["log_weights"][:, :, None] + closed[:, :, genes]
             return GeneMixture(prior.signals(values, members), prior.noise({**data, **values}), weights)
 
+        seen_alone = members[members.sum(1) == 1].sum(0) > 0
         y = scaled[:, sample]
         free = prior.free_parameters(members, y, rank)
         optimizer = torch.optim.Adam(free.values(), lr=0.08)
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, n_steps)
         for _ in range(n_steps):
             optimizer.zero_grad()
-            gain, _ = mixture(prior.hyperparameters(free), sample).objective(y)
+            gain, _ = mixture(prior.hyperparameters(free, seen_alone), sample).objective(y)
             ((prior.penalty(free) - gain) / len(sample)).backward()
             optimizer.step()
             schedule.step()
         with torch.no_grad():
-            values = prior.hyperparameters(free)
+            values = prior.hyperparameters(free, seen_alone)
             if not (members.sum(1) > 1).any():
                 values["scale"] = prior.expected_scale(values["excess"])
             self.state.update(values)
@@ -239,14 +242,21 @@ class EffectPosterior(nn.Module):
         cross = prior.carried(self.state, even, self.state["members"], combined)
         return _Asked(even, cross, asked.prior, asked.of_genes)
 
+    def _with_measured(self, asked: _Asked) -> torch.Tensor:
+        """Covariance of the asked sets with the measured effects, classes x levels x sets x C.
+
+        All are differences to the same control cells, whose sampling error they share.
+        """
+        return LEVELS[:, None, None] * asked.cross[:, None] + self.state["common_noise"]
+
     def _condition(self, asked: _Asked, factor: torch.Tensor) -> _Answer:
         """Mean and variance of the asked sets given the measured effects."""
-        state, levels = self.state, LEVELS[:, None]
-        right = asked.cross.mT[:, None].expand(-1, len(LEVELS), -1, -1)
-        maps = LEVELS[:, None, None] * torch.cholesky_solve(right, factor)  # classes x levels x conditions x sets
-        known = (right * maps).sum(2)
-        left = (levels * (asked.prior[:, None] - known)).clamp_min(0.0)
-        left_genes = (levels * (asked.of_genes[:, None] - known)).clamp_min(0.0)
+        state, levels, common = self.state, LEVELS[:, None], self.state["common_noise"]
+        cross = self._with_measured(asked)
+        maps = torch.cholesky_solve(cross.mT, factor)  # classes x levels x conditions x sets
+        known = (cross.mT * maps).sum(2)
+        left = (levels * asked.prior[:, None] + common - known).clamp_min(0.0)
+        left_genes = (levels * asked.of_genes[:, None] + common - known).clamp_min(0.0)
         shape = (len(asked.members), state["measured"].shape[1])
         mean, square, variance, of_genes = torch.zeros(4, *shape, dtype=maps.dtype)
         for m, level in torch.nonzero(state["share"].amax(2) > _NEGLIGIBLE).tolist():
@@ -262,8 +272,8 @@ class EffectPosterior(nn.Module):
             share, in_sets = state["share"][:, :, g, None], state["members"][:, i]
             precision = (1 / _TARGET + by_target @ in_sets)[..., None]
             effect = (by_data @ in_sets)[..., None] / precision
-            load = asked.members[:, i] - levels * torch.einsum("mpc,mlc->mlp", asked.cross, by_target)
-            value = levels * torch.einsum("mpc,mlc->mlp", asked.cross, by_data) + load * effect
+            load = asked.members[:, i] - torch.einsum("mlpc,mlc->mlp", cross, by_target)
+            value = torch.einsum("mlpc,mlc->mlp", cross, by_data) + load * effect
             more = load**2 / precision
             mean[:, g] = (share * value).sum((0, 1))
             square[:, g] = (share * value**2).sum((0, 1))
@@ -324,9 +334,9 @@ class EffectPosterior(nn.Module):
         shift = self._predicted(asked, exact, self._factor(_TEMPER)) - exact.mean
         own = state["own"] * torch.eye(len(members), dtype=factor.dtype)
         covariance = prior.signals(state, members) - torch.stack([own, own, torch.zeros_like(own)])
-        right = asked.cross.mT[:, None].expand(-1, len(LEVELS), -1, -1)
-        maps = LEVELS[:, None, None] * torch.cholesky_solve(right, factor)
-        left = LEVELS[:, None, None] * (covariance[:, None] - asked.cross[:, None] @ maps)
+        cross = self._with_measured(asked)
+        maps = torch.cholesky_solve(cross.mT, factor)
+        left = LEVELS[:, None, None] * covariance[:, None] + state["common_noise"] - cross @ maps
         jitter = 1e-9 * left.diagonal(dim1=2, dim2=3).mean(2).clamp_min(1e-12)
         root = torch.linalg.cholesky(left + jitter[..., None, None] * torch.eye(len(members), dtype=left.dtype))
         n_genes = state["measured"].shape[1]
@@ -343,8 +353,8 @@ class EffectPosterior(nn.Module):
                 by_target, by_data = (x[m, level] for x in self._solved(factor, i, state["measured"][:, g]))
                 in_sets = state["members"][:, i]
                 precision = 1 / _TARGET + by_target @ in_sets
-                load = members[:, i] - LEVELS[level] * asked.cross[m] @ by_target
-                value[:, g] = LEVELS[level] * asked.cross[m] @ by_data + load * (by_data @ in_sets) / precision
+                load = members[:, i] - cross[m, level] @ by_target
+                value[:, g] = cross[m, level] @ by_data + load * (by_data @ in_sets) / precision
                 deviation[:, :, g] += (state["gene_noise"][g] / precision).sqrt() * extra[:, i, None] * load
             out = torch.where((chosen == index)[:, None, :], value + deviation, out)
         some = (members.sum(1) > 0).to(out.dtype)[:, None]
