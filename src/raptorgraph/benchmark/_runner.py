@@ -27,6 +27,7 @@ EXPERIMENTS = (
     "prediction",
     "interactions",
     "reverse",
+    "ablation",
     "enrichment",
     "pairing",
     "losses",

@@ -73,7 +73,8 @@ class RaptorGraphModel(PredictionMixin, BaseModelClass):
         reads an effect from a latent's natural variation, which then shows up as noise in control cells.
     effect_posterior
         Predict mean effects by the hierarchical posterior :class:`raptorgraph.nn.EffectPosterior`, to which the
-        decoded cells are shifted; False predicts by the decoder alone. It takes seconds for a hundred conditions.
+        decoded cells are shifted, in seconds for a hundred conditions; False predicts by the decoder alone, a dict
+        gives the arguments of that class.
     """
 
     _module_cls = RaptorGraphModule
@@ -96,7 +97,7 @@ class RaptorGraphModel(PredictionMixin, BaseModelClass):
         latent_norm: str = "none",
         learn_scale: bool = True,
         init_strength: float = 2.5,
-        effect_posterior: bool = True,
+        effect_posterior: bool | dict[str, Any] = True,
     ) -> None:
         super().__init__(adata, registry)
         state = self.registry_["field_registries"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from scvi.module.base import BaseModuleClass, LossOutput, auto_move_data
@@ -56,7 +57,7 @@ class RaptorGraphModule(BaseModuleClass):
         latent_norm: str = "none",
         learn_scale: bool = True,
         init_strength: float = 1.0,
-        effect_posterior: bool = True,
+        effect_posterior: bool | dict[str, Any] = True,
     ) -> None:
         super().__init__()
         self.likelihood = likelihood
@@ -73,7 +74,8 @@ class RaptorGraphModule(BaseModuleClass):
         # Log inverse dispersion for "nb", log standard deviation for "normal".
         self.log_scale = nn.Parameter(torch.zeros(n_genes), requires_grad=learn_scale)
         # Not trained by gradients of the loss: fitted once, to the measured effects.
-        self.effects = blocks.EffectPosterior() if effect_posterior else None
+        options = effect_posterior if isinstance(effect_posterior, dict) else {}
+        self.effects = None if effect_posterior is False else blocks.EffectPosterior(**options)
         # Control statistics: the encoder reads genes in units of their own spread.
         self.register_buffer("center", torch.zeros(n_genes))
         self.register_buffer("spread", torch.ones(n_genes))

@@ -60,16 +60,16 @@ def hyperparameters(free: Mapping[str, torch.Tensor], seen_alone: torch.Tensor) 
     }
 
 
-def penalty(free: Mapping[str, torch.Tensor]) -> torch.Tensor:
+def penalty(free: Mapping[str, torch.Tensor], overshoot: bool) -> torch.Tensor:
     """Minus the log density of the prior of the parameters, up to a constant."""
-    off = free["scale"] - expected_scale(free["excess"].detach().exp()).log()
+    off = free["scale"] - expected_scale(free["excess"].detach().exp(), overshoot).log()
     square = (off / _SCALE_SD) ** 2 + (free["deviation"] ** 2).sum() + free["scale_unseen"] ** 2
     return 0.5 * (square + sum((free[name] - math.log(median)) ** 2 for name, median in MEDIANS.items()))
 
 
-def expected_scale(excess: torch.Tensor) -> torch.Tensor:
-    """Prior median of the scale of combinations, from the noise between conditions."""
-    return 1 - _OVERSHOOT * excess / (excess + _HALF)
+def expected_scale(excess: torch.Tensor, overshoot: bool = True) -> torch.Tensor:
+    """Prior median of the scale of combinations, from the noise between conditions; 1 without overshoot."""
+    return 1 - overshoot * _OVERSHOOT * excess / (excess + _HALF)
 
 
 def carried(values: Mapping[str, torch.Tensor], a: torch.Tensor, b: torch.Tensor, pairs: torch.Tensor | None = None):

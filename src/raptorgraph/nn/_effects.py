@@ -12,7 +12,6 @@ from raptorgraph.nn._evidence import LEVELS, GeneMixture
 
 _NO_CELLS = 1e-6  # "number of cells" of a condition without any: it then says nothing
 _TARGET = 64.0  # prior variance of the effect on a perturbation's own target, in units of noise
-_TEMPER = 0.5  # share of a condition's noise for which predictions are shrunk
 _MOST_SPREAD = 2.0  # largest factor by which a prediction is set off from the others
 _NEGLIGIBLE = 1e-8  # probability of a class and level
 
@@ -82,10 +81,37 @@ class EffectPosterior(nn.Module):
     zero expression. Standard deviations are about the prediction: its distance to the posterior mean counts.
 
     The fitted tensors are float64 on the CPU wherever the network is; they travel with its state.
+
+    Parameters
+    ----------
+    alone, private, targets, excess_by_condition
+        Whether there are genes of these classes, effects on targets have a prior of their own, and
+        :math:`\kappa_c` differs between conditions (otherwise one :math:`\kappa` holds for all).
+    overshoot
+        Whether sums are expected to overshoot; otherwise the prior median of a is 1.
+    temper
+        Share of the conditions' noise for which predictions are shrunk; 1 for that of the posterior mean.
+    spread
+        Whether predictions are set off from the mean prediction.
     """
 
-    def __init__(self) -> None:
+    def __init__(
+        self,
+        *,
+        alone: bool = True,
+        private: bool = True,
+        targets: bool = True,
+        excess_by_condition: bool = True,
+        overshoot: bool = True,
+        temper: float = 0.5,
+        spread: bool = True,
+    ) -> None:
         super().__init__()
+        if not 0 < temper <= 1:
+            raise ValueError(f"temper={temper!r} must lie in (0, 1].")
+        self.alone, self.private, self.own_targets = alone, private, targets
+        self.excess_by_condition, self.overshoot = excess_by_condition, overshoot
+        self.temper, self.spread = temper, spread
         self.state: dict[str, torch.Tensor] = {}
 
     @property
@@ -143,7 +169,8 @@ class EffectPosterior(nn.Module):
         """
         n_fit_genes = n_fit_genes or int(min(2000, max(500, 150_000 // len(members))))
         lowest = torch.full_like(effect[0], -torch.inf) if control_mean is None else -control_mean
-        targets = torch.full((members.shape[1],), -1) if targets is None else targets
+        if targets is None or not self.own_targets:
+            targets = torch.full((members.shape[1],), -1)
         with torch.enable_grad(), torch.inference_mode(False):
             members, effect, variance, n_cells, lowest = (
                 x.double().cpu().clone() for x in (members, effect, variance, n_cells, lowest)
@@ -172,6 +199,9 @@ class EffectPosterior(nn.Module):
         # Only what controls hardly express can belong to a condition alone.
         closed = torch.zeros(prior.N_CLASSES, 1, scaled.shape[1], dtype=scaled.dtype)
         closed[prior.PRIVATE] = prior.CLOSED * (data["measured"].amax(0) <= -data["lowest"])
+        for name, index in {"alone": prior.ALONE, "private": prior.PRIVATE}.items():
+            if not getattr(self, name):
+                closed[index] = prior.CLOSED
         usual = torch.ones(scaled.shape[1], dtype=torch.bool)
         usual[[g for _, g in self._targets()]] = False
         usual = usual.nonzero().squeeze(1)
@@ -185,18 +215,20 @@ class EffectPosterior(nn.Module):
         seen_alone = members[members.sum(1) == 1].sum(0) > 0
         y = scaled[:, sample]
         free = prior.free_parameters(members, y, rank)
-        optimizer = torch.optim.Adam(free.values(), lr=0.08)
+        if not self.excess_by_condition:
+            free["deviation"].requires_grad_(False)
+        optimizer = torch.optim.Adam([value for value in free.values() if value.requires_grad], lr=0.08)
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, n_steps)
         for _ in range(n_steps):
             optimizer.zero_grad()
             gain, _ = mixture(prior.hyperparameters(free, seen_alone), sample).objective(y)
-            ((prior.penalty(free) - gain) / len(sample)).backward()
+            ((prior.penalty(free, self.overshoot) - gain) / len(sample)).backward()
             optimizer.step()
             schedule.step()
         with torch.no_grad():
             values = prior.hyperparameters(free, seen_alone)
             if not (members.sum(1) > 1).any():
-                values["scale"] = prior.expected_scale(values["excess"])
+                values["scale"] = prior.expected_scale(values["excess"], self.overshoot)
             self.state.update(values)
             density = mixture(values, slice(None)).log_density(scaled)
             factor = self._factor()
@@ -289,7 +321,7 @@ class EffectPosterior(nn.Module):
     def mean_and_sd(self, members: torch.Tensor, chunk_size: int = 512) -> tuple[torch.Tensor, torch.Tensor]:
         """Predicted effects and their standard deviations, each sets x G; both are 0 for control, the empty set."""
         self._check_fitted()
-        factor, tempered = self._factor(), self._factor(_TEMPER)
+        factor, tempered = self._factor(), self._factor(self.temper)
         # What another condition of this kind would differ by, however many cells it had.
         between = self.state["excess"] * self.state["own_noise"].median() * self.state["gene_noise"]
         means, sds = [], []
@@ -312,6 +344,8 @@ class EffectPosterior(nn.Module):
 
     def _predicted(self, asked: _Asked, exact: _Answer, tempered: torch.Tensor) -> torch.Tensor:
         mean = self._condition(asked, tempered).mean
+        if not self.spread:
+            return torch.maximum(mean, self.state["lowest"])
         center = self._condition(self._typical(asked), tempered).mean
         deviation = mean - center
         ratio = exact.of_genes.sum(1) / (deviation**2).sum(1).clamp_min(1e-300)
@@ -331,7 +365,7 @@ class EffectPosterior(nn.Module):
         members = members.to(factor.dtype)
         asked = self._asked(members)
         exact = self._condition(asked, factor)
-        shift = self._predicted(asked, exact, self._factor(_TEMPER)) - exact.mean
+        shift = self._predicted(asked, exact, self._factor(self.temper)) - exact.mean
         own = state["own"] * torch.eye(len(members), dtype=factor.dtype)
         covariance = prior.signals(state, members) - torch.stack([own, own, torch.zeros_like(own)])
         cross = self._with_measured(asked)

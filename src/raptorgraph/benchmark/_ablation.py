@@ -1,0 +1,285 @@
+"""Experiment ``ablation``: each part of the default switched off in turn, and how often its intervals cover.
+
+Two tables, since the default has two halves:
+
+- ``posterior``: parts of the hierarchical posterior that predicts mean effects. It is fitted to nine tenths of the
+  cells of every condition (drawn anew for each seed, which is what the spread shows) and asked for combinations that
+  it has not seen, in the regimes ``singles`` and ``doubles`` of ``prediction``. Coverage is the part of the measured
+  effects that lie within an interval, that of the prediction and the sampling error of the measured effect together;
+  "intervals alone" leaves the latter out.
+- ``network``: parts of the network that predicts cells, in the regime ``singles``. ``decoder`` scores are of its own
+  effects, without the posterior; MK-MMD (bandwidth 200, with floor and ceiling) and ratio of variances are of cells
+  with it. ``response SD / mean`` says how much the effect of measured singles differs between control cells: norm over
+  genes of its standard deviation, over that of its mean. 0 is mean collapse.
+
+``raptorgraph benchmark ablation --screen FILE --seeds 5``
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+from scipy.special import ndtri
+
+from raptorgraph import metrics
+from raptorgraph.benchmark import _variants as variants
+from raptorgraph.benchmark._graph_ablation import GivenGraph
+from raptorgraph.benchmark._methods import RaptorGraphMethod, epochs_of
+from raptorgraph.benchmark._report import mean_and_sd, wide
+from raptorgraph.benchmark._scores import draw_seed, large_enough, n_repeats_of, sample_size
+from raptorgraph.benchmark._screen import Screen, load_screen
+from raptorgraph.benchmark._settings import Part, Settings, Unit, chosen
+from raptorgraph.benchmark._splits import doubles_folds
+from raptorgraph.model import RaptorGraphModel
+from raptorgraph.nn import GraphPathwayEncoder
+from raptorgraph.pl._figure import BLUE, GRAY, ORANGE
+
+TITLE = "What each part of the default adds"
+OPTIONS = ("halves", "max_epochs", "n_repeats", "n_folds")
+DEFAULT, PAPER = "default", "paper"
+POSTERIOR: dict[str, dict[str, Any]] = {  # arguments of the posterior
+    DEFAULT: {},
+    "without genes that answer alone": {"alone": False},
+    "without private transcripts": {"private": False},
+    "without own targets": {"targets": False},
+    "one noise for all conditions": {"excess_by_condition": False},
+    "sums are not expected to overshoot": {"overshoot": False},
+    "shrunk for all of the noise": {"temper": 1.0},
+    "not set off from the mean": {"spread": False},
+    "posterior mean": {"temper": 1.0, "spread": False},
+}
+NETWORK: dict[str, dict[str, Any]] = {  # arguments of the method
+    DEFAULT: {},
+    "without graph": {},
+    "without preconditioning": {},
+    "random pairing": {"model_kwargs": {"pairing": "random"}},
+    "shift starts at 1 SD": {"model_kwargs": {"init_strength": 1.0}},
+    "no linear path": {"model_kwargs": {"linear_decoder": False}},
+    "no shift loss": {"plan_kwargs": {"shift_weight": 0.0}},
+    "no KL": {"plan_kwargs": {"kl_weight": 0.0}},
+    "no graph loss": {"plan_kwargs": {"dag_weight": 0.0}},
+    "no posterior": {"model_kwargs": {"effect_posterior": False}},
+    PAPER: {"preset": "paper"},
+}
+LEVELS = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
+_BY = ["half", "regime", "variant"]
+_COVERAGE = "coverage of {:.0%}"
+
+
+class WithoutPreconditioning(RaptorGraphMethod):
+    """The model with an encoder in which every gene reaches every latent."""
+
+    def prepare(self, model: RaptorGraphModel) -> None:
+        """Replace the encoder."""
+        layer = model.module.encoder.preconditioned
+        n_genes = layer.n_targets + layer.weight.shape[1]
+        model.module.encoder = GraphPathwayEncoder(n_genes, layer.n_latent, 0, layer.n_subgraphs)
+
+
+# -- work ------------------------------------------------------------------------------------------------------------
+def units(settings: Settings) -> list[Unit]:
+    """For each seed one unit of all variants of the posterior, one of references, and one for each of the network."""
+    screen = load_screen(settings, settings.seeds[0])
+    variants.unseen_split(screen)
+    found = []
+    for seed in settings.seeds:
+        for half in chosen(settings, "halves", ("posterior", "network")):
+            names = [None] if half == "posterior" else [None, *NETWORK]
+            for i, name in enumerate(names):
+                found.append(Unit(f"{half}{i}-seed{seed}", seed, {"half": half, "variant": name}))
+    return found
+
+
+def work(unit: Unit, settings: Settings) -> Part:
+    """Fit the variants of the unit and score them."""
+    screen, name = load_screen(settings, unit.seed), unit.options["variant"]
+    if unit.options["half"] == "posterior":
+        return Part(pd.concat(_posterior(screen, settings, unit.seed), ignore_index=True))
+    if name is None:
+        rows = variants.reference_part(screen, settings, unit.seed, _BY[1:]).rows
+        return Part(rows.assign(half="network"))
+    return variants.long_part(("network", "singles", name), _network(name, screen, settings, unit.seed), _BY)
+
+
+def _posterior(screen: Screen, settings: Settings, seed: int) -> list[pd.DataFrame]:
+    splits = {"singles": [variants.unseen_split(screen)]}
+    n_folds = settings.options.get("n_folds", 2 if settings.quick else 5)
+    if len(splits["singles"][0].test) >= n_folds:
+        splits["doubles"] = doubles_folds(screen.conditions, n_folds=n_folds, seed=seed, **screen.spelling)
+    found = []
+    for regime, folds in splits.items():
+        for name, options in POSTERIOR.items():
+            effects, sds = [], []
+            for split in folds:
+                train = _some_cells(screen, split.refit, seed)
+                effect, sd = _effects(train, screen, list(split.test), options)
+                effects.append(effect)
+                sds.append(sd)
+            scores = _effect_scores(pd.concat(effects), pd.concat(sds), screen)
+            found.append(variants.long_part(("posterior", regime, name), scores, _BY).rows)
+    return found
+
+
+def _some_cells(screen: Screen, conditions: Sequence[str], seed: int):
+    """Nine tenths of the control cells and of those of each condition, the same for all variants."""
+    rng, kept = np.random.default_rng([seed, 4]), []
+    for label in [screen.control, *conditions]:
+        rows = screen.rows(label)
+        kept.append(rng.permutation(rows)[: max(2, round(0.9 * len(rows)))])
+    return screen.adata[np.sort(np.concatenate(kept))].copy()
+
+
+def _effects(train, screen: Screen, labels: list[str], options: dict[str, Any]) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Predicted effects and their standard deviations; the network, which has no part in them, is hardly trained."""
+    method = RaptorGraphMethod(
+        max_epochs=1, model_kwargs={"pairing": "random", "effect_posterior": options}, **screen.setup
+    ).fit(train)
+    frames = method.model.predict_effects(labels, return_sd=True)
+    return tuple(frame[screen.adata.var_names].astype(float) for frame in frames)
+
+
+def _effect_scores(effect: pd.DataFrame, sd: pd.DataFrame, screen: Screen) -> dict[str, float]:
+    measured = screen.effects.loc[effect.index].to_numpy()
+    sampling = screen.moments.variance[[screen.labels.index(label) for label in effect.index]]
+    predicted, sd = effect.to_numpy(), sd.to_numpy()
+    off = np.abs(predicted - measured)
+    found = {
+        "relative MSE": metrics.relative_mse(predicted, measured),
+        "Pearson": metrics.pearson_delta(predicted, measured),
+    }
+    if len(predicted) > 1:
+        found["discrimination"] = metrics.centroid_accuracy(predicted, measured, "cosine")
+    for level in LEVELS:
+        width = ndtri(0.5 + level / 2)
+        found[_COVERAGE.format(level)] = (off < width * np.sqrt(sd**2 + sampling)).mean()
+    found["coverage of 90%, intervals alone"] = (off < ndtri(0.95) * sd).mean()
+    return found
+
+
+def _network(name: str, screen: Screen, settings: Settings, seed: int) -> dict[str, float]:
+    arguments = {"preset": "default", "seed": seed, "max_epochs": epochs_of(settings), **NETWORK[name], **screen.setup}
+    if name == "without graph":
+        method = GivenGraph(arguments.pop("preset"), pd.DataFrame(), **arguments)
+    elif name == "without preconditioning":
+        method = WithoutPreconditioning(**arguments)
+    else:
+        method = RaptorGraphMethod(**arguments)
+    split, n_cells, n_repeats = variants.unseen_split(screen), sample_size(screen), n_repeats_of(settings)
+    method.fit(screen.cells(split.refit))
+    test, genes = list(split.test), screen.adata.var_names
+    decoded = method.model.predict_effects(test, kind="decoder")[genes].astype(float)
+    measured = screen.effects.loc[test]
+    found = {
+        "decoder, relative MSE": metrics.relative_mse(decoded, measured),
+        "decoder, Pearson": metrics.pearson_delta(decoded, measured),
+    }
+    distances, ratios = [], []
+    for label in large_enough(screen, test, n_cells):
+        draw, real = draw_seed(seed, screen, label), screen.expression_of(label)
+        drawn = method.predict(label, n_cells=n_cells * n_repeats, seed=draw).to_df().to_numpy()
+        sampled = metrics.sampled_scores(
+            drawn, real, n_cells=n_cells, n_repeats=n_repeats, seed=draw, score=partial(metrics.mk_mmd, bandwidth=200.0)
+        )
+        distances.append(sampled["value"].mean())
+        ratios.append(metrics.variance_ratio(drawn, real))
+    if distances:
+        found |= {"MK-MMD": float(np.mean(distances)), "variance ratio": float(np.mean(ratios))}
+    controls = screen.adata[screen.rows(screen.control)[:200]].copy()
+    factual = method.model.get_counterfactual(screen.control, controls)
+    spreads = []
+    for label in screen.singles[:5]:
+        response = method.model.get_counterfactual(label, controls) - factual
+        spreads.append(np.linalg.norm(response.std(0)) / np.linalg.norm(response.mean(0)))
+    return found | {
+        "response SD / mean": float(np.mean(spreads)),
+        "active latents": float(method.model.latent_activity()["active"].mean()),
+        "edges": float(np.count_nonzero(method.model.get_dag())),
+    }
+
+
+# -- tables ----------------------------------------------------------------------------------------------------------
+def tables(parts: Sequence[tuple[Unit, Part]], settings: Settings) -> dict[str, pd.DataFrame]:
+    """``ablation`` and ``ablation_network`` (to read), ``ablation_calibration`` and ``ablation_long``."""
+    rows = pd.concat([part.rows for _, part in parts], ignore_index=True)
+    summary = mean_and_sd(rows, [*_BY, "metric"])
+    found = {"ablation_long": summary}
+    posterior = summary[summary["half"] == "posterior"]
+    if len(posterior):
+        covered = posterior["metric"].str.startswith("coverage of")
+        shown = posterior[~covered | posterior["metric"].str.startswith("coverage of 90%")]
+        found["ablation"] = wide(shown, _BY[1:]).fillna("-")
+        found["ablation_calibration"] = posterior[covered & (posterior["variant"] == DEFAULT)]
+    network = summary[summary["half"] == "network"]
+    if len(network):
+        known = [name for name in network["metric"].unique() if name in _network_scores()]
+        shown = network[network["metric"].isin(known)]
+        found["ablation_network"] = wide(shown, ["variant"]).fillna("-")
+    return found
+
+
+def _network_scores() -> tuple[str, ...]:
+    return (
+        "decoder, relative MSE",
+        "decoder, Pearson",
+        "MK-MMD",
+        "variance ratio",
+        "response SD / mean",
+        "active latents",
+        "edges",
+    )
+
+
+# -- figures ---------------------------------------------------------------------------------------------------------
+def draw(tables: dict[str, pd.DataFrame]) -> dict[str, Figure]:
+    """What each part adds, and the calibration of the intervals."""
+    figures, summary = {}, tables["ablation_long"]
+    for half, panels in {
+        "posterior": ("relative MSE", "Pearson", "discrimination"),
+        "network": ("decoder, relative MSE", "MK-MMD", "variance ratio", "response SD / mean"),
+    }.items():
+        here = summary[(summary["half"] == half) & (summary["regime"] != variants.REFERENCE)]
+        if len(here):
+            figures["ablation" if half == "posterior" else "ablation_network"] = _panels(here, panels)
+    if "ablation_calibration" in tables:
+        figures["ablation_calibration"] = _calibration(tables["ablation_calibration"])
+    return figures
+
+
+def _panels(here: pd.DataFrame, panels: Sequence[str]) -> Figure:
+    names = list(dict.fromkeys(here["variant"]))[::-1]
+    regimes = list(dict.fromkeys(here["regime"]))
+    figure = Figure(figsize=(3 + 2.6 * len(panels), 1.2 + 0.3 * len(names)), layout="constrained")
+    for ax, metric in zip(figure.subplots(1, len(panels), sharey=True, squeeze=False)[0], panels, strict=True):
+        for i, regime in enumerate(regimes):
+            values = here[(here["metric"] == metric) & (here["regime"] == regime)].set_index("variant").reindex(names)
+            y = np.arange(len(names)) + 0.12 * (len(regimes) - 1 - 2 * i)
+            style = {"fmt": "o", "color": (BLUE, ORANGE)[i], "markersize": 4, "label": regime}
+            ax.errorbar(values["value_mean"], y, xerr=values["value_sd"].fillna(0), **style)
+            if DEFAULT in values.index:
+                ax.axvline(values["value_mean"][DEFAULT], color=(BLUE, ORANGE)[i], linestyle=":", linewidth=0.8)
+        ax.set_xlabel(metric)
+        ax.set_yticks(np.arange(len(names)), names)
+        ax.grid(axis="y", color="0.92")
+    if len(regimes) > 1:
+        variants.shared_legend(figure)
+    return figure
+
+
+def _calibration(covered: pd.DataFrame) -> Figure:
+    figure = Figure(figsize=(4.2, 4.2), layout="constrained")
+    ax = figure.subplots()
+    ax.plot([0.45, 1], [0.45, 1], color=GRAY, linestyle="--", label="ideal")
+    names = [_COVERAGE.format(level) for level in LEVELS]
+    for (regime, values), color in zip(covered.groupby("regime", sort=False), (BLUE, ORANGE), strict=False):
+        values = values.set_index("metric").reindex(names)
+        style = {"fmt": "o-", "color": color, "markersize": 4, "label": regime}
+        ax.errorbar(LEVELS, values["value_mean"], yerr=values["value_sd"].fillna(0), **style)
+    ax.set_xlabel("level of the interval")
+    ax.set_ylabel("measured effects within it")
+    ax.legend(frameon=False)
+    return figure

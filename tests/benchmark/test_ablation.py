@@ -1,0 +1,63 @@
+import numpy as np
+import pytest
+import torch
+
+from raptorgraph import benchmark
+from raptorgraph.benchmark import _ablation as ablation
+from raptorgraph.benchmark import _variants as variants
+from raptorgraph.benchmark._settings import Settings
+
+
+@pytest.fixture(scope="module")
+def screen():
+    return benchmark.load_screen(Settings(screen="simulated", quick=True), 1)
+
+
+@pytest.fixture(scope="module")
+def tables(tmp_path_factory):
+    out = tmp_path_factory.mktemp("ablation")
+    options = {"seeds": 1, "quick": True, "n_jobs": 0, "progress": False, "n_repeats": 1, "max_epochs": 1}
+    tables = benchmark.run("ablation", screen="simulated", out=out, **options)
+    for name in ("ablation", "ablation_network", "ablation_calibration"):
+        assert (out / f"{name}.png").stat().st_size > 10_000
+    return tables
+
+
+def test_every_part_has_a_row(tables):
+    posterior, network = tables["ablation"], tables["ablation_network"]
+    assert list(dict.fromkeys(posterior["variant"])) == list(ablation.POSTERIOR)
+    assert set(posterior["regime"]) == {"singles", "doubles"}
+    names = list(network["variant"])
+    assert [name for name in names if name in ablation.NETWORK] == list(ablation.NETWORK)
+    assert variants.FLOOR in names
+
+
+def test_values_are_in_their_ranges(tables):
+    long = tables["ablation_long"]
+    value = long.set_index(["half", "regime", "variant", "metric"])["value_mean"].sort_index()
+    assert np.isfinite(value).all()
+    covered = long[long["metric"].str.startswith("coverage")]["value_mean"]
+    assert covered.between(0, 1).all()
+    levels = tables["ablation_calibration"].query("regime == 'singles'")
+    levels = levels[~levels["metric"].str.endswith("alone")]["value_mean"].to_numpy()
+    assert (np.diff(levels) > 0).all()
+    assert value["network", "singles", "without graph", "edges"] == 0
+    assert value["network", "singles", ablation.DEFAULT, "response SD / mean"] > 0
+    default, plain = (value["posterior", "singles", name, "relative MSE"] for name in ("default", "posterior mean"))
+    assert default != plain
+
+
+def test_without_preconditioning_every_gene_reaches_every_latent(screen):
+    method = ablation.WithoutPreconditioning(max_epochs=1, model_kwargs={"pairing": "random"}, **screen.setup)
+    method.fit(screen.cells(screen.singles))
+    module, n_genes = method.model.module, screen.adata.n_vars
+    jacobian = torch.autograd.functional.jacobian(lambda x: module.encode(x)[0], torch.randn(1, n_genes))
+    assert (jacobian[0, :, 0] != 0).all()
+
+
+def test_cells_of_a_seed_are_a_part_of_each_condition(screen):
+    first, again, other = (ablation._some_cells(screen, screen.singles, seed) for seed in (0, 0, 1))
+    assert list(first.obs_names) == list(again.obs_names) != list(other.obs_names)
+    counts = first.obs["perturbation"].value_counts()
+    for label in [screen.control, *screen.singles]:
+        assert counts[label] == round(0.9 * len(screen.rows(label)))
