@@ -288,6 +288,49 @@ def test_predicted_effects_agree_with_drawn_cells(trained):
     assert (trained.predict_effects("control").to_numpy() == 0).all()
 
 
+def test_standard_deviations_and_draws_of_effects(trained):
+    asked = ["P01", "P01+P02", "control"]
+    effects, sd = trained.predict_effects(asked, return_sd=True)
+    assert effects.equals(trained.predict_effects(asked)) and effects.index.equals(sd.index)
+    assert (sd.loc[["P01", "P01+P02"]] > 0).all(axis=None) and (sd.loc["control"] == 0).all()
+    draws = trained.sample_effects(asked[:2], n_draws=400, seed=0)
+    assert draws.shape == (400, 2, 60)
+    np.testing.assert_array_equal(draws, trained.sample_effects(asked[:2], n_draws=400, seed=0))
+    error = draws.std(0) / np.sqrt(400)
+    # Genes that are near zero expression are cut off there, which moves the mean of their draws.
+    control = (trained.adata.obs["perturbation"] == "control").to_numpy()
+    expressed = trained.adata.X[control].toarray().mean(0) > 1
+    assert expressed.sum() > 20
+    assert (np.abs(draws.mean(0) - effects.loc[asked[:2]].to_numpy()) < 6 * error + 1e-3)[:, expressed].all()
+    for bad, words in {("P01", "P01"): "twice", (): "empty"}.items():
+        with pytest.raises(ValueError, match=words):
+            trained.sample_effects(list(bad))
+    with pytest.raises(ValueError, match="n_draws=0"):
+        trained.sample_effects(["P01"], n_draws=0)
+
+
+def test_kinds_of_effects(trained):
+    asked = ["P01", "P01+P02"]
+    assert trained.predict_effects(asked, kind="posterior").equals(trained.predict_effects(asked))
+    assert not trained.predict_effects(asked, kind="decoder").equals(trained.predict_effects(asked))
+    query = trained.adata.copy()
+    with pytest.raises(ValueError, match="leave out `adata`"):
+        trained.predict_effects(asked, query, return_sd=True)
+    with pytest.raises(ValueError, match="'mean' is unknown"):
+        trained.predict_effects(asked, kind="mean")
+    adata = screen()
+    rg.RaptorGraph.setup_anndata(adata, library_size_key="total_counts")
+    plain = train(rg.RaptorGraph(adata, effect_posterior=False), max_epochs=1)
+    assert plain.predict_effects(asked).shape == (2, 60)
+    with pytest.raises(ValueError, match="effect_posterior=True"):
+        plain.sample_effects(asked)
+    options = {"spread": False, "temper": 1.0}
+    mean = train(rg.RaptorGraph(adata, effect_posterior=options), max_epochs=1)
+    assert not np.allclose(mean.predict_effects(asked), trained.predict_effects(asked))
+    with pytest.raises(ValueError, match="temper=0"):
+        rg.RaptorGraph(adata, effect_posterior={"temper": 0})
+
+
 def test_combinations_are_sets(trained):
     a, b = (trained.predict_effects(label).to_numpy() for label in ("P01+P02", "control+P02+P01+P02"))
     np.testing.assert_array_equal(a, b)

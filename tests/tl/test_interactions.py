@@ -91,3 +91,43 @@ def test_bad_pairs(pairs, error, match):
 def test_bad_chunk_size():
     with pytest.raises(ValueError, match="chunk_size=0"):
         tl.interactions(FakeModel(), chunk_size=0)
+
+
+class UncertainModel(FakeModel):
+    """Draws about the predictions, with a spread of its own for each pair."""
+
+    def __init__(self, spread, **kwargs):
+        super().__init__(**kwargs)
+        self.spread = spread
+
+    def sample_effects(self, labels, n_draws, seed):
+        rng = np.random.default_rng(seed)
+        mean = self.predict_effects(labels).to_numpy()
+        return mean + self.spread.get(labels[-1], 0.0) * rng.normal(size=(n_draws, *mean.shape))
+
+
+def test_intervals_hold_the_scores_of_the_draws():
+    model = UncertainModel({"P0_P1": 0.3})
+    table = tl.interactions(model, n_draws=200, seed=1)
+    certain = table.drop("P0_P1")
+    for name in ("synergy", "neomorphism", "redundancy", "magnitude"):
+        np.testing.assert_allclose(certain[f"{name}_low"], certain[name], atol=1e-6)
+        np.testing.assert_allclose(certain[f"{name}_high"], certain[name], atol=1e-6)
+    draws = model.sample_effects(["P0", "P1", "P0_P1"], 200, 1)
+    synergy = metrics.synergy(draws[:, 0], draws[:, 1], draws[:, 2])
+    row = table.loc["P0_P1"]
+    assert row["synergy_low"] == pytest.approx(np.quantile(synergy, 0.05))
+    assert row["synergy_high"] == pytest.approx(np.quantile(synergy, 0.95))
+    assert row["magnitude_low"] < row["magnitude_high"]
+
+
+def test_probability_ranks_a_certain_interaction_before_an_uncertain_one():
+    strong = {"P0_P1": lambda s: 1.6 * (s["P0"] + s["P1"]), "P2_P3": lambda s: 1.7 * (s["P2"] + s["P3"])}
+    model = UncertainModel({"P2_P3": 3.0, "P4_P5": 0.5, "P0_P4": 0.5}, special=strong)
+    table = tl.interactions(model, n_draws=300, seed=0)
+    probability = table["synergy_probability"]
+    assert table.loc["P2_P3", "synergy"] > table.loc["P0_P1", "synergy"]
+    assert probability["P0_P1"] == 1 > probability["P2_P3"]
+    assert probability.between(0, 1).all() and probability.mean() <= 0.26
+    with pytest.raises(ValueError, match="n_draws=-1"):
+        tl.interactions(model, n_draws=-1)

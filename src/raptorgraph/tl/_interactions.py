@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 SCORES = ("synergy", "suppression", "neomorphism", "redundancy", "epistasis")
 _ADDITIVE_RATIO = (0.9, 1.1)
 _ADDITIVE_ANGLE = 0.05  # 1 - cosine
+_STRONGEST = 0.25  # share of the pairs that count as interacting, as in the benchmark
 
 
 def interactions(
@@ -57,7 +58,8 @@ def interactions(
           ``neomorphism``, ``redundancy``, ``epistasis``; NaN where a predicted effect is zero;
         - ``magnitude``: norm of the pair's predicted effect, on the expression scale;
         - with `n_draws`, ``<score>_low`` and ``<score>_high`` of every score and of ``magnitude``: 5 and 95 % quantiles
-          over the draws;
+          over the draws; and ``<score>_probability`` of every score: the part of the pair's draws that lie among the
+          strongest quarter of the draws of all pairs in the table;
         - ``measured``: whether the pair is among the training data;
         - ``interaction``: categorical, ``"additive"``, the name of a score, or ``"undefined"``.
 
@@ -111,7 +113,8 @@ def interactions(
     if n_draws:
         label_of = {gene: format_perturbation([gene], **spelling) for gene in needed}
         asked = ([label_of[a], label_of[b], pair] for (a, b), pair in zip(pairs, labels, strict=True))
-        table = table.join(pd.DataFrame([_interval(model.sample_effects(three, n_draws, seed)) for three in asked]))
+        drawn = [_drawn_scores(model.sample_effects(three, n_draws, seed)) for three in asked]
+        table = table.join(_uncertainty({name: np.stack([one[name] for one in drawn]) for name in drawn[0]}))
 
     known = {parse_perturbation(label, **spelling) for label in model.conditions}
     table.insert(0, "gene_a", [pair[0] for pair in pairs])
@@ -122,13 +125,21 @@ def interactions(
     return table
 
 
-def _interval(draws: np.ndarray) -> dict[str, float]:
-    """Quantiles of the scores of one pair over draws x (a, b, ab) x genes."""
+def _drawn_scores(draws: np.ndarray) -> dict[str, np.ndarray]:
+    """Scores of one pair in each draw, from draws x (a, b, ab) x genes."""
     a, b, ab = np.moveaxis(draws, 1, 0)
     scores = {name: getattr(metrics, name)(a, b, ab) for name in SCORES}
-    scores["magnitude"] = np.linalg.norm(ab, axis=1)
-    bounds = {"low": 0.05, "high": 0.95}
-    return {f"{name}_{side}": np.quantile(x, q) for name, x in scores.items() for side, q in bounds.items()}
+    return {**scores, "magnitude": np.linalg.norm(ab, axis=1)}
+
+
+def _uncertainty(drawn: dict[str, np.ndarray]) -> pd.DataFrame:
+    """Quantiles of every score, pairs x draws, and the part of a pair's draws among the strongest quarter of all."""
+    found = {}
+    for name, scores in drawn.items():
+        found[f"{name}_low"], found[f"{name}_high"] = np.quantile(scores, [0.05, 0.95], axis=1)
+        if name in SCORES:
+            found[f"{name}_probability"] = (scores > np.nanquantile(scores, 1 - _STRONGEST)).mean(axis=1)
+    return pd.DataFrame(found)
 
 
 def _checked(pairs: Sequence[tuple[str, str]], genes: Sequence[str]) -> list[tuple[str, str]]:
