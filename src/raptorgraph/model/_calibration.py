@@ -17,10 +17,10 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-_N_REFERENCE = 512  # draws of control cells on which decoded means are compared
+_N_REFERENCE = 256  # draws of control cells on which decoded means are compared
 _QUADRATURE = {"step": 1.0, "lower": -16.0}
-_N_STEPS = 24  # two or three are usual
-_TOLERANCE = 1e-4  # of a mean, on the expression scale
+_N_STEPS = 24  # one or two are usual
+_TOLERANCE = 5e-4  # of a mean, on the expression scale: far below the error of any effect
 _LARGEST = 8.0  # offset of a log rate
 
 
