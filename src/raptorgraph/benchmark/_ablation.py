@@ -18,7 +18,6 @@ Two tables, since the default has two halves:
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -31,7 +30,6 @@ from raptorgraph.benchmark import _variants as variants
 from raptorgraph.benchmark._graph_ablation import GivenGraph
 from raptorgraph.benchmark._methods import RaptorGraphMethod, epochs_of
 from raptorgraph.benchmark._report import mean_and_sd, wide
-from raptorgraph.benchmark._scores import draw_seed, large_enough, n_repeats_of, sample_size
 from raptorgraph.benchmark._screen import Screen, load_screen
 from raptorgraph.benchmark._settings import Part, Settings, Unit, chosen
 from raptorgraph.benchmark._splits import doubles_folds
@@ -169,7 +167,7 @@ def _network(name: str, screen: Screen, settings: Settings, seed: int) -> dict[s
         method = WithoutPreconditioning(**arguments)
     else:
         method = RaptorGraphMethod(**arguments)
-    split, n_cells, n_repeats = variants.unseen_split(screen), sample_size(screen), n_repeats_of(settings)
+    split = variants.unseen_split(screen)
     method.fit(screen.cells(split.refit))
     test, genes = list(split.test), screen.adata.var_names
     decoded = method.model.predict_effects(test, kind="decoder")[genes].astype(float)
@@ -178,17 +176,7 @@ def _network(name: str, screen: Screen, settings: Settings, seed: int) -> dict[s
         "decoder, relative MSE": metrics.relative_mse(decoded, measured),
         "decoder, Pearson": metrics.pearson_delta(decoded, measured),
     }
-    distances, ratios = [], []
-    for label in large_enough(screen, test, n_cells):
-        draw, real = draw_seed(seed, screen, label), screen.expression_of(label)
-        drawn = method.predict(label, n_cells=n_cells * n_repeats, seed=draw).to_df().to_numpy()
-        sampled = metrics.sampled_scores(
-            drawn, real, n_cells=n_cells, n_repeats=n_repeats, seed=draw, score=partial(metrics.mk_mmd, bandwidth=200.0)
-        )
-        distances.append(sampled["value"].mean())
-        ratios.append(metrics.variance_ratio(drawn, real))
-    if distances:
-        found |= {"MK-MMD": float(np.mean(distances)), "variance ratio": float(np.mean(ratios))}
+    found |= variants.cell_scores(method, screen, settings, seed)
     controls = screen.adata[screen.rows(screen.control)[:200]].copy()
     factual = method.model.get_counterfactual(screen.control, controls)
     spreads = []

@@ -99,21 +99,26 @@ def fit_and_score(method: Baseline, screen: Screen, settings: Settings, seed: in
     variances of the cells as means over combinations, Precision@10 of five types of interaction, seconds and megabytes
     of the training.
     """
-    split, n_cells, n_repeats = unseen_split(screen), sample_size(screen), n_repeats_of(settings)
+    split = unseen_split(screen)
     train = screen.cells(split.refit)
     with Measured() as fit:
         method.fit(train)
     effects = method.predict_effects([*split.refit, *split.test])
-    distances, ratios = [], []
-    for label in large_enough(screen, split.test, n_cells):
+    found = effect_scores(effects, screen.effects, screen, split.test)
+    found |= cell_scores(method, screen, settings, seed)
+    return {**found, "seconds to fit": fit.seconds, "memory, MB": fit.megabytes}
+
+
+def cell_scores(method: Baseline, screen: Screen, settings: Settings, seed: int) -> dict[str, float]:
+    """MK-MMD and ratio of variances of the predicted cells of unseen combinations, means over these."""
+    n_cells, n_repeats, distances, ratios = sample_size(screen), n_repeats_of(settings), [], []
+    for label in large_enough(screen, unseen_split(screen).test, n_cells):
         draw, real = draw_seed(seed, screen, label), screen.expression_of(label)
         drawn = method.predict(label, n_cells=n_cells * n_repeats, seed=draw).to_df().to_numpy()
         sampled = metrics.sampled_scores(drawn, real, n_cells=n_cells, n_repeats=n_repeats, seed=draw, score=_MMD)
         distances.append(sampled["value"].mean())
         ratios.append(metrics.variance_ratio(drawn, real))
-    found = effect_scores(effects, screen.effects, screen, split.test)
-    found |= {"MK-MMD": _mean(distances), "variance ratio": _mean(ratios)}
-    return {**found, "seconds to fit": fit.seconds, "memory, MB": fit.megabytes}
+    return {"MK-MMD": _mean(distances), "variance ratio": _mean(ratios)}
 
 
 def effect_scores(

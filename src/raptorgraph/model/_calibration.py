@@ -10,7 +10,6 @@ import torch
 
 from raptorgraph.model._field import KEYS
 from raptorgraph.model._splitter import condition_codes
-from raptorgraph.pp._statistics import condition_moments
 
 if TYPE_CHECKING:
     from raptorgraph.model._splitter import ScreenSplitter
@@ -42,15 +41,10 @@ class CalibrationMixin:
 
         It has no settings that validation cells would choose, so it need not spare them.
         """
-        moments, controls = splitter.all_effects()
+        moments, control_mean = splitter.known_effects()
         mask = self.adata_manager.get_from_registry(KEYS.PERTURBATION).tocsr()
         _, first = condition_codes(mask)
         members = mask[first[1:]].toarray()
-        X, library = self.adata_manager.get_from_registry(KEYS.X), None
-        if self.module.counts:
-            library = np.asarray(self.adata_manager.get_from_registry(KEYS.LIBRARY), dtype=float).ravel()
-        codes = np.zeros(X.shape[0], dtype=np.int64)
-        control = condition_moments(X, codes, 1, library=library, rows=controls)
         targets = np.full(members.shape[1], -1)
         n_targets = self.module.encoder.preconditioned.n_targets
         targets[:n_targets] = np.arange(n_targets)  # the perturbed genes come first
@@ -58,7 +52,7 @@ class CalibrationMixin:
         self.module.effects.fit(
             *(torch.as_tensor(array) for array in arrays),
             int(moments.n[0]),
-            control_mean=torch.as_tensor(control.mean[0]),
+            control_mean=torch.as_tensor(control_mean),
             targets=torch.as_tensor(targets),
         )
         scale = float(self.module.effects.state["scale"])

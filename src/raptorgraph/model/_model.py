@@ -385,7 +385,7 @@ class RaptorGraphModel(PredictionMixin, BaseModelClass):
         )
         runner()
         if self.module.effects is not None:
-            self._store_reference(splitter.all_effects()[1])
+            self._store_reference(splitter.known_controls)
         activity = self.latent_activity()
         logger.info(
             "%d of %d latents are active (KL above %g).", int(activity["active"].sum()), len(activity), _ACTIVE_KL

@@ -9,7 +9,7 @@ from scvi import settings
 from raptorgraph.model._field import KEYS
 from raptorgraph.model._loader import Split, make_loader
 from raptorgraph.pp._pairing import pairing_plan, principal_components
-from raptorgraph.pp._statistics import EffectMoments, effect_moments
+from raptorgraph.pp._statistics import EffectMoments, condition_moments, effect_moments
 
 
 def condition_codes(mask) -> tuple[np.ndarray, np.ndarray]:
@@ -129,10 +129,22 @@ class ScreenSplitter(pl.LightningDataModule):
         self.train_split = self._part(self.train_idx, X, library, batch, components)
         self.val_split = self._part(self.val_idx, X, library, batch, components) if self.n_val else None
 
-    def all_effects(self) -> tuple[EffectMoments, np.ndarray]:
-        """Effects measured on training and validation cells, and the rows of their controls."""
-        rows = np.sort(np.concatenate([self.train_idx, self.val_idx]))
-        return self._effects(rows, *self._data()), rows[self.codes[rows] == 0]
+    @property
+    def known_rows(self) -> np.ndarray:
+        """Training and validation cells: all but those that are kept for a test."""
+        return np.sort(np.concatenate([self.train_idx, self.val_idx]))
+
+    @property
+    def known_controls(self) -> np.ndarray:
+        """Control cells among them."""
+        return self.known_rows[self.codes[self.known_rows] == 0]
+
+    def known_effects(self) -> tuple[EffectMoments, np.ndarray]:
+        """Effects measured on them, and the mean of their controls."""
+        X, library, batch = self._data()
+        one = np.zeros(len(self.codes), dtype=np.int64)
+        control = condition_moments(X, one, 1, library=library, rows=self.known_controls)
+        return self._effects(self.known_rows, X, library, batch), control.mean[0]
 
     def _data(self):
         """Values, library sizes and batches of all cells; None for what the data do not have."""

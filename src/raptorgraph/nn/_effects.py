@@ -35,6 +35,18 @@ class _Answer:
     of_genes: torch.Tensor
 
 
+@dataclass
+class _OnTargets:
+    """What the conditions say of perturbed genes' effects on their own targets, T of them, by class and level."""
+
+    members: torch.Tensor  # k positions of the genes
+    columns: torch.Tensor  # columns of their targets
+    solved: torch.Tensor  # conditions x T: inverse covariance times the conditions of the gene
+    data: torch.Tensor  # conditions x T: inverse covariance times the measured effects
+    precision: torch.Tensor  # T, over the gene's noise variance
+    effect: torch.Tensor  # T: posterior mean
+
+
 class EffectPosterior(nn.Module):
     r"""Posterior of the mean effect of any set of perturbed genes, gene by gene of the transcriptome.
 
@@ -203,7 +215,7 @@ class EffectPosterior(nn.Module):
             if not getattr(self, name):
                 closed[index] = prior.CLOSED
         usual = torch.ones(scaled.shape[1], dtype=torch.bool)
-        usual[[g for _, g in self._targets()]] = False
+        usual[data["targets"][data["targets"] >= 0]] = False
         usual = usual.nonzero().squeeze(1)
         usual = torch.arange(scaled.shape[1]) if len(usual) == 0 else usual  # a panel of targets alone
         sample = usual[torch.linspace(0, len(usual) - 1, min(n_fit_genes, len(usual))).round().long()]
@@ -231,17 +243,9 @@ class EffectPosterior(nn.Module):
                 values["scale"] = prior.expected_scale(values["excess"], self.overshoot)
             self.state.update(values)
             density = mixture(values, slice(None)).log_density(scaled)
-            factor = self._factor()
-            for i, g in self._targets():
-                by_target, by_data = self._solved(factor, i, scaled[:, g])
-                precision = by_target @ members[:, i]
-                density[:, :, g] += 0.5 * (by_data @ members[:, i]) ** 2 / (1 / _TARGET + precision)
-                density[:, :, g] -= 0.5 * torch.log1p(_TARGET * precision)
+            own = self._on_targets(self._factor(), scaled)
+            density[:, :, own.columns] += 0.5 * own.precision * own.effect**2 - 0.5 * torch.log(_TARGET * own.precision)
             self.state["share"] = torch.softmax(density.flatten(0, 1), 0).view_as(density)
-
-    def _targets(self) -> list[tuple[int, int]]:
-        """Perturbed genes that have a column, and that column."""
-        return [(i, g) for i, g in enumerate(self.state["targets"].tolist()) if g >= 0]
 
     # -- conditioning ----------------------------------------------------------------------------------------------
     def _factor(self, temper: float = 1.0) -> torch.Tensor:
@@ -249,10 +253,15 @@ class EffectPosterior(nn.Module):
         signals = prior.signals(self.state, self.state["members"])
         return torch.linalg.cholesky(LEVELS[:, None, None] * signals[:, None] + prior.noise(self.state, temper))
 
-    def _solved(self, factor: torch.Tensor, i: int, y: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """The inverse covariances times the conditions of gene i, and times y; each classes x levels x C."""
-        right = torch.stack([self.state["members"][:, i], y], -1)
-        return torch.cholesky_solve(right.expand(*factor.shape[:2], -1, -1), factor).unbind(-1)
+    def _on_targets(self, factor: torch.Tensor, effects: torch.Tensor) -> _OnTargets:
+        """Posterior of the effects on targets, given ``effects`` of the conditions (C x G)."""
+        genes = (self.state["targets"] >= 0).nonzero().squeeze(1)
+        columns = self.state["targets"][genes]
+        in_sets = self.state["members"][:, genes]
+        both = torch.cat([in_sets, effects[:, columns]], 1).expand(*factor.shape[:2], -1, -1)
+        solved, data = torch.cholesky_solve(both, factor).chunk(2, -1)
+        precision = 1 / _TARGET + (solved * in_sets).sum(2)
+        return _OnTargets(genes, columns, solved, data, precision, (data * in_sets).sum(2) / precision)
 
     def _asked(self, members: torch.Tensor) -> _Asked:
         state = self.state
@@ -299,19 +308,19 @@ class EffectPosterior(nn.Module):
             variance += torch.outer(left[m, level], share * state["gene_noise"])
             of_genes += torch.outer(left_genes[m, level], share * state["gene_noise"])
         # On its own target a perturbation has one more effect, known as well as its conditions show it.
-        for i, g in self._targets():
-            by_target, by_data = self._solved(factor, i, state["measured"][:, g])
-            share, in_sets = state["share"][:, :, g, None], state["members"][:, i]
-            precision = (1 / _TARGET + by_target @ in_sets)[..., None]
-            effect = (by_data @ in_sets)[..., None] / precision
-            load = asked.members[:, i] - torch.einsum("mlpc,mlc->mlp", cross, by_target)
-            value = torch.einsum("mlpc,mlc->mlp", cross, by_data) + load * effect
-            more = load**2 / precision
-            mean[:, g] = (share * value).sum((0, 1))
-            square[:, g] = (share * value**2).sum((0, 1))
-            variance[:, g] = state["gene_noise"][g] * (share * (left + more)).sum((0, 1))
-            of_genes[:, g] = state["gene_noise"][g] * (share * (left_genes + more)).sum((0, 1))
+        own = self._on_targets(factor, state["measured"])
+        value, load = self._with_targets(asked, cross, own)
+        share, more = state["share"][:, :, None, own.columns], load**2 / own.precision[:, :, None]
+        mean[:, own.columns] = (share * value).sum((0, 1))
+        square[:, own.columns] = (share * value**2).sum((0, 1))
+        for total, part in ((variance, left), (of_genes, left_genes)):
+            total[:, own.columns] = state["gene_noise"][own.columns] * (share * (part[..., None] + more)).sum((0, 1))
         return _Answer(mean, variance + (square - mean**2).clamp_min(0.0), of_genes)
+
+    def _with_targets(self, asked: _Asked, cross: torch.Tensor, own: _OnTargets) -> tuple[torch.Tensor, torch.Tensor]:
+        """Mean of the asked sets on the targets, and how it changes with their own effects; m x level x sets x T."""
+        load = asked.members[:, own.members] - cross @ own.solved
+        return cross @ own.data + load * own.effect[:, :, None], load
 
     # -- answers ---------------------------------------------------------------------------------------------------
     def mean(self, members: torch.Tensor, chunk_size: int = 512) -> torch.Tensor:
@@ -366,8 +375,9 @@ class EffectPosterior(nn.Module):
         asked = self._asked(members)
         exact = self._condition(asked, factor)
         shift = self._predicted(asked, exact, self._factor(self.temper)) - exact.mean
-        own = state["own"] * torch.eye(len(members), dtype=factor.dtype)
-        covariance = prior.signals(state, members) - torch.stack([own, own, torch.zeros_like(own)])
+        of_condition = state["own"] * torch.eye(len(members), dtype=factor.dtype)
+        covariance = prior.signals(state, members)
+        covariance[: prior.PRIVATE] -= of_condition
         cross = self._with_measured(asked)
         maps = torch.cholesky_solve(cross.mT, factor)
         left = LEVELS[:, None, None] * covariance[:, None] + state["common_noise"] - cross @ maps
@@ -377,19 +387,17 @@ class EffectPosterior(nn.Module):
         flat = state["share"].flatten(0, 1).T
         chosen = torch.multinomial(flat, n_draws, replacement=True, generator=generator).T  # draws x genes
         normal = torch.randn(n_draws, len(members), n_genes, generator=generator, dtype=left.dtype)
-        extra = torch.randn(n_draws, len(members[0]), generator=generator, dtype=left.dtype)
+        own = self._on_targets(factor, state["measured"])
+        on_targets, load = self._with_targets(asked, cross, own)
+        extra = torch.randn(n_draws, len(own.members), generator=generator, dtype=left.dtype)
         out = torch.empty_like(normal)
         for index in chosen.unique().tolist():
             m, level = divmod(index, len(LEVELS))
             value = maps[m, level].T @ state["measured"]
             deviation = torch.einsum("st,ntg->nsg", root[m, level], normal) * state["gene_noise"].sqrt()
-            for i, g in self._targets():
-                by_target, by_data = (x[m, level] for x in self._solved(factor, i, state["measured"][:, g]))
-                in_sets = state["members"][:, i]
-                precision = 1 / _TARGET + by_target @ in_sets
-                load = members[:, i] - cross[m, level] @ by_target
-                value[:, g] = cross[m, level] @ by_data + load * (by_data @ in_sets) / precision
-                deviation[:, :, g] += (state["gene_noise"][g] / precision).sqrt() * extra[:, i, None] * load
+            value[:, own.columns] = on_targets[m, level]
+            noise = (state["gene_noise"][own.columns] / own.precision[m, level]).sqrt()
+            deviation[:, :, own.columns] += (extra * noise)[:, None] * load[m, level]
             out = torch.where((chosen == index)[:, None, :], value + deviation, out)
         some = (members.sum(1) > 0).to(out.dtype)[:, None]
         return some * torch.maximum(out + shift, state["lowest"])
