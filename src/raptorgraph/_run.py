@@ -284,12 +284,12 @@ def _fit_and_write(
 
 
 def _variance_ratio(model: RaptorGraphModel, train: ad.AnnData, setup: Mapping[str, Any]) -> float:
-    """Median over genes of the variance of predicted control cells over that of measured ones."""
+    """Median over genes of the variance of control cells, drawn from the likelihood, over that of measured ones."""
     control = (train.obs[setup["perturbation_key"]].map(lambda label: _canonical(label, setup)) == "").to_numpy()
     X, library = expression_source(train, setup.get("layer"), setup.get("library_size_key"))
     codes = np.zeros(train.n_obs, dtype=int)
     real = condition_moments(X, codes, 1, library=library, rows=np.flatnonzero(control)).var[0]
-    cells = model.predict("control", train)
+    cells = model.predict("control", train, noise="new")
     drawn = condition_moments(cells.X, np.zeros(cells.n_obs, dtype=int), 1).var[0]
     return float(np.median(drawn[real > 0] / real[real > 0]))
 

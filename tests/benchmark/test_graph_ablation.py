@@ -47,7 +47,7 @@ def test_given_graph_stays_as_it_is(screen):
     genes = sorted(screen.genes_of[label][0] for label in screen.singles)
     given = pd.DataFrame(0.0, index=genes, columns=genes)
     given.loc["P02", "P01"], given.loc["P01", "P04"] = 0.7, -0.4
-    method = ablation.GivenGraph("default", given, max_epochs=2, **screen.setup)
+    method = variants.GivenGraph("default", given, max_epochs=2, **screen.setup)
     method.fit(screen.cells(screen.singles))
     dag = method.model.get_dag()
     assert dag.loc["P02", "P01"] == pytest.approx(0.7) and dag.loc["P01", "P04"] == pytest.approx(-0.4)
@@ -57,7 +57,7 @@ def test_given_graph_stays_as_it_is(screen):
 
 def test_given_graph_carries_a_shift_to_descendants_alone(screen):
     given = pd.DataFrame([[0.0, 0.5], [0.0, 0.0]], index=["P01", "P02"], columns=["P01", "P02"])
-    method = ablation.GivenGraph("default", given, max_epochs=1, **screen.setup)
+    method = variants.GivenGraph("default", given, max_epochs=1, **screen.setup)
     method.fit(screen.cells(screen.singles))
     names, graph = method.model.latent_names, method.model.module.graph
     z = torch.zeros(1, len(names))

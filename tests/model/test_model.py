@@ -276,9 +276,23 @@ def test_predicted_cells(trained):
     assert (other.X != cells.X).nnz > 0
 
 
-def test_predicted_effects_agree_with_drawn_cells(trained):
+def test_cells_keep_their_noise_or_draw_it_anew(trained):
+    cells = trained.predict(["P01", "control"], n_cells=30, seed=0)
+    control = cells[cells.obs["perturbation"] == "control"]
+    start = trained.adata[control.obs["control_cell"]]
+    np.testing.assert_array_equal(control.layers["counts"].toarray(), start.X.toarray())
+    np.testing.assert_allclose(control.obs["library_size"], start.obs["total_counts"], rtol=1e-6)  # float32
+    anew = trained.predict("control", n_cells=30, seed=0, noise="new")
+    assert list(anew.obs["control_cell"]) == list(control.obs["control_cell"])
+    assert (anew.layers["counts"] != control.layers["counts"]).nnz > 0
+    with pytest.raises(ValueError, match="'old' is unknown"):
+        trained.predict("P01", noise="old")
+
+
+@pytest.mark.parametrize("noise", ["own", "new"])
+def test_predicted_effects_agree_with_drawn_cells(trained, noise):
     effect = trained.predict_effects("P01", n_cells=120).loc["P01"].to_numpy()
-    cells = trained.predict(["P01", "control"], n_cells=6000, seed=0)
+    cells = trained.predict(["P01", "control"], n_cells=6000, seed=0, noise=noise)
     X = cells.X.toarray()
     perturbed = (cells.obs["perturbation"] == "P01").to_numpy()
     drawn = X[perturbed].mean(0) - X[~perturbed].mean(0)

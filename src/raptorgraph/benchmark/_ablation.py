@@ -20,6 +20,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import anndata as ad
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
@@ -27,7 +28,6 @@ from scipy.special import ndtri
 
 from raptorgraph import metrics
 from raptorgraph.benchmark import _variants as variants
-from raptorgraph.benchmark._graph_ablation import GivenGraph
 from raptorgraph.benchmark._methods import RaptorGraphMethod, epochs_of
 from raptorgraph.benchmark._report import mean_and_sd, wide
 from raptorgraph.benchmark._screen import Screen, load_screen
@@ -61,6 +61,7 @@ NETWORK: dict[str, dict[str, Any]] = {  # arguments of the method
     "no shift loss": {"plan_kwargs": {"shift_weight": 0.0}},
     "no KL": {"plan_kwargs": {"kl_weight": 0.0}},
     "no graph loss": {"plan_kwargs": {"dag_weight": 0.0}},
+    "noise drawn anew": {},
     "no posterior": {"model_kwargs": {"effect_posterior": False}},
     PAPER: {"preset": "paper"},
 }
@@ -77,6 +78,15 @@ class WithoutPreconditioning(RaptorGraphMethod):
         layer = model.module.encoder.preconditioned
         n_genes = layer.n_targets + layer.weight.shape[1]
         model.module.encoder = GraphPathwayEncoder(n_genes, layer.n_latent, 0, layer.n_subgraphs)
+
+
+class NewNoise(RaptorGraphMethod):
+    """The model, whose cells do not keep the noise of the controls that they start from."""
+
+    def predict(self, perturbations: str | Sequence[str], n_cells: int | None = None, seed: int = 0) -> ad.AnnData:
+        """See :meth:`raptorgraph.RaptorGraphModel.predict`."""
+        labels, _ = self._asked(perturbations)
+        return self.model.predict(labels, n_cells=n_cells, seed=seed, noise="new")[:, self.var_names].copy()
 
 
 # -- work ------------------------------------------------------------------------------------------------------------
@@ -162,9 +172,11 @@ def _effect_scores(effect: pd.DataFrame, sd: pd.DataFrame, screen: Screen) -> di
 def _network(name: str, screen: Screen, settings: Settings, seed: int) -> dict[str, float]:
     arguments = {"preset": "default", "seed": seed, "max_epochs": epochs_of(settings), **NETWORK[name], **screen.setup}
     if name == "without graph":
-        method = GivenGraph(arguments.pop("preset"), pd.DataFrame(), **arguments)
+        method = variants.GivenGraph(arguments.pop("preset"), pd.DataFrame(), **arguments)
     elif name == "without preconditioning":
         method = WithoutPreconditioning(**arguments)
+    elif name == "noise drawn anew":
+        method = NewNoise(**arguments)
     else:
         method = RaptorGraphMethod(**arguments)
     split = variants.unseen_split(screen)

@@ -25,15 +25,12 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
 from matplotlib.figure import Figure
 
 from raptorgraph.benchmark import _variants as variants
-from raptorgraph.benchmark._methods import RaptorGraphMethod
 from raptorgraph.benchmark._report import wide
 from raptorgraph.benchmark._screen import Screen, load_screen
 from raptorgraph.benchmark._settings import Part, Settings, Unit, chosen
-from raptorgraph.model import RaptorGraphModel
 from raptorgraph.pl._figure import BLUE, ORANGE
 
 TITLE = "Prediction of unseen combinations with learned and given graphs"
@@ -48,36 +45,6 @@ TYPICAL_WEIGHT = 0.3
 _BY = ["preset", "graph"]
 # of the long table alone
 _NOT_SHOWN = ("variance ratio", "seconds to fit", "memory, MB", "weights of the learned graph")
-
-
-class GivenGraph(RaptorGraphMethod):
-    """The model with a graph that is set before the training and not trained.
-
-    Parameters
-    ----------
-    preset
-        ``"default"`` or ``"paper"``.
-    adjacency
-        Weights among the latents by name, row = cause; latents that are not named have no edge.
-    **kwargs
-        As for :class:`RaptorGraphMethod`.
-    """
-
-    def __init__(self, preset: str, adjacency: pd.DataFrame, **kwargs: Any):
-        super().__init__(preset, **kwargs)
-        self.plan_kwargs["dag_weight"] = 0.0
-        self.adjacency = adjacency
-
-    def prepare(self, model: RaptorGraphModel) -> None:
-        """Set the graph and fix it."""
-        names = model.latent_names
-        weights = self.adjacency.reindex(index=names, columns=names, fill_value=0.0).to_numpy()
-        graph = model.module.graph
-        with torch.no_grad():
-            graph.weight.copy_(torch.as_tensor(weights))
-            graph.support.copy_(torch.as_tensor(weights != 0))
-            graph.projected.fill_(True)
-        graph.weight.requires_grad_(False)
 
 
 # -- graphs ----------------------------------------------------------------------------------------------------------
@@ -149,7 +116,7 @@ def work(unit: Unit, settings: Settings) -> Part:
             else:
                 genes = sorted(gene for label in screen.singles for gene in screen.genes_of[label])
                 given = true_graph(screen.adata.uns["simulation"]["adjacency"], genes)
-            method = variants.variant(preset, unit.seed, settings, screen, kind=GivenGraph, adjacency=given)
+            method = variants.variant(preset, unit.seed, settings, screen, kind=variants.GivenGraph, adjacency=given)
         found = variants.fit_and_score(method, screen, settings, unit.seed)
         dag = method.model.get_dag()
         learned = dag if graph == "learned" else learned

@@ -92,8 +92,8 @@ class RaptorGraphMethod(Baseline):
         return self.model.predict(labels, n_cells=n_cells, seed=seed)[:, self.var_names].copy()
 
     def predict_control(self) -> np.ndarray:
-        """Mean of one drawn cell for each control cell."""
-        cells = self.model.predict(self._label(()))[:, self.var_names]
+        """Mean of one cell for each control cell, drawn from the likelihood: what the model has learned of controls."""
+        cells = self.model.predict(self._label(()), noise="new")[:, self.var_names]
         return np.asarray(cells.X.mean(axis=0), dtype=np.float64).ravel()
 
     def reconstruct(self, adata: ad.AnnData) -> np.ndarray:

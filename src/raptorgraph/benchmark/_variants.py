@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -36,6 +37,7 @@ from raptorgraph.benchmark._scores import (
 from raptorgraph.benchmark._screen import Screen
 from raptorgraph.benchmark._settings import Part, Settings, Unit
 from raptorgraph.benchmark._splits import Split, singles_only
+from raptorgraph.model import RaptorGraphModel
 from raptorgraph.pl._figure import GRAY
 
 PRESETS = ("default", "paper")
@@ -44,6 +46,37 @@ ADDITIVE = "sum of the measured singles"
 _K = 10
 PRECISION = {type_: f"precision@{_K}, {type_}" for type_ in TYPES}
 _MMD = partial(metrics.mk_mmd, bandwidth=200.0)
+
+
+# -- models ----------------------------------------------------------------------------------------------------------
+class GivenGraph(RaptorGraphMethod):
+    """The model with a graph that is set before the training and not trained.
+
+    Parameters
+    ----------
+    preset
+        ``"default"`` or ``"paper"``.
+    adjacency
+        Weights among the latents by name, row = cause; latents that are not named have no edge.
+    **kwargs
+        As for :class:`RaptorGraphMethod`.
+    """
+
+    def __init__(self, preset: str, adjacency: pd.DataFrame, **kwargs: Any):
+        super().__init__(preset, **kwargs)
+        self.plan_kwargs["dag_weight"] = 0.0
+        self.adjacency = adjacency
+
+    def prepare(self, model: RaptorGraphModel) -> None:
+        """Set the graph and fix it."""
+        names = model.latent_names
+        weights = self.adjacency.reindex(index=names, columns=names, fill_value=0.0).to_numpy()
+        graph = model.module.graph
+        with torch.no_grad():
+            graph.weight.copy_(torch.as_tensor(weights))
+            graph.support.copy_(torch.as_tensor(weights != 0))
+            graph.projected.fill_(True)
+        graph.weight.requires_grad_(False)
 
 
 # -- work ------------------------------------------------------------------------------------------------------------

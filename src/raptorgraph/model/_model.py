@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 # Updates after which the default model has converged on the screens of a few thousand cells it was tuned on.
-_N_STEPS = 800
+_N_STEPS = 400
 _ACTIVE_KL = 0.01
 
 
@@ -321,7 +321,7 @@ class RaptorGraphModel(PredictionMixin, BaseModelClass):
         Parameters
         ----------
         max_epochs
-            Passes over the perturbed cells; by default as many as make about 800 updates (100 in the preset
+            Passes over the perturbed cells; by default as many as make about 400 updates (100 in the preset
             ``"paper"``), at least 10.
         accelerator, devices, shuffle_set_split
             As in scvi-tools.

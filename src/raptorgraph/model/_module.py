@@ -140,6 +140,37 @@ class RaptorGraphModule(BaseModuleClass):
             return location
         return location + self.log_scale.exp() * torch.randn(location.shape, generator=generator)
 
+    def carry(
+        self, x: torch.Tensor, before: torch.Tensor, after: torch.Tensor, generator: torch.Generator | None = None
+    ) -> torch.Tensor:
+        r"""Take cells from one location to another, each with the noise that it was measured with.
+
+        The abduction of a counterfactual: a count is Poisson with rate :math:`\lambda g`, g a gamma variable of mean
+        1. Given the count x, g is gamma with shape :math:`\theta + x` and rate :math:`\theta + \lambda`. Where
+        :math:`\lambda` falls, each molecule stays with probability :math:`\lambda' / \lambda`; where it rises, a
+        Poisson number of mean :math:`(\lambda' - \lambda) g` comes to it. If x follows the negative binomial of mean
+        :math:`\lambda`, the result follows that of :math:`\lambda'`, with as few molecules changed as can be.
+
+        Parameters
+        ----------
+        x
+            Measured cells x genes: counts for "nb", expression for "normal".
+        before, after
+            Locations, as :meth:`decode` returns them.
+        generator
+            Of the draws.
+
+        Returns
+        -------
+        Cells x genes, like ``x``. A model without a scale has no noise to keep: its cells are at their location.
+        """
+        if self.likelihood == "nb":
+            theta = self.log_scale.exp()
+            kept = torch.binomial(x, (after / before).clamp(max=1.0), generator=generator)
+            gamma = torch._standard_gamma(theta + x, generator=generator) / (theta + before)
+            return kept + torch.poisson(gamma * (after - before).clamp_min(0.0), generator=generator)
+        return after if not self.learn_scale else x + (after - before)
+
     # -- scvi-tools' protocol -----------------------------------------------------------------------------------
     def _get_inference_input(self, tensors, **kwargs):
         library = tensors.get(KEYS.LIBRARY)

@@ -67,25 +67,20 @@ class PredictionMixin(CalibrationMixin):
             labels.append(self._label(genes))
         return labels, mask
 
-    def _draw_controls(self, adata, n_cells: int | None, seed: int | None, *, replace: bool):
-        """Control cells and a posterior draw of their z: (rows, z, covariates, library, adata)."""
-        adata = self._validate_anndata(adata)
-        rng = np.random.default_rng(self._seed(seed))
+    def _start_rows(self, adata: AnnData, n_cells: int | None, rng: np.random.Generator, *, replace: bool):
+        """Rows of the control cells that a prediction starts from."""
         rows = self._control_rows(adata)
         if n_cells is not None and n_cells < 1:
             raise ValueError(f"n_cells={n_cells} must be at least 1.")
         if n_cells is not None and (n_cells < len(rows) or replace):
             rows = np.sort(rng.choice(rows, n_cells, replace=n_cells > len(rows)))
-        z, covariates, library = [], [], []
-        for tensors in self._cells(adata, rows=rows):
-            mean, log_var = self.module.encode(self.module.expression(tensors[KEYS.X], tensors.get(KEYS.LIBRARY)))
-            noise = torch.as_tensor(rng.standard_normal(mean.shape), dtype=mean.dtype, device=mean.device)
-            z.append(mean + torch.exp(0.5 * log_var) * noise)
-            covariates.append(self.module.covariates(tensors))
-            library.append(tensors.get(KEYS.LIBRARY))
-        covariates = None if covariates[0] is None else torch.cat(covariates)
-        library = None if library[0] is None else torch.cat(library)
-        return rows, torch.cat(z), covariates, library, adata
+        return rows
+
+    def _draw_latents(self, tensors: dict[str, torch.Tensor], rng: np.random.Generator) -> torch.Tensor:
+        """Draw z from its posterior given the cells."""
+        mean, log_var = self.module.encode(self.module.expression(tensors[KEYS.X], tensors.get(KEYS.LIBRARY)))
+        noise = torch.as_tensor(rng.standard_normal(mean.shape), dtype=mean.dtype, device=mean.device)
+        return mean + torch.exp(0.5 * log_var) * noise
 
     def _seed(self, seed: int | None) -> int:
         if seed is not None:
@@ -100,8 +95,10 @@ class PredictionMixin(CalibrationMixin):
         adata: AnnData | None = None,
         n_cells: int | None = None,
         seed: int | None = None,
+        *,
+        noise: str = "own",
     ) -> AnnData:
-        """Draw cells of each perturbation, with the spread of real ones.
+        """Predict cells of each perturbation, with the spread of real ones.
 
         Parameters
         ----------
@@ -115,44 +112,66 @@ class PredictionMixin(CalibrationMixin):
             are fewer.
         seed
             Of the draw; by default ``scvi.settings.seed``.
+        noise
+            ``"own"``: a counterfactual of the starting cell, which keeps what the model does not explain of its
+            measured expression; under ``"control"`` it is that cell. ``"new"``: noise is drawn anew from the
+            likelihood, and with it cells show what the model has learned of controls.
 
         Returns
         -------
         AnnData with the expression scale in ``X``, for likelihood ``"nb"`` counts in ``layers["counts"]``;
         ``obs["perturbation"]``, ``obs["control_cell"]`` (the cell it started from) and, for counts,
         ``obs["library_size"]``. A cell of likelihood ``"normal"`` can lie below 0.
+
+        Raises
+        ------
+        ValueError
+            For an unknown gene or `noise`, and for `n_cells` below 1.
         """
+        if noise not in ("own", "new"):
+            raise ValueError(f"noise={noise!r} is unknown; use 'own' or 'new'.")
         labels, masks = self._masks(perturbations)
-        rows, z, covariates, library, source = self._draw_controls(adata, n_cells, seed, replace=True)
+        source = self._validate_anndata(adata)
+        rng = np.random.default_rng(self._seed(seed))
         generator = torch.Generator(device=self.device).manual_seed(self._seed(seed))
-        X, counts, obs = [], [], []
-        for label, mask in zip(labels, masks, strict=True):
-            offset = self._offset(mask)
-            for i in range(0, len(rows), 1024):
-                part = slice(i, i + 1024)
-                lib = None if library is None else library[part]
-                cov = None if covariates is None else covariates[part]
-                drawn = self.module.draw(
-                    self.module.decode(self.module.modulator(z[part], mask[None]), cov, lib, offset), generator
-                )
-                if self.module.likelihood == "nb":
-                    counts.append(sparse.csr_matrix(drawn.cpu().numpy()))
-                    X.append(sparse.csr_matrix(torch.log1p(TARGET_SUM * drawn / lib).cpu().numpy()))
+        rows = self._start_rows(source, n_cells, rng, replace=True)
+        module, counts = self.module, self.module.likelihood == "nb"
+        at_control = self._offset(torch.zeros_like(masks[0]))
+        offsets = [self._offset(mask) for mask in masks]
+        cells: list[list] = [[] for _ in labels]
+        library_sizes = []
+        for tensors in self._cells(source, rows=rows):
+            z, covariates, library = (
+                self._draw_latents(tensors, rng),
+                module.covariates(tensors),
+                tensors.get(KEYS.LIBRARY),
+            )
+            measured = tensors[KEYS.X] if counts else module.expression(tensors[KEYS.X], library)
+            before = module.decode(z, covariates, library, at_control)
+            for found, mask, offset in zip(cells, masks, offsets, strict=True):
+                after = module.decode(module.modulator(z, mask[None]), covariates, library, offset)
+                if noise == "own":
+                    drawn = module.carry(measured, before, after, generator)
                 else:
-                    X.append(drawn.cpu().numpy())
-            frame = pd.DataFrame({"perturbation": label, "control_cell": source.obs_names[rows].astype(str)})
+                    drawn = module.draw(after, generator)
+                found.append(sparse.csr_matrix(drawn.cpu().numpy()) if counts else drawn.cpu().numpy())
             if library is not None:
-                frame["library_size"] = library.cpu().numpy().ravel()
-            obs.append(frame)
-        obs = pd.concat(obs, ignore_index=True)
-        obs.index = obs.index.astype(str)
-        obs["perturbation"] = pd.Categorical(obs["perturbation"], categories=list(dict.fromkeys(labels)))
-        stack = sparse.vstack if self.module.likelihood == "nb" else np.vstack
-        out = ad.AnnData(stack(X), obs=obs, var=source.var.copy())
-        if sparse.issparse(out.X):
-            out.X = out.X.tocsr()
-            out.layers["counts"] = sparse.vstack(counts).tocsr()
-        return out
+                library_sizes.append(library.cpu().numpy().ravel())
+        obs = pd.DataFrame(
+            {
+                "perturbation": pd.Categorical(np.repeat(labels, len(rows)), categories=list(dict.fromkeys(labels))),
+                "control_cell": np.tile(source.obs_names[rows].astype(str), len(labels)),
+            },
+            index=np.arange(len(labels) * len(rows)).astype(str),
+        )
+        if library_sizes:
+            obs["library_size"] = np.tile(np.concatenate(library_sizes), len(labels))
+        parts = [part for found in cells for part in found]
+        if not counts:
+            return ad.AnnData(np.vstack(parts), obs=obs, var=source.var.copy())
+        drawn = sparse.vstack(parts).tocsr()
+        X = sparse.diags_array(TARGET_SUM / obs["library_size"].to_numpy()) @ drawn
+        return ad.AnnData(X.log1p().astype(np.float32), obs=obs, var=source.var.copy(), layers={"counts": drawn})
 
     @torch.inference_mode()
     def predict_effects(
@@ -211,7 +230,14 @@ class PredictionMixin(CalibrationMixin):
                 "effect_posterior=True: leave out `adata`, or ask without return_sd and kind='posterior'."
             )
         plain = kind == "decoder"
-        _, z, covariates, library, source = self._draw_controls(adata, n_cells, None, replace=False)
+        source = self._validate_anndata(adata)
+        rng = np.random.default_rng(self._seed(None))
+        cells = list(self._cells(source, rows=self._start_rows(source, n_cells, rng, replace=False)))
+        z = torch.cat([self._draw_latents(tensors, rng) for tensors in cells])
+        covariates, library = (
+            None if parts[0] is None else torch.cat(parts)
+            for parts in zip(*((self.module.covariates(x), x.get(KEYS.LIBRARY)) for x in cells), strict=True)
+        )
 
         def mean(latents: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
             location = self.module.decode(latents, covariates, library, 0.0 if plain else self._offset(mask))
