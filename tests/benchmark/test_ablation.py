@@ -32,6 +32,37 @@ def test_every_part_has_a_row(tables):
     assert variants.FLOOR in names
 
 
+def test_pairs_are_ranked_in_every_way(tables):
+    ranking = (
+        tables["ablation_long"].query("half == 'ranking'").set_index(["regime", "variant", "metric"])["value_mean"]
+    )
+    assert set(ranking.index.get_level_values("regime")) == {"singles", "doubles"}
+    by_type = ranking.drop("mean of all", level="metric")
+    assert by_type.between(0, 1).all()
+    for (regime, way), value in by_type.groupby(["regime", "variant"]).mean().items():
+        assert ranking[regime, way, "mean of all"] == pytest.approx(value)
+    # The sum of two effects is as long as itself: additive sums say nothing of synergy.
+    chance = ranking["singles", variants.CHANCE, "synergy"]
+    assert ranking["singles", variants.ADDITIVE, "synergy"] == pytest.approx(chance)
+
+
+def test_ranks_of_a_perfect_model_are_those_of_the_truth():
+    screen = benchmark.load_screen(Settings(screen="simulated-interacting"), 1)
+    pairs = [label for label in screen.combinations if len(screen.genes_of[label]) == 2]
+    a, b, ab = ablation.pair_effects(screen.effects, pairs, screen)
+    true = ablation.interaction_scores(a, b, ab)
+    drawn = {}
+    for i, label in enumerate(pairs):
+        drawn[label] = np.stack([a[i], b[i], ab[i]]), {type_: np.full(8, true[type_][i]) for type_ in ablation.TYPES}
+    found = {table["variant"].iloc[0]: table.set_index("metric")["value"] for table in ablation._ranking(
+        drawn, screen, "singles"
+    )}  # fmt: skip
+    for type_ in ablation.TYPES:
+        # Of 40 pairs ten are positive, and all of them are among the first ten.
+        assert found["score"][type_] == found["probability"][type_] == 1
+        assert found[variants.CHANCE][type_] == pytest.approx(0.25)
+
+
 def test_values_are_in_their_ranges(tables):
     long = tables["ablation_long"]
     value = long.set_index(["half", "regime", "variant", "metric"])["value_mean"].sort_index()

@@ -1,12 +1,15 @@
 """Experiment ``ablation``: each part of the default switched off in turn, and how often its intervals cover.
 
-Two tables, since the default has two halves:
+Three tables, since the default has two halves:
 
 - ``posterior``: parts of the hierarchical posterior that predicts mean effects. It is fitted to nine tenths of the
   cells of every condition (drawn anew for each seed, which is what the spread shows) and asked for combinations that
   it has not seen, in the regimes ``singles`` and ``doubles`` of ``prediction``. Coverage is the part of the measured
   effects that lie within an interval, that of the prediction and the sampling error of the measured effect together;
   "intervals alone" leaves the latter out.
+- ``ranking``: what the default's intervals are worth for finding interacting pairs, with the half ``posterior``:
+  Precision@10 of the paper's five types where pairs are ranked by the scores of the predicted effects, by the
+  probability that :func:`raptorgraph.tl.interactions` gives, and by the scores of the sums of the measured singles.
 - ``network``: parts of the network that predicts cells, in the regime ``singles``. ``decoder`` scores are of its own
   effects, without the posterior; MK-MMD (bandwidth 200, with floor and ceiling) and ratio of variances are of cells
   with it. ``response SD / mean`` says how much the effect of measured singles differs between control cells: norm over
@@ -30,15 +33,17 @@ from raptorgraph import metrics
 from raptorgraph.benchmark import _variants as variants
 from raptorgraph.benchmark._methods import RaptorGraphMethod, epochs_of
 from raptorgraph.benchmark._report import mean_and_sd, wide
+from raptorgraph.benchmark._scores import CHANCE, TYPES, interaction_scores, pair_effects
 from raptorgraph.benchmark._screen import Screen, load_screen
 from raptorgraph.benchmark._settings import Part, Settings, Unit, chosen
 from raptorgraph.benchmark._splits import doubles_folds
 from raptorgraph.model import RaptorGraphModel
 from raptorgraph.nn import GraphPathwayEncoder
 from raptorgraph.pl._figure import BLUE, GRAY, ORANGE
+from raptorgraph.tl._interactions import drawn_scores, uncertainty
 
 TITLE = "What each part of the default adds"
-OPTIONS = ("halves", "max_epochs", "n_repeats", "n_folds")
+OPTIONS = ("halves", "max_epochs", "n_repeats", "n_folds", "n_draws")
 DEFAULT, PAPER = "default", "paper"
 POSTERIOR: dict[str, dict[str, Any]] = {  # arguments of the posterior
     DEFAULT: {},
@@ -122,15 +127,58 @@ def _posterior(screen: Screen, settings: Settings, seed: int) -> list[pd.DataFra
     found = []
     for regime, folds in splits.items():
         for name, options in POSTERIOR.items():
-            effects, sds = [], []
+            effects, sds, drawn = [], [], {}
             for split in folds:
-                train = _some_cells(screen, split.refit, seed)
-                effect, sd = _effects(train, screen, list(split.test), options)
+                model = _posterior_of(_some_cells(screen, split.refit, seed), screen, options)
+                frames = model.predict_effects(list(split.test), return_sd=True)
+                effect, sd = (frame[screen.adata.var_names].astype(float) for frame in frames)
                 effects.append(effect)
                 sds.append(sd)
+                if name == DEFAULT:
+                    drawn |= _drawn(model, screen, split.test, settings, seed)
             scores = _effect_scores(pd.concat(effects), pd.concat(sds), screen)
             found.append(variants.long_part(("posterior", regime, name), scores, _BY).rows)
+            if drawn:
+                found += _ranking(drawn, screen, regime)
     return found
+
+
+def _drawn(
+    model: RaptorGraphModel, screen: Screen, test: Sequence[str], settings: Settings, seed: int
+) -> dict[str, tuple[np.ndarray, dict[str, np.ndarray]]]:
+    """Of each pair of the test: predicted effects of both genes and of the pair, and its scores in draws of them."""
+    order = pd.Index(model.var_names_).get_indexer(screen.adata.var_names)
+    n_draws, found = settings.options.get("n_draws", 10 if settings.quick else 50), {}
+    for label in test:
+        genes = screen.genes_of[label]
+        if len(genes) == 2:
+            three = [*map(screen.single, genes), label]
+            effects = model.predict_effects(three).to_numpy(float)[:, order]
+            found[label] = effects, drawn_scores(model.sample_effects(three, n_draws, seed)[:, :, order])
+    return found
+
+
+def _ranking(drawn: dict, screen: Screen, regime: str) -> list[pd.DataFrame]:
+    """Precision@10 of every type, by predicted score, by probability, by additive sums, and by chance."""
+    pairs = list(drawn)
+    predicted = np.stack([drawn[label][0] for label in pairs], 1)
+    probability = uncertainty({type_: np.stack([drawn[label][1][type_] for label in pairs]) for type_ in TYPES})
+    a, b, ab = pair_effects(screen.effects, pairs, screen)
+    true = interaction_scores(a, b, ab)
+    ways = {
+        "score": interaction_scores(*predicted),
+        "probability": {type_: probability[f"{type_}_probability"].to_numpy() for type_ in TYPES},
+        variants.ADDITIVE: interaction_scores(a, b, a + b),
+    }
+    rows = {
+        name: {type_: metrics.precision_at_k(scores[type_], true[type_], k=10) for type_ in TYPES}
+        for name, scores in ways.items()
+    }
+    rows[CHANCE] = {type_: metrics.chance_precision(true[type_]) for type_ in TYPES}
+    return [
+        variants.long_part(("ranking", regime, name), {**found, "mean of all": np.mean(list(found.values()))}, _BY).rows
+        for name, found in rows.items()
+    ]
 
 
 def _some_cells(screen: Screen, conditions: Sequence[str], seed: int):
@@ -142,13 +190,10 @@ def _some_cells(screen: Screen, conditions: Sequence[str], seed: int):
     return screen.adata[np.sort(np.concatenate(kept))].copy()
 
 
-def _effects(train, screen: Screen, labels: list[str], options: dict[str, Any]) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Predicted effects and their standard deviations; the network, which has no part in them, is hardly trained."""
-    method = RaptorGraphMethod(
-        max_epochs=1, model_kwargs={"pairing": "random", "effect_posterior": options}, **screen.setup
-    ).fit(train)
-    frames = method.model.predict_effects(labels, return_sd=True)
-    return tuple(frame[screen.adata.var_names].astype(float) for frame in frames)
+def _posterior_of(train: ad.AnnData, screen: Screen, options: dict[str, Any]) -> RaptorGraphModel:
+    """Model with its posterior; the network, which has no part in that, is hardly trained."""
+    kwargs = {"pairing": "random", "effect_posterior": options}
+    return RaptorGraphMethod(max_epochs=1, model_kwargs=kwargs, **screen.setup).fit(train).model
 
 
 def _effect_scores(effect: pd.DataFrame, sd: pd.DataFrame, screen: Screen) -> dict[str, float]:
@@ -204,7 +249,7 @@ def _network(name: str, screen: Screen, settings: Settings, seed: int) -> dict[s
 
 # -- tables ----------------------------------------------------------------------------------------------------------
 def tables(parts: Sequence[tuple[Unit, Part]], settings: Settings) -> dict[str, pd.DataFrame]:
-    """``ablation`` and ``ablation_network`` (to read), ``ablation_calibration`` and ``ablation_long``."""
+    """``ablation``, ``ablation_ranking``, ``ablation_network``, and as long tables ``_calibration`` and ``_long``."""
     rows = pd.concat([part.rows for _, part in parts], ignore_index=True)
     summary = mean_and_sd(rows, [*_BY, "metric"])
     found = {"ablation_long": summary}
@@ -214,6 +259,9 @@ def tables(parts: Sequence[tuple[Unit, Part]], settings: Settings) -> dict[str, 
         shown = posterior[~covered | posterior["metric"].str.startswith("coverage of 90%")]
         found["ablation"] = wide(shown, _BY[1:]).fillna("-")
         found["ablation_calibration"] = posterior[covered & (posterior["variant"] == DEFAULT)]
+    ranking = summary[summary["half"] == "ranking"]
+    if len(ranking):
+        found["ablation_ranking"] = wide(ranking.rename(columns={"variant": "ranked by"}), ["regime", "ranked by"])
     network = summary[summary["half"] == "network"]
     if len(network):
         known = [name for name in network["metric"].unique() if name in _network_scores()]

@@ -113,8 +113,8 @@ def interactions(
     if n_draws:
         label_of = {gene: format_perturbation([gene], **spelling) for gene in needed}
         asked = ([label_of[a], label_of[b], pair] for (a, b), pair in zip(pairs, labels, strict=True))
-        drawn = [_drawn_scores(model.sample_effects(three, n_draws, seed)) for three in asked]
-        table = table.join(_uncertainty({name: np.stack([one[name] for one in drawn]) for name in drawn[0]}))
+        drawn = [drawn_scores(model.sample_effects(three, n_draws, seed)) for three in asked]
+        table = table.join(uncertainty({name: np.stack([one[name] for one in drawn]) for name in drawn[0]}))
 
     known = {parse_perturbation(label, **spelling) for label in model.conditions}
     table.insert(0, "gene_a", [pair[0] for pair in pairs])
@@ -125,14 +125,14 @@ def interactions(
     return table
 
 
-def _drawn_scores(draws: np.ndarray) -> dict[str, np.ndarray]:
+def drawn_scores(draws: np.ndarray) -> dict[str, np.ndarray]:
     """Scores of one pair in each draw, from draws x (a, b, ab) x genes."""
     a, b, ab = np.moveaxis(draws, 1, 0)
     scores = {name: getattr(metrics, name)(a, b, ab) for name in SCORES}
     return {**scores, "magnitude": np.linalg.norm(ab, axis=1)}
 
 
-def _uncertainty(drawn: dict[str, np.ndarray]) -> pd.DataFrame:
+def uncertainty(drawn: dict[str, np.ndarray]) -> pd.DataFrame:
     """Quantiles of every score, pairs x draws, and the part of a pair's draws among the strongest quarter of all."""
     found = {}
     for name, scores in drawn.items():
