@@ -125,6 +125,7 @@ class EffectPosterior(nn.Module):
         self.excess_by_condition, self.overshoot = excess_by_condition, overshoot
         self.temper, self.spread = temper, spread
         self.state: dict[str, torch.Tensor] = {}
+        self._solved: dict[float, tuple[torch.Tensor, _OnTargets]] = {}  # of the state, by temper
 
     @property
     def is_fitted(self) -> bool:
@@ -138,6 +139,7 @@ class EffectPosterior(nn.Module):
     def set_extra_state(self, state: dict[str, torch.Tensor]) -> None:
         """Take over what another instance had fitted."""
         self.state = {name: value.cpu() for name, value in state.items()}
+        self._solved = {}
 
     # -- fit -------------------------------------------------------------------------------------------------------
     def fit(
@@ -246,12 +248,20 @@ class EffectPosterior(nn.Module):
             own = self._on_targets(self._factor(), scaled)
             density[:, :, own.columns] += 0.5 * own.precision * own.effect**2 - 0.5 * torch.log(_TARGET * own.precision)
             self.state["share"] = torch.softmax(density.flatten(0, 1), 0).view_as(density)
+            self._solved = {}
 
     # -- conditioning ----------------------------------------------------------------------------------------------
     def _factor(self, temper: float = 1.0) -> torch.Tensor:
         """Cholesky factors of the covariance of the measured effects, classes x levels x C x C."""
         signals = prior.signals(self.state, self.state["members"])
         return torch.linalg.cholesky(LEVELS[:, None, None] * signals[:, None] + prior.noise(self.state, temper))
+
+    def _solve(self, temper: float = 1.0) -> tuple[torch.Tensor, _OnTargets]:
+        """What every question needs: factors, and effects on targets; found once."""
+        if temper not in self._solved:
+            factor = self._factor(temper)
+            self._solved[temper] = factor, self._on_targets(factor, self.state["measured"])
+        return self._solved[temper]
 
     def _on_targets(self, factor: torch.Tensor, effects: torch.Tensor) -> _OnTargets:
         """Posterior of the effects on targets, given ``effects`` of the conditions (C x G)."""
@@ -290,8 +300,9 @@ class EffectPosterior(nn.Module):
         """
         return LEVELS[:, None, None] * asked.cross[:, None] + self.state["common_noise"]
 
-    def _condition(self, asked: _Asked, factor: torch.Tensor) -> _Answer:
+    def _condition(self, asked: _Asked, temper: float = 1.0) -> _Answer:
         """Mean and variance of the asked sets given the measured effects."""
+        factor, own = self._solve(temper)
         state, levels, common = self.state, LEVELS[:, None], self.state["common_noise"]
         cross = self._with_measured(asked)
         maps = torch.cholesky_solve(cross.mT, factor)  # classes x levels x conditions x sets
@@ -308,7 +319,6 @@ class EffectPosterior(nn.Module):
             variance += torch.outer(left[m, level], share * state["gene_noise"])
             of_genes += torch.outer(left_genes[m, level], share * state["gene_noise"])
         # On its own target a perturbation has one more effect, known as well as its conditions show it.
-        own = self._on_targets(factor, state["measured"])
         value, load = self._with_targets(asked, cross, own)
         share, more = state["share"][:, :, None, own.columns], load**2 / own.precision[:, :, None]
         mean[:, own.columns] = (share * value).sum((0, 1))
@@ -330,14 +340,13 @@ class EffectPosterior(nn.Module):
     def mean_and_sd(self, members: torch.Tensor, chunk_size: int = 512) -> tuple[torch.Tensor, torch.Tensor]:
         """Predicted effects and their standard deviations, each sets x G; both are 0 for control, the empty set."""
         self._check_fitted()
-        factor, tempered = self._factor(), self._factor(self.temper)
         # What another condition of this kind would differ by, however many cells it had.
         between = self.state["excess"] * self.state["own_noise"].median() * self.state["gene_noise"]
         means, sds = [], []
-        for part in members.to(factor.dtype).split(chunk_size):
+        for part in members.to(self.state["measured"].dtype).split(chunk_size):
             asked = self._asked(part)
-            exact = self._condition(asked, factor)
-            mean = self._predicted(asked, exact, tempered)
+            exact = self._condition(asked)
+            mean = self._predicted(asked, exact)
             variance = exact.variance + (mean - exact.mean) ** 2 + between
             some = (part.sum(1) > 0).to(mean.dtype)[:, None]
             means.append(some * mean)
@@ -349,13 +358,13 @@ class EffectPosterior(nn.Module):
         self._check_fitted()
         members = members.to(self.state["measured"].dtype)
         some = (members.sum(1) > 0).to(members.dtype)[:, None]
-        return some * self._condition(self._asked(members), self._factor()).mean
+        return some * self._condition(self._asked(members)).mean
 
-    def _predicted(self, asked: _Asked, exact: _Answer, tempered: torch.Tensor) -> torch.Tensor:
-        mean = self._condition(asked, tempered).mean
+    def _predicted(self, asked: _Asked, exact: _Answer) -> torch.Tensor:
+        mean = self._condition(asked, self.temper).mean
         if not self.spread:
             return torch.maximum(mean, self.state["lowest"])
-        center = self._condition(self._typical(asked), tempered).mean
+        center = self._condition(self._typical(asked), self.temper).mean
         deviation = mean - center
         ratio = exact.of_genes.sum(1) / (deviation**2).sum(1).clamp_min(1e-300)
         spread = (1 + ratio).sqrt().clamp_max(_MOST_SPREAD)[:, None]
@@ -370,11 +379,11 @@ class EffectPosterior(nn.Module):
         independent given the prior.
         """
         self._check_fitted()
-        state, factor = self.state, self._factor()
+        state, (factor, own) = self.state, self._solve()
         members = members.to(factor.dtype)
         asked = self._asked(members)
-        exact = self._condition(asked, factor)
-        shift = self._predicted(asked, exact, self._factor(self.temper)) - exact.mean
+        exact = self._condition(asked)
+        shift = self._predicted(asked, exact) - exact.mean
         of_condition = state["own"] * torch.eye(len(members), dtype=factor.dtype)
         covariance = prior.signals(state, members)
         covariance[: prior.PRIVATE] -= of_condition
@@ -387,18 +396,21 @@ class EffectPosterior(nn.Module):
         flat = state["share"].flatten(0, 1).T
         chosen = torch.multinomial(flat, n_draws, replacement=True, generator=generator).T  # draws x genes
         normal = torch.randn(n_draws, len(members), n_genes, generator=generator, dtype=left.dtype)
-        own = self._on_targets(factor, state["measured"])
         on_targets, load = self._with_targets(asked, cross, own)
         extra = torch.randn(n_draws, len(own.members), generator=generator, dtype=left.dtype)
+        used, chosen = torch.unique(chosen, return_inverse=True)
+        value = maps.flatten(0, 1)[used].mT @ state["measured"]
+        value[:, :, own.columns] = on_targets.flatten(0, 1)[used]
+        root, load = root.flatten(0, 1)[used], load.flatten(0, 1)[used]
+        on_target = (state["gene_noise"][own.columns] / own.precision.flatten(0, 1)[used]).sqrt()
+        genes, some_genes = torch.arange(n_genes), torch.arange(len(own.columns))
         out = torch.empty_like(normal)
-        for index in chosen.unique().tolist():
-            m, level = divmod(index, len(LEVELS))
-            value = maps[m, level].T @ state["measured"]
-            deviation = torch.einsum("st,ntg->nsg", root[m, level], normal) * state["gene_noise"].sqrt()
-            value[:, own.columns] = on_targets[m, level]
-            noise = (state["gene_noise"][own.columns] / own.precision[m, level]).sqrt()
-            deviation[:, :, own.columns] += (extra * noise)[:, None] * load[m, level]
-            out = torch.where((chosen == index)[:, None, :], value + deviation, out)
+        for i, at in enumerate(chosen):
+            out[i] = (
+                torch.einsum("gst,tg->sg", root[at], normal[i]) * state["gene_noise"].sqrt() + value[at, :, genes].T
+            )
+            at = at[own.columns]
+            out[i][:, own.columns] += load[at, :, some_genes].T * (extra[i] * on_target[at, some_genes])
         some = (members.sum(1) > 0).to(out.dtype)[:, None]
         return some * torch.maximum(out + shift, state["lowest"])
 
