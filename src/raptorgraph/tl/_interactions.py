@@ -79,6 +79,9 @@ def interactions(
     are small, the interval of a score can lie beside the score of the mean effects, and its width says more than its
     place.
 
+    On the screen where it was measured, the probabilities ranked interacting pairs no better than the scores did
+    (``raptorgraph benchmark ablation``): rank by the score, and judge by the interval how sure it is.
+
     ``interaction`` is a descriptive rule without a measure of uncertainty. A pair is additive if its synergy lies in
     [0.9, 1.1] and its neomorphism below 0.05. Any other pair gets the type in whose score it ranks highest among all
     pairs of the table (mean rank of ties; the first of the columns where types tie). Synergy is open to it only if the
