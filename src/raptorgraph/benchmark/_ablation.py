@@ -66,7 +66,7 @@ NETWORK: dict[str, dict[str, Any]] = {  # arguments of the method
     "no shift loss": {"plan_kwargs": {"shift_weight": 0.0}},
     "no KL": {"plan_kwargs": {"kl_weight": 0.0}},
     "no graph loss": {"plan_kwargs": {"dag_weight": 0.0}},
-    "noise drawn anew": {},
+    "noise drawn anew": {"noise": "new"},
     "no posterior": {"model_kwargs": {"effect_posterior": False}},
     PAPER: {"preset": "paper"},
 }
@@ -83,15 +83,6 @@ class WithoutPreconditioning(RaptorGraphMethod):
         layer = model.module.encoder.preconditioned
         n_genes = layer.n_targets + layer.weight.shape[1]
         model.module.encoder = GraphPathwayEncoder(n_genes, layer.n_latent, 0, layer.n_subgraphs)
-
-
-class NewNoise(RaptorGraphMethod):
-    """The model, whose cells do not keep the noise of the controls that they start from."""
-
-    def predict(self, perturbations: str | Sequence[str], n_cells: int | None = None, seed: int = 0) -> ad.AnnData:
-        """See :meth:`raptorgraph.RaptorGraphModel.predict`."""
-        labels, _ = self._asked(perturbations)
-        return self.model.predict(labels, n_cells=n_cells, seed=seed, noise="new")[:, self.var_names].copy()
 
 
 # -- work ------------------------------------------------------------------------------------------------------------
@@ -220,8 +211,6 @@ def _network(name: str, screen: Screen, settings: Settings, seed: int) -> dict[s
         method = variants.GivenGraph(arguments.pop("preset"), pd.DataFrame(), **arguments)
     elif name == "without preconditioning":
         method = WithoutPreconditioning(**arguments)
-    elif name == "noise drawn anew":
-        method = NewNoise(**arguments)
     else:
         method = RaptorGraphMethod(**arguments)
     split = variants.unseen_split(screen)

@@ -35,6 +35,8 @@ class RaptorGraphMethod(Baseline):
         Number of epochs; default that of the preset.
     model_kwargs, plan_kwargs
         Arguments of the model and of its training plan that take precedence over the preset.
+    noise
+        Of predicted cells: see :meth:`raptorgraph.RaptorGraphModel.predict`.
     **setup
         Arguments of ``setup_anndata``.
     """
@@ -47,10 +49,11 @@ class RaptorGraphMethod(Baseline):
         max_epochs: int | None = None,
         model_kwargs: Mapping[str, Any] | None = None,
         plan_kwargs: Mapping[str, Any] | None = None,
+        noise: str = "own",
         **setup: Any,
     ):
         super().__init__(**setup)
-        self.preset, self.seed, self.max_epochs = preset, seed, max_epochs
+        self.preset, self.seed, self.max_epochs, self.noise = preset, seed, max_epochs, noise
         self.model_kwargs, self.plan_kwargs = dict(model_kwargs or {}), dict(plan_kwargs or {})
 
     def fit(self, adata: ad.AnnData) -> RaptorGraphMethod:
@@ -89,7 +92,7 @@ class RaptorGraphMethod(Baseline):
     def predict(self, perturbations: str | Sequence[str], n_cells: int | None = None, seed: int = 0) -> ad.AnnData:
         """See :meth:`raptorgraph.RaptorGraphModel.predict`."""
         labels, _ = self._asked(perturbations)
-        return self.model.predict(labels, n_cells=n_cells, seed=seed)[:, self.var_names].copy()
+        return self.model.predict(labels, n_cells=n_cells, seed=seed, noise=self.noise)[:, self.var_names].copy()
 
     def predict_control(self) -> np.ndarray:
         """Mean of one cell for each control cell, drawn from the likelihood: what the model has learned of controls."""
