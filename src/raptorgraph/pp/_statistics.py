@@ -38,8 +38,44 @@ class EffectMoments:
     n: np.ndarray
 
 
+@dataclass
+class LogRatioMoments:
+    """`log_ratio` (C, G) to control, its sampling `variance` (C, G) without what all share, `shared_variance` (G,).
+
+    The latter is that of the control cells; `n` (C,) is the number of cells.
+    """
+
+    log_ratio: np.ndarray
+    variance: np.ndarray
+    shared_variance: np.ndarray
+    n: np.ndarray
+
+
+@dataclass
+class _Comparison:
+    """Means (C, G), the control means that they are compared with (C, G), variances, and numbers of cells.
+
+    `within` (C, G) are sums of squares about the means of condition and batch, `freedom` (C,) their degrees of freedom;
+    `control_var` (G,) is the control's variance and `reference_share` (C,) what turns it into that of the reference.
+    """
+
+    n: np.ndarray
+    mean: np.ndarray
+    reference: np.ndarray
+    within: np.ndarray
+    freedom: np.ndarray
+    control_var: np.ndarray
+    reference_share: np.ndarray
+
+    def shrunk_variance(self, prior: np.ndarray, shrinkage: float) -> np.ndarray:
+        """Variances of the conditions (C, G), with a prior that counts for `shrinkage` cells."""
+        dof = (self.freedom + shrinkage)[:, None]
+        found = (self.within + shrinkage * prior) / np.where(dof > 0, dof, 1)
+        return np.where(dof > 0, found, prior)
+
+
 def condition_moments(
-    X, codes, n_conditions: int, *, library=None, rows=None, chunk_size: int = 4096
+    X, codes, n_conditions: int, *, library=None, rows=None, chunk_size: int = 4096, rates: bool = False
 ) -> ConditionMoments:
     """Mean and variance of each gene in each condition, on the expression scale.
 
@@ -57,6 +93,8 @@ def condition_moments(
         Indices of the cells to use; default all.
     chunk_size
         Number of cells brought to the expression scale at a time.
+    rates
+        Take ``1e4 * count / library size`` itself and not its logarithm.
 
     Returns
     -------
@@ -76,6 +114,7 @@ def condition_moments(
     for start in range(0, len(rows), chunk_size):
         part = rows[start : start + chunk_size]
         values = to_expression(X[part], None if library is None else library[part]).astype(np.float64)
+        values = (values.expm1() if sparse.issparse(values) else np.expm1(values)) if rates else values
         members = sparse.csr_matrix(
             (np.ones(len(part)), (codes[part], np.arange(len(part)))), (n_conditions, len(part))
         )
@@ -132,14 +171,87 @@ def effect_moments(
     ValueError
         If there are fewer than two control cells, or codes or batches do not fit the cells.
     """
+    if not shrinkage >= 0:
+        raise ValueError(f"shrinkage must be a non-negative number of cells, got {shrinkage!r}.")
+    found = _compare(X, codes, n_conditions, library, batch, rows)
+    n = np.maximum(found.n, 1)[:, None]
+    variance = found.shrunk_variance(found.control_var, shrinkage) / n
+    variance += found.reference_share[:, None] * found.control_var
+    positive = found.control_var[found.control_var > 0]
+    floor = _FLOOR * (np.median(positive) if positive.size else 1.0)
+    variance = np.maximum(variance, floor / n)
+    effect = found.mean - found.reference
+    effect[0] = 0.0  # exactly, whatever the rounding
+    effect[found.n == 0], variance[found.n == 0] = 0.0, np.inf
+    return EffectMoments(effect=effect, variance=variance, n=found.n)
+
+
+def log_ratio_moments(
+    X, codes, n_conditions: int, *, library=None, batch=None, rows=None, shrinkage: float = 50.0
+) -> LogRatioMoments:
+    r"""Log ratio of each condition's mean rate to that of control, and its sampling variance.
+
+    Rates are ``1e4 * count / library size``, of which effects multiply: where latents act on log rates, log ratios add
+    up along a graph, as differences of mean logarithms do not. With means :math:`\bar r` over cells, in a condition
+    and in the control cells of its batches,
+
+    .. math::
+        y_c = \log \frac{\bar r_c + k_c}{\bar r_0 + k_c}, \qquad
+        \operatorname{Var} y_c = \frac{s_c^2}{n_c (\bar r_c + k_c)^2} + \frac{s_0^2}{n_0 (\bar r_0 + k_c)^2},
+
+    the second term being common to all conditions. :math:`k_c = s_0^2 / (2 \bar r_0 n_c)` is half a count among all
+    cells of the condition (variance over mean is the rate of one count, where counts are few), so that a gene that is
+    not seen has a finite ratio. Variances are shrunk to that of the control times the ratio of the means.
+
+    Parameters
+    ----------
+    X, codes, n_conditions, library, batch, rows
+        As for :func:`effect_moments`.
+    shrinkage
+        Number of cells that the control's variance counts for.
+
+    Returns
+    -------
+    Log ratios and variances, float64. A condition without cells has log ratio 0 and variance infinity, and so has a
+    gene that no control cell shows. The variance of the control that conditions do not share (as they lie in other
+    batches) is in their own.
+
+    Raises
+    ------
+    ValueError
+        As for :func:`effect_moments`.
+    """
+    found = _compare(X, codes, n_conditions, library, batch, rows, rates=True)
+    n = np.maximum(found.n, 1)[:, None]
+    control_mean = found.reference[0]
+    seen = (control_mean > 0) & (found.control_var > 0)
+    one_count = np.divide(found.control_var, control_mean, out=np.ones_like(control_mean), where=seen)
+    offset = 0.5 * one_count / n
+    mean, reference = found.mean + offset, found.reference + offset
+    variance = found.shrunk_variance(found.control_var * (mean / reference), shrinkage) / (n * mean**2)
+    by_control = found.reference_share[:, None] * found.control_var / reference**2
+    present = found.n[1:] > 0
+    shared = by_control[1:][present].min(axis=0) if present.any() else by_control[0]
+    variance += np.maximum(by_control - shared, 0.0)
+    log_ratio = np.log(mean / reference)
+    log_ratio[0] = 0.0
+    nothing = (found.n == 0)[:, None] | ~seen
+    return LogRatioMoments(
+        log_ratio=np.where(nothing, 0.0, log_ratio),
+        variance=np.where(nothing, np.inf, variance),
+        shared_variance=np.where(seen, shared, 0.0),
+        n=found.n,
+    )
+
+
+def _compare(X, codes, n_conditions: int, library, batch, rows, *, rates: bool = False) -> _Comparison:
+    """Means of conditions, and of the controls of the same batches."""
     X = as_matrix(X)
     X = X.tocsr() if sparse.issparse(X) else X
     codes, rows = _check_codes(codes, rows, X.shape[0], n_conditions)
     n = np.bincount(codes[rows], minlength=n_conditions)
     if n[0] < 2:
         raise ValueError(f"Effects are differences to control cells, of which there must be at least 2; found {n[0]}.")
-    if not shrinkage >= 0:
-        raise ValueError(f"shrinkage must be a non-negative number of cells, got {shrinkage!r}.")
     batch = np.zeros(X.shape[0], dtype=np.int64) if batch is None else np.asarray(batch)
     if batch.shape != (X.shape[0],):
         raise ValueError(f"There must be one batch for each of the {X.shape[0]} cells, got shape {batch.shape}.")
@@ -151,7 +263,7 @@ def effect_moments(
         members = rows[batch[rows] == value]
         present = np.unique(codes[members])
         local = np.searchsorted(present, codes)  # compact codes, so that the work is that of the conditions present
-        moments = condition_moments(X, local, len(present), library=library, rows=members)
+        moments = condition_moments(X, local, len(present), library=library, rows=members, rates=rates)
         counts[present, b] = moments.n
         total[present] += moments.n[:, None] * moments.mean
         within[present] += (moments.n - 1)[:, None] * moments.var
@@ -164,19 +276,15 @@ def effect_moments(
     # Weight of each batch's controls in the reference of a condition: its own share, and for the cells of batches
     # without controls that of all controls.
     weight = share * has_control + share[:, ~has_control].sum(axis=1, keepdims=True) * counts[0] / n[0]
-    effect = total / np.maximum(n, 1)[:, None] - weight @ control_mean
-    control_var = within[0] / max(freedom[0], 1)
-    dof = (freedom + shrinkage)[:, None]
-    var = np.where(dof > 0, (within + shrinkage * control_var) / np.where(dof > 0, dof, 1), control_var)
-    reference = (weight[:, has_control] ** 2 / counts[0, has_control]).sum(axis=1)
-    variance = var / np.maximum(n, 1)[:, None] + reference[:, None] * control_var
-
-    positive = control_var[control_var > 0]
-    floor = _FLOOR * (np.median(positive) if positive.size else 1.0)
-    variance = np.maximum(variance, floor / np.maximum(n, 1)[:, None])
-    effect[0] = 0.0  # exactly, whatever the rounding
-    effect[n == 0], variance[n == 0] = 0.0, np.inf
-    return EffectMoments(effect=effect, variance=variance, n=n)
+    return _Comparison(
+        n=n,
+        mean=total / np.maximum(n, 1)[:, None],
+        reference=weight @ control_mean,
+        within=within,
+        freedom=freedom,
+        control_var=within[0] / max(freedom[0], 1),
+        reference_share=(weight[:, has_control] ** 2 / counts[0, has_control]).sum(axis=1),
+    )
 
 
 def measured_effects(
