@@ -258,7 +258,7 @@ def _fit_and_write(
         [_compare(name, effects, predicted, singles, genes) for name, effects in truth.items()], ignore_index=True
     )
     interactions = _interactions(model, set(measured.index))
-    edges = _edges(model.get_dag())
+    edges = model.get_edges()
     facts = {
         **facts,
         "active latents": f"{model.latent_activity()['active'].mean():.0%} of {len(model.latent_activity())}",

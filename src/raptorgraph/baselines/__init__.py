@@ -1,7 +1,15 @@
-"""What a model must beat: means and sums of measured effects, and published models."""
+"""What a model must beat: means and sums of measured effects, published models, and graphs by other means."""
 
 from raptorgraph.baselines._base import Baseline
 from raptorgraph.baselines._dvae import DiscrepancyVAE
+from raptorgraph.baselines._graphs import (
+    dagma_on_targets,
+    difference_of_means,
+    graph_methods,
+    modular_response,
+    random_graph_weights,
+    sort_by_variance,
+)
 from raptorgraph.baselines._ladder import ladder
 from raptorgraph.baselines._ridge import MainEffectsRidge
 from raptorgraph.baselines._sena import SENA
@@ -31,5 +39,11 @@ __all__ = [
     "NoChange",
     "ScaledAdditive",
     "ShrunkenAdditive",
+    "dagma_on_targets",
+    "difference_of_means",
+    "graph_methods",
     "ladder",
+    "modular_response",
+    "random_graph_weights",
+    "sort_by_variance",
 ]

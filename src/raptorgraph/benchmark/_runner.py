@@ -34,6 +34,7 @@ EXPERIMENTS = (
     "sensitivity",
     "capacity",
     "stability",
+    "graph",
     "graph-ablation",
     "spillover",
 )
@@ -74,7 +75,8 @@ def run(
     name
         One of :data:`EXPERIMENTS`.
     screen
-        Path of an h5ad file, or a name: see :func:`load_screen`. Not used by ``"losses"``.
+        Path of an h5ad file, or a name: see :func:`load_screen`. Not used by ``"losses"``; ``"graph"`` simulates
+        screens without one.
     out
         Directory of the results.
     seeds

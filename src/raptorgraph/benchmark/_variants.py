@@ -63,20 +63,15 @@ class GivenGraph(RaptorGraphMethod):
     """
 
     def __init__(self, preset: str, adjacency: pd.DataFrame, **kwargs: Any):
+        kwargs["model_kwargs"] = {**(kwargs.get("model_kwargs") or {}), "graph": "fixed"}
         super().__init__(preset, **kwargs)
-        self.plan_kwargs["dag_weight"] = 0.0
         self.adjacency = adjacency
 
     def prepare(self, model: RaptorGraphModel) -> None:
         """Set the graph and fix it."""
         names = model.latent_names
         weights = self.adjacency.reindex(index=names, columns=names, fill_value=0.0).to_numpy()
-        graph = model.module.graph
-        with torch.no_grad():
-            graph.weight.copy_(torch.as_tensor(weights))
-            graph.support.copy_(torch.as_tensor(weights != 0))
-            graph.projected.fill_(True)
-        graph.weight.requires_grad_(False)
+        model.module.graph.fix(torch.as_tensor(weights, dtype=torch.float32))
 
 
 # -- work ------------------------------------------------------------------------------------------------------------

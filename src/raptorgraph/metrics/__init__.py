@@ -32,6 +32,7 @@ from raptorgraph.metrics._graph import (
     structural_hamming_distance,
     top_edge_jaccard,
 )
+from raptorgraph.metrics._graph_interventions import false_omission_rate, intervention_p_values, mean_wasserstein
 from raptorgraph.metrics._interactions import epistasis, neomorphism, redundancy, suppression, synergy
 from raptorgraph.metrics._precision import chance_precision, precision_at_k
 from raptorgraph.metrics._reconstruction import SameCellError, control_mse, same_cell_mse
@@ -58,13 +59,16 @@ __all__ = [
     "edge_correlation",
     "energy_distance",
     "epistasis",
+    "false_omission_rate",
     "floor_and_ceiling",
     "gears_classes",
     "gears_scores",
     "gears_strengths",
     "hit_rates",
+    "intervention_p_values",
     "log2_fold_change",
     "mae",
+    "mean_wasserstein",
     "mk_mmd",
     "mse",
     "neomorphism",

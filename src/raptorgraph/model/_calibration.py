@@ -9,7 +9,6 @@ import numpy as np
 import torch
 
 from raptorgraph.model._field import KEYS
-from raptorgraph.model._splitter import condition_codes
 
 if TYPE_CHECKING:
     from raptorgraph.model._splitter import ScreenSplitter
@@ -42,18 +41,12 @@ class CalibrationMixin:
         It has no settings that validation cells would choose, so it need not spare them.
         """
         moments, control_mean = splitter.known_effects()
-        mask = self.adata_manager.get_from_registry(KEYS.PERTURBATION).tocsr()
-        _, first = condition_codes(mask)
-        members = mask[first[1:]].toarray()
-        targets = np.full(members.shape[1], -1)
-        n_targets = self.module.encoder.preconditioned.n_targets
-        targets[:n_targets] = np.arange(n_targets)  # the perturbed genes come first
-        arrays = (members, moments.effect[1:], moments.variance[1:], moments.n[1:])
+        arrays = (self._members()[1:], moments.effect[1:], moments.variance[1:], moments.n[1:])
         self.module.effects.fit(
             *(torch.as_tensor(array) for array in arrays),
             int(moments.n[0]),
             control_mean=torch.as_tensor(control_mean),
-            targets=torch.as_tensor(targets),
+            targets=torch.as_tensor(self._target_columns()),
         )
         scale = float(self.module.effects.state["scale"])
         logger.info("Effects of pairs are about %.2f times the sum of their single effects.", scale)

@@ -17,6 +17,7 @@ from scvi.model.base._save_load import _load_saved_files
 from scvi.train import TrainRunner
 
 from raptorgraph.model._field import KEYS
+from raptorgraph.model._graph import GRAPHS, GraphMixin
 from raptorgraph.model._initial import initialize
 from raptorgraph.model._module import RaptorGraphModule
 from raptorgraph.model._plan import RaptorGraphTrainingPlan
@@ -38,7 +39,7 @@ _N_STEPS = 400
 _ACTIVE_KL = 0.01
 
 
-class RaptorGraphModel(PredictionMixin, BaseModelClass):
+class RaptorGraphModel(PredictionMixin, GraphMixin, BaseModelClass):
     """RAPTORGraph: a causal latent model of a Perturb-seq screen.
 
     Each perturbed gene has one latent of its own; a perturbation shifts that latent only, an acyclic graph among
@@ -63,8 +64,12 @@ class RaptorGraphModel(PredictionMixin, BaseModelClass):
         How control and perturbed cells are paired in training: see :func:`raptorgraph.pp.pair_cells`.
     linear_decoder
         Add a linear path to the decoder, on which effects add up.
+    graph
+        ``"interventional"``: inferred from the effects of single perturbations before the network is trained on it
+        (:func:`raptorgraph.nn.infer_graph`). ``"dagma"``: learned with the network, by DAGMA's score on its latents, as
+        published. ``"fixed"``: left as it is in ``module.graph``, which has no edge at first.
     graph_init
-        ``"zero"`` or ``"uniform"`` (as published).
+        Of ``graph="dagma"``: ``"zero"`` or ``"uniform"`` (as published).
     latent_norm
         ``"none"`` or ``"layer"`` (as published; rescales all latents when one is shifted).
     learn_scale
@@ -94,6 +99,7 @@ class RaptorGraphModel(PredictionMixin, BaseModelClass):
         likelihood: str | None = None,
         pairing: str = "emd",
         linear_decoder: bool = True,
+        graph: str = "interventional",
         graph_init: str = "zero",
         latent_norm: str = "none",
         learn_scale: bool = True,
@@ -123,6 +129,8 @@ class RaptorGraphModel(PredictionMixin, BaseModelClass):
                 raise ValueError(f"{name}={value} must be at least 1.")
         if latent_norm not in ("none", "layer"):
             raise ValueError(f"latent_norm={latent_norm!r} is unknown; use 'none' or 'layer'.")
+        if graph not in GRAPHS:
+            raise ValueError(f"graph={graph!r} is unknown; use one of {', '.join(map(repr, GRAPHS))}.")
         self.pairing_ = pairing
         self.preset_ = "default"
         if adata is not None:
@@ -143,6 +151,7 @@ class RaptorGraphModel(PredictionMixin, BaseModelClass):
             n_cats_per_cov=categorical.get("n_cats_per_key", ()),
             n_continuous=stats.get("n_extra_continuous_covs", 0),
             linear_decoder=linear_decoder,
+            graph=graph,
             graph_init=graph_init,
             latent_norm=latent_norm,
             learn_scale=learn_scale,
@@ -345,6 +354,8 @@ class RaptorGraphModel(PredictionMixin, BaseModelClass):
         """
         preset = get_preset(self.preset_)
         plan_arguments = {**preset["plan"], **(plan_kwargs or {})}
+        if self.module.graph_kind != "dagma":  # then it is not trained
+            plan_arguments["dag_weight"] = 0.0
         if use_distributed_sampler(trainer_kwargs.get("strategy")):
             raise NotImplementedError("Distributed training is not supported: pairs of cells stay on one device.")
         partners = plan_arguments.get("mmd_weight", 0) > 0 or plan_arguments.get("pair_weight", 0) > 0
@@ -370,8 +381,10 @@ class RaptorGraphModel(PredictionMixin, BaseModelClass):
         trainer_kwargs.setdefault("log_every_n_steps", 1)
         if not has_validation:
             trainer_kwargs.update(limit_val_batches=0, check_val_every_n_epoch=None)
+        splitter.setup()
+        if self.module.graph_kind == "interventional":
+            self._fit_graph(splitter)
         if self.module.effects is not None:
-            splitter.setup()
             self._fit_effects(splitter)
         self.module.train()
         runner = self._train_runner_cls(
@@ -438,23 +451,3 @@ class RaptorGraphModel(PredictionMixin, BaseModelClass):
         genes = self.perturbed_genes + [None] * (len(kl) - len(self.perturbed_genes))
         index = pd.Index(self.latent_names, name="latent")
         return pd.DataFrame({"gene": genes, "kl": kl, "active": kl > _ACTIVE_KL}, index=index)
-
-    def get_dag(self, threshold: float | None = None) -> pd.DataFrame:
-        """Adjacency of the latents, acyclic.
-
-        Parameters
-        ----------
-        threshold
-            Drop edges with an absolute weight below it.
-
-        Returns
-        -------
-        DataFrame d x d, row = cause, column = effect, in units of the latents.
-        """
-        from raptorgraph.nn import acyclic_support
-
-        adjacency = self.module.graph.adjacency().detach().cpu().numpy().astype(float)
-        adjacency = adjacency * acyclic_support(adjacency)
-        if threshold is not None:
-            adjacency[np.abs(adjacency) < threshold] = 0.0
-        return pd.DataFrame(adjacency, index=self.latent_names, columns=self.latent_names)

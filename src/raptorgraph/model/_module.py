@@ -33,7 +33,7 @@ class RaptorGraphModule(BaseModuleClass):
         Whether X holds counts.
     n_batch, n_cats_per_cov, n_continuous
         Covariates of the decoder.
-    linear_decoder, graph_init, latent_norm, learn_scale, init_strength, effect_posterior
+    linear_decoder, graph, graph_init, latent_norm, learn_scale, init_strength, effect_posterior
         Variants; see the model class.
     """
 
@@ -53,6 +53,7 @@ class RaptorGraphModule(BaseModuleClass):
         n_cats_per_cov: Sequence[int] = (),
         n_continuous: int = 0,
         linear_decoder: bool = True,
+        graph: str = "interventional",
         graph_init: str = "zero",
         latent_norm: str = "none",
         learn_scale: bool = True,
@@ -68,7 +69,13 @@ class RaptorGraphModule(BaseModuleClass):
         n_covariates = (n_batch if n_batch > 1 else 0) + sum(self.n_cats_per_cov) + n_continuous
         self.encoder = blocks.GraphPathwayEncoder(n_genes, n_latent, n_targets, n_subgraphs)
         self.modulator = blocks.LatentModulator(n_latent, n_perturbed, init_strength)
+        self.graph_kind = graph
         self.graph = blocks.StructuralLayer(n_latent, graph_init)
+        # What was inferred of the edges among perturbed genes, those included that are not in the graph.
+        for name in ("weight", "probability", "share"):
+            self.register_buffer(f"edge_{name}", torch.zeros(n_perturbed, n_perturbed))
+        for name in ("frequency", "q_value"):  # once they were asked for
+            self.register_buffer(f"edge_{name}", torch.full((n_perturbed, n_perturbed), torch.nan))
         self.norm = nn.LayerNorm(n_latent) if latent_norm == "layer" else nn.Identity()
         self.decoder = blocks.Decoder(n_latent, n_covariates, n_genes, n_hidden, n_layers, linear=linear_decoder)
         # Log inverse dispersion for "nb", log standard deviation for "normal".

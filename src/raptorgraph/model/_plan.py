@@ -148,6 +148,9 @@ class RaptorGraphTrainingPlan(TrainingPlan):
 
     def optimizer_step(self, *args, **kwargs):
         """Update, and undo the part of it that took the graph out of the acyclicity's domain."""
+        if not self.module.graph.weight.requires_grad:
+            super().optimizer_step(*args, **kwargs)
+            return
         previous = self.module.graph.weight.detach().clone()
         super().optimizer_step(*args, **kwargs)
         self.n_retreats += self.module.graph.retreat(previous) > 0

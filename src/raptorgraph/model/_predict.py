@@ -327,7 +327,7 @@ class PredictionMixin(CalibrationMixin):
         -----
         Writes ``obsm["X_raptorgraph"]`` (u) and ``obsm["X_raptorgraph_exogenous"]`` (z), cells x d;
         ``obsm["counterfactual_<label>"]``, cells x the model's genes, for each asked label; ``uns["raptorgraph"]``
-        with ``dag`` (edges: source, target, weight), ``perturbed_genes``, ``effects`` (genes x conditions in the
+        with ``dag`` (the table of :meth:`get_edges`), ``perturbed_genes``, ``effects`` (genes x conditions in the
         training data: HDF5 holds no table of many thousand columns) and ``settings``.
         """
         target = self.adata if adata is None else adata
@@ -342,15 +342,7 @@ class PredictionMixin(CalibrationMixin):
         for label in labels:
             written[f"counterfactual_{label}"] = self.get_counterfactual(label, target)
         effects = self.predict_effects(self.conditions, target).T
-        dag = self.get_dag()
-        cause, effect = np.nonzero(dag.to_numpy())
-        table = pd.DataFrame(
-            {
-                "source": dag.index.to_numpy()[cause].astype(str),
-                "target": dag.columns.to_numpy()[effect].astype(str),
-                "weight": dag.to_numpy()[cause, effect],
-            }
-        )
+        table = self.get_edges()
         table.index = table.index.astype(str)
         for key, value in written.items():
             target.obsm[key] = value
@@ -362,7 +354,7 @@ class PredictionMixin(CalibrationMixin):
                 "preset": self.preset_,
                 "likelihood": self.module.likelihood,
                 "pairing": self.pairing_,
-                "n_latent": len(dag),
+                "n_latent": len(self.latent_names),
                 "delimiter": self.setup_args["delimiter"],
             },
         }

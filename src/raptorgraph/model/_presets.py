@@ -13,6 +13,7 @@ DEFAULT: dict[str, dict[str, Any]] = {
         "kl_weight": 1.0,
         "free_bits": 0.05,
         "shift_weight": 1.0,
+        # of graph="dagma" alone
         "dag_weight": 0.1,
         "mu": 0.1,
         "lambda1": 0.05,
@@ -28,6 +29,7 @@ PAPER: dict[str, dict[str, Any]] = {
         "n_hidden": 904,
         "n_layers": 1,
         "linear_decoder": False,
+        "graph": "dagma",
         "graph_init": "uniform",
         "latent_norm": "layer",
         "learn_scale": False,

@@ -9,7 +9,13 @@ from scvi import settings
 from raptorgraph.model._field import KEYS
 from raptorgraph.model._loader import Split, make_loader
 from raptorgraph.pp._pairing import pairing_plan, principal_components
-from raptorgraph.pp._statistics import EffectMoments, condition_moments, effect_moments
+from raptorgraph.pp._statistics import (
+    EffectMoments,
+    LogRatioMoments,
+    condition_moments,
+    effect_moments,
+    log_ratio_moments,
+)
 
 
 def condition_codes(mask) -> tuple[np.ndarray, np.ndarray]:
@@ -145,6 +151,12 @@ class ScreenSplitter(pl.LightningDataModule):
         one = np.zeros(len(self.codes), dtype=np.int64)
         control = condition_moments(X, one, 1, library=library, rows=self.known_controls)
         return self._effects(self.known_rows, X, library, batch), control.mean[0]
+
+    def known_log_ratios(self) -> LogRatioMoments:
+        """Log ratios of rates measured on them."""
+        X, library, batch = self._data()
+        n_conditions = int(self.codes.max()) + 1
+        return log_ratio_moments(X, self.codes, n_conditions, library=library, batch=batch, rows=self.known_rows)
 
     def _data(self):
         """Values, library sizes and batches of all cells; None for what the data do not have."""

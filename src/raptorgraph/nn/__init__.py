@@ -4,6 +4,7 @@ from raptorgraph.nn._decoder import Decoder
 from raptorgraph.nn._effects import EffectPosterior
 from raptorgraph.nn._encoder import GraphPathwayEncoder, InteractionBlock, PreconditionedLayer
 from raptorgraph.nn._expectation import expected_log1p_nb
+from raptorgraph.nn._graph_posterior import GraphPosterior, infer_graph
 from raptorgraph.nn._losses import dagma_loss, free_bits, kl_standard_normal, mk_mmd, nb_nll, normal_nll, shift_nll
 from raptorgraph.nn._modulator import LatentModulator
 from raptorgraph.nn._structural import StructuralLayer, acyclic_support, acyclicity, in_domain
@@ -12,6 +13,7 @@ __all__ = [
     "Decoder",
     "EffectPosterior",
     "GraphPathwayEncoder",
+    "GraphPosterior",
     "InteractionBlock",
     "LatentModulator",
     "PreconditionedLayer",
@@ -22,6 +24,7 @@ __all__ = [
     "expected_log1p_nb",
     "free_bits",
     "in_domain",
+    "infer_graph",
     "kl_standard_normal",
     "mk_mmd",
     "nb_nll",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 
@@ -15,8 +16,9 @@ _EDGES_PER_LATENT = (0.2, 1.0, 5.0)  # least, first and largest number that the 
 _PROGRAM_SHARE = 0.05  # of the genes in a program, at the start
 _SHARE_RANGE = (0.005, 0.5)
 _FEW = 50  # entries from which a prior is not learned
+_GREEDY_STEPS = 10  # edges of a latent that are looked for at the start
 _SETTLED = 5  # sweeps before priors are learned
-_TINY = 1e-7  # change of a weight that is not carried on
+_TINY = 1e-3  # change of a weight that is not carried on
 
 
 @dataclass(frozen=True)
@@ -110,6 +112,16 @@ def infer_graph(
     return GraphPosterior(fit.probability * fit.slab, fit.probability, fit.carried_share(), programs)
 
 
+class _Weights(NamedTuple):
+    """Posterior moments of some weights: under edge and no edge together, and under an edge."""
+
+    mean: torch.Tensor
+    variance: torch.Tensor
+    edge: torch.Tensor
+    probability: torch.Tensor
+    odds: torch.Tensor
+
+
 class _Variational:
     """State of the updates; names follow the equations of :func:`infer_graph`."""
 
@@ -130,7 +142,8 @@ class _Variational:
         self.program_variance = [(0.2 * typical) ** 2] * 2
         self.range = ((0.02 * typical) ** 2, typical**2)
         self.edge_share = _EDGES_PER_LATENT[1] / max(k, 1)
-        self.allowed = (1 - torch.eye(k, dtype=y.dtype, device=y.device)).bool()
+        self.off_diagonal = ~torch.eye(k, dtype=torch.bool, device=y.device)
+        self.allowed = self.off_diagonal.clone()
         self.weight = y.new_zeros(k, k)  # posterior mean under edge and no edge
         self.weight_variance = y.new_zeros(k, k)
         self.slab, self.probability = y.new_zeros(k, k), y.new_zeros(k, k)
@@ -138,20 +151,20 @@ class _Variational:
         self.c = y.new_zeros(n_genes)
 
     def carried_share(self) -> torch.Tensor:
-        """k x k: norm of what an edge carries, over that of the whole effect of its cause."""
+        """K x k: norm of what an edge carries, over that of the whole effect of its cause."""
         norm = self.e.norm(dim=1).clamp_min(1e-12)
         return self.probability * self.slab.abs() * norm[None, :] / norm[:, None]
 
     def run(self, n_sweeps: int, learn: bool = True) -> None:
         """Update everything in turn."""
         for sweep in range(n_sweeps):
-            self._sweep(learn and sweep >= _SETTLED)
+            self._sweep(learn and sweep >= _SETTLED, greedy=learn and sweep == 0)
 
     def program(self) -> torch.Tensor:
         """Posterior mean of b."""
         return self.e - self.weight @ self.e
 
-    def _sweep(self, learn: bool) -> None:
+    def _sweep(self, learn: bool, greedy: bool) -> None:
         y, v = self.y, self.v
         carried = self.weight @ self.e
         carried_variance = self.weight**2 @ self.e_variance + self.weight_variance @ self.e**2
@@ -168,7 +181,7 @@ class _Variational:
         if learn:
             self._learn_programs(gamma, shrink, rest)
         precision = (1 - gamma) / v + gamma / (v + slab_variance)
-        self._update_weights(precision)
+        self._update_weights(precision, greedy)
         if learn:
             k = len(y)
             low, _, high = _EDGES_PER_LATENT
@@ -196,29 +209,54 @@ class _Variational:
             self.share[group] = float(weight.mean().clamp(*_SHARE_RANGE))
             self.program_variance[group] = float(((weight * second).sum() / weight.sum()).clamp(*self.range))
 
-    def _update_weights(self, precision: torch.Tensor) -> None:
-        """One round over the explaining effects, the smallest first, so that what is direct is found before totals."""
-        e, square = self.e, self.e**2
-        information = precision @ square.T  # k x k: row i, explaining j
+    def _update_weights(self, precision: torch.Tensor, greedy: bool) -> None:
+        """One round over the weights, each row for itself.
+
+        Effects along a path resemble each other. At the start each row therefore takes the explaining effect with the
+        most evidence, and then the next; later rounds go through all of them, the smallest first.
+        """
+        e, everything = self.e, slice(None)
+        information = precision @ (e**2).T  # k x k: row i, explaining j
         noisy = information + precision @ self.e_variance.T
+        if greedy:
+            every = torch.arange(len(e), device=e.device)
+            for _ in range(_GREEDY_STEPS):
+                gradient = precision * (self.y - self.c - self.weight @ e)
+                found = self._posterior(gradient @ e.T + self.weight * information, noisy, (everything, everything))
+                best = torch.where(self.weight == 0, found.odds, -torch.inf).argmax(1)
+                rows = every[found.odds[every, best] > 0]
+                if not len(rows):
+                    break
+                at = rows, best[rows]
+                self._set(at, _Weights(*(value[at] for value in found)))
+            return
         gradient = precision * (self.y - self.c - self.weight @ e)
-        prior = torch.logit(self.y.new_tensor(self.edge_share))
-        for j in torch.argsort(square.sum(1)).tolist():
-            numerator = gradient @ e[j] + self.weight[:, j] * information[:, j]
-            found = []
-            for sd in (_EDGE_SD, _NO_EDGE_SD):
-                spread = 1 / (noisy[:, j] + 1 / sd**2)
-                mean = spread * numerator
-                found.append((mean, spread, 0.5 * (spread / sd**2).log() + 0.5 * mean**2 / spread))
-            (slab, slab_spread, evidence), (spike, spike_spread, other) = found
-            allowed = self.allowed[:, j]
-            probability = torch.sigmoid(prior + evidence - other) * allowed
-            rest = (1 - probability) * (torch.arange(len(e), device=e.device) != j)
-            weight = probability * slab + rest * spike
-            change = weight - self.weight[:, j]
+        for j in torch.argsort((e**2).sum(1)).tolist():
+            at = everything, j
+            numerator = gradient @ e[j] + self.weight[at] * information[at]
+            found = self._posterior(numerator, noisy[at], at)
+            change = found.mean - self.weight[at]
             rows = torch.nonzero(change.abs() > _TINY).squeeze(1)
             gradient[rows] -= precision[rows] * torch.outer(change[rows], e[j])
-            self.weight[rows, j] = weight[rows]
-            self.slab[:, j], self.probability[:, j] = slab * allowed, probability
-            second = probability * (slab_spread + slab**2) + rest * (spike_spread + spike**2)
-            self.weight_variance[:, j] = (second - weight**2).clamp_min(0)
+            # What was not carried on must not be in the weights either.
+            self._set(at, found._replace(mean=torch.where(change.abs() > _TINY, found.mean, self.weight[at])))
+
+    def _posterior(self, numerator: torch.Tensor, precision: torch.Tensor, at) -> _Weights:
+        """Posterior of the weights `at`, from the precision of their likelihood and its mode times that."""
+        moments = []
+        for sd in (_EDGE_SD, _NO_EDGE_SD):
+            spread = 1 / (precision + 1 / sd**2)
+            mean = spread * numerator
+            moments.append((mean, spread + mean**2, 0.5 * (spread / sd**2).log() + 0.5 * mean**2 / spread))
+        (edge, edge_second, evidence), (other, other_second, other_evidence) = moments
+        odds = torch.logit(numerator.new_tensor(self.edge_share)) + evidence - other_evidence
+        odds = torch.where(self.allowed[at], odds, -torch.inf)
+        probability = torch.sigmoid(odds)
+        rest = (1 - probability) * self.off_diagonal[at]
+        mean = probability * edge + rest * other
+        variance = (probability * edge_second + rest * other_second - mean**2).clamp_min(0)
+        return _Weights(mean, variance, torch.where(probability > 0, edge, 0.0), probability, odds)
+
+    def _set(self, at, found: _Weights) -> None:
+        self.weight[at], self.weight_variance[at] = found.mean, found.variance
+        self.slab[at], self.probability[at] = found.edge, found.probability

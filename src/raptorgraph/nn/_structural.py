@@ -129,6 +129,29 @@ class StructuralLayer(nn.Module):
         return 30
 
     @torch.no_grad()
+    def fix(self, weight: torch.Tensor) -> None:
+        """Take over the weights of an acyclic graph among the first latents, and train them no more.
+
+        Parameters
+        ----------
+        weight
+            At most d x d, row = cause.
+
+        Raises
+        ------
+        ValueError
+            If the graph has a cycle.
+        """
+        k = len(weight)
+        if not (acyclic_support(weight.cpu().numpy()) == (weight != 0).cpu().numpy()).all():
+            raise ValueError("The weights have a cycle or a diagonal: give those of an acyclic graph.")
+        self.weight.zero_()
+        self.weight[:k, :k] = weight
+        self.support.copy_(self.weight != 0)
+        self.projected.fill_(True)
+        self.weight.requires_grad_(False)
+
+    @torch.no_grad()
     def project(self, threshold: float = 0.0) -> None:
         """Keep the heaviest acyclic set of edges; the forward pass uses it from then on."""
         support = acyclic_support(self.adjacency().double().cpu().numpy(), threshold)

@@ -1,0 +1,308 @@
+"""Weighted graphs among the perturbed genes by methods that need no model of the whole screen."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+from scipy import sparse
+from sklearn.linear_model import LassoLarsIC, LinearRegression
+
+from raptorgraph.pp._expression import to_expression
+from raptorgraph.pp._inputs import batch_codes, expression_source
+from raptorgraph.pp._labels import parse_obs
+from raptorgraph.pp._statistics import log_ratio_moments
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+STANDARD_ERRORS = 3.0  # below which a log ratio counts as none
+SINGULAR = 1e-3  # smallest singular value that is inverted as it is
+RIDGE = 1e-3
+DAGMA_CELLS = 5000
+_NEEDS_DAGMA = "The graph of DAGMA needs the package dagma: pip install dagma"
+
+
+def graph_methods(seed: int = 0) -> dict[str, Callable[..., pd.DataFrame]]:
+    """Methods by name, each a function of a screen that gives a graph among its perturbed genes.
+
+    Parameters
+    ----------
+    seed
+        Of those that draw something.
+
+    Returns
+    -------
+    Name to function. All take ``(adata, perturbation_key="perturbation", *, control="control", delimiter="+",
+    layer=None, library_size_key=None, batch_key=None)`` as :meth:`raptorgraph.RaptorGraphModel.setup_anndata` does, use
+    the control cells and those of single perturbations, and return a DataFrame k x k of the genes that were perturbed
+    alone: row = cause, 0 on the diagonal and where a method has nothing to say.
+    """
+    return {
+        "difference of means": difference_of_means,
+        "modular response": modular_response,
+        "sort by variance": sort_by_variance,
+        "dagma": partial(dagma_on_targets, seed=seed),
+        "random": partial(random_graph_weights, seed=seed),
+    }
+
+
+def difference_of_means(adata: AnnData, perturbation_key: str = "perturbation", **setup) -> pd.DataFrame:
+    """Total effects: what perturbing i does to the own gene of j, with everything that lies between them.
+
+    Parameters
+    ----------
+    adata, perturbation_key, **setup
+        See :func:`graph_methods`.
+
+    Returns
+    -------
+    DataFrame k x k, row = cause: log ratio of the mean rate of gene j in the cells of i to that in control cells. The
+    columns of genes that are not measured are 0.
+
+    Raises
+    ------
+    KeyError, ValueError
+        As :func:`raptorgraph.pp.measured_effects`, or if no gene was perturbed alone.
+    """
+    screen = _read(adata, perturbation_key, **setup)
+    return screen.graph(screen.log_ratios()[0])
+
+
+def modular_response(adata: AnnData, perturbation_key: str = "perturbation", **setup) -> pd.DataFrame:
+    r"""Direct effects by inverting the matrix of total effects (modular response analysis; Kholodenko et al. 2002).
+
+    With the log ratios y of :func:`difference_of_means` and own effects as the unit,
+
+    .. math:: T_{ij} = y_{ij} / y_{jj}, \qquad W = I - T^{-1},
+
+    which is exact for the structural model :math:`u = u A + z` without noise, where
+    :math:`W_{ij} = A_{ij} \delta_i / \delta_j` for shifts :math:`\delta`. Log ratios of less than three standard errors
+    are taken as 0. Genes that are not measured, and those of which the own effect is that small, have no unit: they
+    are left out, and have no edges. Where the smallest singular value of T is below 1e-3 its inverse is that of a ridge
+    regression, :math:`(T^\top T + 10^{-3} I)^{-1} T^\top`.
+
+    Parameters
+    ----------
+    adata, perturbation_key, **setup
+        See :func:`graph_methods`.
+
+    Returns
+    -------
+    DataFrame k x k, row = cause.
+
+    Raises
+    ------
+    KeyError, ValueError
+        As :func:`difference_of_means`.
+    """
+    screen = _read(adata, perturbation_key, **setup)
+    ratio, error = screen.log_ratios()
+    ratio = np.where(np.abs(ratio) >= STANDARD_ERRORS * error, ratio, 0.0)
+    used = np.flatnonzero(ratio.diagonal())
+    total = ratio[np.ix_(used, used)]
+    total = total / total.diagonal()
+    weights = np.zeros_like(ratio)
+    weights[np.ix_(used, used)] = np.eye(len(used)) - _inverse(total)
+    return screen.graph(weights)
+
+
+def sort_by_variance(adata: AnnData, perturbation_key: str = "perturbation", **setup) -> pd.DataFrame:
+    """Regress each target on those of smaller variance: what the order of variances alone gives away.
+
+    The variance is that of the log-normalized expression over all control cells and cells of singles. As in
+    "sortnregress" (Reisach et al. 2021) the regression is an adaptive lasso: a lasso whose penalty is chosen by the
+    BIC, on covariates times the absolute coefficients of least squares.
+
+    Parameters
+    ----------
+    adata, perturbation_key, **setup
+        See :func:`graph_methods`.
+
+    Returns
+    -------
+    DataFrame k x k, row = cause: coefficients. Genes that are not measured, or that do not vary, have no edges.
+
+    Raises
+    ------
+    KeyError, ValueError
+        As :func:`difference_of_means`, or if there are fewer cells than targets.
+    """
+    screen = _read(adata, perturbation_key, **setup)
+    X, nodes = screen.expression()
+    weights = np.zeros((len(screen.genes), len(screen.genes)))
+    order = np.argsort(X.var(axis=0), kind="stable")
+    for place in range(1, len(order)):
+        before, node = order[:place], order[place]
+        size = np.abs(LinearRegression().fit(X[:, before], X[:, node]).coef_)
+        found = LassoLarsIC(criterion="bic").fit(X[:, before] * size, X[:, node])
+        weights[nodes[before], nodes[node]] = found.coef_ * size
+    return screen.graph(weights)
+
+
+def dagma_on_targets(
+    adata: AnnData, perturbation_key: str = "perturbation", *, seed: int = 0, n_cells: int = DAGMA_CELLS, **setup
+) -> pd.DataFrame:
+    """Linear DAGMA (Bello et al. 2022) on the expression of the targets, blind to which cell was perturbed.
+
+    Log-normalized expression of control cells and cells of singles, each gene with mean 0 and variance 1, with the
+    settings that the package recommends (its defaults) but for the threshold: weights are returned as they are, and
+    DAGMA's own graph has those of 0.3 or more. With 50 targets it ends by its own rule of convergence after some
+    seconds on one core, long before its largest number of iterations, which is left as it is.
+
+    Parameters
+    ----------
+    adata, perturbation_key, **setup
+        See :func:`graph_methods`.
+    seed
+        Of the draw of cells.
+    n_cells
+        Largest number of cells to use; if there are more, that many are drawn at random.
+
+    Returns
+    -------
+    DataFrame k x k, row = cause. Genes that are not measured, or that do not vary, have no edges.
+
+    Raises
+    ------
+    ImportError
+        If dagma is not installed: ``pip install dagma``.
+    KeyError, ValueError
+        As :func:`difference_of_means`.
+    """
+    try:
+        from dagma.linear import DagmaLinear
+    except ImportError as error:
+        raise ImportError(_NEEDS_DAGMA) from error
+    screen = _read(adata, perturbation_key, **setup)
+    if len(screen.rows) > n_cells:
+        drawn = np.random.default_rng(seed).choice(screen.rows, n_cells, replace=False)
+        screen.rows = np.sort(drawn)
+    X, nodes = screen.expression()
+    weights = np.zeros((len(screen.genes), len(screen.genes)))
+    if len(nodes) > 1:
+        X = (X - X.mean(axis=0)) / X.std(axis=0)
+        with contextlib.redirect_stderr(io.StringIO()):  # its progress bar cannot be switched off
+            # a list of its own, since the default is changed in place where a step fails
+            found = DagmaLinear("l2").fit(X, w_threshold=0.0, s=[1.0, 0.9, 0.8, 0.7, 0.6])
+        weights[np.ix_(nodes, nodes)] = found
+    return screen.graph(weights)
+
+
+def random_graph_weights(
+    adata: AnnData, perturbation_key: str = "perturbation", *, seed: int = 0, **setup
+) -> pd.DataFrame:
+    """Chance: standard normal weights from each gene to all that follow in a random order.
+
+    Parameters
+    ----------
+    adata, perturbation_key, **setup
+        See :func:`graph_methods`.
+    seed
+        Of weights and order.
+
+    Returns
+    -------
+    DataFrame k x k, row = cause; acyclic.
+
+    Raises
+    ------
+    KeyError, ValueError
+        As :func:`difference_of_means`.
+    """
+    screen = _read(adata, perturbation_key, **setup)
+    rng = np.random.default_rng(seed)
+    k = len(screen.genes)
+    place = rng.permutation(k)
+    return screen.graph(np.where(place[:, None] < place, rng.standard_normal((k, k)), 0.0))
+
+
+@dataclass
+class _Screen:
+    """Control cells and cells of singles, reduced to the targets.
+
+    `genes` (k) were perturbed alone, `nodes` are those of them that are measured, and `X` (cells x nodes) is their
+    matrix, with `library`; `codes` are conditions, those of the genes being `conditions`; `rows` are the cells to use.
+    """
+
+    genes: list[str]
+    nodes: np.ndarray
+    X: np.ndarray | sparse.spmatrix
+    library: np.ndarray | None
+    batch: np.ndarray | None
+    codes: np.ndarray
+    conditions: np.ndarray
+    n_conditions: int
+    rows: np.ndarray
+
+    def log_ratios(self) -> tuple[np.ndarray, np.ndarray]:
+        """Log ratios to control and their standard errors, k x k; columns that are not measured are 0."""
+        k = len(self.genes)
+        ratio, error = np.zeros((k, k)), np.zeros((k, k))
+        if len(self.nodes):
+            source = {"library": self.library, "batch": self.batch, "rows": self.rows}
+            moments = log_ratio_moments(self.X, self.codes, self.n_conditions, **source)
+            ratio[:, self.nodes] = moments.log_ratio[self.conditions]
+            error[:, self.nodes] = np.sqrt(moments.variance[self.conditions] + moments.shared_variance)
+        return ratio, error
+
+    def expression(self) -> tuple[np.ndarray, np.ndarray]:
+        """Log-normalized expression, cells x targets, and which genes these are: those that vary."""
+        values = to_expression(self.X[self.rows], None if self.library is None else self.library[self.rows])
+        values = (values.toarray() if sparse.issparse(values) else values).astype(np.float64)
+        varies = np.ptp(values, axis=0) > 0
+        return values[:, varies], self.nodes[varies]
+
+    def graph(self, weights: np.ndarray) -> pd.DataFrame:
+        """Table of weights, 0 on the diagonal."""
+        weights = np.array(weights, dtype=np.float64)
+        np.fill_diagonal(weights, 0.0)
+        return pd.DataFrame(weights, index=self.genes, columns=self.genes)
+
+
+def _read(
+    adata: AnnData,
+    perturbation_key: str,
+    *,
+    control: str | Sequence[str] = "control",
+    delimiter: str = "+",
+    layer: str | None = None,
+    library_size_key: str | None = None,
+    batch_key: str | None = None,
+) -> _Screen:
+    parsed = parse_obs(adata, perturbation_key, control=control, delimiter=delimiter, require_control=True)
+    single = np.array([i for i, genes in enumerate(parsed.conditions) if len(genes) == 1], dtype=np.int64)
+    if not single.size:
+        raise ValueError("No gene was perturbed alone: a graph is learned from single perturbations.")
+    genes = [parsed.conditions[i][0] for i in single]
+    nodes = np.flatnonzero([gene in adata.var_names for gene in genes])
+    columns = [adata.var_names.get_loc(genes[i]) for i in nodes]
+    X, library = expression_source(adata, layer, library_size_key)
+    X = X.tocsc() if sparse.issparse(X) else np.asarray(X)
+    X = X[:, columns]
+    return _Screen(
+        genes=genes,
+        nodes=nodes,
+        X=X.tocsr() if sparse.issparse(X) else X,
+        library=library,
+        batch=batch_codes(adata, batch_key),
+        codes=parsed.codes,
+        conditions=single,
+        n_conditions=len(parsed.conditions),
+        rows=np.flatnonzero(np.isin(parsed.codes, [0, *single])),
+    )
+
+
+def _inverse(total: np.ndarray) -> np.ndarray:
+    """Inverse of total effects, by ridge regression where it would be none or nearly so."""
+    if total.size == 0:
+        return total
+    if np.linalg.svd(total, compute_uv=False)[-1] >= SINGULAR:
+        return np.linalg.inv(total)
+    return np.linalg.solve(total.T @ total + RIDGE * np.eye(len(total)), total.T)

@@ -1,0 +1,415 @@
+"""Experiment ``graph``: do learned graphs find the true one, and do its edges hold on cells that were not seen?
+
+Without a screen, screens without interactions are simulated on a grid of graphs, numbers of genes and cells, and shares
+of the perturbed genes that are not measured. Every method gives weights among all perturbed genes, which are scored
+against the true graph among them (latents of no perturbed gene are not seen): areas under precision-recall curves of
+edges, of pairs whatever their direction, and of ancestors; the share of found edges that point the right way; and, for
+the graph that is called, its structural Hamming distance and whether it is exactly the true one. Weights are ranked by
+their absolute value; ``raptorgraph, by share`` ranks the same graph by the share of its effect that a cause sends
+along an edge. Ancestors are ranked by the total effects that the weights imply; differences of means are total effects
+already. The called graph is that of probability 0.5 or more for ``raptorgraph``, of weights of 0.3 or more for
+``dagma``, and all weights other than 0 for ``sort by variance`` and ``raptorgraph paper``; the other methods have no
+such rule and are given as many of their heaviest edges as ``raptorgraph`` calls. ``random`` is chance.
+
+The toy of Zhang et al. (2023) comes in addition: a chain of five latents of which the expression is the latents
+themselves, five genes of nothing, and 2,048 cells for the control and each intervention. ``toy=false`` leaves it out,
+``toy="only"`` leaves out the grid.
+
+With a screen, whose graph nobody knows, methods are fitted on a random half of the cells of control and singles, and
+their edges to measured genes are judged on the other half as in CausalBench: mean Wasserstein distance over the edges
+(higher is better) and false omission rate of what is left out (lower is better). Once for the called graph, and once
+for the 50 heaviest edges of every method. Read both beside ``random``, and know that they cannot tell a direct effect
+from an indirect one: ranking total effects is what they reward.
+
+``dagma``, ``dVAE`` and ``raptorgraph paper`` are fitted only where ``methods`` names them.
+
+``raptorgraph benchmark graph --seeds 5``; ``--set 'n_perturbed=[50]'`` and the like narrow the grid.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+from itertools import product
+from typing import Any
+
+import anndata as ad
+import numpy as np
+import pandas as pd
+import torch
+from matplotlib import colormaps
+from matplotlib.figure import Figure
+
+from raptorgraph.baselines import graph_methods
+from raptorgraph.benchmark._measure import Measured
+from raptorgraph.benchmark._methods import make_method
+from raptorgraph.benchmark._report import mean_and_sd, wide
+from raptorgraph.benchmark._screen import Screen, load_screen
+from raptorgraph.benchmark._settings import Part, Settings, Unit, chosen
+from raptorgraph.benchmark._stability import gene_graph
+from raptorgraph.datasets import simulate
+from raptorgraph.datasets._arguments import CHOICES, check_arguments
+from raptorgraph.metrics import (
+    ancestor_auprc,
+    chance_auprc,
+    edge_auprc,
+    false_omission_rate,
+    intervention_p_values,
+    mean_wasserstein,
+    orientation_accuracy,
+    structural_hamming_distance,
+)
+from raptorgraph.metrics._graph import ancestors, top_edges
+from raptorgraph.nn import GraphPosterior, infer_graph
+from raptorgraph.pl._figure import ORANGE
+from raptorgraph.pp._inputs import batch_codes, expression_source
+from raptorgraph.pp._labels import parse_obs
+from raptorgraph.pp._statistics import log_ratio_moments
+
+TITLE = "Do learned graphs find the true one?"
+OPTIONS = (
+    "graphs",
+    "degrees",
+    "n_perturbed",
+    "mechanisms",
+    "n_cells",
+    "missing",
+    "toy",
+    "methods",
+    "max_epochs",
+)
+OURS, BY_SHARE = "raptorgraph", "raptorgraph, by share"
+SLOW = ("dagma", "dVAE", "raptorgraph paper")
+METHODS = (OURS, "difference of means", "modular response", "sort by variance", "random", *SLOW)
+CALLED = 0.5  # probability from which an edge is called
+TOP = 50  # heaviest edges that are judged on a screen
+_OWN_CALL = {"dagma": 0.3, "sort by variance": 0.0, "raptorgraph paper": 0.0}  # weight from which an edge is called
+_TOTALS = ("difference of means",)  # weights that are total effects
+_SCREEN_SEED = 0  # all repetitions see the same screen
+
+_GRID = {
+    "graphs": CHOICES["graph"],
+    "degrees": (1, 3),
+    "n_perturbed": (20, 50, 100),
+    "mechanisms": ("linear", "saturating"),
+    "n_cells": (50, 200),
+    "missing": (0.0, 0.3),
+}
+_QUICK_GRID = {
+    "graphs": ("erdos-renyi",),
+    "degrees": (1,),
+    "n_perturbed": (6,),
+    "mechanisms": ("linear",),
+    "n_cells": (30,),
+    "missing": (0.0,),
+}
+_FACTORS = ("graph", "degree", "genes", "mechanism", "cells", "missing")
+# few cells for the true effects, which are not used and of which there are many
+_SIZE = {"n_genes": 500, "n_control_cells": 1000, "n_doubles": 0, "interaction_strength": 0.0, "n_truth_cells": 50}
+_QUICK_SIZE = {**_SIZE, "n_genes": 60, "n_control_cells": 100, "n_truth_cells": 20}
+_TOY = dict(zip(_FACTORS, ("toy chain", 1, 5, "rectified", 2048, 0.0), strict=True))
+_TOY_SHIFT, _TOY_PADDING = 5.0, 5
+
+
+# -- work ------------------------------------------------------------------------------------------------------------
+def units(settings: Settings) -> list[Unit]:
+    """One unit for each seed, and without a screen for each setting of the grid."""
+    methods = asked_methods(settings)
+    if "dagma" in methods and find_spec("dagma") is None:
+        raise ValueError("methods: 'dagma' needs a package: pip install dagma.")
+    if settings.screen is not None:
+        k = len(load_screen(settings, _SCREEN_SEED).singles)
+        if k < 2:
+            raise ValueError(f"A graph needs two genes or more that were perturbed alone, the screen has {k}.")
+        return [Unit(f"screen-seed{seed}", seed) for seed in settings.seeds]
+    toy = settings.options.get("toy", True)
+    if toy not in (True, False, "only"):
+        raise ValueError(f"toy: {toy!r} must be true, false or 'only'.")
+    grid = [] if toy == "only" else _grid(settings)
+    found = [*grid, *([_TOY] if toy and OURS in methods else [])]
+    if not found:
+        raise ValueError(f"toy: it is for {OURS!r} alone, which is not among the methods.")
+    return [Unit("-".join([*map(_word, here.values()), f"seed{s}"]), s, here) for here in found for s in settings.seeds]
+
+
+def work(unit: Unit, settings: Settings) -> Part:
+    """Learn the graphs, and score them."""
+    if settings.screen is not None:
+        return Part(_judge(load_screen(settings, _SCREEN_SEED), settings, unit.seed))
+    if unit.options["graph"] == _TOY["graph"]:
+        return Part(_toy(unit.seed))
+    adata = simulate(**_arguments(unit.options, settings), seed=unit.seed)
+    setup = {"perturbation_key": "perturbation", "library_size_key": "total_counts"}
+    found, genes = learn(adata, setup, settings, unit.seed)
+    truth = adata.uns["simulation"]["adjacency"].loc[genes, genes].to_numpy()
+    return Part(_rows({name: _against_truth(name, graph, truth) for name, graph in found.items()}))
+
+
+@dataclass(frozen=True)
+class Learned:
+    """Weights of a method, k x k, the edges that it calls, and the seconds that it took."""
+
+    weights: np.ndarray
+    edges: np.ndarray
+    seconds: float
+
+
+def our_graph(adata: ad.AnnData, setup: Mapping[str, Any]) -> tuple[GraphPosterior, list[str]]:
+    """Posterior of the graph among the genes that were perturbed alone, and these genes."""
+    spelling = {key: setup[key] for key in ("control", "delimiter") if key in setup}
+    parsed = parse_obs(adata, setup["perturbation_key"], require_control=True, **spelling)
+    X, library = expression_source(adata, setup.get("layer"), setup.get("library_size_key"))
+    batch = batch_codes(adata, setup.get("batch_key"))
+    single = [i for i, genes in enumerate(parsed.conditions) if len(genes) == 1]
+    genes = [parsed.conditions[i][0] for i in single]
+    rows = np.flatnonzero(np.isin(parsed.codes, [0, *single]))
+    moments = log_ratio_moments(X, parsed.codes, len(parsed.conditions), library=library, batch=batch, rows=rows)
+    own = [adata.var_names.get_loc(gene) if gene in adata.var_names else -1 for gene in genes]
+    posterior = infer_graph(
+        torch.as_tensor(moments.log_ratio[single]),
+        torch.as_tensor(moments.variance[single]),
+        torch.as_tensor(own),
+        shared_variance=torch.as_tensor(moments.shared_variance),
+    )
+    return posterior, genes
+
+
+def learn(
+    adata: ad.AnnData, setup: Mapping[str, Any], settings: Settings, seed: int, judged: np.ndarray | None = None
+) -> tuple[dict[str, Learned], list[str]]:
+    """Graphs of all methods that are asked for, by name, and the genes that were perturbed alone.
+
+    With `judged` only edges to these genes count, k of True and False.
+    """
+    with Measured() as fit:
+        posterior, genes = our_graph(adata, setup)
+    judged = np.ones(len(genes), dtype=bool) if judged is None else judged
+    call = (posterior.probability.numpy() >= CALLED) & judged
+    found, baselines = {}, graph_methods(seed)
+    for name in asked_methods(settings):
+        if name == OURS:
+            found[OURS] = Learned(posterior.weight.numpy() * judged, call, fit.seconds)
+            found[BY_SHARE] = Learned(posterior.share.numpy() * judged, call, fit.seconds)
+            continue
+        with Measured() as other:
+            if name in baselines:
+                graph = baselines[name](adata, **setup)
+            else:
+                graph = gene_graph(make_method(name, settings, setup, seed).fit(adata))
+        weights = graph.loc[genes, genes].to_numpy() * judged
+        if name in _OWN_CALL:
+            edges = (np.abs(weights) >= _OWN_CALL[name]) & (weights != 0)
+        else:
+            edges = heaviest(weights, int(call.sum()))
+        found[name] = Learned(weights, edges, other.seconds)
+    return found, genes
+
+
+def heaviest(weights: np.ndarray, n: int) -> np.ndarray:
+    """Whether an edge is among the n of the largest absolute weight."""
+    edges = np.zeros(weights.shape, dtype=bool)
+    if n:
+        edges.ravel()[top_edges(weights, n)] = True
+    return edges
+
+
+def asked_methods(settings: Settings) -> list[str]:
+    """Methods that are asked for, or all but the slow ones."""
+    found = chosen(settings, "methods", METHODS, "has no graph or is unknown")
+    return found if settings.options.get("methods") else [name for name in found if name not in SLOW]
+
+
+def _against_truth(name: str, graph: Learned, truth: np.ndarray) -> dict[str, float]:
+    n_true, n_possible = np.count_nonzero(truth), len(truth) * (len(truth) - 1)
+    total = edge_auprc(graph.weights, ancestors(truth)) if name in _TOTALS else ancestor_auprc(graph.weights, truth)
+    return {
+        "AUPRC": edge_auprc(graph.weights, truth),
+        "AUPRC, undirected": edge_auprc(graph.weights, truth, directed=False),
+        "AUPRC, ancestors": total,
+        "AUPRC, chance": chance_auprc(n_possible, n_true),
+        "orientation (chance 0.5)": orientation_accuracy(graph.weights, truth),
+        "structural Hamming distance": structural_hamming_distance(graph.edges, truth),
+        "called edges": graph.edges.sum(),
+        "true edges": n_true,
+        "exact": float((graph.edges == (truth != 0)).all()),
+        "seconds": graph.seconds,
+    }
+
+
+def _toy(seed: int) -> pd.DataFrame:
+    effect, variance, shared = toy_effects(seed)
+    k = len(effect)
+    with Measured() as fit:
+        found = infer_graph(effect, variance, torch.arange(k), shared_variance=shared)
+    truth, call = np.eye(k, k=1), found.probability.numpy() >= CALLED
+    graphs = {OURS: found.weight.numpy(), BY_SHARE: found.share.numpy()}
+    return _rows({name: _against_truth(name, Learned(w, call, fit.seconds), truth) for name, w in graphs.items()})
+
+
+def toy_effects(seed: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Differences of means of the toy, 5 x 10, their sampling variance, and that of the control.
+
+    Each latent is standard normal noise and the positive part of the one before; an intervention adds 5 to it.
+    """
+    rng = np.random.default_rng(seed)
+    k, n = _TOY["genes"], _TOY["cells"]
+
+    def moments(hit: int | None) -> tuple[np.ndarray, np.ndarray]:
+        u = rng.standard_normal((n, k))
+        for j in range(k):
+            u[:, j] += (np.maximum(u[:, j - 1], 0.0) if j else 0.0) + _TOY_SHIFT * (j == hit)
+        x = np.pad(u, ((0, 0), (0, _TOY_PADDING)))
+        return x.mean(axis=0), x.var(axis=0, ddof=1) / n
+
+    mean, variance = map(np.array, zip(*(moments(hit) for hit in (None, *range(k))), strict=True))
+    shared = variance[0]
+    # genes that are always 0 say nothing
+    return (
+        torch.as_tensor(mean[1:] - mean[0]),
+        torch.as_tensor(np.where(shared > 0, variance[1:], np.inf)),
+        torch.as_tensor(shared),
+    )
+
+
+def _judge(screen: Screen, settings: Settings, seed: int) -> pd.DataFrame:
+    """Learn from one half of the cells of control and singles, judge on the other."""
+    codes = np.full(len(screen.codes), -1)
+    for code, label in enumerate([screen.control, *screen.singles]):
+        codes[screen.rows(label)] = code
+    first, second = (rows[codes[rows] >= 0] for rows in screen.halves(seed))
+    genes = [screen.genes_of[label][0] for label in screen.singles]
+    var_names = screen.adata.var_names
+    judged = np.array([gene in var_names for gene in genes])
+    found, learned_genes = learn(screen.adata[first].copy(), screen.setup, settings, seed, judged)
+    # a condition of one cell has none in the first half
+    places = [genes.index(gene) for gene in learned_genes]
+    expression = np.full((len(second), len(genes)), np.nan)
+    columns = [var_names.get_loc(gene) for gene in np.array(genes)[judged]]
+    expression[:, judged] = screen.expression[second][:, columns].toarray()
+    p_values = intervention_p_values(expression, codes[second])
+
+    parts = []
+    for setting in ("called edges", f"top {TOP} edges"):
+        scores = {}
+        for name, graph in found.items():
+            if name == BY_SHARE and setting == "called edges":  # the same graph
+                continue
+            edges = np.zeros((len(genes), len(genes)), dtype=bool)
+            here = graph.edges if setting == "called edges" else heaviest(graph.weights, TOP)
+            edges[np.ix_(places, places)] = here
+            scores[name] = {
+                "edges": edges.sum(),
+                "mean Wasserstein": mean_wasserstein(expression, codes[second], edges),
+                "false omission rate": false_omission_rate(expression, codes[second], edges, p_values=p_values),
+                "seconds": graph.seconds,
+            }
+        parts.append(_rows(scores).assign(setting=setting))
+    return pd.concat(parts, ignore_index=True)
+
+
+def _rows(scores: Mapping[str, Mapping[str, float]]) -> pd.DataFrame:
+    rows = [(method, metric, value) for method, found in scores.items() for metric, value in found.items()]
+    return pd.DataFrame(rows, columns=["method", "metric", "value"]).astype({"value": float})
+
+
+# -- grid ------------------------------------------------------------------------------------------------------------
+def _grid(settings: Settings) -> list[dict[str, Any]]:
+    """All settings, checked."""
+    asked = []
+    for option, default in (_QUICK_GRID if settings.quick else _GRID).items():
+        values = settings.options.get(option, default)
+        values = list(values) if isinstance(values, list | tuple) else [values]
+        if not values:
+            raise ValueError(f"{option}: give at least one value.")
+        asked.append(values)
+    grid = [dict(zip(_FACTORS, values, strict=True)) for values in product(*asked)]
+    defaults = {name: value.default for name, value in inspect.signature(simulate).parameters.items()}
+    for here in grid:
+        try:
+            check_arguments({**defaults, **_arguments(here, settings)})
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"The grid cannot be simulated: {error}") from None
+        if here["genes"] < 2:
+            raise ValueError(f"n_perturbed: a graph needs two genes or more, not {here['genes']}.")
+    return grid
+
+
+def _arguments(setting: Mapping[str, Any], settings: Settings) -> dict[str, Any]:
+    """Arguments of the simulator for a setting of the grid."""
+    return {
+        **(_QUICK_SIZE if settings.quick else _SIZE),
+        "graph": setting["graph"],
+        "expected_degree": setting["degree"],
+        "n_perturbed": setting["genes"],
+        "mechanism": setting["mechanism"],
+        "n_cells_per_perturbation": setting["cells"],
+        "targets_without_gene": setting["missing"],
+    }
+
+
+def _word(value: Any) -> str:
+    return str(value).replace(" ", "-")
+
+
+def _text(setting: Mapping[str, Any]) -> str:
+    if setting["graph"] == _TOY["graph"]:
+        return _TOY["graph"]
+    return (
+        f"{setting['graph']}, degree {setting['degree']:g}, {setting['genes']} genes, {setting['mechanism']}, "
+        f"{setting['cells']} cells, {setting['missing']:.0%} missing"
+    )
+
+
+# -- tables ----------------------------------------------------------------------------------------------------------
+def tables(parts: Sequence[tuple[Unit, Part]], settings: Settings) -> dict[str, pd.DataFrame]:
+    """``graph`` (to read) and ``graph_long``, with the setting in columns of its own."""
+    rows = []
+    for unit, part in parts:
+        here = {**unit.options, "setting": _text(unit.options)} if unit.options else {}
+        rows.append(part.rows.assign(**here, seed=unit.seed))
+    rows = pd.concat(rows, ignore_index=True)
+    by = [name for name in ("setting", *_FACTORS, "method") if name in rows]
+    summary = mean_and_sd(rows, [*by, "metric"])
+    shown = summary[summary["metric"] != "AUPRC, chance"].copy()
+    shown.loc[shown["metric"].isin(["exact", "true edges"]), "value_sd"] = np.nan
+    return {"graph": wide(shown, ["setting", "method"]), "graph_long": summary}
+
+
+# -- figure ----------------------------------------------------------------------------------------------------------
+def draw(tables: dict[str, pd.DataFrame]) -> Figure:
+    """AUPRC of every method in every setting; with a screen, the two scores of its edges."""
+    summary = tables["graph_long"]
+    panels = [name for name in ("AUPRC", "mean Wasserstein", "false omission rate") if name in set(summary["metric"])]
+    order, methods = list(dict.fromkeys(summary["setting"])), list(dict.fromkeys(summary["method"]))
+    others = iter(colormaps["tab10"].colors)
+    colors = {name: ORANGE if name == OURS else next(others) for name in methods}
+    step = 0.7 / len(methods)  # one below the other, so that none hides another
+    size = (4 + 4 * len(panels), 1.6 + (0.05 + 0.045 * len(methods)) * len(order))
+    figure = Figure(figsize=size, layout="constrained")
+    axes = np.atleast_1d(figure.subplots(1, len(panels), sharey=True))
+    for ax, metric in zip(axes, panels, strict=True):
+        here = summary[summary["metric"] == metric]
+        for row, name in enumerate(methods):
+            values = here[here["method"] == name].set_index("setting").reindex(order)
+            y = np.arange(len(order)) + (row - (len(methods) - 1) / 2) * step
+            kept = values["value_mean"].notna().to_numpy()
+            ax.errorbar(
+                values["value_mean"][kept],
+                y[kept],
+                xerr=values["value_sd"][kept].fillna(0),
+                fmt="o",
+                markersize=4,
+                elinewidth=1,
+                color=colors[name],
+                label=name,
+            )
+        ax.set_xlim(0, 1.02 if metric == "AUPRC" else None)
+        ax.set_xlabel(metric)
+        ax.grid(axis="x", color="0.92")
+        ax.set_axisbelow(True)
+    axes[0].set_yticks(range(len(order)), order, fontsize=8)
+    axes[0].set_ylim(len(order) - 0.4, -0.6)
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=4, frameon=False, fontsize=8)
+    return figure

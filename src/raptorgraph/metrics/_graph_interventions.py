@@ -1,0 +1,163 @@
+"""Scores of a graph where the truth is not known: does perturbing a cause change the expression of its effect?
+
+As in CausalBench (Chevalley et al. 2023), to be measured on cells that the graph was not learned from. Both scores look
+at marginal distributions, which perturbing any ancestor changes: they do not tell direct effects from indirect ones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+from numpy.typing import ArrayLike
+from scipy.stats import mannwhitneyu, wasserstein_distance
+
+
+def mean_wasserstein(expression: ArrayLike, codes: ArrayLike, graph: ArrayLike) -> float:
+    r"""Mean distance that the predicted causes move the expression of their effects.
+
+    .. math::
+        \frac{1}{|E|} \sum_{(i, j) \in E} W_1\left(x_j \mid \text{i perturbed},\; x_j \mid \text{control}\right)
+
+    over the predicted edges E, with the first Wasserstein distance. Compare with that of as many random edges: more
+    edges make it smaller, as the strongest come first.
+
+    Parameters
+    ----------
+    expression
+        Expression of the nodes' own genes, cells x nodes; a column of NaN where a gene is not measured.
+    codes
+        Shape (n_cells,): 0 for control cells, i + 1 for cells in which node i was perturbed (and no other); negative
+        for cells that are not to be used.
+    graph
+        Weights, nodes x nodes, row = cause; every weight other than 0 is a predicted edge. The diagonal is ignored.
+
+    Returns
+    -------
+    float
+        In the unit of the expression, 0 or more. Edges from nodes that no cell has perturbed, and those to genes that
+        are not measured, are left out; NaN where no edge is left.
+
+    Raises
+    ------
+    ValueError
+        If shapes or codes do not fit, there are no control cells, or a column is NaN in a part of the cells.
+    """
+    expression, codes, edge = _checked(expression, codes, graph)
+    control = expression[codes == 0]
+    found = [
+        wasserstein_distance(cells[:, j], control[:, j])
+        for i, cells, columns in _perturbed(expression, codes)
+        for j in columns
+        if edge[i, j]
+    ]
+    return float(np.mean(found)) if found else float("nan")
+
+
+def false_omission_rate(
+    expression: ArrayLike,
+    codes: ArrayLike,
+    graph: ArrayLike,
+    *,
+    alpha: float = 0.05,
+    p_values: np.ndarray | None = None,
+) -> float:
+    """Share of the pairs that a graph says to be unrelated in which the perturbation does change the expression.
+
+    A pair (i, j) is omitted if the predicted graph has no path from i to j, of whatever length, since a perturbation
+    reaches all descendants. It is a false omission if a Mann-Whitney test tells the expression of j in cells with i
+    perturbed from that in control cells (two-sided, p < `alpha`, not corrected for the number of tests). CausalBench
+    does the same on a random sample of the omitted pairs; here all of them are tested.
+
+    Parameters
+    ----------
+    expression, codes, graph
+        As for :func:`mean_wasserstein`. Paths may lead through any node.
+    alpha
+        Level of the test: about the rate that is expected where nothing was omitted falsely.
+    p_values
+        Those of :func:`intervention_p_values`, where several graphs are scored on the same cells.
+
+    Returns
+    -------
+    float
+        From 0 to 1; NaN where no pair that can be tested is omitted. The empty graph scores the share of all pairs that
+        differ, and so on average does one of random edges.
+
+    Raises
+    ------
+    ValueError
+        As for :func:`mean_wasserstein`.
+    """
+    expression, codes, edge = _checked(expression, codes, graph)
+    if p_values is None:
+        p_values = intervention_p_values(expression, codes)
+    omitted = ~_reachable(edge) & np.isfinite(p_values)
+    return float((p_values[omitted] < alpha).mean()) if omitted.any() else float("nan")
+
+
+def intervention_p_values(expression: ArrayLike, codes: ArrayLike) -> np.ndarray:
+    """Whether perturbing i changes the expression of j: p values of two-sided Mann-Whitney tests against control.
+
+    Parameters
+    ----------
+    expression, codes
+        As for :func:`mean_wasserstein`.
+
+    Returns
+    -------
+    numpy.ndarray
+        Nodes x nodes, row = perturbed; NaN on the diagonal, for nodes that no cell has perturbed, and for genes that
+        are not measured.
+
+    Raises
+    ------
+    ValueError
+        As for :func:`mean_wasserstein`.
+    """
+    n_nodes = np.shape(expression)[-1]
+    expression, codes, _ = _checked(expression, codes, np.zeros((n_nodes, n_nodes)))
+    control = expression[codes == 0]
+    found = np.full((n_nodes, n_nodes), np.nan)
+    for i, cells, columns in _perturbed(expression, codes):
+        if len(columns):
+            found[i, columns] = mannwhitneyu(cells[:, columns], control[:, columns], axis=0).pvalue
+    return found
+
+
+def _perturbed(expression: np.ndarray, codes: np.ndarray) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
+    """Each perturbed node with its cells, and the other nodes whose genes are measured."""
+    measured = ~np.isnan(expression[0])
+    for i in range(expression.shape[1]):
+        cells = expression[codes == i + 1]
+        if len(cells):
+            yield i, cells, np.flatnonzero(measured & (np.arange(len(measured)) != i))
+
+
+def _reachable(edge: np.ndarray) -> np.ndarray:
+    """Whether a path leads from one node to another; cycles are allowed."""
+    paths = edge
+    while True:
+        longer = paths | ((paths.astype(np.float64) @ paths) > 0)  # twice the length each time
+        if (longer == paths).all():
+            return paths
+        paths = longer
+
+
+def _checked(expression: ArrayLike, codes: ArrayLike, graph: ArrayLike) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    expression = np.asarray(expression, dtype=np.float64)
+    codes, edge = np.asarray(codes), np.asarray(graph) != 0
+    if expression.ndim != 2 or edge.shape != (expression.shape[1],) * 2 or codes.shape != (len(expression),):
+        raise ValueError(
+            f"expression {expression.shape} is cells x nodes, and needs one code for each cell, got {codes.shape}, "
+            f"and a square graph of the nodes, got {edge.shape}."
+        )
+    if codes.max(initial=0) > len(edge):
+        raise ValueError(f"Code {codes.max()} is that of node {codes.max() - 1}, but there are {len(edge)} nodes.")
+    if not (codes == 0).any():
+        raise ValueError("There are no control cells (code 0) to compare with.")
+    missing = np.isnan(expression)
+    partly = np.flatnonzero(missing.any(axis=0) & ~missing.all(axis=0))
+    if partly.size:
+        raise ValueError(f"Column {partly[0]} is NaN in a part of the cells: it must be for all of them, or for none.")
+    return expression, codes, edge & ~np.eye(len(edge), dtype=bool)

@@ -1,0 +1,105 @@
+"""The graph of a model for other tools: networkx, and files that Cytoscape and Gephi read."""
+
+from __future__ import annotations
+
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import networkx as nx
+import numpy as np
+import pandas as pd
+
+if TYPE_CHECKING:
+    from raptorgraph.model import RaptorGraphModel
+
+_SEPARATORS = {".csv": ",", ".tsv": "\t"}
+_SUFFIXES = (".graphml", *_SEPARATORS)
+
+
+def to_networkx(model: RaptorGraphModel) -> nx.DiGraph:
+    """Turn the graph of a model into a networkx graph.
+
+    Parameters
+    ----------
+    model
+        A trained model.
+
+    Returns
+    -------
+    networkx.DiGraph
+        One node for each latent, named and ordered as in ``model.latent_names``, with the attribute ``perturbed``
+        (bool): whether it belongs to a perturbed gene. One edge from cause to effect for each edge of
+        ``model.get_dag()``, with
+
+        - ``weight`` (float): effect of the cause on the effect, in the units of ``model.get_dag()``;
+        - ``sign``: ``"+"`` or ``"-"``;
+        - what else the model knows of its edges, under the names of those columns. A missing value is left out.
+    """
+    perturbed = set(model.perturbed_genes)
+    network = nx.DiGraph()
+    network.add_nodes_from((name, {"perturbed": name in perturbed}) for name in model.latent_names)
+    for edge in edge_table(model).to_dict("records"):  # its values are Python's own, as GraphML needs them
+        source, target, weight = (edge.pop(name) for name in ("source", "target", "weight"))
+        more = {name: value for name, value in edge.items() if not pd.isna(value)}
+        network.add_edge(source, target, weight=float(weight), sign="+" if weight > 0 else "-", **more)
+    return network
+
+
+def write_dag(model: RaptorGraphModel, path: str | PathLike) -> None:
+    """Write the graph of a model to a file that other tools read.
+
+    Parameters
+    ----------
+    model
+        A trained model.
+    path
+        File to write, replaced where it exists. Its suffix says the format:
+
+        - ``.graphml``: the graph of :func:`to_networkx`, for Cytoscape, Gephi, igraph and networkx;
+        - ``.csv``, ``.tsv``: one row for each edge, strongest first, with ``source``, ``interaction``
+          (``"activates"`` or ``"represses"``, by the sign), ``target``, ``weight`` and what else the model knows of
+          its edges: what Cytoscape's *Import Network from File* expects. Latents without an edge are not in it.
+
+    Raises
+    ------
+    ValueError
+        If the suffix is none of these.
+    FileNotFoundError
+        If the directory of `path` does not exist.
+    """
+    path = Path(path)
+    suffix = path.suffix.lower()
+    if suffix not in _SUFFIXES:
+        raise ValueError(f"{str(path)!r}: the suffix {path.suffix!r} is unknown; use one of {', '.join(_SUFFIXES)}.")
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"{str(path)!r}: there is no directory {str(path.parent)!r}; create it first.")
+    if suffix == ".graphml":
+        nx.write_graphml(to_networkx(model), path)
+        return
+    table = edge_table(model)
+    interaction = np.where(table["weight"] > 0, "activates", "represses")
+    table.insert(table.columns.get_loc("source") + 1, "interaction", interaction)
+    table.to_csv(path, sep=_SEPARATORS[suffix], index=False)
+
+
+def edge_table(model: RaptorGraphModel) -> pd.DataFrame:
+    """List the edges of a model's graph.
+
+    Parameters
+    ----------
+    model
+        A trained model.
+
+    Returns
+    -------
+    pandas.DataFrame
+        One row for each edge of ``model.get_dag()``, by falling absolute weight, with ``source``, ``target`` and
+        ``weight``. Any further column becomes an attribute of :func:`to_networkx` and a column of :func:`write_dag`.
+    """
+    dag = model.get_dag()
+    weights = dag.to_numpy(dtype=float)
+    cause, effect = np.nonzero(weights)
+    names = dag.index.to_numpy(dtype=object)
+    table = pd.DataFrame({"source": names[cause], "target": names[effect], "weight": weights[cause, effect]})
+    return table.sort_values("weight", key=np.abs, ascending=False, kind="stable", ignore_index=True)
