@@ -58,14 +58,14 @@ POSTERIOR: dict[str, dict[str, Any]] = {  # arguments of the posterior
 }
 NETWORK: dict[str, dict[str, Any]] = {  # arguments of the method
     DEFAULT: {},
-    "without graph": {},
+    "without graph": {"model_kwargs": {"graph": "fixed"}},
+    "graph by DAGMA": {"model_kwargs": {"graph": "dagma"}},
     "without preconditioning": {},
     "random pairing": {"model_kwargs": {"pairing": "random"}},
     "shift starts at 1 SD": {"model_kwargs": {"init_strength": 1.0}},
     "no linear path": {"model_kwargs": {"linear_decoder": False}},
     "no shift loss": {"plan_kwargs": {"shift_weight": 0.0}},
     "no KL": {"plan_kwargs": {"kl_weight": 0.0}},
-    "no graph loss": {"plan_kwargs": {"dag_weight": 0.0}},
     "noise drawn anew": {"noise": "new"},
     "no posterior": {"model_kwargs": {"effect_posterior": False}},
     PAPER: {"preset": "paper"},
@@ -207,9 +207,7 @@ def _effect_scores(effect: pd.DataFrame, sd: pd.DataFrame, screen: Screen) -> di
 
 def _network(name: str, screen: Screen, settings: Settings, seed: int) -> dict[str, float]:
     arguments = {"preset": "default", "seed": seed, "max_epochs": epochs_of(settings), **NETWORK[name], **screen.setup}
-    if name == "without graph":
-        method = variants.GivenGraph(arguments.pop("preset"), pd.DataFrame(), **arguments)
-    elif name == "without preconditioning":
+    if name == "without preconditioning":
         method = WithoutPreconditioning(**arguments)
     else:
         method = RaptorGraphMethod(**arguments)

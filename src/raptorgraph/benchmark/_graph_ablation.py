@@ -2,8 +2,9 @@
 
 The model is trained on control and singles with graphs of different origin, and asked for unseen combinations:
 
-- ``learned``: as published, on detached latents; ``learned, joint``: the graph's loss shapes the encoder too;
-  ``learned, all edges``: without a threshold on the weights;
+- ``learned``: as the preset does it, in the default inferred from the effects of single perturbations, in ``"paper"``
+  by DAGMA's score on detached latents; ``DAGMA``: the latter in the default; ``DAGMA, joint``: its loss shapes the
+  encoder too; ``DAGMA, all edges``: without a threshold on the weights;
 - ``random``: the learned edges with their weights, between other nodes. An empty graph cannot be shuffled: then as
   many edges as latents, of weight 0.3 (DAGMA's threshold) and random sign, and the row says so;
 - ``empty``: no edge; and on simulated screens ``true``: the edges of the truth among the perturbed genes, in units of
@@ -35,11 +36,13 @@ from raptorgraph.pl._figure import BLUE, ORANGE
 
 TITLE = "Prediction of unseen combinations with learned and given graphs"
 OPTIONS = ("presets", "graphs", "max_epochs", "n_repeats")
-LEARNED: dict[str, dict[str, Any]] = {  # arguments of the training plan
+LEARNED: dict[str, dict[str, Any]] = {  # arguments of the method
     "learned": {},
-    "learned, all edges": {"dag_threshold": 0.0},
-    "learned, joint": {"graph_gradient": True},
+    "DAGMA": {"model_kwargs": {"graph": "dagma"}},
+    "DAGMA, all edges": {"model_kwargs": {"graph": "dagma"}, "plan_kwargs": {"dag_threshold": 0.0}},
+    "DAGMA, joint": {"model_kwargs": {"graph": "dagma"}, "plan_kwargs": {"graph_gradient": True}},
 }
+_SAME = {"paper": ("DAGMA",)}  # what a preset learns anyway
 GIVEN = ("random", "empty", "true")
 TYPICAL_WEIGHT = 0.3
 _BY = ["preset", "graph"]
@@ -105,9 +108,11 @@ def work(unit: Unit, settings: Settings) -> Part:
     if preset is None:
         return variants.reference_part(screen, settings, unit.seed, _BY)
     for graph in _graphs(settings, screen):
+        if graph in _SAME.get(preset, ()):
+            continue
         kept = True
         if graph in LEARNED:
-            method = variants.variant(preset, unit.seed, settings, screen, plan_kwargs=LEARNED[graph])
+            method = variants.variant(preset, unit.seed, settings, screen, **LEARNED[graph])
         else:
             if graph == "random":
                 given, kept = shuffled_graph(learned, unit.seed)
