@@ -8,7 +8,6 @@ import scvi
 import torch
 
 import raptorgraph as rg
-from raptorgraph.tl import _dag_export
 
 
 class FakeModel:
@@ -23,16 +22,21 @@ class FakeModel:
     def get_dag(self):
         return pd.DataFrame(self.weights, index=self.latent_names, columns=self.latent_names)
 
+    def get_edges(self):
+        names = self.latent_names
+        edges = [(names[i], names[j], self.weights[i, j]) for i, j in [(1, 2), (0, 1), (0, 3)] if self.weights[i, j]]
+        return pd.DataFrame(edges, columns=["source", "target", "weight"])
+
 
 @pytest.fixture
 def with_more_columns(monkeypatch):
     """An edge table that knows more, and not everything of every edge."""
-    plain = _dag_export.edge_table
+    plain = FakeModel.get_edges
 
     def more(model):
         return plain(model).assign(probability=[0.9, 0.75, np.nan], n_found=[3, 2, 1], stable=[True, False, True])
 
-    monkeypatch.setattr(_dag_export, "edge_table", more)
+    monkeypatch.setattr(FakeModel, "get_edges", more)
 
 
 def same(a, b):

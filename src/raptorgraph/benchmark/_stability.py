@@ -104,7 +104,11 @@ def gene_graph(method: Baseline, *, every: bool = False) -> pd.DataFrame:
     genes = method.perturbed_genes
     if isinstance(method, RaptorGraphMethod):
         inferred = method.model.module.graph_kind == "interventional"
-        graph = method.model.get_dag(min_probability=0.0 if every and inferred else None).loc[genes, genes].to_numpy(copy=True)
+        graph = (
+            method.model.get_dag(min_probability=0.0 if every and inferred else None)
+            .loc[genes, genes]
+            .to_numpy(copy=True)
+        )
     else:
         targets = method.targets_.loc[genes].to_numpy()
         graph = targets @ method.adjacency_.to_numpy() @ targets.T

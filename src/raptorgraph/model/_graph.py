@@ -159,9 +159,7 @@ class GraphMixin:
         if min_frequency is not None:
             frequency = self.module.edge_frequency.cpu().numpy()
             if np.isnan(frequency).all():
-                raise ValueError(
-                    "Frequencies of edges are not known yet: call raptorgraph.tl.dag_stability(model)."
-                )
+                raise ValueError("Frequencies of edges are not known yet: call raptorgraph.tl.dag_stability(model).")
             adjacency[:k, :k][~(frequency >= min_frequency)] = 0.0
             adjacency[k:], adjacency[:, k:] = 0.0, 0.0
         if threshold is not None:
@@ -187,9 +185,10 @@ class GraphMixin:
         by = table["weight"].abs()
         if self._has_edges:
             for column in EDGE_COLUMNS:
-                values = getattr(self.module, f"edge_{column}").cpu().numpy()
+                values = getattr(self.module, f"edge_{column}").double().cpu().numpy()
                 if not np.isnan(values).all():
-                    table[column] = values[source, target].astype(float)
+                    # latents without a gene come last, and of their edges nothing was inferred
+                    table[column] = np.pad(values, (0, len(dag) - len(values)), constant_values=np.nan)[source, target]
             by = table["share"]
         return table.loc[by.sort_values(ascending=False, kind="stable").index].reset_index(drop=True)
 

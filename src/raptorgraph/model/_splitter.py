@@ -43,6 +43,20 @@ def condition_codes(mask) -> tuple[np.ndarray, np.ndarray]:
     return codes, np.asarray(first)
 
 
+def screen_data(adata_manager) -> tuple:
+    """Values, library sizes and batches of all cells; None for what the data do not have."""
+    registry = adata_manager.data_registry
+    X = adata_manager.get_from_registry(KEYS.X)
+    library = None
+    if KEYS.LIBRARY in registry:
+        library = np.asarray(adata_manager.get_from_registry(KEYS.LIBRARY), dtype=float).ravel()
+    batch = None
+    if KEYS.BATCH in registry:
+        batch = np.asarray(adata_manager.get_from_registry(KEYS.BATCH)).ravel().astype(int)
+        batch = batch if batch.max() > 0 else None
+    return X, library, batch
+
+
 class ScreenSplitter(pl.LightningDataModule):
     """Data module of the training: the arguments are those of scvi-tools' ``DataSplitter`` and the pairing.
 
@@ -159,17 +173,7 @@ class ScreenSplitter(pl.LightningDataModule):
         return log_ratio_moments(X, self.codes, n_conditions, library=library, batch=batch, rows=self.known_rows)
 
     def _data(self):
-        """Values, library sizes and batches of all cells; None for what the data do not have."""
-        registry = self.adata_manager.data_registry
-        X = self.adata_manager.get_from_registry(KEYS.X)
-        library = None
-        if KEYS.LIBRARY in registry:
-            library = np.asarray(self.adata_manager.get_from_registry(KEYS.LIBRARY), dtype=float).ravel()
-        batch = None
-        if KEYS.BATCH in registry:
-            batch = np.asarray(self.adata_manager.get_from_registry(KEYS.BATCH)).ravel().astype(int)
-            batch = batch if batch.max() > 0 else None
-        return X, library, batch
+        return screen_data(self.adata_manager)
 
     def _effects(self, rows, X, library, batch) -> EffectMoments:
         n_conditions = int(self.codes.max()) + 1

@@ -2,12 +2,14 @@
 
 from raptorgraph.tl._dag_export import to_networkx, write_dag
 from raptorgraph.tl._dag_paths import knock_out_edge, paths, total_effects
+from raptorgraph.tl._dag_stability import dag_stability
 from raptorgraph.tl._enrich import enrich, enrich_effects
 from raptorgraph.tl._interactions import interactions
 from raptorgraph.tl._reverse import reverse
 from raptorgraph.tl._spillover import spillover, spillover_index
 
 __all__ = [
+    "dag_stability",
     "enrich",
     "enrich_effects",
     "interactions",

@@ -39,7 +39,7 @@ def to_networkx(model: RaptorGraphModel) -> nx.DiGraph:
     perturbed = set(model.perturbed_genes)
     network = nx.DiGraph()
     network.add_nodes_from((name, {"perturbed": name in perturbed}) for name in model.latent_names)
-    for edge in edge_table(model).to_dict("records"):  # its values are Python's own, as GraphML needs them
+    for edge in model.get_edges().to_dict("records"):  # its values are Python's own, as GraphML needs them
         source, target, weight = (edge.pop(name) for name in ("source", "target", "weight"))
         more = {name: value for name, value in edge.items() if not pd.isna(value)}
         network.add_edge(source, target, weight=float(weight), sign="+" if weight > 0 else "-", **more)
@@ -77,29 +77,7 @@ def write_dag(model: RaptorGraphModel, path: str | PathLike) -> None:
     if suffix == ".graphml":
         nx.write_graphml(to_networkx(model), path)
         return
-    table = edge_table(model)
+    table = model.get_edges()
     interaction = np.where(table["weight"] > 0, "activates", "represses")
     table.insert(table.columns.get_loc("source") + 1, "interaction", interaction)
     table.to_csv(path, sep=_SEPARATORS[suffix], index=False)
-
-
-def edge_table(model: RaptorGraphModel) -> pd.DataFrame:
-    """List the edges of a model's graph.
-
-    Parameters
-    ----------
-    model
-        A trained model.
-
-    Returns
-    -------
-    pandas.DataFrame
-        One row for each edge of ``model.get_dag()``, by falling absolute weight, with ``source``, ``target`` and
-        ``weight``. Any further column becomes an attribute of :func:`to_networkx` and a column of :func:`write_dag`.
-    """
-    dag = model.get_dag()
-    weights = dag.to_numpy(dtype=float)
-    cause, effect = np.nonzero(weights)
-    names = dag.index.to_numpy(dtype=object)
-    table = pd.DataFrame({"source": names[cause], "target": names[effect], "weight": weights[cause, effect]})
-    return table.sort_values("weight", key=np.abs, ascending=False, kind="stable", ignore_index=True)

@@ -1,0 +1,155 @@
+"""How often an edge is found again, and how often it would be found by chance."""
+
+from __future__ import annotations
+
+from itertools import combinations
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+import torch
+from rich.progress import track
+
+from raptorgraph.metrics import chance_jaccard, top_edge_jaccard
+from raptorgraph.model._field import KEYS
+from raptorgraph.model._graph import CALLED, screen_graph
+from raptorgraph.model._splitter import condition_codes, screen_data
+
+if TYPE_CHECKING:
+    from raptorgraph.model import RaptorGraphModel
+
+
+def dag_stability(
+    model: RaptorGraphModel, *, n: int = 50, n_null: int = 10, seed: int = 0, progress: bool = True
+) -> pd.DataFrame:
+    r"""Infer the graph again from resampled cells, and from cells with permuted labels.
+
+    The inference has no randomness of its own: what a seed changes is which cells were measured. Each of `n` resampled
+    screens draws the cells of every condition with replacement, as many as there are; the frequency of an edge is the
+    share of them whose graph has it. For the null, labels are permuted among all cells of a batch, `n_null` times. With
+    t the absolute weight of an edge and :math:`N_0`, :math:`N` the numbers of weights at least as large in all permuted
+    screens and in the model's own posterior,
+
+    .. math:: q(t) = \min_{s \le t} \frac{(N_0(s) + 1) / n_{null}}{N(s)},
+
+    at most 1: the expected share of such edges that a screen without any effect would show.
+
+    Parameters
+    ----------
+    model
+        Trained, with ``graph="interventional"`` and its data.
+    n
+        Resampled screens.
+    n_null
+        Screens with permuted labels.
+    seed
+        Of the draws.
+    progress
+        Whether to show a progress bar.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Every edge of the model's graph, or of at least one resampled one: ``source``, ``target``, ``weight``,
+        ``probability``, ``share`` (as in ``model.get_edges``), ``frequency``, ``q_value``; the most frequent first.
+        In ``attrs``: ``n_edges`` of the model's graph, ``jaccard`` (mean Jaccard index over pairs of resampled screens
+        of as many heaviest edges, the diagonal left out) with ``chance_jaccard`` for random edges, and ``null_edges``,
+        the mean number of edges with permuted labels.
+
+    Raises
+    ------
+    ValueError
+        If the graph was not inferred from interventions, the model has no data, `n` is below 2 or `n_null` below 1.
+
+    Notes
+    -----
+    Writes frequencies and q-values into the model: ``model.get_dag(min_frequency=...)``, ``model.get_edges()`` and a
+    saved model have them from then on.
+
+    Resampling says how much an edge owes to these very cells. It does not repeat the experiment: errors that all cells
+    of a condition share, such as a guide that hits a second gene, are found again every time. Permuted labels have no
+    effects at all; so q-values say that there is *something*, and not that it runs from this gene to that.
+    """
+    if n < 2 or n_null < 1:
+        raise ValueError(f"n={n!r} must be at least 2 and n_null={n_null!r} at least 1.")
+    if not model._has_edges:
+        raise ValueError("Only graphs that were inferred from interventions are drawn again: graph='interventional'.")
+    if model.adata is None:
+        raise ValueError("The model was loaded without data: load it with adata=...")
+    X, library, batch = screen_data(model.adata_manager)
+    codes, _ = condition_codes(model.adata_manager.get_from_registry(KEYS.PERTURBATION).tocsr())
+    members, targets = model._members(), model._target_columns()
+    kept, module = np.arange(len(codes)), model.module
+    groups = np.zeros(len(codes), dtype=int) if batch is None else batch
+
+    def graph(codes: np.ndarray, rows: np.ndarray):
+        return screen_graph(X, codes, members, targets, library=library, batch=batch, rows=rows)
+
+    rng = np.random.default_rng(seed)
+    own = module.edge_weight.double().cpu().numpy()
+    n_edges = int((module.edge_probability >= CALLED).sum())
+    count, weights = np.zeros(own.shape), []
+    steps = track(range(n + n_null), description="Graphs", disable=not progress, transient=True)
+    null, n_null_edges = [], 0
+    for step in steps:
+        if step < n:
+            found = graph(codes, _resampled(codes, kept, rng))
+            count += (found.probability >= CALLED).numpy()
+            weights.append(found.weight.numpy())
+        else:
+            found = graph(_permuted(codes, groups, rng), kept)
+            n_null_edges += int((found.probability >= CALLED).sum())
+            null.append(np.abs(_off_diagonal(found.weight.numpy())))
+
+    frequency, q_value = count / n, np.ones(own.shape)
+    q_value[~np.eye(len(own), dtype=bool)] = q_values(np.abs(_off_diagonal(own)), np.concatenate(null), n_null)
+    module.edge_frequency.copy_(torch.as_tensor(frequency))
+    module.edge_q_value.copy_(torch.as_tensor(q_value))
+    source, target = np.nonzero((count > 0) | (module.edge_probability >= CALLED).cpu().numpy())
+    genes = np.asarray(model.perturbed_genes)
+    table = pd.DataFrame({"source": genes[source], "target": genes[target]})
+    for column in ("weight", "probability", "share", "frequency", "q_value"):
+        table[column] = getattr(module, f"edge_{column}").double().cpu().numpy()[source, target]
+    table = table.sort_values(["frequency", "share"], ascending=False, kind="stable", ignore_index=True)
+    jaccard = chance = np.nan
+    if n_edges:
+        jaccard = float(np.nanmean([top_edge_jaccard(a, b, n_edges) for a, b in combinations(weights, 2)]))
+        chance = chance_jaccard(len(own) * (len(own) - 1), n_edges)
+    table.attrs = {
+        "n_edges": n_edges,
+        "jaccard": jaccard,
+        "chance_jaccard": chance,
+        "null_edges": n_null_edges / n_null,
+    }
+    return table
+
+
+def q_values(observed: np.ndarray, null: np.ndarray, n_null: int) -> np.ndarray:
+    """False discovery rates of observed statistics against those of `n_null` null data sets, all of them pooled."""
+    order = np.argsort(-observed, kind="stable")
+    sorted_null = np.sort(null)
+    beyond = len(null) - np.searchsorted(sorted_null, observed[order], side="left")
+    # of equal statistics the last one counts all of them
+    rank = len(observed) - np.searchsorted(np.sort(observed), observed[order], side="left")
+    rate = np.minimum((beyond + 1) / n_null / rank, 1.0)
+    found = np.empty(len(observed))
+    found[order] = np.minimum.accumulate(rate[::-1])[::-1]
+    return found
+
+
+def _resampled(codes: np.ndarray, kept: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Cells of every condition, drawn with replacement."""
+    return np.concatenate([rng.choice(kept[codes == c], int((codes == c).sum())) for c in np.unique(codes)])
+
+
+def _permuted(codes: np.ndarray, groups: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Labels permuted within batches."""
+    found = codes.copy()
+    for group in np.unique(groups):
+        members = np.flatnonzero(groups == group)
+        found[members] = codes[rng.permutation(members)]
+    return found
+
+
+def _off_diagonal(values: np.ndarray) -> np.ndarray:
+    return values[~np.eye(len(values), dtype=bool)]

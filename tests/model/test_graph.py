@@ -1,0 +1,108 @@
+"""The graph of a model, inferred from its screen."""
+
+import numpy as np
+import pytest
+import scvi
+import torch
+
+import raptorgraph as rg
+
+
+def screen(**kwargs):
+    arguments = {
+        "n_genes": 200, "n_perturbed": 8, "n_control_cells": 400, "n_cells_per_perturbation": 150, "n_doubles": 2,
+        "mechanism": "linear", "interaction_strength": 0.0, "n_truth_cells": 20, "targets_without_gene": 0.25,
+        "seed": 2,
+    }  # fmt: skip
+    return rg.datasets.simulate(**{**arguments, **kwargs})
+
+
+def fitted(adata, *, setup=None, max_epochs=1, **kwargs):
+    scvi.settings.seed = 0
+    rg.RaptorGraph.setup_anndata(adata, **(setup or {"library_size_key": "total_counts"}))
+    model = rg.RaptorGraph(adata, **{"pairing": "random", "n_hidden": 8, **kwargs})
+    model.train(max_epochs=max_epochs, enable_progress_bar=False, accelerator="cpu")
+    return model
+
+
+@pytest.fixture(scope="module")
+def adata():
+    return screen()
+
+
+@pytest.fixture(scope="module")
+def model(adata):
+    return fitted(adata)
+
+
+def test_the_true_graph_is_found(model, adata):
+    truth, genes = adata.uns["simulation"]["adjacency"], model.perturbed_genes
+    everything = model.get_dag(min_probability=0.0).loc[genes, genes].to_numpy()
+    assert rg.metrics.edge_auprc(everything, truth.loc[genes, genes].to_numpy()) > 0.8
+    called = model.get_dag().loc[genes, genes].to_numpy()
+    assert (called != 0).any()
+    np.testing.assert_array_equal(called, np.where(model.module.edge_probability >= 0.5, everything, 0.0))
+    names = model.latent_names[len(genes) :]
+    assert not model.get_dag().loc[names].to_numpy().any()  # no perturbation tells about these
+
+
+def test_the_network_uses_it_and_does_not_change_it(model):
+    assert not model.module.graph.weight.requires_grad
+    assert torch.equal(model.module.modulator.strength, torch.full((8,), 2.5))  # so that weights keep their units
+    dag = model.get_dag().to_numpy()
+    z, u = (model.get_latent_representation(kind=kind) for kind in ("exogenous", "causal"))
+    np.testing.assert_allclose(u, z @ np.linalg.inv(np.eye(len(dag)) - dag), rtol=1e-3, atol=1e-4)
+
+
+def test_table_of_edges(model):
+    edges = model.get_edges()
+    assert list(edges) == ["source", "target", "weight", "probability", "share"]
+    dag = model.get_dag()
+    assert len(edges) == np.count_nonzero(dag)
+    assert all(dag.loc[e.source, e.target] == e.weight for e in edges.itertuples())
+    assert edges["share"].is_monotonic_decreasing
+    assert (edges["probability"] >= 0.5).all()
+    strict = model.get_dag(min_probability=0.99)
+    assert np.count_nonzero(strict) == (edges["probability"] >= 0.99).sum()
+    assert np.count_nonzero(model.get_dag(threshold=0.4)) == (edges["weight"].abs() >= 0.4).sum()
+
+
+def test_log_values_give_the_graph_of_counts(model, adata):
+    other = screen()
+    other.X.data = np.log1p(other.X.data * np.repeat(1e4 / other.obs["total_counts"], np.diff(other.X.indptr)))
+    logs = fitted(other, setup={})
+    np.testing.assert_allclose(logs.get_dag(), model.get_dag().loc[logs.latent_names, logs.latent_names], atol=1e-3)
+
+
+def test_a_gene_that_was_never_perturbed_alone_has_no_edge():
+    other = screen(n_doubles="all")
+    other = other[other.obs["perturbation"] != "P03"].copy()
+    model = fitted(other)
+    assert "P03" in model.perturbed_genes
+    dag = model.get_dag(min_probability=0.0)
+    assert not dag.loc["P03"].any()
+    assert not dag["P03"].any()
+    assert dag.to_numpy().any()
+
+
+def test_batches_are_compared_with_their_own_controls(adata):
+    plain = screen(n_batches=3, batch_effect=1.0)
+    model = fitted(plain, setup={"library_size_key": "total_counts", "batch_key": "batch"})
+    genes = model.perturbed_genes
+    truth = plain.uns["simulation"]["adjacency"].loc[genes, genes].to_numpy()
+    assert rg.metrics.edge_auprc(model.get_dag(min_probability=0.0).loc[genes, genes].to_numpy(), truth) > 0.8
+
+
+def test_other_graphs(adata):
+    fixed = fitted(adata.copy(), graph="fixed")
+    assert not fixed.get_dag().to_numpy().any()
+    assert list(fixed.get_edges()) == ["source", "target", "weight"]
+    with pytest.raises(ValueError, match="min_probability"):
+        fixed.get_dag(min_probability=0.0)
+    with pytest.raises(ValueError, match="graph='pc'"):
+        rg.RaptorGraph(fixed.adata, graph="pc")
+
+
+def test_frequencies_must_be_asked_for_first(model):
+    with pytest.raises(ValueError, match="dag_stability"):
+        model.get_dag(min_frequency=0.5)
