@@ -8,7 +8,7 @@ import pytest
 from scipy import sparse
 
 from raptorgraph.pp import measured_effects
-from raptorgraph.pp._statistics import condition_moments, effect_moments
+from raptorgraph.pp._statistics import condition_moments, effect_moments, log_ratio_moments
 
 DATA = Path(os.environ.get("RAPTORGRAPH_DATA", Path(__file__).parents[2].parent / "shared" / "data"))
 
@@ -93,6 +93,68 @@ def test_the_variance_is_that_of_repeated_experiments():
     X = rng.normal(size=(len(codes), 20_000)) + 20
     found = effect_moments(X, codes, 2, batch=batch)
     np.testing.assert_allclose(found.variance[1].mean(), found.effect[1].var(), rtol=0.05)
+
+
+def test_log_ratios_by_hand(cells):
+    counts, codes, library = cells
+    found = log_ratio_moments(sparse.csr_matrix(counts), codes, 4, library=library, shrinkage=30.0)
+    rates = 1e4 * counts / library[:, None]
+    control = rates[codes == 0]
+    mean_0, var_0 = control.mean(0), control.var(0, ddof=1)
+    for c in (1, 2, 3):
+        own = rates[codes == c]
+        n, offset = len(own), 0.5 * var_0 / mean_0 / len(own)
+        mean, reference = own.mean(0) + offset, mean_0 + offset
+        np.testing.assert_allclose(found.log_ratio[c], np.log(mean / reference), rtol=1e-5, atol=1e-6)
+        shrunk = ((n - 1) * own.var(0, ddof=1) + 30 * var_0 * mean / reference) / (n - 1 + 30)
+        np.testing.assert_allclose(found.variance[c] + found.shared_variance,
+                                   shrunk / n / mean**2 + var_0 / 40 / reference**2, rtol=1e-4)  # fmt: skip
+    np.testing.assert_array_equal(found.log_ratio[0], 0)
+    offset = 0.5 * var_0 / mean_0 / np.array([(codes == c).sum() for c in (1, 2, 3)])[:, None]
+    shared = (var_0 / 40 / (mean_0 + offset) ** 2).min(0)
+    np.testing.assert_allclose(found.shared_variance, shared, rtol=1e-4)
+
+
+def test_the_variance_of_log_ratios_is_that_of_repeated_experiments():
+    rng = np.random.default_rng(5)
+    codes = np.repeat([0, 1, 2], [400, 60, 60])
+    fold = np.array([1.0, 0.3, 2.0])
+    rate = 0.8 * fold[codes][:, None] * rng.gamma(2.0, 0.5, size=(len(codes), 4000))  # one gene a repetition
+    counts, library = rng.poisson(rate), np.full(len(codes), 5000.0)
+    found = log_ratio_moments(sparse.csr_matrix(counts), codes, 3, library=library)
+    for c in (1, 2):
+        np.testing.assert_allclose(found.log_ratio[c].mean(), np.log(fold[c]), atol=0.03)
+        total = found.variance[c] + found.shared_variance
+        np.testing.assert_allclose(total.mean(), found.log_ratio[c].var(), rtol=0.12)
+    # the part that both conditions share is their covariance
+    covariance = np.cov(found.log_ratio[1], found.log_ratio[2])[0, 1]
+    np.testing.assert_allclose(found.shared_variance.mean(), covariance, rtol=0.25)
+
+
+def test_log_ratios_of_unseen_genes_and_absent_conditions():
+    counts = np.zeros((12, 3))
+    counts[:, 0] = np.random.default_rng(0).poisson(5, 12)
+    counts[:6, 1] = [0, 1, 2, 0, 1, 3]  # never seen when perturbed
+    codes = np.r_[np.zeros(6, int), np.ones(6, int)]
+    found = log_ratio_moments(sparse.csr_matrix(counts), codes, 3, library=np.full(12, 100.0))
+    assert np.isfinite(found.log_ratio).all()
+    assert found.log_ratio[1, 1] < -1
+    assert np.isfinite(found.variance[1, :2]).all()
+    assert np.isinf(found.variance[:, 2]).all()  # no control cell shows it
+    assert np.isinf(found.variance[2]).all()
+    assert found.shared_variance[2] == 0
+
+
+def test_log_ratios_with_batches():
+    """A gene that a batch doubles in all of its cells has no log ratio."""
+    rng = np.random.default_rng(6)
+    codes, batch = np.repeat([0, 1, 0, 1], [300, 50, 300, 250]), np.repeat([0, 0, 1, 1], [300, 50, 300, 250])
+    rate = 3.0 * (1 + 3 * batch)[:, None] * np.where(codes == 1, 0.5, 1.0)[:, None] * np.ones(200)
+    counts = sparse.csr_matrix(rng.poisson(rate))
+    found = log_ratio_moments(counts, codes, 2, library=np.full(len(codes), 1e4), batch=batch)
+    np.testing.assert_allclose(found.log_ratio[1].mean(), np.log(0.5), atol=0.01)
+    ignored = log_ratio_moments(counts, codes, 2, library=np.full(len(codes), 1e4))
+    assert abs(ignored.log_ratio[1].mean() - np.log(0.5)) > 0.1
 
 
 def test_absent_conditions_and_silent_genes_are_safe():
