@@ -16,8 +16,8 @@ METRICS = [
     "structural Hamming distance",
     "called edges",
     "true edges",
-    "exact",
     "seconds",
+    "exact",
 ]
 
 
@@ -39,6 +39,14 @@ def test_run_on_simulated_screens(tmp_path):
         *((toy, method) for method in shown[:2]),
     ]
     assert set(long["metric"]) == {*METRICS, "AUPRC, chance"}
+    side = tables["graph_auprc"]
+    assert side.columns.tolist() == ["setting", *shown]
+    assert side["setting"].tolist() == grid
+    assert (
+        side["random"].tolist()
+        == table.loc[(table["method"] == "random") & (table["setting"] != toy), "AUPRC"].tolist()
+    )
+    assert (table.loc[table["setting"] != toy, "exact"] == "-").all()
     assert (long[long["metric"] != "orientation (chance 0.5)"]["n"] == 2).all()  # that of no found edge is undefined
     assert set(graph._FACTORS) < set(long.columns)
 
