@@ -364,7 +364,7 @@ def _text(setting: Mapping[str, Any]) -> str:
 
 # -- tables ----------------------------------------------------------------------------------------------------------
 def tables(parts: Sequence[tuple[Unit, Part]], settings: Settings) -> dict[str, pd.DataFrame]:
-    """``graph`` (to read), ``graph_auprc`` (methods side by side), ``graph_long`` (settings as columns of their own)."""
+    """``graph`` (to read), ``graph_auprc`` (methods side by side) and ``graph_long``, with columns of the setting."""
     rows = []
     for unit, part in parts:
         here = {**unit.options, "setting": _text(unit.options)} if unit.options else {}
