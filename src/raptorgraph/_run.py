@@ -109,6 +109,7 @@ def demo(
         kind="true",
         facts={},
         say=say,
+        true_graph=adata.uns["simulation"]["adjacency"],
     )
 
 
@@ -238,6 +239,7 @@ def _fit_and_write(
     facts: dict[str, Any],
     say: Callable[[str], None],
     preset: str = "default",
+    true_graph: pd.DataFrame | None = None,
 ) -> Result:
     """Train on `train`, score the conditions of `truth`, write everything to `out`."""
     RaptorGraphModel.setup_anndata(train, **setup)
@@ -263,7 +265,9 @@ def _fit_and_write(
         **facts,
         "active latents": f"{model.latent_activity()['active'].mean():.0%} of {len(model.latent_activity())}",
         "variance of control cells, predicted / measured (median gene)": f"{_variance_ratio(model, train, setup):.2f}",
-        "edges of the graph": len(edges),
+        "edges of the graph": len(edges)
+        if true_graph is None
+        else _true_edges(edges, true_graph, model.perturbed_genes),
         "training": f"{seconds:.0f} s",
     }
 
@@ -331,12 +335,12 @@ def _interactions(model: RaptorGraphModel, measured: set[str]) -> pd.DataFrame |
     return table.sort_values(["measured", "synergy"], ascending=[True, False], kind="stable")
 
 
-def _edges(dag: pd.DataFrame) -> pd.DataFrame:
-    """Edges of the graph, largest absolute weight first."""
-    weights = dag.to_numpy()
-    cause, effect = np.nonzero(weights)
-    edges = pd.DataFrame({"source": dag.index[cause], "target": dag.columns[effect], "weight": weights[cause, effect]})
-    return edges.sort_values("weight", key=np.abs, ascending=False, kind="stable", ignore_index=True)
+def _edge_count(edges: pd.DataFrame, truth: pd.DataFrame | None, genes: Sequence[str]) -> int | str:
+    """How many edges there are and, where the truth is known (row = cause), how many of them are true ones."""
+    if truth is None:
+        return len(edges)
+    right = sum(truth.loc[edge.source, edge.target] != 0 for edge in edges.itertuples())
+    return f"{len(edges)}, of which {right} are among the {np.count_nonzero(truth.loc[genes, genes])} true ones"
 
 
 def _split(adata: ad.AnnData, setup: Mapping[str, Any]) -> tuple[dict[str, tuple[str, ...]], np.ndarray]:
