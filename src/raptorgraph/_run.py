@@ -265,9 +265,7 @@ def _fit_and_write(
         **facts,
         "active latents": f"{model.latent_activity()['active'].mean():.0%} of {len(model.latent_activity())}",
         "variance of control cells, predicted / measured (median gene)": f"{_variance_ratio(model, train, setup):.2f}",
-        "edges of the graph": len(edges)
-        if true_graph is None
-        else _true_edges(edges, true_graph, model.perturbed_genes),
+        "edges of the graph": _edge_count(edges, true_graph, model.perturbed_genes),
         "training": f"{seconds:.0f} s",
     }
 

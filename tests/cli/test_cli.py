@@ -74,6 +74,12 @@ def test_demo_compares_unseen_doubles_with_the_truth(tmp_path):
     assert scores.loc["no change", "relative_mse"] == 1 and np.isnan(scores.loc["no change", "pearson"])
 
     annotated = ad.read_h5ad(out / "annotated.h5ad")
+    truth = annotated.uns["simulation"]["adjacency"]
+    edges, perturbed = pd.read_csv(out / "dag.csv"), ["P01", "P02", "P03", "P04"]
+    right = sum(truth.loc[s, t] != 0 for s, t in zip(edges["source"], edges["target"], strict=True))
+    n_true = np.count_nonzero(truth.loc[perturbed, perturbed])
+    expected = f"{len(edges)}, of which {right} are among the {n_true} true ones"
+    assert result.facts["edges of the graph"] == expected
     assert len(annotated) == 80 + 4 * 30 and not annotated.obs["perturbation"].str.contains("+", regex=False).any()
     assert np.isfinite(annotated.obsm["X_raptorgraph"]).all()
 
