@@ -48,6 +48,7 @@ DEFAULT, PAPER = "default", "paper"
 POSTERIOR: dict[str, dict[str, Any]] = {  # arguments of the posterior
     DEFAULT: {},
     "without genes that answer alone": {"alone": False},
+    "effects do not follow the graph": {"graph": False},
     "without private transcripts": {"private": False},
     "without own targets": {"targets": False},
     "one noise for all conditions": {"excess_by_condition": False},

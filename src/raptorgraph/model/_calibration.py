@@ -47,6 +47,7 @@ class CalibrationMixin:
             int(moments.n[0]),
             control_mean=torch.as_tensor(control_mean),
             targets=torch.as_tensor(self._target_columns()),
+            graph=self._known_graph(),
         )
         scale = float(self.module.effects.state["scale"])
         logger.info("Effects of pairs are about %.2f times the sum of their single effects.", scale)

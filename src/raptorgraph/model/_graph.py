@@ -101,6 +101,13 @@ class GraphMixin:
         n_edges = int((found.probability >= CALLED).sum())
         logger.info("The graph has %d of %d possible edges.", n_edges, len(found.weight) * (len(found.weight) - 1))
 
+    def _known_graph(self) -> torch.Tensor | None:
+        """Weights among the perturbed genes, k x k; None where the graph is still to be learned."""
+        if self.module.graph_kind == "dagma":
+            return None
+        k = len(self.perturbed_genes_)
+        return self.module.graph.adjacency()[:k, :k].detach()
+
     def _members(self) -> np.ndarray:
         """Conditions x perturbed genes, 0 or 1; row 0 is the control."""
         mask = self.adata_manager.get_from_registry(KEYS.PERTURBATION).tocsr()

@@ -84,8 +84,21 @@ def carried(values: Mapping[str, torch.Tensor], a: torch.Tensor, b: torch.Tensor
     shared = values["shared"] * torch.outer(combined_a, combined_b)
     covariance = values["covariance"]
     together = weight_a @ covariance @ weight_b.T + shared
-    alone = weight_a @ weight_b.T + shared
+    alone = weight_a @ values["along"] @ weight_b.T + shared
     return torch.stack([together, alone, torch.zeros_like(shared)])
+
+
+def along_graph(graph: torch.Tensor | None, k: int) -> torch.Tensor:
+    """Covariance of the effects on a gene that few perturbations move directly, k x k with mean diagonal 1.
+
+    Direct effects b are independent, and the graph W carries them on: e = (I - W)^-1 b.
+    """
+    eye = torch.eye(k, dtype=torch.float64)
+    if graph is None:
+        return eye
+    total = torch.linalg.inv(eye - graph)
+    covariance = total @ total.T
+    return covariance / covariance.diagonal().mean()
 
 
 def _scale(values: Mapping[str, torch.Tensor], members: torch.Tensor, combined: torch.Tensor, mixed: bool = True):

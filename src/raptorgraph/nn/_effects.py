@@ -66,7 +66,8 @@ class EffectPosterior(nn.Module):
 
     - *together*: :math:`K_g = K = B B^\top + \operatorname{diag}(s)`, which says which perturbations act alike, so
       that they lend each other strength;
-    - *alone*: :math:`K_g = I`, for genes that answer to few perturbations;
+    - *alone*: :math:`K_g \propto (I - W)^{-1} (I - W)^{-\top}`, for genes that few perturbations move directly, and
+      others along the graph W; I without a graph;
     - *private*: no t; each condition has an effect of its own that no combination inherits, as transcripts of a
       guide do. Open to genes whose effect exceeds their expression in controls.
 
@@ -99,6 +100,8 @@ class EffectPosterior(nn.Module):
     alone, private, targets, excess_by_condition
         Whether there are genes of these classes, effects on targets have a prior of their own, and
         :math:`\kappa_c` differs between conditions (otherwise one :math:`\kappa` holds for all).
+    graph
+        Whether effects are expected to travel along the graph that :meth:`fit` is given.
     overshoot
         Whether sums are expected to overshoot; otherwise the prior median of a is 1.
     temper
@@ -113,6 +116,7 @@ class EffectPosterior(nn.Module):
         alone: bool = True,
         private: bool = True,
         targets: bool = True,
+        graph: bool = True,
         excess_by_condition: bool = True,
         overshoot: bool = True,
         temper: float = 0.5,
@@ -121,7 +125,7 @@ class EffectPosterior(nn.Module):
         super().__init__()
         if not 0 < temper <= 1:
             raise ValueError(f"temper={temper!r} must lie in (0, 1].")
-        self.alone, self.private, self.own_targets = alone, private, targets
+        self.alone, self.private, self.own_targets, self.graph = alone, private, targets, graph
         self.excess_by_condition, self.overshoot = excess_by_condition, overshoot
         self.temper, self.spread = temper, spread
         self.state: dict[str, torch.Tensor] = {}
@@ -152,6 +156,7 @@ class EffectPosterior(nn.Module):
         *,
         control_mean: torch.Tensor | None = None,
         targets: torch.Tensor | None = None,
+        graph: torch.Tensor | None = None,
         n_steps: int = 200,
         n_fit_genes: int | None = None,
         rank: int = 12,
@@ -172,6 +177,9 @@ class EffectPosterior(nn.Module):
             Shape (G,): mean of the control cells, for data that cannot be negative. Without it no gene is private.
         targets
             Shape (k,): column of each perturbed gene among the G, -1 where it has none; by default none has.
+        graph
+            Weights W of an acyclic graph among the perturbed genes, k x k, row = cause, in units of the effects of
+            their perturbations (:func:`infer_graph`); by default there is no edge.
         n_steps, n_fit_genes, rank
             Steps of the optimizer; genes (evenly spaced) that the prior is learned from, by default 2,000, or fewer
             where there are more than 75 conditions; largest rank of B.
@@ -203,6 +211,9 @@ class EffectPosterior(nn.Module):
                 "common_noise": 1 / n_controls / typical,
                 "targets": targets.long().cpu().clone(),
                 "lowest": lowest,
+                "along": prior.along_graph(
+                    None if graph is None or not self.graph else graph.double().cpu(), len(targets)
+                ),
             }
             self._learn(effect / gene_noise.sqrt(), n_steps, n_fit_genes, rank)
 
@@ -224,7 +235,7 @@ class EffectPosterior(nn.Module):
 
         def mixture(values, genes) -> GeneMixture:
             weights = values["log_weights"][:, :, None] + closed[:, :, genes]
-            return GeneMixture(prior.signals(values, members), prior.noise({**data, **values}), weights)
+            return GeneMixture(prior.signals({**data, **values}, members), prior.noise({**data, **values}), weights)
 
         seen_alone = members[members.sum(1) == 1].sum(0) > 0
         y = scaled[:, sample]
