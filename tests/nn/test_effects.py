@@ -11,6 +11,8 @@ from raptorgraph.nn._evidence import LEVELS
 
 K, G, N_CELLS, N_CONTROLS = 8, 400, 50, 300
 BOTH = 1 / N_CELLS + 1 / N_CONTROLS
+GRAPH = np.zeros((K, K))
+GRAPH[0, 1], GRAPH[1, 2], GRAPH[4, 2] = 0.8, -0.6, 0.5
 
 
 def screen(rng, *, scale=0.7, n_pairs=14, interaction=0.02):
@@ -49,7 +51,7 @@ def example():
     members, measured, variance, true, n = screen(np.random.default_rng(0))
     targets = np.array([5, -1, -1, 9, *[-1] * (K - 4)])
     measured[members[:, 0] == 1, 5] -= 3.0  # a knock-down, seen with all of its combinations
-    posterior = fitted(members[:n], measured[:n], variance[:n], targets=targets)
+    posterior = fitted(members[:n], measured[:n], variance[:n], targets=targets, graph=GRAPH)
     return members, measured, variance, true, n, posterior
 
 
@@ -63,7 +65,9 @@ def _joint(posterior, members, n, g):
     common = state["shared"] * np.outer(pair, pair) + state["interaction"] * pair[:, None] * same + own
     signal = np.empty((3, len(members), len(members)))
     signal[TOGETHER] = weights @ state["covariance"] @ weights.T + common
-    signal[ALONE] = weights @ weights.T + common
+    paths = np.eye(K) + GRAPH + GRAPH @ GRAPH  # (I - W)^-1, as no path of the graph is longer
+    along = paths @ paths.T
+    signal[ALONE] = weights @ (along / np.trace(along) * K) @ weights.T + common
     signal[PRIVATE] = same
     noise = np.zeros_like(signal[0])
     noise[:n, :n] = np.diag(1 + state["excess_of"]) / N_CELLS / BOTH
@@ -157,6 +161,38 @@ def test_measured_singles_are_freed_of_noise(example):
     mean = posterior.mean(torch.as_tensor(members[:K])).numpy()
     others = np.delete(np.arange(G), [5])
     assert error(mean[:, others], true[:K, others]) < 0.85 * error(measured[:K, others], true[:K, others])
+
+
+def test_effects_are_expected_along_the_graph():
+    """Direct effects on few genes that a chain carries on: the right graph helps, and not one of other nodes."""
+    found = {"right": [], "none": [], "wrong": []}
+    order = [0, 4, 1, 5, 2, 6, 3, 7]
+    for seed in range(3):
+        rng = np.random.default_rng(seed)
+        graph = np.diag(np.full(K - 1, 0.8), 1)
+        direct = rng.normal(size=(K, G)) * (rng.random((K, G)) < 0.1)
+        true = np.linalg.inv(np.eye(K) - graph) @ direct
+        variance = np.full((K, G), 4 * BOTH)
+        control = np.sqrt(4 / N_CONTROLS) * rng.normal(size=G)
+        measured = true + np.sqrt(4 / N_CELLS) * rng.normal(size=true.shape) - control
+        for name, weights in {"right": graph, "none": None, "wrong": graph[np.ix_(order, order)]}.items():
+            kwargs = {} if weights is None else {"graph": weights}
+            posterior = fitted(np.eye(K), measured, variance, **kwargs)
+            found[name].append(error(posterior.mean(torch.eye(K, dtype=torch.float64)), true))
+    found = {name: np.mean(errors) for name, errors in found.items()}
+    assert found["right"] < 0.97 * found["none"]
+    assert found["right"] < 0.97 * found["wrong"]
+
+
+def test_the_graph_can_be_left_out(example):
+    members, measured, variance, _, n, posterior = example
+    data = [torch.as_tensor(x[:n]) for x in (members, measured, variance)]
+    n_cells, asked = torch.full((n,), N_CELLS), torch.as_tensor(members)
+    without, none = EffectPosterior(graph=False), EffectPosterior()
+    without.fit(*data, n_cells, N_CONTROLS, graph=torch.as_tensor(GRAPH))
+    none.fit(*data, n_cells, N_CONTROLS)
+    torch.testing.assert_close(without.mean(asked), none.mean(asked), rtol=0, atol=0)
+    assert not torch.allclose(posterior.mean(asked), none.mean(asked))
 
 
 def test_the_effect_on_a_target_is_kept_whole_in_combinations(example):
@@ -282,7 +318,7 @@ def test_control_has_no_effect_and_the_state_travels(example):
 
 def test_the_same_data_give_the_same_bits(example):
     members, measured, variance, _, n, posterior = example
-    again = fitted(members[:n], measured[:n], variance[:n], targets=posterior.state["targets"])
+    again = fitted(members[:n], measured[:n], variance[:n], targets=posterior.state["targets"], graph=GRAPH)
     assert all(torch.equal(value, again.state[name]) for name, value in posterior.state.items())
 
 
