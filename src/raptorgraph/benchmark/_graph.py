@@ -62,6 +62,7 @@ from raptorgraph.metrics import (
     structural_hamming_distance,
 )
 from raptorgraph.metrics._graph import ancestors, top_edges
+from raptorgraph.model._graph import CALLED, graph_of_log_ratios
 from raptorgraph.nn import GraphPosterior, infer_graph
 from raptorgraph.pl._figure import ORANGE
 from raptorgraph.pp._inputs import batch_codes, expression_source
@@ -83,7 +84,6 @@ OPTIONS = (
 OURS, BY_SHARE = "raptorgraph", "raptorgraph, by share"
 SLOW = ("dagma", "dVAE", "raptorgraph paper")
 METHODS = (OURS, "difference of means", "modular response", "sort by variance", "random", *SLOW)
-CALLED = 0.5  # probability from which an edge is called
 TOP = 50  # heaviest edges that are judged on a screen
 _OWN_CALL = {"dagma": 0.3, "sort by variance": 0.0, "raptorgraph paper": 0.0}  # weight from which an edge is called
 _TOTALS = ("difference of means",)  # weights that are total effects
@@ -167,13 +167,9 @@ def our_graph(adata: ad.AnnData, setup: Mapping[str, Any]) -> tuple[GraphPosteri
     rows = np.flatnonzero(np.isin(parsed.codes, [0, *single]))
     moments = log_ratio_moments(X, parsed.codes, len(parsed.conditions), library=library, batch=batch, rows=rows)
     own = [adata.var_names.get_loc(gene) if gene in adata.var_names else -1 for gene in genes]
-    posterior = infer_graph(
-        torch.as_tensor(moments.log_ratio[single]),
-        torch.as_tensor(moments.variance[single]),
-        torch.as_tensor(own),
-        shared_variance=torch.as_tensor(moments.shared_variance),
-    )
-    return posterior, genes
+    members = np.zeros((len(parsed.conditions), len(genes)))
+    members[single, range(len(genes))] = 1
+    return graph_of_log_ratios(moments, members, own), genes
 
 
 def learn(
