@@ -50,7 +50,7 @@ def command(facts: dict) -> str:
     if facts["n_top_genes"]:
         words.append(f"--n-top-genes {facts['n_top_genes']}")
     seeds = facts["seeds"]
-    words.append(f"--seeds {len(seeds)}")
+    words.append(f"--seeds {len(seeds)}" if seeds == [*range(len(seeds))] else f"--seeds {seeds[0]}-{seeds[-1]}")
     for key, value in facts["options"].items():
         words.append(_option(key, value))
     return "```bash\n" + " ".join(words) + "\n```"

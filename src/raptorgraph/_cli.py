@@ -114,7 +114,7 @@ def _parser() -> argparse.ArgumentParser:
     benchmark.add_argument("name", metavar="NAME", help=", ".join(EXPERIMENTS))
     benchmark.add_argument("--screen", metavar="SCREEN", help="an h5ad file, norman2019, replogle2020 or simulated")
     benchmark.add_argument("--out", type=Path, default=Path("benchmark"), metavar="DIR", help="default: benchmark")
-    benchmark.add_argument("--seeds", type=_positive, default=3, metavar="N", help="repetitions (default: 3)")
+    benchmark.add_argument("--seeds", type=_seeds, default=3, metavar="N", help="repetitions, or A-B (default: 3)")
     benchmark.add_argument("--quick", action="store_true", help="small version whose numbers mean nothing")
     benchmark.add_argument("--n-jobs", type=_positive, metavar="N", help="processes at a time (default: all cores)")
     benchmark.add_argument("--n-threads", type=_positive, default=1, metavar="N", help="threads of each (default: 1)")
@@ -158,6 +158,15 @@ def _positive(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a positive integer")
     return int(text)
+
+
+def _seeds(text: str) -> int | range:
+    first, found, last = text.partition("-")
+    if not found:
+        return _positive(text)
+    if not (first.isdecimal() and last.isdecimal() and int(first) <= int(last)):
+        raise argparse.ArgumentTypeError(f"{text!r} is neither a number of seeds nor a range such as 5-9")
+    return range(int(first), int(last) + 1)
 
 
 def _list(text: str) -> list[str]:

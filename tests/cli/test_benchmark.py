@@ -1,3 +1,5 @@
+import json
+
 import pandas as pd
 import pytest
 
@@ -24,7 +26,8 @@ def test_prediction_from_the_shell(tmp_path, capsys, monkeypatch):
 
 
 def test_further_options_are_read_as_json(tmp_path, capsys):
-    assert run("benchmark", "losses", "--quick", "--seeds", 1, "--out", tmp_path, "--set", "sparsities=[0.25]") == 0
+    assert run("benchmark", "losses", "--quick", "--seeds", "4-5", "--out", tmp_path, "--set", "sparsities=[0.25]") == 0
+    assert json.loads((tmp_path / "losses.json").read_text())["seeds"] == [4, 5]
     assert pd.read_csv(tmp_path / "losses.csv")["zeros"].tolist() == ["25%"] * 3
 
 
@@ -38,6 +41,7 @@ def test_further_options_are_read_as_json(tmp_path, capsys):
         (["losses", "--set", "color=red"], "'color' is not an option"),
         (["losses", "--set", "color"], "not of the form NAME=FILE"),
         (["losses", "--seeds", "0"], "not a positive integer"),
+        (["losses", "--seeds", "9-5"], "a range such as 5-9"),
     ],
 )
 def test_bad_requests_end_in_one_line(arguments, message, tmp_path, capsys):
