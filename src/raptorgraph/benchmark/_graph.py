@@ -385,7 +385,7 @@ def draw(tables: dict[str, pd.DataFrame]) -> Figure:
     summary = tables["graph_long"]
     panels = [name for name in ("AUPRC", "mean Wasserstein", "false omission rate") if name in set(summary["metric"])]
     order, methods = list(dict.fromkeys(summary["setting"])), list(dict.fromkeys(summary["method"]))
-    others = iter(colormaps["tab10"].colors)
+    others = iter(color for i, color in enumerate(colormaps["tab10"].colors) if i != 1)  # the second is like ours
     colors = {name: ORANGE if name == OURS else next(others) for name in methods}
     step = 0.7 / len(methods)  # one below the other, so that none hides another
     size = (4 + 4 * len(panels), 1.6 + (0.05 + 0.045 * len(methods)) * len(order))
