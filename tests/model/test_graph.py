@@ -85,6 +85,15 @@ def test_a_gene_that_was_never_perturbed_alone_has_no_edge():
     assert dag.to_numpy().any()
 
 
+def test_pairs_alone_have_no_graph():
+    other = screen(n_genes=40, n_perturbed=4, n_doubles="all", n_control_cells=60, n_cells_per_perturbation=20)
+    label = other.obs["perturbation"].astype(str)
+    model = fitted(other[(label == "control") | label.str.contains("+", regex=False)].copy())
+    assert not model.get_dag(min_probability=0.0).to_numpy().any()
+    assert len(model.get_edges()) == 0
+    assert np.isfinite(model.predict_effects(["P01+P02"])).all(axis=None)
+
+
 def test_batches_are_compared_with_their_own_controls(adata):
     plain = screen(n_batches=3, batch_effect=1.0)
     model = fitted(plain, setup={"library_size_key": "total_counts", "batch_key": "batch"})
