@@ -170,8 +170,8 @@ def knock_out_edge(
     -----
     The decoder is curved, and without the edge the latents of control cells differ, too. So the difference
     :math:`f_A(P) - f_{A'}(P)` is not quite 0 where the edge carries nothing of P. There the contribution is set to 0;
-    elsewhere it holds that part, which was a few per cent of it in simulated screens. (With ``latent_norm="layer"``
-    a perturbation changes every latent's input, and nothing is set to 0.)
+    elsewhere it holds that part. (With ``latent_norm="layer"`` a perturbation changes every latent's input, and nothing
+    is set to 0.)
     """
     dag = model.get_dag()
     cause, effect = _position(dag, source), _position(dag, target)
