@@ -40,7 +40,7 @@ def test_run(tmp_path):
     assert mean["MK-MMD"].max() < 20
     assert mean["MK-MMD", "reference", variants.FLOOR] < mean["MK-MMD", "reference", variants.CEILING]
     assert mean["edges", "default", "empty"] == 0
-    assert mean["edges", "default", "DAGMA, all edges"] == 36
+    assert mean["edges", "default", "DAGMA (all edges)"] == 36
     assert mean["edges", "default", "random"] > 0
 
 

@@ -27,7 +27,7 @@ def test_run(tmp_path):
         n_jobs=0,
         progress=False,
         bootstrap=True,
-        methods=["raptorgraph", "raptorgraph, all edges", "dVAE"],
+        methods=["raptorgraph", "raptorgraph (all edges)", "dVAE"],
     )
     assert (tmp_path / "stability.png").stat().st_size > 10_000
     for stem in ("stability", "stability_long", "stability_pairs"):
@@ -35,15 +35,15 @@ def test_run(tmp_path):
     table = tables["stability"].set_index(["method", "cells"])
     assert table.index.tolist() == [
         (method, cells)
-        for method in ("raptorgraph", "raptorgraph, all edges", "dVAE")
+        for method in ("raptorgraph", "raptorgraph (all edges)", "dVAE")
         for cells in (stability.SAME, stability.AGAIN)
     ]
-    assert (table.loc["raptorgraph, all edges", "empty"] == "0 of 2").all()
+    assert (table.loc["raptorgraph (all edges)", "empty"] == "0 of 2").all()
     long = tables["stability_long"].set_index(["metric", "method", "cells"])["value_mean"]
     assert long["correlation"].dropna().between(-1, 1).all()
     assert long["Jaccard of the top 5"].dropna().between(0, 1).all()
     # an acyclic graph among 5 genes without a threshold has an edge between all of them
-    assert [long["edges", "raptorgraph, all edges", cells] for cells in (stability.SAME, stability.AGAIN)] == [10, 10]
+    assert [long["edges", "raptorgraph (all edges)", cells] for cells in (stability.SAME, stability.AGAIN)] == [10, 10]
     assert (tables["stability_pairs"]["seeds"] == "0 and 1").all()
 
 

@@ -44,11 +44,10 @@ from matplotlib.figure import Figure
 
 from raptorgraph.baselines import graph_methods
 from raptorgraph.benchmark._measure import Measured
-from raptorgraph.benchmark._methods import make_method
+from raptorgraph.benchmark._methods import gene_graph, make_method
 from raptorgraph.benchmark._report import mean_and_sd, wide
 from raptorgraph.benchmark._screen import Screen, load_screen
 from raptorgraph.benchmark._settings import Part, Settings, Unit, chosen
-from raptorgraph.benchmark._stability import gene_graph
 from raptorgraph.datasets import simulate
 from raptorgraph.datasets._arguments import CHOICES, check_arguments
 from raptorgraph.metrics import (

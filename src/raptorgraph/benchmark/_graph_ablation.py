@@ -3,8 +3,8 @@
 The model is trained on control and singles with graphs of different origin, and asked for unseen combinations:
 
 - ``learned``: as the preset does it, in the default inferred from the effects of single perturbations, in ``"paper"``
-  by DAGMA's score on detached latents; ``DAGMA``: the latter in the default; ``DAGMA, joint``: its loss shapes the
-  encoder too; ``DAGMA, all edges``: without a threshold on the weights;
+  by DAGMA's score on detached latents; ``DAGMA``: the latter in the default; ``DAGMA (joint)``: its loss shapes the
+  encoder too; ``DAGMA (all edges)``: without a threshold on the weights;
 - ``random``: the learned edges with their weights, between other nodes. An empty graph cannot be shuffled: then as
   many edges as latents, of weight 0.3 (DAGMA's threshold) and random sign, and the row says so;
 - ``empty``: no edge; and on simulated screens ``true``: the edges of the truth among the perturbed genes, in units of
@@ -39,8 +39,8 @@ OPTIONS = ("presets", "graphs", "max_epochs", "n_repeats")
 LEARNED: dict[str, dict[str, Any]] = {  # arguments of the method
     "learned": {},
     "DAGMA": {"model_kwargs": {"graph": "dagma"}},
-    "DAGMA, all edges": {"model_kwargs": {"graph": "dagma"}, "plan_kwargs": {"dag_threshold": 0.0}},
-    "DAGMA, joint": {"model_kwargs": {"graph": "dagma"}, "plan_kwargs": {"graph_gradient": True}},
+    "DAGMA (all edges)": {"model_kwargs": {"graph": "dagma"}, "plan_kwargs": {"dag_threshold": 0.0}},
+    "DAGMA (joint)": {"model_kwargs": {"graph": "dagma"}, "plan_kwargs": {"graph_gradient": True}},
 }
 _SAME = {"paper": ("DAGMA",)}  # what a preset learns anyway
 GIVEN = ("random", "empty", "true")

@@ -244,3 +244,20 @@ def make_method(name: str, settings: Settings, setup: Mapping[str, Any], seed: i
         "SENA": lambda: SENA(settings.options["gene_sets"], seed=seed, **epochs, **setup),
     }
     return makers[name]() if name in makers else ladder()[name](**setup)
+
+
+def gene_graph(method: Baseline, *, every: bool = False) -> pd.DataFrame:
+    """Weights among the perturbed genes, row = cause, 0 on the diagonal; `every` one, also of edges not called."""
+    genes = method.perturbed_genes
+    if isinstance(method, RaptorGraphMethod):
+        inferred = method.model.module.graph_kind == "interventional"
+        graph = (
+            method.model.get_dag(min_probability=0.0 if every and inferred else None)
+            .loc[genes, genes]
+            .to_numpy(copy=True)
+        )
+    else:
+        targets = method.targets_.loc[genes].to_numpy()
+        graph = targets @ method.adjacency_.to_numpy() @ targets.T
+    np.fill_diagonal(graph, 0.0)
+    return pd.DataFrame(graph, index=genes, columns=genes)

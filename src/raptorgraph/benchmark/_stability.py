@@ -27,9 +27,8 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from raptorgraph.baselines import Baseline
 from raptorgraph.benchmark._measure import Measured
-from raptorgraph.benchmark._methods import RaptorGraphMethod, check_methods, chosen_methods, make_method
+from raptorgraph.benchmark._methods import check_methods, chosen_methods, gene_graph, make_method
 from raptorgraph.benchmark._report import mean_and_sd, wide
 from raptorgraph.benchmark._screen import Screen, load_screen
 from raptorgraph.benchmark._settings import Part, Settings, Unit
@@ -46,7 +45,7 @@ from raptorgraph.pl._figure import BLUE, GRAY, ORANGE
 
 TITLE = "Agreement of the learned graphs across seeds"
 OPTIONS = ("methods", "gene_sets", "max_epochs", "top_edges", "bootstrap")
-ALL_EDGES = ", all edges"
+ALL_EDGES = " (all edges)"
 METHODS = (
     "raptorgraph",
     "raptorgraph" + ALL_EDGES,
@@ -97,23 +96,6 @@ def work(unit: Unit, settings: Settings) -> Part:
         pd.DataFrame(rows.items(), columns=["metric", "value"]),
         ad.AnnData(graph.to_numpy(), obs=pd.DataFrame(index=graph.index), var=pd.DataFrame(index=graph.columns)),
     )
-
-
-def gene_graph(method: Baseline, *, every: bool = False) -> pd.DataFrame:
-    """Weights among the perturbed genes, row = cause, 0 on the diagonal; `every` one, also of edges not called."""
-    genes = method.perturbed_genes
-    if isinstance(method, RaptorGraphMethod):
-        inferred = method.model.module.graph_kind == "interventional"
-        graph = (
-            method.model.get_dag(min_probability=0.0 if every and inferred else None)
-            .loc[genes, genes]
-            .to_numpy(copy=True)
-        )
-    else:
-        targets = method.targets_.loc[genes].to_numpy()
-        graph = targets @ method.adjacency_.to_numpy() @ targets.T
-    np.fill_diagonal(graph, 0.0)
-    return pd.DataFrame(graph, index=genes, columns=genes)
 
 
 def draw_again(screen: Screen, seed: int) -> ad.AnnData:
