@@ -65,6 +65,8 @@ def test_chosen_pairs_once_and_in_chunks():
     model = FakeModel(n_genes=8)
     table = tl.interactions(model, [("P3", "P1"), ("P1", "P3"), ("P0", "P2")])
     assert list(table.index) == ["P1_P3", "P0_P2"] and list(table["gene_a"]) == ["P1", "P0"]
+    pd.testing.assert_frame_equal(tl.interactions(model, ["P3_P1", "P0_P2"]), table)
+    assert list(tl.interactions(model, "P3_P1").index) == ["P1_P3"]
     model.asked.clear()
     chunked = tl.interactions(model, chunk_size=10)
     assert model.asked == [8, 10, 10, 8]
@@ -76,7 +78,7 @@ def test_chosen_pairs_once_and_in_chunks():
     [
         ([("P0", "X")], KeyError, "'X' is not a perturbed gene"),
         ([("P0", "P0")], ValueError, "twice"),
-        (["P0"], TypeError, "not a pair"),
+        (["P0"], TypeError, "'P0' is not a pair.*'A_B'"),
         ([("P0", "P1", "P2")], TypeError, "not a pair"),
         ([], ValueError, "no pair"),
     ],

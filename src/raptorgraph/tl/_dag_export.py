@@ -35,6 +35,13 @@ def to_networkx(model: RaptorGraphModel) -> nx.DiGraph:
         - ``weight`` (float): effect of the cause on the effect, in the units of ``model.get_dag()``;
         - ``sign``: ``"+"`` or ``"-"``;
         - what else the model knows of its edges, under the names of those columns. A missing value is left out.
+
+    Examples
+    --------
+    >>> import networkx as nx
+    >>> graph = rg.tl.to_networkx(model)
+    >>> nx.is_directed_acyclic_graph(graph), list(graph) == model.latent_names
+    (True, True)
     """
     perturbed = set(model.perturbed_genes)
     network = nx.DiGraph()
@@ -67,6 +74,15 @@ def write_dag(model: RaptorGraphModel, path: str | PathLike) -> None:
         If the suffix is none of these.
     FileNotFoundError
         If the directory of `path` does not exist.
+
+    Examples
+    --------
+    >>> from pathlib import Path
+    >>> from tempfile import mkdtemp
+    >>> file = Path(mkdtemp()) / "graph.csv"
+    >>> rg.tl.write_dag(model, file)
+    >>> pd.read_csv(file).columns[:3].tolist()
+    ['source', 'target', 'weight']
     """
     path = Path(path)
     suffix = path.suffix.lower()

@@ -51,6 +51,17 @@ def total_effects(model: RaptorGraphModel | pd.DataFrame) -> pd.DataFrame:
     See Also
     --------
     raptorgraph.tl.paths : The paths that one total effect is made of.
+
+    Examples
+    --------
+    A acts on B, and B on C:
+
+    >>> adjacency = pd.DataFrame([[0, 0.5, 0], [0, 0, 2.0], [0, 0, 0]], index=list("ABC"), columns=list("ABC"))
+    >>> rg.tl.total_effects(adjacency)
+         A    B    C
+    A  0.0  0.5  1.0
+    B  0.0  0.0  2.0
+    C  0.0  0.0  0.0
     """
     table = _adjacency(model)
     weights = table.to_numpy(dtype=float)
@@ -95,6 +106,16 @@ def paths(model: RaptorGraphModel | pd.DataFrame, source: str, target: str, *, m
         If `source` or `target` is not in the graph.
     ValueError
         If both are the same, `max_paths` is not positive, or a table is no acyclic adjacency.
+
+    Examples
+    --------
+    A acts on C directly, and by way of B:
+
+    >>> adjacency = pd.DataFrame([[0, 0.5, 1.0], [0, 0, 2.0], [0, 0, 0]], index=list("ABC"), columns=list("ABC"))
+    >>> rg.tl.paths(adjacency, "A", "C")
+              path  length  effect  share
+    0       A -> C       1     1.0    0.5
+    1  A -> B -> C       2     1.0    0.5
     """
     if max_paths < 1:
         raise ValueError(f"max_paths={max_paths!r} is not positive: use the number of paths to list.")
@@ -172,6 +193,13 @@ def knock_out_edge(
     :math:`f_A(P) - f_{A'}(P)` is not quite 0 where the edge carries nothing of P. There the contribution is set to 0;
     elsewhere it holds that part. (With ``latent_norm="layer"`` a perturbation changes every latent's input, and nothing
     is set to 0.)
+
+    Examples
+    --------
+    >>> edge = model.get_edges().iloc[0]
+    >>> contribution = rg.tl.knock_out_edge(model, edge["source"], edge["target"], edge["source"])
+    >>> contribution.shape == (1, adata.n_vars)
+    True
     """
     dag = model.get_dag()
     cause, effect = _position(dag, source), _position(dag, target)

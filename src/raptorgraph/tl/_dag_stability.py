@@ -69,6 +69,12 @@ def dag_stability(
     Resampling says how much an edge owes to these very cells. It does not repeat the experiment: errors that all cells
     of a condition share, such as a guide that hits a second gene, are found again every time. Permuted labels have no
     effects at all; so q-values say that there is *something*, and not that it runs from this gene to that.
+
+    Examples
+    --------
+    >>> stability = rg.tl.dag_stability(model, n=2, n_null=1, progress=False)
+    >>> bool(stability["frequency"].between(0, 1).all())
+    True
     """
     if n < 2 or n_null < 1:
         raise ValueError(f"n={n!r} must be at least 2 and n_null={n_null!r} at least 1.")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import combinations
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -23,7 +23,7 @@ _STRONGEST = 0.25  # share of the pairs that count as interacting, as in the ben
 
 def interactions(
     model: RaptorGraphModel,
-    pairs: Sequence[tuple[str, str]] | None = None,
+    pairs: Sequence[tuple[str, str] | str] | None = None,
     *,
     chunk_size: int = 256,
     n_draws: int = 0,
@@ -39,7 +39,8 @@ def interactions(
     model
         A trained model.
     pairs
-        Pairs of perturbed genes, in any order; each is scored once. Default: all pairs.
+        Pairs of perturbed genes, ``("A", "B")`` or labels such as ``"A+B"``, in any order; each is scored once.
+        Default: all pairs.
     chunk_size
         Number of pairs predicted at a time, which bounds the memory.
     n_draws
@@ -68,7 +69,7 @@ def interactions(
     KeyError
         If a gene is not among the perturbed genes of the model.
     TypeError
-        If a pair is not a pair of gene names.
+        If a pair is neither a pair of gene names nor a label.
     ValueError
         If a pair names one gene twice, or there are no pairs, `chunk_size` is not positive or `n_draws` negative, or
         intervals are asked of a model without a posterior.
@@ -87,6 +88,13 @@ def interactions(
     pairs of the table (mean rank of ties; the first of the columns where types tie). Synergy is open to it only if the
     pair is stronger than the sum, suppression only if it is weaker. A pair of which a score is NaN is undefined.
     The name thus depends on the other pairs; the scores do not.
+
+    Examples
+    --------
+    >>> a, b = model.perturbed_genes[:2]
+    >>> table = rg.tl.interactions(model, [(a, b)])
+    >>> table[["gene_a", "gene_b"]].to_numpy().tolist() == [[a, b]]
+    True
     """
     if chunk_size < 1:
         raise ValueError(f"chunk_size={chunk_size!r} is not positive: use the number of pairs to predict at a time.")
@@ -95,7 +103,7 @@ def interactions(
     setup = model.setup_args
     spelling = {"control": setup["control"], "delimiter": setup["delimiter"]}
     genes = list(model.perturbed_genes)
-    pairs = list(combinations(sorted(genes), 2)) if pairs is None else _checked(pairs, genes)
+    pairs = list(combinations(sorted(genes), 2)) if pairs is None else _checked(pairs, genes, spelling)
     if not pairs:
         raise ValueError(f"There is no pair to score among the {len(genes)} perturbed genes {genes}.")
 
@@ -145,12 +153,16 @@ def uncertainty(drawn: dict[str, np.ndarray]) -> pd.DataFrame:
     return pd.DataFrame(found)
 
 
-def _checked(pairs: Sequence[tuple[str, str]], genes: Sequence[str]) -> list[tuple[str, str]]:
+def _checked(
+    pairs: Sequence[tuple[str, str] | str], genes: Sequence[str], spelling: dict[str, Any]
+) -> list[tuple[str, str]]:
     """Sorted pairs, each once."""
     known, checked = set(genes), {}
-    for pair in pairs:
-        if isinstance(pair, str) or len(pair) != 2:
-            raise TypeError(f"{pair!r} is not a pair of genes: write ('A', 'B').")
+    for given in [pairs] if isinstance(pairs, str) else pairs:
+        pair = parse_perturbation(given, **spelling) if isinstance(given, str) else given
+        if len(pair) != 2:
+            example = spelling["delimiter"].join("AB")
+            raise TypeError(f"{given!r} is not a pair of genes: write ('A', 'B') or {example!r}.")
         missing = [gene for gene in pair if gene not in known]
         if missing:
             raise KeyError(f"{missing[0]!r} is not a perturbed gene of the model; these are {sorted(known)[:20]}.")

@@ -91,6 +91,16 @@ def reverse(
     ValueError
         If there is no perturbation or no query, a query has missing or infinite values, fewer than two genes are
         left for the distance, there are no control cells to compare with, or an argument is out of range.
+
+    Examples
+    --------
+    Which perturbation brought the cells of one condition to their state?
+
+    >>> gene = model.perturbed_genes[0]
+    >>> cells = adata[adata.obs["perturbation"] == gene].copy()
+    >>> ranked = rg.tl.reverse(model, cells, max_genes=1)
+    >>> len(ranked) == len(model.perturbed_genes)
+    True
     """
     _check_choices(by, metric, top, chunk_size)
     setup = model.setup_args

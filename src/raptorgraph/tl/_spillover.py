@@ -61,6 +61,12 @@ def spillover(
     that gene *alone*. Real perturbed cells differ in the genes downstream as well, which the encoder reads into every
     latent: their index can be as high as that of an even spread. What is atomic in predictions is the modulator, a
     shift of one latent.
+
+    Examples
+    --------
+    >>> table = rg.tl.spillover(model)
+    >>> table.index.tolist() == model.perturbed_genes
+    True
     """
     if n_cells < 2:
         raise ValueError(f"n_cells={n_cells!r} must be at least 2.")
@@ -151,6 +157,19 @@ def spillover_index(
     ValueError
         If there are fewer than two control cells, `encode` does not return cells x latents, or a column, a latent or
         `scale` does not fit.
+
+    Examples
+    --------
+    An encoder whose first latent reads the first gene, and its second both:
+
+    >>> import torch
+    >>> mixing = torch.tensor([[1.0, 1.0], [0.0, 1.0]])
+    >>> cells = torch.randn(50, 2, generator=torch.Generator().manual_seed(0))
+    >>> index = rg.tl.spillover_index(
+    ...     lambda x: x @ mixing, cells, {}, {"A": 0, "B": 1}, {"A": 0, "B": 1}, scale=np.ones(2)
+    ... )
+    >>> index["jacobian_own"].round(2).to_dict()
+    {'A': 0.5, 'B': 0.0}
     """
     with torch.no_grad():
         z_control = encode(x_control)
