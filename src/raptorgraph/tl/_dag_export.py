@@ -81,8 +81,8 @@ def write_dag(model: RaptorGraphModel, path: str | PathLike) -> None:
     >>> from tempfile import mkdtemp
     >>> file = Path(mkdtemp()) / "graph.csv"
     >>> rg.tl.write_dag(model, file)
-    >>> pd.read_csv(file).columns[:3].tolist()
-    ['source', 'target', 'weight']
+    >>> pd.read_csv(file).columns[:4].tolist()
+    ['source', 'interaction', 'target', 'weight']
     """
     path = Path(path)
     suffix = path.suffix.lower()
