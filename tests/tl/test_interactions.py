@@ -3,8 +3,10 @@ from itertools import combinations
 import numpy as np
 import pandas as pd
 import pytest
+from scipy import stats
 
 from raptorgraph import metrics, tl
+from raptorgraph.tl._interactions import widened
 
 
 class FakeModel:
@@ -19,7 +21,7 @@ class FakeModel:
         self.setup_args = {"perturbation_key": "perturbation", "control": ["nt", "control"], "delimiter": "_"}
         self.asked = []
 
-    def predict_effects(self, labels):
+    def predict_effects(self, labels, return_sd=False):
         self.asked.append(len(labels))
         rows = [
             self.special[label](self.singles)
@@ -27,7 +29,8 @@ class FakeModel:
             else sum(self.singles[g] for g in label.split("_"))
             for label in labels
         ]
-        return pd.DataFrame(rows, index=labels)
+        mean = pd.DataFrame(rows, index=labels)
+        return (mean, 0 * mean) if return_sd else mean
 
 
 def test_additive_model():
@@ -108,19 +111,34 @@ class UncertainModel(FakeModel):
         return mean + self.spread.get(labels[-1], 0.0) * rng.normal(size=(n_draws, *mean.shape))
 
 
-def test_intervals_hold_the_scores_of_the_draws():
-    model = UncertainModel({"P0_P1": 0.3})
+def test_intervals_are_as_wide_as_what_is_not_known():
+    model = UncertainModel({"P0_P1": 0.3, "P0_P2": 0.03})
     table = tl.interactions(model, n_draws=200, seed=1)
-    certain = table.drop("P0_P1")
-    for name in ("synergy", "neomorphism", "redundancy", "magnitude"):
+    certain = table.drop(["P0_P1", "P0_P2"])
+    for name in ("synergy", "redundancy", "magnitude"):
         np.testing.assert_allclose(certain[f"{name}_low"], certain[name], atol=1e-6)
         np.testing.assert_allclose(certain[f"{name}_high"], certain[name], atol=1e-6)
-    draws = model.sample_effects(["P0", "P1", "P0_P1"], 200, 1)
-    synergy = metrics.synergy(draws[:, 0], draws[:, 1], draws[:, 2])
-    row = table.loc["P0_P1"]
-    assert row["synergy_low"] == pytest.approx(np.quantile(synergy, 0.05))
-    assert row["synergy_high"] == pytest.approx(np.quantile(synergy, 0.95))
-    assert row["magnitude_low"] < row["magnitude_high"]
+        width = table[f"{name}_high"] - table[f"{name}_low"]
+        assert width["P0_P1"] > 3 * width["P0_P2"] > 0
+    assert (table["neomorphism_low"] == 0).all()
+    assert table.loc["P0_P1", "neomorphism_high"] > 10 * table.loc["P0_P2", "neomorphism_high"] > 0
+    pd.testing.assert_frame_equal(table, tl.interactions(model, n_draws=200, seed=1))
+
+
+def test_the_departure_of_a_pair_has_a_size_of_its_own():
+    rng = np.random.default_rng(0)
+    n_draws, n_genes = 4000, 50
+    expected = rng.normal(size=(3, n_genes))
+    draws = expected + 0.1 * rng.normal(size=(n_draws, 3, n_genes))
+    wide = widened(draws, expected, np.full((3, n_genes), 0.2), seed=0)
+    # singles: what belongs to the condition on top
+    np.testing.assert_allclose(wide[:, :2].std(axis=0), 0.2, rtol=0.1)
+    np.testing.assert_allclose(wide.mean(axis=0), expected, atol=0.03)
+    departure = wide[:, 2] - wide[:, 0] - wide[:, 1] - (expected[2] - expected[0] - expected[1])
+    squared = (departure**2).mean(axis=1) / (3 * 0.2**2)  # over three independent effects
+    assert squared.mean() == pytest.approx(2, rel=0.1)  # that of twice a chi-square of one degree
+    quantiles = 2 * stats.chi2(1).ppf([0.1, 0.5, 0.9])
+    np.testing.assert_allclose(np.quantile(squared, [0.1, 0.5, 0.9]), quantiles, rtol=0.15)
 
 
 def test_probability_ranks_a_certain_interaction_before_an_uncertain_one():

@@ -40,7 +40,7 @@ from raptorgraph.benchmark._splits import doubles_folds
 from raptorgraph.model import RaptorGraphModel
 from raptorgraph.nn import GraphPathwayEncoder
 from raptorgraph.pl._figure import BLUE, GRAY, ORANGE
-from raptorgraph.tl._interactions import drawn_scores, uncertainty
+from raptorgraph.tl._interactions import drawn_scores, probabilities
 
 TITLE = "What each part of the default adds"
 OPTIONS = ("halves", "max_epochs", "n_repeats", "n_folds", "n_draws")
@@ -154,7 +154,7 @@ def _ranking(drawn: dict, screen: Screen, regime: str) -> list[pd.DataFrame]:
     """Precision@10 of every type, by predicted score, by probability, by additive sums, and by chance."""
     pairs = list(drawn)
     predicted = np.stack([drawn[label][0] for label in pairs], 1)
-    probability = uncertainty({type_: np.stack([drawn[label][1][type_] for label in pairs]) for type_ in TYPES})
+    probability = probabilities({type_: np.stack([drawn[label][1][type_] for label in pairs]) for type_ in TYPES})
     a, b, ab = pair_effects(screen.effects, pairs, screen)
     true = interaction_scores(a, b, ab)
     ways = {

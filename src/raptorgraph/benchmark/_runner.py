@@ -28,6 +28,7 @@ EXPERIMENTS = (
     "interactions",
     "reverse",
     "ablation",
+    "intervals",
     "enrichment",
     "pairing",
     "losses",
@@ -75,8 +76,8 @@ def run(
     name
         One of :data:`EXPERIMENTS`.
     screen
-        Path of an h5ad file, or a name: see :func:`load_screen`. Not used by ``"losses"``; ``"graph"`` simulates
-        screens without one.
+        Path of an h5ad file, or a name: see :func:`load_screen`. Not used by ``"losses"`` and ``"intervals"``;
+        ``"graph"`` simulates screens without one.
     out
         Directory of the results.
     seeds
@@ -110,6 +111,26 @@ def run(
         If units failed; the tables are then not written, and finished units are kept.
     ValueError
         If the experiment, an option or the data do not suit; before any unit starts.
+
+    Examples
+    --------
+    The command line does the same: ``raptorgraph benchmark prediction --screen simulated --quick``.
+
+    >>> tables = rg.benchmark.run(
+    ...     "prediction",
+    ...     screen="simulated",
+    ...     out="benchmark",
+    ...     seeds=1,
+    ...     quick=True,
+    ...     n_jobs=0,
+    ...     progress=False,
+    ...     methods=["no change", "additive"],
+    ...     regimes=["singles"],
+    ... )
+    >>> sorted(tables)
+    ['prediction', 'prediction_conditions', 'prediction_long']
+    >>> tables["prediction"]["method"].tolist()[:2]
+    ['no change', 'additive']
     """
     module = experiment(name)
     options = {key: value for key, value in options.items() if value is not None}
