@@ -86,8 +86,9 @@ class PerturbationField(BaseAnnDataField):
         return {"n_perturbed": len(state_registry["perturbed_genes"])}
 
     def view_state_registry(self, state_registry: dict):
-        table = rich.table.Table(title="Perturbed genes")
-        table.add_column("Gene")
-        for gene in state_registry["perturbed_genes"]:
-            table.add_row(gene)
+        table = rich.table.Table(title="perturbation State Registry")
+        for name in ("Latent", "Perturbed gene", "In var_names"):
+            table.add_column(name)
+        for i, gene in enumerate(state_registry["perturbed_genes"]):
+            table.add_row(str(i), gene, "yes" if i < state_registry["n_targets"] else "no")
         return table

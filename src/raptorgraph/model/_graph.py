@@ -151,6 +151,15 @@ class GraphMixin:
         ValueError
             If probabilities are asked of a graph that was not inferred from interventions, or frequencies before
             :func:`raptorgraph.tl.dag_stability` was run.
+
+        Examples
+        --------
+        >>> dag = model.get_dag()
+        >>> list(dag.index) == list(dag.columns) == model.latent_names
+        True
+        >>> sure = model.get_dag(min_probability=0.9)
+        >>> bool(((sure == 0) | (sure == dag)).all(axis=None))
+        True
         """
         adjacency = self.module.graph.adjacency().detach().cpu().numpy().astype(float)
         adjacency = adjacency * acyclic_support(adjacency)
@@ -182,6 +191,12 @@ class GraphMixin:
         were inferred from interventions, ``probability`` and ``share`` (size of what the edge carries as a part of the
         whole effect of its source, by which rows are sorted); ``frequency`` and ``q_value`` once
         :func:`raptorgraph.tl.dag_stability` was run.
+
+        Examples
+        --------
+        >>> edges = model.get_edges()
+        >>> list(edges.columns)
+        ['source', 'target', 'weight', 'probability', 'share']
         """
         dag = self.get_dag()
         source, target = np.nonzero(dag.to_numpy())

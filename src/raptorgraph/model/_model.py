@@ -1,4 +1,4 @@
-"""The model that a user meets: setup, construction, training, latents, graph."""
+"""The model that a user meets: setup, construction, what it knows; the rest is in its mixins."""
 
 from __future__ import annotations
 
@@ -6,26 +6,23 @@ import logging
 import math
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import pandas as pd
-import torch
 from anndata import AnnData
-from scvi import settings
-from scvi.model._utils import use_distributed_sampler
+from mudata import MuData
 from scvi.model.base import BaseModelClass
-from scvi.model.base._save_load import _load_saved_files
-from scvi.train import TrainRunner
 
+from raptorgraph.model._export import ExportMixin
 from raptorgraph.model._field import KEYS
 from raptorgraph.model._graph import GRAPHS, GraphMixin
 from raptorgraph.model._initial import initialize
+from raptorgraph.model._latents import LatentMixin
+from raptorgraph.model._loading import LoadingMixin
 from raptorgraph.model._module import RaptorGraphModule
-from raptorgraph.model._plan import RaptorGraphTrainingPlan
+from raptorgraph.model._mudata import REGISTRY_KEY, MuDataMixin, expression_of
 from raptorgraph.model._predict import PredictionMixin
 from raptorgraph.model._presets import get_preset
-from raptorgraph.model._query import align_genes, prepare_query
 from raptorgraph.model._setup import register
-from raptorgraph.model._splitter import ScreenSplitter
+from raptorgraph.model._training import TrainingMixin
 from raptorgraph.pp import format_perturbation, measured_effects
 
 if TYPE_CHECKING:
@@ -33,13 +30,10 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-# Updates. Effects depend on the posterior alone, and cells keep the noise of the controls they start from, so that a
-# longer training has little left to add to predictions.
-_N_STEPS = 400
-_ACTIVE_KL = 0.01
 
-
-class RaptorGraphModel(PredictionMixin, GraphMixin, BaseModelClass):
+class RaptorGraphModel(
+    TrainingMixin, LatentMixin, PredictionMixin, ExportMixin, GraphMixin, MuDataMixin, LoadingMixin, BaseModelClass
+):
     """RAPTORGraph: a causal latent model of a Perturb-seq screen.
 
     Each perturbed gene has one latent of its own; a perturbation shifts that latent only, an acyclic graph among
@@ -48,7 +42,8 @@ class RaptorGraphModel(PredictionMixin, GraphMixin, BaseModelClass):
     Parameters
     ----------
     adata
-        AnnData registered by :meth:`setup_anndata`.
+        AnnData registered by :meth:`setup_anndata`, or MuData registered by :meth:`setup_mudata`, of which the model
+        works on the modality with the expression (``model.adata``).
     registry
         Registry of a saved model, used by :meth:`load`.
     n_latent
@@ -81,16 +76,21 @@ class RaptorGraphModel(PredictionMixin, GraphMixin, BaseModelClass):
         Predict mean effects by the hierarchical posterior :class:`raptorgraph.nn.EffectPosterior`, to which the
         decoded cells are shifted, in seconds for a hundred conditions; False predicts by the decoder alone, a dict
         gives the arguments of that class.
+
+    Examples
+    --------
+    >>> rg.RaptorGraphModel.setup_anndata(adata, library_size_key="total_counts")
+    >>> model = rg.RaptorGraphModel(adata, n_hidden=32)
+    >>> model.train(max_epochs=2, accelerator="cpu", enable_progress_bar=False)
+    >>> model.predict_effects(["P01", "P01+P02"]).shape
+    (2, 100)
     """
 
     _module_cls = RaptorGraphModule
-    _training_plan_cls = RaptorGraphTrainingPlan
-    _data_splitter_cls = ScreenSplitter
-    _train_runner_cls = TrainRunner
 
     def __init__(
         self,
-        adata: AnnData | None = None,
+        adata: AnnData | MuData | None = None,
         registry: dict | None = None,
         n_latent: int | None = None,
         n_subgraphs: int = 3,
@@ -106,7 +106,9 @@ class RaptorGraphModel(PredictionMixin, GraphMixin, BaseModelClass):
         init_strength: float = 2.5,
         effect_posterior: bool | dict[str, Any] = True,
     ) -> None:
+        adata = expression_of(adata) if isinstance(adata, MuData) else adata
         super().__init__(adata, registry)
+        self.mudata_args_ = self.registry_.get(REGISTRY_KEY)
         state = self.registry_["field_registries"]
         perturbation = state[KEYS.PERTURBATION]["state_registry"]
         self.perturbed_genes_ = list(perturbation["perturbed_genes"])
@@ -212,11 +214,26 @@ class RaptorGraphModel(PredictionMixin, GraphMixin, BaseModelClass):
             that are not unique, negative or non-finite values, values that are neither counts nor log values.
         KeyError
             For columns or layers that are not there.
+        TypeError
+            For labels that are no strings, and for data that are no AnnData.
+
+        Warns
+        -----
+        UserWarning
+            If a perturbed gene is named like a control.
 
         Notes
         -----
         Writes ``obsm["_scvi_perturbation"]`` (sparse cells x perturbed genes), ``obs["_scvi_batch"]``, for counts
         ``obs["_scvi_library_size"]``, and scvi-tools' keys in ``uns``.
+
+        Errors about labels name the call that would work, as :func:`raptorgraph.pp.suggest_setup` finds it.
+
+        Examples
+        --------
+        >>> rg.RaptorGraphModel.setup_anndata(adata, "perturbation", library_size_key="total_counts")
+        >>> list(adata.var_names[:3])
+        ['P01', 'P02', 'P03']
         """
         setup_method_args = cls._get_setup_method_args(**locals())
         manager = register(
@@ -236,18 +253,31 @@ class RaptorGraphModel(PredictionMixin, GraphMixin, BaseModelClass):
         cls.register_manager(manager)
 
     @classmethod
-    def from_preset(cls, adata: AnnData, preset: str = "paper", **model_kwargs) -> RaptorGraphModel:
+    def from_preset(cls, adata: AnnData | MuData, preset: str = "paper", **model_kwargs) -> RaptorGraphModel:
         """Build a model in a named configuration, for its construction and its training.
 
         Parameters
         ----------
         adata
-            Registered AnnData.
+            Registered data.
         preset
             ``"default"`` or ``"paper"``, the published configuration.
         **model_kwargs
             Arguments of the class that take precedence.
+
+        Raises
+        ------
+        ValueError
+            For an unknown preset, and data that were not registered.
+
+        Examples
+        --------
+        >>> rg.RaptorGraphModel.setup_anndata(adata, library_size_key="total_counts")
+        >>> model = rg.RaptorGraphModel.from_preset(adata, "paper", n_hidden=32)
+        >>> len(model.latent_names) - len(model.perturbed_genes)
+        4
         """
+        adata = expression_of(adata) if isinstance(adata, MuData) else adata
         arguments = dict(get_preset(preset)["model"])
         if preset == "paper":
             # 109 latents for 105 perturbed genes (Table S4).
@@ -257,47 +287,50 @@ class RaptorGraphModel(PredictionMixin, GraphMixin, BaseModelClass):
         model.preset_ = preset
         return model
 
-    def _validate_anndata(self, adata: AnnData | None = None, copy_if_view: bool = True) -> AnnData:
-        """Match genes by name and register; a query is worked on as a copy, the user's object stays as it is."""
-        if adata is None or adata is self.adata:
-            if self.adata is None:
-                raise ValueError("The model was loaded without data: pass adata=...")
-            return super()._validate_anndata(None, copy_if_view)
-        query = prepare_query(adata, self.var_names_, self.setup_args, counts=self.module.counts)
-        kept, manager = self._adata, self._adata_manager
-        query = super()._validate_anndata(query, copy_if_view)
-        if kept is None:  # the parent adopts the first query of a model without data
-            self._adata, self._adata_manager = kept, manager
-        return query
-
-    @classmethod
-    def load(cls, dir_path: str, adata: AnnData | None = None, *args, **kwargs) -> RaptorGraphModel:
-        """Load a saved model; genes of ``adata`` are matched by name. See scvi-tools for the arguments."""
-        if isinstance(adata, AnnData):
-            var_names = _load_saved_files(dir_path, load_adata=False, prefix=kwargs.get("prefix"))[1]
-            adata = align_genes(adata, list(var_names))
-        return super().load(dir_path, adata, *args, **kwargs)
-
     # -- what the model knows ------------------------------------------------------------------------------------
     @property
     def setup_args(self) -> dict[str, Any]:
-        """Arguments of the registration."""
+        """Arguments of the registration.
+
+        Examples
+        --------
+        >>> model.setup_args["library_size_key"]
+        'total_counts'
+        """
         return dict(self.registry_["setup_args"])
 
     @property
     def perturbed_genes(self) -> list[str]:
-        """Perturbed genes; latent i belongs to gene i."""
+        """Perturbed genes; latent i belongs to gene i.
+
+        Examples
+        --------
+        >>> model.perturbed_genes
+        ['P01', 'P02', 'P03', 'P04', 'P05', 'P06']
+        """
         return list(self.perturbed_genes_)
 
     @property
     def latent_names(self) -> list[str]:
-        """Gene of each latent, ``latent_<i>`` for those without one."""
+        """Gene of each latent, ``latent_<i>`` for those without one.
+
+        Examples
+        --------
+        >>> model.latent_names[5:8]
+        ['P06', 'latent_6', 'latent_7']
+        """
         d = self.module.graph.weight.shape[0]
         return self.perturbed_genes + [f"latent_{i}" for i in range(len(self.perturbed_genes), d)]
 
     @property
     def conditions(self) -> list[str]:
-        """Canonical labels of the perturbations in the training data, without control."""
+        """Canonical labels of the perturbations in the training data, without control.
+
+        Examples
+        --------
+        >>> len(model.conditions), model.conditions[0]
+        (10, 'P01')
+        """
         state = self.get_state_registry(KEYS.PERTURBATION)
         return [self._label(genes) for genes in state["conditions"] if genes]
 
@@ -306,148 +339,15 @@ class RaptorGraphModel(PredictionMixin, GraphMixin, BaseModelClass):
         return format_perturbation(genes, control=args["control"], delimiter=args["delimiter"])
 
     def measured_effects(self) -> pd.DataFrame:
-        """Measured effects of the conditions in the data, conditions x genes, on the expression scale."""
+        """Measured effects of the conditions in the data, conditions x genes, on the expression scale.
+
+        See :func:`raptorgraph.pp.measured_effects`.
+
+        Examples
+        --------
+        >>> model.measured_effects().shape
+        (10, 100)
+        """
         args = self.setup_args
         keys = ("control", "delimiter", "layer", "library_size_key", "batch_key")
-        return measured_effects(self.adata, args["perturbation_key"], **{key: args[key] for key in keys})
-
-    # -- training ------------------------------------------------------------------------------------------------
-    def train(
-        self,
-        max_epochs: int | None = None,
-        accelerator: str = "auto",
-        devices: int | list[int] | str = "auto",
-        train_size: float | None = None,
-        validation_size: float | None = None,
-        shuffle_set_split: bool = True,
-        batch_size: int | None = None,
-        early_stopping: bool = False,
-        datasplitter_kwargs: dict | None = None,
-        plan_kwargs: dict | None = None,
-        **trainer_kwargs,
-    ) -> None:
-        """Train the model.
-
-        Parameters
-        ----------
-        max_epochs
-            Passes over the perturbed cells; by default as many as make about 400 updates (100 in the preset
-            ``"paper"``), at least 10.
-        accelerator, devices, shuffle_set_split
-            As in scvi-tools.
-        train_size, validation_size
-            Shares of the cells of each condition, by default 0.9 and 0.1.
-        batch_size
-            Perturbed cells in a batch, which holds as many controls; by default 256.
-        early_stopping
-            Stop when ``validation_loss`` no longer falls.
-        datasplitter_kwargs, plan_kwargs
-            Arguments of the data module and of :class:`RaptorGraphTrainingPlan` (learning rate, schedules, weights
-            of the loss terms).
-        **trainer_kwargs
-            Arguments of scvi-tools' ``Trainer``, for example ``enable_checkpointing`` or ``gradient_clip_val``.
-
-        Raises
-        ------
-        NonFiniteLossError
-            When a term of the loss is no longer finite, naming it.
-        """
-        preset = get_preset(self.preset_)
-        plan_arguments = {**preset["plan"], **(plan_kwargs or {})}
-        if self.module.graph_kind != "dagma":  # then it is not trained
-            plan_arguments["dag_weight"] = 0.0
-        if use_distributed_sampler(trainer_kwargs.get("strategy")):
-            raise NotImplementedError("Distributed training is not supported: pairs of cells stay on one device.")
-        partners = plan_arguments.get("mmd_weight", 0) > 0 or plan_arguments.get("pair_weight", 0) > 0
-        plan = self._training_plan_cls(self.module, **plan_arguments)
-        splitter_arguments = {"pairing": self.pairing_, "with_partners": partners, **(datasplitter_kwargs or {})}
-        splitter = self._data_splitter_cls(
-            self.adata_manager,
-            train_size=train_size,
-            validation_size=validation_size,
-            shuffle_set_split=shuffle_set_split,
-            batch_size=batch_size or preset["train"]["batch_size"],
-            **splitter_arguments,
-        )
-        if max_epochs is None:
-            max_epochs = preset["train"].get("max_epochs") or max(10, math.ceil(_N_STEPS / splitter.steps_per_epoch))
-        if settings.seed is not None:
-            torch.manual_seed(settings.seed)
-        has_validation = splitter.n_val > 0
-        if early_stopping and not has_validation:
-            raise ValueError("early_stopping needs validation cells: lower train_size or give more cells a condition.")
-        trainer_kwargs.setdefault("early_stopping_monitor", "validation_loss")
-        trainer_kwargs.setdefault("check_val_every_n_epoch", 1 if early_stopping else max(1, max_epochs // 20))
-        trainer_kwargs.setdefault("log_every_n_steps", 1)
-        if not has_validation:
-            trainer_kwargs.update(limit_val_batches=0, check_val_every_n_epoch=None)
-        splitter.setup()
-        if self.module.graph_kind == "interventional":
-            self._fit_graph(splitter)
-        if self.module.effects is not None:
-            self._fit_effects(splitter)
-        self.module.train()
-        runner = self._train_runner_cls(
-            self,
-            training_plan=plan,
-            data_splitter=splitter,
-            max_epochs=max_epochs,
-            accelerator=accelerator,
-            devices=devices,
-            early_stopping=early_stopping,
-            **trainer_kwargs,
-        )
-        runner()
-        if self.module.effects is not None:
-            self._store_reference(splitter.known_controls)
-        activity = self.latent_activity()
-        logger.info(
-            "%d of %d latents are active (KL above %g).", int(activity["active"].sum()), len(activity), _ACTIVE_KL
-        )
-
-    # -- latents and graph -----------------------------------------------------------------------------------------
-    @torch.inference_mode()
-    def get_latent_representation(
-        self, adata: AnnData | None = None, kind: str = "causal", batch_size: int = 1024
-    ) -> np.ndarray:
-        """Posterior means of the latents.
-
-        Parameters
-        ----------
-        adata
-            Cells; by default those of the model. Genes are matched by name.
-        kind
-            ``"causal"`` for u, ``"exogenous"`` for z.
-        batch_size
-            Cells at a time.
-
-        Returns
-        -------
-        Cells x d, float32.
-        """
-        if kind not in ("causal", "exogenous"):
-            raise ValueError(f"kind={kind!r} is unknown; use 'causal' or 'exogenous'.")
-        parts = []
-        for tensors in self._cells(adata, batch_size=batch_size):
-            z, _ = self.module.encode(self.module.expression(tensors[KEYS.X], tensors.get(KEYS.LIBRARY)))
-            parts.append(self.module.graph(self.module.norm(z)) if kind == "causal" else z)
-        return torch.cat(parts).cpu().numpy().astype(np.float32)
-
-    @torch.inference_mode()
-    def latent_activity(self) -> pd.DataFrame:
-        """KL of each latent to its prior, in nats, as a mean over control cells.
-
-        Returns
-        -------
-        DataFrame with one row a latent: ``gene`` (None where it has none), ``kl``, ``active`` (KL above 0.01).
-        """
-        from raptorgraph.nn import kl_standard_normal
-
-        parts = []
-        for tensors in self._cells(None, rows=self._control_rows(self.adata)):
-            expression = self.module.expression(tensors[KEYS.X], tensors.get(KEYS.LIBRARY))
-            parts.append(kl_standard_normal(*self.module.encode(expression)))
-        kl = torch.cat(parts).mean(0).cpu().numpy()
-        genes = self.perturbed_genes + [None] * (len(kl) - len(self.perturbed_genes))
-        index = pd.Index(self.latent_names, name="latent")
-        return pd.DataFrame({"gene": genes, "kl": kl, "active": kl > _ACTIVE_KL}, index=index)
+        return measured_effects(self._data(), args["perturbation_key"], **{key: args[key] for key in keys})

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
     from anndata import AnnData
+    from mudata import MuData
 
 # Accurate to 1e-4 for expression up to 1e4 per 1e4 counts.
 _QUADRATURE = {"step": 1.0, "lower": -18.0}
@@ -92,7 +93,7 @@ class PredictionMixin(CalibrationMixin):
     def predict(
         self,
         perturbations: str | Sequence[str],
-        adata: AnnData | None = None,
+        adata: AnnData | MuData | None = None,
         n_cells: int | None = None,
         seed: int | None = None,
         *,
@@ -127,11 +128,19 @@ class PredictionMixin(CalibrationMixin):
         ------
         ValueError
             For an unknown gene or `noise`, and for `n_cells` below 1.
+
+        Examples
+        --------
+        >>> cells = model.predict(["P01", "P01+P02"], n_cells=50, seed=0)
+        >>> cells.shape
+        (100, 100)
+        >>> cells.obs["perturbation"].value_counts().to_dict()
+        {'P01': 50, 'P01+P02': 50}
         """
         if noise not in ("own", "new"):
             raise ValueError(f"noise={noise!r} is unknown; use 'own' or 'new'.")
         labels, masks = self._masks(perturbations)
-        source = self._validate_anndata(adata)
+        source = self._validate_anndata(self._expression(adata, labels=True))
         rng = np.random.default_rng(self._seed(seed))
         generator = torch.Generator(device=self.device).manual_seed(self._seed(seed))
         rows = self._start_rows(source, n_cells, rng, replace=True)
@@ -177,7 +186,7 @@ class PredictionMixin(CalibrationMixin):
     def predict_effects(
         self,
         perturbations: str | Sequence[str],
-        adata: AnnData | None = None,
+        adata: AnnData | MuData | None = None,
         *,
         n_cells: int = 256,
         return_sd: bool = False,
@@ -213,10 +222,19 @@ class PredictionMixin(CalibrationMixin):
         ------
         ValueError
             For an unknown gene or `kind`, and where the posterior is asked of a model or of cells that have none.
+
+        Examples
+        --------
+        >>> effects, sd = model.predict_effects(["P01", "P01+P02"], return_sd=True)
+        >>> effects.shape
+        (2, 100)
+        >>> bool((sd > 0).all(axis=None))
+        True
         """
         if kind not in (None, "posterior", "decoder"):
             raise ValueError(f"kind={kind!r} is unknown; use 'posterior' or 'decoder'.")
         labels, masks = self._masks(perturbations)
+        adata = self._expression(adata, labels=True)
         own_cells = adata is None or adata is self.adata
         if kind != "decoder" and own_cells and self._has_posterior:
             mean, sd = self.module.effects.mean_and_sd(masks.cpu())
@@ -272,6 +290,11 @@ class PredictionMixin(CalibrationMixin):
         ------
         ValueError
             For an unknown gene, a perturbation that is named twice, and in a model without that posterior.
+
+        Examples
+        --------
+        >>> model.sample_effects(["P01", "P02", "P01+P02"], n_draws=20, seed=0).shape
+        (20, 3, 100)
         """
         labels, masks = self._masks(perturbations)
         if len(set(labels)) < len(labels):
@@ -284,7 +307,9 @@ class PredictionMixin(CalibrationMixin):
         return self.module.effects.draw(masks.cpu(), n_draws, generator).numpy()
 
     @torch.inference_mode()
-    def get_counterfactual(self, perturbation: str, adata: AnnData | None = None, batch_size: int = 512) -> np.ndarray:
+    def get_counterfactual(
+        self, perturbation: str, adata: AnnData | MuData | None = None, batch_size: int = 512
+    ) -> np.ndarray:
         """Return the expected expression of these very cells, had they been perturbed.
 
         Parameters
@@ -300,6 +325,18 @@ class PredictionMixin(CalibrationMixin):
         Returns
         -------
         Cells x genes, float32, on the expression scale.
+
+        Raises
+        ------
+        ValueError
+            For an unknown gene.
+
+        Examples
+        --------
+        >>> controls = adata[adata.obs["perturbation"] == "control"].copy()
+        >>> change = model.get_counterfactual("P01", controls) - model.get_counterfactual("control", controls)
+        >>> change.shape == controls.shape
+        True
         """
         _, mask = self._masks(perturbation)
         offset = self._offset(mask[0])
@@ -312,49 +349,3 @@ class PredictionMixin(CalibrationMixin):
             )
             parts.append(self.module.mean_expression(location, library, **_QUADRATURE).cpu().numpy())
         return np.concatenate(parts).astype(np.float32)
-
-    def annotate(self, adata: AnnData | None = None, counterfactuals: Sequence[str] = ()) -> None:
-        """Write latents, graph, effects and counterfactuals into an AnnData, in place.
-
-        Parameters
-        ----------
-        adata
-            Where to write; by default the model's data.
-        counterfactuals
-            Labels for which to write the counterfactual of every cell.
-
-        Notes
-        -----
-        Writes ``obsm["X_raptorgraph"]`` (u) and ``obsm["X_raptorgraph_exogenous"]`` (z), cells x d;
-        ``obsm["counterfactual_<label>"]``, cells x the model's genes, for each asked label; ``uns["raptorgraph"]``
-        with ``dag`` (the table of :meth:`get_edges`), ``perturbed_genes``, ``effects`` (genes x conditions in the
-        training data: HDF5 holds no table of many thousand columns) and ``settings``.
-        """
-        target = self.adata if adata is None else adata
-        if target is None:
-            raise ValueError("The model was loaded without data: pass adata=...")
-        names = [counterfactuals] if isinstance(counterfactuals, str) else list(counterfactuals)
-        labels = self._masks(names)[0] if names else []
-        written = {
-            "X_raptorgraph": self.get_latent_representation(target),
-            "X_raptorgraph_exogenous": self.get_latent_representation(target, kind="exogenous"),
-        }
-        for label in labels:
-            written[f"counterfactual_{label}"] = self.get_counterfactual(label, target)
-        effects = self.predict_effects(self.conditions, target).T
-        table = self.get_edges()
-        table.index = table.index.astype(str)
-        for key, value in written.items():
-            target.obsm[key] = value
-        target.uns["raptorgraph"] = {
-            "dag": table,
-            "perturbed_genes": np.asarray(self.perturbed_genes, dtype=object),
-            "effects": effects,
-            "settings": {
-                "preset": self.preset_,
-                "likelihood": self.module.likelihood,
-                "pairing": self.pairing_,
-                "n_latent": len(self.latent_names),
-                "delimiter": self.setup_args["delimiter"],
-            },
-        }

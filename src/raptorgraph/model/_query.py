@@ -10,7 +10,8 @@ from raptorgraph.pp._expression import check_library, data_kind, library_sizes
 from raptorgraph.pp._inputs import matrix, observed_library
 
 
-def _check_genes(adata: AnnData, var_names: list[str]) -> None:
+def check_genes(adata: AnnData, var_names: list[str]) -> None:
+    """Raise where the genes of the model are not all there, each once."""
     if not adata.var_names.is_unique:
         raise ValueError("var_names are not unique; use adata.var_names_make_unique().")
     missing = [name for name in var_names if name not in set(adata.var_names)]
@@ -23,7 +24,7 @@ def align_genes(adata: AnnData, var_names: list[str]) -> AnnData:
     """Order genes as in ``var_names``: in place where it is the same set, as a copy where there are more."""
     if list(adata.var_names) == list(var_names):
         return adata
-    _check_genes(adata, var_names)
+    check_genes(adata, var_names)
     if adata.n_vars == len(var_names) and not adata.is_view:
         adata._inplace_subset_var(adata.var_names.get_indexer(var_names))
         return adata
@@ -34,7 +35,7 @@ def prepare_query(adata: AnnData, var_names: list[str], setup_args: dict, *, cou
     """Copy the cells with the model's genes in its order, and everything that a registration needs."""
     if not isinstance(adata, AnnData):
         raise TypeError(f"adata must be an AnnData, not {type(adata).__name__}.")
-    _check_genes(adata, var_names)
+    check_genes(adata, var_names)
     query = adata[:, var_names].copy()
     query.uns = {}
     X = matrix(query, setup_args["layer"])

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
+from anndata import AnnData
+from mudata import MuData
 from scvi.data import AnnDataManager
 from scvi.data.fields import (
     CategoricalJointObsField,
@@ -15,11 +17,15 @@ from scvi.data.fields import (
 from raptorgraph.model._field import KEYS, LIBRARY_KEY, PerturbationField, order_genes
 from raptorgraph.pp._expression import check_library, data_kind, library_sizes
 from raptorgraph.pp._inputs import batch_codes, matrix, obs_column, observed_library
+from raptorgraph.pp._label_hints import warn_of_controls
 from raptorgraph.pp._labels import parse_obs
 
 
 def check_screen(adata, perturbation_key, *, control, delimiter, layer, library_size_key, batch_key, covariates):
     """Raise one clear error for anything that would fail later; return kind of data, library sizes and labels."""
+    if not isinstance(adata, AnnData):
+        hint = "; use setup_mudata" if isinstance(adata, MuData) else ""
+        raise TypeError(f"adata must be an AnnData, not {type(adata).__name__}{hint}.")
     if adata.is_view:
         raise ValueError("adata is a view of another AnnData; pass a copy: adata = adata.copy().")
     if adata.isbacked:
@@ -83,6 +89,7 @@ def register(
     )
     source = kwargs.get("source_registry")
     if source is None:
+        warn_of_controls(parsed.genes, "control")
         perturbed_genes_first(adata, order_genes(parsed.genes, adata.var_names))
     fields = [
         LayerField(KEYS.X, layer, is_count_data=False),

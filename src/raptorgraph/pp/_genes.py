@@ -89,6 +89,12 @@ def select_genes(
     ValueError
         If labels are missing, `n_top_genes` is not positive, the flavor is unknown or does not fit the data (count
         flavors need 20 varying genes in each batch), the values are neither counts nor logarithms, or a cell is empty.
+
+    Examples
+    --------
+    >>> rg.pp.select_genes(adata, n_top_genes=40, library_size_key="total_counts", flavor="seurat")
+    >>> adata.n_vars >= 40, int(adata.var["perturbation_target"].sum())
+    (True, 6)
     """
     if isinstance(n_top_genes, bool) or int(n_top_genes) != n_top_genes or n_top_genes < 1:
         raise ValueError(f"n_top_genes must be a positive integer, got {n_top_genes!r}.")

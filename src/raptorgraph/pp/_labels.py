@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
-import re
 import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -13,16 +11,10 @@ import numpy as np
 import pandas as pd
 
 from raptorgraph.pp._inputs import obs_column
+from raptorgraph.pp._label_hints import likely_names, no_control_message
 
 if TYPE_CHECKING:
     from anndata import AnnData
-
-# Whole labels (lower case, no punctuation, no trailing digits) that screens commonly give to their control cells.
-_USUAL_CONTROLS = re.compile(
-    r"(control|ctrl|ctl|neg|negative|negctrl|negcontrol|negativecontrol|nt|ntc|ntctrl|ntcontrol|nontargeting|"
-    r"nontargetingcontrol|nontarget|sgnt|safe|safetargeting|scramble|scrambled|unperturbed|untreated|unt|wt|wildtype|"
-    r"none|aavs|vehicle|dmso|mock)"
-)
 
 
 @dataclass(frozen=True)
@@ -75,7 +67,7 @@ def parse_perturbation(
 
     Examples
     --------
-    >>> parse_perturbation("KLF1+control+BAK1")
+    >>> rg.pp.parse_perturbation("KLF1+control+BAK1")
     ('BAK1', 'KLF1')
     """
     return _parse(label, _control_labels(control), _check_delimiter(delimiter))
@@ -106,7 +98,7 @@ def format_perturbation(genes: Iterable[str], *, control: str | Sequence[str] = 
 
     Examples
     --------
-    >>> format_perturbation(["KLF1", "BAK1"])
+    >>> rg.pp.format_perturbation(["KLF1", "BAK1"])
     'BAK1+KLF1'
     """
     if isinstance(genes, str):
@@ -169,7 +161,7 @@ def parse_labels(
     position = {condition: i for i, condition in enumerate(conditions)}
     codes = np.array([position[genes] for genes in parsed], dtype=np.int64)[raw_codes]
     if require_control and () not in parsed:
-        raise ValueError(_no_control_message(labels, spellings, controls, delimiter))
+        raise ValueError(no_control_message(labels, spellings, controls, delimiter))
     genes = tuple(sorted({gene for condition in conditions for gene in condition}))
     return ParsedLabels(codes=codes, conditions=conditions, genes=genes)
 
@@ -182,13 +174,33 @@ def parse_obs(
     delimiter: str = "+",
     require_control: bool = False,
 ) -> ParsedLabels:
-    """:func:`parse_labels` of ``adata.obs[perturbation_key]``; KeyError if there is no such column."""
-    return parse_labels(
-        obs_column(adata, perturbation_key, "perturbation_key"),
-        control=control,
-        delimiter=delimiter,
-        require_control=require_control,
-    )
+    """:func:`parse_labels` of ``adata.obs[perturbation_key]``, with errors that name the arguments that would do.
+
+    Raises KeyError if there is no such column. With `require_control`, which asks for labels that can be learned from,
+    ValueError also if no label has the delimiter while many are combinations by another.
+    """
+    from raptorgraph.pp._suggest import advice, other_delimiter  # which reads labels by means of this file
+
+    try:
+        labels = obs_column(adata, perturbation_key, "perturbation_key")
+    except KeyError as error:
+        raise KeyError(f"{error.args[0]}{advice(adata)}") from None
+    parsed = parse_labels(labels, control=control, delimiter=delimiter)
+    if not require_control:
+        return parsed
+    spellings, _ = _distinct(labels)
+    controls = _control_labels(control)
+    if not (parsed.codes == 0).any():
+        raise ValueError(no_control_message(labels, spellings, controls, delimiter) + advice(adata, perturbation_key))
+    other = other_delimiter(spellings, controls, delimiter)
+    if other is not None:
+        delimiter_found, example = other
+        raise ValueError(
+            f"No label has the delimiter {delimiter!r}, and {example!r} looks like a combination: use "
+            f"delimiter={delimiter_found!r}. If it is one gene, spell it without {delimiter_found!r}."
+            f"{advice(adata, perturbation_key)}"
+        )
+    return parsed
 
 
 def tidy_labels(
@@ -228,12 +240,19 @@ def tidy_labels(
         If a label is not a string.
     ValueError
         If labels are missing or empty, or have an empty part.
+
+    Examples
+    --------
+    >>> adata.obs["perturbation"] = adata.obs["perturbation"].astype(str).replace("P01+P03", "P03 + P01 + control")
+    >>> rg.pp.tidy_labels(adata)
+    >>> list(adata.obs["perturbation"].cat.categories[:4])
+    ['control', 'P01', 'P01+P03', 'P02']
     """
     parsed = parse_obs(adata, perturbation_key, control=control, delimiter=delimiter)
     names = [format_perturbation(genes, control=control, delimiter=delimiter) for genes in parsed.conditions]
     if not (parsed.codes == 0).any():
         spellings, _ = _distinct(adata.obs[perturbation_key])
-        message = _no_control_message(adata.obs[perturbation_key], spellings, _control_labels(control), delimiter)
+        message = no_control_message(adata.obs[perturbation_key], spellings, _control_labels(control), delimiter)
         warnings.warn(message, UserWarning, stacklevel=2)
         used, codes = names[1:], parsed.codes - 1
     else:
@@ -284,6 +303,16 @@ def perturbation_report(
         If a label is not a string.
     ValueError
         If labels are missing or empty, or have an empty part.
+
+    Examples
+    --------
+    >>> report = rg.pp.perturbation_report(adata)
+    >>> report.loc[["control", "P01", "P01+P03"], ["n_cells", "n_genes", "targets_in_var"]]
+                  n_cells  n_genes targets_in_var
+    perturbation
+    control           300        0
+    P01                80        1            P01
+    P01+P03            80        2        P01+P03
     """
     parsed = parse_obs(adata, perturbation_key, control=control, delimiter=delimiter)
     controls = _control_labels(control)
@@ -293,7 +322,7 @@ def perturbation_report(
         spelled[_parse(spelling, controls, delimiter)].append(spelling)
 
     measured = set(adata.var_names)
-    hints = _suggest([gene for gene in parsed.genes if gene not in measured], adata.var_names, parsed.genes)
+    hints = likely_names([gene for gene in parsed.genes if gene not in measured], adata.var_names, parsed.genes)
     n_cells = np.bincount(parsed.codes, minlength=len(parsed.conditions))
     rows = []
     for condition, n in zip(parsed.conditions, n_cells, strict=True):
@@ -361,45 +390,3 @@ def _distinct(labels: pd.Series) -> tuple[list[str], np.ndarray]:
             "label them, or drop them from the data."
         )
     return list(spellings), codes
-
-
-def _no_control_message(labels: pd.Series, spellings: Sequence[str], controls: tuple[str, ...], delimiter: str) -> str:
-    parts = sorted({part.strip() for spelling in spellings for part in (spelling, *spelling.split(delimiter))})
-    likely = [part for part in parts if _USUAL_CONTROLS.fullmatch(re.sub(r"[\W_]|\d+$", "", part).lower())]
-    frequent = labels.value_counts().head(5)
-    listed = ", ".join(f"{name!r} ({count} cells)" for name, count in frequent.items())
-    hint = f" These look like controls: control={likely[:10]!r}." if likely else ""
-    return (
-        f"No cell is labeled as control: none of {list(controls[:10])!r} is among the labels. "
-        f"Most frequent labels: {listed}.{hint}"
-    )
-
-
-def _suggest(missing: Sequence[str], var_names: pd.Index, targets: Sequence[str]) -> dict[str, str]:
-    """Name that each missing gene may have in `var_names`, where there is a likely one."""
-    if not missing:
-        return {}
-    others = [str(name) for name in var_names if name not in set(targets)]
-    by_plain, by_initial = {}, {}
-    for name in others:
-        by_plain.setdefault(_plain(name), name)
-        by_initial.setdefault(name[:1].lower(), []).append(name)
-    hints = {}
-    for gene in missing:
-        if _plain(gene) in by_plain:
-            hints[gene] = by_plain[_plain(gene)]
-            continue
-        # Short names one letter apart, or names that differ in their number alone, are mostly other genes.
-        relatives = [name for name in by_initial.get(gene[:1].lower(), []) if _stem(name) != _stem(gene)]
-        near = difflib.get_close_matches(gene, relatives, n=1, cutoff=0.92)
-        if near:
-            hints[gene] = near[0]
-    return hints
-
-
-def _plain(name: str) -> str:
-    return re.sub(r"[\W_]", "", name).casefold()
-
-
-def _stem(name: str) -> str:
-    return re.sub(r"\d", "", name).casefold()

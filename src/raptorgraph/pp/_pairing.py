@@ -265,6 +265,14 @@ def pair_cells(
     ValueError
         If the method is unknown, labels are missing, there are no control or no perturbed cells, the values are
         neither counts nor logarithms, or a library size is not positive.
+
+    Examples
+    --------
+    >>> rg.pp.pair_cells(adata, method="nearest", library_size_key="total_counts")
+    >>> plan = adata.obsp["raptorgraph_pairing"]
+    >>> perturbed = (adata.obs["perturbation"] != "control").to_numpy()
+    >>> bool((np.asarray(plan.sum(1)).ravel() == perturbed).all())  # one control for each perturbed cell
+    True
     """
     if method not in _couplings():
         raise ValueError(f"method={method!r} is unknown; choose one of {list(_couplings())}.")

@@ -332,6 +332,14 @@ def measured_effects(
     ValueError
         If labels are missing, there are fewer than two control cells, the values are neither counts nor logarithms,
         or a library size is not positive.
+
+    Examples
+    --------
+    >>> effects = rg.pp.measured_effects(adata, library_size_key="total_counts")
+    >>> effects.shape
+    (10, 100)
+    >>> list(effects.index[:3])
+    ['P01', 'P01+P03', 'P02']
     """
     parsed = parse_obs(adata, perturbation_key, control=control, delimiter=delimiter, require_control=True)
     batch = batch_codes(adata, batch_key)

@@ -1,0 +1,139 @@
+"""Training of the model: the graph and the effects are inferred first, then the network is fitted to cells."""
+
+from __future__ import annotations
+
+import logging
+import math
+
+import torch
+from scvi import settings
+from scvi.model._utils import use_distributed_sampler
+from scvi.train import TrainRunner
+
+from raptorgraph.model._latents import ACTIVE_KL
+from raptorgraph.model._plan import RaptorGraphTrainingPlan
+from raptorgraph.model._presets import get_preset
+from raptorgraph.model._splitter import ScreenSplitter
+
+logger = logging.getLogger(__name__)
+
+# Updates. Effects depend on the posterior alone, and cells keep the noise of the controls they start from, so that a
+# longer training has little left to add to predictions.
+_N_STEPS = 400
+
+
+class TrainingMixin:
+    """Training by scvi-tools' runner, with batches of paired cells."""
+
+    _training_plan_cls = RaptorGraphTrainingPlan
+    _data_splitter_cls = ScreenSplitter
+    _train_runner_cls = TrainRunner
+
+    def train(
+        self,
+        max_epochs: int | None = None,
+        accelerator: str = "auto",
+        devices: int | list[int] | str = "auto",
+        train_size: float | None = None,
+        validation_size: float | None = None,
+        shuffle_set_split: bool = True,
+        batch_size: int | None = None,
+        early_stopping: bool = False,
+        datasplitter_kwargs: dict | None = None,
+        plan_kwargs: dict | None = None,
+        **trainer_kwargs,
+    ) -> None:
+        """Train the model.
+
+        Parameters
+        ----------
+        max_epochs
+            Passes over the perturbed cells; by default as many as make about 400 updates (100 in the preset
+            ``"paper"``), at least 10.
+        accelerator, devices, shuffle_set_split
+            As in scvi-tools.
+        train_size, validation_size
+            Shares of the cells of each condition, by default 0.9 and 0.1.
+        batch_size
+            Perturbed cells in a batch, which holds as many controls; by default 256.
+        early_stopping
+            Stop when ``validation_loss`` no longer falls.
+        datasplitter_kwargs, plan_kwargs
+            Arguments of the data module and of :class:`~raptorgraph.model.RaptorGraphTrainingPlan` (learning rate,
+            schedules, weights of the loss terms).
+        **trainer_kwargs
+            Arguments of scvi-tools' ``Trainer``, for example ``enable_checkpointing`` or ``gradient_clip_val``.
+
+        Raises
+        ------
+        NonFiniteLossError
+            When a term of the loss is no longer finite, naming it.
+        NotImplementedError
+            For training on several devices.
+        TypeError
+            For unknown `plan_kwargs`.
+        ValueError
+            For early stopping without validation cells, and arguments that are out of their range.
+
+        Examples
+        --------
+        >>> rg.RaptorGraphModel.setup_anndata(adata, library_size_key="total_counts")
+        >>> model = rg.RaptorGraphModel(adata, n_hidden=16)
+        >>> model.train(max_epochs=2, accelerator="cpu", plan_kwargs={"lr": 1e-3}, enable_progress_bar=False)
+        >>> model.is_trained
+        True
+        >>> list(model.history["train_loss"].index)
+        [0, 1]
+        """
+        preset = get_preset(self.preset_)
+        plan_arguments = {**preset["plan"], **(plan_kwargs or {})}
+        if self.module.graph_kind != "dagma":  # then it is not trained
+            plan_arguments["dag_weight"] = 0.0
+        if use_distributed_sampler(trainer_kwargs.get("strategy")):
+            raise NotImplementedError("Distributed training is not supported: pairs of cells stay on one device.")
+        partners = plan_arguments.get("mmd_weight", 0) > 0 or plan_arguments.get("pair_weight", 0) > 0
+        plan = self._training_plan_cls(self.module, **plan_arguments)
+        splitter_arguments = {"pairing": self.pairing_, "with_partners": partners, **(datasplitter_kwargs or {})}
+        splitter = self._data_splitter_cls(
+            self.adata_manager,
+            train_size=train_size,
+            validation_size=validation_size,
+            shuffle_set_split=shuffle_set_split,
+            batch_size=batch_size or preset["train"]["batch_size"],
+            **splitter_arguments,
+        )
+        if max_epochs is None:
+            max_epochs = preset["train"].get("max_epochs") or max(10, math.ceil(_N_STEPS / splitter.steps_per_epoch))
+        if settings.seed is not None:
+            torch.manual_seed(settings.seed)
+        has_validation = splitter.n_val > 0
+        if early_stopping and not has_validation:
+            raise ValueError("early_stopping needs validation cells: lower train_size or give more cells a condition.")
+        trainer_kwargs.setdefault("early_stopping_monitor", "validation_loss")
+        trainer_kwargs.setdefault("check_val_every_n_epoch", 1 if early_stopping else max(1, max_epochs // 20))
+        trainer_kwargs.setdefault("log_every_n_steps", 1)
+        if not has_validation:
+            trainer_kwargs.update(limit_val_batches=0, check_val_every_n_epoch=None)
+        splitter.setup()
+        if self.module.graph_kind == "interventional":
+            self._fit_graph(splitter)
+        if self.module.effects is not None:
+            self._fit_effects(splitter)
+        self.module.train()
+        runner = self._train_runner_cls(
+            self,
+            training_plan=plan,
+            data_splitter=splitter,
+            max_epochs=max_epochs,
+            accelerator=accelerator,
+            devices=devices,
+            early_stopping=early_stopping,
+            **trainer_kwargs,
+        )
+        runner()
+        if self.module.effects is not None:
+            self._store_reference(splitter.known_controls)
+        activity = self.latent_activity()
+        logger.info(
+            "%d of %d latents are active (KL above %g).", int(activity["active"].sum()), len(activity), ACTIVE_KL
+        )

@@ -1,0 +1,38 @@
+"""Work on the modalities of a MuData."""
+
+from __future__ import annotations
+
+import warnings
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from anndata import AnnData
+    from mudata import MuData
+
+
+def modality(mdata: MuData, name: str, argument: str) -> AnnData:
+    """Modality `name`; KeyError naming the argument that asked for it, ValueError for a view."""
+    if name not in mdata.mod:
+        raise KeyError(f"{argument}={name!r} is not a modality of the MuData, which has {list(mdata.mod)}.")
+    if mdata.is_view or mdata.mod[name].is_view:
+        raise ValueError("mdata is a view of another MuData; pass a copy: mdata = mdata.copy().")
+    return mdata.mod[name]
+
+
+def drop_cells(data: AnnData | MuData, names: pd.Index) -> None:
+    """Take the named cells out, in place and out of every modality."""
+    for part in data.mod.values() if hasattr(data, "mod") else [data]:
+        keep = ~part.obs_names.isin(names)
+        if not keep.all():
+            part._inplace_subset_obs(np.flatnonzero(keep))
+
+
+def refresh(mdata: MuData) -> None:
+    """Bring names and order of the whole up to those of its modalities."""
+    with warnings.catch_warnings():
+        # Announced at each update until the user sets mudata's option, which is not for us to set.
+        warnings.filterwarnings("ignore", message=r"From 0\.4 \.update\(\)", category=FutureWarning)
+        mdata.update()
