@@ -57,6 +57,20 @@ class Baseline(abc.ABC):
     ------
     ValueError
         If `control` or `delimiter` is empty.
+
+    Examples
+    --------
+    Every baseline is used alike; see :func:`ladder` for all of them.
+
+    >>> baseline = rg.baselines.Additive(library_size_key="total_counts").fit(adata)
+    >>> baseline.perturbed_genes
+    ['P01', 'P02', 'P03', 'P04', 'P05', 'P06']
+    >>> effects = baseline.predict_effects(["P01", "P01+P02"])
+    >>> effects.shape
+    (2, 100)
+    >>> cells = baseline.predict("P01+P02", n_cells=50)
+    >>> cells.shape, cells.obs["perturbation"].unique().tolist()
+    ((50, 100), ['P01+P02'])
     """
 
     needs_doubles: bool = False

@@ -50,7 +50,8 @@ class DiscrepancyVAE(Baseline):
     lr
         Learning rate of Adam.
     mmd_weight, kl_weight, temperature
-        What the schedules rise to (:func:`raptorgraph.baselines._vae_training.schedules`).
+        What the published schedules rise to. The weight of the MMD is 0 for 5 epochs and has its value from half of the
+        epochs on; that of the KL is 0 for 10, the temperature 1 for 5, and both reach their value in the last epoch.
     l1_weight
         Weight of the L1 norm of the graph.
     fix_sigma
@@ -67,7 +68,8 @@ class DiscrepancyVAE(Baseline):
     module_
         The trained network.
     history_
-        One row for each epoch, see :func:`raptorgraph.baselines._vae_training.train`.
+        One row for each epoch: means over its steps of ``reconstruction``, ``kl``, ``mmd`` and ``l1``, the same as
+        weighted in the loss (``weighted_kl``, ...), their sum ``loss``, and the scheduled weights.
     adjacency_
         The graph A, latents x latents, row = cause.
     targets_
@@ -81,6 +83,18 @@ class DiscrepancyVAE(Baseline):
     ------
     ValueError
         If a number is out of its range.
+
+    Examples
+    --------
+    Two epochs show how it is used; 100 are the default.
+
+    >>> baseline = rg.baselines.DiscrepancyVAE(max_epochs=2, library_size_key="total_counts").fit(adata)
+    >>> baseline.predict_effects(["P01", "P01+P02"]).shape
+    (2, 100)
+    >>> baseline.adjacency_.shape
+    (6, 6)
+    >>> list(baseline.history_.columns)[:3]
+    ['reconstruction', 'kl', 'mmd']
     """
 
     def __init__(

@@ -43,6 +43,14 @@ def graph_methods(seed: int = 0) -> dict[str, Callable[..., pd.DataFrame]]:
     layer=None, library_size_key=None, batch_key=None)`` as :meth:`raptorgraph.RaptorGraphModel.setup_anndata` does, use
     the control cells and those of single perturbations, and return a DataFrame k x k of the genes that were perturbed
     alone: row = cause, 0 on the diagonal and where a method has nothing to say.
+
+    Examples
+    --------
+    >>> list(rg.baselines.graph_methods())
+    ['difference of means', 'modular response', 'sort by variance', 'dagma', 'random']
+    >>> graph = rg.baselines.graph_methods(seed=1)["random"](adata, library_size_key="total_counts")
+    >>> graph.shape
+    (6, 6)
     """
     return {
         "difference of means": difference_of_means,
@@ -70,6 +78,12 @@ def difference_of_means(adata: AnnData, perturbation_key: str = "perturbation", 
     ------
     KeyError, ValueError
         As :func:`raptorgraph.pp.measured_effects`, or if no gene was perturbed alone.
+
+    Examples
+    --------
+    >>> graph = rg.baselines.difference_of_means(adata, library_size_key="total_counts")
+    >>> bool(graph.loc["P03", "P04"] > 0)  # where P03 is knocked down, P04 rises
+    True
     """
     screen = _read(adata, perturbation_key, **setup)
     return screen.graph(screen.log_ratios()[0])
@@ -101,6 +115,12 @@ def modular_response(adata: AnnData, perturbation_key: str = "perturbation", **s
     ------
     KeyError, ValueError
         As :func:`difference_of_means`.
+
+    Examples
+    --------
+    >>> graph = rg.baselines.modular_response(adata, library_size_key="total_counts")
+    >>> graph.shape, bool((np.diag(graph) == 0).all())
+    ((6, 6), True)
     """
     screen = _read(adata, perturbation_key, **setup)
     ratio, error = screen.log_ratios()
@@ -133,6 +153,12 @@ def sort_by_variance(adata: AnnData, perturbation_key: str = "perturbation", **s
     ------
     KeyError, ValueError
         As :func:`difference_of_means`, or if there are fewer cells than targets.
+
+    Examples
+    --------
+    >>> graph = rg.baselines.sort_by_variance(adata, library_size_key="total_counts")
+    >>> rg.nn.acyclic_support(graph.to_numpy()).sum().item() == (graph != 0).to_numpy().sum().item()  # acyclic
+    True
     """
     screen = _read(adata, perturbation_key, **setup)
     X, nodes = screen.expression()
@@ -175,6 +201,12 @@ def dagma_on_targets(
         If dagma is not installed: ``pip install dagma``.
     KeyError, ValueError
         As :func:`difference_of_means`.
+
+    Examples
+    --------
+    >>> graph = rg.baselines.dagma_on_targets(adata, library_size_key="total_counts", n_cells=500)
+    >>> graph.shape
+    (6, 6)
     """
     try:
         from dagma.linear import DagmaLinear
@@ -215,6 +247,12 @@ def random_graph_weights(
     ------
     KeyError, ValueError
         As :func:`difference_of_means`.
+
+    Examples
+    --------
+    >>> graph = rg.baselines.random_graph_weights(adata, seed=0, library_size_key="total_counts")
+    >>> (graph != 0).to_numpy().sum().item()  # all pairs of six genes, in one direction each
+    15
     """
     screen = _read(adata, perturbation_key, **setup)
     rng = np.random.default_rng(seed)

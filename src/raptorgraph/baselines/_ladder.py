@@ -22,6 +22,22 @@ def ladder() -> dict[str, type[Baseline]]:
     Returns
     -------
     Name to class; see :class:`Baseline` for their common arguments, all of which are optional.
+
+    Examples
+    --------
+    >>> for name, cls in rg.baselines.ladder().items():
+    ...     print(f"{name}: {cls.__name__}{' (needs combinations)' if cls.needs_doubles else ''}")
+    no change: NoChange
+    mean single: MeanSingle
+    mean of two: MeanOfTwo
+    additive: Additive
+    shrunken additive: ShrunkenAdditive
+    low-rank additive: LowRankAdditive
+    damped low-rank: DampedLowRank
+    mean double: MeanDouble (needs combinations)
+    scaled additive: ScaledAdditive (needs combinations)
+    gene-scaled additive: GeneScaledAdditive (needs combinations)
+    main-effects ridge: MainEffectsRidge (needs combinations)
     """
     return {
         "no change": NoChange,

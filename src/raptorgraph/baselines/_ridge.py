@@ -49,6 +49,12 @@ class MainEffectsRidge(SinglesBaseline):
     ------
     ValueError
         If `ridge` is not positive or `scale` is another word.
+
+    Examples
+    --------
+    >>> baseline = rg.baselines.MainEffectsRidge(ridge=3.0, library_size_key="total_counts").fit(adata)
+    >>> baseline.predict_effects(["P01+P02", "P04+P05"]).shape
+    (2, 100)
     """
 
     needs_doubles = True

@@ -45,8 +45,9 @@ class SENA(DiscrepancyVAE):
     ----------
     gene_sets_
         The sets that are used, each with its genes in the data.
-    module_, history_, adjacency_, targets_, strength_, var_names
-        See :class:`DiscrepancyVAE`.
+    module_
+        The trained network; ``history_``, ``adjacency_``, ``targets_``, ``strength_`` and ``var_names`` likewise are
+        those of :class:`DiscrepancyVAE`.
 
     Raises
     ------
@@ -65,6 +66,16 @@ class SENA(DiscrepancyVAE):
     At a temperature of 100 the bias that all targets share decides between the latents, so that all perturbations tend
     to hit the same one and differ in strength alone. A combination then lies at the sum of the strengths on that
     latent, far from what the decoder was trained on, and its predicted effect can be many times too large.
+
+    Examples
+    --------
+    Hidden units are gene sets; ten small ones here, for lack of biology in a simulated screen.
+
+    >>> genes = list(adata.var_names)
+    >>> gene_sets = {f"set {i}": genes[10 * i : 10 * i + 10] for i in range(10)}
+    >>> baseline = rg.baselines.SENA(gene_sets, max_epochs=2, library_size_key="total_counts").fit(adata)
+    >>> baseline.predict_effects("P01+P02").shape
+    (1, 100)
     """
 
     def __init__(

@@ -29,6 +29,13 @@ class LowRankAdditive(SinglesBaseline):
     ------
     ValueError
         If `rank` is below 1.
+
+    Examples
+    --------
+    >>> baseline = rg.baselines.LowRankAdditive(rank=2, library_size_key="total_counts").fit(adata)
+    >>> singles = baseline.predict_effects(baseline.perturbed_genes)
+    >>> np.linalg.matrix_rank(singles.to_numpy()).item()
+    2
     """
 
     def __init__(self, perturbation_key: str = "perturbation", *, rank: int = 10, **setup: Any):
@@ -66,6 +73,13 @@ class DampedLowRank(LowRankAdditive):
     ------
     ValueError
         If `rank` is below 1 or `scale` is not positive.
+
+    Examples
+    --------
+    >>> baseline = rg.baselines.DampedLowRank(scale=0.6, library_size_key="total_counts").fit(adata)
+    >>> effects = baseline.predict_effects(["P01", "P02", "P01+P02"])
+    >>> np.allclose(effects.loc["P01+P02"], 0.6 * (effects.loc["P01"] + effects.loc["P02"]))
+    True
     """
 
     def __init__(self, perturbation_key: str = "perturbation", *, rank: int = 10, scale: float = 0.6, **setup: Any):
@@ -96,6 +110,14 @@ class ShrunkenAdditive(SinglesBaseline):
     by the method of moments, with the row and column means of :math:`S_{ig}^2 - v_{ig}`, no less than 0:
     :math:`r_i` over genes and :math:`c_g` over the n singles. :math:`\hat e_{ij} = \hat\theta_i + \hat\theta_j`, and
     for a single :math:`\hat\theta_i`.
+
+    Examples
+    --------
+    >>> baseline = rg.baselines.ShrunkenAdditive(library_size_key="total_counts").fit(adata)
+    >>> shrunken = baseline.predict_effects("P01").abs()
+    >>> measured = rg.baselines.Additive(library_size_key="total_counts").fit(adata).predict_effects("P01").abs()
+    >>> bool((shrunken <= measured).all(axis=None))
+    True
     """
 
     def _estimate_singles(self, effect: np.ndarray, variance: np.ndarray) -> np.ndarray:

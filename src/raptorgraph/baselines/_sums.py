@@ -11,7 +11,14 @@ from raptorgraph.baselines._shift import ShiftBaseline, SinglesBaseline, Trainin
 
 
 class NoChange(ShiftBaseline):
-    """Predict that nothing changes: every effect is 0."""
+    """Predict that nothing changes: every effect is 0.
+
+    Examples
+    --------
+    >>> baseline = rg.baselines.NoChange(library_size_key="total_counts").fit(adata)
+    >>> baseline.predict_effects("P01+P02").abs().to_numpy().max().item()
+    0.0
+    """
 
     def _learn(self, training: TrainingEffects) -> None:
         self._n_genes = training.effect.shape[1]
@@ -21,7 +28,15 @@ class NoChange(ShiftBaseline):
 
 
 class MeanSingle(ShiftBaseline):
-    """Predict the mean effect of the training singles for every perturbation, single or combined."""
+    """Predict the mean effect of the training singles for every perturbation, single or combined.
+
+    Examples
+    --------
+    >>> baseline = rg.baselines.MeanSingle(library_size_key="total_counts").fit(adata)
+    >>> effects = baseline.predict_effects(["P01", "P02+P03"])
+    >>> np.allclose(effects.loc["P01"], effects.loc["P02+P03"])
+    True
+    """
 
     def _check_training(self, conditions: Sequence[tuple[str, ...]]) -> None:
         if all(len(genes) > 1 for genes in conditions):
@@ -35,7 +50,15 @@ class MeanSingle(ShiftBaseline):
 
 
 class MeanDouble(ShiftBaseline):
-    """Predict the mean effect of the training combinations for every perturbation, single or combined."""
+    """Predict the mean effect of the training combinations for every perturbation, single or combined.
+
+    Examples
+    --------
+    >>> baseline = rg.baselines.MeanDouble(library_size_key="total_counts").fit(adata)
+    >>> effects = baseline.predict_effects(["P01+P02", "P04+P05"])
+    >>> np.allclose(effects.loc["P01+P02"], effects.loc["P04+P05"])
+    True
+    """
 
     needs_doubles = True
 
@@ -47,11 +70,27 @@ class MeanDouble(ShiftBaseline):
 
 
 class Additive(SinglesBaseline):
-    r"""Predict the sum of the single effects, :math:`\hat e_{ij} = S_i + S_j`; for a single its measured effect."""
+    r"""Predict the sum of the single effects, :math:`\hat e_{ij} = S_i + S_j`; for a single its measured effect.
+
+    Examples
+    --------
+    >>> baseline = rg.baselines.Additive(library_size_key="total_counts").fit(adata)
+    >>> effects = baseline.predict_effects(["P01", "P02", "P01+P02"])
+    >>> np.allclose(effects.loc["P01+P02"], effects.loc["P01"] + effects.loc["P02"])
+    True
+    """
 
 
 class MeanOfTwo(SinglesBaseline):
-    r"""Predict the mean of the single effects, :math:`\hat e_{ij} = (S_i + S_j) / 2`; of three for three genes."""
+    r"""Predict the mean of the single effects, :math:`\hat e_{ij} = (S_i + S_j) / 2`; of three for three genes.
+
+    Examples
+    --------
+    >>> baseline = rg.baselines.MeanOfTwo(library_size_key="total_counts").fit(adata)
+    >>> effects = baseline.predict_effects(["P01", "P02", "P01+P02"])
+    >>> np.allclose(effects.loc["P01+P02"], (effects.loc["P01"] + effects.loc["P02"]) / 2)
+    True
+    """
 
     def _combine(self, members: np.ndarray, sums: np.ndarray) -> np.ndarray:
         return sums / members.sum(axis=1, keepdims=True)
@@ -70,6 +109,13 @@ class ScaledAdditive(SinglesBaseline):
     ----------
     scale_
         The scale a.
+
+    Examples
+    --------
+    >>> baseline = rg.baselines.ScaledAdditive(library_size_key="total_counts").fit(adata)
+    >>> effects = baseline.predict_effects(["P01", "P02", "P01+P02"])
+    >>> np.allclose(effects.loc["P01+P02"], baseline.scale_ * (effects.loc["P01"] + effects.loc["P02"]))
+    True
     """
 
     needs_doubles = True
@@ -111,6 +157,12 @@ class GeneScaledAdditive(SinglesBaseline):
     ------
     ValueError
         If `shrinkage` is not positive.
+
+    Examples
+    --------
+    >>> baseline = rg.baselines.GeneScaledAdditive(shrinkage=0.2, library_size_key="total_counts").fit(adata)
+    >>> baseline.scale_.shape  # one scale for each gene
+    (100,)
     """
 
     needs_doubles = True

@@ -51,6 +51,18 @@ class Screen:
         Cells x genes.
     setup
         Arguments of ``setup_anndata``.
+
+    Examples
+    --------
+    >>> screen = rg.benchmark.Screen(
+    ...     adata, {"perturbation_key": "perturbation", "control": "control", "delimiter": "+"}
+    ... )
+    >>> screen.singles
+    ['P01', 'P02', 'P03', 'P04', 'P05', 'P06']
+    >>> screen.combinations
+    ['P01+P03', 'P02+P03', 'P02+P06', 'P03+P06']
+    >>> len(screen.rows("control"))
+    300
     """
 
     adata: ad.AnnData
@@ -176,6 +188,15 @@ def load_screen(settings: Settings, seed: int = 0) -> Screen:
         If there is no such file or name.
     ValueError
         If the file is not h5ad, or labels or values do not suit.
+
+    Examples
+    --------
+    >>> settings = rg.benchmark.Settings(screen="simulated", quick=True)
+    >>> screen = rg.benchmark.load_screen(settings, seed=0)
+    >>> screen.adata.shape
+    (640, 60)
+    >>> screen.setup["library_size_key"]
+    'total_counts'
     """
     name = settings.screen
     setup = {"perturbation_key": "perturbation", "control": "control", "delimiter": "+", **settings.setup}

@@ -37,6 +37,12 @@ class Settings:
         Number of highly variable genes to keep, beside the perturbed ones; None for all.
     options
         Options of the experiment.
+
+    Examples
+    --------
+    >>> settings = rg.benchmark.Settings(screen="simulated", seeds=(0, 1), options={"methods": ["additive"]})
+    >>> settings.quick
+    False
     """
 
     screen: str | None = None

@@ -37,6 +37,14 @@ class Split:
     left_out
         Combinations that are not tested, since a gene of theirs was not perturbed alone; in none of the other sets,
         but for the training sets of :func:`doubles_folds`.
+
+    Examples
+    --------
+    >>> split = rg.benchmark.paper_split(["A", "B", "A+B", "A+X"])
+    >>> split.train, split.test
+    (('A', 'B'), ('A+B',))
+    >>> split.left_out  # X was never perturbed alone
+    ('A+X',)
     """
 
     name: str
@@ -82,6 +90,15 @@ def singles_only(
     ------
     ValueError
         If there are no singles, a share is not at least 0 and below 1, or no combination is left to test.
+
+    Examples
+    --------
+    >>> conditions = ["control", "A", "B", "C", "D", "A+B", "A+C", "B+C", "A+D", "B+D"]
+    >>> split = rg.benchmark.singles_only(conditions, validation_share=0.4)
+    >>> split.refit  # what the reported model is fitted on
+    ('A', 'B', 'C', 'D')
+    >>> len(split.validation), len(split.test)
+    (2, 3)
     """
     screen = _Screen(conditions, control, delimiter)
     shuffled = screen.shuffled(screen.testable, seed)
@@ -129,6 +146,15 @@ def doubles_folds(
     ValueError
         If there are no singles, a share is not at least 0 and below 1, or `n_folds` is below 2 or above the number of
         combinations to test.
+
+    Examples
+    --------
+    >>> conditions = ["control", "A", "B", "C", "D", "A+B", "A+C", "B+C", "A+D", "B+D"]
+    >>> folds = rg.benchmark.doubles_folds(conditions, n_folds=5)
+    >>> sorted(label for fold in folds for label in fold.test)  # each once
+    ['A+B', 'A+C', 'A+D', 'B+C', 'B+D']
+    >>> set(folds[0].test) & set(folds[0].refit)
+    set()
     """
     screen = _Screen(conditions, control, delimiter)
     if not 2 <= n_folds <= len(screen.testable):
@@ -173,6 +199,13 @@ def paper_split(conditions: Iterable[str], *, control: str | Sequence[str] = "co
     ------
     ValueError
         If there are no singles, or no combination to test.
+
+    Examples
+    --------
+    >>> conditions = ["control", "A", "B", "C", "D", "A+B", "A+C", "B+C", "A+D", "B+D"]
+    >>> split = rg.benchmark.paper_split(conditions)
+    >>> split.test
+    ('A+B', 'A+C', 'A+D', 'B+C', 'B+D')
     """
     screen = _Screen(conditions, control, delimiter)
     return screen.split("paper", screen.singles, [], screen.testable)
@@ -223,6 +256,16 @@ def seen_singles(
     References
     ----------
     Roohani, Huang & Leskovec (2024), Nature Biotechnology 42, 927-935.
+
+    Examples
+    --------
+    >>> conditions = ["control", "A", "B", "C", "D", "A+B", "A+C", "B+C", "A+D", "B+D"]
+    >>> split = rg.benchmark.seen_singles(conditions, holdout_share=0.25)
+    >>> sorted(set(split.groups.values()))
+    ['seen 1', 'seen 2', 'unseen single']
+    >>> held = [label for label, group in split.groups.items() if group == "unseen single"]
+    >>> len(held)
+    1
     """
     screen = _Screen(conditions, control, delimiter)
     if not 0 < holdout_share < 1:
@@ -282,6 +325,13 @@ def split_cells(
         If the column is not there.
     ValueError
         If no cell is a control cell, or a condition has no cells.
+
+    Examples
+    --------
+    >>> split = rg.benchmark.singles_only(adata.obs["perturbation"].unique())
+    >>> train = rg.benchmark.split_cells(adata, split.refit)
+    >>> sorted(train.obs["perturbation"].unique())
+    ['P01', 'P02', 'P03', 'P04', 'P05', 'P06', 'control']
     """
     if isinstance(conditions, str):
         raise TypeError(f"conditions must be a list of labels, not the string {conditions!r}.")

@@ -145,9 +145,14 @@ def simulate(
 
     Examples
     --------
-    >>> import raptorgraph as rg
     >>> adata = rg.datasets.simulate(200, 10, n_doubles=5)
-    >>> truth = adata.uns["simulation"]["effects"]
+    >>> adata.shape
+    (2500, 200)
+    >>> truth = adata.uns["simulation"]["effects"]  # conditions x genes, known and not estimated
+    >>> truth.shape
+    (55, 200)
+    >>> adata.uns["simulation"]["adjacency"].shape  # latents x latents
+    (15, 15)
     """
     settings = check_arguments(locals())
     n_latent = settings["n_latent"]

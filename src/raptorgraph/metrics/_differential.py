@@ -19,7 +19,14 @@ _CHUNK = 2**22  # values ranked at a time
 
 
 class Differential(NamedTuple):
-    """Test `statistic`, two-sided `p_value` and Benjamini-Hochberg `fdr` over the genes, arrays of one shape."""
+    """Test `statistic`, two-sided `p_value` and Benjamini-Hochberg `fdr` over the genes, arrays of one shape.
+
+    Examples
+    --------
+    >>> cells = np.arange(6.0)[:, None]
+    >>> rg.metrics.wilcoxon(cells + 10, cells)._fields
+    ('statistic', 'p_value', 'fdr')
+    """
 
     statistic: np.ndarray
     p_value: np.ndarray
@@ -56,6 +63,18 @@ def welch_t(
     ------
     ValueError
         If a perturbation or the control has fewer than two cells, or the shapes do not fit.
+
+    Examples
+    --------
+    >>> perturbed = np.array([[1.0, 3.0], [2.0, 3.0], [3.0, 3.5]])
+    >>> control = np.array([[5.0, 3.0], [6.0, 3.5], [7.0, 3.0]])
+    >>> test = rg.metrics.welch_t(
+    ...     perturbed.mean(0), perturbed.var(0, ddof=1), 3, control.mean(0), control.var(0, ddof=1), 3
+    ... )
+    >>> test.statistic.round(2)
+    array([-4.9,  0. ])
+    >>> test.p_value.round(3)
+    array([0.008, 1.   ])
     """
     mean, var, n = (np.asarray(values, dtype=np.float64) for values in (mean, var, n))
     control_mean, control_var = (np.asarray(values, dtype=np.float64) for values in (control_mean, control_var))
@@ -104,6 +123,14 @@ def wilcoxon(perturbed, control) -> Differential:
     ------
     ValueError
         If there are no cells, or the genes differ in number.
+
+    Examples
+    --------
+    >>> rng = np.random.default_rng(0)
+    >>> control = rng.poisson(1.0, (50, 3))
+    >>> perturbed = rng.poisson([1.0, 1.0, 5.0], (40, 3))  # the third gene rises
+    >>> (rg.metrics.wilcoxon(perturbed, control).fdr < 0.05).tolist()
+    [False, False, True]
     """
     perturbed, control = (x.tocsc() if sparse.issparse(x) else np.asarray(x) for x in (perturbed, control))
     if perturbed.ndim != 2 or control.ndim != 2 or perturbed.shape[1] != control.shape[1]:
@@ -141,6 +168,12 @@ def log2_fold_change(mean: ArrayLike, control_mean: ArrayLike) -> np.ndarray:
     ------
     ValueError
         If a mean is negative.
+
+    Examples
+    --------
+    >>> mean, control_mean = np.log1p([[4.0, 1.0, 0.0]]), np.log1p([1.0, 2.0, 0.0])
+    >>> rg.metrics.log2_fold_change(mean, control_mean).round(6)
+    array([[ 2., -1.,  0.]])
     """
     mean, control_mean = np.asarray(mean, dtype=np.float64), np.asarray(control_mean, dtype=np.float64)
     lowest = min(mean.min(), control_mean.min())
@@ -170,6 +203,11 @@ def top_genes(scores: ArrayLike, k: int) -> np.ndarray:
     ------
     ValueError
         If a score is NaN, or ``k`` is not from 1 to the number of genes.
+
+    Examples
+    --------
+    >>> rg.metrics.top_genes([0.1, -3.0, 2.0, 0.0], k=2)
+    array([1, 2])
     """
     scores = np.asarray(scores, dtype=np.float64)
     if not 1 <= k <= scores.shape[-1]:
@@ -220,6 +258,16 @@ def overlap_at_N(
     ------
     ValueError
         If the shapes differ, a value is NaN, or ``k`` is not positive.
+
+    Examples
+    --------
+    >>> predicted, measured = np.array([[3.0, -2.0, 1.0, 0.1]]), np.array([[2.0, 1.5, -1.0, 0.1]])
+    >>> predicted_fdr, measured_fdr = np.array([[0.01, 0.01, 0.5, 0.9]]), np.array([[0.01, 0.5, 0.01, 0.9]])
+
+    Two genes are truly differential, and one of them is among the two that are called.
+
+    >>> rg.metrics.overlap_at_N(predicted, measured, predicted_fdr, measured_fdr)
+    0.5
     """
     tables = _check_tables(predicted_change, measured_change, predicted_fdr, measured_fdr)
     found, true = _differential(tables[0], tables[2], threshold), _differential(tables[1], tables[3], threshold)
@@ -266,6 +314,13 @@ def precision_at_N(
     ------
     ValueError
         If the shapes differ, a value is NaN, or ``k`` is not positive.
+
+    Examples
+    --------
+    >>> predicted, measured = np.array([[3.0, -2.0, 1.0, 0.1]]), np.array([[2.0, 1.5, -1.0, 0.1]])
+    >>> predicted_fdr, measured_fdr = np.array([[0.01, 0.01, 0.5, 0.9]]), np.array([[0.01, 0.5, 0.01, 0.9]])
+    >>> rg.metrics.precision_at_N(predicted, measured, predicted_fdr, measured_fdr)
+    0.5
     """
     tables = _check_tables(predicted_change, measured_change, predicted_fdr, measured_fdr)
     found, true = _differential(tables[0], tables[2], threshold), _differential(tables[1], tables[3], threshold)
@@ -303,6 +358,13 @@ def de_direction_match(
     ------
     ValueError
         If the shapes differ, or a value is NaN.
+
+    Examples
+    --------
+    >>> predicted, measured = np.array([[3.0, 2.0, 1.0]]), np.array([[2.0, -1.5, -1.0]])
+    >>> fdr = np.array([[0.01, 0.01, 0.9]])
+    >>> rg.metrics.de_direction_match(predicted, measured, fdr)  # one of the two that are differential
+    0.5
     """
     predicted, measured, fdr = _check_tables(predicted_change, measured_change, measured_fdr)
     differential = fdr < threshold

@@ -55,6 +55,14 @@ def discrimination_score(
     ValueError
         If the shapes differ, a value is not finite, the metric is unknown, there are fewer than two perturbations, or
         all genes of a perturbation are left out.
+
+    Examples
+    --------
+    >>> measured = np.array([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]])
+    >>> rg.metrics.discrimination_score(measured, measured)
+    1.0
+    >>> round(rg.metrics.discrimination_score(measured[[1, 2, 0]], measured), 3)  # all mixed up
+    0.5
     """
     rank, n = _ranks(predicted, measured, metric, exclude)
     return average(1.0 - rank / n, per_row)
@@ -103,6 +111,15 @@ def centroid_accuracy(
     ValueError
         If the shapes differ, a value is not finite, the metric is unknown, there are fewer than two perturbations, or
         all genes of a perturbation are left out.
+
+    Examples
+    --------
+    >>> measured = np.array([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]])
+    >>> rg.metrics.centroid_accuracy(measured, measured)
+    1.0
+    >>> same = np.tile(measured.mean(axis=0), (3, 1))
+    >>> rg.metrics.centroid_accuracy(same, measured)  # the same prediction for all
+    0.5
     """
     rank, n = _ranks(predicted, measured, metric, exclude)
     return average(1.0 - rank / (n - 1), per_row)

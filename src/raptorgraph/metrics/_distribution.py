@@ -65,6 +65,13 @@ def mk_mmd(
     ValueError
         If the genes differ, values are not finite, a sample has too few cells (two, or one if `biased`), or an option
         is out of its range.
+
+    Examples
+    --------
+    >>> rng = np.random.default_rng(0)
+    >>> a, b, c = rng.normal(0, 1, (100, 5)), rng.normal(0, 1, (100, 5)), rng.normal(2, 1, (100, 5))
+    >>> abs(rg.metrics.mk_mmd(a, b)) < 0.05 < rg.metrics.mk_mmd(a, c)
+    True
     """
     return distribution_scores(
         x,
@@ -107,6 +114,15 @@ def energy_distance(x: ArrayLike, y: ArrayLike, *, biased: bool = False, chunk_s
     ------
     ValueError
         As :func:`mk_mmd`.
+
+    Examples
+    --------
+    >>> rng = np.random.default_rng(0)
+    >>> a, b, c = rng.normal(0, 1, (100, 5)), rng.normal(0, 1, (100, 5)), rng.normal(2, 1, (100, 5))
+    >>> abs(rg.metrics.energy_distance(a, b)) < 0.1 < rg.metrics.energy_distance(a, c)
+    True
+    >>> rg.metrics.energy_distance([[0.0]], [[3.0]], biased=True)  # 2 |x - y| for one cell each
+    6.0
     """
     return distribution_scores(x, y, bandwidths=(), biased=biased, chunk_size=chunk_size)["energy_distance"]
 
@@ -145,6 +161,14 @@ def distribution_scores(
     ------
     ValueError
         As :func:`mk_mmd`.
+
+    Examples
+    --------
+    >>> rng = np.random.default_rng(0)
+    >>> a, b, c = rng.normal(0, 1, (100, 5)), rng.normal(0, 1, (100, 5)), rng.normal(2, 1, (100, 5))
+    >>> scores = rg.metrics.distribution_scores(a, c)
+    >>> list(scores)
+    ['mk_mmd_200', 'mk_mmd_1000', 'mk_mmd_mean_distance', 'energy_distance']
     """
     if n_kernels < 1 or not factor > 1 or chunk_size < 1:
         raise ValueError(
@@ -193,6 +217,14 @@ def variance_ratio(predicted: ArrayLike, measured: ArrayLike, *, per_gene: bool 
     ------
     ValueError
         If the genes differ, values are not finite, or there are fewer than two cells.
+
+    Examples
+    --------
+    >>> cells = np.random.default_rng(0).normal(size=(100, 5))
+    >>> rg.metrics.variance_ratio(np.tile(cells.mean(axis=0), (100, 1)), cells)  # collapsed to the mean
+    0.0
+    >>> round(rg.metrics.variance_ratio(2 * cells, cells), 6)
+    4.0
     """
     predicted, measured = as_samples(predicted, measured, least=2)
     top, bottom = _variance(predicted), _variance(measured)

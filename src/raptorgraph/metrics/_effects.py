@@ -36,6 +36,14 @@ def pearson_delta(predicted: ArrayLike, measured: ArrayLike, *, per_row: bool = 
     ------
     ValueError
         If the shapes differ, or there are fewer than two genes.
+
+    Examples
+    --------
+    >>> measured = np.array([[1.0, -1.0, 0.0, 2.0], [0.0, 1.0, 3.0, 0.0]])
+    >>> round(rg.metrics.pearson_delta(0.5 * measured, measured), 6)  # blind to the size of effects
+    1.0
+    >>> rg.metrics.pearson_delta(-measured, measured, per_row=True).round(3)
+    array([-1., -1.])
     """
     predicted, measured = check_pair(predicted, measured)
     if predicted.shape[1] < 2:
@@ -79,6 +87,16 @@ def relative_mse(predicted: ArrayLike, measured: ArrayLike) -> float:
     ------
     ValueError
         If the shapes differ, or all measured effects are zero.
+
+    Examples
+    --------
+    >>> measured = np.array([[1.0, -1.0, 0.0, 2.0], [0.0, 1.0, 3.0, 0.0]])
+    >>> rg.metrics.relative_mse(np.zeros_like(measured), measured)  # no change
+    1.0
+    >>> rg.metrics.relative_mse(0.5 * measured, measured)
+    0.25
+    >>> rg.metrics.relative_mse(2 * measured, measured)  # twice too large is as bad as no change
+    1.0
     """
     predicted, measured = check_pair(predicted, measured)
     size = (measured**2).sum()
@@ -114,6 +132,14 @@ def mse(predicted: ArrayLike, measured: ArrayLike, *, per_row: bool = False) -> 
     ------
     ValueError
         If the shapes differ.
+
+    Examples
+    --------
+    >>> measured = np.array([[1.0, -1.0, 0.0, 2.0], [0.0, 1.0, 3.0, 0.0]])
+    >>> rg.metrics.mse(measured + 0.5, measured)
+    0.25
+    >>> rg.metrics.mse(np.zeros_like(measured), measured, per_row=True)
+    array([1.5, 2.5])
     """
     predicted, measured = check_pair(predicted, measured)
     return average(((predicted - measured) ** 2).mean(axis=1), per_row)
@@ -146,6 +172,12 @@ def mae(predicted: ArrayLike, measured: ArrayLike, *, per_row: bool = False) -> 
     ------
     ValueError
         If the shapes differ.
+
+    Examples
+    --------
+    >>> measured = np.array([[1.0, -1.0, 0.0, 2.0], [0.0, 1.0, 3.0, 0.0]])
+    >>> rg.metrics.mae(measured + 0.5, measured)
+    0.5
     """
     predicted, measured = check_pair(predicted, measured)
     return average(np.abs(predicted - measured).mean(axis=1), per_row)
@@ -179,6 +211,14 @@ def cosine_delta(predicted: ArrayLike, measured: ArrayLike, *, per_row: bool = F
     ------
     ValueError
         If the shapes differ.
+
+    Examples
+    --------
+    >>> measured = np.array([[1.0, -1.0, 0.0, 2.0], [0.0, 1.0, 3.0, 0.0]])
+    >>> round(rg.metrics.cosine_delta(0.5 * measured, measured), 3)
+    1.0
+    >>> round(rg.metrics.cosine_delta(measured + 1, measured), 3)
+    0.908
     """
     predicted, measured = check_pair(predicted, measured)
     norms = np.linalg.norm(predicted, axis=1) * np.linalg.norm(measured, axis=1)
@@ -214,6 +254,12 @@ def against_centroid(effects: ArrayLike, reference: ArrayLike) -> np.ndarray:
     ------
     ValueError
         If there is no reference condition, or the genes differ in number.
+
+    Examples
+    --------
+    >>> singles = np.array([[1.0, 2.0], [3.0, 2.0]])
+    >>> rg.metrics.against_centroid(np.array([[2.0, 5.0]]), singles)  # against their mean (2, 2)
+    array([[0., 3.]])
     """
     effects, reference = np.asarray(effects, dtype=np.float64), np.asarray(reference, dtype=np.float64)
     if reference.ndim != 2 or not len(reference) or effects.shape[-1:] != reference.shape[1:]:
@@ -253,6 +299,13 @@ def on_top_genes(
     ------
     ValueError
         If the shapes differ, there is not one row of genes for each perturbation, or an index is not one of a gene.
+
+    Examples
+    --------
+    >>> measured = np.array([[1.0, -1.0, 0.0, 2.0], [0.0, 1.0, 3.0, 0.0]])
+    >>> top = rg.metrics.top_genes(measured, k=2)
+    >>> rg.metrics.on_top_genes(rg.metrics.mse, np.zeros_like(measured), measured, top)
+    3.75
     """
     predicted, measured = check_pair(predicted, measured)
     top = np.atleast_2d(np.asarray(top))

@@ -62,6 +62,16 @@ def gears_scores(
     ValueError
         If the shapes differ, there are fewer than three genes, `max_subpopulation` is not positive, or a value is not
         finite.
+
+    Examples
+    --------
+    >>> rng = np.random.default_rng(0)
+    >>> a, b = rng.normal(size=(2, 1, 40))
+    >>> scores = rg.metrics.gears_scores(a, b, 1.5 * (a + b))
+    >>> scores["c1"].round(3), scores["c2"].round(3)
+    (array([1.5]), array([1.5]))
+    >>> scores["magnitude"].round(3)  # 1.5 times the root of 2
+    array([2.121])
     """
     a, b, ab = (np.asarray(effects, dtype=np.float64) for effects in (a, b, ab))
     if a.ndim != 2 or a.shape != b.shape or a.shape != ab.shape:
@@ -98,6 +108,14 @@ def gears_classes(scores: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     dict of str to numpy.ndarray
         Booleans of shape (n_pairs,) for each of the five types; False where the score is NaN. Of the measured scores
         they are the positives of :func:`~raptorgraph.metrics.precision_at_k`.
+
+    Examples
+    --------
+    >>> rng = np.random.default_rng(0)
+    >>> a, b = rng.normal(size=(2, 1, 40))
+    >>> classes = rg.metrics.gears_classes(rg.metrics.gears_scores(a, b, 0.5 * (a + b)))
+    >>> [name for name, called in classes.items() if called[0]]
+    ['suppression']
     """
     return {
         kind: scores[score] > threshold if large else scores[score] < threshold
@@ -118,6 +136,14 @@ def gears_strengths(scores: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     dict of str to numpy.ndarray
         Shape (n_pairs,) for each of the five types: magnitude (synergy), its negative (suppression), similarity
         (redundancy), the negatives of model fit (neomorphism) and of the equality of contribution (epistasis).
+
+    Examples
+    --------
+    >>> rng = np.random.default_rng(0)
+    >>> a, b = rng.normal(size=(2, 1, 40))
+    >>> scores = rg.metrics.gears_scores(a, b, a + b)
+    >>> sorted(rg.metrics.gears_strengths(scores))
+    ['epistasis', 'neomorphism', 'redundancy', 'suppression', 'synergy']
     """
     return {kind: scores[score] if large else -scores[score] for kind, (score, large, _) in _RULES.items()}
 
@@ -145,6 +171,14 @@ def distance_correlation(x: ArrayLike, y: ArrayLike) -> float:
     ------
     ValueError
         If the numbers of observations differ.
+
+    Examples
+    --------
+    >>> x = np.linspace(-1, 1, 50)
+    >>> round(rg.metrics.distance_correlation(x, 3 * x), 6)
+    1.0
+    >>> rg.metrics.distance_correlation(x, x**2) > 0.4  # where the correlation is 0
+    True
     """
     x, y = (np.asarray(values, dtype=np.float64) for values in (x, y))
     x, y = (values.reshape(len(values), -1) for values in (x, y))

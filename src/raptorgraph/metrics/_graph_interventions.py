@@ -42,6 +42,17 @@ def mean_wasserstein(expression: ArrayLike, codes: ArrayLike, graph: ArrayLike) 
     ------
     ValueError
         If shapes or codes do not fit, there are no control cells, or a column is NaN in a part of the cells.
+
+    Examples
+    --------
+    >>> rng = np.random.default_rng(0)
+    >>> codes = np.repeat([0, 1, 2], 100)  # control, node 0 perturbed, node 1 perturbed
+    >>> expression = rng.normal(5, 1, (300, 2))
+    >>> expression[codes == 1] -= 2.0  # node 0 acts on itself and on node 1
+    >>> expression[codes == 2, 1] -= 2.0
+    >>> right, wrong = np.array([[0.0, 1.0], [0.0, 0.0]]), np.array([[0.0, 0.0], [1.0, 0.0]])
+    >>> rg.metrics.mean_wasserstein(expression, codes, right) > rg.metrics.mean_wasserstein(expression, codes, wrong)
+    True
     """
     expression, codes, edge = _checked(expression, codes, graph)
     control = expression[codes == 0]
@@ -88,6 +99,19 @@ def false_omission_rate(
     ------
     ValueError
         As for :func:`mean_wasserstein`.
+
+    Examples
+    --------
+    >>> rng = np.random.default_rng(0)
+    >>> codes = np.repeat([0, 1, 2], 100)  # control, node 0 perturbed, node 1 perturbed
+    >>> expression = rng.normal(5, 1, (300, 2))
+    >>> expression[codes == 1] -= 2.0  # node 0 acts on itself and on node 1
+    >>> expression[codes == 2, 1] -= 2.0
+    >>> graph = np.array([[0.0, 1.0], [0.0, 0.0]])
+    >>> rg.metrics.false_omission_rate(expression, codes, graph, alpha=0.01)
+    0.0
+    >>> rg.metrics.false_omission_rate(expression, codes, np.zeros((2, 2)), alpha=0.01)  # an effect is omitted
+    0.5
     """
     expression, codes, edge = _checked(expression, codes, graph)
     if p_values is None:
@@ -114,6 +138,17 @@ def intervention_p_values(expression: ArrayLike, codes: ArrayLike) -> np.ndarray
     ------
     ValueError
         As for :func:`mean_wasserstein`.
+
+    Examples
+    --------
+    >>> rng = np.random.default_rng(0)
+    >>> codes = np.repeat([0, 1, 2], 100)  # control, node 0 perturbed, node 1 perturbed
+    >>> expression = rng.normal(5, 1, (300, 2))
+    >>> expression[codes == 1] -= 2.0  # node 0 acts on itself and on node 1
+    >>> expression[codes == 2, 1] -= 2.0
+    >>> rg.metrics.intervention_p_values(expression, codes) < 0.01
+    array([[False,  True],
+           [False, False]])
     """
     n_nodes = np.shape(expression)[-1]
     expression, codes, _ = _checked(expression, codes, np.zeros((n_nodes, n_nodes)))

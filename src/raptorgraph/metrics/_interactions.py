@@ -32,6 +32,14 @@ def synergy(a: ArrayLike, b: ArrayLike, ab: ArrayLike) -> np.ndarray:
     ------
     ValueError
         If the shapes differ.
+
+    Examples
+    --------
+    >>> a, b = np.array([1.0, 0.0, 0.0]), np.array([0.0, 1.0, 0.0])
+    >>> rg.metrics.synergy(a, b, a + b).item()
+    1.0
+    >>> rg.metrics.synergy(a, b, 2 * (a + b)).item()
+    2.0
     """
     a, b, ab = _effects(a, b, ab)
     return _ratio(_norm(ab), _norm(a + b))
@@ -59,6 +67,12 @@ def suppression(a: ArrayLike, b: ArrayLike, ab: ArrayLike) -> np.ndarray:
     ------
     ValueError
         If the shapes differ.
+
+    Examples
+    --------
+    >>> a, b = np.array([1.0, 0.0, 0.0]), np.array([0.0, 1.0, 0.0])
+    >>> rg.metrics.suppression(a, b, 0.5 * (a + b)).item()
+    2.0
     """
     a, b, ab = _effects(a, b, ab)
     return _ratio(_norm(a + b), _norm(ab))
@@ -86,6 +100,13 @@ def neomorphism(a: ArrayLike, b: ArrayLike, ab: ArrayLike) -> np.ndarray:
     ------
     ValueError
         If the shapes differ.
+
+    Examples
+    --------
+    >>> a, b = np.array([1.0, 0.0, 0.0]), np.array([0.0, 1.0, 0.0])
+    >>> new = np.array([0.0, 0.0, 1.0])
+    >>> rg.metrics.neomorphism(a, b, new).item()  # at a right angle to the sum
+    1.0
     """
     a, b, ab = _effects(a, b, ab)
     return 1.0 - _cosine(ab, a + b)
@@ -113,6 +134,12 @@ def redundancy(a: ArrayLike, b: ArrayLike, ab: ArrayLike) -> np.ndarray:
     ------
     ValueError
         If the shapes differ.
+
+    Examples
+    --------
+    >>> a = np.array([1.0, 0.5, 0.0])
+    >>> round(rg.metrics.redundancy(a, a, a).item(), 6)  # the pair does what each of the two does
+    1.0
     """
     a, b, ab = _effects(a, b, ab)
     return np.minimum(_cosine(ab, a), _cosine(ab, b))
@@ -140,6 +167,14 @@ def epistasis(a: ArrayLike, b: ArrayLike, ab: ArrayLike) -> np.ndarray:
     ------
     ValueError
         If the shapes differ.
+
+    Examples
+    --------
+    >>> a, b = np.array([1.0, 0.0, 0.0]), np.array([0.0, 1.0, 0.0])
+    >>> rg.metrics.epistasis(a, b, a).item()  # a decides alone
+    1.0
+    >>> rg.metrics.epistasis(a, b, a + b).item()
+    0.0
     """
     a, b, ab = _effects(a, b, ab)
     return np.abs(_cosine(ab, a) - _cosine(ab, b))

@@ -54,6 +54,16 @@ def precision_at_k(
     ValueError
         If the scores are not one for each of the same pairs, there is no pair, a measured score is NaN, or ``k`` or
         ``fraction`` is out of range.
+
+    Examples
+    --------
+    >>> measured = np.array([0.9, 0.8, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6])  # two of eight are positive
+    >>> rg.metrics.precision_at_k(measured, measured, k=2)
+    1.0
+    >>> rg.metrics.precision_at_k(-measured, measured, k=2)
+    0.0
+    >>> rg.metrics.precision_at_k(np.ones(8), measured, k=2)  # ties count as chance
+    0.25
     """
     predicted = np.asarray(predicted, dtype=np.float64)
     measured = _check_measured(measured, fraction)
@@ -94,6 +104,13 @@ def chance_precision(measured: ArrayLike, *, fraction: float = 0.25) -> float:
     ------
     ValueError
         If there is no pair, a measured score is NaN, or ``fraction`` is out of range.
+
+    Examples
+    --------
+    >>> rg.metrics.chance_precision(np.arange(8.0))
+    0.25
+    >>> rg.metrics.chance_precision(np.array([True, False, False, False, False]))
+    0.2
     """
     measured = _check_measured(measured, fraction)
     if measured.dtype == bool:

@@ -35,6 +35,12 @@ def reverse_distances(predicted: ArrayLike, queries: ArrayLike, *, exclude: Arra
     ------
     ValueError
         If the genes differ in number, all are left out, or a value is not finite.
+
+    Examples
+    --------
+    >>> predicted = np.array([[0.0, 0.0], [3.0, 4.0]])
+    >>> rg.metrics.reverse_distances(predicted, np.array([[0.0, 0.0]]))
+    array([[0., 5.]])
     """
     predicted, queries = np.asarray(predicted, dtype=np.float64), np.asarray(queries, dtype=np.float64)
     if predicted.ndim != 2 or queries.ndim != 2 or predicted.shape[1] != queries.shape[1]:
@@ -94,6 +100,16 @@ def hit_rates(
     ValueError
         If the distances do not fit the names or are NaN, a K is out of range, a query is not in the database, or a
         perturbation is in the database twice.
+
+    Examples
+    --------
+    >>> database = [("A",), ("B",), ("A", "B"), ("C", "D")]
+    >>> distances = np.array([[3.0, 2.0, 1.0, 4.0], [1.0, 2.0, 3.0, 4.0]])
+    >>> rates = rg.metrics.hit_rates(distances, database, [("A", "B"), ("B",)], k=(1, 2))
+    >>> rates["correct"]
+    array([0.5, 1. ])
+    >>> rates["relevant"]
+    array([0.5, 1. ])
     """
     database, queries = _gene_sets(database, "database"), _gene_sets(queries, "queries")
     distances = np.asarray(distances, dtype=np.float64)
@@ -154,6 +170,12 @@ def chance_hit_rates(
     ValueError
         If there is no query, a K is out of range, a query is not in the database, or a perturbation is in the
         database twice.
+
+    Examples
+    --------
+    >>> database = [("A",), ("B",), ("A", "B"), ("C", "D")]
+    >>> rg.metrics.chance_hit_rates(database, [("A", "B")], k=(1, 2))["correct"]
+    array([0.25, 0.5 ])
     """
     database, queries = list(database), list(queries)
     return hit_rates(np.zeros((len(queries), len(database))), database, queries, k=k)

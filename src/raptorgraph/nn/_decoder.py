@@ -19,6 +19,14 @@ class Decoder(nn.Module):
         Number of hidden layers; 0 leaves the linear path alone.
     linear
         Add a linear path. The dense path then starts at zero, so that effects start out additive.
+
+    Examples
+    --------
+    >>> import torch
+    >>> decoder = rg.nn.Decoder(n_latent=4, n_covariates=2, n_genes=10, n_hidden=8)
+    >>> u, batch = torch.randn(5, 4), torch.eye(2)[[0, 1, 0, 1, 0]]
+    >>> decoder(u, batch).shape
+    torch.Size([5, 10])
     """
 
     def __init__(

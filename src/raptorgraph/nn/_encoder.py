@@ -24,6 +24,18 @@ class PreconditionedLayer(nn.Module):
         Number of perturbed genes that have a column, at most ``n_latent``.
     n_subgraphs
         Number m of parallel maps.
+
+    Examples
+    --------
+    >>> import torch
+    >>> layer = rg.nn.PreconditionedLayer(n_genes=6, n_latent=3, n_targets=2, n_subgraphs=1)
+
+    Gene 0 reaches latent 0, gene 1 latent 1; all other genes reach every latent.
+
+    >>> (layer.dense_weight()[0] != 0).int()
+    tensor([[1, 0, 1, 1, 1, 1],
+            [0, 1, 1, 1, 1, 1],
+            [0, 0, 1, 1, 1, 1]], dtype=torch.int32)
     """
 
     def __init__(self, n_genes: int, n_latent: int, n_targets: int, n_subgraphs: int) -> None:
@@ -54,7 +66,15 @@ class PreconditionedLayer(nn.Module):
 
 
 class InteractionBlock(nn.Module):
-    """Residual map of the m subgraph activations of each latent by weights of its own (section E.2.2)."""
+    """Residual map of the m subgraph activations of each latent by weights of its own (section E.2.2).
+
+    Examples
+    --------
+    >>> import torch
+    >>> block = rg.nn.InteractionBlock(n_latent=4, n_subgraphs=3)
+    >>> block(torch.randn(5, 3, 4)).shape
+    torch.Size([5, 3, 4])
+    """
 
     def __init__(self, n_latent: int, n_subgraphs: int) -> None:
         super().__init__()
@@ -74,6 +94,14 @@ class GraphPathwayEncoder(nn.Module):
     ----------
     n_genes, n_latent, n_targets, n_subgraphs
         As in :class:`PreconditionedLayer`.
+
+    Examples
+    --------
+    >>> import torch
+    >>> encoder = rg.nn.GraphPathwayEncoder(n_genes=20, n_latent=4, n_targets=3, n_subgraphs=2)
+    >>> mean, log_var = encoder(torch.randn(5, 20))
+    >>> mean.shape, log_var.shape
+    (torch.Size([5, 4]), torch.Size([5, 4]))
     """
 
     def __init__(self, n_genes: int, n_latent: int, n_targets: int, n_subgraphs: int) -> None:

@@ -79,5 +79,14 @@ def expected_log1p_nb(
     Returns
     -------
     Tensor of the broadcast shape, differentiable with respect to ``mean``.
+
+    Examples
+    --------
+    >>> import torch
+    >>> mean, theta, scale = torch.tensor([0.5, 5.0]), torch.tensor(2.0), torch.tensor(1.0)
+    >>> rg.nn.expected_log1p_nb(mean, theta, scale)
+    tensor([0.3014, 1.5440])
+    >>> torch.log1p(scale * mean)  # the logarithm of the mean is larger than the mean of logarithms
+    tensor([0.4055, 1.7918])
     """
     return _ExpectedLog1p.apply(mean, inverse_dispersion, scale, step, lower)

@@ -18,6 +18,14 @@ class LatentModulator(nn.Module):
         Number of perturbed genes k; gene g belongs to latent g.
     init
         Starting value of every strength c_g, in standard deviations of the prior of z.
+
+    Examples
+    --------
+    >>> import torch
+    >>> modulator = rg.nn.LatentModulator(n_latent=4, n_perturbed=3, init=2.5)
+    >>> z = torch.zeros(1, 4)
+    >>> modulator(z, torch.tensor([[1.0, 0.0, 1.0]])).tolist()
+    [[2.5, 0.0, 2.5, 0.0]]
     """
 
     def __init__(self, n_latent: int, n_perturbed: int, init: float = 1.0) -> None:
