@@ -1,4 +1,4 @@
-# make demo | test | test-slow | lint | results | clean
+# make demo | test | test-slow | lint | docs | tutorials | results | clean
 # The first call builds .venv; later calls reinstall only after pyproject.toml or constraints.txt changed.
 # PYTHON=/path/to/python chooses the interpreter, ARGS="-k name -x" goes to pytest.
 
@@ -12,7 +12,7 @@ TORCH := $(shell grep '^torch==' constraints.txt)
 INSTALL := $(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt
 
 .NOTPARALLEL:
-.PHONY: demo test test-slow lint results clean
+.PHONY: demo test test-slow lint docs tutorials results clean
 
 demo: $(DONE)/package
 	$(BIN)/raptorgraph demo --out demo
@@ -27,13 +27,22 @@ lint: $(DONE)/lint
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 
+# docs/_build/html, without a network; names of other projects become links with DOCS_ONLINE=1.
+docs: $(DONE)/doc
+	$(BIN)/python -m sphinx -W --keep-going -n -q docs docs/_build/html
+	@echo "The documentation is in docs/_build/html/index.html."
+
+# Runs the notebooks anew and keeps their outputs; with ARGS=--check only says whether they run.
+tutorials: $(DONE)/doc
+	$(BIN)/python docs/run_tutorials.py $(ARGS)
+
 # docs/results.md from the benchmark's files under docs/benchmark
 results: $(DONE)/package
 	$(BIN)/python docs/build_results.py
 
 # Removes what runs and builds leave behind; the environment stays (rm -r .venv removes it).
 clean:
-	rm -rf build dist demo .pytest_cache .ruff_cache lightning_logs
+	rm -rf build dist demo docs/_build docs/api/generated .pytest_cache .ruff_cache lightning_logs
 	find src tests -type d -name __pycache__ -prune -exec rm -rf {} +
 
 $(BIN)/python:
@@ -52,6 +61,10 @@ $(DONE)/package: pyproject.toml $(DONE)/torch
 
 $(DONE)/test: pyproject.toml $(DONE)/torch
 	$(INSTALL) -e ".[test]"
+	@touch $(DONE)/package $@
+
+$(DONE)/doc: pyproject.toml $(DONE)/torch
+	$(INSTALL) -e ".[doc]"
 	@touch $(DONE)/package $@
 
 $(DONE)/lint: constraints.txt | $(BIN)/python

@@ -1,0 +1,113 @@
+"""Configuration of the documentation: ``make docs`` builds it, without a network, into ``docs/_build/html``."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import sys
+import warnings
+from importlib.metadata import version as installed_version
+from pathlib import Path
+
+DOCS = Path(__file__).parent
+sys.path.insert(0, str(DOCS / "_ext"))
+os.environ.setdefault("MPLBACKEND", "Agg")
+# Of imports, not of the documentation, whose warnings are errors.
+warnings.filterwarnings("ignore", category=FutureWarning)
+
+project = "raptorgraph"
+author = "raptorgraph developers"
+project_copyright = "raptorgraph developers"
+version = release = installed_version("raptorgraph")
+
+extensions = [
+    "myst_nb",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.autosummary",
+    "sphinx.ext.intersphinx",
+    "sphinx.ext.mathjax",
+    "sphinx.ext.napoleon",
+    "sphinx_copybutton",
+    # in _ext
+    "command_help",
+    "local_tutorials",
+    "prose_returns",
+    "resolved_types",
+    "scrolling_tables",
+]
+exclude_patterns = ["_build", "**.ipynb_checkpoints", "benchmark"]
+templates_path = ["_templates"]
+nitpicky = True
+
+# -- text and notebooks ------------------------------------------------------------------------------------------------
+myst_enable_extensions = ["amsmath", "attrs_inline", "colon_fence", "deflist", "dollarmath"]
+myst_heading_anchors = 3
+# Tutorials are stored with their outputs; `make tutorials` runs them.
+nb_execution_mode = "off"
+nb_merge_streams = True
+nb_ipywidgets_js = {}
+
+# -- API reference -----------------------------------------------------------------------------------------------------
+autosummary_generate = True
+autosummary_ignore_module_all = False
+autodoc_member_order = "bysource"
+autodoc_typehints = "description"
+autodoc_typehints_description_target = "documented"
+napoleon_google_docstring = False
+napoleon_use_ivar = True
+napoleon_use_rtype = False
+
+# -- links to other projects -------------------------------------------------------------------------------------------
+# Their inventories need a network. Without one, names of other projects stay plain text.
+intersphinx_mapping = (
+    {
+        "anndata": ("https://anndata.readthedocs.io/en/stable/", None),
+        "lightning": ("https://lightning.ai/docs/pytorch/stable/", None),
+        "matplotlib": ("https://matplotlib.org/stable/", None),
+        "mudata": ("https://mudata.readthedocs.io/stable/", None),
+        "networkx": ("https://networkx.org/documentation/stable/", None),
+        "numpy": ("https://numpy.org/doc/stable/", None),
+        "pandas": ("https://pandas.pydata.org/pandas-docs/stable/", None),
+        "python": ("https://docs.python.org/3/", None),
+        "scanpy": ("https://scanpy.readthedocs.io/en/stable/", None),
+        "sklearn": ("https://scikit-learn.org/stable/", None),
+        "scipy": ("https://docs.scipy.org/doc/scipy/", None),
+        "scvi": ("https://docs.scvi-tools.org/en/stable/", None),
+        "torch": ("https://docs.pytorch.org/docs/stable/", None),
+    }
+    if os.environ.get("READTHEDOCS") or os.environ.get("DOCS_ONLINE")
+    else {}
+)
+_OTHERS = (
+    "anndata|collections|gseapy|lightning|matplotlib|mudata|networkx|numpy|os|pandas|pathlib|scanpy|scipy|scvi|"
+    "sklearn|torch|typing"
+)
+nitpick_ignore_regex = [
+    ("py:.*", rf"({_OTHERS})(\..+)?"),
+    ("py:class", r"(bool|bytes|dict|float|int|list|object|set|str|tuple|type|range)"),
+    ("py:exc", r"\w*(Error|Warning)"),
+    # in the signature of scvi-tools' save
+    ("py:class", "LightningDataModule"),
+    # what properties of the benchmark's Screen return
+    ("py:class", r"raptorgraph\.pp\._statistics\.\w+Moments"),
+]
+
+# -- pages -------------------------------------------------------------------------------------------------------------
+html_theme = "sphinx_book_theme"
+html_title = "raptorgraph"
+html_static_path = ["_static"]
+html_css_files = ["style.css"]
+html_theme_options = {
+    "home_page_in_toc": False,
+    "navbar_persistent": [],  # the sidebar has the search
+    "show_navbar_depth": 1,
+    "show_toc_level": 2,
+    "use_download_button": False,
+    "use_fullscreen_button": False,
+}
+html_copy_source = html_show_sourcelink = False
+
+# MathJax as one file beside the pages: nothing is loaded from elsewhere.
+_MATHJAX = Path(importlib.util.find_spec("sphinx-mathjax-offline").origin).parent / "static" / "mathjax"
+html_static_path.append(str(_MATHJAX / "tex-svg-full.js"))
+mathjax_path = "tex-svg-full.js"
