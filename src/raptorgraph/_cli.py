@@ -6,6 +6,7 @@ import argparse
 import contextlib
 import json
 import logging
+import shlex
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
@@ -21,7 +22,7 @@ from raptorgraph.benchmark import EXPERIMENTS, UnitsFailed
 if TYPE_CHECKING:
     import pandas as pd
 
-    from raptorgraph._run import Result
+    from raptorgraph._results import Result
 
 _N_PAIRS = 10  # shown; the file has all
 
@@ -39,8 +40,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     int
         Exit code: 0, or 2 after bad input, with one line on stderr.
     """
+    argv = sys.argv[1:] if argv is None else list(argv)
     args = vars(_parser().parse_args(argv))
     work, show = args.pop("work"), args.pop("show")
+    if work is not _benchmark:
+        args["command"] = shlex.join(["raptorgraph", *argv])
     console = Console(highlight=False, markup=False)  # names of genes are no markup
     try:
         with _quiet():
@@ -106,6 +110,15 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--out", type=Path, required=True, metavar="DIR", help="results")
     run.add_argument("--preset", choices=["default", "paper"], default="default", help="configuration of the model")
     run.add_argument("--singles-only", action="store_true", help="hold combinations out of training, score them")
+    run.add_argument("--gene-sets", type=Path, metavar="FILE", help="gene sets as GMT, to compare the latents with")
+    run.add_argument(
+        "--report",
+        action="store_true",
+        help="write report.html too: tests predictions on held-out cells, about twice the time",
+    )
+    run.add_argument(
+        "--resamples", type=_count, metavar="N", help="resampled graphs for the report (default: 20, 0 for none)"
+    )
 
     benchmark = commands.add_parser(
         "benchmark", help="compare models and baselines on a screen", description="Run one of the experiments."
@@ -157,6 +170,12 @@ def _parser() -> argparse.ArgumentParser:
 def _positive(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a positive integer")
+    return int(text)
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is not 0 or a positive integer")
     return int(text)
 
 
@@ -238,6 +257,8 @@ def _show(result: Result, console: Console) -> None:
         for label, row in unmeasured.head(_N_PAIRS).iterrows():
             table.add_row(label, *(f"{row[column]:.2f}" for column in columns), str(row["interaction"]))
         console.print(table)
+    if result.report is not None:
+        console.print(f"The report is {result.report}: open it in a browser.", soft_wrap=True)
 
 
 def _show_tables(tables: dict[str, pd.DataFrame], console: Console) -> None:

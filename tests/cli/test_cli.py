@@ -1,4 +1,6 @@
+import html
 import re
+import shlex
 import subprocess
 import sys
 
@@ -23,6 +25,7 @@ FILES = [
     "training.png",
     "umap.png",
 ]
+OF_REPORT = ["heldout.csv", "perturbations.csv", "report.html"]
 
 
 @pytest.fixture(scope="module")
@@ -66,8 +69,9 @@ def test_demo_compares_unseen_doubles_with_the_truth(tmp_path):
         n_cells_per_perturbation=30,
         say=lines.append,
     )
-    assert sorted(path.name for path in out.iterdir()) == FILES
+    assert sorted(path.name for path in out.iterdir()) == sorted([*FILES, *OF_REPORT])
     assert all(path.stat().st_size > 0 for path in out.iterdir())
+    assert result.report == out / "report.html" and "Against the truth" in result.report.read_text(encoding="utf-8")
     scores = result.summary.set_index("method")
     assert list(scores.index) == ["raptorgraph", "sum of measured singles", "no change"]
     assert (scores["conditions"] == 3).all()
@@ -128,6 +132,36 @@ def test_run_with_other_labels_and_held_out_combinations(adata, tmp_path):
     assert (annotated.obs["raptorgraph_library_size"] >= annotated.X.sum(axis=1).A1 - 1e-3).all()
 
 
+def test_a_control_with_another_name(adata, tmp_path):
+    adata = adata.copy()
+    adata.obs["perturbation"] = adata.obs["perturbation"].astype(str).replace("control", "NT")
+    adata.write_h5ad(tmp_path / "screen.h5ad")
+    arguments = ["run", tmp_path / "screen.h5ad", "--out", tmp_path / "out", "--max-epochs", 1, "--control", "NT"]
+    assert main([str(argument) for argument in arguments]) == 0
+
+
+def test_run_writes_a_report(screen, tmp_path, capsys):
+    out, sets = tmp_path / "out", tmp_path / "sets.gmt"
+    genes = [f"P{k:02d}" for k in range(1, 5)] + [f"G{k:04d}" for k in range(5, 41)]
+    sets.write_text("".join(f"SET_{k}\tna\t" + "\t".join(genes[k::4]) + "\n" for k in range(4)))
+    arguments = ["run", screen, "--out", out, "--max-epochs", 1, "--library-size-key", "total_counts", "--report"]
+    arguments = [str(argument) for argument in [*arguments, "--resamples", 0, "--gene-sets", sets]]
+    assert main(arguments) == 0
+    assert f"The report is {out / 'report.html'}" in capsys.readouterr().out
+    written = sorted(path.name for path in out.iterdir())
+    assert written == sorted([*FILES, *OF_REPORT, "enrichment.csv", "latents.csv"])
+    page = (out / "report.html").read_text(encoding="utf-8")
+    assert shlex.join(["raptorgraph", *arguments]) in html.unescape(page)
+    assert "frequency" not in pd.read_csv(out / "dag.csv") and "compared with 4 gene sets" in page
+    assert set(pd.read_csv(out / "enrichment.csv")["gene_set"]) == {f"SET_{k}" for k in range(4)}
+    # what the files hold does not depend on whether there is a report
+    plain = tmp_path / "plain"
+    assert main(["run", str(screen), "--out", str(plain), *arguments[4:8]]) == 0
+    assert sorted(path.name for path in plain.iterdir()) == FILES
+    for name in ("effects.csv", "dag.csv", "summary.csv", "interactions.csv"):
+        assert (plain / name).read_bytes() == (out / name).read_bytes()
+
+
 def test_missing_and_foreign_files(tmp_path, capsys):
     out = tmp_path / "out"
     assert "nowhere.h5ad" in failure(["run", tmp_path / "nowhere.h5ad", "--out", out], capsys)
@@ -149,11 +183,32 @@ def test_missing_and_foreign_files(tmp_path, capsys):
         (["--max-epochs", "0"], "'0' is not a positive integer"),
         (["--seed", "-1"], "-1"),
         (["--n-top-genes", "many"], "'many' is not a positive integer"),
+        (["--gene-sets", "nowhere.gmt"], "no file of gene sets 'nowhere.gmt'"),
+        (["--report", "--resamples", "some"], "'some' is not 0 or a positive integer"),
+        (["--report", "--resamples", "1"], "use 2 or more, or 0"),
+        (["--resamples", "5"], "add --report"),
     ],
 )
 def test_bad_options(screen, tmp_path, capsys, options, match):
     out = tmp_path / "out"
     assert match in failure(["run", screen, "--out", out, *options], capsys)
+    assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "match"),
+    [
+        ("sets.txt", b"A\tna\tG0005\n", "cannot be read as a GMT file"),
+        ("sets.gmt", b"\xff\xfe\x00binary", "cannot be read as a GMT file"),
+        ("sets.gmt", b"one two three\n", "cannot be read as a GMT file"),
+        ("sets.gmt", b"", "cannot be read as a GMT file"),
+        ("sets.gmt", b"OTHER\tna\tTP53\tMDM2\n", "None of the 1 gene sets"),
+    ],
+)
+def test_gene_sets_that_do_not_fit(screen, tmp_path, capsys, name, content, match):
+    path, out = tmp_path / name, tmp_path / "out"
+    path.write_bytes(content)
+    assert match in failure(["run", screen, "--out", out, "--report", "--gene-sets", path], capsys)
     assert not out.exists()
 
 

@@ -1,12 +1,15 @@
-import gseapy
+import sys
+import time
+
 import numpy as np
 import pandas as pd
 import pytest
-import scvi
+import torch
+from scipy import stats
 
 import raptorgraph as rg
-from raptorgraph.pp._gene_sets import match_gene_sets, read_gene_sets
-from raptorgraph.tl._enrich import enrich, enrich_effects
+from raptorgraph.tl import enrich, enrich_effects, latent_programs
+from raptorgraph.tl._parallel import in_threads, shows_progress
 
 GENES = [f"G{k}" for k in range(200)]
 FAST = {"n_permutations": 200}
@@ -143,7 +146,9 @@ def test_gene_names_keep_their_case():
         ({"gene_sets": {}}, ValueError, "no gene set"),
         ({"gene_sets": {"a": "G0"}}, TypeError, "'a' is the string 'G0'"),
         ({"gene_sets": ["G0"]}, TypeError, "not list"),
-        ({"gene_sets": "Hallmark"}, ValueError, "'Hallmark' is not the path"),
+        ({"gene_sets": "sets/Hallmark"}, ValueError, "'sets/Hallmark' is not the path"),
+        ({"method": "ora"}, ValueError, "method='ora'"),
+        ({"threads": 0}, ValueError, "threads=0"),
         ({"gene_sets": "missing.gmt"}, FileNotFoundError, "missing.gmt"),
         ({"gene_sets": pd.DataFrame({"source": ["a"], "gene": ["G0"]})}, KeyError, "no column 'target'"),
         ({"effects": np.zeros((2, 3))}, TypeError, "not ndarray"),
@@ -158,40 +163,249 @@ def test_bad_arguments(change, error, match):
         enrich_effects(**{"effects": effects, "gene_sets": sets, **change})
 
 
-def test_gene_sets_in_all_forms(tmp_path):
-    sets = {"one": ["G0", "G1", "G2"], "two": ["G2", "G3", "H"]}
-    gseapy.parser.write_gmt(sets, str(tmp_path / "sets.gmt"))
-    table = pd.DataFrame([(name, gene) for name, genes in sets.items() for gene in genes], columns=["source", "target"])
-    for form in (sets, tmp_path / "sets.gmt", str(tmp_path / "sets.gmt"), table, {"one": sets["one"] * 2, **sets}):
-        assert read_gene_sets(form) == sets
-    matched = match_gene_sets(sets, ["G3", "G2", "G1", "G0"], min_size=2)
-    assert matched == {"one": ["G2", "G1", "G0"], "two": ["G3", "G2"]}
-    assert match_gene_sets(sets, ["G0", "G1", "G2"], min_size=1) == {"two": ["G2"]}  # "one" is all of them
-
-
-@pytest.fixture(scope="module")
-def trained():
-    scvi.settings.seed = 0
-    adata = rg.datasets.simulate(
-        n_genes=60, n_perturbed=5, n_control_cells=120, n_cells_per_perturbation=40, n_doubles=0, n_truth_cells=20
-    )
-    rg.RaptorGraph.setup_anndata(adata, library_size_key="total_counts")
-    model = rg.RaptorGraph(adata)
-    model.train(max_epochs=5, enable_progress_bar=False, accelerator="cpu")
-    return model
-
-
-def test_latents_of_a_model(trained):
-    effects = trained.predict_effects(trained.perturbed_genes, n_cells=50)
-    gene = trained.perturbed_genes[0]
-    up = effects.loc[gene].drop(gene).nlargest(8).index
-    sets = {"up": list(up), "some": list(effects.columns[20:30])}
-    table = enrich(trained, sets, n_cells=50, **FAST)
-    assert list(table["latent"].unique()) == trained.perturbed_genes and len(table) == 10
+def test_latents_of_a_model(known_screen):
+    model = known_screen.model
+    effects = model.predict_effects(model.perturbed_genes)
+    gene = model.perturbed_genes[0]
+    sets = {"up": list(effects.loc[gene].drop(gene).nlargest(8).index), "some": list(effects.columns[20:30])}
+    table = enrich(model, sets, n_null=0, **FAST)
+    assert list(table["latent"].unique()) == model.perturbed_genes and len(table) == 2 * len(effects)
     first = table.set_index(["latent", "gene_set"]).loc[(gene, "up")]
     assert first["ES"] == pytest.approx(1) and first["FDR"] < 0.05
     expected = enrich_effects(effects, sets, **FAST).rename(columns={"perturbation": "latent"})
     pd.testing.assert_frame_equal(table, expected)
+
+
+NULL = ["change", "p_null", "FDR_null", "p_effect", "stands_out"]
+
+
+@pytest.fixture(scope="module")
+def sets(known_screen):
+    """The genes that P08 moves most in truth, genes that vary together among controls, and genes at random."""
+    adata = known_screen.adata
+    true = adata.uns["simulation"]["effects"].loc["P08"].drop(known_screen.model.perturbed_genes)
+    rng = np.random.default_rng(0)
+    found = {"P08 up": list(true.nlargest(15).index), "P08 down": list(true.nsmallest(15).index)}
+    cells = adata[adata.obs["perturbation"] == "control"]
+    values = np.log1p(1e4 * cells.X.toarray() / cells.obs["total_counts"].to_numpy()[:, None])
+    correlation = np.corrcoef(values + 1e-9 * rng.normal(size=values.shape), rowvar=False)
+    for k, gene in enumerate(rng.permutation(adata.n_vars)[:10]):
+        found[f"together {k}"] = list(adata.var_names[np.argsort(-correlation[gene])[:15]])
+    for k in range(10):
+        found[f"random {k}"] = list(rng.choice(adata.var_names, 15, replace=False))
+    return found
+
+
+@pytest.fixture(scope="module")
+def table(known_screen, sets):
+    return enrich(known_screen.model, sets, n_null=400, progress=False, **FAST)
+
+
+def test_planted_sets_pass_both_nulls(table):
+    both = table.set_index(["latent", "gene_set"])
+    up, down = both.loc[("P08", "P08 up")], both.loc[("P08", "P08 down")]
+    assert up["change"] > 0 > down["change"] and up["NES"] > 0 > down["NES"]
+    assert max(up["FDR"], up["FDR_null"], down["FDR"], down["FDR_null"]) < 0.05
+    assert up["stands_out"] and up["p_effect"] < 1e-3
+
+
+def test_null_perturbations_are_marked_and_correlated_sets_do_not_deceive(known_screen, table):
+    null = table[table["latent"].isin(known_screen.null)]
+    assert not null["stands_out"].any()
+    assert table[~table["latent"].isin(known_screen.null)]["stands_out"].all()
+    assert (null["p_null"] < 0.05).mean() < 0.1
+    assert not ((null["FDR"] < 0.05) & (null["FDR_null"] < 0.05)).any()
+    together = null[null["gene_set"].str.startswith("together")]
+    assert (together["p"] < 0.05).mean() > 2 * (together["p_null"] < 0.05).mean()  # random sets ignore correlation
+
+
+def test_change_is_measured_in_the_cells(known_screen, sets, table):
+    effects = known_screen.model.measured_effects()
+    for latent in ("P03", "P09"):
+        own = effects.loc[latent].drop(latent, errors="ignore")
+        inside = own.index.isin(sets["random 3"])
+        row = table.set_index(["latent", "gene_set"]).loc[(latent, "random 3")]
+        assert row["change"] == pytest.approx(own[inside].mean() - own[~inside].mean())
+    rates = table.groupby("latent")["p_null"].apply(lambda p: p.min() * len(p))
+    assert (table.groupby("latent")["FDR_null"].min() <= rates + 1e-12).all()
+
+
+def test_same_result_whatever_the_threads(known_screen, sets, table):
+    again = enrich(known_screen.model, sets, n_null=400, threads=3, progress=False, **FAST)
+    pd.testing.assert_frame_equal(again, table)
+    other = enrich(known_screen.model, sets, n_null=400, seed=1, progress=False, **FAST)
+    assert not np.allclose(other["p_null"], table["p_null"])
+
+
+def test_permuted_genes(known_screen, sets, table):
+    permuted = enrich(known_screen.model, sets, n_null=400, permute=0, progress=False, **FAST)
+    pd.testing.assert_series_equal(permuted["p_effect"], table["p_effect"])
+    planted = permuted[(permuted["latent"] == "P08") & permuted["gene_set"].str.startswith("P08")]
+    assert planted["FDR"].min() > 0.05
+
+
+def test_unit_activation(known_screen, sets):
+    model = known_screen.model
+    table = enrich(model, sets, activation="unit", n_cells=60, n_null=100, progress=False, **FAST)
+    assert list(table["latent"].unique()) == model.latent_names
+    free = table[~table["latent"].isin(model.perturbed_genes)]
+    assert free[NULL[:-1]].isna().all(axis=None)
+    active = model.latent_activity()["active"]
+    assert free.groupby("latent")["stands_out"].first().eq(active[free["latent"].unique()]).all()
+    assert table[table["latent"].isin(model.perturbed_genes)][NULL].notna().all(axis=None)
+
+
+def test_programs_of_a_unit_activation(known_screen):
+    model, module = known_screen.model, known_screen.model.module
+    programs = latent_programs(model, activation="unit", n_cells=60, seed=5, progress=False)
+    pd.testing.assert_frame_equal(programs, latent_programs(model, activation="unit", n_cells=60, seed=5))
+    assert not programs.equals(latent_programs(model, activation="unit", n_cells=60, seed=6))
+    # common random numbers: a latent that the decoder does not read does exactly nothing
+    weights = [module.decoder.linear.weight, module.decoder.dense[0].weight]
+    kept = [weight.detach().clone() for weight in weights]
+    with torch.no_grad():
+        for weight in weights:
+            weight[:, 17] = 0.0
+        silent = latent_programs(model, activation="unit", n_cells=60, seed=5)
+        module.modulator.strength[2] *= -1
+        flipped = latent_programs(model, activation="unit", n_cells=60, seed=5)
+        module.modulator.strength[2] *= -1
+        for weight, values in zip(weights, kept, strict=True):
+            weight.copy_(values)
+    assert (silent.loc["latent_17"] == 0).all() and (silent.drop("latent_17") != 0).any(axis=None)
+    name = model.latent_names[2]
+    assert np.corrcoef(flipped.loc[name], silent.loc[name])[0, 1] < -0.5
+    pd.testing.assert_frame_equal(flipped.drop(name), silent.drop(name))
+
+
+def test_learned_programs_are_the_predicted_effects(known_screen):
+    model = known_screen.model
+    programs = latent_programs(model)
+    assert list(programs.index) == model.perturbed_genes and programs.index.name == "latent"
+    np.testing.assert_array_equal(programs, model.predict_effects(model.perturbed_genes))
+
+
+def test_without_data(known_screen, sets, tmp_path):
+    known_screen.model.save(tmp_path / "model")
+    with pytest.warns(UserWarning, match="loaded without anndata"):
+        model = rg.RaptorGraphModel.load(tmp_path / "model", accelerator="cpu")
+    with pytest.raises(ValueError, match="loaded without data"):
+        enrich(model, sets)
+    table = enrich(model, sets, n_null=0, **FAST)
+    assert not set(NULL) & set(table.columns)
+
+
+@pytest.mark.parametrize(
+    ("change", "match"),
+    [
+        ({"activation": "half"}, "activation='half'"),
+        ({"method": "ora"}, "method='ora'"),
+        ({"n_null": 5}, "n_null=5"),
+        ({"n_cells": 0}, "n_cells=0"),
+        ({"threads": 0}, "threads=0"),
+    ],
+)
+def test_bad_arguments_of_enrich(known_screen, sets, change, match):
+    with pytest.raises(ValueError, match=match):
+        enrich(known_screen.model, sets, **change)
+
+
+def test_progress_shows_on_request(known_screen, sets, capsys):
+    assert not shows_progress(None)  # no terminal here
+    few = {name: sets[name] for name in list(sets)[:3]}
+    enrich(known_screen.model, few, n_null=20, n_permutations=10)
+    assert capsys.readouterr() == ("", "")
+
+
+def test_threads_keep_the_order_and_pass_errors_on():
+    assert in_threads(lambda x: x**2, range(20), threads=3, progress=False, description="") == [x**2 for x in range(20)]
+    done = []
+
+    def task(x):
+        if x == 0:
+            raise ValueError("bad item")
+        time.sleep(0.01)
+        done.append(x)
+
+    with pytest.raises(ValueError, match="bad item"):
+        in_threads(task, range(200), threads=2, progress=False, description="")
+    assert len(done) < 50  # what had not begun was not begun
+
+
+def test_weights_of_a_table():
+    effects, sets = planted()
+    net = pd.DataFrame([(name, gene, 1.0) for name in sets for gene in sets[name]], columns=["source", "target", "w"])
+    net = net.rename(columns={"w": "weight"})
+    pd.testing.assert_frame_equal(enrich_effects(effects, net, **FAST), enrich_effects(effects, sets, **FAST))
+    first = net["source"].iloc[0], net["target"].iloc[0]
+    for value, match in ((-1.0, "is -1, and method='gsea' knows no weights"), (0.0, "is 0"), (np.nan, "not a finite")):
+        net.loc[0, "weight"] = value
+        with pytest.raises(ValueError, match=match) as error:
+            enrich_effects(effects, net)
+        assert all(repr(name) in str(error.value) for name in first)
+
+
+def test_decoupler_is_named_where_it_is_missing(monkeypatch):
+    monkeypatch.setitem(sys.modules, "decoupler", None)
+    with pytest.raises(ModuleNotFoundError, match=r'pip install "raptorgraph\[decoupler\]"'):
+        enrich_effects(*planted(), method="ulm")
+
+
+def test_linear_models_of_decoupler():
+    pytest.importorskip("decoupler")
+    effects, sets = planted()
+    table = enrich_effects(effects, sets, method="ulm").set_index(["perturbation", "gene_set"])
+    for name in ("s0", "s1", "s7"):
+        inside = effects.columns.isin(sets[name])
+        t, p = stats.ttest_ind(effects.loc["A", inside], effects.loc["A", ~inside])
+        row = table.loc[("A", name)]
+        np.testing.assert_allclose([row["NES"], row["p"]], [t, p], rtol=1e-6)
+        difference = effects.loc["A", inside].mean() - effects.loc["A", ~inside].mean()
+        assert row["ES"] == pytest.approx(difference)
+    np.testing.assert_allclose(table.loc["A", "FDR"], stats.false_discovery_control(table.loc["A", "p"]))
+    edge = table.loc[("A", "s0"), "leading_edge"].split(";")
+    assert set(edge) <= set(sets["s0"]) and effects.loc["A", edge].is_monotonic_decreasing
+    half = {name: sets[name] for name in list(sets)[:10]}
+    several = enrich_effects(effects, half, method="mlm").set_index(["perturbation", "gene_set"])
+    assert several.loc[("B", "s1"), "NES"] < -4 and several.loc[("B", "s1"), "FDR"] < 1e-4
+    with pytest.raises(ValueError, match="all sets together"):
+        enrich_effects(effects, sets, method="mlm")
+    with pytest.raises(ValueError, match="at once: use method='ulm'"):
+        enrich_effects(effects.iloc[:, :15], {f"g{k}": [f"G{k}"] for k in range(15)}, method="mlm", min_size=1)
+
+
+def test_signed_weights_turn_a_linear_model_round():
+    pytest.importorskip("decoupler")
+    effects, sets = planted()
+    rows = [(name, gene, -1.0 if name == "s0" else 2.0) for name in sets for gene in sets[name]]
+    net = pd.DataFrame(rows, columns=["source", "target", "weight"])
+    signed = enrich_effects(effects, net, method="ulm").set_index(["perturbation", "gene_set"])
+    plain = enrich_effects(effects, sets, method="ulm").set_index(["perturbation", "gene_set"])
+    assert signed.loc[("A", "s0"), "NES"] == pytest.approx(-plain.loc[("A", "s0"), "NES"])
+    assert signed.loc[("A", "s3"), "NES"] == pytest.approx(plain.loc[("A", "s3"), "NES"])
+    assert set(signed.loc[("A", "s0"), "leading_edge"].split(";")) == set(
+        plain.loc[("A", "s0"), "leading_edge"].split(";")
+    )
+
+
+def test_gsea_of_decoupler_agrees_with_that_of_gseapy():
+    pytest.importorskip("decoupler")
+    effects, sets = planted()
+    ours = enrich_effects(effects.iloc[:2], sets, n_permutations=1000)
+    theirs = enrich_effects(effects.iloc[:2], sets, method="decoupler_gsea", n_permutations=1000)
+    np.testing.assert_allclose(ours["ES"], theirs["ES"], atol=1e-6)
+    assert np.corrcoef(ours["NES"], theirs["NES"])[0, 1] > 0.995
+    assert abs(ours["p"] - theirs["p"]).max() < 0.1
+    assert (ours["leading_edge"] == theirs["leading_edge"]).mean() > 0.9
+    again = enrich_effects(effects.iloc[:2], sets, method="decoupler_gsea", n_permutations=1000)
+    pd.testing.assert_frame_equal(theirs, again)
+
+
+def test_learned_effects_through_decoupler(known_screen, sets):
+    pytest.importorskip("decoupler")
+    table = enrich(known_screen.model, sets, method="ulm", n_null=100, progress=False)
+    best = table[table["latent"] == "P08"].nlargest(1, "NES").iloc[0]
+    assert best["gene_set"] == "P08 up" and best["FDR_null"] < 0.05 and best["stands_out"]
 
 
 def test_real_effects(shared_data):

@@ -7,40 +7,67 @@ from os import PathLike
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.colors import CenteredNorm
+from matplotlib.colors import ListedColormap, LogNorm, Normalize
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
+from matplotlib.ticker import FixedLocator, NullLocator
+from scipy.cluster.hierarchy import leaves_list, linkage
 
-from raptorgraph.pl._figure import axes_or_new, finish
+from raptorgraph.pl._figure import BLUE, GRAY, LIGHT, ORANGE, axes_or_new, check_save, finish
 
 _RATIOS = ("synergy", "suppression")  # 1 = additive
-_MAX_NAMES = 60  # more would overlap
+_MAX_NAMES = 120  # more would overlap
+_TYPES = {
+    "additive": LIGHT,
+    "synergy": ORANGE,
+    "suppression": BLUE,
+    "neomorphism": "#CC79A7",
+    "redundancy": "#E69F00",
+    "epistasis": "#009E73",
+    "undefined": "white",
+}
+_RATIO_TICKS = np.array([0.1, 0.2, 0.25, 0.33, 0.5, 0.67, 0.8, 1.0, 1.25, 1.5, 2.0, 3.0, 4.0, 5.0, 10.0])
 
 
 def interactions(
     table: pd.DataFrame,
     score: str = "synergy",
     *,
+    types: bool | None = None,
+    order: str = "cluster",
     ax: Axes | None = None,
     show: bool | None = None,
     save: str | PathLike | None = None,
-) -> Axes:
-    """Draw one interaction score of each pair as a gene x gene heat map.
+    return_fig: bool = False,
+) -> Axes | Figure:
+    """Draw one interaction score of each pair as a gene x gene map, and the type of the interaction beside it.
+
+    The upper right half shows the score, the lower left half the types. A dot marks the pairs that were measured.
 
     Parameters
     ----------
     table
         Table of :func:`raptorgraph.tl.interactions`.
     score
-        Column to draw; the colors of ``"synergy"`` and ``"suppression"`` are centered on 1, the additive pairs.
+        Column to draw; the colors of ``"synergy"`` and ``"suppression"`` are logarithmic and centered on 1, the
+        additive pairs. The strongest 2 % of the pairs share the last color.
+    types
+        Whether to show the column ``interaction`` in the lower half; by default where the table has it. Otherwise both
+        halves show the score.
+    order
+        ``"cluster"`` sets genes with similar scores side by side, ``"name"`` sorts them.
     ax
         Axes to draw on; default those of a new figure.
     show
         Whether to show the figure; not by default.
     save
         File to save the figure to.
+    return_fig
+        Return the figure and not the axes.
 
     Returns
     -------
-    matplotlib.axes.Axes
+    matplotlib.axes.Axes or matplotlib.figure.Figure
         The axes; cells without a pair or a score are blank.
 
     Raises
@@ -48,29 +75,145 @@ def interactions(
     KeyError
         If a column is not there.
     ValueError
-        If the column does not hold numbers, or the table is empty.
+        If the column does not hold numbers, the table is empty, or `order` is unknown.
+
+    Examples
+    --------
+    >>> table = rg.tl.interactions(model)
+    >>> ax = rg.pl.interactions(table, "neomorphism", order="name")
     """
-    for column in ("gene_a", "gene_b", score):
+    check_save(save)
+    types = "interaction" in table if types is None else types
+    for column in ("gene_a", "gene_b", score, *(["interaction"] if types else [])):
         if column not in table:
             raise KeyError(f"{column!r} is not a column of the table, which has {list(table.columns)}.")
     if not pd.api.types.is_numeric_dtype(table[score]):
         raise ValueError(f"score={score!r} does not hold numbers: use a score such as 'synergy'.")
     if table.empty:
         raise ValueError("The table has no pairs.")
+    if order not in ("cluster", "name"):
+        raise ValueError(f"order={order!r} is unknown; use 'cluster' or 'name'.")
+    values = _square(table, table[score].to_numpy(dtype=float))
+    if order == "cluster":
+        values = _clustered(values, ratio=score in _RATIOS)
+    genes = values.index
+    n = len(genes)
+    lower = np.tril(np.ones((n, n), dtype=bool))
+
+    size = float(np.clip(0.26 * n, 4.0, 13.0))
+    ax = axes_or_new(ax, (size + (1.7 if types else 1.1), size))
+    shown = np.ma.masked_invalid(values.to_numpy())
+    # of an equal aspect the layout would not know the width of the legend beside it
+    image = ax.imshow(np.ma.masked_where(lower, shown) if types else shown, aspect="auto", **_colors(shown, score))
+    _draw_bar(ax, image, score)
+    if types:
+        _draw_types(ax, table, genes)
+    if "measured" in table:
+        measured = _square(table, table["measured"].astype(float).to_numpy()).loc[genes, genes].to_numpy() == 1.0
+        row, column = np.nonzero(measured & (~lower if types else np.ones_like(lower)))
+        marker = {
+            "s": float(np.clip(0.16 * 72 * size / n, 2.2, 5.0)) ** 2,
+            "color": "black",
+            "linewidths": 0.4,
+            "edgecolors": "white",
+        }
+        if len(row):
+            ax.scatter(column, row, label="measured", **marker)
+    _draw_legend(ax, table if types else None)
+    _name_genes(ax, genes, size)
+    return finish(ax, show=show, save=save, return_fig=return_fig)
+
+
+def _square(table: pd.DataFrame, values: np.ndarray) -> pd.DataFrame:
+    """Symmetric genes x genes, NaN where there is no pair."""
     genes = pd.Index(sorted({*table["gene_a"], *table["gene_b"]}))
     first, second = genes.get_indexer(table["gene_a"]), genes.get_indexer(table["gene_b"])
-    values = np.full((len(genes), len(genes)), np.nan)
-    values[first, second] = values[second, first] = table[score]
+    square = np.full((len(genes), len(genes)), np.nan)
+    square[first, second] = square[second, first] = values
+    return pd.DataFrame(square, genes, genes)
 
-    size = float(np.clip(0.3 * len(genes), 4, 12))
-    ax = axes_or_new(ax, (size + 1, size))
-    colors = {"cmap": "RdBu_r", "norm": CenteredNorm(1.0)} if score in _RATIOS else {"cmap": "viridis"}
-    image = ax.imshow(np.ma.masked_invalid(values), **colors)
-    ax.figure.colorbar(image, ax=ax, label=score)
-    if len(genes) <= _MAX_NAMES:
-        ax.set_xticks(range(len(genes)), genes, rotation=90, fontsize=8)
-        ax.set_yticks(range(len(genes)), genes, fontsize=8)
+
+def _clustered(values: pd.DataFrame, *, ratio: bool) -> pd.DataFrame:
+    """The same with genes of similar scores side by side; pairs without a score count as typical ones."""
+    if len(values) < 3:
+        return values
+    x = np.log(values.where(values > 0)) if ratio else values
+    typical = float(np.nanmedian(x)) if np.isfinite(x.to_numpy()).any() else 0.0
+    leaves = leaves_list(linkage(x.fillna(typical).to_numpy(), "average", optimal_ordering=len(x) <= 300))
+    return values.iloc[leaves, leaves]
+
+
+def _colors(values: np.ma.MaskedArray, score: str) -> dict:
+    found = values.compressed()
+    if score in _RATIOS:
+        found = found[found > 0]
+        strongest = np.quantile(np.abs(np.log(found)), 0.98) if len(found) else 0.0
+        limit = float(np.exp(max(strongest, np.log(1.1))))
+        return {"cmap": "RdBu_r", "norm": LogNorm(1 / limit, limit)}
+    low, high = (found.min(), np.quantile(found, 0.98)) if len(found) else (0.0, 1.0)
+    return {"cmap": "cividis", "norm": Normalize(low, max(high, low + 1e-9))}
+
+
+def _draw_bar(ax: Axes, image, score: str) -> None:
+    norm, values = image.norm, image.get_array().compressed()
+    slack = 1e-9 * (norm.vmax - norm.vmin)
+    above, below = (values > norm.vmax + slack).any(), (values < norm.vmin - slack).any()
+    extend = {(0, 0): "neither", (1, 0): "max", (0, 1): "min", (1, 1): "both"}[int(above), int(below)]
+    label = f"{score}\n(ratio to the sum, 1 = additive)" if score == "synergy" else score.replace("_", " ")
+    label = "suppression\n(ratio of the sum to the pair, 1 = additive)" if score == "suppression" else label
+    place = ax.inset_axes([1.04, 0.0, 0.03, 0.5])  # below the legend
+    bar = ax.figure.colorbar(image, cax=place, extend=extend)
+    bar.set_label(label, fontsize=8)
+    place.tick_params(labelsize=7)
+    if score in _RATIOS:
+        ticks = _RATIO_TICKS[(_RATIO_TICKS >= norm.vmin) & (_RATIO_TICKS <= norm.vmax)]
+        bar.ax.yaxis.set_major_locator(FixedLocator(ticks))
+        bar.ax.yaxis.set_minor_locator(NullLocator())
+        bar.ax.set_yticklabels([f"{tick:g}" for tick in ticks])
+
+
+def _draw_types(ax: Axes, table: pd.DataFrame, genes: pd.Index) -> None:
+    """The lower half: one color for each type."""
+    unknown = sorted(set(table["interaction"].astype(str)) - set(_TYPES))
+    if unknown:
+        raise ValueError(f"The interaction {unknown[0]!r} is none of {list(_TYPES)}.")
+    names = list(_TYPES)
+    codes = table["interaction"].astype(str).map(names.index).to_numpy(dtype=float)
+    square = _square(table, codes).loc[genes, genes].to_numpy()
+    upper = np.triu(np.ones_like(square, dtype=bool))
+    ax.imshow(
+        np.ma.masked_where(upper, np.ma.masked_invalid(square)),
+        cmap=ListedColormap(list(_TYPES.values())),
+        norm=Normalize(-0.5, len(names) - 0.5),
+        interpolation="nearest",
+        aspect="auto",
+    )
+
+
+def _draw_legend(ax: Axes, table: pd.DataFrame | None) -> None:
+    """Types that occur, with their numbers, and the dot of measured pairs."""
+    handles, _ = ax.get_legend_handles_labels()
+    if table is not None:
+        counts = table["interaction"].astype(str).value_counts()
+        handles = [
+            Patch(facecolor=color, edgecolor=GRAY, linewidth=0.5, label=f"{name} ({counts[name]})")
+            for name, color in _TYPES.items()
+            if name in counts
+        ] + handles
+    if handles:
+        ax.legend(handles=handles, loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False, fontsize=8)
+
+
+def _name_genes(ax: Axes, genes: pd.Index, size: float) -> None:
+    n = len(genes)
+    ax.set(xlabel="gene", ylabel="gene")
+    ax.tick_params(length=0)
+    if n <= _MAX_NAMES:
+        fontsize = float(np.clip(0.72 * 72 * size / n, 4.0, 8.0))
+        ax.set_xticks(range(n), genes, rotation=90, fontsize=fontsize)
+        ax.set_yticks(range(n), genes, fontsize=fontsize)
     else:
-        ax.set(xticks=[], yticks=[], xlabel=f"{len(genes)} genes", ylabel=f"{len(genes)} genes")
-    finish(ax.figure, show, save)
-    return ax
+        ax.set(xticks=[], yticks=[], xlabel=f"{n} genes", ylabel=f"{n} genes")
+    for k in range(1, n) if n <= 40 else ():
+        ax.axhline(k - 0.5, color="white", linewidth=0.5)
+        ax.axvline(k - 0.5, color="white", linewidth=0.5)

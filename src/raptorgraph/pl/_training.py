@@ -7,75 +7,98 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
-from matplotlib.figure import Figure, SubFigure
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
-from raptorgraph.pl._figure import BLUE, ORANGE, finish
+from raptorgraph.pl._figure import BLUE, ORANGE, check_save, finish, panels
 
 if TYPE_CHECKING:
     from raptorgraph.model import RaptorGraphModel
 
 _COLORS = {"train": BLUE, "validation": ORANGE}
+# scvi-tools logs these beside the terms of the loss, of which they are sums or copies
+_COPIES = ("elbo", "reconstruction_loss", "kl_local", "kl_global")
+_TITLES = {"loss": "loss", "kl": "KL of the latents to their prior", "dag": "graph"}
+_UNITS = {
+    "loss": "weighted sum of the terms",
+    "reconstruction": "nats per cell and gene",
+    "kl": "nats",
+    "shift": "nats per condition and gene",
+    "pair": "nats per cell and gene",
+    "mmd": "MK-MMD",
+    "dag": "DAGMA's score",
+}
 
 
 def training(
     model: RaptorGraphModel,
     *,
-    figure: Figure | SubFigure | None = None,
+    ax: Axes | None = None,
     show: bool | None = None,
     save: str | PathLike | None = None,
-) -> np.ndarray:
-    """Draw each term of the loss over the epochs, one panel a term, train and validation cells.
+    return_fig: bool = False,
+) -> np.ndarray | Figure:
+    """Draw the loss and each of its terms over the epochs, one panel a term, training and validation cells.
 
     Parameters
     ----------
     model
         A trained model.
-    figure
-        Empty figure to draw on; default a new one.
+    ax
+        Axes whose place the panels take; default a new figure.
     show
         Whether to show the figure; not by default.
     save
         File to save the figure to.
+    return_fig
+        Return the figure and not the axes.
 
     Returns
     -------
-    numpy.ndarray
+    numpy.ndarray or matplotlib.figure.Figure
         The axes, one for each term.
 
     Raises
     ------
     ValueError
         If the model has no history: it was not trained.
+
+    Notes
+    -----
+    The training loss can rise at first, while the weight of the KL is warmed up; the validation loss has the final
+    weights throughout.
+
+    Examples
+    --------
+    >>> axes = rg.pl.training(model)
+    >>> axes[0].get_title()
+    'loss'
     """
+    check_save(save)
     curves = _curves(model.history)
     if not curves:
         raise ValueError("The model has no training history: call model.train() first.")
-    n_columns = min(3, len(curves))
+    n_columns = len(curves) if len(curves) <= 4 else 3
     n_rows = -(-len(curves) // n_columns)
-    if figure is None:
-        import matplotlib.pyplot as plt  # here, since it starts a backend
-
-        figure = plt.figure(figsize=(3.5 * n_columns, 2.6 * n_rows), layout="constrained")
-    grid = figure.subplots(n_rows, n_columns, squeeze=False).ravel()
-    for spare in grid[len(curves) :]:
-        spare.remove()
-    axes = grid[: len(curves)]
-    for ax, (term, parts) in zip(axes, curves.items(), strict=True):
+    axes = panels(ax, (3.2 * n_columns, 2.7 * n_rows), n_rows, n_columns, n=len(curves))
+    for panel, (term, parts) in zip(axes, curves.items(), strict=True):
         for part, values in parts.items():
             # a point where there is one epoch, since a line through it would be invisible
-            ax.plot(values.index, values, color=_COLORS[part], label=part, marker="o" if len(values) == 1 else None)
-        ax.set_title(term.replace("_", " "))
-        ax.set_xlabel("epoch")
-        ax.legend(frameon=False)
-    finish(figure, show, save)
-    return axes
+            marker = "o" if len(values) == 1 else None
+            panel.plot(values.index + 1, values, color=_COLORS[part], label=part, marker=marker, linewidth=1.3)
+        panel.set_title(_TITLES.get(term, term.replace("_", " ")), fontsize=10)
+        panel.set_xlabel("epoch")
+        panel.set_ylabel(_UNITS.get(term, "value"))
+        panel.spines[["top", "right"]].set_visible(False)
+    axes[0].legend(frameon=False)
+    return finish(axes, show=show, save=save, return_fig=return_fig)
 
 
 def _curves(history: dict[str, pd.DataFrame] | None) -> dict[str, dict[str, pd.Series]]:
     """Term -> "train" or "validation" -> values by epoch."""
     curves: dict[str, dict[str, pd.Series]] = {}
     for key, table in (history or {}).items():
-        if key.endswith("_step") or key.startswith("kl_global"):  # the model has no global latents
+        if key.endswith("_step") or key.startswith(_COPIES):
             continue
         for part in _COLORS:
             name = key.removesuffix("_epoch")

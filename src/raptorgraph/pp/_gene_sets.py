@@ -34,7 +34,7 @@ def read_gene_sets(
         A mapping from the name of a set to its genes; the path of a GMT file (one set a line: name, description,
         genes, separated by tabs); a table with a row for each member and the columns ``source`` (the set) and
         ``target`` (the gene), as decoupler has it (a column of weights is not read); or the name of a library, which
-        gseapy fetches: one of Enrichr's such as ``"MSigDB_Hallmark_2020"`` (:func:`gseapy.get_library_name` lists
+        gseapy fetches: one of Enrichr's such as ``"MSigDB_Hallmark_2020"`` (``gseapy.get_library_name()`` lists
         them), or a collection and release of MSigDB such as ``"h.all.v2023.2.Hs"``.
     organism
         Of an Enrichr library: ``"Human"``, ``"Mouse"``, ``"Yeast"``, ``"Fly"``, ``"Fish"`` or ``"Worm"``.

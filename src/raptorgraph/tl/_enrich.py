@@ -1,4 +1,4 @@
-"""Gene set enrichment of the effects that a model predicts (paper, section D.6)."""
+"""Gene set enrichment of what latents and perturbations do (paper, section D.6)."""
 
 from __future__ import annotations
 
@@ -11,80 +11,158 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from raptorgraph.pp import format_perturbation, parse_perturbation
-from raptorgraph.pp._gene_sets import match_gene_sets, read_gene_sets
+from raptorgraph.pp import parse_perturbation
+from raptorgraph.tl._label_null import label_null, stands_out
+from raptorgraph.tl._latent_programs import latent_programs
+from raptorgraph.tl._noise import false_discovery_rates
+from raptorgraph.tl._parallel import in_threads
+from raptorgraph.tl._set_scores import Ranking, check_method, rank, read_sets, score
 
 if TYPE_CHECKING:
     from raptorgraph.model import RaptorGraphModel
-
-_SCORES = {"ES": "ES", "NES": "NES", "NOM p-val": "p", "FDR q-val": "FDR"}
 
 
 def enrich(
     model: RaptorGraphModel,
     gene_sets: Mapping[str, Iterable[str]] | str | Path | pd.DataFrame,
     *,
+    activation: str = "learned",
+    method: str = "gsea",
     n_cells: int = 256,
     min_size: int = 5,
     max_size: int = 500,
     n_permutations: int = 1000,
+    n_null: int = 1000,
     exclude_targets: bool = True,
     permute: int | None = None,
     seed: int = 0,
     threads: int = 1,
+    progress: bool | None = None,
 ) -> pd.DataFrame:
-    """Ask which gene sets each latent moves.
+    r"""Ask which gene sets each latent moves, and whether the cells bear it out.
 
-    Each latent that belongs to a perturbed gene is shifted as the model learned it, control cells are decoded with
-    and without the shift, and the genes, ranked by the mean difference, go through a preranked gene set enrichment
-    analysis (RAPTORGraph paper, section D.6).
+    The genes are ranked by what the latent does to them (:func:`latent_programs`), and the ranking goes through a
+    preranked gene set enrichment analysis (RAPTORGraph paper, section D.6). Two questions are then put to the measured
+    cells of the perturbation, which no model has touched: whether its effect stands out from sampling noise at all,
+    and whether the gene set changes by more than noise.
 
     Parameters
     ----------
     model
-        A trained model.
+        A trained model, with its data unless `n_null` is 0.
     gene_sets
-        Mapping, path of a GMT file, or table: see :func:`raptorgraph.pp.read_gene_sets`.
+        Mapping, path of a GMT file, table, or name of a library: see :func:`raptorgraph.pp.read_gene_sets`. The
+        methods ``"ulm"`` and ``"mlm"`` also read a column ``weight`` of a table.
+    activation
+        ``"learned"``, the learned effects of the perturbed genes, the more accurate ones; or ``"unit"``, the decoder's
+        answer to a unit shift of each latent, which latents without a gene have, too. See :func:`latent_programs`.
+    method
+        - ``"gsea"``: preranked GSEA by gseapy;
+        - ``"decoupler_gsea"``: the same by decoupler (``pip install "raptorgraph[decoupler]"``), whose random sets
+          are others;
+        - ``"ulm"``, ``"mlm"``: decoupler's linear models of the effects on the membership of a set, of each set by
+          itself or of all at once, so that sets which share genes do not share what these do.
     n_cells
-        At most so many control cells enter the mean effects.
+        At most so many control cells are decoded with ``activation="unit"``.
     min_size, max_size
         Smallest and largest number of genes of a set among those of the model.
-    n_permutations, exclude_targets, permute, seed, threads
-        As in :func:`enrich_effects`. The control cells are drawn by ``scvi.settings.seed``.
+    n_permutations
+        Random sets for each gene set.
+    n_null
+        Pseudo-perturbations of each number of cells (powers of two); 0 to leave out the questions to the cells.
+    exclude_targets, permute
+        As in :func:`enrich_effects`. Whether an effect stands out is asked without the perturbed gene in any case.
+    seed
+        Of the random sets, the pseudo-perturbations and ``activation="unit"``. The same arguments give the same
+        result, whatever `threads`.
+    threads
+        Latents analyzed at a time, for ``"gsea"``; decoupler is asked for one at a time.
+    progress
+        Whether to show progress bars; by default in a terminal or a notebook.
 
     Returns
     -------
     pandas.DataFrame
-        One row for each latent and gene set; ``latent`` (the perturbed gene) and the other columns of
-        :func:`enrich_effects`.
+        One row for each latent and gene set, with ``latent`` (the perturbed gene, or ``latent_<i>``), the other columns
+        of :func:`enrich_effects`, and unless `n_null` is 0
+
+        - ``change``: measured mean effect on the genes of the set minus that on all other genes, in the cells of the
+          perturbation, on the expression scale;
+        - ``p_null``: probability of a change of that size, up or down, in control cells (see Notes);
+        - ``FDR_null``: false discovery rate by ``p_null`` among the sets of this latent (Benjamini and Hochberg);
+        - ``p_effect``: probability that control cells differ from other control cells as much as the cells of this
+          perturbation do;
+        - ``stands_out``: whether the false discovery rate by ``p_effect`` among all latents is at most 0.05.
+
+        For latents without a gene, who have no cells of their own, these are NaN, and ``stands_out`` says whether
+        the latent is active (``model.latent_activity``).
 
     Raises
     ------
-    KeyError, TypeError, ValueError, FileNotFoundError
-        As in :func:`enrich_effects`.
+    ConnectionError, FileNotFoundError, KeyError, TypeError, ValueError
+        As in :func:`enrich_effects` and :func:`raptorgraph.pp.read_gene_sets`; if `activation` is unknown, and if the
+        model has no data and `n_null` is not 0.
+    ModuleNotFoundError
+        If the method needs decoupler, which is not installed.
+
+    See Also
+    --------
+    raptorgraph.tl.annotate_latents : One label for each latent, from this table.
+
+    Notes
+    -----
+    FDR and FDR_null answer two questions, and a set should pass both (Efron and Tibshirani 2007). FDR compares the set
+    with random sets of genes: is this set special among all genes? It ignores that the genes of a set rise and fall
+    together from cell to cell, so that a chance difference between two groups of cells (in the cell cycle, say) moves
+    the whole set. FDR_null compares cells with cells and keeps these correlations: control cells, as many as the
+    perturbation has (the power of two below, at most 512 and half of them), are drawn at random and their effect
+    against the other controls is measured like any other, `n_null` times, within batches. With v the sampling variances
+    of the effect and of the pseudo-perturbations, their changes are scaled by :math:`\mathrm{median}_g (v_g / v_g^0)
+    ^{1/2}`, since numbers of cells differ. Probabilities beyond the largest draw are those of a gamma distribution with
+    the moments of the draws. Unlike NES, a change has a size, which noise does not reach however coherent a set is:
+    comparing NES with those of pseudo-perturbations would say little, as they are bounded.
+
+    ``p_effect`` is twice the smaller of two p-values: of the mean over genes of :math:`e_g^2 / v_g`, for broad effects,
+    and of its mean over the ten largest, for sparse ones. Genes count that at least ten control cells (a tenth, of few)
+    show. What all cells of a perturbation share and other cells do not, such as a clone or a second target of the
+    guide, stands out like an effect.
+
+    The cells of a gene that was never perturbed alone are those of its combinations: its effect is what least squares
+    takes for its share if effects add up, and genes that were only perturbed together share theirs.
+
+    The learned effect of a perturbation whose own cells show little is borrowed from perturbations like it, and so
+    are its gene sets: they are in the table, and not to be believed where ``stands_out`` is False.
+
+    Examples
+    --------
+    >>> table = rg.tl.enrich(model, gene_sets, n_permutations=100, n_null=100)
+    >>> table.shape == (len(model.perturbed_genes) * len(gene_sets), 14)
+    True
+    >>> unit = rg.tl.enrich(model, gene_sets, activation="unit", n_cells=50, n_permutations=100, n_null=0)
+    >>> unit["latent"].nunique() == len(model.latent_names)
+    True
     """
-    gene_sets = read_gene_sets(gene_sets)
-    spelling = {key: model.setup_args[key] for key in ("control", "delimiter")}
-    labels = [format_perturbation([gene], **spelling) for gene in model.perturbed_genes]
-    table = enrich_effects(
-        model.predict_effects(labels, n_cells=n_cells),
-        gene_sets,
-        min_size=min_size,
-        max_size=max_size,
-        n_permutations=n_permutations,
-        exclude_targets=exclude_targets,
-        permute=permute,
-        seed=seed,
-        threads=threads,
-        **spelling,
-    )
-    return table.rename(columns={"perturbation": "latent"})
+    check_method(method)
+    if n_null and n_null < 20:
+        raise ValueError(f"n_null={n_null!r} must be 0 or at least 20.")
+    if n_null and model.adata is None:
+        raise ValueError("The model was loaded without data: load it with adata=..., or use n_null=0.")
+    sets, weights = read_sets(gene_sets, model.var_names_, min_size, max_size, method)
+    _check_numbers(n_permutations, threads)
+    programs = latent_programs(model, activation=activation, n_cells=n_cells, seed=seed, progress=progress)
+    perturbed = set(model.perturbed_genes)
+    excluded = [[name] if exclude_targets and name in perturbed else [] for name in programs.index]
+    rankings = rank(programs, excluded, sets, weights, permute)
+    table = _score(programs, rankings, method, n_permutations, seed, threads, progress)
+    table = table.rename(columns={"perturbation": "latent"})
+    return _with_null(table, model, programs.index, rankings, n_null, seed, progress) if n_null else table
 
 
 def enrich_effects(
     effects: pd.DataFrame,
     gene_sets: Mapping[str, Iterable[str]] | str | Path | pd.DataFrame,
     *,
+    method: str = "gsea",
     min_size: int = 5,
     max_size: int = 500,
     n_permutations: int = 1000,
@@ -94,6 +172,7 @@ def enrich_effects(
     delimiter: str = "+",
     seed: int = 0,
     threads: int = 1,
+    progress: bool | None = False,
 ) -> pd.DataFrame:
     r"""Preranked gene set enrichment analysis of effects, measured or predicted.
 
@@ -111,7 +190,10 @@ def enrich_effects(
     effects
         Perturbations (labels) x genes, on the expression scale.
     gene_sets
-        Mapping, path of a GMT file, or table: see :func:`raptorgraph.pp.read_gene_sets`.
+        Mapping, path of a GMT file, table, or name of a library: see :func:`raptorgraph.pp.read_gene_sets`. The
+        methods ``"ulm"`` and ``"mlm"`` also read a column ``weight`` of a table.
+    method
+        As in :func:`enrich`.
     min_size, max_size
         Smallest and largest number of genes of a set among those of `effects`.
     n_permutations
@@ -128,7 +210,9 @@ def enrich_effects(
         Of the random sets. The same arguments give the same result, whatever `threads`; each row depends neither on
         the other perturbations nor on their order.
     threads
-        Number of threads.
+        Perturbations analyzed at a time, for ``"gsea"``; decoupler is asked for one at a time.
+    progress
+        Whether to show a progress bar; None for where there is a terminal or a notebook.
 
     Returns
     -------
@@ -136,27 +220,29 @@ def enrich_effects(
         One row for each perturbation and gene set, in the order given:
 
         - ``perturbation``, ``gene_set``;
-        - ``ES``, ``NES``: positive where the set goes up;
+        - ``ES``, ``NES``: positive where the set goes up; of linear models slope and t-value;
         - ``p``: share of random sets of the same sign that score as high; 0 where none does, to be read as below
-          ``1 / n_permutations``;
-        - ``FDR``: false discovery rate among the sets of this perturbation;
+          ``1 / n_permutations``; of linear models that of the t-value;
+        - ``FDR``: false discovery rate among the sets of this perturbation, by gseapy or, with decoupler, of Benjamini
+          and Hochberg;
         - ``n_genes``: genes of the set in the ranking;
-        - ``leading_edge``: genes that make up the score, joined by ``";"``;
+        - ``leading_edge``: genes that make up the score, joined by ``";"``; of linear models those that lie on its side
+          of the other genes;
         - ``magnitude``: Euclidean norm of the ranked effect.
 
         The scores are NaN, and the leading edge is empty, where the effect is zero on the whole set.
 
     Raises
     ------
-    FileNotFoundError
-        If there is no such GMT file.
-    KeyError
-        If a table of gene sets lacks a column.
+    ConnectionError, FileNotFoundError, KeyError
+        As in :func:`raptorgraph.pp.read_gene_sets`.
+    ModuleNotFoundError
+        If the method needs decoupler, which is not installed.
     TypeError
         If `effects` is not a table, or `gene_sets` none of the above.
     ValueError
-        If effects are missing or infinite, a gene is there twice, no gene set has enough genes, or a number is out
-        of range.
+        If effects are missing or infinite, a gene is there twice, no gene set has enough genes, a weight is negative
+        and the method knows no weights, `method` is unknown, or a number is out of range.
 
     Notes
     -----
@@ -166,29 +252,29 @@ def enrich_effects(
     effects. The FDR is that of gseapy, and does not bound the chance of any finding: of rankings without signal about
     one in eight has a set below 0.05 (20 sets of 10 of 200 genes, 120 rankings), while p keeps its level.
     No correction is made for the number of perturbations.
+
+    Examples
+    --------
+    >>> effects = model.predict_effects(["P01", "P01+P02"])
+    >>> table = rg.tl.enrich_effects(effects, gene_sets, n_permutations=100)
+    >>> table.shape == (2 * len(gene_sets), 9)
+    True
     """
     _check_effects(effects)
+    check_method(method)
+    _check_numbers(n_permutations, threads)
+    sets, weights = read_sets(gene_sets, list(effects.columns.astype(str)), min_size, max_size, method)
+    excluded = [
+        parse_perturbation(label, control=control, delimiter=delimiter) if exclude_targets else ()
+        for label in effects.index
+    ]
+    rankings = rank(effects, excluded, sets, weights, permute)
+    return _score(effects, rankings, method, n_permutations, seed, threads, progress)
+
+
+def _check_numbers(n_permutations: int, threads: int) -> None:
     if n_permutations < 1 or threads < 1:
         raise ValueError(f"n_permutations={n_permutations!r} and threads={threads!r} must be at least 1.")
-    genes = effects.columns.astype(str).to_numpy()
-    position = {gene: k for k, gene in enumerate(genes)}
-    sets = match_gene_sets(read_gene_sets(gene_sets), list(genes), min_size=min_size, max_size=max_size)
-    members = {name: np.array([position[gene] for gene in found]) for name, found in sets.items()}
-    key = None if permute is None else np.random.default_rng(permute).permutation(len(genes))
-
-    tables = []
-    for label, effect in zip(effects.index, effects.to_numpy(dtype=np.float64), strict=True):
-        targets = parse_perturbation(label, control=control, delimiter=delimiter) if exclude_targets else ()
-        ranked = np.setdiff1d(np.arange(len(genes)), [position[gene] for gene in targets if gene in position])
-        values = effect.copy()
-        if key is not None:
-            values[ranked] = effect[ranked[np.argsort(key[ranked])]]
-        inside = {name: np.intersect1d(found, ranked) for name, found in members.items()}
-        table = _prerank(values, ranked, inside, genes, n_permutations, seed, threads)
-        table.insert(0, "perturbation", label)
-        table["magnitude"] = np.linalg.norm(effect[ranked])
-        tables.append(table)
-    return pd.concat(tables, ignore_index=True)
 
 
 def _check_effects(effects: pd.DataFrame) -> None:
@@ -203,42 +289,40 @@ def _check_effects(effects: pd.DataFrame) -> None:
         raise ValueError(f"The effects of {bad[0]!r} are not all finite numbers: drop the genes or fill them.")
 
 
-def _prerank(
-    values: np.ndarray,
-    ranked: np.ndarray,
-    members: Mapping[str, np.ndarray],
-    genes: np.ndarray,
-    n_permutations: int,
-    seed: int,
-    threads: int,
-) -> pd.DataFrame:
-    """Table of the gene sets for one ranking of the genes at the positions `ranked`."""
-    import gseapy
+def _score(effects, rankings, method, n_permutations, seed, threads, progress) -> pd.DataFrame:
+    """The tables of all rankings, one below the other."""
+    genes = effects.columns.astype(str).to_numpy()
 
-    table = pd.DataFrame({"gene_set": list(members), **dict.fromkeys(_SCORES.values(), np.nan)})
-    table["n_genes"] = [len(found) for found in members.values()]
-    table["leading_edge"] = ""
-    # gseapy's compiled part aborts on a set without any effect
-    moved = {name: found for name, found in members.items() if values[found].any()}
-    if not moved:
-        return table
-    order = ranked[np.argsort(-values[ranked], kind="stable")]
-    # Codes in the place of names, since gseapy changes the case of some. It prints a warning of ties, settled above.
+    def one(ranking: Ranking) -> pd.DataFrame:
+        return score(ranking, genes, method, n_permutations, seed)
+
+    # gseapy prints a warning of ties, which are settled here; decoupler's threads must not be called from several
     with contextlib.redirect_stderr(io.StringIO()):
-        result = gseapy.prerank(
-            pd.Series(values[order], index=[f"G{k}" for k in order]),
-            {name: [f"G{k}" for k in found] for name, found in moved.items()},
-            min_size=1,
-            max_size=len(ranked),
-            permutation_num=n_permutations,
-            ascending=None,
-            threads=threads,
-            seed=seed,
-            no_plot=True,
+        tables = in_threads(
+            one,
+            rankings,
+            threads=threads if method == "gsea" else 1,
+            progress=progress,
+            description="Gene sets",
         )
-    result = result.res2d.set_index("Term").reindex(table["gene_set"])
-    for theirs, ours in _SCORES.items():
-        table[ours] = result[theirs].to_numpy(dtype=np.float64)
-    codes = result["Lead_genes"].fillna("").str.split(";")
-    table["leading_edge"] = [";".join(genes[int(code[1:])] for code in found if code) for found in codes]
+    values = effects.to_numpy(dtype=np.float64)
+    for label, effect, ranking, table in zip(effects.index, values, rankings, tables, strict=True):
+        table.insert(0, "perturbation", label)
+        table["magnitude"] = np.linalg.norm(effect[ranking.ranked])
+    return pd.concat(tables, ignore_index=True)
+
+
+def _with_null(table, model, latents, rankings, n_null: int, seed: int, progress) -> pd.DataFrame:
+    """The table with what the cells say."""
+    n_perturbed, n_sets = len(model.perturbed_genes), len(rankings[0].members)
+    null = label_null(model, rankings[:n_perturbed], n_null=n_null, seed=seed, progress=progress)
+    change, p_change = np.full((2, len(latents), n_sets), np.nan)
+    p_effect = np.full(len(latents), np.nan)
+    change[:n_perturbed], p_change[:n_perturbed], p_effect[:n_perturbed] = null.change, null.p_change, null.p_effect
+    clear = stands_out(p_effect)
+    if len(latents) > n_perturbed:
+        clear[n_perturbed:] = model.latent_activity()["active"].to_numpy()[n_perturbed:]
+    table["change"], table["p_null"] = change.ravel(), p_change.ravel()
+    table["FDR_null"] = false_discovery_rates(p_change).ravel()
+    table["p_effect"], table["stands_out"] = np.repeat(p_effect, n_sets), np.repeat(clear, n_sets)
     return table

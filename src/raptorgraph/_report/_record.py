@@ -1,0 +1,70 @@
+"""Where a run came from: the file, the settings, the versions."""
+
+from __future__ import annotations
+
+import hashlib
+import platform
+from collections.abc import Mapping
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from raptorgraph._report._tables import counted
+
+if TYPE_CHECKING:
+    from raptorgraph.model import RaptorGraphModel
+
+_PACKAGES = (
+    "raptorgraph",
+    "scvi-tools",
+    "torch",
+    "lightning",
+    "anndata",
+    "scanpy",
+    "numpy",
+    "scipy",
+    "pandas",
+    "scikit-learn",
+    "pot",
+    "gseapy",
+    "matplotlib",
+)
+
+
+def of_file(path: Path) -> list[tuple[str, str]]:
+    """Name, size and SHA-256 of a file."""
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    return [("file", str(path)), ("size", f"{path.stat().st_size / 1e6:,.1f} MB"), ("SHA-256 of the file", digest)]
+
+
+def of_run(
+    model: RaptorGraphModel, options: Mapping[str, Any], seconds: Mapping[str, float], date: str
+) -> list[tuple[str, str]]:
+    """Date, settings, model, times and versions."""
+    asked = [(name.replace("_", " "), _plain(value)) for name, value in options.items()]
+    found = [("date", date), *asked]
+    found.append(("model", str(model._model_summary_string)))
+    if model.history:
+        found.append(("epochs of the network", f"{max(map(len, model.history.values())):,}"))
+    found.append(("device", f"{model.device}, {counted(torch.get_num_threads(), 'thread')}"))
+    found.append(("times", ", ".join(f"{name} {value:.0f} s" for name, value in seconds.items())))
+    found.append(("Python", f"{platform.python_version()} on {platform.system()} {platform.machine()}"))
+    return [*found, ("versions", ", ".join(f"{name} {_version(name)}" for name in _PACKAGES))]
+
+
+def _version(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:  # a copy of the source on the path
+        return "not installed"
+
+
+def _plain(value: Any) -> str:
+    if value is None:
+        return "not given"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)

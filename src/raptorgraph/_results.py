@@ -1,0 +1,275 @@
+"""Fit a screen, compare with what was measured, and write tables, figures and the report."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import anndata as ad
+import numpy as np
+import pandas as pd
+import torch
+
+from raptorgraph import metrics, pp, tl
+from raptorgraph._figures import write_figures
+from raptorgraph._report import Run, write_report
+from raptorgraph.benchmark._screen import Screen
+from raptorgraph.model import RaptorGraphModel
+from raptorgraph.pp._inputs import expression_source
+from raptorgraph.pp._statistics import condition_moments
+
+RESAMPLES = 20  # screens from which the frequency of an edge comes
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a run leaves behind for the terminal.
+
+    Attributes
+    ----------
+    title
+        What the summary compares.
+    summary
+        One row for each set of conditions and method: set, conditions, method, pearson, relative_mse.
+    interactions
+        All pairs, unmeasured ones first, each part sorted by synergy.
+    facts
+        Short descriptions and their values.
+    report
+        The page that was written, if one was.
+    """
+
+    title: str
+    summary: pd.DataFrame
+    interactions: pd.DataFrame
+    facts: dict[str, Any]
+    report: Path | None = None
+
+
+@dataclass(frozen=True)
+class Task:
+    """A screen and what is asked of it.
+
+    Attributes
+    ----------
+    train
+        Cells to train on; the setup writes into them.
+    setup
+        Arguments of ``setup_anndata``.
+    truth
+        Name of each set of conditions to compare, and their effects, conditions x genes.
+    measured
+        Measured effects of all conditions.
+    genes
+        Genes of each canonical label.
+    title
+        What is compared.
+    kind
+        What the effects of `truth` are: "true" or "measured".
+    options
+        ``preset``, ``seed``, ``max_epochs`` and ``singles_only``, with whatever else is to be told in a report.
+    true_graph
+        Adjacency among all genes, where it is known.
+    gene_sets
+        Gene sets for the latents, or None.
+    report
+        What a report needs, or None for no report.
+    """
+
+    train: ad.AnnData
+    setup: Mapping[str, Any]
+    truth: Mapping[str, pd.DataFrame]
+    measured: pd.DataFrame
+    genes: Mapping[str, tuple[str, ...]]
+    title: str
+    kind: str
+    options: Mapping[str, Any]
+    true_graph: pd.DataFrame | None = None
+    gene_sets: Mapping[str, Sequence[str]] | None = None
+    report: Source | None = None
+
+
+@dataclass(frozen=True)
+class Source:
+    """Of a report: name of the screen, what was read, all cells before the setup, resamplings, the command."""
+
+    title: str
+    facts: list[tuple[str, str]]
+    cells: ad.AnnData
+    resamples: int
+    command: str | None
+
+
+def fit_and_write(task: Task, out: Path, facts: Mapping[str, Any], say: Callable[[str], None]) -> Result:
+    """Train, score the conditions of ``task.truth``, write everything to `out`."""
+    train, setup, options = task.train, task.setup, task.options
+    RaptorGraphModel.setup_anndata(train, **setup)
+    preset = options["preset"]
+    model = RaptorGraphModel(train) if preset == "default" else RaptorGraphModel.from_preset(train, preset)
+    out.mkdir(parents=True, exist_ok=True)  # only now that the input is known to be good
+
+    say(f"Training on {train.n_obs:,} cells, {train.n_vars:,} genes and {len(model.perturbed_genes)} perturbed genes.")
+    start = time.perf_counter()
+    model.train(max_epochs=options["max_epochs"])
+    seconds = {"training": time.perf_counter() - start}
+
+    say("Predicting effects and interactions.")
+    labels = list(dict.fromkeys([*model.conditions, *(x for part in task.truth.values() for x in part.index)]))
+    predicted = model.predict_effects(labels)[list(task.measured.columns)]
+    predicted.index = pd.Index(labels, name="perturbation")
+    singles = {task.genes[x][0]: effect for x, effect in task.measured.iterrows() if len(task.genes[x]) == 1}
+    summary = pd.concat(
+        [_compare(name, effects, predicted, singles, task.genes) for name, effects in task.truth.items()],
+        ignore_index=True,
+    )
+    interactions = _interactions(model, set(task.measured.index))
+    variance_ratio = _variance_ratio(model, train, setup)
+    activity = model.latent_activity()
+    facts = {
+        **facts,
+        "active latents": f"{activity['active'].mean():.0%} of {len(activity)}",
+        "variance of control cells, predicted / measured (median gene)": f"{variance_ratio:.2f}",
+        "edges of the graph": _edge_count(model.get_edges(), task.true_graph, model.perturbed_genes),
+        "training": f"{seconds['training']:.0f} s",
+    }
+
+    stability = {}
+    if task.report is not None and task.report.resamples and model._has_edges and len(model.perturbed_genes) > 1:
+        say(f"Inferring the graph again from {task.report.resamples} resampled screens.")
+        start = time.perf_counter()
+        stability = _resample(model, task.report.resamples, options["seed"])
+        seconds["resampled graphs"] = time.perf_counter() - start
+    enrichment = latents = None
+    if task.gene_sets is not None:
+        say(f"Comparing the latents with {len(task.gene_sets):,} gene sets.")
+        start = time.perf_counter()
+        enrichment = tl.enrich(model, task.gene_sets, seed=options["seed"], progress=sys.stdout.isatty())
+        latents = tl.annotate_latents(model, enrichment)
+        seconds["gene sets"] = time.perf_counter() - start
+
+    say(f"Writing results to {out}.")
+    predicted.to_csv(out / "effects.csv", float_format="%.6g")
+    summary.to_csv(out / "summary.csv", index=False, float_format="%.6g")
+    model.get_edges().to_csv(out / "dag.csv", index=False, float_format="%.6g")
+    pd.Series(facts, name="value").rename_axis("fact").to_csv(out / "facts.csv")
+    if interactions is not None:
+        interactions.to_csv(out / "interactions.csv", float_format="%.6g")
+    if enrichment is not None and latents is not None:
+        enrichment.to_csv(out / "enrichment.csv", index=False, float_format="%.6g")
+        latents.to_csv(out / "latents.csv", float_format="%.6g")
+    model.save(str(out / "model"), overwrite=True)
+    model.annotate()
+    train.write_h5ad(out / "annotated.h5ad")
+    conditions = train.obs[setup["perturbation_key"]].map(lambda label: canonical(label, setup)).astype(str)
+    latent_values, drawn = train.obsm["X_raptorgraph"], list(task.truth.values())[-1]
+    threads = torch.get_num_threads()
+    write_figures(out, model, latent_values, conditions.to_numpy(), predicted, drawn, kind=task.kind)
+    torch.set_num_threads(threads)  # numba, which draws the UMAP, changes it for all
+
+    page = None
+    if task.report is not None:
+        run = Run(
+            title=task.report.title,
+            source=task.report.facts,
+            screen=Screen(task.report.cells, dict(setup)),
+            model=model,
+            options=options,
+            interactions=interactions,
+            stability=stability,
+            variance_ratio=variance_ratio,
+            enrichment=enrichment,
+            latents=latents,
+            truth=summary if task.kind == "true" else None,
+            command=task.report.command,
+            seconds=seconds,
+        )
+        page = write_report(run, out, say=say)
+    return Result(task.title, summary, pd.DataFrame() if interactions is None else interactions, facts, page)
+
+
+def _resample(model: RaptorGraphModel, n: int, seed: int) -> dict[str, float]:
+    n_null = max(1, n // 4)
+    table = tl.dag_stability(model, n=n, n_null=n_null, seed=seed, progress=sys.stdout.isatty())
+    return {**table.attrs, "n": n}
+
+
+def _variance_ratio(model: RaptorGraphModel, train: ad.AnnData, setup: Mapping[str, Any]) -> float:
+    """Median over genes of the variance of control cells, drawn from the likelihood, over that of measured ones."""
+    control = (train.obs[setup["perturbation_key"]].map(lambda label: canonical(label, setup)) == "").to_numpy()
+    X, library = expression_source(train, setup.get("layer"), setup.get("library_size_key"))
+    codes = np.zeros(train.n_obs, dtype=int)
+    real = condition_moments(X, codes, 1, library=library, rows=np.flatnonzero(control)).var[0]
+    cells = model.predict(pp.format_perturbation((), **_spelling(setup)), train, noise="new")
+    drawn = condition_moments(cells.X, np.zeros(cells.n_obs, dtype=int), 1).var[0]
+    return float(np.median(drawn[real > 0] / real[real > 0]))
+
+
+def _compare(
+    name: str,
+    truth: pd.DataFrame,
+    predicted: pd.DataFrame,
+    singles: Mapping[str, pd.Series],
+    genes: Mapping[str, tuple[str, ...]],
+) -> pd.DataFrame:
+    """Scores of the model and of two predictions that need no model, on the same conditions."""
+    columns = predicted.columns
+    target = truth[columns].to_numpy(dtype=float)
+    methods = {"raptorgraph": predicted.loc[truth.index].to_numpy(dtype=float)}
+    members = [genes[label] for label in truth.index]
+    # of a single the sum is the measured effect itself, which is no prediction
+    if all(len(parts) > 1 and all(gene in singles for gene in parts) for parts in members):
+        methods["sum of measured singles"] = np.array([sum(singles[g][columns] for g in parts) for parts in members])
+    methods["no change"] = np.zeros_like(target)
+    return pd.DataFrame(
+        {
+            "set": name,
+            "conditions": len(truth),
+            "method": method,
+            "pearson": metrics.pearson_delta(values, target),
+            "relative_mse": metrics.relative_mse(values, target),
+        }
+        for method, values in methods.items()
+    )
+
+
+def _interactions(model: RaptorGraphModel, measured: set[str]) -> pd.DataFrame | None:
+    """All pairs, unmeasured ones first and by synergy; ``measured`` says whether the whole screen has the pair."""
+    if len(model.perturbed_genes) < 2:
+        return None
+    table = tl.interactions(model)
+    table["measured"] = table.index.isin(measured)
+    return table.sort_values(["measured", "synergy"], ascending=[True, False], kind="stable")
+
+
+def _edge_count(edges: pd.DataFrame, truth: pd.DataFrame | None, genes: Sequence[str]) -> int | str:
+    """How many edges there are and, where the truth is known (row = cause), how many of them are true ones."""
+    if truth is None:
+        return len(edges)
+    right = sum(truth.loc[edge.source, edge.target] != 0 for edge in edges.itertuples())
+    return f"{len(edges)}, of which {right} are among the {np.count_nonzero(truth.loc[genes, genes])} true ones"
+
+
+def split(adata: ad.AnnData, setup: Mapping[str, Any]) -> tuple[dict[str, tuple[str, ...]], np.ndarray]:
+    """Genes of each canonical label, and which cells carry a combination, shape (n_cells,)."""
+    spelling = _spelling(setup)
+    parsed = {
+        label: pp.parse_perturbation(label, **spelling) for label in adata.obs[setup["perturbation_key"]].unique()
+    }
+    combined = adata.obs[setup["perturbation_key"]].map({label: len(parts) > 1 for label, parts in parsed.items()})
+    genes = {pp.format_perturbation(parts, **spelling): parts for parts in parsed.values()}
+    return genes, combined.to_numpy(dtype=bool)
+
+
+def canonical(label: str, setup: Mapping[str, Any]) -> str:
+    """Canonical label of a perturbation, empty for the control."""
+    spelling = _spelling(setup)
+    genes = pp.parse_perturbation(label, **spelling)
+    return pp.format_perturbation(genes, **spelling) if genes else ""
+
+
+def _spelling(setup: Mapping[str, Any]) -> dict[str, Any]:
+    return {"control": setup.get("control", "control"), "delimiter": setup.get("delimiter", "+")}

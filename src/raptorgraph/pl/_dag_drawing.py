@@ -1,0 +1,305 @@
+"""Boxes, curves and legends of a graph whose places are known; everything scales with the axes."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import networkx as nx
+import numpy as np
+import pandas as pd
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.backend_bases import RendererBase
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize, to_hex
+from matplotlib.lines import Line2D
+from matplotlib.patches import FancyBboxPatch, Patch, PathPatch, Polygon
+from matplotlib.path import Path
+from matplotlib.text import Text
+from matplotlib.textpath import TextPath
+from scipy.interpolate import CubicHermiteSpline, PchipInterpolator
+
+from raptorgraph.pl._figure import BLUE, GRAY, LIGHT, ORANGE, ink
+from raptorgraph.pl._layered import Layout, layered_layout
+from raptorgraph.pl._set_names import clean_set_name, clean_set_names
+
+FONT, SMALL = 8.0, 6.0  # points at the natural size
+_PAD = 3.5
+_LINE = 1.25  # line height over font size
+_WIDTHS = (0.7, 3.2)
+_MAX_SIZE = (18.0, 13.0)  # inches
+_MAX_SCALE = 1.5
+_FEW_EDGES = 12
+# tints of the palette light enough for black letters
+_FILLS = ("#8CC4E8", "#F2C879", "#7FD1B9", "#E6BCD3", "#F0A67A", "#C9B458", "#B8A9D9")
+_STYLES = (
+    (0.9, "-", 0.9, "frequency ≥ 0.9"),
+    (0.5, (0, (4, 1.5)), 0.75, "frequency 0.5 to 0.9"),
+    (-np.inf, (0, (1, 1.5)), 0.5, "frequency < 0.5"),
+)
+
+
+class Fills(NamedTuple):
+    """Color of each node that has one, and how the legend explains them."""
+
+    of_node: Mapping[str, str]
+    categories: Mapping[str, str]
+    mappable: ScalarMappable | None
+    name: str
+
+
+def node_labels(network: nx.DiGraph, label: pd.Series | pd.DataFrame | None) -> dict[str, str]:
+    """Second line of each node, wrapped; empty where there is none."""
+    if label is None:
+        return dict.fromkeys(network, "")
+    values = _column(label, "label").reindex(list(network))
+    return {
+        node: ""
+        if _is_missing(value)
+        else "\n".join(textwrap.wrap(clean_set_name(str(value)), 18, max_lines=2, placeholder="…"))
+        for node, value in values.items()
+    }
+
+
+def node_colors(network: nx.DiGraph, color: pd.Series | pd.DataFrame | None) -> Fills:
+    """Colors of the nodes by numbers or by categories."""
+    if color is None:
+        return Fills({}, {}, None, "")
+    series = _column(color, "color")
+    name = str(series.name or "")
+    values = series.reindex(list(network))
+    if pd.api.types.is_numeric_dtype(series) and not pd.api.types.is_bool_dtype(series):
+        values = values.astype(float)
+        if values.isna().all():
+            return Fills({}, {}, None, name)
+        mappable = ScalarMappable(Normalize(values.min(), values.max()), "viridis")
+        return Fills({n: to_hex(mappable.to_rgba(v)) for n, v in values.dropna().items()}, {}, mappable, name)
+    values = values[[not _is_missing(value) for value in values]].astype(str)
+    # the most frequent ones first, ties by name
+    counts = values.value_counts().sort_index().sort_values(ascending=False, kind="stable")
+    palette = dict(zip(counts.index, _FILLS, strict=False))
+    categories = dict(zip(clean_set_names(palette), palette.values(), strict=True))
+    if len(counts) > len(_FILLS):
+        categories[f"{len(counts) - len(_FILLS)} others"] = LIGHT
+    return Fills({node: palette.get(value, LIGHT) for node, value in values.items()}, categories, None, name)
+
+
+def _column(values: pd.Series | pd.DataFrame, argument: str) -> pd.Series:
+    if isinstance(values, pd.DataFrame):
+        if "label" not in values:
+            raise KeyError(f"The table given as {argument} has no column 'label', only {list(values.columns)}.")
+        if "latent" in values:
+            values = values.set_index("latent")
+        values = values["label"]
+    if not isinstance(values, pd.Series):
+        raise TypeError(f"{argument} must be a series or a table indexed by latent, not {type(values).__name__}.")
+    if not values.index.is_unique:
+        raise ValueError(f"{argument} names {values.index[values.index.duplicated()][0]!r} twice.")
+    return values
+
+
+def _is_missing(value: object) -> bool:
+    return value is None or value == "" or (not isinstance(value, str) and bool(pd.isna(value)))
+
+
+def figure_size(network: nx.DiGraph, texts: Mapping[str, str]) -> tuple[Layout, tuple[float, float]]:
+    """Places of all nodes, in points at the natural size, and inches in which they are legible."""
+    sizes = {node: _box(str(node), texts[node]) for node in network}
+    layout = layered_layout(network, sizes)
+    inches = np.clip([layout.width / 72 + 0.4, layout.height / 72 + 1.0], (4.5, 3.0), _MAX_SIZE)
+    return layout, tuple(inches.tolist())
+
+
+def _box(name: str, text: str) -> tuple[float, float]:
+    lines = text.split("\n") if text else []
+    widths = [_width(name, FONT, "bold"), *(_width(line, SMALL, "normal") for line in lines)]
+    return max(widths) + 2 * _PAD, _LINE * (FONT + SMALL * len(lines)) + _PAD
+
+
+def _width(text: str, size: float, weight: str) -> float:
+    """Width of a line in points, without a renderer."""
+    return float(TextPath((0, 0), text, size=size, prop={"weight": weight}).get_extents().width)
+
+
+def draw_graph(
+    ax: Axes,
+    network: nx.DiGraph,
+    layout: Layout,
+    texts: Mapping[str, str],
+    fills: Fills,
+    *,
+    bold: set[str],
+    weights: bool | None,
+    remark: str | None,
+) -> None:
+    """Draw edges, nodes and legends on empty axes."""
+    ax.set_axis_off()
+    ax.set_aspect("equal")
+    if not network.number_of_edges():
+        ax.text(0.5, 0.9, "no edges", ha="center", va="center", transform=ax.transAxes, fontsize=14)
+    if not network.number_of_nodes():
+        return
+    _set_limits(ax, layout)
+    scaled: list[tuple[Artist, float]] = []
+    edges = list(network.edges(data=True))
+    largest = max((abs(data["weight"]) for *_, data in edges), default=1.0)
+    for source, target, data in sorted(edges, key=lambda edge: abs(edge[2]["weight"])):  # the strong ones on top
+        scaled += _draw_edge(ax, layout.routes[source, target], data, largest)
+    if weights or (weights is None and len(edges) <= _FEW_EDGES):
+        scaled += _draw_weights(ax, layout.routes, {(a, b): data["weight"] for a, b, data in edges})
+    for node in network:
+        scaled += _draw_node(ax, str(node), layout.positions[node], texts[node], fills.of_node.get(node), node in bold)
+    ax.add_artist(_Scaling(ax, scaled))
+    _draw_legends(ax, edges, largest, fills, remark)
+
+
+def _set_limits(ax: Axes, layout: Layout) -> None:
+    """Limits around the layout, wide enough that a small graph is not blown up."""
+    margin = 6.0
+    box = ax.get_window_extent()
+    room = np.array([box.width, box.height]) * 72 / ax.figure.dpi / _MAX_SCALE
+    size = np.array([layout.width, layout.height])
+    half = (size / 2 + margin) * max(1.0, float((room / (size + 2 * margin)).min()))
+    ax.set_xlim(size[0] / 2 - half[0], size[0] / 2 + half[0])
+    ax.set_ylim(size[1] / 2 - half[1], size[1] / 2 + half[1])
+
+
+class _Scaling(Artist):
+    """Draws nothing, but sets font sizes and line widths right before they are drawn, by the scale of the axes."""
+
+    def __init__(self, ax: Axes, scaled: list[tuple[Artist, float]]) -> None:
+        super().__init__()
+        self._of, self._scaled = ax, scaled
+        self.set_zorder(-1)
+        self.set_in_layout(False)
+
+    def draw(self, renderer: RendererBase) -> None:
+        """Scale everything that is in points."""
+        (x0, _), (x1, _) = self._of.transData.transform([(0, 0), (1, 0)])
+        scale = (x1 - x0) / renderer.points_to_pixels(1.0)
+        for artist, size in self._scaled:
+            if isinstance(artist, Text):
+                artist.set_fontsize(max(size * scale, 1.0))
+            else:
+                artist.set_linewidth(size * scale)
+
+
+def _draw_edge(ax: Axes, route: np.ndarray, data: dict, largest: float) -> list[tuple[Artist, float]]:
+    weight, frequency = data["weight"], data["frequency"]
+    color = BLUE if weight > 0 else ORANGE
+    width = _line_width(weight, largest)
+    _, style, alpha, _ = _STYLES[0] if np.isnan(frequency) else next(s for s in _STYLES if frequency >= s[0])
+    x, y = route[-1]
+    head = 4.0 + 1.2 * width
+    end = y + (head if weight > 0 else 1.0 + width / 2)
+    curve = _curve(np.vstack([route[:-1], [x, end]]))
+    line = PathPatch(
+        Path(curve), facecolor="none", edgecolor=color, linestyle=style, alpha=alpha, capstyle="butt", zorder=1
+    )
+    if weight > 0:
+        tip = Polygon(
+            [(x, y), (x - 0.42 * head, y + head), (x + 0.42 * head, y + head)], color=color, linewidth=0, zorder=1.5
+        )
+        found = [(line, width)]
+    else:
+        half = 2.4 + 0.7 * width
+        tip = PathPatch(Path([(x - half, end), (x + half, end)]), edgecolor=color, zorder=1.5, capstyle="butt")
+        found = [(line, width), (tip, max(width, 1.6))]
+    ax.add_artist(line)
+    ax.add_artist(tip)
+    return found
+
+
+def _line_width(weight: float, largest: float) -> float:
+    return _WIDTHS[0] + (_WIDTHS[1] - _WIDTHS[0]) * abs(weight) / largest
+
+
+def _curve(route: np.ndarray) -> np.ndarray:
+    """Points of a smooth curve that leaves and arrives vertically."""
+    x, y = route[:, 0], route[:, 1]
+    slopes = np.zeros(len(x))
+    if len(x) > 2:
+        slopes[1:-1] = PchipInterpolator(-y, x).derivative()(-y)[1:-1]
+    t = np.linspace(-y[0], -y[-1], 16 * len(x))
+    return np.column_stack([CubicHermiteSpline(-y, x, slopes)(t), -t])
+
+
+def _draw_weights(ax: Axes, routes: Mapping[tuple, np.ndarray], weights: Mapping[tuple, float]) -> list:
+    """Each weight on its edge, at a place that no other one has."""
+    found, taken = [], []
+    style = {"boxstyle": "square,pad=0.1", "facecolor": "white", "edgecolor": "none", "alpha": 0.85}
+    for edge, weight in weights.items():
+        text, curve = f"{weight:.2g}", _curve(routes[edge])
+        size = np.array([_width(text, SMALL, "normal") + 2.0, SMALL + 2.0])
+        # before the next layer, since a node may stand beside the middle of a long edge
+        y0, y1 = routes[edge][:2, 1]
+        for part in (0.5, 0.3, 0.65, 0.15):
+            at = curve[np.abs(curve[:, 1] - (y0 + part * (y1 - y0))).argmin()]
+            if not any((np.abs(at - other) < (size + room) / 2).all() for other, room in taken):
+                break
+        taken.append((at, size))
+        label = ax.text(*at, text, fontsize=SMALL, ha="center", va="center", zorder=2, bbox=style, clip_on=True)
+        found.append((label, SMALL))
+    return found
+
+
+def _draw_node(
+    ax: Axes, name: str, place: tuple[float, float], text: str, fill: str | None, bold: bool
+) -> list[tuple[Artist, float]]:
+    width, height = _box(name, text)
+    x, y = place
+    box = FancyBboxPatch(
+        (x - width / 2, y - height / 2),
+        width,
+        height,
+        boxstyle="round,pad=0,rounding_size=3",
+        facecolor=fill or "white",
+        edgecolor="black" if bold else GRAY,
+        zorder=3,
+    )
+    ax.add_artist(box)
+    lines = text.count("\n") + 1 if text else 0
+    middle = y + _LINE * SMALL * lines / 2
+    color = ink(fill or "white")
+    style = {"ha": "center", "va": "center_baseline", "zorder": 4, "color": color}
+    found = [(box, 1.6 if bold else 0.8)]
+    found.append((ax.text(x, middle, name, fontsize=FONT, fontweight="bold" if bold else "normal", **style), FONT))
+    if text:
+        lower = y - _LINE * FONT / 2
+        found.append((ax.text(x, lower, text, fontsize=SMALL, linespacing=1.15, **style | {"va": "center"}), SMALL))
+    return found
+
+
+def _draw_legends(ax: Axes, edges: list, largest: float, fills: Fills, remark: str | None) -> None:
+    """Signs, widths, styles and colors below the graph."""
+    plain = {"frameon": False, "fontsize": 7, "title_fontsize": 7, "alignment": "left", "loc": "upper left"}
+    signs, widths, styles = [], [], []
+    for sign, color, marker in ((1, BLUE, "v"), (-1, ORANGE, "_")):
+        if any(sign * data["weight"] > 0 for *_, data in edges):
+            label = "positive" if sign > 0 else "negative"
+            signs.append(Line2D([], [], color=color, marker=marker, markersize=4, markeredgewidth=2, label=label))
+    smallest = min((abs(data["weight"]) for *_, data in edges), default=largest)
+    for value in dict.fromkeys((smallest, largest)) if edges else ():
+        label = f"|weight| {value:.2g}"
+        widths.append(Line2D([], [], color=GRAY, linewidth=_line_width(value, largest), label=label))
+    if any(not np.isnan(data["frequency"]) for *_, data in edges):
+        for _, style, alpha, label in _STYLES:
+            styles.append(Line2D([], [], color=GRAY, linestyle=style, alpha=alpha, linewidth=1.5, label=label))
+    groups = [group for group in (signs, widths, styles) if group]
+    n_rows = max((len(group) for group in groups), default=0)
+    # each group in a column of its own
+    handles = [h for group in groups for h in (group + [Line2D([], [], linewidth=0, label=" ")] * n_rows)[:n_rows]]
+    if handles or remark:
+        below = {"bbox_to_anchor": (0.0, 0.0), "ncols": max(1, len(groups)), "title": remark, "handlelength": 2.2}
+        legend = ax.legend(handles=handles, **below, **plain)
+        if fills.categories:  # whose legend would take its place
+            ax.add_artist(legend).set_clip_on(False)
+    if fills.categories:
+        patches = [
+            Patch(facecolor=fill, edgecolor=GRAY, linewidth=0.5, label=text) for text, fill in fills.categories.items()
+        ]
+        ax.legend(handles=patches, bbox_to_anchor=(1.0, 1.0), title=fills.name or None, **plain)
+    if fills.mappable is not None:
+        ax.figure.colorbar(fills.mappable, ax=ax, shrink=0.5, aspect=25, label=fills.name or "value")

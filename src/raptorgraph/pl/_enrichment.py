@@ -1,0 +1,220 @@
+"""Gene sets that latents or perturbations move."""
+
+from __future__ import annotations
+
+from os import PathLike
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.colors import Normalize
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+from scipy.cluster.hierarchy import leaves_list, linkage
+
+from raptorgraph.pl._figure import GRAY, LIGHT, axes_or_new, check_save, finish
+from raptorgraph.pl._set_names import clean_set_names
+
+KINDS = ("heatmap", "dots")
+_SMALLEST_FDR = 1e-3  # the largest dot
+
+
+def enrichment(
+    table: pd.DataFrame,
+    *,
+    kind: str = "heatmap",
+    value: str = "NES",
+    n_sets: int = 25,
+    n_latents: int = 60,
+    fdr: float = 0.05,
+    ax: Axes | None = None,
+    show: bool | None = None,
+    save: str | PathLike | None = None,
+    return_fig: bool = False,
+) -> Axes | Figure:
+    """Draw which gene sets go up or down with each latent, sets and latents of similar scores side by side.
+
+    Parameters
+    ----------
+    table
+        Table of :func:`raptorgraph.tl.enrich` or :func:`raptorgraph.tl.enrich_effects`: columns ``latent`` or
+        ``perturbation``, ``gene_set``, ``FDR`` and that of `value`. Where it has ``FDR_null``, the larger of the two
+        rates counts, since a set should pass both; where it has ``stands_out``, the latents without a clear effect are
+        faint and named in gray.
+    kind
+        ``"heatmap"`` colors squares by the score and dots those below `fdr`; ``"dots"`` draws circles whose area grows
+        with -log10 FDR, ringed below `fdr`.
+    value
+        Column with the score.
+    n_sets, n_latents
+        At most so many rows and columns: those of the smallest FDR (of latents that stand out), larger scores first.
+    fdr
+        False discovery rate below which a score is marked.
+    ax
+        Axes to draw on; default those of a new figure.
+    show
+        Whether to show the figure; not by default.
+    save
+        File to save the figure to.
+    return_fig
+        Return the figure and not the axes.
+
+    Returns
+    -------
+    matplotlib.axes.Axes or matplotlib.figure.Figure
+        The axes, gene sets x latents. Names of sets lose their collection's prefix and are shortened to 42 letters,
+        unless two would become the same.
+
+    Raises
+    ------
+    KeyError
+        If a column is missing.
+    ValueError
+        If `kind` is unknown, a number is out of range, a pair of latent and set is there twice, or there is no score.
+
+    Examples
+    --------
+    >>> table = rg.tl.enrich_effects(model.predict_effects(model.perturbed_genes), gene_sets, n_permutations=100)
+    >>> ax = rg.pl.enrichment(table, kind="dots")
+    >>> ax.get_ylabel()
+    'gene set'
+    """
+    check_save(save)
+    latent = _check(table, kind, value, n_sets, n_latents)
+    scores, rates, clear = _matrices(table, latent, value)
+    n_known = scores.shape[1]
+    scores, rates = _top(scores, rates, clear, n_sets, n_latents)
+    rows, columns = _order(scores), _order(scores.T)
+    scores, rates = scores.iloc[rows, columns], rates.iloc[rows, columns]
+
+    names = clean_set_names(scores.index)
+    letters = max(len(name) for name in names)
+    height, width = 0.22 * len(scores), 0.22 * scores.shape[1]
+    ax = axes_or_new(ax, (float(width + 0.075 * letters + 2.3), float(max(height, 2.4) + 1.2)))
+    limit = float(np.nanmax(np.abs(scores.to_numpy()))) or 1.0
+    colors = {"cmap": "RdBu_r", "norm": Normalize(-limit, limit)}
+    faint = np.array([not clear[name] for name in scores.columns])
+    draw = _draw_squares if kind == "heatmap" else _draw_dots
+    mappable, handles = draw(ax, scores.to_numpy(), rates.to_numpy(), faint, fdr, colors)
+    _name(ax, names, scores.columns, faint)
+    if scores.shape[1] < n_known:
+        ax.set_xlabel(f"{latent} ({scores.shape[1]} of {n_known})")
+    else:
+        ax.set_xlabel(latent)
+    ax.set_ylabel("gene set")
+    place = ax.inset_axes([1.03, 0.0, 0.18 / max(width, 0.5), min(0.42, 1.6 / max(height, 2.4))])
+    ax.figure.colorbar(mappable, cax=place).set_label(value, fontsize=8)
+    place.tick_params(labelsize=7)
+    if faint.any():
+        handles.append(Patch(facecolor=LIGHT, label="faint: effect does not\nstand out from noise"))
+    if handles:
+        ax.legend(handles=handles, loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False, fontsize=7)
+    return finish(ax, show=show, save=save, return_fig=return_fig)
+
+
+def _check(table: pd.DataFrame, kind: str, value: str, n_sets: int, n_latents: int) -> str:
+    """The column that names latents or perturbations."""
+    if kind not in KINDS:
+        raise ValueError(f"kind={kind!r} is unknown; use 'heatmap' or 'dots'.")
+    for name, number in (("n_sets", n_sets), ("n_latents", n_latents)):
+        if number < 1:
+            raise ValueError(f"{name}={number!r} must be at least 1.")
+    latent = next((name for name in ("latent", "perturbation") if name in table), None)
+    if latent is None:
+        raise KeyError(f"The table has neither a column 'latent' nor 'perturbation', only {list(table.columns)}.")
+    for name in ("gene_set", "FDR", value):
+        if name not in table:
+            raise KeyError(f"{name!r} is not a column of the table, which has {list(table.columns)}.")
+    twice = table[table.duplicated([latent, "gene_set"])]
+    if len(twice):
+        raise ValueError(f"{twice[latent].iloc[0]!r} and {twice['gene_set'].iloc[0]!r} are there twice.")
+    if not np.isfinite(table[value].to_numpy(dtype=float)).any():
+        raise ValueError(f"The column {value!r} has no score: no effect moves a gene set.")
+    return latent
+
+
+def _matrices(table: pd.DataFrame, latent: str, value: str) -> tuple[pd.DataFrame, pd.DataFrame, pd.Series]:
+    """Scores and FDR, sets x latents, and whether each latent's effect is clear."""
+    names = list(dict.fromkeys(table[latent]))
+    sets = list(dict.fromkeys(table["gene_set"]))
+    scores, rates = (
+        table.pivot(index="gene_set", columns=latent, values=column).loc[sets, names].astype(float)
+        for column in (value, "FDR")
+    )
+    if "FDR_null" in table:
+        rates = rates.combine(
+            table.pivot(index="gene_set", columns=latent, values="FDR_null").loc[sets, names], np.fmax
+        )
+    if "stands_out" not in table:
+        return scores, rates, pd.Series(True, index=names)
+    return scores, rates, table.groupby(latent, sort=False)["stands_out"].first().fillna(False).astype(bool).loc[names]
+
+
+def _top(
+    scores: pd.DataFrame, rates: pd.DataFrame, clear: pd.Series, n_sets: int, n_latents: int
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The rows and columns with the smallest FDR, in the order given."""
+    kept = [name for name in scores if clear[name]] or list(scores)
+    for axis, n in ((1, n_sets), (0, n_latents)):
+        part = [name for name in kept if name in scores]
+        used = (rates[part], scores[part]) if axis == 1 else (rates, scores)
+        best = pd.DataFrame({"FDR": used[0].min(axis=axis), "score": -used[1].abs().max(axis=axis)})
+        if axis == 0:  # latents that stand out come first
+            best.insert(0, "faint", ~clear[best.index])
+        first = set(best.sort_values(list(best), kind="stable").index[:n])
+        chosen = [name for name in (scores.index if axis == 1 else scores.columns) if name in first]
+        scores, rates = (x.loc[chosen] if axis == 1 else x[chosen] for x in (scores, rates))
+    return scores, rates
+
+
+def _order(scores: pd.DataFrame) -> np.ndarray:
+    if len(scores) < 3:
+        return np.arange(len(scores))
+    return leaves_list(linkage(scores.fillna(0.0).to_numpy(), "average", optimal_ordering=len(scores) <= 300))
+
+
+def _draw_squares(ax: Axes, scores: np.ndarray, rates: np.ndarray, faint: np.ndarray, fdr: float, colors: dict):
+    ax.set_facecolor(LIGHT)  # where there is no score
+    image = ax.imshow(np.ma.masked_invalid(scores), aspect="auto", interpolation="nearest", **colors)
+    for k in np.flatnonzero(faint):
+        ax.axvspan(k - 0.5, k + 0.5, color="white", alpha=0.7, linewidth=0)
+    row, column = np.nonzero(rates < fdr)
+    if len(row):
+        ax.scatter(column, row, s=7, color="black", linewidths=0.3, edgecolors="white", zorder=2)
+    mark = {"marker": "o", "markersize": 3, "color": "black", "linestyle": ""}
+    return image, [Line2D([], [], label=f"FDR < {fdr:g}", **mark)] if len(row) else []
+
+
+def _draw_dots(ax: Axes, scores: np.ndarray, rates: np.ndarray, faint: np.ndarray, fdr: float, colors: dict):
+    row, column = np.nonzero(np.isfinite(scores))
+    rate, score = rates[row, column], scores[row, column]
+
+    def area(rate):
+        return 6.0 + 110.0 * np.clip(-np.log10(np.maximum(rate, _SMALLEST_FDR)), 0, None) / -np.log10(_SMALLEST_FDR)
+
+    opacity = np.where(faint[column], 0.3, 1.0)
+    dots = ax.scatter(column, row, s=area(rate), c=score, alpha=opacity, linewidths=0, zorder=2, **colors)
+    ringed = rate < fdr
+    black = [(0.0, 0.0, 0.0, alpha) for alpha in opacity[ringed]]
+    ring = {"facecolors": "none", "edgecolors": black, "linewidths": 0.8, "zorder": 3}
+    ax.scatter(column[ringed], row[ringed], s=area(rate[ringed]), **ring)
+    ax.set(xlim=(-0.7, scores.shape[1] - 0.3), ylim=(scores.shape[0] - 0.3, -0.7))
+    ax.grid(color=LIGHT, linewidth=0.4)
+    ax.set_axisbelow(True)
+    mark = {"marker": "o", "linestyle": "", "color": GRAY, "markeredgewidth": 0}
+    handles = [
+        Line2D([], [], markersize=float(np.sqrt(area(rate))), label=text, **mark)
+        for rate, text in ((1.0, "FDR 1"), (0.1, "FDR 0.1"), (0.01, "FDR 0.01"), (_SMALLEST_FDR, "FDR ≤ 0.001"))
+    ]
+    mark |= {"color": "none", "markeredgecolor": "black", "markeredgewidth": 0.8}
+    handles.append(Line2D([], [], markersize=6, label=f"ring: FDR < {fdr:g}", **mark))
+    return dots, handles
+
+
+def _name(ax: Axes, names: list[str], latents: pd.Index, faint: np.ndarray) -> None:
+    ax.set_yticks(range(len(names)), names, fontsize=8)
+    ax.set_xticks(range(len(latents)), latents, rotation=90, fontsize=8)
+    ax.tick_params(length=0)
+    for tick, gray in zip(ax.get_xticklabels(), faint, strict=True):
+        tick.set_color(GRAY if gray else "black")

@@ -1,0 +1,197 @@
+"""The latents of the cells on a UMAP."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from os import PathLike
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from raptorgraph.pl._figure import PALETTE, SCALE, axes_or_new, check_save, finish
+from raptorgraph.pl._map import (
+    GROUP_COLORS,
+    draw_groups,
+    draw_values,
+    given_map,
+    map_name,
+    remarks,
+    sampled,
+    set_view,
+    umap,
+)
+from raptorgraph.pl._measured import spelling
+from raptorgraph.pp import format_perturbation
+from raptorgraph.pp._expression import to_expression
+from raptorgraph.pp._inputs import expression_source
+from raptorgraph.pp._labels import parse_obs
+
+if TYPE_CHECKING:
+    from raptorgraph.model import RaptorGraphModel
+
+_KEYS = {"causal": "X_raptorgraph", "exogenous": "X_raptorgraph_exogenous"}
+_CONTROL_COLOR = "#6E6E6E"
+
+
+def latents(
+    data: RaptorGraphModel | AnnData,
+    *,
+    color: str | None = None,
+    groups: str | Sequence[str] | None = None,
+    control: str | None = None,
+    kind: str = "causal",
+    basis: str | np.ndarray | None = None,
+    n_neighbors: int = 15,
+    max_cells: int = 4_000,
+    seed: int = 0,
+    title: str | None = None,
+    ax: Axes | None = None,
+    show: bool | None = None,
+    save: str | PathLike | None = None,
+    return_fig: bool = False,
+) -> Axes | Figure:
+    """Draw the UMAP of the cells' latents, computed by scanpy; the data stay as they are.
+
+    Parameters
+    ----------
+    data
+        A trained model, or cells that ``model.annotate()`` has written to (``obsm["X_raptorgraph"]``).
+    color
+        Column of ``obs`` with categories or numbers, or a gene. Of a model the default is the perturbation.
+    groups
+        Categories to color. By default the six whose mean latents lie farthest from the center (that of the control
+        cells where they are known); the others are light gray.
+    control
+        Category of the control cells, which are drawn in dark gray behind the others. Of a model it is known.
+    kind
+        ``"causal"`` or ``"exogenous"`` latents.
+    basis
+        Coordinates to draw on instead: a key of ``obsm`` such as ``"X_umap"``, or an array, cells x 2.
+    n_neighbors
+        Of the neighbor graph.
+    max_cells
+        At most so many cells, drawn at random, are embedded and shown.
+    seed
+        Of the draw and of the UMAP.
+    title
+        Default names the latents and the number of cells.
+    ax
+        Axes to draw on; default those of a new figure.
+    show
+        Whether to show the figure; not by default.
+    save
+        File to save the figure to.
+    return_fig
+        Return the figure and not the axes.
+
+    Returns
+    -------
+    matplotlib.axes.Axes or matplotlib.figure.Figure
+        The axes. Where a few cells (at most 2 %) lie far off, the limits leave them out and the title counts them.
+
+    Raises
+    ------
+    KeyError
+        If the latents, the column or gene, a group or the basis is not there.
+    ValueError
+        If `kind` is unknown, the model has no data, or a number is out of range.
+
+    Notes
+    -----
+    The same with scanpy: ``sc.pp.neighbors(adata, use_rep="X_raptorgraph")``, ``sc.tl.umap(adata)``,
+    ``sc.pl.umap(adata, color=...)``.
+
+    Examples
+    --------
+    >>> ax = rg.pl.latents(model)
+    >>> ax = rg.pl.latents(model, color=model.perturbed_genes[0], basis=adata.obsm["u_true"][:, :2])
+    """
+    check_save(save)
+    if kind not in _KEYS:
+        raise ValueError(f"kind={kind!r} is unknown; use 'causal' or 'exogenous'.")
+    for name, value, least in (("n_neighbors", n_neighbors, 2), ("max_cells", max_cells, 3)):
+        if value < least:
+            raise ValueError(f"{name}={value!r} must be at least {least}.")
+    model = None if isinstance(data, AnnData) else data
+    adata = data if model is None else model.adata
+    if adata is None:
+        raise ValueError("The model was loaded without data: load it with adata=...")
+    if model is None and _KEYS[kind] not in adata.obsm:
+        raise KeyError(f"{_KEYS[kind]!r} is not in adata.obsm: call model.annotate(adata) first.")
+    values, known_control = _values(model, adata, color)
+    control = known_control if control is None else control
+    groups = [groups] if isinstance(groups, str) else None if groups is None else list(groups)
+    if groups is not None or control is not None:
+        missing = [group for group in (*(groups or ()), control) if group is not None and group not in _known(values)]
+        if missing:
+            raise KeyError(f"{missing[0]!r} is not among the categories of color={color!r}.")
+
+    rows = sampled(adata.n_obs, max_cells, seed)
+    points = None if basis is None else given_map(adata, basis)[rows]
+    found = np.asarray(adata.obsm[_KEYS[kind]]) if model is None else model.get_latent_representation(kind=kind)
+    found = found[rows]
+    if points is None:
+        points = umap(found, n_neighbors=n_neighbors, seed=seed)
+
+    ax = axes_or_new(ax, (6.6, 4.8))
+    if values is None:
+        draw_groups(ax, points, pd.Series("cells", index=rows), {"cells": GROUP_COLORS[0]})
+        ax.get_legend().remove()
+    elif pd.api.types.is_numeric_dtype(values) and not pd.api.types.is_bool_dtype(values):
+        draw_values(ax, points, values.iloc[rows].to_numpy(dtype=float), str(values.name))
+    else:
+        labels = values.iloc[rows].astype(object)
+        colors = _group_colors(found, labels, control, groups)
+        draw_groups(ax, points, labels, colors, behind=[control] if control else [])
+        ax.get_legend().set_title(str(values.name))
+    n_outside = set_view(ax, points, map_name(basis))
+    ax.set_title(
+        title if title is not None else f"{kind} latents, {remarks(len(rows), adata.n_obs, n_outside)}", fontsize=10
+    )
+    return finish(ax, show=show, save=save, return_fig=return_fig)
+
+
+def _values(model, adata: AnnData, color: str | None) -> tuple[pd.Series | None, str | None]:
+    """What colors the cells, and the category of control cells where it is known."""
+    if color is None:
+        if model is None:
+            return None, None
+        names = spelling(model)
+        parsed = parse_obs(adata, model.setup_args["perturbation_key"], **names)
+        labels = np.array([format_perturbation(genes, **names) for genes in parsed.conditions], dtype=object)
+        return pd.Series(labels[parsed.codes], name="perturbation"), format_perturbation((), **names)
+    if color in adata.obs:
+        return adata.obs[color].reset_index(drop=True), None
+    if color not in adata.var_names:
+        raise KeyError(f"color={color!r} is neither a column of obs, {list(adata.obs)}, nor a gene.")
+    if model is None:
+        values, scale = adata[:, color].X, "X"
+    else:
+        X, library = expression_source(adata, model.setup_args.get("layer"), model.setup_args.get("library_size_key"))
+        values, scale = to_expression(X[:, [adata.var_names.get_loc(color)]], library), SCALE
+    values = values.toarray() if hasattr(values, "toarray") else np.asarray(values)
+    return pd.Series(values.ravel(), name=f"{color} ({scale})"), None
+
+
+def _known(values: pd.Series | None) -> set:
+    return set() if values is None else set(values)
+
+
+def _group_colors(
+    found: np.ndarray, labels: pd.Series, control: str | None, groups: list[str] | None
+) -> dict[str, str]:
+    """Colors of the given groups, or of those whose mean latents lie farthest from the center."""
+    if groups is None:
+        means = pd.DataFrame(found).groupby(labels.to_numpy()).mean()
+        center = means.loc[control] if control in means.index else means.mean()
+        distance = ((means - center) ** 2).sum(axis=1).drop([control], errors="ignore")
+        groups = distance.nlargest(len(GROUP_COLORS)).index.tolist()
+    palette = (*GROUP_COLORS, *PALETTE[6:])
+    if len(groups) > len(palette):
+        raise ValueError(f"{len(groups)} groups cannot be told apart by color: name {len(palette)} at most.")
+    colors = dict(zip(groups, palette, strict=False))
+    return {control: _CONTROL_COLOR, **colors} if control is not None and control not in colors else colors

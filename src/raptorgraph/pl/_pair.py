@@ -1,0 +1,272 @@
+"""One pair of perturbations: where its effect departs from the sum of the two."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from os import PathLike
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+from matplotlib.ticker import MaxNLocator
+
+from raptorgraph import metrics
+from raptorgraph.pl._figure import BLUE, GRAY, LIGHT, ORANGE, SCALE, check_save, finish, panels
+from raptorgraph.pl._measured import canonical, measured_with_error, predicted_with_sd, spelling
+from raptorgraph.pp import parse_perturbation
+
+if TYPE_CHECKING:
+    from raptorgraph.model import RaptorGraphModel
+
+_INTERVAL = 1.645  # standard deviations: 90 %
+_BLOCK_GAP = 1.0  # rows between the two blocks of genes
+
+
+@dataclass
+class _Panel:
+    """What one panel shows, each by gene: bars, their standard deviation, the sum to compare with, and marks."""
+
+    title: str
+    value: pd.Series
+    sd: pd.Series | None = None
+    total: pd.Series | None = None
+    mark: pd.Series | None = None
+
+
+def pair(
+    model: RaptorGraphModel,
+    perturbation: str | tuple[str, str],
+    *,
+    measured: AnnData | pd.Series | None = None,
+    genes: Sequence[str] | None = None,
+    n_genes: int = 24,
+    ax: Axes | None = None,
+    show: bool | None = None,
+    save: str | PathLike | None = None,
+    return_fig: bool = False,
+) -> np.ndarray | Figure:
+    """Show both single effects, their sum, the predicted effect of the pair, and the measured one if there is one.
+
+    All panels share their genes and their scale. In the last two a black line marks the sum, and the color between it
+    and the end of the bar is the interaction: orange where the pair lies above the sum, blue where below. Half of the
+    genes are those with the largest predicted departures from the sum, half those with the largest effects.
+
+    Parameters
+    ----------
+    model
+        A trained model.
+    perturbation
+        Two perturbed genes, as ``"A+B"`` or ``("A", "B")``.
+    measured
+        Cells that have the pair, with control cells (and best with both singles), or its measured effect by gene; by
+        default the model's data, where they have the pair.
+    genes
+        Genes to show, from top to bottom; default as above.
+    n_genes
+        Number of genes to show.
+    ax
+        Axes whose place the panels take; default a new figure.
+    show
+        Whether to show the figure; not by default.
+    save
+        File to save the figure to.
+    return_fig
+        Return the figure and not the axes.
+
+    Returns
+    -------
+    numpy.ndarray or matplotlib.figure.Figure
+        The axes of the five panels, or four without a measured effect. Bars are effects on the expression scale; black
+        whiskers are 90 % intervals, of predictions by their posterior (for the sum as if the two were independent), of
+        measurements by the sampling of cells. Diamonds are measured effects of the single perturbations.
+
+    Raises
+    ------
+    KeyError
+        If one of `genes` is not among the genes of the model.
+    ValueError
+        If `perturbation` does not have two genes, or one that was not perturbed; if the measured cells lack the pair.
+
+    Notes
+    -----
+    The scores in the titles are those of :func:`raptorgraph.tl.interactions`: of the predicted pair against the
+    predicted sum, and of the measured pair against the measured sum, where both singles were measured. Noise makes
+    measured effects longer and turns them.
+
+    Examples
+    --------
+    >>> axes = rg.pl.pair(model, tuple(model.perturbed_genes[:2]), n_genes=10)
+    >>> len(axes) in (4, 5)
+    True
+    """
+    check_save(save)
+    label = canonical(model, perturbation)
+    names = parse_perturbation(label, **spelling(model))
+    if len(names) != 2:
+        raise ValueError(f"{perturbation!r} has {len(names)} genes: name a pair, such as 'A+B'.")
+    if n_genes < 2:
+        raise ValueError(f"n_genes={n_genes!r} must be at least 2.")
+    shown = _panels(model, label, names, measured)
+    blocks = _blocks(shown, genes, n_genes)
+    rows = [gene for block in blocks for gene in block]
+
+    size = (2.15 * len(shown) + 1.0, 0.19 * (len(rows) + 2) + 1.5)
+    axes = panels(ax, size, 1, len(shown), sharex=True, sharey=True)
+    limits, cut = _limits(shown, rows)
+    y = np.concatenate([np.arange(len(block)) + k * (len(blocks[0]) + _BLOCK_GAP) for k, block in enumerate(blocks)])
+    for panel, part in zip(axes, shown, strict=True):
+        _draw_panel(panel, part, rows, y, limits, cut)
+    _name_rows(axes[0], blocks, y, names)
+    _draw_legend(axes[-1], shown)
+    return finish(axes, show=show, save=save, return_fig=return_fig)
+
+
+def _panels(model, label: str, names: tuple[str, str], measured: AnnData | pd.Series | None) -> list[_Panel]:
+    singles = [canonical(model, (name,)) for name in names]
+    means, sds = predicted_with_sd(model, [*singles, label])
+    known, errors = _known(model, label, singles, measured)
+    a, b, both = (means.loc[name] for name in (*singles, label))
+    sd = {name: None if sds is None else sds.loc[name] for name in (*singles, label)}
+    sd_of_sum = None if sds is None else np.sqrt(sds.loc[singles[0]] ** 2 + sds.loc[singles[1]] ** 2)
+    known_sum = known.loc[singles].sum() if set(singles) <= set(known.index) else None
+    shown = [
+        *(_Panel(name, x, sd[name], mark=_row(known, name)) for name, x in zip(singles, (a, b), strict=True)),
+        _Panel("sum of the two", a + b, sd_of_sum, mark=known_sum),
+        _Panel(f"predicted {label}\n{_scores(a, b, both)}", both, sd[label], total=a + b),
+    ]
+    if label in known.index:
+        scores = "" if known_sum is None else "\n" + _scores(*(known.loc[name] for name in (*singles, label)))
+        total = a + b if known_sum is None else known_sum
+        shown.append(_Panel(f"measured {label}{scores}", known.loc[label], _row(errors, label), total=total))
+    return shown
+
+
+def _known(model, label: str, singles: list[str], measured) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Measured effects of the singles and of the pair, and their standard errors, as far as they are known."""
+    nothing = pd.DataFrame(columns=list(model.var_names_), dtype=float)
+    own = (nothing, nothing) if model.adata is None else measured_with_error(model, [*singles, label])
+    if measured is None:
+        return own
+    if isinstance(measured, pd.Series):
+        missing = [gene for gene in model.var_names_ if gene not in measured.index]
+        if missing:
+            raise ValueError(f"The measured effect lacks {len(missing)} genes of the model, first {missing[0]!r}.")
+        effects = pd.concat([own[0].drop(index=label, errors="ignore"), measured.rename(label).to_frame().T])
+        return effects[list(model.var_names_)], own[1].drop(index=label, errors="ignore")
+    given = measured_with_error(model, [*singles, label], measured)
+    if label not in given[0].index:
+        raise ValueError(f"The measured cells have no {label!r}: give cells with that pair, and control cells.")
+    # what the given cells lack, the model's own may have
+    return tuple(
+        pd.concat([new, old.drop(index=new.index, errors="ignore")]) for new, old in zip(given, own, strict=True)
+    )
+
+
+def _row(table: pd.DataFrame, name: str) -> pd.Series | None:
+    return table.loc[name] if name in table.index else None
+
+
+def _scores(a: pd.Series, b: pd.Series, both: pd.Series) -> str:
+    found = {name: float(getattr(metrics, name)(a, b, both)) for name in ("synergy", "neomorphism")}
+    return "\n".join(f"{name} {value:.2f}" for name, value in found.items())
+
+
+def _blocks(shown: list[_Panel], genes: Sequence[str] | None, n_genes: int) -> list[list[str]]:
+    """Genes to show, in blocks, from top to bottom."""
+    predicted = shown[3]
+    if genes is not None:
+        missing = [gene for gene in genes if gene not in predicted.value.index]
+        if missing:
+            raise KeyError(f"{missing[0]!r} is not among the genes of the model.")
+        return [list(genes)]
+    departure = predicted.value - predicted.total
+    first = departure.abs().nlargest(n_genes // 2).index
+    largest = pd.concat([part.value.abs() for part in shown[:4]], axis=1).max(axis=1).drop(first)
+    second = largest.nlargest(n_genes - len(first)).index
+    # the pair above the sum, then below it; high effects, then low ones
+    return [
+        departure[first].sort_values(ascending=False).index.tolist(),
+        predicted.value[second].sort_values(ascending=False).index.tolist(),
+    ]
+
+
+def _limits(shown: list[_Panel], rows: list[str]) -> tuple[np.ndarray, set[str]]:
+    """Limits of all panels, and the genes whose bars are cut: those that would leave no room for the others."""
+    ends = []
+    for part in shown:
+        spread = 0.0 if part.sd is None else _INTERVAL * part.sd[rows]
+        ends += [part.value[rows] - spread, part.value[rows] + spread]
+        ends += [x[rows] for x in (part.total, part.mark) if x is not None]
+    table = pd.concat(ends, axis=1)
+    sizes = table.abs().max(axis=1).sort_values(ascending=False)
+    gaps = [k for k in range(1, min(4, len(sizes) - 1)) if sizes.iloc[k - 1] > 2 * sizes.iloc[k] > 0]
+    cut = set(sizes.index[: max(gaps, default=0)])
+    kept = table.drop(index=list(cut))
+    low, high = min(kept.min(axis=None), 0.0), max(kept.max(axis=None), 0.0)
+    margin = 0.08 * (high - low) or 1.0
+    return np.array([low - margin, high + margin]), cut
+
+
+def _draw_panel(ax: Axes, part: _Panel, rows: list[str], y: np.ndarray, limits: np.ndarray, cut: set[str]) -> None:
+    value = part.value[rows].to_numpy()
+    ax.axvline(0.0, color="black", linewidth=0.8)
+    ax.barh(y, value, height=0.7, color=LIGHT, edgecolor=GRAY, linewidth=0.4)
+    if part.total is not None:
+        total = part.total[rows].to_numpy()
+        colors = np.where(value > total, ORANGE, BLUE)
+        ax.barh(y, value - total, left=total, height=0.7, color=colors, alpha=0.85, linewidth=0)
+        ax.vlines(total, y - 0.42, y + 0.42, color="black", linewidth=1.4)
+    if part.sd is not None:
+        whisker = {"fmt": "none", "ecolor": "black", "elinewidth": 0.7, "capsize": 1.5, "capthick": 0.7}
+        ax.errorbar(value, y, xerr=_INTERVAL * part.sd[rows].to_numpy(), **whisker)
+    if part.mark is not None:
+        ax.scatter(part.mark[rows], y, s=14, marker="D", facecolor="white", edgecolor="black", linewidth=0.7, zorder=3)
+    for gene, at, x in zip(rows, y, value, strict=True):
+        if gene in cut and not limits[0] < x < limits[1]:
+            side = "right" if x > 0 else "left"
+            edge = limits[1] if x > 0 else limits[0]
+            box = {"boxstyle": "square,pad=0.1", "facecolor": "white", "edgecolor": "none"}
+            ax.text(edge, at, f"{x:.1f}", ha=side, va="center", fontsize=6, bbox=box, zorder=4)
+    ax.set_xlim(limits)
+    ax.set_title(part.title, fontsize=8)
+    ax.set_xlabel(f"effect ({SCALE})", fontsize=8)
+    ax.tick_params(labelsize=8)
+    ax.tick_params(axis="y", length=0)
+    ax.xaxis.set_major_locator(MaxNLocator(4))
+    ax.grid(axis="x", color=LIGHT, linewidth=0.5)
+    ax.set_axisbelow(True)
+    ax.spines[["top", "right", "left"]].set_visible(False)
+
+
+def _name_rows(ax: Axes, blocks: list[list[str]], y: np.ndarray, perturbed: tuple[str, str]) -> None:
+    """Genes beside the first panel, the perturbed ones in bold, with a heading above each block."""
+    rows = [gene for block in blocks for gene in block]
+    headings = {-_BLOCK_GAP: "departs most from the sum", len(blocks[0]): "other large effects"} if blocks[1:] else {}
+    ax.set_yticks([*y, *headings], [*rows, *headings.values()], fontsize=8)
+    ax.set_ylim(y[-1] + 0.8, min(headings, default=0) - 0.8)
+    ax.set_ylabel("gene")
+    for tick, name in zip(ax.get_yticklabels(), [*rows, *headings.values()], strict=True):
+        if name in perturbed:
+            tick.set_fontweight("bold")
+        if name in headings.values():
+            tick.set(fontstyle="italic", fontsize=7, color=GRAY)
+
+
+def _draw_legend(ax: Axes, shown: list[_Panel]) -> None:
+    handles = [
+        Line2D([], [], color="black", marker="|", markersize=9, markeredgewidth=1.4, linestyle="", label="sum"),
+        Patch(color=ORANGE, alpha=0.85, label="pair above the sum"),
+        Patch(color=BLUE, alpha=0.85, label="pair below the sum"),
+    ]
+    if any(part.sd is not None for part in shown):
+        handles.append(Line2D([], [], color="black", linewidth=0.7, label="90 % interval"))
+    if any(part.mark is not None for part in shown):
+        mark = {"marker": "D", "markersize": 4, "markerfacecolor": "white", "markeredgecolor": "black"}
+        handles.append(Line2D([], [], linestyle="", label="measured", **mark))
+    ax.legend(handles=handles, loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False, fontsize=7)

@@ -1,0 +1,109 @@
+"""What each latent does to the genes: the learned effects, or the decoder's answer to a unit shift."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+import torch
+from rich.progress import track
+
+from raptorgraph.model._field import KEYS
+from raptorgraph.pp import format_perturbation
+from raptorgraph.tl._parallel import shows_progress
+
+if TYPE_CHECKING:
+    from raptorgraph.model import RaptorGraphModel
+
+ACTIVATIONS = ("learned", "unit")
+_QUADRATURE = {"step": 1.0, "lower": -18.0}  # as in predict_effects
+
+
+def latent_programs(
+    model: RaptorGraphModel,
+    *,
+    activation: str = "learned",
+    n_cells: int = 256,
+    seed: int | None = None,
+    progress: bool | None = None,
+) -> pd.DataFrame:
+    r"""What each latent does to the genes, as a mean difference to control.
+
+    Parameters
+    ----------
+    model
+        A trained model.
+    activation
+        - ``"learned"``: the effect of perturbing the latent's gene, by ``model.predict_effects``, hence by the
+          posterior of the effects where the model has one. It is the more accurate, and has the size that the
+          perturbation has in the screen.
+        - ``"unit"``: a unit activation (RAPTORGraph paper, section D.6). Control cells are encoded, their latents
+          drawn once, and decoded by the network with and without a shift of :math:`z_i` by one standard deviation of
+          its prior, which the graph carries on to the latents that depend on it. Latents of perturbed genes are
+          shifted in the direction of their perturbation, the others, which have no perturbation, upward. It is what
+          the network alone has learned.
+    n_cells
+        At most so many control cells are decoded. Not used where the posterior is asked.
+    seed
+        Of the choice of cells and the draws of their latents, which are the same for all latents; by default
+        ``scvi.settings.seed``. ``"learned"`` always takes the latter.
+    progress
+        Whether to show a progress bar with ``"unit"``; by default in a terminal or a notebook.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Latents x genes, on the expression scale; ``"learned"`` has a row for each of ``model.perturbed_genes``,
+        ``"unit"`` for each of ``model.latent_names``.
+
+    Raises
+    ------
+    ValueError
+        If `activation` is unknown, `n_cells` is below 1, or the model was loaded without data.
+
+    Examples
+    --------
+    >>> rg.tl.latent_programs(model).shape
+    (6, 100)
+    >>> unit = rg.tl.latent_programs(model, activation="unit", n_cells=50)
+    >>> list(unit.index) == model.latent_names
+    True
+    """
+    if activation not in ACTIVATIONS:
+        raise ValueError(f"activation={activation!r} is unknown; use 'learned' or 'unit'.")
+    if n_cells < 1:
+        raise ValueError(f"n_cells={n_cells!r} must be at least 1.")
+    if activation == "unit":
+        return _unit(model, n_cells, seed, progress)
+    spelling = {key: model.setup_args[key] for key in ("control", "delimiter")}
+    labels = [format_perturbation([gene], **spelling) for gene in model.perturbed_genes]
+    effects = model.predict_effects(labels, n_cells=n_cells)
+    effects.index = pd.Index(model.perturbed_genes, name="latent")
+    return effects
+
+
+@torch.inference_mode()
+def _unit(model: RaptorGraphModel, n_cells: int, seed: int | None, progress: bool | None) -> pd.DataFrame:
+    source, module = model._validate_anndata(None), model.module
+    rng = np.random.default_rng(model._seed(seed))
+    rows = model._start_rows(source, n_cells, rng, replace=False)
+    cells = list(model._cells(source, rows=rows))
+    z = torch.cat([model._draw_latents(tensors, rng) for tensors in cells])
+    covariates, library = (
+        None if parts[0] is None else torch.cat(parts)
+        for parts in zip(*((module.covariates(x), x.get(KEYS.LIBRARY)) for x in cells), strict=True)
+    )
+
+    def mean(latents: torch.Tensor) -> torch.Tensor:
+        location = module.decode(latents, covariates, library)
+        return module.mean_expression(location, library, **_QUADRATURE).mean(0)
+
+    control, n_perturbed = mean(z), len(model.perturbed_genes)
+    programs = torch.empty(z.shape[1], len(control), device=control.device)
+    for i in track(range(z.shape[1]), description="Latents", disable=not shows_progress(progress), transient=True):
+        shifted = z.clone()
+        shifted[:, i] += -1.0 if i < n_perturbed and module.modulator.strength[i] < 0 else 1.0
+        programs[i] = mean(shifted) - control
+    index = pd.Index(model.latent_names, name="latent")
+    return pd.DataFrame(programs.cpu().numpy(), index=index, columns=pd.Index(model.var_names_))

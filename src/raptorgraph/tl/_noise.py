@@ -1,0 +1,227 @@
+"""What effects look like where there is none: control cells compared with control cells."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from scipy import sparse, stats
+
+from raptorgraph.model._field import KEYS
+from raptorgraph.model._splitter import condition_codes, screen_data
+from raptorgraph.pp._expression import to_expression
+from raptorgraph.pp._statistics import effect_moments
+
+if TYPE_CHECKING:
+    from raptorgraph.model import RaptorGraphModel
+
+_FLOOR = 1e-2  # smallest variance, as a part of the typical one, as in effect_moments
+_CHUNK = 250  # pseudo-perturbations at a time, which bounds the memory
+_SEEN = 10  # control cells that show a gene which the test of an effect counts
+_TOP = 10  # genes of the statistic for sparse effects
+_MOST_CELLS = 512  # the shape of the noise no longer depends on the number of cells; its size is put in
+
+
+class ControlNoise:
+    """Pseudo-perturbations: control cells drawn at random, whose effect against the other control cells is measured.
+
+    Parameters
+    ----------
+    X
+        Control cells x genes: counts if `library` is given, else values on the expression scale.
+    library
+        Shape (n_cells,): total counts of each cell.
+    batch
+        Shape (n_cells,), int: batch of each cell; default one batch.
+
+    Raises
+    ------
+    ValueError
+        If no batch has two control cells.
+    """
+
+    def __init__(self, X, library: np.ndarray | None = None, batch: np.ndarray | None = None) -> None:
+        values = to_expression(X, library).astype(np.float64)
+        batch = np.zeros(values.shape[0], dtype=int) if batch is None else np.asarray(batch)
+        members = [np.flatnonzero(batch == value) for value in np.unique(batch)]
+        # of a batch with one control cell none can be spared
+        self._cells = [values[rows] for rows in members if len(rows) > 1]
+        if not self._cells:
+            raise ValueError("Sampling noise is learned from control cells, of which one batch must have at least 2.")
+        self._sums = [_row(cells.sum(0)) for cells in self._cells]
+        self.n_cells = sum(cells.shape[0] for cells in self._cells)
+        squares = sum(
+            _row((cells.multiply(cells) if sparse.issparse(cells) else cells**2).sum(0)) for cells in self._cells
+        )
+        between = sum(sums**2 / cells.shape[0] for sums, cells in zip(self._sums, self._cells, strict=True))
+        variance = np.maximum(squares - between, 0.0) / (self.n_cells - len(self._cells))
+        typical = np.median(variance[variance > 0]) if (variance > 0).any() else 1.0
+        self.variance = np.maximum(variance, _FLOOR * typical)
+        n_seen = _row(sum(_row((cells != 0).sum(0)) for cells in self._cells))
+        self.seen = n_seen >= min(_SEEN, 0.1 * self.n_cells)
+        if not self.seen.any():
+            self.seen = n_seen > 0
+
+    def draw(self, n: int, n_draws: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        """Effects of pseudo-perturbations of about `n` cells, draws x genes, and their sampling variance, shape (G,).
+
+        The cells are drawn without replacement, from each batch the same share and at most half, and compared with
+        the controls that are left in it, as :func:`raptorgraph.pp._statistics.effect_moments` compares.
+        """
+        in_batch = [cells.shape[0] for cells in self._cells]
+        sizes = [max(1, min(n_here // 2, round(n / self.n_cells * n_here))) for n_here in in_batch]
+        total = sum(sizes)
+        effects = np.empty((n_draws, self.variance.size), dtype=np.float32)
+        for start in range(0, n_draws, _CHUNK):
+            some = range(start, min(start + _CHUNK, n_draws))
+            effect = 0.0
+            for cells, sums, n_here, size in zip(self._cells, self._sums, in_batch, sizes, strict=True):
+                drawn = np.argpartition(rng.random((len(some), n_here)), size - 1, axis=1)[:, :size]
+                where = (np.repeat(np.arange(len(some)), size), drawn.ravel())
+                found = sparse.csr_matrix((np.ones(drawn.size), where), (len(some), n_here)) @ cells
+                found = found.toarray() if sparse.issparse(found) else found
+                effect = effect + size / total * (found / size - (sums - found) / (n_here - size))
+            effects[some] = effect
+        share = sum((size / total) ** 2 / (n_here - size) for n_here, size in zip(in_batch, sizes, strict=True))
+        return effects, self.variance * (1 / total + share)
+
+
+@dataclass(frozen=True)
+class MeasuredLatents:
+    """What the cells of the perturbed genes show.
+
+    Of a gene that was perturbed alone, these are the cells of that perturbation. Of any other, the effect is what least
+    squares on the conditions, weighted by their cells, takes for its share if effects add up; the variance is then
+    somewhat too large, since the noise of the shared controls is counted for each condition.
+
+    Attributes
+    ----------
+    effect
+        k x G, measured against the controls.
+    variance
+        k x G, of sampling. Cells are taken to vary as much in a condition as among controls: it is that of both.
+    n_cells
+        Shape (k,).
+    shared
+        k x k: the part of the variance of a single cell that two effects have in common, as they are differences to
+        the same controls.
+    same_cells
+        k x k: whether two effects are, in part, of the same perturbed cells.
+    """
+
+    effect: np.ndarray
+    variance: np.ndarray
+    n_cells: np.ndarray
+    shared: np.ndarray
+    same_cells: np.ndarray
+
+
+def measured_latents(model: RaptorGraphModel, rows: np.ndarray | None = None) -> MeasuredLatents:
+    """Effects of all perturbed genes in the model's own cells, or in those of some `rows`."""
+    X, library, batch = screen_data(model.adata_manager)
+    codes, _ = condition_codes(model.adata_manager.get_from_registry(KEYS.PERTURBATION).tocsr())
+    members = model._members()
+    batch = np.zeros(len(codes), dtype=int) if batch is None else batch
+    rows = np.arange(len(codes)) if rows is None else rows
+    counts = np.zeros((len(members), batch.max() + 1))
+    np.add.at(counts, (codes[rows], batch[rows]), 1)
+    pooled = max(1, int(counts[0].sum()) - 1)
+    moments = effect_moments(X, codes, len(members), library=library, batch=batch, rows=rows, shrinkage=pooled)
+    contrast = _contrasts(members[1:], moments.n[1:])
+    per_batch = contrast @ (counts[1:] / moments.n[1:, None])
+    return MeasuredLatents(
+        effect=contrast @ moments.effect[1:],
+        variance=contrast**2 @ moments.variance[1:],
+        n_cells=1 / (contrast**2 @ (1 / moments.n[1:])),
+        shared=per_batch / np.maximum(counts[0], 1) @ per_batch.T,
+        same_cells=np.abs(contrast) @ np.abs(contrast).T > 0,
+    )
+
+
+def halves_of_controls(model: RaptorGraphModel, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Rows of all perturbed cells with one half of the controls, and with the other; batches are split evenly."""
+    _, _, batch = screen_data(model.adata_manager)
+    mask = model.adata_manager.get_from_registry(KEYS.PERTURBATION).tocsr()
+    is_control = np.diff(mask.indptr) == 0
+    controls = rng.permutation(np.flatnonzero(is_control))
+    if batch is not None:
+        controls = controls[np.argsort(batch[controls], kind="stable")]
+    perturbed = np.flatnonzero(~is_control)
+    return np.append(perturbed, controls[::2]), np.append(perturbed, controls[1::2])
+
+
+def control_noise(model: RaptorGraphModel) -> ControlNoise:
+    """Noise of the model's own control cells."""
+    X, library, batch = screen_data(model.adata_manager)
+    mask = model.adata_manager.get_from_registry(KEYS.PERTURBATION).tocsr()
+    rows = np.flatnonzero(np.diff(mask.indptr) == 0)
+    X = X.tocsr() if sparse.issparse(X) else X
+    return ControlNoise(X[rows], *(None if values is None else values[rows] for values in (library, batch)))
+
+
+def _contrasts(members: np.ndarray, n_cells: np.ndarray) -> np.ndarray:
+    """Weights of the conditions in the effect of each perturbed gene, k x C."""
+    weighted = members.T * n_cells
+    contrasts = np.linalg.pinv(weighted @ members) @ weighted
+    for row in np.flatnonzero(members.sum(1) == 1):
+        gene = int(members[row].argmax())
+        contrasts[gene] = 0.0
+        contrasts[gene, row] = 1.0
+    contrasts[np.abs(contrasts) < 1e-9] = 0.0
+    return contrasts
+
+
+def cell_classes(n_cells: np.ndarray) -> np.ndarray:
+    """Number of cells of the pseudo-perturbations that each effect is compared with: the power of two below its own."""
+    return np.minimum(2 ** np.floor(np.log2(np.maximum(n_cells, 1))), _MOST_CELLS).astype(int)
+
+
+def effect_statistics(effect: np.ndarray, variance: np.ndarray, genes: np.ndarray) -> np.ndarray:
+    """Mean of squared z over `genes` (a mask), for broad effects, and over the ten largest, for sparse ones; n x 2.
+
+    Of effects, n x G, with the variance (G,) of each gene.
+    """
+    squared = effect[:, genes] ** 2 / variance[genes]
+    top = min(_TOP, squared.shape[1])
+    largest = np.partition(squared, squared.shape[1] - top, axis=1)[:, -top:]
+    return np.stack([squared.mean(axis=1), largest.mean(axis=1)], axis=1)
+
+
+def tail_probability(observed: np.ndarray, null: np.ndarray) -> np.ndarray:
+    r"""Probability of the null at or above what was observed.
+
+    From D draws it is :math:`(1 + \#\{null \ge observed\}) / (1 + D)`. Beyond the largest draw it is that of a gamma
+    distribution (Pearson III) with the mean, variance and skewness of the draws, where this is smaller.
+
+    Parameters
+    ----------
+    observed
+        Statistics, any shape.
+    null
+        Draws x that shape.
+    """
+    n_draws = len(null)
+    p = (1 + (null >= observed).sum(axis=0)) / (1 + n_draws)
+    sd = null.std(axis=0, ddof=1)
+    beyond = (p <= 1 / (1 + n_draws)) & (sd > 0)
+    if beyond.any():
+        # a negative skewness, of few draws, would say that nothing larger is possible
+        skew = np.maximum(stats.skew(null[:, beyond], axis=0), 0.0)
+        tail = stats.pearson3.sf(observed[beyond], skew, null[:, beyond].mean(axis=0), sd[beyond])
+        p[beyond] = np.minimum(p[beyond], np.maximum(tail, 1e-300))
+    return p
+
+
+def false_discovery_rates(p: np.ndarray) -> np.ndarray:
+    """Rates of Benjamini and Hochberg along the last axis; NaN stays NaN and is not counted."""
+    rates = np.full(np.shape(p), np.nan)
+    for row, values in zip(np.atleast_2d(rates), np.atleast_2d(p), strict=True):
+        known = ~np.isnan(values)
+        if known.any():
+            row[known] = stats.false_discovery_control(values[known])
+    return rates
+
+
+def _row(values) -> np.ndarray:
+    return np.asarray(values, dtype=np.float64).ravel()

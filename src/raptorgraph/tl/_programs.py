@@ -1,0 +1,266 @@
+"""Which latents do alike to the genes, beyond what all perturbations of a screen have in common."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from raptorgraph.tl._label_null import label_null, stands_out
+from raptorgraph.tl._latent_programs import latent_programs
+from raptorgraph.tl._noise import (
+    ControlNoise,
+    MeasuredLatents,
+    cell_classes,
+    control_noise,
+    false_discovery_rates,
+    halves_of_controls,
+    measured_latents,
+)
+
+if TYPE_CHECKING:
+    from raptorgraph.model import RaptorGraphModel
+
+COLUMNS = ("similarity", "specific", "z", "p_null", "FDR_null")
+_FEWEST = 5  # other latents that a spread of similarities is taken from
+_MAD = 1.4826  # standard deviations of a normal distribution in one median absolute deviation
+
+
+def program_similarity(
+    model: RaptorGraphModel,
+    *,
+    activation: str = "learned",
+    matrix: str | None = None,
+    n_cells: int = 256,
+    n_null: int = 1000,
+    seed: int = 0,
+    progress: bool | None = None,
+) -> pd.DataFrame:
+    r"""Ask which latents, as meta-pathways, resemble each other.
+
+    All perturbations of a screen have something in common, slower growth or stress, so that most programs look alike.
+    With unit vectors :math:`u_a, u_b` of two programs (:func:`latent_programs`, each without its own gene) and c that
+    of the sum of all *other* latents' that stand out, the common direction,
+
+    .. math::
+        \text{similarity} = u_a \cdot u_b, \qquad
+        \text{specific} = \frac{u_a \cdot u_b - (u_a \cdot c)(u_b \cdot c)}
+        {\sqrt{1 - (u_a \cdot c)^2} \sqrt{1 - (u_b \cdot c)^2}},
+
+    the cosines before and after the common direction is taken out. Two backgrounds are given for the latter: the other
+    pairs of the screen (``z``), and the cells themselves (``p_null``).
+
+    Parameters
+    ----------
+    model
+        A trained model, with its data unless `n_null` is 0.
+    activation, n_cells
+        As for :func:`latent_programs`.
+    matrix
+        Name of one of the numeric columns below, to have it as a matrix.
+    n_null
+        Pseudo-perturbations from which sampling noise is learned, as in :func:`enrich`; 0 for none: then all latents
+        make up the common direction, and ``p_null``, ``FDR_null`` and ``stand_out`` are left out.
+    seed
+        Of the pseudo-perturbations and of ``activation="unit"``.
+    progress
+        Whether to show progress bars; by default in a terminal or a notebook.
+
+    Returns
+    -------
+    pandas.DataFrame
+        One row for each pair of latents, the largest ``specific`` first:
+
+        - ``latent_a``, ``latent_b``, in the order of ``model.latent_names``;
+        - ``similarity``, ``specific``: see above, from -1 (opposite) to 1;
+        - ``z``: ``specific`` in units of the spread (median absolute deviation, scaled to a standard deviation) of
+          the specific similarities that either latent has to the others that stand out, the larger of the two spreads;
+          NaN with fewer than five of these, or unless both stand out. What unrelated programs of this screen look like
+          is not known: a latent with many relatives has a wide spread, so z ranks pairs and is not a test;
+        - ``p_null``: probability, under sampling noise alone, of so large an inner product of the two *measured*
+          effects, without the common direction (see Notes); NaN for latents without a gene, and for two genes whose
+          effects come from the same cells, as neither or only one of them was perturbed alone;
+        - ``FDR_null``: false discovery rate among all pairs (Benjamini and Hochberg);
+        - ``stand_out``: whether both effects stand out from noise, as in :func:`enrich`.
+
+        With `matrix`, latents x latents, symmetric; similarities are 1 on the diagonal, all else is NaN there.
+
+    Raises
+    ------
+    ValueError
+        If there are fewer than two latents, `activation` or `matrix` is unknown, `n_null` is neither 0 nor at least 20,
+        or the model was loaded without data and `n_null` is not 0.
+
+    Notes
+    -----
+    Learned programs of perturbations that do little are borrowed from others and from the noise of the shared
+    controls, and then look very much alike. The cells tell: for measured effects :math:`e_a, e_b`, without the common
+    direction, :math:`e_a \cdot e_b` has the expectation :math:`\mu_a \cdot \mu_b + s_{ab} \operatorname{tr} S`,
+    S the covariance of genes among control cells and :math:`s_{ab}` the noise of the controls that both are compared
+    with. With :math:`s_a` the sampling variance of effect a over that of a single cell, its variance if
+    :math:`\mu_a \cdot \mu_b = 0` is about
+
+    .. math::
+        s_b \, e_a^\top S e_a + s_a \, e_b^\top S e_b - s_a s_b \operatorname{tr} S^2,
+
+    where the quadratic forms and the traces are means over pseudo-perturbations of control cells. As that noise would
+    be part of the common direction, effects are measured against one half of the controls and the direction, that of
+    measured effects here, against the other, both ways round: p-values are somewhat too large. A small ``p_null`` says
+    that the programs share something beyond the common direction, in strong effects something small.
+
+    Examples
+    --------
+    >>> table = rg.tl.program_similarity(model, n_null=100)
+    >>> table.shape
+    (15, 8)
+    >>> rg.tl.program_similarity(model, n_null=0, matrix="specific").shape
+    (6, 6)
+    """
+    if matrix is not None and matrix not in COLUMNS:
+        raise ValueError(f"matrix={matrix!r} is unknown; use one of {', '.join(map(repr, COLUMNS))}.")
+    if n_null and n_null < 20:
+        raise ValueError(f"n_null={n_null!r} must be 0 or at least 20.")
+    if n_null and model.adata is None:
+        raise ValueError("The model was loaded without data: load it with adata=..., or use n_null=0.")
+    if not n_null and matrix in ("p_null", "FDR_null"):
+        raise ValueError(f"matrix={matrix!r} needs pseudo-perturbations: n_null must be at least 20.")
+    programs = latent_programs(model, activation=activation, n_cells=n_cells, seed=seed, progress=progress)
+    if len(programs) < 2:
+        raise ValueError(f"There is one latent, {programs.index[0]!r}, and so no pair to compare.")
+    units = _units(programs.to_numpy(dtype=np.float64), model)
+    n_perturbed, clear = len(model.perturbed_genes), np.ones(len(programs), dtype=bool)
+    if n_null:
+        clear[:n_perturbed] = stands_out(label_null(model, [], n_null=n_null, seed=seed, progress=progress).p_effect)
+        if len(programs) > n_perturbed:  # these have no perturbation
+            clear[n_perturbed:] = model.latent_activity()["active"].to_numpy()[n_perturbed:]
+
+    first, second = np.triu_indices(len(programs), 1)
+    common = _CommonDirection(units, clear)
+    table = pd.DataFrame({"latent_a": programs.index[first], "latent_b": programs.index[second]})
+    table["similarity"] = common.inner[first, second]
+    table["specific"] = np.concatenate([common.specific(a) for a in range(len(programs) - 1)])
+    table["z"] = _relative(table["specific"].to_numpy(), clear)
+    if n_null:
+        p = np.full(len(table), np.nan)
+        p[second < n_perturbed] = _noise_probabilities(model, clear[:n_perturbed], n_null, seed)
+        table["p_null"], table["FDR_null"] = p, false_discovery_rates(p)
+        table["stand_out"] = clear[first] & clear[second]
+    if matrix is not None:
+        diagonal = 1.0 if matrix in COLUMNS[:2] else np.nan
+        square = _square(table[matrix].to_numpy(), len(programs), diagonal)
+        return pd.DataFrame(square, index=programs.index, columns=programs.index.rename(None))
+    return table.sort_values("specific", ascending=False, kind="stable", ignore_index=True)
+
+
+class _CommonDirection:
+    """For each pair of latents the sum of the unit vectors of those that stand out, without the two themselves."""
+
+    def __init__(self, units: np.ndarray, clear: np.ndarray) -> None:
+        self.units, self.clear = units, clear.astype(float)
+        self.inner = units @ units.T
+
+    def along(self, inner: np.ndarray, a: int) -> np.ndarray:
+        """Components of vectors along the directions of the pairs of `a` with all later latents.
+
+        Of vectors that are known by their inner products with the units, n x k; returned is n x (k - 1 - a).
+        """
+        clear, b = self.clear, np.arange(a + 1, len(self.clear))
+        total, with_total = clear @ self.inner @ clear, self.inner @ clear
+        squared = total - 2 * clear[a] * with_total[a] - 2 * clear[b] * with_total[b]
+        squared += clear[a] * self.inner[a, a] + clear[b] * self.inner[b, b]
+        squared += 2 * clear[a] * clear[b] * self.inner[a, b]
+        length = np.sqrt(np.maximum(squared, 0.0))
+        found = (inner @ clear - clear[a] * inner[:, a])[:, None] - clear[b] * inner[:, b]
+        return np.divide(found, length, out=np.zeros_like(found), where=length > 1e-9)
+
+    def specific(self, a: int) -> np.ndarray:
+        """Cosines of `a` with all later latents, without the common direction; 0 where nothing else is left."""
+        along = self.along(self.inner, a)
+        along_a, along_b = along[a], along[np.arange(a + 1, len(along)), np.arange(along.shape[1])]
+        left = np.sqrt(np.maximum(1 - along_a**2, 0.0) * np.maximum(1 - along_b**2, 0.0))
+        rest = self.inner[a, a + 1 :] - along_a * along_b
+        return np.clip(np.divide(rest, left, out=np.zeros_like(rest), where=left > 1e-9), -1.0, 1.0)
+
+
+def _without_own(values: np.ndarray, model: RaptorGraphModel) -> np.ndarray:
+    """Effects, of which each is 0 on the perturbed gene itself."""
+    values = values.copy()
+    for i, column in enumerate(model._target_columns()):
+        if column >= 0:
+            values[i, column] = 0.0
+    return values
+
+
+def _units(values: np.ndarray, model: RaptorGraphModel) -> np.ndarray:
+    """Their directions; 0 where there is no effect."""
+    values = _without_own(values, model)
+    norm = np.linalg.norm(values, axis=1, keepdims=True)
+    return np.divide(values, norm, out=np.zeros_like(values), where=norm > 0)
+
+
+def _relative(specific: np.ndarray, clear: np.ndarray) -> np.ndarray:
+    """Specific similarities in units of the spread of those that the two latents have to others."""
+    n = len(clear)
+    square = _square(specific, n, np.nan)
+    spread = np.full(n, np.nan)
+    for i in np.flatnonzero(clear):
+        others = square[i, clear & (np.arange(n) != i)]
+        if len(others) >= _FEWEST:
+            spread[i] = _MAD * np.median(np.abs(others))
+    first, second = np.triu_indices(n, 1)
+    largest = np.maximum(spread[first], spread[second])
+    return np.divide(specific, largest, out=np.full_like(specific, np.nan), where=largest > 0)
+
+
+def _noise_probabilities(model: RaptorGraphModel, clear: np.ndarray, n_null: int, seed: int) -> np.ndarray:
+    """Two-sided p-values of the inner products of measured effects, of all pairs of perturbed genes."""
+    noise, rng = control_noise(model), np.random.default_rng([seed, 0])
+    halves = [measured_latents(model, rows) for rows in halves_of_controls(model, rng)]
+    n = int(cell_classes(np.median(halves[0].n_cells)))
+    draws, variance = noise.draw(n, n_null, rng)
+    draws = draws * np.sqrt(noise.variance.sum() / variance.sum())  # of covariance S
+    excess, spread = zip(*(_products(model, *halves[::step], clear, noise, draws) for step in (1, -1)), strict=True)
+    p = 2 * stats.norm.sf(np.abs(np.mean(excess, axis=0)) / np.sqrt(np.mean(spread, axis=0)))
+    same = halves[0].same_cells
+    return np.where(same[np.triu_indices(len(same), 1)], np.nan, p)
+
+
+def _products(
+    model: RaptorGraphModel,
+    measured: MeasuredLatents,
+    other: MeasuredLatents,
+    clear: np.ndarray,
+    noise: ControlNoise,
+    draws: np.ndarray,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Inner products of all pairs beyond that of the noise they share, and their variance; directions by `other`."""
+    effect, common = _without_own(measured.effect, model), _CommonDirection(_units(other.effect, model), clear)
+    size = np.median(measured.variance / noise.variance, axis=1)  # of a sampling variance, by that of one cell
+    # inner products with the directions, with each other, and of draws with other draws
+    effect_units, draw_units = effect @ common.units.T, draws @ common.units.T
+    effects, draw_effects = effect @ effect.T, draws @ effect.T
+    half, lengths = len(draws) // 2, (draws**2).sum(axis=1)
+    pairs = np.einsum("ij,ij->i", draws[:half], draws[half : 2 * half])
+    found, spread = [], []
+    for a in range(len(effect) - 1):
+        b = np.arange(a + 1, len(effect))
+        along, of_draws = common.along(effect_units, a), common.along(draw_units, a)
+        product = effects[a, b] - along[a] * along[b, b - a - 1]
+        expected = measured.shared[a, b] * (lengths[:, None] - of_draws**2).mean(axis=0)
+        form_a = ((draw_effects[:, [a]] - of_draws * along[a]) ** 2).mean(axis=0)
+        form_b = ((draw_effects[:, b] - of_draws * along[b, b - a - 1]) ** 2).mean(axis=0)
+        square = ((pairs[:, None] - of_draws[:half] * of_draws[half : 2 * half]) ** 2).mean(axis=0)
+        both = size[a] * size[b] * square
+        found.append(product - expected)
+        spread.append(np.maximum(size[b] * form_a + size[a] * form_b - both, both))
+    return np.concatenate(found), np.concatenate(spread)
+
+
+def _square(values: np.ndarray, n: int, diagonal: float) -> np.ndarray:
+    """Symmetric matrix of the values of all pairs, in the order of :func:`numpy.triu_indices`."""
+    square = np.full((n, n), diagonal)
+    first, second = np.triu_indices(n, 1)
+    square[first, second] = square[second, first] = values
+    return square

@@ -1,0 +1,128 @@
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.colors import to_hex
+
+from raptorgraph import pl
+from raptorgraph.pl._set_names import clean_set_name, clean_set_names
+
+
+def shown(ax):
+    """Scores as they stand in the heat map, sets x latents."""
+    rows, columns = ([tick.get_text() for tick in ticks] for ticks in (ax.get_yticklabels(), ax.get_xticklabels()))
+    return pd.DataFrame(np.ma.filled(ax.images[0].get_array(), np.nan), rows, columns)
+
+
+def test_heat_map_has_the_scores_and_marks_the_significant_ones(enrichment_table):
+    ax = pl.enrichment(enrichment_table)
+    found = shown(ax)
+    for row in enrichment_table.itertuples():
+        assert found.loc[clean_set_name(row.gene_set), row.latent] == pytest.approx(row.NES)
+    dots = np.asarray(ax.collections[-1].get_offsets(), dtype=int)
+    marked = {(found.index[y], found.columns[x]) for x, y in dots}
+    low = enrichment_table[enrichment_table["FDR"] < 0.05]
+    assert marked == {(clean_set_name(s), latent) for s, latent in zip(low["gene_set"], low["latent"], strict=True)}
+    norm = ax.images[0].norm
+    assert norm.vmin == -norm.vmax == -enrichment_table["NES"].abs().max()
+
+
+def test_latents_that_do_not_stand_out_are_gray(enrichment_table):
+    ax = pl.enrichment(enrichment_table)
+    colors = {tick.get_text(): to_hex(tick.get_color()) for tick in ax.get_xticklabels()}
+    assert {name for name, color in colors.items() if color != "#000000"} == {"D"}
+    assert any("stand out" in text.get_text() for text in ax.get_legend().get_texts())
+    assert {to_hex(tick.get_color()) for tick in pl.enrichment(
+        enrichment_table.drop(columns="stands_out")).get_xticklabels()} == {"#000000"}  # fmt: skip
+
+
+def test_dots_have_the_size_of_the_rate_and_a_ring_below_it(enrichment_table):
+    ax = pl.enrichment(enrichment_table, kind="dots")
+    dots, rings = ax.collections[:2]
+    sizes = dots.get_sizes()
+    assert len(sizes) == 20 and len(np.unique(sizes)) == 2
+    assert len(rings.get_offsets()) == (enrichment_table["FDR"] < 0.05).sum()
+    assert rings.get_sizes().min() == sizes.max()
+
+
+def test_both_rates_count_where_there_are_two(enrichment_table):
+    first = enrichment_table["FDR"].idxmin()
+    enrichment_table["FDR_null"] = np.nan
+    before = len(pl.enrichment(enrichment_table).collections[-1].get_offsets())
+    enrichment_table.loc[first, "FDR_null"] = 0.5
+    assert len(pl.enrichment(enrichment_table).collections[-1].get_offsets()) == before - 1
+
+
+def test_top_sets_and_latents(enrichment_table):
+    ax = pl.enrichment(enrichment_table, n_sets=2, n_latents=3)
+    found = shown(ax)
+    assert found.shape == (2, 3) and "D" not in found
+    assert ax.get_xlabel() == "latent (3 of 4)"
+    clear = enrichment_table[enrichment_table["stands_out"]]
+    best = clear.groupby("gene_set").agg(FDR=("FDR", "min"), size=("NES", lambda x: -x.abs().max()))
+    assert set(found.index) == {clean_set_name(name) for name in best.sort_values(["FDR", "size"]).index[:2]}
+
+
+def test_similar_rows_and_columns_stand_side_by_side():
+    rng = np.random.default_rng(0)
+    table = pd.MultiIndex.from_product([range(8), range(8)], names=["latent", "gene_set"]).to_frame(index=False)
+    same = table["latent"] % 2 == table["gene_set"] % 2
+    table["NES"] = np.where(same, 2.0, -2.0) + rng.normal(scale=0.1, size=64)
+    table["FDR"] = 0.01
+    ax = pl.enrichment(table.astype({"latent": str, "gene_set": str}))
+    for ticks in (ax.get_xticklabels(), ax.get_yticklabels()):
+        parity = [int(tick.get_text()) % 2 for tick in ticks]
+        assert parity in ([0] * 4 + [1] * 4, [1] * 4 + [0] * 4)
+
+
+def test_missing_scores_are_left_blank(enrichment_table):
+    enrichment_table.loc[0, ["NES", "FDR"]] = np.nan
+    found = shown(pl.enrichment(enrichment_table))
+    assert np.isnan(found.loc["TNFA signaling via NFKB", "A"]) and found.notna().to_numpy().sum() == 19
+    assert len(pl.enrichment(enrichment_table, kind="dots").collections[0].get_offsets()) == 19
+
+
+def test_table_of_effects_has_perturbations(enrichment_table):
+    table = enrichment_table.rename(columns={"latent": "perturbation"})
+    assert pl.enrichment(table).get_xlabel() == "perturbation"
+
+
+@pytest.mark.parametrize(
+    ("name", "clean"),
+    [
+        ("HALLMARK_TNFA_SIGNALING_VIA_NFKB", "TNFA signaling via NFKB"),
+        ("HALLMARK_IL6_JAK_STAT3_SIGNALING", "IL6 JAK STAT3 signaling"),
+        ("HALLMARK_UV_RESPONSE_DN", "UV response down"),
+        ("GOBP_DNA_REPAIR", "DNA repair"),
+        ("REACTOME_CELL_CYCLE", "Cell cycle"),
+        ("my set", "my set"),
+        ("Interferon_alpha", "Interferon alpha"),
+    ],
+)
+def test_names_of_sets(name, clean):
+    assert clean_set_name(name) == clean
+
+
+def test_names_stay_different():
+    long = "GOBP_" + "_".join(["VERY"] * 12)
+    assert (
+        clean_set_names([long]) == ["Very very very very very very very very ve…".replace(" ve…", "…")]
+        or len(clean_set_names([long])[0]) <= 42
+    )
+    both = clean_set_names([long + "_A", long + "_B"])
+    assert len(set(both)) == 2
+    assert clean_set_names(["GOBP_DNA_REPAIR", "HALLMARK_DNA_REPAIR"]) == ["GOBP_DNA_REPAIR", "HALLMARK_DNA_REPAIR"]
+
+
+def test_bad_input(enrichment_table):
+    with pytest.raises(ValueError, match="kind='bars'"):
+        pl.enrichment(enrichment_table, kind="bars")
+    with pytest.raises(ValueError, match="n_sets=0"):
+        pl.enrichment(enrichment_table, n_sets=0)
+    with pytest.raises(KeyError, match="'latent' nor 'perturbation'"):
+        pl.enrichment(enrichment_table.drop(columns="latent"))
+    with pytest.raises(KeyError, match="'NES'"):
+        pl.enrichment(enrichment_table.drop(columns="NES"))
+    with pytest.raises(ValueError, match="are there twice"):
+        pl.enrichment(pd.concat([enrichment_table] * 2))
+    with pytest.raises(ValueError, match="no score"):
+        pl.enrichment(enrichment_table.assign(NES=np.nan))

@@ -1,0 +1,170 @@
+"""Cells on maps: their latents, and where a perturbation moves them."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from anndata import AnnData
+from matplotlib.colors import to_hex
+from matplotlib.figure import Figure
+
+from raptorgraph import pl
+from raptorgraph.pl._figure import BLUE, ORANGE
+from raptorgraph.pl._map import OTHERS, set_view
+
+
+def colors(ax):
+    """Color of each point on the axes, by its place."""
+    found = {}
+    for dots in ax.collections:
+        if not hasattr(dots, "get_offsets") or dots.__class__.__name__ == "Quiver":
+            continue
+        faces = dots.get_facecolor()
+        for k, place in enumerate(np.asarray(dots.get_offsets())):
+            found[tuple(place)] = to_hex(faces[k if len(faces) > 1 else 0])
+    return found
+
+
+def legend(ax):
+    return [text.get_text() for text in ax.get_legend().get_texts()]
+
+
+def test_perturbations_have_a_color_each_and_controls_are_gray(fixed):
+    ax = pl.latents(fixed, basis="X_map")
+    assert legend(ax)[0] == "control (60)" and sorted(legend(ax)[1:]) == ["A (60)", "A+B (60)", "B (60)", "C (60)"]
+    found = colors(ax)
+    by_label = {
+        label: {found[tuple(place)] for place in fixed.adata.obsm["X_map"][fixed.adata.obs["perturbation"] == label]}
+        for label in ("control", "A", "B", "C", "A+B")
+    }
+    assert all(len(used) == 1 for used in by_label.values())
+    assert len(set.union(*by_label.values())) == 5
+    assert ax.get_xlabel() == "map 1"
+
+
+def test_named_groups_are_colored_and_the_others_are_not(fixed):
+    ax = pl.latents(fixed, basis="X_map", groups="B")
+    assert legend(ax) == ["others (180)", "control (60)", "B (60)"]
+    assert sum(color == OTHERS.lower() for color in colors(ax).values()) == 180
+
+
+def test_farthest_groups_are_colored_by_default(fixed):
+    labels = [f"p{k}" for k in range(9)] * 33 + ["control"] * 3
+    fixed.adata.obs["perturbation"] = labels
+    distance = np.array([int(label[1]) if label[0] == "p" else 0 for label in labels])
+    cells = AnnData(obs=fixed.adata.obs, obsm={"X_raptorgraph": distance[:, None] * np.ones((1, 4))})
+    ax = pl.latents(cells, color="perturbation", control="control", basis=fixed.adata.obsm["X_map"])
+    assert legend(ax) == ["others (99)", "control (3)", *(f"p{k} (33)" for k in (8, 7, 6, 5, 4, 3))]
+
+
+def test_numbers_and_genes_get_a_color_bar(fixed):
+    ax = pl.latents(fixed, color="depth", basis="X_map")
+    (bar,) = [other for other in ax.figure.axes if other is not ax]
+    assert bar.get_ylabel() == "depth" and ax.get_legend() is None
+    ax = pl.latents(fixed, color="gene05", basis="X_map")
+    shown = dict(
+        zip(map(tuple, np.asarray(ax.collections[-1].get_offsets())), ax.collections[-1].get_array(), strict=True)
+    )
+    column = fixed.var_names_.index("gene05")
+    for place, value in zip(fixed.adata.obsm["X_map"], fixed.adata.X[:, column], strict=True):
+        assert shown[tuple(place)] == pytest.approx(value, rel=1e-5)
+    assert [other.get_ylabel() for other in ax.figure.axes][1] == "gene05 (log-normalized)"
+
+
+def test_umap_is_computed_by_scanpy_on_a_copy(trained):
+    adata = trained.adata
+    before = set(adata.obsm), set(adata.uns), set(adata.obsp), adata.obs.copy()
+    axes = [pl.latents(trained, max_cells=120, seed=1) for _ in range(2)]
+    assert "120 of" in axes[0].get_title() and axes[0].get_xlabel() == "UMAP 1"
+    assert colors(axes[0]) == colors(axes[1])
+    assert (set(adata.obsm), set(adata.uns), set(adata.obsp)) == before[:3]
+    pd.testing.assert_frame_equal(adata.obs, before[3])
+
+
+def test_annotated_cells_need_no_model(trained):
+    cells = AnnData(obs=trained.adata.obs, obsm={"X_raptorgraph": trained.get_latent_representation()})
+    cells.obsm["X_tsne"] = cells.obsm["X_raptorgraph"][:, :2]
+    ax = pl.latents(cells, color="perturbation", basis="X_tsne")
+    assert ax.get_xlabel() == "t-SNE 1"
+    assert pl.latents(cells, basis="X_tsne").get_legend() is None
+    with pytest.raises(KeyError, match="model.annotate"):
+        pl.latents(cells, kind="exogenous")
+
+
+def test_view_leaves_out_a_far_off_clump_and_counts_it():
+    rng = np.random.default_rng(0)
+    points = np.vstack([rng.uniform(-3, 3, size=(2000, 2)), rng.normal(size=(6, 2)) * 0.1 + 40])
+    ax = Figure().subplots()
+    assert set_view(ax, points, "UMAP") == 6
+    assert ax.get_xlim()[1] < 6
+    # two clouds of some size are both shown
+    assert set_view(ax, np.vstack([points, points + 40]), "UMAP") <= 6
+    assert ax.get_xlim()[1] > 40
+
+
+def arrows(ax):
+    (found,) = [c for c in ax.collections if c.__class__.__name__ == "Quiver"]
+    return np.column_stack([found.U, found.V])
+
+
+def test_arrows_point_to_the_measured_cells(fixed):
+    points, labels = fixed.adata.obsm["X_map"], fixed.adata.obs["perturbation"]
+    toward = points[labels == "A"].mean(axis=0) - points[labels == "control"].mean(axis=0)
+    ax = pl.counterfactual(fixed, "A", basis="X_map")
+    shift = arrows(ax)
+    assert len(shift) > 2 and (shift @ toward > 0).all()
+    assert legend(ax) == ["others (180)", "control (60)", "A (60)", "mean predicted shift"]
+
+
+def test_perturbation_without_effect_moves_nothing(fixed):
+    fixed.effects.loc["B+C"] = 0.0
+    np.testing.assert_allclose(arrows(pl.counterfactual(fixed, "B+C", basis="X_map")), 0.0, atol=1e-12)
+
+
+def test_perturbed_cells_are_drawn_as_cells(fixed):
+    ax = pl.counterfactual(fixed, "A", kind="cells", basis="X_map", n_cells=25)
+    found = colors(ax)
+    assert sum(color == ORANGE.lower() for color in found.values()) == 25
+    assert sum(color == BLUE.lower() for color in found.values()) == 60
+    assert "A, predicted (25)" in legend(ax)
+
+
+def test_counterfactual_of_a_trained_model_leaves_its_data(trained):
+    before = set(trained.adata.obsm), set(trained.adata.uns), trained.adata.X.copy()
+    pair = "+".join(trained.perturbed_genes[-2:])
+    axes = [pl.counterfactual(trained, pair, n_cells=50, max_cells=150) for _ in range(2)]
+    np.testing.assert_array_equal(*map(arrows, axes))
+    assert axes[0].get_title().startswith(f"{pair}: 50 control cells perturbed\n150 of ")
+    assert (set(trained.adata.obsm), set(trained.adata.uns)) == before[:2]
+    assert (trained.adata.X != before[2]).nnz == 0
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "match"),
+    [
+        ({"kind": "other"}, ValueError, "kind='other'"),
+        ({"color": "x"}, KeyError, "neither a column"),
+        ({"basis": "X_other"}, KeyError, "'X_other' is not in adata.obsm"),
+        ({"basis": np.zeros((3, 2))}, ValueError, r"\(3, 2\)"),
+        ({"basis": np.full((300, 2), np.nan)}, ValueError, "missing"),
+        ({"groups": ["Z"], "basis": "X_map"}, KeyError, "'Z'"),
+        ({"max_cells": 1}, ValueError, "max_cells=1"),
+        ({"n_neighbors": 1}, ValueError, "n_neighbors=1"),
+        ({"color": "perturbation", "groups": [f"A{k}" for k in range(9)]}, KeyError, "'A0'"),
+    ],
+)
+def test_bad_latents(fixed, options, error, match):
+    with pytest.raises(error, match=match):
+        pl.latents(fixed, **options)
+
+
+def test_bad_counterfactual(fixed):
+    with pytest.raises(ValueError, match="kind='other'"):
+        pl.counterfactual(fixed, "A", kind="other")
+    with pytest.raises(ValueError, match="n_cells=0"):
+        pl.counterfactual(fixed, "A", n_cells=0)
+    with pytest.raises(KeyError, match="'X_other'"):
+        pl.counterfactual(fixed, "A", basis="X_other")
+    fixed.adata = None
+    for plot in (pl.latents, lambda model: pl.counterfactual(model, "A")):
+        with pytest.raises(ValueError, match="without data"):
+            plot(fixed)

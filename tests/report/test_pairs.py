@@ -1,0 +1,47 @@
+import numpy as np
+import pytest
+
+import raptorgraph as rg
+from raptorgraph import metrics
+from raptorgraph._report._pairs import top_pairs
+from raptorgraph.benchmark._screen import Screen
+
+
+@pytest.fixture(scope="module")
+def screen(adata, setup):
+    return Screen(adata, setup)
+
+
+@pytest.fixture(scope="module")
+def model(screen):
+    adata = screen.adata.copy()
+    rg.RaptorGraphModel.setup_anndata(adata, **screen.setup)
+    model = rg.RaptorGraphModel(adata, pairing="random")
+    model.train(max_epochs=1, enable_progress_bar=False)
+    return model
+
+
+def test_strongest_first_with_intervals_and_measured_scores(screen, model):
+    table = rg.tl.interactions(model)
+    found = top_pairs(model, table, screen, model.perturbed_genes, n=4)
+    assert found.n_pairs == 10 and found.n_weak == 0 and found.intervals
+    assert list(found.top) == ["synergy", "suppression", "neomorphism", "redundancy", "epistasis"]
+    for type_, rows in found.top.items():
+        assert list(rows["pair"]) == list(table[type_].nlargest(4).index)
+        np.testing.assert_array_equal(rows["score"], table.loc[rows["pair"], type_])
+        assert (rows["score_high"] > rows["score_low"]).all() and (rows["size_high"] > rows["size_low"]).all()
+        assert (rows["measured_score"].notna() == rows["measured"]).all()
+    rows = found.top["synergy"]
+    pair = rows.loc[rows["measured"], "pair"].iloc[0]
+    a, b = pair.split("+")
+    expected = metrics.synergy(*(screen.effects.loc[label] for label in (a, b, pair)))
+    assert rows.set_index("pair").at[pair, "measured_score"] == pytest.approx(expected)
+
+
+def test_pairs_with_a_gene_that_does_not_stand_out_are_left_out(screen, model):
+    strong = set(model.perturbed_genes[1:])
+    found = top_pairs(model, rg.tl.interactions(model), screen, strong)
+    assert found.n_weak == 4 and all(len(rows) == 6 for rows in found.top.values())
+    assert all(strong.issuperset(pair.split("+")) for rows in found.top.values() for pair in rows["pair"])
+    nothing = top_pairs(model, rg.tl.interactions(model), screen, [])
+    assert nothing.n_weak == 10 and all(rows.empty for rows in nothing.top.values()) and not nothing.intervals

@@ -1,0 +1,39 @@
+import numpy as np
+import pandas as pd
+import pytest
+
+from raptorgraph._report import _tables as tables
+
+
+@pytest.mark.parametrize(
+    ("write", "value", "text"),
+    [
+        (tables.fixed(2), -0.004, "0.00"),
+        (tables.fixed(2), -1.005, "−1.00"),
+        (tables.fixed(1), 12345.67, "12,345.7"),
+        (tables.whole, 8100, "8,100"),
+        (tables.percent, 0.257, "26 %"),
+        (tables.with_error(2), (0.5, 0.125), "0.50 ± 0.12"),
+        (tables.with_error(2), (-0.5, np.nan), "−0.50"),
+        (tables.small, 0.0004, "< 0.001"),
+        (tables.small, 0.0312, "0.031"),
+        (tables.yes_no, np.True_, "yes"),
+    ],
+)
+def test_how_values_are_written(write, value, text):
+    assert write(value) == text
+
+
+def test_names_in_a_sentence():
+    assert tables.listed([]) == "" and tables.listed(["A"]) == "A" and tables.listed("ABC") == "A, B and C"
+    assert tables.listed(range(20), most=3) == "0, 1, 2 and 17 more"
+    assert tables.counted(1, "cell") == "1 cell" and tables.counted(0, "batch", "batches") == "0 batches"
+
+
+def test_cells_of_a_table():
+    frame = pd.DataFrame({"gene": ["A", None, "C"], "value": [(1.0, 0.1), (np.nan, np.nan), (-2.0, np.nan)]})
+    columns = {"value": tables.Column("v", tables.with_error(1), number=True), "gene": tables.Column("g")}
+    found = tables.table("t", "caption", "reading", frame, columns, strong=[1])
+    assert [[cell.text for cell in row] for row in found.rows] == [["1.0 ± 0.1", "A"], ["–", "–"], ["−2.0", "C"]]
+    assert [row[0].value for row in found.rows] == [1.0, None, -2.0] and found.rows[0][1].value is None
+    assert [row[0].missing for row in found.rows] == [False, True, False] and found.strong == {1}
