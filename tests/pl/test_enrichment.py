@@ -4,7 +4,7 @@ import pytest
 from matplotlib.colors import to_hex
 
 from raptorgraph import pl
-from raptorgraph.pl._set_names import clean_set_name, clean_set_names
+from raptorgraph.pl._set_names import clean_set_names, readable
 
 
 def shown(ax):
@@ -17,11 +17,11 @@ def test_heat_map_has_the_scores_and_marks_the_significant_ones(enrichment_table
     ax = pl.enrichment(enrichment_table)
     found = shown(ax)
     for row in enrichment_table.itertuples():
-        assert found.loc[clean_set_name(row.gene_set), row.latent] == pytest.approx(row.NES)
+        assert found.loc[readable(row.gene_set), row.latent] == pytest.approx(row.NES)
     dots = np.asarray(ax.collections[-1].get_offsets(), dtype=int)
     marked = {(found.index[y], found.columns[x]) for x, y in dots}
     low = enrichment_table[enrichment_table["FDR"] < 0.05]
-    assert marked == {(clean_set_name(s), latent) for s, latent in zip(low["gene_set"], low["latent"], strict=True)}
+    assert marked == {(readable(s), latent) for s, latent in zip(low["gene_set"], low["latent"], strict=True)}
     norm = ax.images[0].norm
     assert norm.vmin == -norm.vmax == -enrichment_table["NES"].abs().max()
 
@@ -59,7 +59,7 @@ def test_top_sets_and_latents(enrichment_table):
     assert ax.get_xlabel() == "latent (3 of 4)"
     clear = enrichment_table[enrichment_table["stands_out"]]
     best = clear.groupby("gene_set").agg(FDR=("FDR", "min"), size=("NES", lambda x: -x.abs().max()))
-    assert set(found.index) == {clean_set_name(name) for name in best.sort_values(["FDR", "size"]).index[:2]}
+    assert set(found.index) == {readable(name) for name in best.sort_values(["FDR", "size"]).index[:2]}
 
 
 def test_similar_rows_and_columns_stand_side_by_side():
@@ -99,7 +99,7 @@ def test_table_of_effects_has_perturbations(enrichment_table):
     ],
 )
 def test_names_of_sets(name, clean):
-    assert clean_set_name(name) == clean
+    assert readable(name) == clean
 
 
 def test_names_stay_different():

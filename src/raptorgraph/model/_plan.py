@@ -38,6 +38,12 @@ class RaptorGraphTrainingPlan(TrainingPlan):
         have unit variance a priori, so weights compare.
     **loss_kwargs
         Weights passed to the module's loss.
+
+    Examples
+    --------
+    Its arguments go through ``train``:
+
+    >>> model.train(max_epochs=1, plan_kwargs={"lr": 1e-3, "kl_weight": 0.5}, enable_progress_bar=False)
     """
 
     def __init__(

@@ -23,7 +23,7 @@ from scipy.interpolate import CubicHermiteSpline, PchipInterpolator
 
 from raptorgraph.pl._figure import BLUE, GRAY, LIGHT, ORANGE, ink
 from raptorgraph.pl._layered import Layout, layered_layout
-from raptorgraph.pl._set_names import clean_set_name, clean_set_names
+from raptorgraph.pl._set_names import clean_set_names, readable
 
 FONT, SMALL = 8.0, 6.0  # points at the natural size
 _PAD = 3.5
@@ -58,7 +58,7 @@ def node_labels(network: nx.DiGraph, label: pd.Series | pd.DataFrame | None) -> 
     return {
         node: ""
         if _is_missing(value)
-        else "\n".join(textwrap.wrap(clean_set_name(str(value)), 18, max_lines=2, placeholder="…"))
+        else "\n".join(textwrap.wrap(readable(str(value)), 18, max_lines=2, placeholder="…"))
         for node, value in values.items()
     }
 

@@ -38,6 +38,16 @@ class GuideReport(NamedTuple):
     guides
         One row for each guide: ``target`` (its perturbation), ``threshold`` (the smallest count that calls it; missing
         for assignments), ``n_cells`` that carry it, and ``n_alone`` of them with no other guide.
+
+    Examples
+    --------
+    >>> import anndata as ad
+    >>> cells = ad.AnnData(np.ones((3, 2)), obs=pd.DataFrame(index=["x", "y", "z"]))
+    >>> cells.obsm["guides"] = pd.DataFrame({"KLF1_1": [30, 0, 0], "NT_1": [0, 20, 0]}, index=cells.obs_names)
+    >>> targets = {"KLF1_1": "KLF1", "NT_1": "NT"}
+    >>> report = rg.pp.assign_guides(cells, "guides", targets, non_targeting="NT", no_guide="drop")
+    >>> report.guides["n_cells"].to_dict()
+    {'KLF1_1': 1, 'NT_1': 1}
     """
 
     outcomes: pd.DataFrame
