@@ -9,10 +9,12 @@ from torch import nn
 
 from raptorgraph.nn import _effect_prior as prior
 from raptorgraph.nn._evidence import LEVELS, GeneMixture
+from raptorgraph.nn._threads import one_thread
 
 _NO_CELLS = 1e-6  # "number of cells" of a condition without any: it then says nothing
 _TARGET = 64.0  # prior variance of the effect on a perturbation's own target, in units of noise
 _MOST_SPREAD = 2.0  # largest factor by which a prediction is set off from the others
+_FEW_CONDITIONS = 200  # up to which one thread is about as fast as several
 _NEGLIGIBLE = 1e-8  # probability of a class and level
 
 
@@ -213,7 +215,7 @@ class EffectPosterior(nn.Module):
         lowest = torch.full_like(effect[0], -torch.inf) if control_mean is None else -control_mean
         if targets is None or not self.own_targets:
             targets = torch.full((members.shape[1],), -1)
-        with torch.enable_grad(), torch.inference_mode(False):
+        with torch.enable_grad(), torch.inference_mode(False), one_thread(len(members) <= _FEW_CONDITIONS):
             members, effect, variance, n_cells, lowest = (
                 x.double().cpu().clone() for x in (members, effect, variance, n_cells, lowest)
             )

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import torch
 
 from raptorgraph.nn._structural import acyclic_support
+from raptorgraph.nn._threads import one_thread
 
 # Standard deviations of the weights of what is no edge and of what is one, in units of the target's own effect. The
 # former is not 0: a gene may move a little with a perturbation without standing for the other's program.
@@ -19,6 +20,7 @@ _FEW = 50  # entries from which a prior is not learned
 _GREEDY_STEPS = 10  # edges of a latent that are looked for at the start
 _SETTLED = 5  # sweeps before priors are learned
 _TINY = 1e-3  # change of a weight that is not carried on
+_FEW_LATENTS = 100  # up to which one thread is about as fast as several
 _BLOCK = 16  # explaining effects at a time
 
 
@@ -132,9 +134,10 @@ def infer_graph(
     own = torch.where((own >= 0) & known[own.clamp_min(0)], column[own.clamp_min(0)], -1)
     fit = _Variational(effect[:, known].double(), variance[:, known].double(), own, shared)
     if len(effect) > 1 and bool(known.any()):
-        fit.run(n_sweeps)
-        fit.allowed = torch.as_tensor(acyclic_support(fit.carried_share().cpu().numpy())).to(fit.allowed)
-        fit.run(max(1, n_sweeps // 2), learn=False)
+        with one_thread(len(effect) <= _FEW_LATENTS):
+            fit.run(n_sweeps)
+            fit.allowed = torch.as_tensor(acyclic_support(fit.carried_share().cpu().numpy())).to(fit.allowed)
+            fit.run(max(1, n_sweeps // 2), learn=False)
     programs = torch.zeros(effect.shape, dtype=torch.float64, device=effect.device)
     programs[:, known] = fit.program()
     return GraphPosterior(fit.probability * fit.slab, fit.probability, fit.carried_share(), programs)
