@@ -78,7 +78,7 @@ def _pair_table(type_: str, meaning: str, frame: pd.DataFrame, found: Findings) 
     }
     reading = meaning
     if found.pairs.intervals:
-        reading += " ±: half the width of the model's 90 % interval."
+        reading += " ±: half the width of the model's 90 % interval, which is rough."
     if frame["measured_score"].notna().any():
         seen = "were left out of the training" if found.options.get("singles_only") else "were part of the training"
         reading += f" Measured pairs {seen}; their measured score has the noise of the measurement in it."
