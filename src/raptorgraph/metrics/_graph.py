@@ -235,12 +235,13 @@ def ancestor_auprc(weights: ArrayLike, truth: ArrayLike) -> float:
     Returns
     -------
     float
-        From 0 to 1, NaN where the truth has no edge; see :func:`edge_auprc`.
+        From 0 to 1, NaN where the truth has no edge, see :func:`edge_auprc`, and where I - A has no inverse: weights
+        with cycles may have no total effects.
 
     Raises
     ------
     ValueError
-        As for :func:`edge_correlation`, if the truth has a cycle, or if I - A has no inverse.
+        As for :func:`edge_correlation`, or if the truth has a cycle.
 
     Examples
     --------
@@ -251,7 +252,7 @@ def ancestor_auprc(weights: ArrayLike, truth: ArrayLike) -> float:
     weights, truth = _graphs(weights=weights, truth=truth)
     matrix = np.eye(len(weights)) - weights * (1 - np.eye(len(weights)))
     if np.linalg.matrix_rank(matrix) < len(matrix):
-        raise ValueError("I - A has no inverse: the total effects of these weights are undefined.")
+        return float("nan")
     return _average_precision(_off_diagonal(ancestors(truth)), _off_diagonal(np.abs(np.linalg.inv(matrix))))
 
 
