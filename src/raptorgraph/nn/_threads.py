@@ -13,8 +13,7 @@ def one_thread(when: bool = True) -> Iterator[None]:
     """Compute on one thread, and leave the number of threads as it was.
 
     Threads meet after every operation. Where operations are small there is little to share, and on a machine that is
-    busy otherwise each meeting waits for the slowest thread: the posterior of a screen of 25 perturbations then took
-    thirty times as long on two threads as on one.
+    busy otherwise each meeting waits for the slowest thread.
 
     Parameters
     ----------
