@@ -48,7 +48,7 @@ def interactions(
         Number of pairs predicted at a time, which bounds the memory.
     n_draws
         Draws from the posterior of the effects (:meth:`raptorgraph.RaptorGraphModel.sample_effects`) for intervals;
-        0 for none. 100 draws take about 0.06 s for a pair of 2,000 genes, on one core.
+        0 for none. They take most of the time.
     seed
         Of the draws; by default ``scvi.settings.seed``.
 
