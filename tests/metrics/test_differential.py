@@ -130,7 +130,7 @@ def test_errors(cells):
         welch_t(zeros, zeros, [5, 5], zeros[0, 1:], zeros[0], 5)
     with pytest.raises(ValueError, match=r"\(20, 24\)"):
         wilcoxon(groups[0][:, 1:], control)
-    with pytest.raises(ValueError, match="0 perturbed"):
+    with pytest.raises(ValueError, match="at least 1 cells, got 0"):
         wilcoxon(groups[0][:0], control)
     with pytest.raises(ValueError, match="not effects"):
         log2_fold_change([[-1.0]], [1.0])

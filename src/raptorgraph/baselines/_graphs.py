@@ -322,12 +322,11 @@ def _read(
     nodes = np.flatnonzero([gene in adata.var_names for gene in genes])
     columns = [adata.var_names.get_loc(genes[i]) for i in nodes]
     X, library = expression_source(adata, layer, library_size_key)
-    X = X.tocsc() if sparse.issparse(X) else np.asarray(X)
     X = X[:, columns]
     return _Screen(
         genes=genes,
         nodes=nodes,
-        X=X.tocsr() if sparse.issparse(X) else X,
+        X=X,
         library=library,
         batch=batch_codes(adata, batch_key),
         codes=parsed.codes,

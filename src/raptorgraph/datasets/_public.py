@@ -14,6 +14,7 @@ from scipy import sparse
 from raptorgraph import pp
 from raptorgraph.pp._expression import data_kind, library_sizes, to_expression
 from raptorgraph.pp._labels import parse_obs
+from raptorgraph.pp._matrix import as_matrix
 
 CONTROL = "control"
 LIBRARY_SIZE = "total_counts"
@@ -189,4 +190,4 @@ def _resolve(targets: Sequence[str], var_names: pd.Index, aliases: Iterable[Sequ
 
 
 def _csr(X) -> sparse.csr_matrix:
-    return sparse.csr_matrix(X, dtype=np.float32)
+    return sparse.csr_matrix(as_matrix(X), dtype=np.float32)

@@ -20,6 +20,7 @@ from raptorgraph.datasets._public import (
     to_screen,
     use_symbols,
 )
+from raptorgraph.pp._matrix import as_matrix
 
 PREFIX = "GSM4367984_exp6."
 _MATRIX = ("barcodes.tsv.gz", "features.tsv.gz", "matrix.mtx.gz")
@@ -181,7 +182,9 @@ def _pair_labels(cells: pd.DataFrame) -> pd.Series:
 def _good_quality(adata: ad.AnnData, labels: pd.Series) -> pd.Series:
     """Mask of the cells that PerturBase's quality control keeps."""
     metrics, _ = sc.pp.calculate_qc_metrics(
-        ad.AnnData(adata.X, var=pd.DataFrame({"mt": adata.var_names.str.startswith("MT-")}, index=adata.var_names)),
+        ad.AnnData(
+            as_matrix(adata.X), var=pd.DataFrame({"mt": adata.var_names.str.startswith("MT-")}, index=adata.var_names)
+        ),
         qc_vars=["mt"],
         percent_top=None,
         log1p=False,

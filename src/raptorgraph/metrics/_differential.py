@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike
 from scipy import sparse
 from scipy.stats import false_discovery_control, mannwhitneyu, ttest_ind_from_stats
 
+from raptorgraph.metrics._distribution import as_samples
 from raptorgraph.metrics._effects import average
 
 _CHUNK = 2**22  # values ranked at a time
@@ -122,7 +123,7 @@ def wilcoxon(perturbed, control) -> Differential:
     Raises
     ------
     ValueError
-        If there are no cells, or the genes differ in number.
+        If there are no cells, the genes differ in number, or values are not finite.
 
     Examples
     --------
@@ -132,11 +133,7 @@ def wilcoxon(perturbed, control) -> Differential:
     >>> (rg.metrics.wilcoxon(perturbed, control).fdr < 0.05).tolist()
     [False, False, True]
     """
-    perturbed, control = (x.tocsc() if sparse.issparse(x) else np.asarray(x) for x in (perturbed, control))
-    if perturbed.ndim != 2 or control.ndim != 2 or perturbed.shape[1] != control.shape[1]:
-        raise ValueError(f"Cells have shapes {perturbed.shape} and {control.shape}: give cells x the same genes.")
-    if not perturbed.shape[0] or not control.shape[0]:
-        raise ValueError(f"There are {perturbed.shape[0]} perturbed and {control.shape[0]} control cells: give both.")
+    perturbed, control = (x.tocsc() if sparse.issparse(x) else x for x in as_samples(perturbed, control))
     n_genes = perturbed.shape[1]
     u, p = np.empty((2, n_genes))
     step = max(1, _CHUNK // (perturbed.shape[0] + control.shape[0]))

@@ -235,8 +235,8 @@ def variance_ratio(predicted: ArrayLike, measured: ArrayLike, *, per_gene: bool 
 
 
 def as_samples(*samples: ArrayLike, least: int = 1) -> list[np.ndarray | sparse.csr_matrix]:
-    """Samples of cells as arrays or CSR, or a ValueError if genes differ, cells are too few or values not finite."""
-    matrices = [x.tocsr() if sparse.issparse(x) else np.asarray(x) for x in samples]
+    """Samples of cells as floats, arrays or CSR; ValueError if genes differ, cells are too few or not finite."""
+    matrices = [_floats(x) for x in samples]
     shapes = [matrix.shape for matrix in matrices]
     if any(len(shape) != 2 for shape in shapes) or len({shape[1] for shape in shapes}) != 1 or shapes[0][1] == 0:
         raise ValueError(
@@ -250,9 +250,18 @@ def as_samples(*samples: ArrayLike, least: int = 1) -> list[np.ndarray | sparse.
     return matrices
 
 
+def _floats(x: ArrayLike) -> np.ndarray | sparse.csr_matrix:
+    """Cells in a type in which sums and differences do not wrap around; CSR from sparse."""
+    if np.ma.is_masked(x):
+        raise ValueError("A sample has masked values: remove or replace them.")
+    x = x if sparse.issparse(x) else np.asarray(x)
+    x = x.astype(np.result_type(x.dtype, np.float32), copy=False)
+    return x.tocsr() if sparse.issparse(x) else x
+
+
 def dense(matrix: np.ndarray | sparse.csr_matrix) -> np.ndarray:
-    """Return an array, from sparse or dense."""
-    return matrix.toarray() if sparse.issparse(matrix) else matrix
+    """Return a float64 array, from sparse or dense."""
+    return np.asarray(matrix.toarray() if sparse.issparse(matrix) else matrix, dtype=np.float64)
 
 
 def _centered(x: ArrayLike, y: ArrayLike, least: int) -> tuple[np.ndarray, np.ndarray]:
@@ -339,7 +348,7 @@ def _variance(x: np.ndarray | sparse.csr_matrix) -> np.ndarray:
     mean = np.asarray(x.mean(axis=0, dtype=np.float64)).ravel()
     if sparse.issparse(x):
         x = x.tocsc()
-        x.sum_duplicates()
+        x.sum_duplicates()  # a value that is stored in parts has one square
         genes = np.repeat(np.arange(x.shape[1]), np.diff(x.indptr))
         squares = np.bincount(genes, (x.data - mean[genes]) ** 2, minlength=x.shape[1])
         squares += (n - np.diff(x.indptr)) * mean**2

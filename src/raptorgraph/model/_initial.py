@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from scipy import sparse
 
 from raptorgraph.model._field import KEYS
 from raptorgraph.model._splitter import condition_codes
@@ -27,13 +26,11 @@ def initialize(module, adata_manager) -> None:
     _fill(module.center, mean)
     _fill(module.spread, np.maximum(sd, floor))
     if module.likelihood == "nb":
-        cells = X[control]
-        square = cells.multiply(cells) if sparse.issparse(cells) else cells**2
-        total = np.asarray(cells.sum(0), dtype=float).ravel()
-        count_mean = total / len(control)
-        count_var = np.asarray(square.sum(0), dtype=float).ravel() / len(control) - count_mean**2
+        n = len(control)
+        counts = condition_moments(X, codes, 1, rows=control)
+        count_mean, count_var = counts.mean[0], counts.var[0] * (n - 1) / n
         theta = count_mean**2 / np.maximum(count_var - count_mean, 0.01 * count_mean**2 + 1e-8)
-        _fill(module.decoder.base, np.log((total + 0.1) / library[control].sum()))
+        _fill(module.decoder.base, np.log((n * count_mean + 0.1) / library[control].sum()))
         _fill(module.log_scale, np.log(np.clip(theta, 0.2, 50.0)))
     else:
         _fill(module.decoder.base, mean)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from scvi.data import AnnTorchDataset
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from raptorgraph.model._field import KEYS
@@ -80,10 +81,10 @@ class PairedSampler(Sampler):
 
 
 class PairedDataset(Dataset):
-    """Read a :class:`PairedBatch` from the registered AnnData, densifying the cells of the batch alone."""
+    """Read a :class:`PairedBatch` from the registered cells, densifying those of the batch alone."""
 
-    def __init__(self, adata_manager, split: Split, *, with_partners: bool) -> None:
-        self.base = adata_manager.create_torch_dataset()
+    def __init__(self, cells: AnnTorchDataset, split: Split, *, with_partners: bool) -> None:
+        self.base = cells
         self.split = split
         self.with_partners = with_partners
 
@@ -91,7 +92,7 @@ class PairedDataset(Dataset):
         return len(self.split.perturbed)
 
     def _read(self, rows: np.ndarray) -> dict[str, torch.Tensor]:
-        return {key: torch.as_tensor(value) for key, value in self.base[rows].items()}
+        return as_tensors(self.base[rows])
 
     def __getitem__(self, batch: PairedBatch) -> dict:
         tensors = self._read(batch.controls)
@@ -108,8 +109,13 @@ class PairedDataset(Dataset):
         return tensors
 
 
+def as_tensors(cells: dict[str, np.ndarray]) -> dict[str, torch.Tensor]:
+    """Tensors of some cells; contiguous, since rounding depends on the order in memory."""
+    return {key: torch.as_tensor(np.ascontiguousarray(values)) for key, values in cells.items()}
+
+
 def make_loader(
-    adata_manager,
+    cells: AnnTorchDataset,
     split: Split,
     *,
     batch_size: int,
@@ -120,5 +126,5 @@ def make_loader(
 ) -> DataLoader:
     """Batches of one split as a torch loader."""
     sampler = PairedSampler(split, batch_size=batch_size, chunk_size=chunk_size, shuffle=shuffle, seed=seed)
-    dataset = PairedDataset(adata_manager, split, with_partners=with_partners)
+    dataset = PairedDataset(cells, split, with_partners=with_partners)
     return DataLoader(dataset, sampler=sampler, batch_size=None)

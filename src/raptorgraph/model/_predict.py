@@ -13,6 +13,7 @@ from scvi import settings
 
 from raptorgraph.model._calibration import CalibrationMixin
 from raptorgraph.model._field import KEYS, MASK_KEY
+from raptorgraph.model._loader import as_tensors
 from raptorgraph.pp import parse_perturbation
 from raptorgraph.pp._expression import TARGET_SUM
 
@@ -44,7 +45,7 @@ class PredictionMixin(CalibrationMixin):
         self.module.eval()
         for i in range(0, len(rows), batch_size):
             batch = dataset[rows[i : i + batch_size]]
-            yield {key: torch.as_tensor(value).to(self.device) for key, value in batch.items()}
+            yield {key: value.to(self.device) for key, value in as_tensors(batch).items()}
 
     def _masks(self, perturbations: str | Iterable[str]) -> tuple[list[str], torch.Tensor]:
         """Canonical labels and their 0/1 masks over the perturbed genes; ValueError for unknown genes."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 from anndata import AnnData
 from mudata import MuData
-from scvi.data import AnnDataManager
 from scvi.data.fields import (
     CategoricalJointObsField,
     CategoricalObsField,
@@ -15,6 +14,7 @@ from scvi.data.fields import (
 )
 
 from raptorgraph.model._field import KEYS, LIBRARY_KEY, PerturbationField, order_genes
+from raptorgraph.model._manager import ScreenManager
 from raptorgraph.pp._expression import check_library, data_kind, library_sizes
 from raptorgraph.pp._inputs import batch_codes, matrix, obs_column, observed_library
 from raptorgraph.pp._label_hints import warn_of_controls
@@ -74,7 +74,7 @@ def perturbed_genes_first(adata, genes: list[str]) -> None:
 def register(
     cls, adata, setup_method_args, *, perturbation_key, control, delimiter, layer, library_size_key, batch_key,
     categorical, continuous, **kwargs,
-) -> AnnDataManager:  # fmt: skip
+) -> ScreenManager:  # fmt: skip
     """Check, reorder, and build the manager."""
     categorical, continuous = list(categorical or []), list(continuous or [])
     kind, library, parsed = check_screen(
@@ -92,7 +92,8 @@ def register(
         warn_of_controls(parsed.genes, "control")
         perturbed_genes_first(adata, order_genes(parsed.genes, adata.var_names))
     fields = [
-        LayerField(KEYS.X, layer, is_count_data=False),
+        # The manager reads it in canonical form; scvi-tools would change the user's storage, or advise on it.
+        LayerField(KEYS.X, layer, is_count_data=False, correct_data_format=False),
         PerturbationField(perturbation_key, control, delimiter),
         CategoricalObsField(KEYS.BATCH, batch_key),
         CategoricalJointObsField(KEYS.CATEGORICAL, categorical),
@@ -101,6 +102,6 @@ def register(
     if kind == "counts":
         adata.obs[LIBRARY_KEY] = library
         fields.append(NumericalObsField(KEYS.LIBRARY, LIBRARY_KEY))
-    manager = AnnDataManager(fields=fields, setup_method_args=setup_method_args)
+    manager = ScreenManager(fields=fields, setup_method_args=setup_method_args)
     manager.register_fields(adata, **kwargs)
     return manager

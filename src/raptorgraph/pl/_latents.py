@@ -29,6 +29,7 @@ from raptorgraph.pp import format_perturbation
 from raptorgraph.pp._expression import to_expression
 from raptorgraph.pp._inputs import expression_source
 from raptorgraph.pp._labels import parse_obs
+from raptorgraph.pp._matrix import as_matrix
 
 if TYPE_CHECKING:
     from raptorgraph.model import RaptorGraphModel
@@ -169,7 +170,7 @@ def _values(model, adata: AnnData, color: str | None) -> tuple[pd.Series | None,
     if color not in adata.var_names:
         raise KeyError(f"color={color!r} is neither a column of obs, {list(adata.obs)}, nor a gene.")
     if model is None:
-        values, scale = adata[:, color].X, "X"
+        values, scale = as_matrix(adata[:, color].X), "X"
     else:
         X, library = expression_source(adata, model.setup_args.get("layer"), model.setup_args.get("library_size_key"))
         values, scale = to_expression(X[:, [adata.var_names.get_loc(color)]], library), SCALE

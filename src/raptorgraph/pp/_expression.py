@@ -6,10 +6,13 @@ import numpy as np
 import pandas as pd
 from scipy import sparse
 
+from raptorgraph.pp._matrix import as_matrix
+
 TARGET_SUM = 1e4
 """Counts per cell after normalization, before the logarithm."""
 
 _CHUNK = 2**22  # values looked at in one go, so that temporary arrays stay at tens of megabytes
+_ROWS = 8192  # cells summed in one go
 _LARGEST_LOG = 30.0  # log1p of any count is far below
 
 
@@ -61,7 +64,13 @@ def data_kind(X) -> str:
 
 def library_sizes(X) -> np.ndarray:
     """Row sums of a sparse or dense matrix (cells x genes), shape (n_cells,), float64."""
-    return np.asarray(as_matrix(X).sum(axis=1, dtype=np.float64)).ravel()
+    X = as_matrix(X)
+    if not sparse.issparse(X):
+        return X.sum(axis=1, dtype=np.float64)
+    # The products are float64, which scipy's own sum of a narrow type is not; in parts, since it casts what it adds.
+    ones = np.ones(X.shape[1])
+    parts = [X[i : i + _ROWS] @ ones for i in range(0, X.shape[0], _ROWS)]
+    return np.concatenate(parts) if parts else np.zeros(0)
 
 
 def to_expression(X, library=None) -> np.ndarray | sparse.csr_matrix:
@@ -76,7 +85,7 @@ def to_expression(X, library=None) -> np.ndarray | sparse.csr_matrix:
 
     Returns
     -------
-    A new float32 matrix: CSR from sparse input, an ndarray from dense input.
+    A new float32 matrix: CSR in canonical form from sparse input, a C-contiguous ndarray from dense input.
 
     Raises
     ------
@@ -90,8 +99,8 @@ def to_expression(X, library=None) -> np.ndarray | sparse.csr_matrix:
             raise ValueError(f"{len(library)} library sizes were given for {X.shape[0]} cells.")
     if not sparse.issparse(X):
         if library is None:
-            return np.array(X, dtype=np.float32)
-        out = X * (TARGET_SUM / library)[:, None]
+            return np.array(X, dtype=np.float32, order="C")
+        out = np.multiply(X, (TARGET_SUM / library)[:, None], dtype=np.float64, order="C")
         return np.log1p(out, out=out).astype(np.float32)
     out = sparse.csr_matrix(X, copy=True)
     values = out.data if library is None else np.log1p(out.data * np.repeat(TARGET_SUM / library, np.diff(out.indptr)))
@@ -111,18 +120,6 @@ def check_library(library, *, names: pd.Index | np.ndarray | None = None) -> np.
             "remove empty cells with scanpy.pp.filter_cells(adata, min_counts=1)."
         )
     return library
-
-
-def as_matrix(X) -> np.ndarray | sparse.spmatrix:
-    """`X` itself if sparse, else as an array; TypeError if it is not a matrix of numbers in memory."""
-    if not sparse.issparse(X):
-        X = np.asarray(X)
-    if X.ndim != 2 or X.dtype.kind not in "buif":
-        raise TypeError(
-            f"Expected a cells x genes matrix of numbers in memory, got {X.ndim} dimensions of type {X.dtype}; "
-            "load backed data with adata.to_memory()."
-        )
-    return X
 
 
 def _bad_value_message(X, is_bad, what: str) -> str:

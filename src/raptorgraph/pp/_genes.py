@@ -115,7 +115,12 @@ def select_genes(
 
     targets = adata.var_names.isin(parsed.genes)
     if n_top_genes < adata.n_vars:
-        values = X if flavor in _COUNT_FLAVORS else to_expression(X, library)
+        if flavor in _COUNT_FLAVORS:
+            # scanpy computes in the type of the counts: one that holds their squares, and that numba knows
+            wide = np.result_type(X.dtype, np.float32)
+            values = X.astype(wide if wide.itemsize <= 8 else np.float64, copy=False)
+        else:
+            values = to_expression(X, library)
         keep = _highly_variable(values, int(n_top_genes), batch, flavor) | targets
     else:
         keep = np.ones(adata.n_vars, dtype=bool)

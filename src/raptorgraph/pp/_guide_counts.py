@@ -10,6 +10,7 @@ import pandas as pd
 from scipy import sparse
 
 from raptorgraph.pp._inputs import matrix, obs_column
+from raptorgraph.pp._matrix import as_matrix
 
 METHODS = ("threshold", "mixture", "assigned")
 _CHOICES = {"no_guide": ("control", "drop"), "too_many": ("top", "drop")}
@@ -136,12 +137,11 @@ def _read_obsm(adata, settings: GuideSettings) -> tuple[sparse.csr_matrix, Seque
 
 def _whole_numbers(table, where: str) -> sparse.csr_matrix:
     if isinstance(table, pd.DataFrame):
-        table = table.to_numpy()
-    counts = sparse.csr_matrix(table, dtype=np.float64, copy=True)
+        table = table.to_numpy(dtype=np.float64, na_value=np.nan)
+    counts = sparse.csr_matrix(as_matrix(table), dtype=np.float64, copy=True)
     bad = counts.data[~(np.isfinite(counts.data) & (counts.data >= 0) & (counts.data == np.floor(counts.data)))]
     if bad.size:
         raise ValueError(f"{where} must hold counts of guides, whole numbers from 0; it has {bad[0]:g}.")
-    counts.eliminate_zeros()
     return counts
 
 

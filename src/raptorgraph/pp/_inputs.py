@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from raptorgraph.pp._expression import check_library, data_kind, library_sizes
+from raptorgraph.pp._matrix import as_matrix
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -24,14 +25,14 @@ def obs_column(adata: AnnData, key: str, argument: str) -> pd.Series:
 
 
 def matrix(adata: AnnData, layer: str | None):
-    """``adata.X`` or a layer; KeyError if the layer is not there, ValueError if there is no matrix."""
+    """``adata.X`` or a layer, in canonical form; KeyError without the layer, ValueError if there is no matrix."""
     if layer is None:
         if adata.X is None:
             raise ValueError("adata.X is empty; name the layer with the expression values: layer=...")
-        return adata.X
+        return as_matrix(adata.X)
     if layer not in adata.layers:
         raise KeyError(f"layer={layer!r} is not in adata.layers, which has {list(adata.layers)}.")
-    return adata.layers[layer]
+    return as_matrix(adata.layers[layer])
 
 
 def observed_library(adata: AnnData, key: str, argument: str = "library_size_key") -> np.ndarray:

@@ -14,9 +14,10 @@ from scipy.spatial.distance import cdist
 from sklearn.decomposition import PCA
 from sklearn.neighbors import NearestNeighbors
 
-from raptorgraph.pp._expression import as_matrix, to_expression
+from raptorgraph.pp._expression import to_expression
 from raptorgraph.pp._inputs import batch_codes, expression_source
 from raptorgraph.pp._labels import parse_obs
+from raptorgraph.pp._matrix import as_matrix
 
 if TYPE_CHECKING:
     from anndata import AnnData

@@ -10,9 +10,10 @@ import numpy as np
 import pandas as pd
 from scipy import sparse
 
-from raptorgraph.pp._expression import as_matrix, check_library, to_expression
+from raptorgraph.pp._expression import check_library, to_expression
 from raptorgraph.pp._inputs import batch_codes, expression_source
 from raptorgraph.pp._labels import format_perturbation, parse_obs
+from raptorgraph.pp._matrix import as_matrix
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -107,9 +108,13 @@ def condition_moments(
         If the codes do not fit the cells or the number of conditions.
     """
     X = as_matrix(X)
-    X = X.tocsr() if sparse.issparse(X) else X
     codes, rows = _check_codes(codes, rows, X.shape[0], n_conditions)
     library = _check_library(library, rows, X.shape[0])
+    return _moments(X, codes, n_conditions, library, rows, rates=rates, chunk_size=chunk_size)
+
+
+def _moments(X, codes, n_conditions: int, library, rows, *, rates: bool, chunk_size: int = 4096) -> ConditionMoments:
+    """Moments of a matrix in canonical form, of codes and rows that were checked."""
     total, squares = np.zeros((2, n_conditions, X.shape[1]))
     for start in range(0, len(rows), chunk_size):
         part = rows[start : start + chunk_size]
@@ -247,8 +252,8 @@ def log_ratio_moments(
 def _compare(X, codes, n_conditions: int, library, batch, rows, *, rates: bool = False) -> _Comparison:
     """Means of conditions, and of the controls of the same batches."""
     X = as_matrix(X)
-    X = X.tocsr() if sparse.issparse(X) else X
     codes, rows = _check_codes(codes, rows, X.shape[0], n_conditions)
+    library = _check_library(library, rows, X.shape[0])
     n = np.bincount(codes[rows], minlength=n_conditions)
     if n[0] < 2:
         raise ValueError(f"Effects are differences to control cells, of which there must be at least 2; found {n[0]}.")
@@ -263,7 +268,7 @@ def _compare(X, codes, n_conditions: int, library, batch, rows, *, rates: bool =
         members = rows[batch[rows] == value]
         present = np.unique(codes[members])
         local = np.searchsorted(present, codes)  # compact codes, so that the work is that of the conditions present
-        moments = condition_moments(X, local, len(present), library=library, rows=members, rates=rates)
+        moments = _moments(X, local, len(present), library, members, rates=rates)
         counts[present, b] = moments.n
         total[present] += moments.n[:, None] * moments.mean
         within[present] += (moments.n - 1)[:, None] * moments.var

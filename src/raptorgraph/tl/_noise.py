@@ -156,7 +156,6 @@ def control_noise(model: RaptorGraphModel) -> ControlNoise:
     X, library, batch = screen_data(model.adata_manager)
     mask = model.adata_manager.get_from_registry(KEYS.PERTURBATION).tocsr()
     rows = np.flatnonzero(np.diff(mask.indptr) == 0)
-    X = X.tocsr() if sparse.issparse(X) else X
     return ControlNoise(X[rows], *(None if values is None else values[rows] for values in (library, batch)))
 
 

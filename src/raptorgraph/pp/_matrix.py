@@ -1,0 +1,65 @@
+"""The one form in which a matrix of the user's is read, whatever its type and storage."""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy import sparse
+
+
+def as_matrix(X) -> np.ndarray | sparse.csr_matrix:
+    """Bring a cells x genes matrix into canonical form, on a copy where it does not have that form.
+
+    Whatever is summed, squared or iterated comes through here: entries of a sparse matrix may be stored in parts that
+    add up, in any order and as zeros, so that a function of each stored value would not be a function of the matrix.
+
+    Parameters
+    ----------
+    X
+        Array or sparse matrix (or array) in any of scipy's formats; unchanged.
+
+    Returns
+    -------
+    An ndarray from dense input. From sparse input CSR with every entry stored once, in the order of the genes, and no
+    zeros. `X` itself where it is that already, without a copy. Entries that were stored in parts are float64; other
+    values keep their type.
+
+    Raises
+    ------
+    TypeError
+        If `X` is not a matrix of numbers in memory, or sparse of a type that scipy cannot compute with.
+    ValueError
+        If values are masked.
+    """
+    if not sparse.issparse(X):
+        if np.ma.is_masked(X):
+            raise ValueError(
+                f"{np.ma.count_masked(X)} values are masked, and a model cannot learn from missing values: fill them, "
+                "for example adata.X = adata.X.filled(0), or drop the cells or genes."
+            )
+        X = np.asarray(X)
+    if X.ndim != 2 or X.dtype.kind not in "buif":
+        raise TypeError(
+            f"Expected a cells x genes matrix of numbers in memory, got {X.ndim} dimensions of type {X.dtype}; "
+            "load backed data with adata.to_memory()."
+        )
+    return _canonical(X) if sparse.issparse(X) else X
+
+
+def _canonical(X) -> sparse.csr_matrix:
+    if X.dtype == np.float16 or not X.dtype.isnative:
+        raise TypeError(f"scipy cannot compute with sparse matrices of type {X.dtype}: use X.astype(numpy.float32).")
+    # Sums are taken in float64, as 200 + 100 is not 300 in uint8; two of these formats add up on the way to CSR.
+    wide = X.dtype if X.dtype == bool else np.float64
+    csr = (X.astype(wide) if X.format in ("coo", "bsr") else X).tocsr()
+    # A new object on the same arrays: scipy keeps what it once found out, also when the arrays were replaced since.
+    same = found = sparse.csr_matrix((csr.data, csr.indices, csr.indptr), shape=csr.shape)
+    if not found.has_sorted_indices:
+        found = found.sorted_indices()
+    if not found.has_canonical_format:
+        found = found.astype(wide)
+        found.sum_duplicates()
+    if np.count_nonzero(found.data) < found.nnz:
+        found = found.copy() if found is same else found
+        found.eliminate_zeros()
+    as_given = found is same and isinstance(X, sparse.csr_matrix) and len(X.data) == X.nnz
+    return X if as_given else found
