@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from scvi.data import AnnTorchDataset
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from raptorgraph.model._field import KEYS
@@ -81,10 +80,10 @@ class PairedSampler(Sampler):
 
 
 class PairedDataset(Dataset):
-    """Read a :class:`PairedBatch` from the registered cells, densifying those of the batch alone."""
+    """Read a :class:`PairedBatch` from the registered AnnData, densifying the cells of the batch alone."""
 
-    def __init__(self, cells: AnnTorchDataset, split: Split, *, with_partners: bool) -> None:
-        self.base = cells
+    def __init__(self, adata_manager, split: Split, *, with_partners: bool) -> None:
+        self.base = adata_manager.create_torch_dataset()
         self.split = split
         self.with_partners = with_partners
 
@@ -115,7 +114,7 @@ def as_tensors(cells: dict[str, np.ndarray]) -> dict[str, torch.Tensor]:
 
 
 def make_loader(
-    cells: AnnTorchDataset,
+    adata_manager,
     split: Split,
     *,
     batch_size: int,
@@ -126,5 +125,5 @@ def make_loader(
 ) -> DataLoader:
     """Batches of one split as a torch loader."""
     sampler = PairedSampler(split, batch_size=batch_size, chunk_size=chunk_size, shuffle=shuffle, seed=seed)
-    dataset = PairedDataset(cells, split, with_partners=with_partners)
+    dataset = PairedDataset(adata_manager, split, with_partners=with_partners)
     return DataLoader(dataset, sampler=sampler, batch_size=None)

@@ -92,7 +92,6 @@ class ScreenSplitter(pl.LightningDataModule):
         if train_size is not None and not 0 < train_size <= 1:
             raise ValueError(f"train_size={train_size} must lie in (0, 1].")
         self.adata_manager = adata_manager
-        self.cells = adata_manager.create_torch_dataset()  # one for all loaders: reading the matrix can take a copy
         self.train_size = 0.9 if train_size is None else train_size
         self.validation_size = 1 - self.train_size if validation_size is None else validation_size
         if self.train_size + self.validation_size > 1 + 1e-9:
@@ -198,7 +197,7 @@ class ScreenSplitter(pl.LightningDataModule):
 
     def _loader(self, split: Split, *, shuffle: bool):
         return make_loader(
-            self.cells,
+            self.adata_manager,
             split,
             batch_size=self.batch_size,
             shuffle=shuffle,
