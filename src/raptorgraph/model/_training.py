@@ -10,6 +10,8 @@ from scvi import settings
 from scvi.model._utils import use_distributed_sampler
 from scvi.train import TrainRunner
 
+from raptorgraph._arguments import check_mapping
+from raptorgraph.model._arguments import check_training
 from raptorgraph.model._latents import ACTIVE_KL
 from raptorgraph.model._plan import RaptorGraphTrainingPlan
 from raptorgraph.model._presets import get_preset
@@ -85,21 +87,23 @@ class TrainingMixin:
         >>> list(model.history["train_loss"].index)
         [0, 1]
         """
+        check_training(max_epochs, early_stopping, trainer_kwargs)
         preset = get_preset(self.preset_)
-        plan_arguments = {**preset["plan"], **(plan_kwargs or {})}
+        plan_arguments = {**preset["plan"], **check_mapping("plan_kwargs", plan_kwargs)}
         if self.module.graph_kind != "dagma":  # then it is not trained
             plan_arguments["dag_weight"] = 0.0
         if use_distributed_sampler(trainer_kwargs.get("strategy")):
             raise NotImplementedError("Distributed training is not supported: pairs of cells stay on one device.")
         partners = plan_arguments.get("mmd_weight", 0) > 0 or plan_arguments.get("pair_weight", 0) > 0
         plan = self._training_plan_cls(self.module, **plan_arguments)
-        splitter_arguments = {"pairing": self.pairing_, "with_partners": partners, **(datasplitter_kwargs or {})}
+        splitter_arguments = {"pairing": self.pairing_, "with_partners": partners}
+        splitter_arguments |= check_mapping("datasplitter_kwargs", datasplitter_kwargs)
         splitter = self._data_splitter_cls(
             self.adata_manager,
             train_size=train_size,
             validation_size=validation_size,
             shuffle_set_split=shuffle_set_split,
-            batch_size=batch_size or preset["train"]["batch_size"],
+            batch_size=preset["train"]["batch_size"] if batch_size is None else batch_size,
             **splitter_arguments,
         )
         if max_epochs is None:
@@ -114,12 +118,7 @@ class TrainingMixin:
         trainer_kwargs.setdefault("log_every_n_steps", 1)
         if not has_validation:
             trainer_kwargs.update(limit_val_batches=0, check_val_every_n_epoch=None)
-        splitter.setup()
-        if self.module.graph_kind == "interventional":
-            self._fit_graph(splitter)
-        if self.module.effects is not None:
-            self._fit_effects(splitter)
-        self.module.train()
+        # Which raises for a wrong device, and so comes before the long work.
         runner = self._train_runner_cls(
             self,
             training_plan=plan,
@@ -130,6 +129,12 @@ class TrainingMixin:
             early_stopping=early_stopping,
             **trainer_kwargs,
         )
+        splitter.setup()
+        if self.module.graph_kind == "interventional":
+            self._fit_graph(splitter)
+        if self.module.effects is not None:
+            self._fit_effects(splitter)
+        self.module.train()
         runner()
         if self.module.effects is not None:
             self._store_reference(splitter.known_controls)

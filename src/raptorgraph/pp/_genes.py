@@ -106,7 +106,7 @@ def select_genes(
     library, library_key = None, library_size_key or LIBRARY_SIZE_KEY
     if kind == "counts":
         if library_key in adata.obs:
-            library = observed_library(adata, library_key)
+            library = observed_library(adata, library_key, X)
         else:
             library = check_library(library_sizes(X), names=adata.obs_names)
 
