@@ -54,7 +54,7 @@ def check_text(name: str, value: Any, what: str) -> str:
     if not isinstance(value, str):
         raise TypeError(f"{name}={value!r} must be {what}, a string, and not {type(value).__name__}.")
     if not value:
-        raise ValueError(f"{name}='' is empty: name {what}.")
+        raise ValueError(f"{name}='' is empty: it must be {what}.")
     return value
 
 

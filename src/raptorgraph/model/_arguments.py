@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+from anndata import AnnData
+from mudata import MuData
 
 from raptorgraph._arguments import LARGEST, check_choice, check_flag, check_integer, check_number
 from raptorgraph.model._graph import GRAPHS
@@ -23,7 +25,20 @@ _CHOICES = {
 _POSITIVE = ("lr", "eps", "mu", "mu_final")
 _SHARES = ("kl_warmup", "project_at")
 _PLAN_CHOICES = {"optimizer": ("AdamW", "Adam"), "lr_schedule": ("cosine", "constant")}
-_STOPPING = {"early_stopping_patience": 0, "early_stopping_warmup_epochs": 0, "check_val_every_n_epoch": 1}
+_TRAINER_INTEGERS = {
+    "early_stopping_patience": 0,
+    "early_stopping_warmup_epochs": 0,
+    "check_val_every_n_epoch": 1,
+    "log_every_n_steps": 0,
+}
+_TRAINER_NUMBERS = ("early_stopping_min_delta", "gradient_clip_val")
+_METRICS = ("elbo", "reconstruction_loss", "kl_local", "reconstruction", "kl")  # besides the terms with a weight
+
+
+def check_data(adata: Any) -> None:
+    """Raise where cells come in another class."""
+    if not isinstance(adata, AnnData | MuData):
+        raise TypeError(f"adata must be an AnnData or a MuData, not {type(adata).__name__}.")
 
 
 def check_model(arguments: Mapping[str, Any]) -> None:
@@ -57,18 +72,29 @@ def _check_effect_posterior(value: Any) -> None:
         raise TypeError(f"effect_posterior={value!r} must be True, False or a dict of arguments of EffectPosterior.")
 
 
-def check_training(max_epochs: int | None, early_stopping: bool, trainer_kwargs: Mapping[str, Any]) -> None:
-    """Raise where an argument of ``train`` that is meant for the trainer is of a wrong type or out of its range."""
+def check_training(
+    max_epochs: int | None, early_stopping: bool, trainer_kwargs: Mapping[str, Any], weights: Mapping[str, float]
+) -> None:
+    """Raise where an argument of ``train`` that is meant for the trainer is of a wrong type or out of its range.
+
+    ``weights`` are those of the terms of the loss, of which the ones above 0 can be monitored.
+    """
     if max_epochs is not None:
         check_integer("max_epochs", max_epochs, 1)
     check_flag("early_stopping", early_stopping)
-    for name, least in _STOPPING.items():
-        if trainer_kwargs.get(name) is not None:
-            check_integer(name, trainer_kwargs[name], least)
-    if trainer_kwargs.get("early_stopping_min_delta") is not None:
-        check_number("early_stopping_min_delta", trainer_kwargs["early_stopping_min_delta"], 0)
-    if trainer_kwargs.get("gradient_clip_val") is not None:
-        check_number("gradient_clip_val", trainer_kwargs["gradient_clip_val"], 0)
+    given = {name: value for name, value in trainer_kwargs.items() if value is not None}
+    for name, least in _TRAINER_INTEGERS.items():
+        if name in given:
+            check_integer(name, given[name], least)
+    for name in _TRAINER_NUMBERS:
+        if name in given:
+            check_number(name, given[name], 0)
+    if "early_stopping_monitor" in given:
+        terms = [name.removesuffix("_weight") for name, weight in weights.items() if weight > 0]
+        metrics = [f"{name}_{part}" for name in dict.fromkeys((*_METRICS, *terms)) for part in ("validation", "train")]
+        check_choice(
+            "early_stopping_monitor", given["early_stopping_monitor"], ["validation_loss", "train_loss", *metrics]
+        )
 
 
 def check_plan(arguments: Mapping[str, Any], loss) -> None:

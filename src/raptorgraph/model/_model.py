@@ -11,7 +11,7 @@ from anndata import AnnData
 from mudata import MuData
 from scvi.model.base import BaseModelClass
 
-from raptorgraph.model._arguments import check_model
+from raptorgraph.model._arguments import check_data, check_model
 from raptorgraph.model._export import ExportMixin
 from raptorgraph.model._field import KEYS
 from raptorgraph.model._graph import GraphMixin
@@ -108,8 +108,8 @@ class RaptorGraphModel(
         effect_posterior: bool | dict[str, Any] = True,
     ) -> None:
         check_model(locals())
-        if adata is not None and not isinstance(adata, AnnData | MuData):
-            raise TypeError(f"adata must be an AnnData or a MuData, not {type(adata).__name__}.")
+        if adata is not None:
+            check_data(adata)
         adata = expression_of(adata) if isinstance(adata, MuData) else adata
         super().__init__(adata, registry)
         self.mudata_args_ = self.registry_.get(REGISTRY_KEY)
@@ -272,6 +272,7 @@ class RaptorGraphModel(
         >>> len(model.latent_names) - len(model.perturbed_genes)
         4
         """
+        check_data(adata)
         adata = expression_of(adata) if isinstance(adata, MuData) else adata
         arguments = dict(get_preset(preset)["model"])
         if preset == "paper":

@@ -118,8 +118,8 @@ def _names(modalities: Mapping[str, str], mdata: MuData) -> tuple[str, str | Non
 def _targets(guide_targets) -> dict[str, str]:
     if not isinstance(guide_targets, Mapping | pd.Series):
         raise TypeError(
-            f"guide_targets={guide_targets!r} must be a column of the guides' var, or a mapping or Series from guide to "
-            "gene."
+            f"guide_targets={guide_targets!r} must be a column of the guides' var, or a mapping or Series from guide "
+            "to gene."
         )
     return dict(guide_targets)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 
 import torch
@@ -79,6 +80,8 @@ class RaptorGraphTrainingPlan(TrainingPlan):
             module.loss,
         )
         super().__init__(module, optimizer=optimizer, lr=lr, weight_decay=weight_decay, eps=eps, **loss_kwargs)
+        defaults = {name: p.default for name, p in inspect.signature(module.loss).parameters.items()}
+        self.weights = {name: loss_kwargs.get(name, defaults[name]) for name in defaults if name.endswith("_weight")}
         self.lr_schedule = lr_schedule
         self.final_kl_weight = kl_weight
         self.kl_warmup = kl_warmup

@@ -95,6 +95,7 @@ class ScreenSplitter(pl.LightningDataModule):
         check_integer("batch_size", batch_size, 1)
         check_choice("pairing", pairing, METHODS)
         check_flag("shuffle_set_split", shuffle_set_split)
+        check_flag("with_partners", with_partners)
         if train_size is not None:
             check_number("train_size", train_size, 0, 1, above=True)
         if validation_size is not None:

@@ -104,19 +104,17 @@ def to_expression(X, library=None) -> np.ndarray | sparse.csr_matrix:
 def check_library(library, *, names: pd.Index | np.ndarray | None = None, column: str = "") -> np.ndarray:
     """Library sizes as float64, or a ValueError that names the first cells where they are no numbers of counts.
 
-    `column` is what they were read from, if they are no row sums.
+    `column` names what they were read from, if they are no row sums.
     """
     library = np.asarray(library, dtype=np.float64)
     bad = np.flatnonzero(~((library >= _SMALLEST_LIBRARY) & (library <= _LARGEST_LIBRARY)))
     if bad.size:
         cells = bad[:5] if names is None else names[bad[:5]]
         listed = ", ".join(f"{cell} ({library[i]:g})" for cell, i in zip(cells, bad[:5], strict=True))
-        what = "positive" if (library[bad] <= 0).any() or np.isnan(library[bad]).any() else "possible"
-        raise ValueError(
-            f"{column}{': ' if column else ''}{bad.size} cells have no {what} library size (first: {listed}); "
-            "remove empty cells with scanpy.pp.filter_cells(adata, min_counts=1)"
-            f"{', and see that the column holds the total counts of each cell' if column else ''}."
-        )
+        fix = "remove empty cells with scanpy.pp.filter_cells(adata, min_counts=1)."
+        if column:
+            fix = f"the column must hold the total counts of each cell, a finite number; {fix}"
+        raise ValueError(f"{column}{bad.size} cells have no positive library size (first: {listed}); {fix}")
     return library
 
 

@@ -47,22 +47,22 @@ def numbers(adata: AnnData, key: str, argument: str) -> np.ndarray:
     if pd.api.types.is_numeric_dtype(dtype) and dtype.kind != "c":
         return column.to_numpy(dtype=np.float64, na_value=np.nan)
     values = column.astype(object)
+    found = "text" if values.map(lambda value: isinstance(value, str)).any() else f"values of type {dtype}"
     if dtype.kind == "c":
-        found, fix = "complex numbers", f"take their real part, {name} = {name}.to_numpy().real"
+        fix = f"take their real part, {name} = {name}.to_numpy().real"
     elif dtype.kind in "mM":
-        found, fix = "dates or times", "turn them into a number, such as days since the first"
+        fix = "turn them into a number, such as days since the first"
     elif pd.to_numeric(values, errors="coerce").notna().sum() == values.notna().sum():
-        kind = "text" if values.map(lambda value: isinstance(value, str)).any() else f"values of type {dtype}"
-        found, fix = kind, f"convert it, {name} = pandas.to_numeric({name}.astype(object))"
+        fix = f"convert it, {name} = pandas.to_numeric({name}.astype(object))"
     else:
-        found, fix = "text", "name a column of numbers"
+        fix = "name a column of numbers"
         if argument == "continuous_covariate_keys":
             fix += ", or name this one in categorical_covariate_keys"
     raise ValueError(f"{argument}: {key!r} holds {found}, not numbers; {fix}.")
 
 
 def matrix(adata: AnnData, layer: str | None):
-    """``adata.X`` or a layer; KeyError if it is not there, ValueError if it is empty, TypeError if it holds no numbers."""
+    """``adata.X`` or a layer; KeyError if there is none, ValueError if it is empty, TypeError if it has no numbers."""
     if layer is not None and check_text("layer", layer, "the name of a layer") not in adata.layers:
         raise KeyError(f"layer={layer!r} is not in adata.layers, which has {list(adata.layers)}.")
     if 0 in adata.shape:
@@ -94,7 +94,7 @@ def observed_library(adata: AnnData, key: str, X, argument: str = "library_size_
     UserWarning
         If a tenth of them is below the row sums, or all of them are ten thousand times larger.
     """
-    library = check_library(numbers(adata, key, argument), names=adata.obs_names, column=f"{argument}={key!r}")
+    library = check_library(numbers(adata, key, argument), names=adata.obs_names, column=f"{argument}={key!r}: ")
     sums = library_sizes(X)
     below = library < (1 - _ROUNDING) * sums
     share, tiny = below.mean(), np.flatnonzero(library < _SMALLEST * sums)
@@ -146,7 +146,10 @@ def batch_codes(adata: AnnData, batch_key: str | None) -> np.ndarray | None:
     if batch_key is None:
         return None
     column = obs_column(adata, batch_key, "batch_key")
-    codes, _ = pd.factorize(column)
+    try:
+        codes, _ = pd.factorize(column)
+    except TypeError as error:
+        raise TypeError(f"batch_key={batch_key!r} holds what is no name of a batch ({error}).") from None
     missing = np.flatnonzero(codes < 0)
     if missing.size:
         first = ", ".join(str(name) for name in adata.obs_names[missing[:5]])
