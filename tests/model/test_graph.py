@@ -86,7 +86,7 @@ def test_a_gene_that_was_never_perturbed_alone_has_no_edge():
 
 
 def test_pairs_alone_have_no_graph():
-    other = screen(n_genes=40, n_perturbed=4, n_doubles="all", n_control_cells=60, n_cells_per_perturbation=20)
+    other = screen(n_genes=80, n_perturbed=4, n_doubles="all", n_control_cells=60, n_cells_per_perturbation=20)
     label = other.obs["perturbation"].astype(str)
     model = fitted(other[(label == "control") | label.str.contains("+", regex=False)].copy())
     assert not model.get_dag(min_probability=0.0).to_numpy().any()

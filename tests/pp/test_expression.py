@@ -123,7 +123,7 @@ def test_wrong_sources_are_named(counts):
         expression_source(adata, "counts", None)
     with pytest.raises(KeyError, match=r"library_size_key='totals'.*\['total'\]"):
         expression_source(adata, None, "totals")
-    with pytest.raises(ValueError, match="'kind' must hold numbers"):
+    with pytest.raises(ValueError, match="library_size_key: 'kind' holds text, not numbers"):
         expression_source(adata, None, "kind")
     with pytest.raises(ValueError, match=r"missing for 1 cells \(first: 29\)"):
         batch_codes(adata, "batch")

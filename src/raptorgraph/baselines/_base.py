@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 from sklearn.exceptions import NotFittedError
 
+from raptorgraph._arguments import check_integer
 from raptorgraph.pp import format_perturbation, parse_perturbation
 from raptorgraph.pp._labels import parse_obs
 
@@ -242,8 +243,7 @@ def draw_controls(n_controls: int, n_cells: int | None, seed: int) -> np.ndarray
     """
     if n_cells is None:
         return np.arange(n_controls)
-    if n_cells < 1:
-        raise ValueError(f"n_cells={n_cells!r} must be at least 1.")
+    check_integer("n_cells", n_cells, 1)
     return np.sort(np.random.default_rng(seed).choice(n_controls, n_cells, replace=n_cells > n_controls))
 
 

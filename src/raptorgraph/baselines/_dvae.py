@@ -10,6 +10,7 @@ import pandas as pd
 import torch
 from scipy import sparse
 
+from raptorgraph._arguments import check_integer, check_number
 from raptorgraph.baselines._base import Baseline, draw_controls, stack_cells
 from raptorgraph.baselines._vae_training import TrainingSettings, sample, train
 from raptorgraph.nn._peers import DiscrepancyModule, VariationalEncoder, small_linear
@@ -117,10 +118,9 @@ class DiscrepancyVAE(Baseline):
     ):
         super().__init__(perturbation_key, **setup)
         for name, value in (("n_latent", n_latent), ("n_hidden", n_hidden)):
-            if value is not None and value < 1:
-                raise ValueError(f"{name}={value!r} must be at least 1.")
-        if not predict_temperature > 0:
-            raise ValueError(f"predict_temperature={predict_temperature!r} must be positive.")
+            if value is not None:
+                check_integer(name, value, 1)
+        check_number("predict_temperature", predict_temperature, 0, above=True)
         self.n_latent, self.n_hidden, self.predict_temperature = n_latent, n_hidden, predict_temperature
         self.settings = TrainingSettings(
             max_epochs=max_epochs,

@@ -7,6 +7,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 from sklearn.linear_model import Ridge
 
+from raptorgraph._arguments import check_number
 from raptorgraph.baselines._shift import SinglesBaseline
 from raptorgraph.baselines._sums import fit_scale
 
@@ -63,8 +64,7 @@ class MainEffectsRidge(SinglesBaseline):
         self, perturbation_key: str = "perturbation", *, ridge: float = 3.0, scale: Scale = "joint", **setup: Any
     ):
         super().__init__(perturbation_key, **setup)
-        if not ridge > 0:
-            raise ValueError(f"ridge={ridge!r} must be positive.")
+        check_number("ridge", ridge, 0, above=True)
         if scale not in get_args(Scale):
             raise ValueError(f"scale={scale!r} must be one of {list(get_args(Scale))}.")
         self.ridge, self.scale = ridge, scale

@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 import torch
 
+from raptorgraph._arguments import check_integer
 from raptorgraph.baselines._dvae import DiscrepancyVAE
 from raptorgraph.nn._peers import GeneSetLayer, VariationalEncoder
 from raptorgraph.pp._gene_sets import read_gene_sets
@@ -115,8 +116,7 @@ class SENA(DiscrepancyVAE):
             seed=seed,
             **setup,
         )
-        if min_genes < 1:
-            raise ValueError(f"min_genes={min_genes!r} must be at least 1.")
+        check_integer("min_genes", min_genes, 1)
         if not 0 <= leak <= 1:
             raise ValueError(f"leak={leak!r} must be from 0 (blocked) to 1 (a dense encoder).")
         self.min_genes, self.leak = min_genes, leak

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from raptorgraph._arguments import check_integer, check_number
 from raptorgraph.baselines._shift import SinglesBaseline
 
 
@@ -40,8 +41,7 @@ class LowRankAdditive(SinglesBaseline):
 
     def __init__(self, perturbation_key: str = "perturbation", *, rank: int = 10, **setup: Any):
         super().__init__(perturbation_key, **setup)
-        if rank < 1:
-            raise ValueError(f"rank={rank!r} must be at least 1.")
+        check_integer("rank", rank, 1)
         self.rank = rank
 
     def _estimate_singles(self, effect: np.ndarray, variance: np.ndarray) -> np.ndarray:
@@ -84,8 +84,7 @@ class DampedLowRank(LowRankAdditive):
 
     def __init__(self, perturbation_key: str = "perturbation", *, rank: int = 10, scale: float = 0.6, **setup: Any):
         super().__init__(perturbation_key, rank=rank, **setup)
-        if not scale > 0:
-            raise ValueError(f"scale={scale!r} must be positive.")
+        check_number("scale", scale, 0, above=True)
         self.scale = scale
 
     def _estimate_singles(self, effect: np.ndarray, variance: np.ndarray) -> np.ndarray:

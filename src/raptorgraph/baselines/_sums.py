@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from raptorgraph._arguments import check_number
 from raptorgraph.baselines._shift import ShiftBaseline, SinglesBaseline, TrainingEffects
 
 
@@ -169,8 +170,7 @@ class GeneScaledAdditive(SinglesBaseline):
 
     def __init__(self, perturbation_key: str = "perturbation", *, shrinkage: float = 0.1, **setup: Any):
         super().__init__(perturbation_key, **setup)
-        if not shrinkage > 0:
-            raise ValueError(f"shrinkage={shrinkage!r} must be positive.")
+        check_number("shrinkage", shrinkage, 0, above=True)
         self.shrinkage = shrinkage
 
     def _learn_combinations(self, members: np.ndarray, sums: np.ndarray, measured: np.ndarray) -> None:

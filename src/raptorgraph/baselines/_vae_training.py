@@ -10,6 +10,7 @@ import pandas as pd
 import torch
 from torch.nn import functional as F
 
+from raptorgraph._arguments import check_integer, check_number
 from raptorgraph.nn import kl_standard_normal, mk_mmd
 from raptorgraph.nn._peers import DiscrepancyModule
 
@@ -32,14 +33,11 @@ class TrainingSettings:
 
     def __post_init__(self) -> None:
         for name in ("max_epochs", "batch_size"):
-            if not getattr(self, name) >= 1:
-                raise ValueError(f"{name}={getattr(self, name)!r} must be at least 1.")
+            check_integer(name, getattr(self, name), 1)
         for name in ("lr", "temperature", "fix_sigma"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"{name}={getattr(self, name)!r} must be positive.")
+            check_number(name, getattr(self, name), 0, above=True)
         for name in ("mmd_weight", "kl_weight", "l1_weight"):
-            if not getattr(self, name) >= 0:
-                raise ValueError(f"{name}={getattr(self, name)!r} must not be negative; 0 leaves the term out.")
+            check_number(name, getattr(self, name), 0)
 
 
 def schedules(max_epochs: int, *, mmd_weight: float, kl_weight: float, temperature: float) -> pd.DataFrame:

@@ -1,8 +1,9 @@
 """Checks of the arguments of the simulator."""
 
 from collections.abc import Mapping
-from numbers import Integral, Real
 from typing import Any
+
+from raptorgraph._arguments import check_integer, check_number
 
 CHOICES = {"graph": ("erdos-renyi", "scale-free"), "mechanism": ("saturating", "linear")}
 LEAST = {  # integers, and the least value of each
@@ -51,16 +52,16 @@ def check_arguments(arguments: Mapping[str, Any]) -> dict[str, Any]:
         if settings[name] not in choices:
             raise ValueError(f"{name}={settings[name]!r} is unknown: use one of {', '.join(map(repr, choices))}.")
     for name, least in LEAST.items():
-        _check_integer(name, settings[name], least)
+        check_integer(name, settings[name], least)
     for name, (low, high) in RANGES.items():
-        _check_real(name, settings[name], low, high)
+        check_number(name, settings[name], low, high)
 
-    _check_integer("n_truth_cells", settings["n_truth_cells"], settings["n_batches"], hint=", one for each batch")
+    check_integer("n_truth_cells", settings["n_truth_cells"], settings["n_batches"], hint=", one for each batch")
 
     n_perturbed = settings["n_perturbed"]
     if settings["n_latent"] is None:
         settings["n_latent"] = n_perturbed + max(5, n_perturbed // 4)
-    _check_integer("n_latent", settings["n_latent"], n_perturbed, hint=", a latent for each perturbed gene")
+    check_integer("n_latent", settings["n_latent"], n_perturbed, hint=", a latent for each perturbed gene")
 
     n_with_gene = n_perturbed - n_targets_without_gene(n_perturbed, settings["targets_without_gene"])
     if settings["n_genes"] < n_with_gene:
@@ -71,7 +72,7 @@ def check_arguments(arguments: Mapping[str, Any]) -> dict[str, Any]:
 
     if settings["n_doubles"] != "all":
         n_pairs = n_perturbed * (n_perturbed - 1) // 2
-        _check_integer("n_doubles", settings["n_doubles"], 0, hint=" or 'all'")
+        check_integer("n_doubles", settings["n_doubles"], 0, hint=" or 'all'")
         if settings["n_doubles"] > n_pairs:
             raise ValueError(
                 f"n_doubles={settings['n_doubles']} but {n_perturbed} perturbed genes have {n_pairs} pairs: "
@@ -91,17 +92,3 @@ def check_arguments(arguments: Mapping[str, Any]) -> dict[str, Any]:
 def n_targets_without_gene(n_perturbed: int, share: float) -> int:
     """Perturbed genes that have no column."""
     return round(share * n_perturbed)
-
-
-def _check_integer(name: str, value: Any, least: int, hint: str = "") -> None:
-    if isinstance(value, bool) or not isinstance(value, Integral):
-        raise TypeError(f"{name}={value!r} is not an integer: use {least} or more{hint}.")
-    if value < least:
-        raise ValueError(f"{name}={value} is too small: use {least} or more{hint}.")
-
-
-def _check_real(name: str, value: Any, low: float, high: float) -> None:
-    if isinstance(value, bool) or not isinstance(value, Real):
-        raise TypeError(f"{name}={value!r} is not a number: use a float.")
-    if not low <= value <= high:
-        raise ValueError(f"{name}={value} is out of range: use a number from {low:g} to {high:g}.")

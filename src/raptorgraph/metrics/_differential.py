@@ -6,6 +6,7 @@ every gene, both of shape (n_perturbations, n_genes).
 
 from __future__ import annotations
 
+from numbers import Integral
 from typing import NamedTuple
 
 import numpy as np
@@ -207,8 +208,8 @@ def top_genes(scores: ArrayLike, k: int) -> np.ndarray:
     array([1, 2])
     """
     scores = np.asarray(scores, dtype=np.float64)
-    if not 1 <= k <= scores.shape[-1]:
-        raise ValueError(f"k={k!r} must be from 1 to the {scores.shape[-1]} genes.")
+    if not isinstance(k, Integral) or not 1 <= k <= scores.shape[-1]:
+        raise ValueError(f"k={k!r} must be a whole number from 1 to the {scores.shape[-1]} genes.")
     if np.isnan(scores).any():
         raise ValueError(f"{int(np.isnan(scores).sum())} scores are NaN: give an undefined one the score 0.")
     return _strongest_first(scores)[..., :k]
@@ -382,7 +383,7 @@ def _differential(change: np.ndarray, fdr: np.ndarray, threshold: float) -> list
 
 def _shared(found: list, true: list, sizes: list[int], k: int | None) -> np.ndarray:
     """Part of the first N genes that two lists share, N each size up to k."""
-    if k is not None and k < 1:
+    if k is not None and not (isinstance(k, Integral) and k >= 1):
         raise ValueError(f"k={k!r} must be a number of genes, at least 1, or None.")
     sizes = sizes if k is None else [min(k, size) for size in sizes]
     return np.array(

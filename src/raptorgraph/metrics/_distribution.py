@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from numbers import Integral
 from typing import Literal
 
 import numpy as np
@@ -170,7 +171,8 @@ def distribution_scores(
     >>> list(scores)
     ['mk_mmd_200', 'mk_mmd_1000', 'mk_mmd_mean_distance', 'energy_distance']
     """
-    if n_kernels < 1 or not factor > 1 or chunk_size < 1:
+    whole = all(isinstance(value, Integral) and value >= 1 for value in (n_kernels, chunk_size))
+    if not whole or not 1 < factor < np.inf:
         raise ValueError(
             "n_kernels and chunk_size must be 1 or more and factor above 1, "
             f"got n_kernels={n_kernels}, factor={factor}, chunk_size={chunk_size}."

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import combinations
+from numbers import Integral
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -80,7 +81,7 @@ def gears_scores(
         )
     if a.shape[1] < 3:
         raise ValueError(f"A fit with two coefficients needs three genes or more, got {a.shape[1]}.")
-    if max_subpopulation < 1:
+    if not isinstance(max_subpopulation, Integral) or max_subpopulation < 1:
         raise ValueError(f"max_subpopulation={max_subpopulation!r} must be a number of pairs of genes, at least 1.")
     for name, effects in (("a", a), ("b", b), ("ab", ab)):
         if not np.isfinite(effects).all():

@@ -6,6 +6,8 @@ everywhere: no node is its own cause. Scores of an array of weights rank edges b
 
 from __future__ import annotations
 
+from numbers import Integral
+
 import networkx as nx
 import numpy as np
 from numpy.typing import ArrayLike
@@ -65,8 +67,8 @@ def top_edges(weights: ArrayLike, k: int) -> np.ndarray:
         If the array is not square, there are fewer than two nodes, or `k` is below 1.
     """
     (weights,) = _graphs(weights=weights)
-    if k < 1:
-        raise ValueError(f"k={k} must be at least 1.")
+    if not isinstance(k, Integral) or k < 1:
+        raise ValueError(f"k={k!r} must be a whole number of at least 1.")
     size = np.abs(weights)
     np.fill_diagonal(size, 0.0)
     order = np.argsort(-size, axis=None, kind="stable")[:k]
@@ -143,7 +145,7 @@ def chance_jaccard(n_possible: int, k: int, k_other: int | None = None) -> float
     """
     k_other = k if k_other is None else k_other
     for size in (k, k_other):
-        if not 0 <= size <= n_possible:
+        if not isinstance(size, Integral) or not 0 <= size <= n_possible:
             raise ValueError(f"A set of {size} cannot be drawn from {n_possible} possible edges.")
     if k == k_other == 0:
         return float("nan")

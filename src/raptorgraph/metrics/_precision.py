@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from numbers import Integral
+
 import numpy as np
 from numpy.typing import ArrayLike
 
@@ -72,7 +74,7 @@ def precision_at_k(
             f"There are predicted scores of shape {predicted.shape} and measured ones of {measured.shape}: "
             "give one of each for the same pairs in the same order."
         )
-    if k < 1:
+    if not isinstance(k, Integral) or k < 1:
         raise ValueError(f"k={k!r} must be the number of pairs to take, at least 1.")
     k = min(k, len(predicted))
     sign = 1.0 if largest else -1.0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from numbers import Integral
 from typing import NamedTuple
 
 import numpy as np
@@ -72,7 +73,7 @@ def control_mse(reconstructed: ArrayLike, x: ArrayLike, *, batch_size: int = 256
     True
     """
     reconstructed, x = _pair(reconstructed, x, least=2)
-    if batch_size < 1:
+    if not isinstance(batch_size, Integral) or batch_size < 1:
         raise ValueError(f"batch_size must be 1 or more, got {batch_size}.")
     half = x.shape[0] // 2
     order = np.random.default_rng(seed).permutation(x.shape[0])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from numbers import Integral
 
 import numpy as np
 import pandas as pd
@@ -145,5 +146,5 @@ def _named(scores: float | Mapping[str, float]) -> Mapping[str, float]:
 
 
 def _check_sizes(n_cells: int, n_repeats: int) -> None:
-    if n_cells < 1 or n_repeats < 1:
+    if not all(isinstance(value, Integral) and value >= 1 for value in (n_cells, n_repeats)):
         raise ValueError(f"n_cells and n_repeats must be 1 or more, got n_cells={n_cells}, n_repeats={n_repeats}.")

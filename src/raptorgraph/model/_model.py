@@ -11,9 +11,10 @@ from anndata import AnnData
 from mudata import MuData
 from scvi.model.base import BaseModelClass
 
+from raptorgraph.model._arguments import check_data, check_model
 from raptorgraph.model._export import ExportMixin
 from raptorgraph.model._field import KEYS
-from raptorgraph.model._graph import GRAPHS, GraphMixin
+from raptorgraph.model._graph import GraphMixin
 from raptorgraph.model._initial import initialize
 from raptorgraph.model._latents import LatentMixin
 from raptorgraph.model._loading import LoadingMixin
@@ -106,6 +107,9 @@ class RaptorGraphModel(
         init_strength: float = 2.5,
         effect_posterior: bool | dict[str, Any] = True,
     ) -> None:
+        check_model(locals())
+        if adata is not None:
+            check_data(adata)
         adata = expression_of(adata) if isinstance(adata, MuData) else adata
         super().__init__(adata, registry)
         self.mudata_args_ = self.registry_.get(REGISTRY_KEY)
@@ -117,8 +121,6 @@ class RaptorGraphModel(
             likelihood = "nb" if counts else "normal"
             found = "counts" if counts else "log-normalized values"
             logger.info("The data are %s: likelihood=%r.", found, likelihood)
-        if likelihood not in ("nb", "normal"):
-            raise ValueError(f"likelihood={likelihood!r} is unknown; use 'nb' or 'normal'.")
         if likelihood == "nb" and not counts:
             raise ValueError("likelihood='nb' needs counts and the data are log values; register the layer with the "
                              "counts (setup_anndata(..., layer=...)) or use likelihood='normal'.")  # fmt: skip
@@ -126,13 +128,6 @@ class RaptorGraphModel(
         n_latent = k + max(4, math.ceil(0.1 * k)) if n_latent is None else n_latent
         if n_latent < k:
             raise ValueError(f"n_latent={n_latent} is below the number of perturbed genes, {k}, which own one each.")
-        for name, value in {"n_subgraphs": n_subgraphs, "n_hidden": n_hidden}.items():
-            if value < 1:
-                raise ValueError(f"{name}={value} must be at least 1.")
-        if latent_norm not in ("none", "layer"):
-            raise ValueError(f"latent_norm={latent_norm!r} is unknown; use 'none' or 'layer'.")
-        if graph not in GRAPHS:
-            raise ValueError(f"graph={graph!r} is unknown; use one of {', '.join(map(repr, GRAPHS))}.")
         self.pairing_ = pairing
         self.preset_ = "default"
         if adata is not None:
@@ -277,6 +272,7 @@ class RaptorGraphModel(
         >>> len(model.latent_names) - len(model.perturbed_genes)
         4
         """
+        check_data(adata)
         adata = expression_of(adata) if isinstance(adata, MuData) else adata
         arguments = dict(get_preset(preset)["model"])
         if preset == "paper":

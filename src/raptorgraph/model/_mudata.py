@@ -9,17 +9,17 @@ from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
 import anndata as ad
+import pandas as pd
 from anndata import AnnData
 from mudata import MuData
 
-from raptorgraph.model._setup import check_screen
+from raptorgraph._arguments import check_mapping
+from raptorgraph.model._setup import check_keys, check_screen
 from raptorgraph.pp._guide_counts import GuideSettings
 from raptorgraph.pp._guides import GUIDES_KEY, plan_assignment, write_assignment
 from raptorgraph.pp._modalities import modality, refresh
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from raptorgraph.pp._guides import Assignment
 
 logger = logging.getLogger(__name__)
@@ -115,8 +115,17 @@ def _names(modalities: Mapping[str, str], mdata: MuData) -> tuple[str, str | Non
     return modalities["expression"], modalities.get("guides")
 
 
+def _targets(guide_targets) -> dict[str, str]:
+    if not isinstance(guide_targets, Mapping | pd.Series):
+        raise TypeError(
+            f"guide_targets={guide_targets!r} must be a column of the guides' var, or a mapping or Series from guide "
+            "to gene."
+        )
+    return dict(guide_targets)
+
+
 def _guide_settings(mudata_args: dict[str, Any], guides: str, setup_args: dict[str, Any]) -> GuideSettings:
-    given = dict(mudata_args["guide_kwargs"] or {})
+    given = check_mapping("guide_kwargs", mudata_args["guide_kwargs"])
     known = {field.name for field in fields(GuideSettings)} - {
         "guides", "targets", "guide_names", "control", "delimiter", "no_guide", "too_many",
     }  # fmt: skip
@@ -191,10 +200,7 @@ def _check(cells: AnnData, columns: dict, assignment: Assignment | None, key: st
     check_screen(
         screen,
         key,
-        covariates={
-            "categorical": list(setup_args["categorical_covariate_keys"] or []),
-            "continuous": list(setup_args["continuous_covariate_keys"] or []),
-        },
+        covariates=check_keys(**setup_args),
         **{name: setup_args[name] for name in ("control", "delimiter", "layer", "library_size_key", "batch_key")},
     )
 
@@ -295,7 +301,7 @@ class MuDataMixin:
             raise TypeError(f"mdata must be a MuData, not {type(mdata).__name__}{hint}.")
         mudata_args = {
             "modalities": modalities,
-            "guide_targets": guide_targets if isinstance(guide_targets, str) else dict(guide_targets),
+            "guide_targets": guide_targets if isinstance(guide_targets, str) else _targets(guide_targets),
             "no_guide": no_guide,
             "too_many": too_many,
             "guide_kwargs": guide_kwargs,
@@ -310,6 +316,7 @@ class MuDataMixin:
             "categorical_covariate_keys": categorical_covariate_keys,
             "continuous_covariate_keys": continuous_covariate_keys,
         }
+        check_keys(**setup_args)
         cells = label_cells(mdata, mudata_args, setup_args)
         cls.setup_anndata(cells, **setup_args)
         manager = cls._get_most_recent_anndata_manager(cells, required=True)

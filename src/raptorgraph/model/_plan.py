@@ -8,6 +8,8 @@ import math
 import torch
 from scvi.train import TrainingPlan
 
+from raptorgraph.model._arguments import check_plan
+
 
 class NonFiniteLossError(RuntimeError):
     """A term of the loss became NaN or infinite; training was stopped before the update."""
@@ -21,7 +23,7 @@ class RaptorGraphTrainingPlan(TrainingPlan):
     module
         The module to train.
     lr, weight_decay, eps, optimizer
-        Of the optimizer; biases, the graph and the modulator are not decayed.
+        Of the optimizer, ``"AdamW"`` or ``"Adam"``; biases, the graph and the modulator are not decayed.
     lr_schedule
         ``"cosine"`` (warm-up over 3 % of the steps, then down to zero) or ``"constant"``.
     kl_weight
@@ -38,6 +40,13 @@ class RaptorGraphTrainingPlan(TrainingPlan):
         have unit variance a priori, so weights compare.
     **loss_kwargs
         Weights passed to the module's loss.
+
+    Raises
+    ------
+    TypeError
+        For unknown arguments, and such of a wrong type.
+    ValueError
+        For a learning rate that is not positive, and other numbers out of their range.
 
     Examples
     --------
@@ -63,13 +72,16 @@ class RaptorGraphTrainingPlan(TrainingPlan):
         dag_threshold: float = 0.3,
         **loss_kwargs,
     ) -> None:
-        known = set(inspect.signature(module.loss).parameters)
-        unknown = sorted(set(loss_kwargs) - known)
-        if unknown:
-            raise TypeError(f"plan_kwargs {unknown} are unknown; the loss takes {sorted(known)}.")
+        check_plan(
+            loss_kwargs
+            | {"optimizer": optimizer, "lr": lr, "weight_decay": weight_decay, "eps": eps, "lr_schedule": lr_schedule}
+            | {"kl_weight": kl_weight, "kl_warmup": kl_warmup, "mu": mu, "mu_final": mu_final}
+            | {"project_at": project_at, "dag_threshold": dag_threshold},
+            module.loss,
+        )
         super().__init__(module, optimizer=optimizer, lr=lr, weight_decay=weight_decay, eps=eps, **loss_kwargs)
-        if lr_schedule not in ("cosine", "constant"):
-            raise ValueError(f"lr_schedule={lr_schedule!r} is unknown; use 'cosine' or 'constant'.")
+        defaults = {name: p.default for name, p in inspect.signature(module.loss).parameters.items()}
+        self.weights = {name: loss_kwargs.get(name, defaults[name]) for name in defaults if name.endswith("_weight")}
         self.lr_schedule = lr_schedule
         self.final_kl_weight = kl_weight
         self.kl_warmup = kl_warmup
@@ -100,10 +112,7 @@ class RaptorGraphTrainingPlan(TrainingPlan):
         for parameter in self.module.parameters():
             if parameter.requires_grad:
                 groups[parameter.ndim > 1 and id(parameter) not in free].append(parameter)
-        cls = {"AdamW": torch.optim.AdamW, "Adam": torch.optim.Adam}.get(self.optimizer_name)
-        if cls is None:
-            return super().configure_optimizers()
-        optimizer = cls(
+        optimizer = {"AdamW": torch.optim.AdamW, "Adam": torch.optim.Adam}[self.optimizer_name](
             [
                 {"params": groups[True], "weight_decay": self.weight_decay},
                 {"params": groups[False], "weight_decay": 0.0},

@@ -11,6 +11,7 @@ import torch
 from scipy import sparse
 from scvi import settings
 
+from raptorgraph._arguments import check_integer
 from raptorgraph.model._calibration import CalibrationMixin
 from raptorgraph.model._field import KEYS, MASK_KEY
 from raptorgraph.model._loader import as_tensors
@@ -39,6 +40,7 @@ class PredictionMixin(CalibrationMixin):
     def _cells(self, adata, *, rows=None, batch_size: int = 1024) -> Iterator[dict[str, torch.Tensor]]:
         """Yield tensors of registered cells, batch by batch, on the model's device."""
         self._check_if_trained(warn=True)
+        check_integer("batch_size", batch_size, 1)
         adata = self._validate_anndata(adata)
         dataset = self.get_anndata_manager(adata, required=True).create_torch_dataset()
         rows = np.arange(adata.n_obs) if rows is None else rows
@@ -72,8 +74,8 @@ class PredictionMixin(CalibrationMixin):
     def _start_rows(self, adata: AnnData, n_cells: int | None, rng: np.random.Generator, *, replace: bool):
         """Rows of the control cells that a prediction starts from."""
         rows = self._control_rows(adata)
-        if n_cells is not None and n_cells < 1:
-            raise ValueError(f"n_cells={n_cells} must be at least 1.")
+        if n_cells is not None:
+            check_integer("n_cells", n_cells, 1)
         if n_cells is not None and (n_cells < len(rows) or replace):
             rows = np.sort(rng.choice(rows, n_cells, replace=n_cells > len(rows)))
         return rows
@@ -86,7 +88,7 @@ class PredictionMixin(CalibrationMixin):
 
     def _seed(self, seed: int | None) -> int:
         if seed is not None:
-            return seed
+            return check_integer("seed", seed, 0)
         return 0 if settings.seed is None else settings.seed
 
     # -- public ----------------------------------------------------------------------------------------------------
@@ -302,8 +304,7 @@ class PredictionMixin(CalibrationMixin):
             raise ValueError(f"{labels} names a perturbation twice.")
         if not self._has_posterior:
             raise ValueError("There is no posterior to draw from: train a model with effect_posterior=True.")
-        if n_draws < 1:
-            raise ValueError(f"n_draws={n_draws} must be at least 1.")
+        check_integer("n_draws", n_draws, 1)
         generator = torch.Generator().manual_seed(self._seed(seed))
         return self.module.effects.draw(masks.cpu(), n_draws, generator).numpy()
 

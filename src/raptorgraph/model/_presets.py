@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from raptorgraph._arguments import check_choice
+
 # First choices, measured in docs/results.md; a systematic search has not been made.
 DEFAULT: dict[str, dict[str, Any]] = {
     "model": {},
@@ -61,6 +63,4 @@ PRESETS = {"default": DEFAULT, "paper": PAPER}
 
 def get_preset(name: str) -> dict[str, dict[str, Any]]:
     """Return a preset by name; ValueError where there is none."""
-    if name not in PRESETS:
-        raise ValueError(f"preset={name!r} is unknown; there are {sorted(PRESETS)}.")
-    return PRESETS[name]
+    return PRESETS[check_choice("preset", name, PRESETS)]

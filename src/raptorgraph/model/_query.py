@@ -46,7 +46,7 @@ def prepare_query(adata: AnnData, var_names: list[str], setup_args: dict, *, cou
         if key is None:
             library = check_library(library_sizes(X), names=query.obs_names)
         else:
-            library = observed_library(query, key)
+            library = observed_library(query, key, X)
         query.obs[LIBRARY_KEY] = np.asarray(library, dtype=float)
     key = setup_args["perturbation_key"]
     if key not in query.obs:  # cells of unknown perturbation have latents all the same

@@ -9,16 +9,45 @@ from scvi.data.fields import (
     CategoricalJointObsField,
     CategoricalObsField,
     LayerField,
-    NumericalJointObsField,
     NumericalObsField,
 )
 
+from raptorgraph._arguments import check_text, check_texts
+from raptorgraph.model._covariates import ContinuousField, finite_numbers
 from raptorgraph.model._field import KEYS, LIBRARY_KEY, PerturbationField, order_genes
 from raptorgraph.model._manager import ScreenManager
 from raptorgraph.pp._expression import check_library, data_kind, library_sizes
 from raptorgraph.pp._inputs import batch_codes, matrix, obs_column, observed_library
 from raptorgraph.pp._label_hints import warn_of_controls
-from raptorgraph.pp._labels import parse_obs
+from raptorgraph.pp._labels import format_perturbation, parse_obs
+
+
+def check_keys(
+    perturbation_key, *, control, delimiter, layer, library_size_key, batch_key, categorical_covariate_keys,
+    continuous_covariate_keys,
+) -> dict[str, list[str]]:  # fmt: skip
+    """Check the arguments of the setup among themselves, and return the categorical and continuous covariates."""
+    check_text("perturbation_key", perturbation_key, "the name of a column of obs")
+    format_perturbation((), control=control, delimiter=delimiter)  # which raises where they are no such things
+    optional = {"layer": layer, "library_size_key": library_size_key, "batch_key": batch_key}
+    for name, value in optional.items():
+        if value is not None:
+            check_text(name, value, "the name of a layer" if name == "layer" else "the name of a column of obs")
+    if batch_key == perturbation_key:
+        raise ValueError(
+            f"batch_key={batch_key!r} is the perturbation_key: within a perturbation there is nothing to compare it "
+            "with; name the column of lanes, days or donors."
+        )
+    used = {perturbation_key: "the perturbation_key", batch_key: "the batch_key"}
+    covariates = {}
+    for kind, keys in {"categorical": categorical_covariate_keys, "continuous": continuous_covariate_keys}.items():
+        argument = f"{kind}_covariate_keys"
+        covariates[kind] = check_texts(argument, keys, "columns of obs")
+        for key in covariates[kind]:
+            if key in used:
+                raise ValueError(f"{argument}: {key!r} is {used[key]} already; leave it out here.")
+        used |= dict.fromkeys(covariates[kind], f"among {argument}")
+    return covariates
 
 
 def check_screen(adata, perturbation_key, *, control, delimiter, layer, library_size_key, batch_key, covariates):
@@ -30,6 +59,8 @@ def check_screen(adata, perturbation_key, *, control, delimiter, layer, library_
         raise ValueError("adata is a view of another AnnData; pass a copy: adata = adata.copy().")
     if adata.isbacked:
         raise ValueError("adata is backed by a file, whose rows cannot be paired; use adata = adata.to_memory().")
+    if 0 in adata.shape:
+        raise ValueError(f"adata has {adata.n_obs} cells and {adata.n_vars} genes; there is nothing to learn from.")
     for axis in ("obs", "var"):
         names = getattr(adata, f"{axis}_names")
         if not names.is_unique:
@@ -49,17 +80,33 @@ def check_screen(adata, perturbation_key, *, control, delimiter, layer, library_
         if library_size_key is None:
             library = check_library(library_sizes(X), names=adata.obs_names)
         else:
-            library = observed_library(adata, library_size_key)
+            library = observed_library(adata, library_size_key, X)
     elif library_size_key is not None:
         obs_column(adata, library_size_key, "library_size_key")
     batch_codes(adata, batch_key)
-    for key in covariates["categorical"] + covariates["continuous"]:
-        column = obs_column(adata, key, "covariate keys")
-        if column.isna().any():
-            raise ValueError(
-                f"obs[{key!r}] has {int(column.isna().sum())} missing values; fill them or drop the cells."
-            )
+    for key in covariates["categorical"]:
+        _check_categories(obs_column(adata, key, "categorical_covariate_keys"), key)
+    for key in covariates["continuous"]:
+        finite_numbers(adata, key)
     return kind, library, parsed
+
+
+def _check_categories(column, key: str) -> None:
+    """Raise where cells have no category, or about as many as there are cells."""
+    if column.isna().any():
+        raise ValueError(
+            f"categorical_covariate_keys: {key!r} is missing in {int(column.isna().sum())} cells; fill the values or "
+            "drop the cells."
+        )
+    try:
+        n_categories = column.nunique()
+    except TypeError as error:
+        raise ValueError(f"categorical_covariate_keys: {key!r} holds what is no category ({error}).") from None
+    if n_categories > max(20, len(column) / 2):
+        raise ValueError(
+            f"categorical_covariate_keys: {key!r} has {n_categories} values in {len(column)} cells; a column of "
+            "numbers belongs in continuous_covariate_keys, and names of cells are no covariate."
+        )
 
 
 def perturbed_genes_first(adata, genes: list[str]) -> None:
@@ -76,7 +123,20 @@ def register(
     categorical, continuous, **kwargs,
 ) -> ScreenManager:  # fmt: skip
     """Check, reorder, and build the manager."""
-    categorical, continuous = list(categorical or []), list(continuous or [])
+    source = kwargs.get("source_registry")
+    if source is None:
+        covariates = check_keys(
+            perturbation_key,
+            control=control,
+            delimiter=delimiter,
+            layer=layer,
+            library_size_key=library_size_key,
+            batch_key=batch_key,
+            categorical_covariate_keys=categorical,
+            continuous_covariate_keys=continuous,
+        )
+    else:  # of a saved model, which is as it is
+        covariates = {"categorical": list(categorical or []), "continuous": list(continuous or [])}
     kind, library, parsed = check_screen(
         adata,
         perturbation_key,
@@ -85,9 +145,8 @@ def register(
         layer=layer,
         library_size_key=library_size_key,
         batch_key=batch_key,
-        covariates={"categorical": categorical, "continuous": continuous},
+        covariates=covariates,
     )
-    source = kwargs.get("source_registry")
     if source is None:
         warn_of_controls(parsed.genes, "control")
         perturbed_genes_first(adata, order_genes(parsed.genes, adata.var_names))
@@ -96,8 +155,8 @@ def register(
         LayerField(KEYS.X, layer, is_count_data=False, correct_data_format=False),
         PerturbationField(perturbation_key, control, delimiter),
         CategoricalObsField(KEYS.BATCH, batch_key),
-        CategoricalJointObsField(KEYS.CATEGORICAL, categorical),
-        NumericalJointObsField(KEYS.CONTINUOUS, continuous),
+        CategoricalJointObsField(KEYS.CATEGORICAL, covariates["categorical"]),
+        ContinuousField(KEYS.CONTINUOUS, covariates["continuous"]),
     ]
     if kind == "counts":
         adata.obs[LIBRARY_KEY] = library

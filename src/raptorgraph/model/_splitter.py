@@ -6,9 +6,10 @@ import lightning.pytorch as pl
 import numpy as np
 from scvi import settings
 
+from raptorgraph._arguments import check_choice, check_flag, check_integer, check_number
 from raptorgraph.model._field import KEYS
 from raptorgraph.model._loader import Split, make_loader
-from raptorgraph.pp._pairing import pairing_plan, principal_components
+from raptorgraph.pp._pairing import METHODS, pairing_plan, principal_components
 from raptorgraph.pp._statistics import (
     EffectMoments,
     LogRatioMoments,
@@ -70,6 +71,8 @@ class ScreenSplitter(pl.LightningDataModule):
         Perturbed cells in a batch; it holds as many control partners.
     pairing
         Method of :func:`raptorgraph.pp.pair_cells`.
+    external_indexing
+        Rows of the training, the validation and the test cells, instead of shares; those that are left out are empty.
     """
 
     def __init__(
@@ -89,8 +92,14 @@ class ScreenSplitter(pl.LightningDataModule):
         unknown = {k for k, v in kwargs.items() if k not in ("distributed_sampler", "load_sparse_tensor") and v}
         if unknown:
             raise TypeError(f"Unknown data arguments {sorted(unknown)}.")
-        if train_size is not None and not 0 < train_size <= 1:
-            raise ValueError(f"train_size={train_size} must lie in (0, 1].")
+        check_integer("batch_size", batch_size, 1)
+        check_choice("pairing", pairing, METHODS)
+        check_flag("shuffle_set_split", shuffle_set_split)
+        check_flag("with_partners", with_partners)
+        if train_size is not None:
+            check_number("train_size", train_size, 0, 1, above=True)
+        if validation_size is not None:
+            check_number("validation_size", validation_size, 0, 1)
         self.adata_manager = adata_manager
         self.train_size = 0.9 if train_size is None else train_size
         self.validation_size = 1 - self.train_size if validation_size is None else validation_size
@@ -100,18 +109,32 @@ class ScreenSplitter(pl.LightningDataModule):
         self.batch_size = batch_size
         self.pairing = pairing
         self.with_partners = with_partners
-        self.external_indexing = external_indexing
+        self.external_indexing = None if external_indexing is None else self._given_parts(external_indexing)
         self.seed = 0 if settings.seed is None else settings.seed
         self._split_cells()
+
+    def _given_parts(self, parts) -> list[np.ndarray]:
+        """Training, validation and test cells that the user names; ValueError where they are no three sets of rows."""
+        if not isinstance(parts, list | tuple) or not 1 <= len(parts) <= 3:
+            raise ValueError("external_indexing must be a list of one to three arrays: training, validation and test.")
+        found = [np.asarray(part) for part in (*parts, *[[]] * (3 - len(parts)))]
+        if any(part.ndim != 1 or (part.size and part.dtype.kind not in "iu") for part in found):
+            raise ValueError("external_indexing must hold numbers of rows, one array of integers for each part.")
+        rows, n = np.concatenate(found), self.adata_manager.adata.n_obs
+        if rows.size and not 0 <= rows.min() <= rows.max() < n:
+            raise ValueError(
+                f"external_indexing has rows from {rows.min():g} to {rows.max():g}, and there are {n} cells."
+            )
+        if len(np.unique(rows)) < len(rows):
+            raise ValueError("external_indexing names a cell twice.")
+        return [part.astype(np.int64) for part in found]
 
     def _split_cells(self) -> None:
         """Take the shares within each condition, at least one training cell (two controls) of each."""
         mask = self.adata_manager.get_from_registry(KEYS.PERTURBATION).tocsr()
         self.codes, _ = condition_codes(mask)
         if self.external_indexing is not None:
-            parts = [np.asarray(part, dtype=np.int64) for part in self.external_indexing]
-            parts += [np.array([], dtype=np.int64)] * (3 - len(parts))
-            self.train_idx, self.val_idx, self.test_idx = parts
+            self.train_idx, self.val_idx, self.test_idx = self.external_indexing
         else:
             rng = np.random.default_rng(self.seed)
             parts = ([], [], [])

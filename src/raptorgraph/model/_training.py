@@ -6,10 +6,13 @@ import logging
 import math
 
 import torch
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from scvi import settings
 from scvi.model._utils import use_distributed_sampler
 from scvi.train import TrainRunner
 
+from raptorgraph._arguments import check_mapping
+from raptorgraph.model._arguments import check_training
 from raptorgraph.model._latents import ACTIVE_KL
 from raptorgraph.model._plan import RaptorGraphTrainingPlan
 from raptorgraph.model._presets import get_preset
@@ -71,9 +74,10 @@ class TrainingMixin:
         NotImplementedError
             For training on several devices.
         TypeError
-            For unknown `plan_kwargs`.
+            For unknown `plan_kwargs`, and arguments of a wrong type.
         ValueError
-            For early stopping without validation cells, and arguments that are out of their range.
+            For early stopping without validation cells, arguments that are out of their range, and devices and
+            arguments that the trainer does not have. All come before any work, and leave model and data as they are.
 
         Examples
         --------
@@ -86,20 +90,22 @@ class TrainingMixin:
         [0, 1]
         """
         preset = get_preset(self.preset_)
-        plan_arguments = {**preset["plan"], **(plan_kwargs or {})}
+        plan_arguments = {**preset["plan"], **check_mapping("plan_kwargs", plan_kwargs)}
         if self.module.graph_kind != "dagma":  # then it is not trained
             plan_arguments["dag_weight"] = 0.0
         if use_distributed_sampler(trainer_kwargs.get("strategy")):
             raise NotImplementedError("Distributed training is not supported: pairs of cells stay on one device.")
         partners = plan_arguments.get("mmd_weight", 0) > 0 or plan_arguments.get("pair_weight", 0) > 0
         plan = self._training_plan_cls(self.module, **plan_arguments)
-        splitter_arguments = {"pairing": self.pairing_, "with_partners": partners, **(datasplitter_kwargs or {})}
+        check_training(max_epochs, early_stopping, trainer_kwargs, plan.weights)
+        splitter_arguments = {"pairing": self.pairing_, "with_partners": partners}
+        splitter_arguments |= check_mapping("datasplitter_kwargs", datasplitter_kwargs)
         splitter = self._data_splitter_cls(
             self.adata_manager,
             train_size=train_size,
             validation_size=validation_size,
             shuffle_set_split=shuffle_set_split,
-            batch_size=batch_size or preset["train"]["batch_size"],
+            batch_size=preset["train"]["batch_size"] if batch_size is None else batch_size,
             **splitter_arguments,
         )
         if max_epochs is None:
@@ -114,22 +120,13 @@ class TrainingMixin:
         trainer_kwargs.setdefault("log_every_n_steps", 1)
         if not has_validation:
             trainer_kwargs.update(limit_val_batches=0, check_val_every_n_epoch=None)
+        runner = self._runner(plan, splitter, max_epochs, accelerator, devices, early_stopping, trainer_kwargs)
         splitter.setup()
         if self.module.graph_kind == "interventional":
             self._fit_graph(splitter)
         if self.module.effects is not None:
             self._fit_effects(splitter)
         self.module.train()
-        runner = self._train_runner_cls(
-            self,
-            training_plan=plan,
-            data_splitter=splitter,
-            max_epochs=max_epochs,
-            accelerator=accelerator,
-            devices=devices,
-            early_stopping=early_stopping,
-            **trainer_kwargs,
-        )
         runner()
         if self.module.effects is not None:
             self._store_reference(splitter.known_controls)
@@ -137,3 +134,22 @@ class TrainingMixin:
         logger.info(
             "%d of %d latents are active (KL above %g).", int(activity["active"].sum()), len(activity), ACTIVE_KL
         )
+
+    def _runner(self, plan, splitter, max_epochs, accelerator, devices, early_stopping, trainer_kwargs) -> TrainRunner:
+        """Build the runner, which raises for devices and arguments that the trainer does not have."""
+        try:
+            return self._train_runner_cls(
+                self,
+                training_plan=plan,
+                data_splitter=splitter,
+                max_epochs=max_epochs,
+                accelerator=accelerator,
+                devices=devices,
+                early_stopping=early_stopping,
+                **trainer_kwargs,
+            )
+        except (MisconfigurationException, TypeError, ValueError) as error:
+            kind = TypeError if isinstance(error, TypeError) else ValueError
+            raise kind(
+                f"The trainer refuses its arguments: {error} (accelerator={accelerator!r}, devices={devices!r})"
+            ) from error

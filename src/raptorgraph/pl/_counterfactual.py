@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from sklearn.neighbors import NearestNeighbors
 
+from raptorgraph._arguments import check_integer
 from raptorgraph.pl._figure import BLUE, ORANGE, axes_or_new, check_save, finish
 from raptorgraph.pl._map import draw_groups, given_map, map_name, remarks, sampled, set_view, umap
 from raptorgraph.pl._measured import canonical, spelling
@@ -106,8 +107,7 @@ def counterfactual(
     if kind not in ("arrows", "cells"):
         raise ValueError(f"kind={kind!r} is unknown; use 'arrows' or 'cells'.")
     for name, value, least in (("n_cells", n_cells, 1), ("max_cells", max_cells, 50)):
-        if value < least:
-            raise ValueError(f"{name}={value!r} must be at least {least}.")
+        check_integer(name, value, least)
     if model.adata is None:
         raise ValueError("The model was loaded without data: load it with adata=...")
     names = spelling(model)

@@ -12,6 +12,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from raptorgraph._arguments import check_integer
 from raptorgraph.pl._dag_drawing import draw_graph, figure_size, node_colors, node_labels
 from raptorgraph.pl._figure import axes_or_new, check_save, finish
 
@@ -101,8 +102,7 @@ def dag(
     """
     check_save(save)
     for name, value, least in (("max_edges", max_edges, 1), ("n_hops", n_hops, 0)):
-        if value < least:
-            raise ValueError(f"{name}={value!r} must be at least {least}.")
+        check_integer(name, value, least)
     edges, nodes = _edges_and_nodes(graph)
     chosen = [genes] if isinstance(genes, str) else None if genes is None else list(genes)
     network, n_left_out = _network(edges, nodes, chosen, n_hops, max_edges)

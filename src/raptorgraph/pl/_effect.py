@@ -11,6 +11,7 @@ from anndata import AnnData
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from raptorgraph._arguments import check_integer
 from raptorgraph.metrics import pearson_delta, relative_mse
 from raptorgraph.pl._figure import BLUE, GRAY, LIGHT, SCALE, axes_or_new, check_save, finish
 from raptorgraph.pl._labels import label_points
@@ -105,6 +106,7 @@ def effect(
     >>> figure = rg.pl.effect(predicted, measured, n_labels=3, return_fig=True)
     """
     check_save(save)
+    check_integer("n_labels", n_labels, 0)
     if not isinstance(predicted, pd.Series):
         if not hasattr(predicted, "predict_effects"):
             raise TypeError(f"predicted must be a trained model or a series, not {type(predicted).__name__}.")

@@ -13,6 +13,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from scipy.cluster.hierarchy import leaves_list, linkage
 
+from raptorgraph._arguments import check_integer
 from raptorgraph.pl._figure import GRAY, LIGHT, axes_or_new, check_save, finish
 from raptorgraph.pl._set_names import clean_set_names
 
@@ -118,8 +119,7 @@ def _check(table: pd.DataFrame, kind: str, value: str, n_sets: int, n_latents: i
     if kind not in KINDS:
         raise ValueError(f"kind={kind!r} is unknown; use 'heatmap' or 'dots'.")
     for name, number in (("n_sets", n_sets), ("n_latents", n_latents)):
-        if number < 1:
-            raise ValueError(f"{name}={number!r} must be at least 1.")
+        check_integer(name, number, 1)
     latent = next((name for name in ("latent", "perturbation") if name in table), None)
     if latent is None:
         raise KeyError(f"The table has neither a column 'latent' nor 'perturbation', only {list(table.columns)}.")

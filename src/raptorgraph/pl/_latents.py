@@ -12,6 +12,7 @@ from anndata import AnnData
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from raptorgraph._arguments import check_integer
 from raptorgraph.pl._figure import PALETTE, SCALE, axes_or_new, check_save, finish
 from raptorgraph.pl._map import (
     GROUP_COLORS,
@@ -115,8 +116,7 @@ def latents(
     if kind not in _KEYS:
         raise ValueError(f"kind={kind!r} is unknown; use 'causal' or 'exogenous'.")
     for name, value, least in (("n_neighbors", n_neighbors, 2), ("max_cells", max_cells, 3)):
-        if value < least:
-            raise ValueError(f"{name}={value!r} must be at least {least}.")
+        check_integer(name, value, least)
     model = None if isinstance(data, AnnData) else data
     adata = data if model is None else model.adata
     if adata is None:

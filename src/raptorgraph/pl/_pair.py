@@ -17,6 +17,7 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
 from raptorgraph import metrics
+from raptorgraph._arguments import check_integer
 from raptorgraph.pl._figure import BLUE, GRAY, LIGHT, ORANGE, SCALE, check_save, finish, panels
 from raptorgraph.pl._measured import canonical, measured_with_error, predicted_with_sd, spelling
 from raptorgraph.pp import parse_perturbation
@@ -110,8 +111,7 @@ def pair(
     names = parse_perturbation(label, **spelling(model))
     if len(names) != 2:
         raise ValueError(f"{perturbation!r} has {len(names)} genes: name a pair, such as 'A+B'.")
-    if n_genes < 2:
-        raise ValueError(f"n_genes={n_genes!r} must be at least 2.")
+    check_integer("n_genes", n_genes, 2)
     shown = _panels(model, label, names, measured)
     blocks = _blocks(shown, genes, n_genes)
     rows = [gene for block in blocks for gene in block]

@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from raptorgraph._arguments import check_integer
 from raptorgraph.pl._figure import GRAY, LIGHT, PALETTE, axes_or_new, check_save, finish
 
 _COLUMNS = ("query", "perturbation", "genes", "rank", "distance")
@@ -70,8 +71,7 @@ def reverse(
     missing = [name for name in _COLUMNS if name not in table]
     if missing:
         raise KeyError(f"{missing[0]!r} is not a column of the table, which has {list(table.columns)}.")
-    if n < 1:
-        raise ValueError(f"n={n!r} is not positive: use the number of perturbations to show.")
+    check_integer("n", n, 1, hint=", the number of perturbations to show")
     queries = list(dict.fromkeys(table["query"]))
     if query is None:
         if len(queries) != 1:

@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FormatStrFormatter, LogLocator, NullLocator
 from scipy.stats import norm
 
+from raptorgraph._arguments import check_integer
 from raptorgraph.pl._figure import BLUE, GRAY, LIGHT, ORANGE, SCALE, axes_or_new, check_save, finish
 from raptorgraph.pl._measured import canonical, measured_with_error, one_measured, predicted_with_sd
 
@@ -109,8 +110,7 @@ def uncertainty(
 def _draw_effect(model, perturbation, measured, n_genes: int, ax: Axes | None) -> Axes:
     if not isinstance(perturbation, (str, tuple)):
         raise TypeError(f"kind='effect' draws one perturbation, such as 'A+B', not {perturbation!r}.")
-    if n_genes < 1:
-        raise ValueError(f"n_genes={n_genes!r} must be at least 1.")
+    check_integer("n_genes", n_genes, 1)
     label = canonical(model, perturbation)
     means, sds = predicted_with_sd(model, [label])
     known, error = one_measured(model, label, measured)

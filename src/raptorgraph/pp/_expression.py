@@ -14,6 +14,8 @@ TARGET_SUM = 1e4
 _CHUNK = 2**22  # values looked at in one go, so that temporary arrays stay at tens of megabytes
 _ROWS = 8192  # cells summed in one go
 _LARGEST_LOG = 30.0  # log1p of any count is far below
+# Total counts of a cell, or of many cells together, lie far within; beyond, float32 has no place for the rates.
+_SMALLEST_LIBRARY, _LARGEST_LIBRARY = 1e-6, 1e12
 
 
 def data_kind(X) -> str:
@@ -108,17 +110,20 @@ def to_expression(X, library=None) -> np.ndarray | sparse.csr_matrix:
     return out
 
 
-def check_library(library, *, names: pd.Index | np.ndarray | None = None) -> np.ndarray:
-    """Library sizes as float64, or a ValueError that names the first cells where they are not positive numbers."""
+def check_library(library, *, names: pd.Index | np.ndarray | None = None, column: str = "") -> np.ndarray:
+    """Library sizes as float64, or a ValueError that names the first cells where they are no numbers of counts.
+
+    `column` names what they were read from, if they are no row sums.
+    """
     library = np.asarray(library, dtype=np.float64)
-    bad = np.flatnonzero(~(np.isfinite(library) & (library > 0)))
+    bad = np.flatnonzero(~((library >= _SMALLEST_LIBRARY) & (library <= _LARGEST_LIBRARY)))
     if bad.size:
         cells = bad[:5] if names is None else names[bad[:5]]
         listed = ", ".join(f"{cell} ({library[i]:g})" for cell, i in zip(cells, bad[:5], strict=True))
-        raise ValueError(
-            f"{bad.size} cells have no positive library size (first: {listed}); "
-            "remove empty cells with scanpy.pp.filter_cells(adata, min_counts=1)."
-        )
+        fix = "remove empty cells with scanpy.pp.filter_cells(adata, min_counts=1)."
+        if column:
+            fix = f"the column must hold the total counts of each cell, a finite number; {fix}"
+        raise ValueError(f"{column}{bad.size} cells have no positive library size (first: {listed}); {fix}")
     return library
 
 

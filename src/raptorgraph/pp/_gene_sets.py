@@ -10,6 +10,8 @@ from pathlib import Path
 import pandas as pd
 
 # A file of MSigDB, as "h.all.v2023.2.Hs"; other names are Enrichr's.
+from raptorgraph._arguments import check_integer
+
 _MSIGDB = re.compile(r"([a-z0-9]+(?:\.[a-z0-9_]+)+)\.v(\d{4}\.\d+\.(?:Hs|Mm))")
 _PREFIX = re.compile(
     r"^(HALLMARK|KEGG(_MEDICUS)?(_REFERENCE|_PATHOGEN|_VARIANT)?|REACTOME|BIOCARTA|PID|WP|GO(BP|CC|MF)|GO|HP)_"
@@ -199,8 +201,11 @@ def match_gene_sets(
     ValueError
         If the sizes are not possible, or no set is left.
     """
-    if not 1 <= min_size <= max_size:
-        raise ValueError(f"min_size={min_size!r} and max_size={max_size!r} must be 1 <= min_size <= max_size.")
+    check_integer("min_size", min_size, 1)
+    if max_size != float("inf"):
+        check_integer("max_size", max_size, 1)
+    if min_size > max_size:
+        raise ValueError(f"min_size={min_size!r} and max_size={max_size!r} must be min_size <= max_size.")
     position = {gene: k for k, gene in enumerate(genes)}
     matched = {
         name: sorted((gene for gene in members if gene in position), key=position.__getitem__)

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import scanpy as sc
 
+from raptorgraph._arguments import check_choice, check_flag, check_integer, check_text
 from raptorgraph.pp._expression import check_library, data_kind, library_sizes, to_expression
 from raptorgraph.pp._inputs import batch_codes, matrix, observed_library
 from raptorgraph.pp._labels import parse_obs
@@ -96,8 +97,10 @@ def select_genes(
     >>> adata.n_vars >= 40, int(adata.var["perturbation_target"].sum())
     (True, 6)
     """
-    if isinstance(n_top_genes, bool) or int(n_top_genes) != n_top_genes or n_top_genes < 1:
-        raise ValueError(f"n_top_genes must be a positive integer, got {n_top_genes!r}.")
+    check_integer("n_top_genes", n_top_genes, 1)
+    check_flag("subset", subset)
+    if library_size_key is not None:
+        check_text("library_size_key", library_size_key, "the name of a column of obs")
     parsed = parse_obs(adata, perturbation_key, control=control, delimiter=delimiter)
     batch = batch_codes(adata, batch_key)
     X = matrix(adata, layer)
@@ -106,7 +109,7 @@ def select_genes(
     library, library_key = None, library_size_key or LIBRARY_SIZE_KEY
     if kind == "counts":
         if library_key in adata.obs:
-            library = observed_library(adata, library_key)
+            library = observed_library(adata, library_key, X)
         else:
             library = check_library(library_sizes(X), names=adata.obs_names)
 
@@ -121,7 +124,7 @@ def select_genes(
             values = X.astype(wide if wide.itemsize <= 8 else np.float64, copy=False)
         else:
             values = to_expression(X, library)
-        keep = _highly_variable(values, int(n_top_genes), batch, flavor) | targets
+        keep = _highly_variable(values, n_top_genes, batch, flavor) | targets
     else:
         keep = np.ones(adata.n_vars, dtype=bool)
 
@@ -137,8 +140,7 @@ def _choose_flavor(flavor: str | None, kind: str) -> str:
     has_loess = find_spec("skmisc") is not None
     if flavor is None:
         return "seurat_v3" if kind == "counts" and has_loess else "seurat"
-    if flavor not in _COUNT_FLAVORS + _LOG_FLAVORS:
-        raise ValueError(f"flavor={flavor!r} is unknown; choose one of {[*_COUNT_FLAVORS, *_LOG_FLAVORS]}.")
+    check_choice("flavor", flavor, _COUNT_FLAVORS + _LOG_FLAVORS)
     if flavor in _COUNT_FLAVORS and kind == "log":
         raise ValueError(f"flavor={flavor!r} needs counts, but the data are log-normalized; use flavor='seurat'.")
     if flavor in _COUNT_FLAVORS and not has_loess:

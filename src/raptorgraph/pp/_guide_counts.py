@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 from scipy import sparse
 
+from raptorgraph._arguments import check_choice, check_integer, check_number, check_text, check_texts
 from raptorgraph.pp._inputs import matrix, obs_column
 from raptorgraph.pp._matrix import as_matrix
 
@@ -38,18 +39,25 @@ class GuideSettings:
     too_many: str | None = None
 
     def __post_init__(self) -> None:
-        if self.method not in METHODS:
-            raise ValueError(f"method={self.method!r} is unknown; use one of {list(METHODS)}.")
-        for name in ("min_counts", "max_genes"):
-            value = getattr(self, name)
-            if isinstance(value, bool) or int(value) != value or value < 1:
-                raise ValueError(f"{name}={value!r} must be a whole number of at least 1.")
-        if not 0 <= self.min_fraction <= 1:
-            raise ValueError(f"min_fraction={self.min_fraction!r} must be from 0 to 1.")
+        check_choice("method", self.method, METHODS)
+        check_integer("min_counts", self.min_counts, 1)
+        check_integer("max_genes", self.max_genes, 1)
+        check_number("min_fraction", self.min_fraction, 0, 1)
+        check_text("control", self.control, "the label of control cells")
+        check_text("delimiter", self.delimiter, "what stands between the genes of a combination")
+        check_text("calls_delimiter", self.calls_delimiter, "what stands between the names of guides")
+        for name in ("guides", "layer", "calls"):
+            if getattr(self, name) is not None:
+                check_text(name, getattr(self, name), "a name")
+        if not isinstance(self.non_targeting, str):
+            check_texts("non_targeting", self.non_targeting, "targets")
+        if not isinstance(self.targets, str | Mapping | pd.Series):
+            raise TypeError(
+                f"targets={self.targets!r} must be the name of a column, or a mapping or Series from guide to gene."
+            )
         for name, choices in _CHOICES.items():
-            value = getattr(self, name)
-            if value is not None and value not in choices:
-                raise ValueError(f"{name}={value!r} is unknown; use one of {list(choices)}, or None.")
+            if getattr(self, name) is not None:
+                check_choice(name, getattr(self, name), choices)
         if self.too_many == "top" and not self.has_counts:
             raise ValueError("too_many='top' needs the counts of guides, and these are assignments: use 'drop'.")
 

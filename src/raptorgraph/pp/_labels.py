@@ -342,15 +342,17 @@ def perturbation_report(
 
 
 def _control_labels(control: str | Sequence[str]) -> tuple[str, ...]:
-    labels = (control,) if isinstance(control, str) else tuple(control)
+    labels = (control,) if isinstance(control, str) else tuple(control) if isinstance(control, Iterable) else ()
     if not labels or not all(isinstance(label, str) and label.strip() for label in labels):
-        raise ValueError(f"control must be a label or a list of labels, all non-empty strings; got {control!r}.")
+        raise ValueError(
+            f"control={control!r} must be a label or a list of labels, all non-empty strings, such as 'control'."
+        )
     return tuple(label.strip() for label in labels)
 
 
 def _check_delimiter(delimiter: str) -> str:
     if not isinstance(delimiter, str) or not delimiter:
-        raise ValueError(f"delimiter must be a non-empty string, got {delimiter!r}.")
+        raise ValueError(f"delimiter={delimiter!r} must be a non-empty string, such as '+'.")
     return delimiter
 
 

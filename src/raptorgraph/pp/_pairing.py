@@ -14,6 +14,7 @@ from scipy.spatial.distance import cdist
 from sklearn.decomposition import PCA
 from sklearn.neighbors import NearestNeighbors
 
+from raptorgraph._arguments import check_choice, check_integer, check_text
 from raptorgraph.pp._expression import to_expression
 from raptorgraph.pp._inputs import batch_codes, expression_source
 from raptorgraph.pp._labels import parse_obs
@@ -22,6 +23,7 @@ from raptorgraph.pp._matrix import as_matrix
 if TYPE_CHECKING:
     from anndata import AnnData
 
+METHODS = ("emd", "sinkhorn", "hungarian", "nearest", "random")
 _N_RANDOM = 32  # controls kept for each cell under random pairing, whose full plan would be dense
 _REGULARIZATION = 0.02  # entropic regularization, as a part of the median cost
 _TOLERANCE = 1e-3  # relative error of the column sums at which Sinkhorn iterations end
@@ -40,7 +42,7 @@ def principal_components(
         Cells x genes, sparse (centered implicitly, not densified) or dense: the expression scale, or with `library`
         counts.
     n_comps
-        Number of components, at most one less than the number of cells and of genes.
+        Number of components, at most one less than the number of cells and of genes; that of one gene is the gene.
     seed
         Seed of the start vector and of the choice of cells.
     library
@@ -57,11 +59,15 @@ def principal_components(
     Raises
     ------
     ValueError
-        If `n_comps` is not positive or there are fewer than two cells or genes.
+        If `n_comps` is not positive, there are fewer than two cells or no genes.
     """
     X = as_matrix(X)
-    if min(X.shape) < 2 or n_comps < 1:
+    if X.shape[0] < 2 or X.shape[1] < 1 or n_comps < 1:
         raise ValueError(f"Cannot find {n_comps} principal components of {X.shape[0]} cells x {X.shape[1]} genes.")
+    if X.shape[1] == 1:
+        values = to_expression(X, library)
+        values = values.toarray() if sparse.issparse(values) else values
+        return values - values.mean(axis=0)
     pca = PCA(n_components=min(n_comps, min(X.shape) - 1), svd_solver="arpack", random_state=seed)
     rows = np.arange(X.shape[0])
     if len(rows) > max_cells:
@@ -117,11 +123,9 @@ def pairing_plan(
     ValueError
         If the method is unknown, the coordinates are not finite, shapes do not fit, or there is no control cell.
     """
-    couple = _couplings().get(method)
-    if couple is None:
-        raise ValueError(f"method={method!r} is unknown; choose one of {list(_couplings())}.")
-    if max_controls is not None and max_controls < 1:
-        raise ValueError(f"max_controls must be positive, or None for all control cells; got {max_controls!r}.")
+    couple = _couplings()[check_choice("method", method, METHODS)]
+    if max_controls is not None:
+        check_integer("max_controls", max_controls, 1, hint=", or None for all control cells")
     Z, codes = np.asarray(Z, dtype=np.float64), np.asarray(codes)
     batch = np.zeros(len(codes), dtype=np.int64) if batch is None else np.asarray(batch)
     if Z.ndim != 2 or not codes.shape == batch.shape == (len(Z),):
@@ -275,8 +279,14 @@ def pair_cells(
     >>> bool((np.asarray(plan.sum(1)).ravel() == perturbed).all())  # one control for each perturbed cell
     True
     """
-    if method not in _couplings():
-        raise ValueError(f"method={method!r} is unknown; choose one of {list(_couplings())}.")
+    check_choice("method", method, METHODS)
+    check_integer("n_comps", n_comps, 1)
+    check_integer("seed", seed, 0)
+    if max_controls is not None:
+        check_integer("max_controls", max_controls, 1, hint=", or None for all control cells")
+    check_text("key_added", key_added, "a key of obsp and uns")
+    if use_rep is not None:
+        check_text("use_rep", use_rep, "a key of obsm")
     parsed = parse_obs(adata, perturbation_key, control=control, delimiter=delimiter, require_control=True)
     if len(parsed.conditions) == 1:
         raise ValueError(f"All cells are control cells: there is nothing to pair in adata.obs[{perturbation_key!r}].")
@@ -314,7 +324,7 @@ _Coupling = Callable[[np.ndarray, np.ndarray, np.random.Generator], tuple[np.nda
 
 
 def _couplings() -> dict[str, _Coupling]:
-    return {"emd": _emd, "sinkhorn": _sinkhorn, "hungarian": _hungarian, "nearest": _nearest, "random": _random}
+    return dict(zip(METHODS, (_emd, _sinkhorn, _hungarian, _nearest, _random), strict=True))
 
 
 def _emd(cells, controls, rng):

@@ -13,6 +13,7 @@ import pandas as pd
 import torch
 from scipy.linalg import solve_triangular
 
+from raptorgraph._arguments import check_integer
 from raptorgraph.pp import parse_perturbation
 
 if TYPE_CHECKING:
@@ -117,8 +118,7 @@ def paths(model: RaptorGraphModel | pd.DataFrame, source: str, target: str, *, m
     0       A -> C       1     1.0    0.5
     1  A -> B -> C       2     1.0    0.5
     """
-    if max_paths < 1:
-        raise ValueError(f"max_paths={max_paths!r} is not positive: use the number of paths to list.")
+    check_integer("max_paths", max_paths, 1, hint=", the number of paths to list")
     table = _adjacency(model)
     start, end = _position(table, source), _position(table, target)
     if start == end:

@@ -10,6 +10,7 @@ import pandas as pd
 import torch
 from rich.progress import track
 
+from raptorgraph._arguments import check_integer
 from raptorgraph.metrics import chance_jaccard, top_edge_jaccard
 from raptorgraph.model._field import KEYS
 from raptorgraph.model._graph import CALLED, screen_graph
@@ -76,8 +77,8 @@ def dag_stability(
     >>> bool(stability["frequency"].between(0, 1).all())
     True
     """
-    if n < 2 or n_null < 1:
-        raise ValueError(f"n={n!r} must be at least 2 and n_null={n_null!r} at least 1.")
+    check_integer("n", n, 2)
+    check_integer("n_null", n_null, 1)
     if not model._has_edges:
         raise ValueError("Only graphs that were inferred from interventions are drawn again: graph='interventional'.")
     if model.adata is None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
+from raptorgraph._arguments import check_integer
 from raptorgraph.pp import parse_perturbation
 from raptorgraph.tl._label_null import label_null, stands_out
 from raptorgraph.tl._latent_programs import latent_programs
@@ -143,7 +144,7 @@ def enrich(
     True
     """
     check_method(method)
-    if n_null and n_null < 20:
+    if check_integer("n_null", n_null, 0) and n_null < 20:
         raise ValueError(f"n_null={n_null!r} must be 0 or at least 20.")
     if n_null and model.adata is None:
         raise ValueError("The model was loaded without data: load it with adata=..., or use n_null=0.")
@@ -273,8 +274,8 @@ def enrich_effects(
 
 
 def _check_numbers(n_permutations: int, threads: int) -> None:
-    if n_permutations < 1 or threads < 1:
-        raise ValueError(f"n_permutations={n_permutations!r} and threads={threads!r} must be at least 1.")
+    check_integer("n_permutations", n_permutations, 1)
+    check_integer("threads", threads, 1)
 
 
 def _check_effects(effects: pd.DataFrame) -> None:

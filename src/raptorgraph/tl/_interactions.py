@@ -11,6 +11,7 @@ import pandas as pd
 from scvi import settings
 
 from raptorgraph import metrics
+from raptorgraph._arguments import check_integer
 from raptorgraph.pp import format_perturbation, parse_perturbation
 
 if TYPE_CHECKING:
@@ -99,10 +100,8 @@ def interactions(
     >>> table[["gene_a", "gene_b"]].to_numpy().tolist() == [[a, b]]
     True
     """
-    if chunk_size < 1:
-        raise ValueError(f"chunk_size={chunk_size!r} is not positive: use the number of pairs to predict at a time.")
-    if n_draws < 0:
-        raise ValueError(f"n_draws={n_draws!r} is negative: use 0 for no intervals.")
+    check_integer("chunk_size", chunk_size, 1, hint=", the number of pairs to predict at a time")
+    check_integer("n_draws", n_draws, 0, hint=", and 0 for no intervals")
     setup = model.setup_args
     spelling = {"control": setup["control"], "delimiter": setup["delimiter"]}
     genes = list(model.perturbed_genes)

@@ -9,6 +9,7 @@ import pandas as pd
 import torch
 from rich.progress import track
 
+from raptorgraph._arguments import check_integer
 from raptorgraph.model._field import KEYS
 from raptorgraph.pp import format_perturbation
 from raptorgraph.tl._parallel import shows_progress
@@ -72,8 +73,7 @@ def latent_programs(
     """
     if activation not in ACTIVATIONS:
         raise ValueError(f"activation={activation!r} is unknown; use 'learned' or 'unit'.")
-    if n_cells < 1:
-        raise ValueError(f"n_cells={n_cells!r} must be at least 1.")
+    check_integer("n_cells", n_cells, 1)
     if activation == "unit":
         return _unit(model, n_cells, seed, progress)
     spelling = {key: model.setup_args[key] for key in ("control", "delimiter")}

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
+from raptorgraph._arguments import check_integer
 from raptorgraph.tl._label_null import label_null, stands_out
 from raptorgraph.tl._latent_programs import latent_programs
 from raptorgraph.tl._noise import (
@@ -120,7 +121,7 @@ def program_similarity(
     """
     if matrix is not None and matrix not in COLUMNS:
         raise ValueError(f"matrix={matrix!r} is unknown; use one of {', '.join(map(repr, COLUMNS))}.")
-    if n_null and n_null < 20:
+    if check_integer("n_null", n_null, 0) and n_null < 20:
         raise ValueError(f"n_null={n_null!r} must be 0 or at least 20.")
     if n_null and model.adata is None:
         raise ValueError("The model was loaded without data: load it with adata=..., or use n_null=0.")

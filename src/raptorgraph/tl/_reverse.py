@@ -12,6 +12,7 @@ from anndata import AnnData
 from scipy.spatial.distance import cdist
 from scipy.stats import rankdata
 
+from raptorgraph._arguments import check_integer
 from raptorgraph.pp import format_perturbation, measured_effects
 from raptorgraph.pp._inputs import expression_source
 from raptorgraph.pp._labels import parse_obs
@@ -148,8 +149,8 @@ def _check_choices(by: str, metric: str, top: int | None, chunk_size: int) -> No
     if metric not in _METRICS:
         raise ValueError(f"metric={metric!r} is unknown; use one of {list(_METRICS)}.")
     for name, value in {"top": top, "chunk_size": chunk_size}.items():
-        if value is not None and value < 1:
-            raise ValueError(f"{name}={value!r} is not positive.")
+        if value is not None:
+            check_integer(name, value, 1)
 
 
 def _candidate_sets(
@@ -162,8 +163,8 @@ def _candidate_sets(
     unknown = [gene for gene in genes if gene not in set(perturbed)]
     if unknown:
         raise KeyError(f"{unknown[0]!r} is not a perturbed gene of the model; these are {sorted(perturbed)[:20]}.")
-    if not 1 <= min_genes <= max_genes:
-        raise ValueError(f"min_genes={min_genes!r} and max_genes={max_genes!r} must be 1 <= min_genes <= max_genes.")
+    if check_integer("min_genes", min_genes, 1) > check_integer("max_genes", max_genes, 1):
+        raise ValueError(f"min_genes={min_genes!r} and max_genes={max_genes!r} must be min_genes <= max_genes.")
     sets = [chosen for size in range(min_genes, max_genes + 1) for chosen in combinations(genes, size)]
     if not sets:
         raise ValueError(f"There is no set of {min_genes} genes or more among the {len(genes)} candidates {genes}.")

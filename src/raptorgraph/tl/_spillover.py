@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import torch
 
+from raptorgraph._arguments import check_integer
 from raptorgraph.model._field import KEYS
 from raptorgraph.pp._labels import parse_obs
 
@@ -68,8 +69,7 @@ def spillover(
     >>> table.index.tolist() == model.perturbed_genes
     True
     """
-    if n_cells < 2:
-        raise ValueError(f"n_cells={n_cells!r} must be at least 2.")
+    check_integer("n_cells", n_cells, 2)
     setup = model.setup_args
     source = model._validate_anndata(adata)
     spelling = {"control": setup["control"], "delimiter": setup["delimiter"]}
