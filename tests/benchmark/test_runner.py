@@ -4,11 +4,14 @@ import json
 import sys
 import types
 
+import anndata as ad
+import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 
-from raptorgraph.benchmark import _runner
+from raptorgraph.benchmark import _runner, _settings
+from raptorgraph.benchmark._parts import read_part, write_part
 from raptorgraph.benchmark._settings import Part, Settings, Unit, fingerprint
 
 
@@ -68,6 +71,45 @@ def test_a_part_that_was_broken_off_counts_as_unfinished(toy, tmp_path):
     (tmp_path / "parts" / "losses" / "seed0.json").unlink()
     run(tmp_path, seeds=1)
     assert toy.calls == [0, 0]
+
+
+def test_a_broken_mark_counts_as_unfinished(toy, tmp_path):
+    run(tmp_path, seeds=1)
+    mark = tmp_path / "parts" / "losses" / "seed0.json"
+    mark.write_text(mark.read_text()[:20])
+    run(tmp_path, seeds=1)
+    assert toy.calls == [0, 0]
+
+
+def test_a_part_that_was_written_over_does_not_pass_for_the_earlier_one(toy, tmp_path, monkeypatch):
+    run(tmp_path, seeds=[2])
+    with monkeypatch.context() as broken:
+        broken.setattr(_runner, "write_part", lambda *args: (write_part(*args), sys.exit()))
+        with pytest.raises(SystemExit):  # after the part, before its mark
+            run(tmp_path, seeds=[2], factor=10)
+    assert run(tmp_path, seeds=[2])["losses"]["value"].tolist() == [4] and toy.calls == [2, 2, 2]
+
+
+def test_arrays_of_an_earlier_part_are_not_read_again(tmp_path):
+    unit, rows = Unit("a", 0), pd.DataFrame({"value": [1.0]})
+    write_part(tmp_path, unit, Part(rows, ad.AnnData(np.eye(2))))
+    np.testing.assert_array_equal(read_part(tmp_path, unit).arrays.X, np.eye(2))
+    write_part(tmp_path, unit, Part(rows))
+    assert read_part(tmp_path, unit).arrays is None
+
+
+def test_work_with_other_threads_or_code_is_other_work(toy, tmp_path, monkeypatch):
+    run(tmp_path, seeds=1)
+    run(tmp_path, seeds=1)
+    assert toy.calls == [0]
+    for name in _runner._THREADS:
+        monkeypatch.setenv(name, "3")
+    run(tmp_path, seeds=1)
+    assert toy.calls == [0, 0]
+    monkeypatch.setattr(_settings, "code_hash", lambda name: f"code of {name}")
+    run(tmp_path, seeds=1)
+    run(tmp_path, seeds=1)
+    assert toy.calls == [0, 0, 0]
 
 
 def test_bad_requests_are_refused_before_any_work(toy, tmp_path):

@@ -15,13 +15,13 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-import anndata as ad
 import pandas as pd
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from raptorgraph.benchmark._parts import read_part, write_part
 from raptorgraph.benchmark._report import write_report
-from raptorgraph.benchmark._settings import Part, Settings, Unit, fingerprint
+from raptorgraph.benchmark._settings import Part, Settings, Unit, fingerprints
 
 EXPERIMENTS = (
     "prediction",
@@ -68,8 +68,9 @@ def run(
     """Run an experiment and write its tables and figure.
 
     The work is cut into units, each of one seed and in a process of its own. A finished unit is kept in
-    ``DIR/parts/NAME`` and used again in a later call where data, settings and code are the same, so that a run can be
-    broken off and resumed. Units that fail are reported at the end, after the others are done.
+    ``DIR/parts/NAME`` and used again in a later call where data, settings, the code that the work uses, the versions of
+    its dependencies, device and threads are the same, so that a run can be broken off and resumed. Tables and figures
+    are made anew. Units that fail are reported at the end, after the others are done.
 
     Parameters
     ----------
@@ -190,7 +191,8 @@ def _finish(
     module = experiment(name)
     used = getattr(module, "WORK_OPTIONS", module.OPTIONS)
     options = {key: value for key, value in settings.options.items() if key in used}
-    marks = {unit.key: fingerprint(_owner(module, name), unit, replace(settings, options=options)) for unit in units}
+    threads = _own_threads() if n_jobs == 0 else str(n_threads)
+    marks = fingerprints(_owner(module, name), units, replace(settings, options=options), threads=threads)
     if len(marks) != len(units):
         raise ValueError(f"The units of {name!r} do not have names of their own.")
     todo = [unit for unit in units if _mark(folder, unit) != marks[unit.key]]
@@ -209,7 +211,7 @@ def _finish(
             f"{len(failures)} of {len(units)} units of {name!r} failed; the first is {key}: {error} "
             "The finished ones are kept, and the same command goes on from there."
         )
-    return [(unit, _read_part(folder, unit)) for unit in units]
+    return [(unit, read_part(folder, unit)) for unit in units]
 
 
 def _work_all(
@@ -253,25 +255,24 @@ def _work(name: str, unit: Unit, settings: Settings, folder: Path, n_threads: in
         return f"{type(error).__name__}: {error}"
     finally:
         logging.disable(logging.NOTSET)
-    _write_part(folder, unit, part)
+    write_part(folder, unit, part)
     return None
 
 
-def _write_part(folder: Path, unit: Unit, part: Part) -> None:
-    part.rows.to_csv(folder / f"{unit.key}.csv", index=False)
-    if part.arrays is not None:
-        part.arrays.write_h5ad(folder / f"{unit.key}.h5ad")
+def _own_threads() -> str:
+    """Threads of this process: one number where torch and all numerical libraries have the same."""
+    import torch
 
-
-def _read_part(folder: Path, unit: Unit) -> Part:
-    arrays = folder / f"{unit.key}.h5ad"
-    rows = pd.read_csv(folder / f"{unit.key}.csv", keep_default_na=False, na_values=["", "nan"])
-    return Part(rows, ad.read_h5ad(arrays) if arrays.exists() else None)
+    found = {str(torch.get_num_threads()), *(os.environ.get(name, "default") for name in _THREADS)}
+    return ", ".join(sorted(found))
 
 
 def _mark(folder: Path, unit: Unit) -> Mapping[str, Any] | None:
     path = folder / f"{unit.key}.json"
-    return json.loads(path.read_text()) if path.exists() else None
+    try:
+        return json.loads(path.read_text())
+    except (FileNotFoundError, json.JSONDecodeError):  # not finished, or broken off while it was written
+        return None
 
 
 @contextlib.contextmanager

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,7 +15,7 @@ import pandas as pd
 from scipy import sparse
 
 from raptorgraph import datasets, pp
-from raptorgraph.benchmark._settings import Settings
+from raptorgraph.benchmark._settings import Settings, screen_file
 from raptorgraph.pp._expression import to_expression
 from raptorgraph.pp._inputs import batch_codes, expression_source
 from raptorgraph.pp._labels import parse_obs
@@ -222,11 +221,9 @@ def load_screen(settings: Settings, seed: int = 0) -> Screen:
 
 
 def _find(name: str) -> Path:
-    path, folder = Path(name), os.environ.get("RAPTORGRAPH_DATA")
-    if path.is_file():
+    path = screen_file(name)
+    if path is not None:
         return path
-    if folder and (Path(folder) / f"{name}.h5ad").is_file():
-        return Path(folder) / f"{name}.h5ad"
     known = ", ".join([*_SIMULATED, *_PUBLIC])
     raise FileNotFoundError(f"There is no file {name!r}; screens with a name are {known}.")
 

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import anndata as ad
 import pandas as pd
 
-# Rooms whose code decides the numbers; plots, reports and the command line do not.
-_ROOMS = ("nn", "metrics", "pp", "datasets", "model", "baselines", "tl")
-_SHARED = ("_screen.py", "_methods.py", "_splits.py", "_settings.py", "_scores.py", "_pairs.py", "_variants.py")
+from raptorgraph.benchmark._provenance import (
+    code_hash,
+    device,
+    files_of,
+    modules_used,
+    stamp,
+    versions,
+)
 
 
 @dataclass(frozen=True)
@@ -115,51 +118,48 @@ def chosen(settings: Settings, option: str, known: Sequence[str], wrong: str = "
     return asked
 
 
-def fingerprint(name: str, unit: Unit, settings: Settings) -> dict[str, Any]:
+def screen_file(name: str) -> Path | None:
+    """File, or zarr store, of a screen: of this path, or of this name in the folder ``$RAPTORGRAPH_DATA``."""
+    places = [Path(name)]
+    if folder := os.environ.get("RAPTORGRAPH_DATA"):
+        places.append(Path(folder) / f"{name}.h5ad")
+    return next((path for path in places if path.is_file() or _is_store(path)), None)
+
+
+def fingerprint(name: str, unit: Unit, settings: Settings, *, threads: str = "1") -> dict[str, Any]:
     """Everything that a unit's numbers depend on; a finished unit is used again only where all of it is the same."""
-    screen: Any = settings.screen
-    if screen is not None and Path(screen).is_file():
-        stat = Path(screen).stat()
-        screen = [str(Path(screen).resolve()), stat.st_size, stat.st_mtime_ns]
-    files = {
-        key: [str(path), Path(path).stat().st_size, Path(path).stat().st_mtime_ns]
-        for key, path in _files_of(settings.options).items()
-    }
-    found = {
+    return fingerprints(name, [unit], settings, threads=threads)[unit.key]
+
+
+def fingerprints(name: str, units: Sequence[Unit], settings: Settings, *, threads: str) -> dict[str, dict[str, Any]]:
+    """The fingerprint of each unit, by its key.
+
+    Parameters
+    ----------
+    name
+        Experiment that does the work.
+    units, settings
+        Its units and settings.
+    threads
+        Threads that a unit has: its times depend on them, and the last digits of its sums.
+    """
+    path = None if settings.screen is None else screen_file(settings.screen)
+    shared = {
         "experiment": name,
-        "key": unit.key,
-        "seed": unit.seed,
-        "unit": dict(unit.options),
-        "screen": screen,
+        "screen": settings.screen if path is None else stamp(path),
         "setup": dict(settings.setup),
         "quick": settings.quick,
         "n_top_genes": settings.n_top_genes,
         "options": dict(settings.options),
-        "files": files,
+        "files": {key: stamp(path) for key, path in files_of(settings.options)},
         "code": code_hash(name),
-        "torch": version("torch"),
+        "versions": versions(modules_used(name)),
+        "device": device(),
+        "threads": threads,
     }
+    found = {unit.key: {**shared, "key": unit.key, "seed": unit.seed, "unit": dict(unit.options)} for unit in units}
     return json.loads(json.dumps(found, default=str))  # as it reads back from a file
 
 
-@cache
-def code_hash(name: str) -> str:
-    """Hash of the sources that decide the numbers of an experiment."""
-    root = Path(__file__).parents[1]
-    own = {root / "benchmark" / file for file in (*_SHARED, f"_{name.replace('-', '_')}.py")}
-    digest = hashlib.sha256()
-    for path in sorted(root.rglob("*.py")):
-        if path.relative_to(root).parts[0] in _ROOMS or path in own:
-            digest.update(str(path.relative_to(root)).encode())
-            digest.update(path.read_bytes())
-    return digest.hexdigest()[:16]
-
-
-def _files_of(options: Mapping[str, Any]) -> dict[str, str]:
-    """Files among the options: predictions of other tools, gene sets."""
-    found = {}
-    for key, value in options.items():
-        for name, path in value.items() if isinstance(value, Mapping) else [("", value)]:
-            if isinstance(path, str | Path) and Path(path).is_file():
-                found[f"{key}:{name}"] = str(path)
-    return found
+def _is_store(path: Path) -> bool:
+    return any((path / name).is_file() for name in ("zarr.json", ".zgroup"))

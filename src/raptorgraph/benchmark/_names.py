@@ -1,0 +1,322 @@
+"""What a Python file binds and uses at module level, read from its syntax tree."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+Target = tuple[str, tuple[str, ...]]  # a module, and the attributes that lead on from it
+_LEAVES = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Lambda, ast.Name, ast.Constant, ast.expr_context)
+
+
+class Source:
+    """One module.
+
+    Parameters
+    ----------
+    path
+        Its file.
+    module
+        Its full name.
+
+    Attributes
+    ----------
+    bindings
+        What the statements use that give a name its value, or change it.
+    imports
+        What an imported name stands for; in a package with ``lazy_loader`` also what is imported on use.
+    imported
+        What the import of this module imports.
+    stars
+        Modules all of whose names are imported.
+    effects
+        What the statements use that do something beyond binding names, such as a call.
+    """
+
+    def __init__(self, path: Path, module: str):
+        self.path, self.module = path, module
+        self.bindings: dict[str, list[Uses]] = {}
+        self.imports: dict[str, list[Target]] = {}
+        self.imported: list[Target] = []
+        self.stars: list[str] = []
+        self.effects: list[Uses] = []
+        for statement in ast.parse(path.read_bytes(), str(path)).body:
+            self._read(statement, Uses(self, statement))
+
+    @property
+    def package(self) -> str:
+        """Package that relative imports start from."""
+        return self.module if self.path.name == "__init__.py" else self.module.rpartition(".")[0]
+
+    def targets(self, statement: ast.Import | ast.ImportFrom) -> Iterator[tuple[str, Target]]:
+        """Names that an import binds, with what they stand for."""
+        if isinstance(statement, ast.Import):
+            for alias in statement.names:
+                # `import a.b` binds a, `import a.b as c` binds a.b
+                yield (
+                    alias.asname or alias.name.split(".")[0],
+                    (
+                        alias.name if alias.asname else alias.name.split(".")[0],
+                        (),
+                    ),
+                )
+            return
+        module = statement.module or ""
+        if statement.level:
+            parts = self.package.split(".")
+            module = ".".join([*parts[: len(parts) - statement.level + 1], *filter(None, [module])])
+        for alias in statement.names:
+            yield alias.asname or alias.name, (module, (alias.name,))
+
+    def _read(self, statement: ast.stmt, outer: Uses) -> None:
+        """Note what a statement binds; `outer` is of the statement of the module that it is a part of."""
+        match statement:
+            case ast.FunctionDef() | ast.AsyncFunctionDef() | ast.ClassDef():
+                self._bind(statement.name, outer)
+                if any("register" in ast.unparse(decorator) for decorator in statement.decorator_list):
+                    self.effects.append(outer)
+            case ast.Import() | ast.ImportFrom():
+                self._import(statement)
+                if isinstance(statement, ast.Import):
+                    self.imported += [(alias.name, ()) for alias in statement.names]
+            case ast.Assign(value=ast.Call(func=ast.Attribute(attr="attach") | ast.Name(id="attach")) as call):
+                self._attach(call)
+                self._assign(statement, outer)
+            case ast.Assign(value=ast.Call(func=ast.Attribute(attr="attach_stub") | ast.Name(id="attach_stub"))):
+                for line in ast.parse(self.path.with_suffix(".pyi").read_bytes()).body:
+                    if isinstance(line, ast.Import | ast.ImportFrom):
+                        self._import(line, now=False)
+                self._assign(statement, outer)
+            case ast.Assign() | ast.AnnAssign() | ast.AugAssign():
+                self._assign(statement, outer)
+            case ast.If():
+                if not _is_for_types(statement.test) and not _is_for_scripts(statement.test):
+                    self._read_all(statement.body, outer)
+                self._read_all(statement.orelse, outer)
+            case ast.Expr(value=ast.Constant()) | ast.Pass():
+                pass
+            case ast.Try() | ast.With() | ast.For() | ast.While() | ast.Match():
+                self._bind_stored(statement, outer)
+                for block in _blocks(statement):
+                    self._read_all(block, outer)
+            case _:
+                self.effects.append(outer)
+
+    def _read_all(self, statements: Iterable[ast.stmt], outer: Uses) -> None:
+        for statement in statements:
+            self._read(statement, outer)
+
+    def _assign(self, statement: ast.Assign | ast.AnnAssign | ast.AugAssign, outer: Uses) -> None:
+        self._bind_stored(statement, outer)
+        for target in statement.targets if isinstance(statement, ast.Assign) else [statement.target]:
+            while isinstance(target, ast.Attribute | ast.Subscript):
+                target = target.value
+                if isinstance(target, ast.Name) and target.id not in self.imports:
+                    self._bind(target.id, outer)
+                elif isinstance(target, ast.Name):  # changes something of another module
+                    self.effects.append(outer)
+
+    def _bind_stored(self, statement: ast.stmt, outer: Uses) -> None:
+        for node in ast.walk(statement):
+            if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+                self._bind(node.id, outer)
+
+    def _bind(self, name: str, statement: Uses) -> None:
+        self.bindings.setdefault(name, []).append(statement)
+
+    def _import(self, statement: ast.Import | ast.ImportFrom, *, now: bool = True) -> None:
+        for name, target in self.targets(statement):
+            if name == "*":
+                self.stars.append(target[0])
+            else:
+                self.imports.setdefault(name, []).append(target)
+            if now:
+                self.imported.append(target)
+
+    def _attach(self, call: ast.Call) -> None:
+        """Names that ``lazy_loader.attach(__name__, submodules, submod_attrs)`` gives."""
+        given = dict(zip(("submodules", "submod_attrs"), call.args[1:], strict=False))
+        given |= {keyword.arg: keyword.value for keyword in call.keywords}
+        for name in ast.literal_eval(given.get("submodules", ast.Constant(()))) or ():
+            self.imports.setdefault(name, []).append((f"{self.module}.{name}", ()))
+        for below, names in (ast.literal_eval(given.get("submod_attrs", ast.Constant(()))) or {}).items():
+            for name in names:
+                self.imports.setdefault(name, []).append((f"{self.module}.{below}", (name,)))
+
+
+class Uses(ast.NodeVisitor):
+    """What a statement of a module uses.
+
+    Parameters
+    ----------
+    source
+        The module.
+    statement
+        The statement, with all that is nested in it; annotations and what is for type checkers alone do not count.
+
+    Attributes
+    ----------
+    names
+        Names of the module, each with the attributes that follow it, such as ``("np", "linalg", "norm")``.
+    imported
+        What its own imports bring.
+    texts
+        Its strings that might name a module.
+    """
+
+    def __init__(self, source: Source, statement: ast.stmt):
+        self._targets = source.targets
+        self._scopes: list[dict[str, list[Target]]] = []  # local names, with what they were imported from
+        self.names: set[tuple[str, ...]] = set()
+        self.imported: set[Target] = set()
+        self.texts: set[str] = set()
+        self.visit(statement)
+        del self._targets, self._scopes
+
+    def visit_Name(self, node: ast.Name) -> None:
+        """A name alone."""
+        self._use((node.id,))
+
+    def visit_Attribute(self, node: ast.Attribute) -> None:
+        """A name and its attributes."""
+        attributes, value = [], node
+        while isinstance(value, ast.Attribute):
+            attributes.append(value.attr)
+            value = value.value
+        if isinstance(value, ast.Name):
+            self._use((value.id, *reversed(attributes)))
+        else:
+            self.visit(value)
+
+    def visit_Constant(self, node: ast.Constant) -> None:
+        """A string may be the name of a module."""
+        if isinstance(node.value, str) and node.value.replace(".", "_").isidentifier():
+            self.texts.add(node.value)
+
+    def visit_Import(self, node: ast.Import | ast.ImportFrom) -> None:
+        """An import within a definition: the module runs, and what is used of it follows from the uses."""
+        modules = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+        for name, target in self._targets(node):
+            modules.append(target[0])
+            if not self._scopes and name != "*":  # in a class, whose attribute it is, or in a block
+                self.imported.add(target)
+        self.imported.update((module, ("__name__",)) for module in modules)
+
+    visit_ImportFrom = visit_Import
+
+    def visit_If(self, node: ast.If) -> None:
+        """Without what is for type checkers alone."""
+        for part in [node.test, *([] if _is_for_types(node.test) else node.body), *node.orelse]:
+            self.visit(part)
+
+    def visit_AnnAssign(self, node: ast.AnnAssign) -> None:
+        """Without the annotation."""
+        self.visit(node.target)
+        if node.value is not None:
+            self.visit(node.value)
+
+    def visit_FunctionDef(self, node: ast.FunctionDef | ast.AsyncFunctionDef) -> None:
+        """Decorators and defaults belong to the scope around it."""
+        for part in [*node.decorator_list, *_defaults(node)]:
+            self.visit(part)
+        self._visit_scope(self._locals(node.args, node.body), node.body)
+
+    visit_AsyncFunctionDef = visit_FunctionDef
+
+    def visit_Lambda(self, node: ast.Lambda) -> None:
+        """As a function."""
+        for part in _defaults(node):
+            self.visit(part)
+        self._visit_scope(self._locals(node.args, [node.body]), [node.body])
+
+    def visit_ListComp(self, node: ast.ListComp | ast.SetComp | ast.DictComp | ast.GeneratorExp) -> None:
+        """The first iterable belongs to the scope around it."""
+        first = node.generators[0]
+        self.visit(first.iter)
+        results = [node.key, node.value] if isinstance(node, ast.DictComp) else [node.elt]
+        further = [part for loop in node.generators[1:] for part in (loop.iter, *loop.ifs)]
+        names = {name: [] for loop in node.generators for name in _stored(loop.target)}
+        self._visit_scope(names, [*first.ifs, *further, *results])
+
+    visit_SetComp = visit_DictComp = visit_GeneratorExp = visit_ListComp
+
+    def _visit_scope(self, names: dict[str, list[Target]], parts: Iterable[ast.AST]) -> None:
+        self._scopes.append(names)
+        for part in parts:
+            self.visit(part)
+        self._scopes.pop()
+
+    def _use(self, chain: tuple[str, ...]) -> None:
+        for scope in reversed(self._scopes):
+            if chain[0] in scope:
+                self.imported.update((module, (*names, *chain[1:])) for module, names in scope[chain[0]])
+                return
+        self.names.add(chain)
+
+    def _locals(self, args: ast.arguments, body: Iterable[ast.AST]) -> dict[str, list[Target]]:
+        """Names that are local to a function, with what they were imported from."""
+        every = [*args.posonlyargs, *args.args, *args.kwonlyargs, *filter(None, [args.vararg, args.kwarg])]
+        found: dict[str, list[Target]] = {arg.arg: [] for arg in every}
+        elsewhere: set[str] = set()
+        for part in body:
+            for node in _own_nodes(part):
+                if isinstance(node, ast.Import | ast.ImportFrom):
+                    for name, target in self._targets(node):
+                        found.setdefault(name, []).append(target)
+                elif isinstance(node, ast.Global | ast.Nonlocal):
+                    elsewhere.update(node.names)
+                else:
+                    for name in _bound_by(node):
+                        found.setdefault(name, [])
+        return {name: targets for name, targets in found.items() if name not in elsewhere}
+
+
+def _own_nodes(node: ast.AST) -> Iterator[ast.AST]:
+    """Nodes of one scope: functions and classes without what is in them, comprehensions without their targets."""
+    todo = [node]
+    while todo:
+        node = todo.pop()
+        yield node
+        if isinstance(node, ast.comprehension):
+            todo += [node.iter, *node.ifs]
+        elif not isinstance(node, _LEAVES):
+            todo += ast.iter_child_nodes(node)
+
+
+def _bound_by(node: ast.AST) -> Iterator[str]:
+    """Names that a node itself binds."""
+    match node:
+        case ast.FunctionDef() | ast.AsyncFunctionDef() | ast.ClassDef():
+            yield node.name
+        case ast.Name(ctx=ast.Store() | ast.Del()):
+            yield node.id
+        case ast.ExceptHandler(name=str(name)) | ast.MatchAs(name=str(name)) | ast.MatchStar(name=str(name)):
+            yield name
+        case ast.MatchMapping(rest=str(name)):
+            yield name
+
+
+def _stored(target: ast.AST) -> Iterator[str]:
+    return (node.id for node in ast.walk(target) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store))
+
+
+def _defaults(node: ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda) -> list[ast.expr]:
+    return [value for value in (*node.args.defaults, *node.args.kw_defaults) if value is not None]
+
+
+def _blocks(statement: ast.stmt) -> Iterator[list[ast.stmt]]:
+    """Lists of statements within a compound statement."""
+    for part in (statement, *getattr(statement, "handlers", ()), *getattr(statement, "cases", ())):
+        for field in ("body", "orelse", "finalbody"):
+            yield getattr(part, field, [])
+
+
+def _is_for_types(test: ast.expr) -> bool:
+    return (isinstance(test, ast.Name) and test.id == "TYPE_CHECKING") or (
+        isinstance(test, ast.Attribute) and test.attr == "TYPE_CHECKING"
+    )
+
+
+def _is_for_scripts(test: ast.expr) -> bool:
+    return isinstance(test, ast.Compare) and isinstance(test.left, ast.Name) and test.left.id == "__name__"
