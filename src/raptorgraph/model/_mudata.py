@@ -15,7 +15,7 @@ from mudata import MuData
 from raptorgraph.model._setup import check_screen
 from raptorgraph.pp._guide_counts import GuideSettings
 from raptorgraph.pp._guides import GUIDES_KEY, plan_assignment, write_assignment
-from raptorgraph.pp._modalities import modality, refresh
+from raptorgraph.pp._modalities import modality, refresh, strip_modality_names
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -311,6 +311,7 @@ class MuDataMixin:
             "continuous_covariate_keys": continuous_covariate_keys,
         }
         cells = label_cells(mdata, mudata_args, setup_args)
+        strip_modality_names(mdata, modalities["expression"])
         cls.setup_anndata(cells, **setup_args)
         manager = cls._get_most_recent_anndata_manager(cells, required=True)
         manager.registry[REGISTRY_KEY] = deepcopy({**mudata_args, "modalities": dict(modalities)})

@@ -104,7 +104,7 @@ def dag(
         if value < least:
             raise ValueError(f"{name}={value!r} must be at least {least}.")
     edges, nodes = _edges_and_nodes(graph)
-    chosen = [genes] if isinstance(genes, str) else None if genes is None else list(genes)
+    chosen = None if genes is None else [gene.strip() for gene in ([genes] if isinstance(genes, str) else genes)]
     network, n_left_out = _network(edges, nodes, chosen, n_hops, max_edges)
     texts = node_labels(network, label)
     fills = node_colors(network, color)

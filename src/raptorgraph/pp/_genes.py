@@ -14,6 +14,7 @@ import scanpy as sc
 from raptorgraph.pp._expression import check_library, data_kind, library_sizes, to_expression
 from raptorgraph.pp._inputs import batch_codes, matrix, observed_library
 from raptorgraph.pp._labels import parse_obs
+from raptorgraph.pp._names import gene_names
 from raptorgraph.pp._statistics import condition_moments
 
 if TYPE_CHECKING:
@@ -99,6 +100,7 @@ def select_genes(
     if isinstance(n_top_genes, bool) or int(n_top_genes) != n_top_genes or n_top_genes < 1:
         raise ValueError(f"n_top_genes must be a positive integer, got {n_top_genes!r}.")
     parsed = parse_obs(adata, perturbation_key, control=control, delimiter=delimiter)
+    targets = gene_names(adata).isin(parsed.genes)
     batch = batch_codes(adata, batch_key)
     X = matrix(adata, layer)
     kind = data_kind(X)
@@ -113,7 +115,6 @@ def select_genes(
     if flavor in _COUNT_FLAVORS:
         _check_varying(X, batch, flavor)
 
-    targets = adata.var_names.isin(parsed.genes)
     if n_top_genes < adata.n_vars:
         values = X if flavor in _COUNT_FLAVORS else to_expression(X, library)
         keep = _highly_variable(values, int(n_top_genes), batch, flavor) | targets

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from raptorgraph.pp import parse_perturbation
+from raptorgraph.pp._names import stripped
 from raptorgraph.tl._label_null import label_null, stands_out
 from raptorgraph.tl._latent_programs import latent_programs
 from raptorgraph.tl._noise import false_discovery_rates
@@ -172,7 +173,7 @@ def enrich_effects(
     delimiter: str = "+",
     seed: int = 0,
     threads: int = 1,
-    progress: bool | None = False,
+    progress: bool | None = None,
 ) -> pd.DataFrame:
     r"""Preranked gene set enrichment analysis of effects, measured or predicted.
 
@@ -212,7 +213,7 @@ def enrich_effects(
     threads
         Perturbations analyzed at a time, for ``"gsea"``; decoupler is asked for one at a time.
     progress
-        Whether to show a progress bar; None for where there is a terminal or a notebook.
+        Whether to show a progress bar; by default in a terminal or a notebook.
 
     Returns
     -------
@@ -261,9 +262,10 @@ def enrich_effects(
     True
     """
     _check_effects(effects)
+    effects = effects.set_axis(stripped(effects.columns, "Genes of the effects"), axis=1)
     check_method(method)
     _check_numbers(n_permutations, threads)
-    sets, weights = read_sets(gene_sets, list(effects.columns.astype(str)), min_size, max_size, method)
+    sets, weights = read_sets(gene_sets, list(effects.columns), min_size, max_size, method)
     excluded = [
         parse_perturbation(label, control=control, delimiter=delimiter) if exclude_targets else ()
         for label in effects.index
