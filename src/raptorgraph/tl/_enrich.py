@@ -173,7 +173,7 @@ def enrich_effects(
     delimiter: str = "+",
     seed: int = 0,
     threads: int = 1,
-    progress: bool | None = None,
+    progress: bool | None = False,
 ) -> pd.DataFrame:
     r"""Preranked gene set enrichment analysis of effects, measured or predicted.
 
@@ -213,7 +213,7 @@ def enrich_effects(
     threads
         Perturbations analyzed at a time, for ``"gsea"``; decoupler is asked for one at a time.
     progress
-        Whether to show a progress bar; by default in a terminal or a notebook.
+        Whether to show a progress bar; None for where there is a terminal or a notebook.
 
     Returns
     -------
