@@ -15,6 +15,7 @@ from raptorgraph._report import source_of_file
 from raptorgraph._results import RESAMPLES, Result, Source, Task, fit_and_write, split
 from raptorgraph.datasets import simulate
 from raptorgraph.pp._gene_sets import match_gene_sets, read_gene_sets
+from raptorgraph.pp._names import strip_gene_names
 
 PRESETS = ("default", "paper")
 
@@ -261,7 +262,9 @@ def _read(path: Path) -> ad.AnnData:
         raise FileNotFoundError(f"There is no file {str(path)!r}.")
     if not h5py.is_hdf5(path):
         raise ValueError(f"{str(path)!r} is not an h5ad file: write one with adata.write_h5ad(...).")
-    return ad.read_h5ad(path)
+    adata = ad.read_h5ad(path)
+    strip_gene_names(adata)
+    return adata
 
 
 def _gene_sets(path: Path) -> dict[str, list[str]]:

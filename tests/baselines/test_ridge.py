@@ -104,7 +104,7 @@ def test_real_combinations(shared_data):
     errors = {}
     for kind in (ScaledAdditive, MainEffectsRidge):
         predicted = pd.concat(
-            [kind(**setup).fit(split_cells(adata, split.refit)).predict_effects(split.test) for split in splits]
+            [kind(**setup).fit(split_cells(adata, split.refit)).predict_effects(list(split.test)) for split in splits]
         )
         assert len(predicted) == 40
         errors[kind] = metrics.relative_mse(predicted, measured.loc[predicted.index])

@@ -3,6 +3,7 @@
 import anndata as ad
 import networkx as nx
 import numpy as np
+import pandas as pd
 import pytest
 import scvi
 import torch
@@ -353,6 +354,28 @@ def test_combinations_are_sets(trained):
     assert trained.predict_effects("P01+P02+P03").shape == (1, 60)
     with pytest.raises(ValueError, match="TP53"):
         trained.predict("P01+TP53")
+
+
+def test_genes_are_taken_wherever_labels_are(trained):
+    pair = trained.predict_effects("P01+P02")
+    for given in (("P02", "P01"), {"P01", "P02"}, frozenset({"P01", "P02"}), [("P01", "P02")], [["P02", "P01"]]):
+        pd.testing.assert_frame_equal(trained.predict_effects(given), pair)
+        assert trained.predict(given, n_cells=2, seed=0).obs["perturbation"].tolist() == ["P01+P02"] * 2
+    assert trained.predict_effects(["P01", "P02"]).index.tolist() == ["P01", "P02"]
+    np.testing.assert_array_equal(
+        trained.sample_effects([{"P02", "P01"}, "P01"], 3, seed=0),
+        trained.sample_effects(["P01+P02", "P01"], 3, seed=0),
+    )
+    expected = trained.get_counterfactual("P01+P02")
+    for given in (("P01", "P02"), {"P01", "P02"}, ["P01", "P02"]):
+        np.testing.assert_array_equal(trained.get_counterfactual(given), expected)
+    labels = [label for label in trained.conditions if "+" in label][:1]
+    predicted, _ = trained.export_to_cell_eval(None, set(labels[0].split("+")), n_cells=2)
+    assert set(predicted.obs["perturbation"]) == {*labels, "control"}
+    with pytest.raises(ValueError, match=r"did you mean 'P01\+P02'\?"):
+        trained.predict_effects("P01_p02")
+    with pytest.raises(ValueError, match="did you mean 'P01'"):
+        trained.get_counterfactual("p01")
 
 
 def test_counterfactuals_differ_between_cells(trained):

@@ -118,7 +118,7 @@ def test_missing_labels_are_counted_and_the_cells_named(empty, categorical):
 
 
 def test_numbers_are_no_labels():
-    with pytest.raises(TypeError, match="astype"):
+    with pytest.raises(TypeError, match="map"):
         parse_labels(pd.Series([1, 2, 3]))
 
 

@@ -12,7 +12,8 @@ import pandas as pd
 from sklearn.exceptions import NotFittedError
 
 from raptorgraph._arguments import check_integer
-from raptorgraph.pp import format_perturbation, parse_perturbation
+from raptorgraph.pp import format_perturbation
+from raptorgraph.pp._asked import asked_perturbations
 from raptorgraph.pp._labels import parse_obs
 
 if TYPE_CHECKING:
@@ -127,7 +128,8 @@ class Baseline(abc.ABC):
         Parameters
         ----------
         perturbations
-            One or more labels such as ``"A"``, ``"A+B"`` or ``"control"`` (whose effect is 0).
+            A label such as ``"A"``, ``"A+B"`` or ``"control"`` (whose effect is 0); the genes of one perturbation as a
+            tuple or set, ``("A", "B")``; or a list of these.
 
         Returns
         -------
@@ -148,7 +150,7 @@ class Baseline(abc.ABC):
         Parameters
         ----------
         perturbations
-            One or more labels.
+            One or more, as in :meth:`predict_effects`.
         n_cells
             Cells of each perturbation; default the number of control cells in the training data.
         seed
@@ -196,19 +198,7 @@ class Baseline(abc.ABC):
 
     def _asked(self, perturbations: str | Sequence[str]) -> tuple[list[str], list[tuple[str, ...]]]:
         """Canonical labels and gene sets of what is asked, once every gene is known from the training data."""
-        known = set(self.perturbed_genes)
-        given = [perturbations] if isinstance(perturbations, str) else list(perturbations)
-        if not given:
-            raise ValueError("perturbations is empty; name at least one, for example 'A' or 'A+B'.")
-        sets = [parse_perturbation(label, **self._spelling) for label in given]
-        for label, genes in zip(given, sets, strict=True):
-            unknown = [gene for gene in genes if gene not in known]
-            if unknown:
-                raise ValueError(
-                    f"{label!r}: {', '.join(unknown)} was not perturbed in the training data, so there is no effect to "
-                    f"predict it from. Perturbed genes: {', '.join(sorted(known)[:20])}"
-                    f"{', ...' if len(known) > 20 else ''}"
-                )
+        sets = asked_perturbations(perturbations, self.perturbed_genes, **self._spelling, where="training data")
         return [self._label(genes) for genes in sets], sets
 
     def _label(self, genes: Sequence[str]) -> str:

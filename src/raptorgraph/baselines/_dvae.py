@@ -16,6 +16,7 @@ from raptorgraph.baselines._vae_training import TrainingSettings, sample, train
 from raptorgraph.nn._peers import DiscrepancyModule, VariationalEncoder, small_linear
 from raptorgraph.pp._expression import to_expression
 from raptorgraph.pp._inputs import expression_source
+from raptorgraph.pp._names import gene_names
 
 if TYPE_CHECKING:
     from typing import Self
@@ -143,7 +144,7 @@ class DiscrepancyVAE(Baseline):
         FloatingPointError
             If the loss does not stay finite.
         """
-        self.var_names = adata.var_names.copy()
+        self.var_names = gene_names(adata)
         expression = self._expression(adata)
         make_encoder = self._encoder_maker()
         parsed = self._register(adata)
@@ -277,14 +278,15 @@ class DiscrepancyVAE(Baseline):
     # -- steps of the above ----------------------------------------------------------------------------------------
     def _expression(self, adata: AnnData) -> torch.Tensor:
         """Cells x genes of the training data, dense float32, on the expression scale."""
-        missing = self.var_names.difference(adata.var_names)
+        found = gene_names(adata)
+        missing = self.var_names.difference(found)
         if len(missing):
             raise ValueError(
                 f"{len(missing)} of the {len(self.var_names)} genes of the training data are missing, for example "
                 f"{', '.join(map(str, missing[:5]))}."
             )
-        if not self.var_names.equals(adata.var_names):
-            adata = adata[:, self.var_names]
+        if not self.var_names.equals(found):
+            adata = adata[:, found.get_indexer(self.var_names)]
         values = to_expression(*expression_source(adata, self.setup_args["layer"], self.setup_args["library_size_key"]))
         return torch.from_numpy(values.toarray() if sparse.issparse(values) else values)
 

@@ -17,6 +17,7 @@ from sklearn.linear_model import LassoLarsIC, LinearRegression
 from raptorgraph.pp._expression import to_expression
 from raptorgraph.pp._inputs import batch_codes, expression_source
 from raptorgraph.pp._labels import parse_obs
+from raptorgraph.pp._names import gene_names
 from raptorgraph.pp._statistics import log_ratio_moments
 
 if TYPE_CHECKING:
@@ -319,8 +320,9 @@ def _read(
     if not single.size:
         raise ValueError("No gene was perturbed alone: a graph is learned from single perturbations.")
     genes = [parsed.conditions[i][0] for i in single]
-    nodes = np.flatnonzero([gene in adata.var_names for gene in genes])
-    columns = [adata.var_names.get_loc(genes[i]) for i in nodes]
+    var_names = gene_names(adata)
+    nodes = np.flatnonzero([gene in var_names for gene in genes])
+    columns = [var_names.get_loc(genes[i]) for i in nodes]
     X, library = expression_source(adata, layer, library_size_key)
     X = X[:, columns]
     return _Screen(

@@ -14,6 +14,7 @@ from scipy import sparse
 from raptorgraph.baselines._base import Baseline, draw_controls, stack_cells
 from raptorgraph.pp._expression import to_expression
 from raptorgraph.pp._inputs import batch_codes, expression_source
+from raptorgraph.pp._names import gene_names
 from raptorgraph.pp._statistics import effect_moments
 
 if TYPE_CHECKING:
@@ -67,7 +68,7 @@ class ShiftBaseline(Baseline):
         self._learn(TrainingEffects(parsed.conditions[1:], moments.effect[1:], moments.variance[1:]))
         self._control = sparse.csr_matrix(values)
         self._control_names = adata.obs_names[controls].to_numpy(dtype=str)
-        self._var = adata.var.copy()
+        self._var = adata.var.set_axis(gene_names(adata))
         self._conditions = parsed.conditions[1:]
         return self
 

@@ -16,6 +16,7 @@ from raptorgraph.baselines import SENA, Baseline, DiscrepancyVAE, ladder
 from raptorgraph.benchmark._settings import Settings, chosen
 from raptorgraph.model import RaptorGraphModel
 from raptorgraph.pp import format_perturbation, parse_perturbation
+from raptorgraph.pp._names import gene_names, strip_gene_names, stripped
 
 QUICK_EPOCHS = 2
 OURS = ("raptorgraph", "raptorgraph network", "raptorgraph paper")
@@ -59,7 +60,7 @@ class RaptorGraphMethod(Baseline):
     def fit(self, adata: ad.AnnData) -> RaptorGraphMethod:
         """Train the model on a copy of the cells."""
         self._register(adata)
-        self.var_names = adata.var_names.copy()
+        self.var_names = gene_names(adata)
         adata = adata.copy()
         scvi.settings.seed = self.seed
         RaptorGraphModel.setup_anndata(adata, **self.setup_args)
@@ -141,10 +142,12 @@ class Predictions:
         self.cells: ad.AnnData | None = None
         self.control = control_mean
         if isinstance(given, ad.AnnData):
-            _check_genes(name, given.var_names, var_names)
+            found = gene_names(given)
+            _check_genes(name, found, var_names)
             if "perturbation" not in given.obs:
                 raise ValueError(f"{name} has no obs['perturbation'] with the label of each predicted cell.")
-            self.cells = given[:, var_names].copy()
+            self.cells = given[:, found.get_indexer(var_names)].copy()
+            strip_gene_names(self.cells)
             labels = [self._canonical(label) for label in self.cells.obs["perturbation"]]
             self.cells.obs["perturbation"] = labels
             means = self.cells.to_df().groupby(np.array(labels)).mean().astype(float)
@@ -152,6 +155,7 @@ class Predictions:
             self.control = means.loc[control].to_numpy() if control in means.index else control_mean
             self.effects = pd.DataFrame(means.to_numpy() - self.control, index=means.index, columns=var_names)
         else:
+            given = given.set_axis(stripped(given.columns, f"Genes of {name}"), axis=1)
             _check_genes(name, given.columns, var_names)
             self.effects = given[var_names].astype(float)
             self.effects.index = [self._canonical(label) for label in given.index]

@@ -19,6 +19,7 @@ from raptorgraph.benchmark._settings import Settings, screen_file
 from raptorgraph.pp._expression import to_expression
 from raptorgraph.pp._inputs import batch_codes, expression_source
 from raptorgraph.pp._labels import parse_obs
+from raptorgraph.pp._names import gene_names, strip_gene_names
 from raptorgraph.pp._statistics import ConditionMoments, EffectMoments, condition_moments, effect_moments
 
 _PUBLIC = ("norman2019", "replogle2020")
@@ -69,6 +70,9 @@ class Screen:
 
     def __post_init__(self) -> None:
         parsed = parse_obs(self.adata, self.setup["perturbation_key"], require_control=True, **self.spelling)
+        if list(gene_names(self.adata)) != list(self.adata.var_names):
+            self.adata = self.adata.copy()
+            strip_gene_names(self.adata)
         self.codes = parsed.codes
         self.labels = [self.label(genes) for genes in parsed.conditions]
         self.genes_of = dict(zip(self.labels, parsed.conditions, strict=True))

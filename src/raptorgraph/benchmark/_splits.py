@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from raptorgraph.pp import format_perturbation, parse_perturbation
+from raptorgraph.pp._asked import did_you_mean
 from raptorgraph.pp._labels import parse_obs
 
 if TYPE_CHECKING:
@@ -307,7 +308,7 @@ def split_cells(
     adata
         Cells x genes, with a perturbation label for each cell.
     conditions
-        Labels, such as ``split.refit``, in any spelling.
+        Labels, such as ``split.refit``, in any spelling, or tuples or sets of genes.
     perturbation_key
         Column of ``adata.obs`` with the labels.
     control
@@ -341,7 +342,8 @@ def split_cells(
     for label in conditions:
         genes = parse_perturbation(label, control=control, delimiter=delimiter)
         if genes not in position:
-            raise ValueError(f"No cell in obs[{perturbation_key!r}] has the condition {label!r}.")
+            hint = did_you_mean(delimiter.join(genes), parsed.genes, control=control, delimiter=delimiter)
+            raise ValueError(f"No cell in obs[{perturbation_key!r}] has the condition {label!r}{hint or '.'}")
         wanted.add(position[genes])
     return adata[np.isin(parsed.codes, sorted(wanted))].copy()
 

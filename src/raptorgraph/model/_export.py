@@ -12,12 +12,14 @@ import pandas as pd
 from scipy import sparse
 
 from raptorgraph.model._query import check_genes
+from raptorgraph.pp._asked import listed
 from raptorgraph.pp._expression import to_expression
 from raptorgraph.pp._inputs import expression_source
 from raptorgraph.pp._labels import parse_obs
+from raptorgraph.pp._names import gene_names
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
 
     from anndata import AnnData
     from mudata import MuData
@@ -28,7 +30,11 @@ logger = logging.getLogger(__name__)
 class ExportMixin:
     """Results in the forms of others."""
 
-    def annotate(self, adata: AnnData | MuData | None = None, counterfactuals: Sequence[str] = ()) -> None:
+    def annotate(
+        self,
+        adata: AnnData | MuData | None = None,
+        counterfactuals: str | Collection[str] | Sequence[str | Collection[str]] = (),
+    ) -> None:
         """Write latents, graph, effects and counterfactuals into an AnnData, in place.
 
         Parameters
@@ -36,7 +42,7 @@ class ExportMixin:
         adata
             Where to write; by default the model's data. In a MuData it is the modality with the expression.
         counterfactuals
-            Labels for which to write the counterfactual of every cell.
+            Perturbations for which to write the counterfactual of every cell, as in :meth:`predict`.
 
         Notes
         -----
@@ -62,7 +68,7 @@ class ExportMixin:
         >>> sc.pp.neighbors(adata, use_rep="X_raptorgraph")
         """
         target = self._data(adata)
-        names = [counterfactuals] if isinstance(counterfactuals, str) else list(counterfactuals)
+        names = listed(counterfactuals)
         labels = self._masks(names)[0] if names else []
         written = {
             "X_raptorgraph": self.get_latent_representation(target),
@@ -91,7 +97,7 @@ class ExportMixin:
     def export_to_cell_eval(
         self,
         directory: str | Path | None = None,
-        perturbations: Sequence[str] | None = None,
+        perturbations: str | Collection[str] | Sequence[str | Collection[str]] | None = None,
         adata: AnnData | MuData | None = None,
         *,
         n_cells: int | None = None,
@@ -105,7 +111,7 @@ class ExportMixin:
         directory
             Where to write ``pred.h5ad`` and ``real.h5ad``; created if it is not there. None writes nothing.
         perturbations
-            Labels to compare; by default all of `adata`.
+            Perturbations to compare, as in :meth:`predict`; by default all of `adata`.
         adata
             Real cells with labels, best of a screen that was held out; by default the model's data. Predictions start
             from its control cells, or from those of the model's data where it has none.
@@ -180,7 +186,7 @@ class ExportMixin:
     def _measured(self, cells: AnnData) -> sparse.csr_matrix:
         """Measured expression of the model's genes."""
         args = self.setup_args
-        cells = cells[:, self.var_names_]
+        cells = cells[:, gene_names(cells).get_indexer(self.var_names_)]
         return sparse.csr_matrix(to_expression(*expression_source(cells, args["layer"], args["library_size_key"])))
 
     def _stacked(self, cells: dict[str, sparse.csr_matrix], key: str) -> AnnData:

@@ -11,7 +11,7 @@ from scvi.model.base._save_load import _load_saved_files
 
 from raptorgraph.model._mudata import EXPRESSION_KEY, label_cells, query_expression
 from raptorgraph.model._query import align_genes, prepare_query
-from raptorgraph.pp._modalities import refresh
+from raptorgraph.pp._modalities import refresh, strip_modality_names
 
 if TYPE_CHECKING:
     from raptorgraph.model import RaptorGraphModel
@@ -83,6 +83,7 @@ class LoadingMixin:
             cells = query_expression(adata, mudata_args, setup_args, labels=False)
             if setup_args["perturbation_key"] not in cells.obs:
                 cells = label_cells(adata, mudata_args, setup_args)
+            strip_modality_names(adata, mudata_args["modalities"]["expression"])
         model = super().load(dir_path, align_genes(cells, list(var_names)), *args, **kwargs)
         if isinstance(adata, MuData):
             adata.uns[EXPRESSION_KEY] = mudata_args["modalities"]["expression"]

@@ -17,7 +17,7 @@ from raptorgraph._arguments import check_mapping
 from raptorgraph.model._setup import check_keys, check_screen
 from raptorgraph.pp._guide_counts import GuideSettings
 from raptorgraph.pp._guides import GUIDES_KEY, plan_assignment, write_assignment
-from raptorgraph.pp._modalities import modality, refresh
+from raptorgraph.pp._modalities import modality, refresh, strip_modality_names
 
 if TYPE_CHECKING:
     from raptorgraph.pp._guides import Assignment
@@ -318,6 +318,7 @@ class MuDataMixin:
         }
         check_keys(**setup_args)
         cells = label_cells(mdata, mudata_args, setup_args)
+        strip_modality_names(mdata, modalities["expression"])
         cls.setup_anndata(cells, **setup_args)
         manager = cls._get_most_recent_anndata_manager(cells, required=True)
         manager.registry[REGISTRY_KEY] = deepcopy({**mudata_args, "modalities": dict(modalities)})

@@ -15,11 +15,11 @@ from raptorgraph._arguments import check_integer
 from raptorgraph.model._calibration import CalibrationMixin
 from raptorgraph.model._field import KEYS, MASK_KEY
 from raptorgraph.model._loader import as_tensors
-from raptorgraph.pp import parse_perturbation
+from raptorgraph.pp._asked import asked_perturbations
 from raptorgraph.pp._expression import TARGET_SUM
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Collection, Iterable, Iterator, Sequence
 
     from anndata import AnnData
     from mudata import MuData
@@ -49,27 +49,15 @@ class PredictionMixin(CalibrationMixin):
             batch = dataset[rows[i : i + batch_size]]
             yield {key: value.to(self.device) for key, value in as_tensors(batch).items()}
 
-    def _masks(self, perturbations: str | Iterable[str]) -> tuple[list[str], torch.Tensor]:
+    def _masks(self, perturbations: str | Collection[str] | Iterable) -> tuple[list[str], torch.Tensor]:
         """Canonical labels and their 0/1 masks over the perturbed genes; ValueError for unknown genes."""
-        args = self.setup_args
-        given = [perturbations] if isinstance(perturbations, str) else list(perturbations)
-        if not given:
-            raise ValueError("perturbations is empty; name at least one, for example 'A' or 'A+B'.")
+        args = {key: self.setup_args[key] for key in ("control", "delimiter")}
+        sets = asked_perturbations(perturbations, self.perturbed_genes_, **args)
         column = {gene: j for j, gene in enumerate(self.perturbed_genes_)}
-        mask = torch.zeros(len(given), len(column), device=self.device)
-        labels = []
-        for i, label in enumerate(given):
-            genes = parse_perturbation(label, control=args["control"], delimiter=args["delimiter"])
-            unknown = [gene for gene in genes if gene not in column]
-            if unknown:
-                raise ValueError(
-                    f"{label!r}: {', '.join(unknown)} was not perturbed in the training screen, so there is no effect "
-                    f"to predict it from. Perturbed genes: {', '.join(self.perturbed_genes_[:20])}"
-                    f"{', ...' if len(column) > 20 else ''}"
-                )
+        mask = torch.zeros(len(sets), len(column), device=self.device)
+        for i, genes in enumerate(sets):
             mask[i, [column[gene] for gene in genes]] = 1.0
-            labels.append(self._label(genes))
-        return labels, mask
+        return [self._label(genes) for genes in sets], mask
 
     def _start_rows(self, adata: AnnData, n_cells: int | None, rng: np.random.Generator, *, replace: bool):
         """Rows of the control cells that a prediction starts from."""
@@ -95,7 +83,7 @@ class PredictionMixin(CalibrationMixin):
     @torch.inference_mode()
     def predict(
         self,
-        perturbations: str | Sequence[str],
+        perturbations: str | Collection[str] | Sequence[str | Collection[str]],
         adata: AnnData | MuData | None = None,
         n_cells: int | None = None,
         seed: int | None = None,
@@ -107,7 +95,8 @@ class PredictionMixin(CalibrationMixin):
         Parameters
         ----------
         perturbations
-            One or more labels such as ``"A"``, ``"A+B"`` or ``"control"``.
+            A label such as ``"A"``, ``"A+B"`` or ``"control"``; the genes of one perturbation as a tuple or set,
+            ``("A", "B")``; or a list of these.
         adata
             Cells to start from: its controls, or all of its cells where none is control. By default the controls
             of the training data.
@@ -188,7 +177,7 @@ class PredictionMixin(CalibrationMixin):
     @torch.inference_mode()
     def predict_effects(
         self,
-        perturbations: str | Sequence[str],
+        perturbations: str | Collection[str] | Sequence[str | Collection[str]],
         adata: AnnData | MuData | None = None,
         *,
         n_cells: int = 256,
@@ -205,7 +194,8 @@ class PredictionMixin(CalibrationMixin):
         Parameters
         ----------
         perturbations
-            One or more labels.
+            One or more, as in :meth:`predict`: a list of strings is a list of labels, a tuple or set of strings one
+            perturbation.
         adata
             As in :meth:`predict`.
         n_cells
@@ -271,13 +261,18 @@ class PredictionMixin(CalibrationMixin):
         )
 
     @torch.inference_mode()
-    def sample_effects(self, perturbations: Sequence[str], n_draws: int = 50, seed: int | None = None) -> np.ndarray:
+    def sample_effects(
+        self,
+        perturbations: str | Collection[str] | Sequence[str | Collection[str]],
+        n_draws: int = 50,
+        seed: int | None = None,
+    ) -> np.ndarray:
         """Draw the effects of a few perturbations from their joint posterior.
 
         Parameters
         ----------
         perturbations
-            Labels, each once.
+            As in :meth:`predict`, each once.
         n_draws
             Number of draws.
         seed
@@ -310,14 +305,14 @@ class PredictionMixin(CalibrationMixin):
 
     @torch.inference_mode()
     def get_counterfactual(
-        self, perturbation: str, adata: AnnData | MuData | None = None, batch_size: int = 512
+        self, perturbation: str | Collection[str], adata: AnnData | MuData | None = None, batch_size: int = 512
     ) -> np.ndarray:
         """Return the expected expression of these very cells, had they been perturbed.
 
         Parameters
         ----------
         perturbation
-            One label; ``"control"`` gives the cells' reconstruction.
+            One label, or the genes of one perturbation; ``"control"`` gives the cells' reconstruction.
         adata
             Cells, best control cells: a perturbation is added to whatever state the cell is in. By default all
             cells of the model.
@@ -340,7 +335,7 @@ class PredictionMixin(CalibrationMixin):
         >>> change.shape == controls.shape
         True
         """
-        _, mask = self._masks(perturbation)
+        _, mask = self._masks([perturbation])
         offset = self._offset(mask[0])
         parts = []
         for tensors in self._cells(adata, batch_size=batch_size):

@@ -8,13 +8,15 @@ from anndata import AnnData
 from raptorgraph.model._field import LIBRARY_KEY
 from raptorgraph.pp._expression import check_library, data_kind, library_sizes
 from raptorgraph.pp._inputs import matrix, observed_library
+from raptorgraph.pp._names import gene_names, strip_gene_names
 
 
 def check_genes(adata: AnnData, var_names: list[str]) -> None:
     """Raise where the genes of the model are not all there, each once."""
     if not adata.var_names.is_unique:
         raise ValueError("var_names are not unique; use adata.var_names_make_unique().")
-    missing = [name for name in var_names if name not in set(adata.var_names)]
+    found = set(gene_names(adata))
+    missing = [name for name in var_names if name not in found]
     if missing:
         shown = ", ".join(missing[:10]) + (", ..." if len(missing) > 10 else "")
         raise ValueError(f"{len(missing)} of the model's {len(var_names)} genes are not in var_names: {shown}")
@@ -25,10 +27,13 @@ def align_genes(adata: AnnData, var_names: list[str]) -> AnnData:
     if list(adata.var_names) == list(var_names):
         return adata
     check_genes(adata, var_names)
+    order = gene_names(adata).get_indexer(var_names)
     if adata.n_vars == len(var_names) and not adata.is_view:
-        adata._inplace_subset_var(adata.var_names.get_indexer(var_names))
-        return adata
-    return adata[:, var_names].copy()
+        adata._inplace_subset_var(order)
+    else:
+        adata = adata[:, order].copy()
+    strip_gene_names(adata)
+    return adata
 
 
 def prepare_query(adata: AnnData, var_names: list[str], setup_args: dict, *, counts: bool) -> AnnData:
@@ -36,7 +41,8 @@ def prepare_query(adata: AnnData, var_names: list[str], setup_args: dict, *, cou
     if not isinstance(adata, AnnData):
         raise TypeError(f"adata must be an AnnData, not {type(adata).__name__}.")
     check_genes(adata, var_names)
-    query = adata[:, var_names].copy()
+    query = adata[:, gene_names(adata).get_indexer(var_names)].copy()
+    strip_gene_names(query)
     query.uns = {}
     X = matrix(query, setup_args["layer"])
     if (data_kind(X) == "counts") != counts:

@@ -20,6 +20,7 @@ from raptorgraph.pp._expression import check_library, data_kind, library_sizes
 from raptorgraph.pp._inputs import batch_codes, matrix, obs_column, observed_library
 from raptorgraph.pp._label_hints import warn_of_controls
 from raptorgraph.pp._labels import format_perturbation, parse_obs
+from raptorgraph.pp._names import gene_names, strip_gene_names
 
 
 def check_keys(
@@ -67,6 +68,7 @@ def check_screen(adata, perturbation_key, *, control, delimiter, layer, library_
             repeated = list(names[names.duplicated()].unique()[:5])
             raise ValueError(f"{axis}_names are not unique ({', '.join(map(str, repeated))}, ...); use "
                              f"adata.{axis}_names_make_unique().")  # fmt: skip
+    gene_names(adata)
     parsed = parse_obs(adata, perturbation_key, control=control, delimiter=delimiter, require_control=True)
     n_cells = np.bincount(parsed.codes, minlength=len(parsed.conditions))
     if n_cells[0] < 2:
@@ -149,6 +151,7 @@ def register(
     )
     if source is None:
         warn_of_controls(parsed.genes, "control")
+        strip_gene_names(adata)
         perturbed_genes_first(adata, order_genes(parsed.genes, adata.var_names))
     fields = [
         # The manager reads it in canonical form; scvi-tools would change the user's storage, or advise on it.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from os import PathLike
 from typing import TYPE_CHECKING
 
@@ -34,7 +35,7 @@ _CONTROL_COLOR = "#8F8F8F"
 
 def counterfactual(
     model: RaptorGraphModel,
-    perturbation: str | tuple[str, ...],
+    perturbation: str | Collection[str],
     *,
     kind: str = "arrows",
     basis: str | np.ndarray | None = None,
@@ -59,7 +60,7 @@ def counterfactual(
     model
         A trained model with its data.
     perturbation
-        Label, or tuple of genes; it need not have been measured.
+        Label, or tuple, list or set of genes; it need not have been measured.
     kind
         ``"arrows"``: mean shift in each field of a grid with at least three cells. ``"cells"``: the perturbed cells.
     basis

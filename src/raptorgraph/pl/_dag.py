@@ -104,7 +104,7 @@ def dag(
     for name, value, least in (("max_edges", max_edges, 1), ("n_hops", n_hops, 0)):
         check_integer(name, value, least)
     edges, nodes = _edges_and_nodes(graph)
-    chosen = [genes] if isinstance(genes, str) else None if genes is None else list(genes)
+    chosen = None if genes is None else [gene.strip() for gene in ([genes] if isinstance(genes, str) else genes)]
     network, n_left_out = _network(edges, nodes, chosen, n_hops, max_edges)
     texts = node_labels(network, label)
     fills = node_colors(network, color)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from os import PathLike
 from typing import TYPE_CHECKING
 
@@ -27,7 +28,7 @@ def effect(
     predicted: RaptorGraphModel | pd.Series,
     measured: pd.Series | AnnData | None = None,
     *,
-    perturbation: str | tuple[str, ...] | None = None,
+    perturbation: str | Collection[str] | None = None,
     predicted_sd: pd.Series | None = None,
     measured_se: pd.Series | None = None,
     error_bars: bool = False,
@@ -59,7 +60,7 @@ def effect(
         Measured effect, indexed by gene, in any order; the genes of both are drawn. With a model it can be cells that
         have the perturbation and control cells, and is by default taken from the model's own data.
     perturbation
-        Label, or tuple of genes, with a model.
+        Label, or tuple, list or set of genes, with a model.
     predicted_sd, measured_se
         Standard deviation of the prediction and standard error of the measurement, indexed by gene. With a model and
         cells they are known.

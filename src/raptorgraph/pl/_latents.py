@@ -25,12 +25,14 @@ from raptorgraph.pl._map import (
     set_view,
     umap,
 )
-from raptorgraph.pl._measured import spelling
+from raptorgraph.pl._measured import canonical, spelling
 from raptorgraph.pp import format_perturbation
+from raptorgraph.pp._asked import listed
 from raptorgraph.pp._expression import to_expression
 from raptorgraph.pp._inputs import expression_source
 from raptorgraph.pp._labels import parse_obs
 from raptorgraph.pp._matrix import as_matrix
+from raptorgraph.pp._names import gene_names
 
 if TYPE_CHECKING:
     from raptorgraph.model import RaptorGraphModel
@@ -65,8 +67,8 @@ def latents(
     color
         Column of ``obs`` with categories or numbers, or a gene. Of a model the default is the perturbation.
     groups
-        Categories to color. By default the six whose mean latents lie farthest from the center (that of the control
-        cells where they are known); the others are light gray.
+        Categories to color; of a model's perturbations in any spelling. By default the six whose mean latents lie
+        farthest from the center (that of the control cells where they are known); the others are light gray.
     control
         Category of the control cells, which are drawn in dark gray behind the others. Of a model it is known.
     kind
@@ -125,7 +127,9 @@ def latents(
         raise KeyError(f"{_KEYS[kind]!r} is not in adata.obsm: call model.annotate(adata) first.")
     values, known_control = _values(model, adata, color)
     control = known_control if control is None else control
-    groups = [groups] if isinstance(groups, str) else None if groups is None else list(groups)
+    groups = None if groups is None else listed(groups)
+    if groups is not None and model is not None and color is None:
+        groups = [canonical(model, group) for group in groups]
     if groups is not None or control is not None:
         missing = [group for group in (*(groups or ()), control) if group is not None and group not in _known(values)]
         if missing:
@@ -167,13 +171,15 @@ def _values(model, adata: AnnData, color: str | None) -> tuple[pd.Series | None,
         return pd.Series(labels[parsed.codes], name="perturbation"), format_perturbation((), **names)
     if color in adata.obs:
         return adata.obs[color].reset_index(drop=True), None
-    if color not in adata.var_names:
+    names = gene_names(adata)
+    if color.strip() not in names:
         raise KeyError(f"color={color!r} is neither a column of obs, {list(adata.obs)}, nor a gene.")
+    column = [names.get_loc(color.strip())]
     if model is None:
-        values, scale = as_matrix(adata[:, color].X), "X"
+        values, scale = as_matrix(adata[:, column].X), "X"
     else:
         X, library = expression_source(adata, model.setup_args.get("layer"), model.setup_args.get("library_size_key"))
-        values, scale = to_expression(X[:, [adata.var_names.get_loc(color)]], library), SCALE
+        values, scale = to_expression(X[:, column], library), SCALE
     values = values.toarray() if hasattr(values, "toarray") else np.asarray(values)
     return pd.Series(values.ravel(), name=f"{color} ({scale})"), None
 

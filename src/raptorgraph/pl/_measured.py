@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,6 +12,7 @@ from anndata import AnnData
 from raptorgraph.pp import format_perturbation, parse_perturbation
 from raptorgraph.pp._inputs import batch_codes, expression_source
 from raptorgraph.pp._labels import parse_obs
+from raptorgraph.pp._names import gene_names
 from raptorgraph.pp._statistics import effect_moments
 
 if TYPE_CHECKING:
@@ -23,12 +24,10 @@ def spelling(model: RaptorGraphModel) -> dict[str, str | list[str]]:
     return {key: model.setup_args[key] for key in ("control", "delimiter")}
 
 
-def canonical(model: RaptorGraphModel, perturbation: str | Sequence[str]) -> str:
-    """The label as the model writes it; a tuple of genes is taken, too."""
+def canonical(model: RaptorGraphModel, perturbation: str | Collection[str]) -> str:
+    """The label as the model writes it, of one label or the genes of one perturbation."""
     names = spelling(model)
-    if isinstance(perturbation, str):
-        perturbation = parse_perturbation(perturbation, **names)
-    return format_perturbation(perturbation, **names)
+    return format_perturbation(parse_perturbation(perturbation, **names), **names)
 
 
 def measured_with_error(
@@ -77,7 +76,7 @@ def measured_with_error(
         batch=batch_codes(source, setup.get("batch_key")),
         rows=np.flatnonzero(codes >= 0),
     )
-    index, genes = pd.Index(wanted, name="perturbation"), [str(name) for name in source.var_names]
+    index, genes = pd.Index(wanted, name="perturbation"), list(gene_names(source))
     tables = [pd.DataFrame(x[1:], index, genes) for x in (moments.effect, np.sqrt(moments.variance))]
     missing = [gene for gene in model.var_names_ if gene not in tables[0]]
     if missing:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from os import PathLike
 from typing import TYPE_CHECKING
@@ -42,7 +42,7 @@ class _Panel:
 
 def pair(
     model: RaptorGraphModel,
-    perturbation: str | tuple[str, str],
+    perturbation: str | Collection[str],
     *,
     measured: AnnData | pd.Series | None = None,
     genes: Sequence[str] | None = None,
@@ -181,10 +181,11 @@ def _blocks(shown: list[_Panel], genes: Sequence[str] | None, n_genes: int) -> l
     """Genes to show, in blocks, from top to bottom."""
     predicted = shown[3]
     if genes is not None:
+        genes = [gene.strip() for gene in genes]
         missing = [gene for gene in genes if gene not in predicted.value.index]
         if missing:
             raise KeyError(f"{missing[0]!r} is not among the genes of the model.")
-        return [list(genes)]
+        return [genes]
     departure = predicted.value - predicted.total
     first = departure.abs().nlargest(n_genes // 2).index
     largest = pd.concat([part.value.abs() for part in shown[:4]], axis=1).max(axis=1).drop(first)

@@ -83,7 +83,7 @@ def reverse(
     if found.empty:
         raise ValueError(f"No distance to {query!r} is defined.")
     found = found.sort_values(["rank", "perturbation"], kind="stable")
-    truth = {truth} if isinstance(truth, str) else set(truth)
+    truth = {gene.strip() for gene in ([truth] if isinstance(truth, str) else truth)}
     right = found["genes"].map(set) == truth
     shown = pd.concat([found.iloc[:n], found[right & ~found.index.isin(found.index[:n])]])
 

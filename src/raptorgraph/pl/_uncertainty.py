@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from os import PathLike
 from typing import TYPE_CHECKING
 
@@ -17,17 +17,19 @@ from scipy.stats import norm
 from raptorgraph._arguments import check_integer
 from raptorgraph.pl._figure import BLUE, GRAY, LIGHT, ORANGE, SCALE, axes_or_new, check_save, finish
 from raptorgraph.pl._measured import canonical, measured_with_error, one_measured, predicted_with_sd
+from raptorgraph.pp._asked import listed
 
 if TYPE_CHECKING:
     from raptorgraph.model import RaptorGraphModel
 
 _HALF, _NINE_TENTHS = norm.ppf(0.75), norm.ppf(0.95)
 _MOST_BINS, _IN_BIN = 12, 100
+_ONE = (str, tuple, set, frozenset)  # types of one perturbation
 
 
 def uncertainty(
     model: RaptorGraphModel,
-    perturbation: str | tuple[str, ...] | Sequence[str] | None = None,
+    perturbation: str | Collection[str] | Sequence[str | Collection[str]] | None = None,
     *,
     kind: str | None = None,
     measured: AnnData | pd.Series | None = None,
@@ -56,8 +58,8 @@ def uncertainty(
     model
         A trained model with a posterior of the effects.
     perturbation
-        Label (or tuple of genes) of the perturbation to draw; for the calibration a list of labels, by default all
-        that were measured.
+        Label (or tuple or set of genes) of the perturbation to draw; for the calibration a list of these, by default
+        all that were measured.
     kind
         ``"effect"`` or ``"calibration"``; by default the effect where one perturbation is named.
     measured
@@ -95,7 +97,7 @@ def uncertainty(
     """
     check_save(save)
     if kind is None:
-        kind = "effect" if isinstance(perturbation, (str, tuple)) else "calibration"
+        kind = "effect" if isinstance(perturbation, _ONE) else "calibration"
     if kind not in ("effect", "calibration"):
         raise ValueError(f"kind={kind!r} is unknown; use 'effect' or 'calibration'.")
     if not getattr(model, "_has_posterior", False):
@@ -108,7 +110,7 @@ def uncertainty(
 
 
 def _draw_effect(model, perturbation, measured, n_genes: int, ax: Axes | None) -> Axes:
-    if not isinstance(perturbation, (str, tuple)):
+    if not isinstance(perturbation, _ONE):
         raise TypeError(f"kind='effect' draws one perturbation, such as 'A+B', not {perturbation!r}.")
     check_integer("n_genes", n_genes, 1)
     label = canonical(model, perturbation)
@@ -145,8 +147,7 @@ def _draw_calibration(model, perturbations, measured, ax: Axes | None) -> Axes:
         raise TypeError("The calibration needs measured cells, from which standard errors can be had, not a series.")
     labels = None
     if perturbations is not None:
-        given = [perturbations] if isinstance(perturbations, (str, tuple)) else list(perturbations)
-        labels = [canonical(model, one) for one in given]
+        labels = [canonical(model, one) for one in listed(perturbations)]
     effects, errors = measured_with_error(model, labels, measured)
     missing = [label for label in labels or () if label not in effects.index]
     if missing:

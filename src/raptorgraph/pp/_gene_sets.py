@@ -44,7 +44,7 @@ def read_gene_sets(
     Returns
     -------
     dict
-        Name of each set, in the order given, and its distinct genes, in the order given.
+        Name of each set, in the order given, and its distinct genes, in the order given and without blanks around them.
 
     Raises
     ------
@@ -87,7 +87,7 @@ def read_gene_sets(
     text = next((name for name, genes in sets.items() if isinstance(genes, str)), None)
     if text is not None:
         raise TypeError(f"Gene set {text!r} is the string {sets[text]!r}: give a list of genes.")
-    sets = {str(name): list(dict.fromkeys(str(gene) for gene in genes)) for name, genes in sets.items()}
+    sets = {str(name): list(dict.fromkeys(str(gene).strip() for gene in genes)) for name, genes in sets.items()}
     if not sets:
         raise ValueError("There is no gene set in gene_sets.")
     return sets

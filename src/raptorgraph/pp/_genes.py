@@ -15,6 +15,7 @@ from raptorgraph._arguments import check_choice, check_flag, check_integer, chec
 from raptorgraph.pp._expression import check_library, data_kind, library_sizes, to_expression
 from raptorgraph.pp._inputs import batch_codes, matrix, observed_library
 from raptorgraph.pp._labels import parse_obs
+from raptorgraph.pp._names import gene_names
 from raptorgraph.pp._statistics import condition_moments
 
 if TYPE_CHECKING:
@@ -102,6 +103,7 @@ def select_genes(
     if library_size_key is not None:
         check_text("library_size_key", library_size_key, "the name of a column of obs")
     parsed = parse_obs(adata, perturbation_key, control=control, delimiter=delimiter)
+    targets = gene_names(adata).isin(parsed.genes)
     batch = batch_codes(adata, batch_key)
     X = matrix(adata, layer)
     kind = data_kind(X)
@@ -116,7 +118,6 @@ def select_genes(
     if flavor in _COUNT_FLAVORS:
         _check_varying(X, batch, flavor)
 
-    targets = adata.var_names.isin(parsed.genes)
     if n_top_genes < adata.n_vars:
         if flavor in _COUNT_FLAVORS:
             # scanpy computes in the type of the counts: one that holds their squares, and that numba knows

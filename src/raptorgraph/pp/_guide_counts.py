@@ -12,6 +12,7 @@ from scipy import sparse
 from raptorgraph._arguments import check_choice, check_integer, check_number, check_text, check_texts
 from raptorgraph.pp._inputs import matrix, obs_column
 from raptorgraph.pp._matrix import as_matrix
+from raptorgraph.pp._names import means_missing, stripped
 
 METHODS = ("threshold", "mixture", "assigned")
 _CHOICES = {"no_guide": ("control", "drop"), "too_many": ("top", "drop")}
@@ -76,12 +77,14 @@ class GuideSettings:
 def read_guides(holder, settings: GuideSettings, *, is_modality: bool) -> tuple[sparse.csr_matrix, pd.Series]:
     """Counts (or 0 and 1) of each guide in each cell of `holder`, and the target of each guide, indexed by its name."""
     if settings.calls is not None:
-        counts, names = _read_calls(obs_column(holder, settings.calls, "calls"), settings.calls_delimiter)
+        known = {} if isinstance(settings.targets, str) else settings.targets
+        column = obs_column(holder, settings.calls, "calls")
+        counts, names = _read_calls(column, settings.calls_delimiter, {str(name).strip() for name in known.keys()})
     elif is_modality:
         counts, names = _whole_numbers(matrix(holder, settings.layer), "The guides' modality"), holder.var_names
     else:
         counts, names = _read_obsm(holder, settings)
-    names = pd.Index(names).astype(str)
+    names = stripped(names, "Names of guides")
     if not names.is_unique:
         raise ValueError(f"Names of guides are not unique: {list(names[names.duplicated()][:5])}.")
     if settings.has_counts and counts.nnz and counts.max() <= 1:
@@ -103,12 +106,13 @@ def call_guides(counts: sparse.csr_matrix, settings: GuideSettings) -> tuple[spa
     return carried, thresholds
 
 
-def _read_calls(column: pd.Series, delimiter: str) -> tuple[sparse.csr_matrix, list[str]]:
-    """Cells x guides, 0 and 1, from the names of each cell's guides."""
+def _read_calls(column: pd.Series, delimiter: str, known: set[str]) -> tuple[sparse.csr_matrix, list[str]]:
+    """Cells x guides, 0 and 1, from the names of each cell's guides; ``None`` and the like only where it is known."""
     text = column.astype(object).where(column.notna(), "").astype(str)
     cells, names = [], []
     for i, entry in enumerate(text):
-        found = [name.strip() for name in entry.split(delimiter) if name.strip()]
+        parts = [part.strip() for part in ([entry] if means_missing(entry) else entry.split(delimiter))]
+        found = [part for part in parts if part in known or not means_missing(part)]
         cells += [i] * len(found)
         names += found
     if not names:
@@ -173,13 +177,18 @@ def _targets(holder, settings: GuideSettings, names: pd.Index, *, is_modality: b
         found = pd.Series(found, index=names)
     else:
         found = pd.Series(targets, dtype=object)
-    found = found.astype(object).set_axis(found.index.astype(str))
+    found = found.astype(object).set_axis(found.index.astype(str).str.strip())
     if not found.index.is_unique:
         raise ValueError(f"targets names guides twice: {list(found.index[found.index.duplicated()][:5])}.")
-    without = [name for name in names if name not in found.index or pd.isna(found[name])]
+    without = [name for name in names if name not in found.index or _no_target(found[name], settings)]
     if without:
         raise ValueError(f"{len(without)} of {len(names)} guides have no target: {', '.join(without[:10])}.")
-    return found[names].astype(str)
+    return found[names].astype(str).str.strip()
+
+
+def _no_target(target, settings: GuideSettings) -> bool:
+    controls = {label.strip() for label in settings.controls}
+    return pd.isna(target) or (str(target).strip() not in controls and means_missing(str(target)))
 
 
 def _mixture_thresholds(counts: sparse.csc_matrix) -> np.ndarray:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -12,6 +12,7 @@ import pandas as pd
 
 from raptorgraph.pp._inputs import obs_column
 from raptorgraph.pp._label_hints import likely_names, no_control_message
+from raptorgraph.pp._names import gene_names, means_missing
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -38,7 +39,7 @@ class ParsedLabels:
 
 
 def parse_perturbation(
-    label: str, *, control: str | Sequence[str] = "control", delimiter: str = "+"
+    label: str | Collection[str], *, control: str | Sequence[str] = "control", delimiter: str = "+"
 ) -> tuple[str, ...]:
     """Split a perturbation label into the genes it names.
 
@@ -48,7 +49,7 @@ def parse_perturbation(
     Parameters
     ----------
     label
-        Label of a cell or a perturbation.
+        Label of a cell or a perturbation, or a tuple, list or set of its genes.
     control
         Label, or several labels, of the control.
     delimiter
@@ -61,13 +62,16 @@ def parse_perturbation(
     Raises
     ------
     TypeError
-        If the label is not a string.
+        If the label is neither a string nor a collection of strings.
     ValueError
-        If the label or a part of it is empty, or `control` or `delimiter` is empty.
+        If the label or a part of it is empty or text for a missing value (``nan``, ``NA``, ``None``, ...) and no
+        control label, a gene of a collection contains the delimiter, or `control` or `delimiter` is empty.
 
     Examples
     --------
     >>> rg.pp.parse_perturbation("KLF1+control+BAK1")
+    ('BAK1', 'KLF1')
+    >>> rg.pp.parse_perturbation({"KLF1", "BAK1"})
     ('BAK1', 'KLF1')
     """
     return _parse(label, _control_labels(control), _check_delimiter(delimiter))
@@ -94,7 +98,7 @@ def format_perturbation(genes: Iterable[str], *, control: str | Sequence[str] = 
     TypeError
         If `genes` is a string or holds something other than strings.
     ValueError
-        If a gene is empty or contains the delimiter, or `control` or `delimiter` is empty.
+        If a gene is empty, text for a missing value, or contains the delimiter, or `control` or `delimiter` is empty.
 
     Examples
     --------
@@ -106,19 +110,8 @@ def format_perturbation(genes: Iterable[str], *, control: str | Sequence[str] = 
             f"genes must be a list of gene names, not the string {genes!r}; parse_perturbation splits a label."
         )
     controls, delimiter = _control_labels(control), _check_delimiter(delimiter)
-    distinct = set()
-    for gene in genes:
-        if not isinstance(gene, str):
-            raise TypeError(f"Gene names must be strings, found {gene!r}.")
-        name = gene.strip()
-        if name in controls:
-            continue
-        if not name:
-            raise ValueError("A gene name is empty.")
-        if delimiter in name:
-            raise ValueError(f"Gene {name!r} contains the delimiter {delimiter!r}; choose another delimiter.")
-        distinct.add(name)
-    return delimiter.join(sorted(distinct)) if distinct else controls[0]
+    distinct = _gene_set(genes, controls, delimiter)
+    return delimiter.join(distinct) if distinct else controls[0]
 
 
 def parse_labels(
@@ -150,11 +143,13 @@ def parse_labels(
     TypeError
         If a label is not a string.
     ValueError
-        If labels are missing or empty, if a part of a label is empty, or if `require_control` and no cell is control.
+        If labels or parts of them are missing, empty or text for a missing value, or if `require_control` and no cell
+        is control.
     """
     controls, delimiter = _control_labels(control), _check_delimiter(delimiter)
     labels = labels if isinstance(labels, pd.Series) else pd.Series(list(labels), dtype=object)
     spellings, raw_codes = _distinct(labels)
+    _check_labeled(labels, spellings, raw_codes, controls, delimiter)
 
     parsed = [_parse(spelling, controls, delimiter) for spelling in spellings]
     conditions = ((), *sorted(set(parsed) - {()}))
@@ -321,8 +316,9 @@ def perturbation_report(
     for spelling in spellings:
         spelled[_parse(spelling, controls, delimiter)].append(spelling)
 
-    measured = set(adata.var_names)
-    hints = likely_names([gene for gene in parsed.genes if gene not in measured], adata.var_names, parsed.genes)
+    var_names = gene_names(adata)
+    measured = set(var_names)
+    hints = likely_names([gene for gene in parsed.genes if gene not in measured], var_names, parsed.genes)
     n_cells = np.bincount(parsed.codes, minlength=len(parsed.conditions))
     rows = []
     for condition, n in zip(parsed.conditions, n_cells, strict=True):
@@ -356,39 +352,90 @@ def _check_delimiter(delimiter: str) -> str:
     return delimiter
 
 
-def _parse(label: str, controls: tuple[str, ...], delimiter: str) -> tuple[str, ...]:
+def _parse(label: str | Collection[str], controls: tuple[str, ...], delimiter: str) -> tuple[str, ...]:
+    if isinstance(label, (tuple, list, set, frozenset)):
+        return _gene_set(label, controls, delimiter)
     if not isinstance(label, str):
         raise TypeError(f"Perturbation labels must be strings, found {label!r} of type {type(label).__name__}.")
+    parts = _parts(label, controls, delimiter)
+    missing = [part for part in parts if means_missing(part)]
+    if missing:
+        empty = f"it is empty or has an empty part between delimiters {delimiter!r}"
+        what = f"{missing[0]!r} stands for a missing value" if missing[0].strip() else empty
+        raise ValueError(f"Perturbation label {label!r} names no perturbation: {what}.")
+    return tuple(sorted(set(parts)))
+
+
+def _parts(label: str, controls: tuple[str, ...], delimiter: str) -> list[str]:
+    """Parts of a label without the controls among them; the whole label where that as such is missing."""
     if label.strip() in controls:
-        return ()
-    parts = [part.strip() for part in label.split(delimiter)]
-    if not all(parts):
-        raise ValueError(
-            f"Perturbation label {label!r} is empty or has an empty part between delimiters {delimiter!r}."
-        )
-    text = f"{delimiter}{delimiter.join(parts)}{delimiter}"
+        return []
+    if means_missing(label):
+        return [label]
+    text = f"{delimiter}{delimiter.join(part.strip() for part in label.split(delimiter))}{delimiter}"
     for name in controls:
         # As a piece of text, since a control label may itself contain the delimiter ("non_targeting" with "_").
         while (piece := f"{delimiter}{name}{delimiter}") in text:
             text = text.replace(piece, delimiter)
-    return tuple(sorted({part for part in text.split(delimiter) if part}))
+    return text[len(delimiter) : -len(delimiter)].split(delimiter) if text != delimiter else []
+
+
+def _gene_set(genes: Iterable[str], controls: tuple[str, ...], delimiter: str) -> tuple[str, ...]:
+    """Distinct genes of a collection, sorted, without controls."""
+    distinct = set()
+    for gene in genes:
+        if not isinstance(gene, str):
+            raise TypeError(f"Gene names must be strings, found {gene!r}.")
+        name = gene.strip()
+        if name in controls:
+            continue
+        if not name:
+            raise ValueError("A gene name is empty.")
+        if means_missing(name):
+            raise ValueError(f"Gene name {gene!r} stands for a missing value.")
+        if delimiter in name:
+            raise ValueError(
+                f"Gene {name!r} contains the delimiter {delimiter!r}. A tuple or set names the genes of one "
+                "perturbation: give several labels as a list. If it is one gene, choose another delimiter."
+            )
+        distinct.add(name)
+    return tuple(sorted(distinct))
 
 
 def _distinct(labels: pd.Series) -> tuple[list[str], np.ndarray]:
-    """Distinct labels and each cell's index into them, once all labels are there."""
+    """Distinct labels and each cell's index into them, -1 where there is none."""
     codes, spellings = pd.factorize(labels, use_na_sentinel=True)
     wrong = [spelling for spelling in spellings if not isinstance(spelling, str)]
     if wrong:
+        column = f"adata.obs[{labels.name!r}]" if labels.name is not None else "labels"
         raise TypeError(
-            f"Perturbation labels must be strings, found {wrong[0]!r} of type {type(wrong[0]).__name__}; "
-            "convert the column with astype(str)."
-        )
-    blank = np.array([not spelling.strip() for spelling in spellings] + [True])  # the last stands for the code -1
-    empty = np.flatnonzero(blank[codes])
-    if empty.size:
-        first = ", ".join(str(name) for name in labels.index[empty[:5]])
-        raise ValueError(
-            f"{empty.size} of {len(labels)} cells have no perturbation label (first: {first}); "
-            "label them, or drop them from the data."
+            f"Perturbation labels must be strings, found {wrong[0]!r} of type {type(wrong[0]).__name__}; convert them, "
+            f"and keep what is missing: {column} = {column}.map(str, na_action='ignore')."
         )
     return list(spellings), codes
+
+
+def _check_labeled(
+    labels: pd.Series, spellings: list[str], codes: np.ndarray, controls: tuple[str, ...], delimiter: str
+) -> None:
+    """Raise where cells have no label, or one that is or contains text for a missing value."""
+    missing = [any(map(means_missing, _parts(spelling, controls, delimiter))) for spelling in spellings]
+    cells = np.flatnonzero(np.array([*missing, True])[codes])  # the last stands for the code -1
+    if not cells.size:
+        return
+    names = ", ".join(str(name) for name in labels.index[cells[:5]])
+    found = [spelling for spelling, bad in zip(spellings, missing, strict=True) if bad]
+    texts = sorted(spelling for spelling in found if spelling.strip())
+    spelled = f"; spelled {', '.join(map(repr, texts[:5]))}" if texts else ""
+    message = (
+        f"{cells.size} of {len(labels)} cells have no perturbation label (first: {names}{spelled}). Label them, or "
+        "drop them"
+    )
+    if labels.name is not None and len(found) <= 5:
+        column = f"adata.obs[{labels.name!r}]"
+        there = [f"{column}.notna()"] if (codes < 0).any() else []
+        there += [f"~{column}.isin({sorted(found)!r})"] if found else []
+        message += f": adata = adata[{' & '.join(there)}].copy()"
+    whole = [text for text in texts if means_missing(text)]
+    hint = f" If {whole[0]!r} is what control cells are called, name it in control." if whole else ""
+    raise ValueError(f"{message}.{hint}")

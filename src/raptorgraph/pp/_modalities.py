@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from raptorgraph.pp._names import strip_gene_names
+
 if TYPE_CHECKING:
     import pandas as pd
     from anndata import AnnData
@@ -28,6 +30,14 @@ def drop_cells(data: AnnData | MuData, names: pd.Index) -> None:
         keep = ~part.obs_names.isin(names)
         if not keep.all():
             part._inplace_subset_obs(np.flatnonzero(keep))
+
+
+def strip_modality_names(mdata: MuData, name: str) -> None:
+    """Take the blanks around a modality's ``var_names`` away, and in the whole, so that its annotation stays theirs."""
+    own = np.asarray(mdata.varmap[name]).ravel() > 0
+    whole = mdata.var_names.where(~own, mdata.var_names.str.strip())
+    strip_gene_names(mdata.mod[name])
+    mdata.var.index = whole
 
 
 def refresh(mdata: MuData) -> None:

@@ -14,6 +14,7 @@ from raptorgraph.pp._expression import check_library, to_expression
 from raptorgraph.pp._inputs import batch_codes, expression_source
 from raptorgraph.pp._labels import format_perturbation, parse_obs
 from raptorgraph.pp._matrix import as_matrix
+from raptorgraph.pp._names import gene_names
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -347,11 +348,11 @@ def measured_effects(
     ['P01', 'P01+P03', 'P02']
     """
     parsed = parse_obs(adata, perturbation_key, control=control, delimiter=delimiter, require_control=True)
-    batch = batch_codes(adata, batch_key)
+    batch, genes = batch_codes(adata, batch_key), gene_names(adata)
     X, library = expression_source(adata, layer, library_size_key)
     moments = effect_moments(X, parsed.codes, len(parsed.conditions), library=library, batch=batch)
     names = [format_perturbation(genes, control=control, delimiter=delimiter) for genes in parsed.conditions[1:]]
-    return pd.DataFrame(moments.effect[1:], index=pd.Index(names, name="perturbation"), columns=adata.var_names)
+    return pd.DataFrame(moments.effect[1:], index=pd.Index(names, name="perturbation"), columns=genes)
 
 
 def _check_codes(codes, rows, n_cells: int, n_codes: int) -> tuple[np.ndarray, np.ndarray]:

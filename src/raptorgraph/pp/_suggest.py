@@ -12,6 +12,7 @@ import pandas as pd
 from raptorgraph.pp._expression import data_kind, library_sizes
 from raptorgraph.pp._label_hints import likely_controls
 from raptorgraph.pp._labels import parse_labels
+from raptorgraph.pp._names import gene_names, means_missing
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -132,7 +133,7 @@ def _combinations(labels: Iterable[str], controls: Sequence[str], delimiter: str
 
 
 def _candidates(adata: AnnData) -> list[_Candidate]:
-    genes = set(adata.var_names.astype(str))
+    genes = set(gene_names(adata))
     found = (_read(adata, str(key), genes) for key in adata.obs.columns)
     return [candidate for candidate in found if candidate is not None]
 
@@ -154,6 +155,8 @@ def _read(adata: AnnData, key: str, genes: set[str]) -> _Candidate | None:
     controls = [label for label in labels if label in likely]
     others = [label for label in labels if label not in likely]
     controls += likely_controls({part.strip() for label in others for part in label.split(delimiter)} - likely)
+    named = [label for label in controls if not means_missing(label)]
+    controls = named or controls  # beside another control, "None" is a missing label until the user says otherwise
     if not controls:
         return None
     try:
@@ -201,14 +204,17 @@ def _blank_controls(adata: AnnData) -> str:
         if key not in adata.obs:
             continue
         column = adata.obs[key]
-        blank = (column.isna() | (column.astype(object) == "")).to_numpy()
+        texts = sorted(text for text in column.dropna().unique() if isinstance(text, str) and means_missing(text))
+        blank = (column.isna() | column.isin(texts)).to_numpy()
         if not 0 < blank.sum() < len(blank):
             continue
         if "nperts" in adata.obs and (adata.obs["nperts"].to_numpy()[blank] != 0).any():
             continue
+        spelled = f" ({', '.join(map(repr, texts[:5]))})" if any(map(str.strip, texts)) else ""
         return (
-            f" In obs[{key!r}], {blank.sum()} cells have an empty label: if they are controls, name them first, "
-            f"adata.obs[{key!r}] = adata.obs[{key!r}].astype(object).fillna('').replace('', 'control')."
+            f" In obs[{key!r}], {blank.sum()} cells have an empty label{spelled}: if they are controls, name them "
+            f"first, adata.obs[{key!r}] = adata.obs[{key!r}].astype(object).fillna('')"
+            f".replace({sorted({'', *texts})!r}, 'control'). If they are not, drop them."
         )
     return ""
 

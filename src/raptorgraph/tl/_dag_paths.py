@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -15,6 +15,7 @@ from scipy.linalg import solve_triangular
 
 from raptorgraph._arguments import check_integer
 from raptorgraph.pp import parse_perturbation
+from raptorgraph.pp._asked import listed
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -148,7 +149,7 @@ def knock_out_edge(
     model: RaptorGraphModel,
     source: str,
     target: str,
-    perturbations: str | Sequence[str] | None = None,
+    perturbations: str | Collection[str] | Sequence[str | Collection[str]] | None = None,
     adata: AnnData | None = None,
     *,
     return_effects: bool = False,
@@ -166,7 +167,7 @@ def knock_out_edge(
     source, target
         Names of the latents that the edge leads from and to.
     perturbations
-        One or more labels; by default ``model.conditions``.
+        One or more, as in :meth:`raptorgraph.RaptorGraphModel.predict`; by default ``model.conditions``.
     adata
         Cells to decode, as in :meth:`raptorgraph.RaptorGraphModel.predict_effects`.
     return_effects
@@ -212,7 +213,7 @@ def knock_out_edge(
     if perturbations is None:
         labels = list(model.conditions)
     else:
-        labels = [perturbations] if isinstance(perturbations, str) else list(perturbations)
+        labels = listed(perturbations)
 
     whole = model.predict_effects(labels, adata, kind="decoder")
     with _without_edge(model, cause, effect):
@@ -269,6 +270,7 @@ def _causal_order(table: pd.DataFrame) -> list[int]:
 
 
 def _position(table: pd.DataFrame, name: str) -> int:
+    name = name.strip() if isinstance(name, str) else name
     if name not in table.index:
         known = ", ".join(str(other) for other in table.index[:20])
         more = ", ..." if len(table) > 20 else ""

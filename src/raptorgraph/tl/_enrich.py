@@ -13,6 +13,7 @@ import pandas as pd
 
 from raptorgraph._arguments import check_integer
 from raptorgraph.pp import parse_perturbation
+from raptorgraph.pp._names import stripped
 from raptorgraph.tl._label_null import label_null, stands_out
 from raptorgraph.tl._latent_programs import latent_programs
 from raptorgraph.tl._noise import false_discovery_rates
@@ -262,9 +263,10 @@ def enrich_effects(
     True
     """
     _check_effects(effects)
+    effects = effects.set_axis(stripped(effects.columns, "Genes of the effects"), axis=1)
     check_method(method)
     _check_numbers(n_permutations, threads)
-    sets, weights = read_sets(gene_sets, list(effects.columns.astype(str)), min_size, max_size, method)
+    sets, weights = read_sets(gene_sets, list(effects.columns), min_size, max_size, method)
     excluded = [
         parse_perturbation(label, control=control, delimiter=delimiter) if exclude_targets else ()
         for label in effects.index

@@ -13,6 +13,7 @@ from scvi import settings
 from raptorgraph import metrics
 from raptorgraph._arguments import check_integer
 from raptorgraph.pp import format_perturbation, parse_perturbation
+from raptorgraph.pp._asked import did_you_mean, listed
 
 if TYPE_CHECKING:
     from raptorgraph.model import RaptorGraphModel
@@ -207,17 +208,23 @@ def _checked(
 ) -> list[tuple[str, str]]:
     """Sorted pairs, each once."""
     known, checked = set(genes), {}
-    for given in [pairs] if isinstance(pairs, str) else pairs:
-        pair = parse_perturbation(given, **spelling) if isinstance(given, str) else given
+    for given in listed(pairs):
+        if not isinstance(given, str):
+            names = [gene.strip() for gene in given if isinstance(gene, str)]
+            if len(names) == 2 and names[0] == names[1]:
+                raise ValueError(f"The pair {given!r} names one gene twice: give two different genes.")
+        pair = parse_perturbation(given, **spelling)
         if len(pair) != 2:
             example = spelling["delimiter"].join("AB")
-            raise TypeError(f"{given!r} is not a pair of genes: write ('A', 'B') or {example!r}.")
+            hint = did_you_mean(given, genes, **spelling) if isinstance(given, str) else ""
+            raise TypeError(f"{given!r} is not a pair of genes: write ('A', 'B') or {example!r}{hint or '.'}")
         missing = [gene for gene in pair if gene not in known]
         if missing:
-            raise KeyError(f"{missing[0]!r} is not a perturbed gene of the model; these are {sorted(known)[:20]}.")
-        if pair[0] == pair[1]:
-            raise ValueError(f"The pair {pair!r} names one gene twice: give two different genes.")
-        checked[tuple(sorted(pair))] = None
+            hint = did_you_mean(spelling["delimiter"].join(pair), genes, **spelling)
+            raise KeyError(
+                f"{missing[0]!r} is not a perturbed gene of the model; these are {sorted(known)[:20]}{hint or '.'}"
+            )
+        checked[pair] = None
     return list(checked)
 
 

@@ -14,8 +14,10 @@ from scipy.stats import rankdata
 
 from raptorgraph._arguments import check_integer
 from raptorgraph.pp import format_perturbation, measured_effects
+from raptorgraph.pp._asked import did_you_mean
 from raptorgraph.pp._inputs import expression_source
 from raptorgraph.pp._labels import parse_obs
+from raptorgraph.pp._names import gene_names, stripped
 from raptorgraph.pp._statistics import condition_moments
 
 if TYPE_CHECKING:
@@ -106,12 +108,13 @@ def reverse(
     _check_choices(by, metric, top, chunk_size)
     setup = model.setup_args
     spelling = {key: setup[key] for key in ("control", "delimiter")}
-    sets = _candidate_sets(model.perturbed_genes, candidates, min_genes, max_genes)
+    sets = _candidate_sets(model.perturbed_genes, candidates, min_genes, max_genes, spelling)
     labels = [format_perturbation(genes, **spelling) for genes in sets]
 
     panel = model.predict_effects(labels[:1]).columns
     table = _from_cells(model, query, panel, by) if isinstance(query, AnnData) else query
     _check_queries(table)
+    table = table.set_axis(stripped(table.columns, "Genes of the query"), axis=1)
     excluded = {gene for genes in sets for gene in genes} if exclude_targets else set()
     shared = [gene for gene in panel if gene in table.columns and gene not in excluded]
     if len(shared) < 2:
@@ -154,15 +157,22 @@ def _check_choices(by: str, metric: str, top: int | None, chunk_size: int) -> No
 
 
 def _candidate_sets(
-    perturbed: Sequence[str], candidates: Sequence[str] | None, min_genes: int, max_genes: int
+    perturbed: Sequence[str],
+    candidates: Sequence[str] | None,
+    min_genes: int,
+    max_genes: int,
+    spelling: dict[str, Any],
 ) -> list[tuple[str, ...]]:
     """Sets of candidate genes, the small ones first, each sorted."""
     if isinstance(candidates, str):
         raise TypeError(f"candidates must be a list of genes, not the string {candidates!r}.")
-    genes = sorted(set(perturbed if candidates is None else candidates))
+    genes = sorted({gene.strip() for gene in (perturbed if candidates is None else candidates)})
     unknown = [gene for gene in genes if gene not in set(perturbed)]
     if unknown:
-        raise KeyError(f"{unknown[0]!r} is not a perturbed gene of the model; these are {sorted(perturbed)[:20]}.")
+        hint = did_you_mean(unknown[0], perturbed, **spelling)
+        raise KeyError(
+            f"{unknown[0]!r} is not a perturbed gene of the model; these are {sorted(perturbed)[:20]}{hint or '.'}"
+        )
     if check_integer("min_genes", min_genes, 1) > check_integer("max_genes", max_genes, 1):
         raise ValueError(f"min_genes={min_genes!r} and max_genes={max_genes!r} must be min_genes <= max_genes.")
     sets = [chosen for size in range(min_genes, max_genes + 1) for chosen in combinations(genes, size)]
@@ -187,10 +197,11 @@ def _check_queries(table: pd.DataFrame) -> None:
 def _from_cells(model: RaptorGraphModel, adata: AnnData, panel: pd.Index, by: str) -> pd.DataFrame:
     """Effects or mean profiles of the labels in `adata`, without the control, labels x genes of the model."""
     setup = model.setup_args
-    missing = panel.difference(adata.var_names)
+    names = gene_names(adata)
+    missing = panel.difference(names)
     if len(missing):
         raise KeyError(f"{len(missing)} of the model's {len(panel)} genes are not in the query, first {missing[0]!r}.")
-    adata = adata[:, panel]
+    adata = adata[:, names.get_indexer(panel)]
     means = _mean_profiles(adata, setup)
     control = format_perturbation((), control=setup["control"], delimiter=setup["delimiter"])
     profiles = means.drop(index=control, errors="ignore")
@@ -216,7 +227,7 @@ def _mean_profiles(adata: AnnData, setup: dict[str, Any]) -> pd.DataFrame:
         codes, names = np.zeros(adata.n_obs, dtype=np.int64), ["query"]
     X, library = expression_source(adata, setup.get("layer"), setup.get("library_size_key"))
     moments = condition_moments(X, codes, len(names), library=library)
-    return pd.DataFrame(moments.mean, index=names, columns=adata.var_names)[moments.n > 0]
+    return pd.DataFrame(moments.mean, index=names, columns=gene_names(adata))[moments.n > 0]
 
 
 def _predicted_control(model: RaptorGraphModel, panel: pd.Index) -> pd.Series:
@@ -231,5 +242,5 @@ def _predicted_control(model: RaptorGraphModel, panel: pd.Index) -> pd.Series:
     total = np.zeros(len(panel))
     for start in range(0, len(rows), 4096):
         cells = model.adata[rows[start : start + 4096]]
-        total += model.get_counterfactual("control", cells).sum(axis=0, dtype=np.float64)
+        total += model.get_counterfactual((), cells).sum(axis=0, dtype=np.float64)
     return pd.Series(total / len(rows), index=panel)

@@ -83,7 +83,7 @@ def read_sets(
             first = rows[bad].iloc[0]
             raise ValueError(f"The weight of {first['target']!r} in gene set {first['source']!r} {what}.")
     if method in ("ulm", "mlm"):
-        keys = zip(rows["source"].astype(str), rows["target"].astype(str), strict=True)
+        keys = zip(rows["source"].astype(str), rows["target"].astype(str).str.strip(), strict=True)
         return sets, dict(zip(keys, values, strict=True))
     if (values < 0).any():
         first = rows[values < 0].iloc[0]

@@ -12,6 +12,7 @@ import torch
 from raptorgraph._arguments import check_integer
 from raptorgraph.model._field import KEYS
 from raptorgraph.pp._labels import parse_obs
+from raptorgraph.pp._names import gene_names
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -84,7 +85,7 @@ def spillover(
     singles = {genes[0]: z[parsed.codes == code] for code, genes in enumerate(parsed.conditions) if len(genes) == 1}
     cells = [module.expression(t[KEYS.X], t.get(KEYS.LIBRARY)) for t in model._cells(adata, rows=chosen)]
     x = torch.cat(cells)
-    column = {gene: k for k, gene in enumerate(source.var_names)}
+    column = {gene: k for k, gene in enumerate(gene_names(source))}
     return _table(
         lambda expression: module.norm(module.encode(expression)[0]),
         x,
