@@ -50,8 +50,8 @@ def test_numbers_as_text(values, text):
 
 
 def test_markdown_escapes_and_marks_missing_values():
-    lines = to_markdown(pd.DataFrame({"name": ["a|b"], "value": [np.nan]})).splitlines()
-    assert lines == ["| name | value |", "|---|---:|", "| a\\|b | - |"]
+    lines = to_markdown(pd.DataFrame({"name": ["a|b", "two\nlines"], "value": [np.nan, 1.5]})).splitlines()
+    assert lines == ["| name | value |", "|---|---:|", "| a\\|b | - |", "| two lines | 1.5 |"]
 
 
 def test_report_writes_tables_figure_and_settings(tmp_path):

@@ -407,7 +407,7 @@ def test_annotation_survives_a_file(trained, tmp_path):
     assert back.obsm["counterfactual_P01+P02"].shape == adata.shape
     written = back.uns["raptorgraph"]
     assert list(written["perturbed_genes"]) == trained.perturbed_genes
-    assert list(written["effects"].columns) == trained.conditions
+    assert list(written["effects"]["perturbation"].unique()) == trained.conditions
     assert list(written["dag"].columns) == ["source", "target", "weight", "probability", "share"]
     assert written["settings"]["likelihood"] == "nb"
 

@@ -67,7 +67,7 @@ def to_markdown(table: pd.DataFrame) -> str:
     def cell(value) -> str:
         if isinstance(value, float):
             return "-" if not np.isfinite(value) else f"{value:.4g}"
-        return str(value).replace("|", "\\|")
+        return " ".join(str(value).replace("|", "\\|").splitlines())
 
     lines = [
         "| " + " | ".join(map(str, table.columns)) + " |",
@@ -88,7 +88,7 @@ def write_report(
     """Write every table as CSV and Markdown, the figure (or figures, by name), and the settings."""
     for stem, table in tables.items():
         table.to_csv(out / f"{stem}.csv", index=False, float_format="%.6g")
-        (out / f"{stem}.md").write_text(to_markdown(table))
+        (out / f"{stem}.md").write_text(to_markdown(table), encoding="utf-8")
     for stem, figure in (figures if isinstance(figures, Mapping) else {name: figures}).items():
         figure.savefig(out / f"{stem}.png", dpi=150)
     facts = {

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import re
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,12 +21,15 @@ from raptorgraph.pp._labels import parse_obs
 from raptorgraph.pp._names import gene_names
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Collection, Iterable, Mapping, Sequence
 
     from anndata import AnnData
     from mudata import MuData
 
 logger = logging.getLogger(__name__)
+
+_PREFIX = "counterfactual_"
+_SAFE = re.compile(r"[A-Za-z0-9+\-_.]{1,100}")  # labels that every store takes as a part of a key
 
 
 class ExportMixin:
@@ -46,10 +51,23 @@ class ExportMixin:
 
         Notes
         -----
-        Writes ``obsm["X_raptorgraph"]`` (u) and ``obsm["X_raptorgraph_exogenous"]`` (z), cells x d;
-        ``obsm["counterfactual_<label>"]``, cells x the model's genes, for each asked label; ``uns["raptorgraph"]``
-        with ``dag`` (the table of :meth:`get_edges`), ``perturbed_genes``, ``effects`` (genes x conditions in the
-        training data: HDF5 holds no table of many thousand columns) and ``settings``.
+        Writes ``obsm["X_raptorgraph"]`` (u) and ``obsm["X_raptorgraph_exogenous"]`` (z), cells x d, and
+        ``obsm["counterfactual_<label>"]``, cells x the model's genes, for each asked label. A label that does not suit
+        as a key (longer than 100 characters, with others than ASCII letters, digits and ``+-_.``, or the same as
+        another one but for capitals) is replaced there by a number.
+
+        ``uns["raptorgraph"]`` holds
+
+        - ``dag``: the table of :meth:`get_edges`;
+        - ``perturbed_genes``: their names;
+        - ``effects``: one row for each condition of the training data and each gene, with ``perturbation`` and ``gene``
+          (categorical), ``effect`` and, where the posterior gives one, its standard deviation ``sd`` (float32);
+          ``effects.pivot(index="perturbation", columns="gene", values="effect")`` is the matrix;
+        - ``counterfactuals``: ``key`` in ``obsm`` and ``perturbation`` of all counterfactuals;
+        - ``settings``.
+
+        Names are values in all of them, never keys, so that a name may hold any character. A further call replaces
+        all that an earlier one wrote, its counterfactuals included.
 
         Raises
         ------
@@ -61,6 +79,8 @@ class ExportMixin:
         >>> model.annotate(counterfactuals=["P01+P02"])
         >>> {"X_raptorgraph", "X_raptorgraph_exogenous", "counterfactual_P01+P02"} <= set(adata.obsm)
         True
+        >>> adata.uns["raptorgraph"]["effects"].columns.tolist()
+        ['perturbation', 'gene', 'effect', 'sd']
 
         The latents serve scanpy as any embedding does.
 
@@ -69,22 +89,31 @@ class ExportMixin:
         """
         target = self._data(adata)
         names = listed(counterfactuals)
-        labels = self._masks(names)[0] if names else []
+        note = target.uns.get("raptorgraph", {})
+        before = list(note["counterfactuals"]["key"]) if "counterfactuals" in note else []
+        keys = counterfactual_keys(self._masks(names)[0] if names else (), set(target.obsm).difference(before))
         written = {
             "X_raptorgraph": self.get_latent_representation(target),
             "X_raptorgraph_exogenous": self.get_latent_representation(target, kind="exogenous"),
         }
-        for label in labels:
-            written[f"counterfactual_{label}"] = self.get_counterfactual(label, target)
-        effects = self.predict_effects(self.conditions, target).T
+        for label, key in keys.items():
+            written[key] = self.get_counterfactual(label, target)
+        effects = self._effects_table(target)
         table = self.get_edges()
         table.index = table.index.astype(str)
+        for key in before:
+            target.obsm.pop(key, None)
         for key, value in written.items():
             target.obsm[key] = value
         target.uns["raptorgraph"] = {
             "dag": table,
             "perturbed_genes": np.asarray(self.perturbed_genes, dtype=object),
             "effects": effects,
+            "counterfactuals": pd.DataFrame(
+                {"key": list(keys.values()), "perturbation": list(keys)},
+                index=np.arange(len(keys)).astype(str),
+                dtype=object,
+            ),
             "settings": {
                 "preset": self.preset_,
                 "likelihood": self.module.likelihood,
@@ -93,6 +122,14 @@ class ExportMixin:
                 "delimiter": self.setup_args["delimiter"],
             },
         }
+
+    def _effects_table(self, adata: AnnData) -> pd.DataFrame:
+        """Effects of the training conditions as a long table, with standard deviations where they are known."""
+        if self._has_posterior and adata is self.adata:
+            values = dict(zip(("effect", "sd"), self.predict_effects(self.conditions, return_sd=True), strict=True))
+        else:
+            values = {"effect": self.predict_effects(self.conditions, adata)}
+        return long_effects(values)
 
     def export_to_cell_eval(
         self,
@@ -133,8 +170,8 @@ class ExportMixin:
         FileExistsError
             If one of the files is there, unless `overwrite`.
         ValueError
-            For a gene that was not perturbed in the training screen, a perturbation without real cells, and where
-            there are no control cells.
+            For a gene that was not perturbed in the training screen, a perturbation without real cells, where there
+            are no control cells, and where a file is asked for and `perturbation_key` holds a slash.
 
         Examples
         --------
@@ -150,6 +187,8 @@ class ExportMixin:
             raise FileExistsError(f"{', '.join(there)} is there already: choose another directory, or overwrite=True.")
         args = self.setup_args
         key, spelling = args["perturbation_key"], {name: args[name] for name in ("control", "delimiter")}
+        if files and "/" in key:
+            raise ValueError(f"No h5ad file holds a column named {key!r}: rename perturbation_key, without '/'.")
         source = self._data(adata, labels=True)
         check_genes(source, self.var_names_)
         parsed = parse_obs(source, key, **spelling)
@@ -194,3 +233,39 @@ class ExportMixin:
         obs = pd.DataFrame({key: pd.Categorical(labels)}, index=np.arange(len(labels)).astype(str))
         X = sparse.csr_matrix(sparse.vstack(list(cells.values())), dtype=np.float32)
         return ad.AnnData(X, obs=obs, var=pd.DataFrame(index=pd.Index(self.var_names_)))
+
+
+def long_effects(values: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+    """One row for each perturbation and gene, from tables perturbations x genes, which give a column each (float32)."""
+    first = next(iter(values.values()))
+    rows, columns = np.indices(first.shape).reshape(2, -1)
+    names = {
+        "perturbation": pd.Categorical.from_codes(rows, categories=list(first.index)),
+        "gene": pd.Categorical.from_codes(columns, categories=list(first.columns)),
+    }
+    return pd.DataFrame({**names, **{k: table.to_numpy(dtype=np.float32).ravel() for k, table in values.items()}})
+
+
+def counterfactual_keys(labels: Iterable[str], others: Iterable[str] = ()) -> dict[str, str]:
+    """Key of ``obsm`` for each label: with the label where that suits, otherwise with a number that is free.
+
+    Parameters
+    ----------
+    labels
+        Canonical labels.
+    others
+        Keys that are there already. A label may replace its own, a number none.
+    """
+    # zarr is a folder, and some file systems do not tell capitals from small letters
+    keys, used = {}, set()
+    for label in dict.fromkeys(labels):
+        key = f"{_PREFIX}{label}"
+        if _SAFE.fullmatch(label) and key.casefold() not in used:
+            used.add(key.casefold())
+            keys[label] = key
+        else:
+            keys[label] = ""
+    used |= {key.casefold() for key in others}
+    free = (f"{_PREFIX}{number}" for number in count(1))
+    free = (key for key in free if key not in used)
+    return {label: key or next(free) for label, key in keys.items()}
