@@ -20,30 +20,11 @@ import pandas as pd
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from raptorgraph.benchmark._experiments import EXPERIMENTS, UnitsFailed
 from raptorgraph.benchmark._report import write_report
 from raptorgraph.benchmark._settings import Part, Settings, Unit, fingerprint
 
-EXPERIMENTS = (
-    "prediction",
-    "interactions",
-    "reverse",
-    "ablation",
-    "intervals",
-    "enrichment",
-    "pairing",
-    "losses",
-    "sensitivity",
-    "capacity",
-    "stability",
-    "graph",
-    "graph-ablation",
-    "spillover",
-)
 _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
-
-
-class UnitsFailed(RuntimeError):
-    """Some units of an experiment failed, after all others were done."""
 
 
 def run(

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 import anndata as ad
 import numpy as np
 import pandas as pd
-import scanpy as sc
 
 from raptorgraph.pp._expression import check_library, data_kind, library_sizes, to_expression
 from raptorgraph.pp._inputs import batch_codes, matrix, observed_library
@@ -155,6 +154,8 @@ def _check_varying(counts, batch: np.ndarray | None, flavor: str) -> None:
 
 def _highly_variable(values, n_top_genes: int, batch: np.ndarray | None, flavor: str) -> np.ndarray:
     """Mask of the highly variable genes, found in a temporary AnnData."""
+    import scanpy as sc  # here, since it takes seconds
+
     obs = pd.DataFrame(index=pd.RangeIndex(values.shape[0]).astype(str))
     if batch is not None:
         obs["batch"] = pd.Categorical(batch)
