@@ -1,7 +1,10 @@
 """What all tests share: no display, one thread, fixed seeds, and the folder of real screens."""
 
+import contextlib
+import io
 import os
 import random
+import re
 import sys
 from pathlib import Path
 
@@ -13,6 +16,8 @@ for _variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", 
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 import torch  # noqa: E402
+
+from raptorgraph import _progress  # noqa: E402
 
 
 @pytest.fixture(autouse=True)
@@ -39,3 +44,26 @@ def shared_data() -> Path:
     if not path.is_dir():
         pytest.skip(f"no folder of real screens at {path}: set RAPTORGRAPH_DATA")
     return path
+
+
+class Terminal(io.StringIO):
+    """Text that was sent to a terminal."""
+
+    def isatty(self) -> bool:
+        return True
+
+    def bars(self) -> set[tuple[str, int]]:
+        """Description and number of steps of every bar."""
+        return {(name, int(total)) for name, total in re.findall(r"\r([^\r:]+):[^\r]*?\d+/(\d+) \[", self.getvalue())}
+
+    def lines(self) -> set[str]:
+        """Description of all work that has no steps."""
+        return set(re.findall(r"\r([^\r:]+): \d+:\d+", self.getvalue()))
+
+
+@pytest.fixture
+def in_terminal(monkeypatch):
+    """Context in which stderr is a :class:`Terminal`, on which bars appear at once."""
+    monkeypatch.setattr(_progress, "DELAY", 0.0)
+    monkeypatch.setattr(_progress, "_INTERVAL", 0.001)
+    return lambda: contextlib.redirect_stderr(Terminal())

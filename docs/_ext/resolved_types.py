@@ -15,7 +15,7 @@ import mudata
 import networkx
 import pandas
 
-import raptorgraph  # noqa: F401 - all of its modules are looked through
+import raptorgraph
 
 if TYPE_CHECKING:
     from sphinx.application import Sphinx
@@ -26,6 +26,9 @@ _ARRAY_LIKE = type("ArrayLike", (), {"__module__": "numpy.typing"})
 
 def resolve(app: Sphinx) -> None:
     """Run the imports under ``if TYPE_CHECKING`` in every module of the package, and evaluate annotations."""
+    for room in [getattr(raptorgraph, name) for name in raptorgraph.__all__]:
+        for name in room.__all__ if inspect.ismodule(room) else ():
+            getattr(room, name)  # imports its module
     classes = set()
     for name, module in list(sys.modules.items()):
         if name.split(".")[0] != "raptorgraph":

@@ -1,28 +1,14 @@
 """Causal models of Perturb-seq screens."""
 
-from importlib.metadata import PackageNotFoundError, version
+import lazy_loader as lazy
 
-from raptorgraph import _logging, baselines, benchmark, datasets, metrics, nn, pl, pp, tl
-from raptorgraph.model import RaptorGraphModel
+from raptorgraph import _logging
 
-try:
-    __version__ = version("raptorgraph")
-except PackageNotFoundError:  # a source tree on the path, not installed
-    __version__ = "0+unknown"
-
-RaptorGraph = RaptorGraphModel
 _logging.show_messages()
 
-__all__ = [
-    "RaptorGraph",
-    "RaptorGraphModel",
-    "__version__",
-    "baselines",
-    "benchmark",
-    "datasets",
-    "metrics",
-    "nn",
-    "pl",
-    "pp",
-    "tl",
-]
+# What takes seconds to import is loaded with the first name that needs it.
+__getattr__, __dir__, __all__ = lazy.attach(
+    __name__,
+    submodules=["baselines", "benchmark", "datasets", "metrics", "nn", "pl", "pp", "tl"],
+    submod_attrs={"_version": ["__version__"], "model._model": ["RaptorGraph", "RaptorGraphModel"]},
+)

@@ -1,10 +1,24 @@
-"""Messages of the package, shown from INFO on as scvi-tools shows its own."""
+"""Messages of the package, shown from INFO on as scvi-tools shows its own, and those of other libraries, kept out."""
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import sys
+import warnings
+from collections.abc import Iterator
 
 from rich.logging import RichHandler
+
+_LIBRARIES = ("lightning", "pytorch_lightning", "scvi")
+_NOTES = (
+    r".isinstance\(treespec, LeafSpec\). is deprecated",  # lightning calls what torch >= 2.9 deprecates
+    r"Checkpoint directory .+ exists and is not empty",
+    r"GPU available but not used",
+    r"The .+ does not have many workers",
+    r"The number of training batches \(\d+\) is smaller than the logging interval",
+    r"IProgress not found",
+)
 
 
 def show_messages() -> None:
@@ -14,3 +28,36 @@ def show_messages() -> None:
         logger.addHandler(RichHandler(show_time=False, show_path=False, markup=False))
         logger.setLevel(logging.INFO)
         logger.propagate = False
+    if "ipykernel" in sys.modules:
+        # tqdm warns once, when it is imported in a notebook without ipywidgets; scvi-tools imports it later
+        with quiet_libraries():
+            import tqdm.auto  # noqa: F401
+
+
+@contextlib.contextmanager
+def quiet_libraries() -> Iterator[None]:
+    """Without notes and advertisements of the libraries that train and load.
+
+    Their warnings stay, but for those that the user can do nothing about, and so does the INFO of a logger whose level
+    is below INFO: somebody has asked for it.
+    """
+
+    def heard(record: logging.LogRecord) -> bool:
+        return record.levelno > logging.INFO or logging.getLogger(record.name).getEffectiveLevel() < logging.INFO
+
+    # at each logger, since the filters of its parents are not asked
+    loggers = [
+        logger
+        for name, logger in list(logging.root.manager.loggerDict.items())
+        if name.split(".")[0] in _LIBRARIES and isinstance(logger, logging.Logger)
+    ]
+    for logger in loggers:
+        logger.addFilter(heard)
+    try:
+        with warnings.catch_warnings():
+            for message in _NOTES:
+                warnings.filterwarnings("ignore", message)
+            yield
+    finally:
+        for logger in loggers:
+            logger.removeFilter(heard)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -147,7 +146,7 @@ def fit_and_write(task: Task, out: Path, facts: Mapping[str, Any], say: Callable
     if task.gene_sets is not None:
         say(f"Comparing the latents with {len(task.gene_sets):,} gene sets.")
         start = time.perf_counter()
-        enrichment = tl.enrich(model, task.gene_sets, seed=options["seed"], progress=sys.stdout.isatty())
+        enrichment = tl.enrich(model, task.gene_sets, seed=options["seed"])
         latents = tl.annotate_latents(model, enrichment)
         seconds["gene sets"] = time.perf_counter() - start
 
@@ -193,7 +192,7 @@ def fit_and_write(task: Task, out: Path, facts: Mapping[str, Any], say: Callable
 
 def _resample(model: RaptorGraphModel, n: int, seed: int) -> dict[str, float]:
     n_null = max(1, n // 4)
-    table = tl.dag_stability(model, n=n, n_null=n_null, seed=seed, progress=sys.stdout.isatty())
+    table = tl.dag_stability(model, n=n, n_null=n_null, seed=seed)
     return {**table.attrs, "n": n}
 
 

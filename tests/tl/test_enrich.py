@@ -9,7 +9,7 @@ from scipy import stats
 
 import raptorgraph as rg
 from raptorgraph.tl import enrich, enrich_effects, latent_programs
-from raptorgraph.tl._parallel import in_threads, shows_progress
+from raptorgraph.tl._parallel import in_threads
 
 GENES = [f"G{k}" for k in range(200)]
 FAST = {"n_permutations": 200}
@@ -311,14 +311,15 @@ def test_bad_arguments_of_enrich(known_screen, sets, change, match):
 
 
 def test_progress_shows_on_request(known_screen, sets, capsys):
-    assert not shows_progress(None)  # no terminal here
     few = {name: sets[name] for name in list(sets)[:3]}
     enrich(known_screen.model, few, n_null=20, n_permutations=10)
     assert capsys.readouterr() == ("", "")
 
 
 def test_threads_keep_the_order_and_pass_errors_on():
-    assert in_threads(lambda x: x**2, range(20), threads=3, progress=False, description="") == [x**2 for x in range(20)]
+    done = []
+    found = in_threads(lambda x: x**2, range(20), threads=3, advance=lambda: done.append(1))
+    assert found == [x**2 for x in range(20)] and len(done) == 20
     done = []
 
     def task(x):
@@ -328,7 +329,7 @@ def test_threads_keep_the_order_and_pass_errors_on():
         done.append(x)
 
     with pytest.raises(ValueError, match="bad item"):
-        in_threads(task, range(200), threads=2, progress=False, description="")
+        in_threads(task, range(200), threads=2, advance=lambda: None)
     assert len(done) < 50  # what had not begun was not begun
 
 

@@ -147,7 +147,7 @@ def test_measured_latents_are_those_of_the_model(known_screen):
 
 def test_effects_stand_out_where_there_are_some(known_screen):
     model = known_screen.model
-    p = label_null(model, [], n_null=400, seed=0, progress=False).p_effect
+    p = label_null(model, [], n_null=400, seed=0).p_effect
     clear = dict(zip(model.perturbed_genes, stands_out(p), strict=True))
     assert not any(clear[gene] for gene in known_screen.null)
     assert all(found for gene, found in clear.items() if gene not in known_screen.null)

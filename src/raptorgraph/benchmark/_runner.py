@@ -16,36 +16,17 @@ from types import ModuleType
 from typing import Any
 
 import pandas as pd
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from raptorgraph._progress import progress_argument, progress_bar, progress_default
+from raptorgraph.benchmark._experiments import EXPERIMENTS, UnitsFailed
 from raptorgraph.benchmark._parts import read_part, write_part
 from raptorgraph.benchmark._report import write_report
 from raptorgraph.benchmark._settings import Part, Settings, Unit, fingerprints
 
-EXPERIMENTS = (
-    "prediction",
-    "interactions",
-    "reverse",
-    "ablation",
-    "intervals",
-    "enrichment",
-    "pairing",
-    "losses",
-    "sensitivity",
-    "capacity",
-    "stability",
-    "graph",
-    "graph-ablation",
-    "spillover",
-)
 _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
 
 
-class UnitsFailed(RuntimeError):
-    """Some units of an experiment failed, after all others were done."""
-
-
+@progress_argument()
 def run(
     name: str,
     *,
@@ -62,7 +43,7 @@ def run(
     library_size_key: str | None = None,
     batch_key: str | None = None,
     n_top_genes: int | None = None,
-    progress: bool = True,
+    progress: bool | None = None,
     **options: Any,
 ) -> dict[str, pd.DataFrame]:
     """Run an experiment and write its tables and figure.
@@ -95,7 +76,7 @@ def run(
     n_top_genes
         Number of highly variable genes to keep, beside the perturbed ones; default all.
     progress
-        Whether to show a progress bar on stderr.
+        Whether to show a progress bar; by default in a terminal or a notebook.
     **options
         Options of the experiment, see its documentation.
 
@@ -197,14 +178,13 @@ def _finish(
         raise ValueError(f"The units of {name!r} do not have names of their own.")
     todo = [unit for unit in units if _mark(folder, unit) != marks[unit.key]]
     failures: dict[str, str] = {}
-    with _bar(name, len(units), progress) as advance:
-        advance(len(units) - len(todo))
+    with progress_bar(name, len(todo)) as advance:
         for unit, error in _work_all(name, todo, settings, folder, n_jobs, n_threads):
             if error is None:
                 (folder / f"{unit.key}.json").write_text(json.dumps(marks[unit.key], indent=1))
             else:
                 failures[unit.key] = error
-            advance(1)
+            advance()
     if failures:
         key, error = next(iter(failures.items()))
         raise UnitsFailed(
@@ -247,7 +227,7 @@ def _work(name: str, unit: Unit, settings: Settings, folder: Path, n_threads: in
     if n_threads is not None:
         torch.set_num_threads(n_threads)
     try:
-        with warnings.catch_warnings():
+        with progress_default(False), warnings.catch_warnings():
             if n_threads is not None:  # a process of its own, whose notes on stderr would tear up the bar
                 warnings.simplefilter("ignore")
             part = experiment(name).work(unit, settings)
@@ -288,11 +268,3 @@ def _environment(variables: Mapping[str, str]) -> Iterator[None]:
                 del os.environ[name]
             else:
                 os.environ[name] = value
-
-
-@contextlib.contextmanager
-def _bar(name: str, total: int, show: bool):
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=Console(stderr=True), disable=not show) as bar:
-        task = bar.add_task(name, total=total)
-        yield lambda n: bar.advance(task, n)

@@ -1,7 +1,12 @@
 """Screens to learn from: public ones, and simulated ones whose truth is known."""
 
-from raptorgraph.datasets._norman2019 import norman2019
-from raptorgraph.datasets._replogle2020 import replogle2020
-from raptorgraph.datasets._simulate import simulate
+import lazy_loader as lazy
 
-__all__ = ["norman2019", "replogle2020", "simulate"]
+__getattr__, __dir__, __all__ = lazy.attach(
+    __name__,
+    submod_attrs={
+        "_norman2019": ["norman2019"],
+        "_replogle2020": ["replogle2020"],
+        "_simulate": ["simulate"],
+    },
+)

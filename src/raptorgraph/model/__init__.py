@@ -1,6 +1,11 @@
 """The model on scvi-tools."""
 
-from raptorgraph.model._model import RaptorGraphModel
-from raptorgraph.model._plan import NonFiniteLossError, RaptorGraphTrainingPlan
+import lazy_loader as lazy
 
-__all__ = ["NonFiniteLossError", "RaptorGraphModel", "RaptorGraphTrainingPlan"]
+__getattr__, __dir__, __all__ = lazy.attach(
+    __name__,
+    submod_attrs={
+        "_model": ["RaptorGraphModel"],
+        "_plan": ["NonFiniteLossError", "RaptorGraphTrainingPlan"],
+    },
+)

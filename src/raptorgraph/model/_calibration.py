@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from raptorgraph._progress import progress_bar
 from raptorgraph.model._field import KEYS
 
 if TYPE_CHECKING:
@@ -40,15 +41,16 @@ class CalibrationMixin:
 
         It has no settings that validation cells would choose, so it need not spare them.
         """
-        moments, control_mean = splitter.known_effects()
-        arrays = (self._members()[1:], moments.effect[1:], moments.variance[1:], moments.n[1:])
-        self.module.effects.fit(
-            *(torch.as_tensor(array) for array in arrays),
-            int(moments.n[0]),
-            control_mean=torch.as_tensor(control_mean),
-            targets=torch.as_tensor(self._target_columns()),
-            graph=self._known_graph(),
-        )
+        with progress_bar("Fitting the effects"):
+            moments, control_mean = splitter.known_effects()
+            arrays = (self._members()[1:], moments.effect[1:], moments.variance[1:], moments.n[1:])
+            self.module.effects.fit(
+                *(torch.as_tensor(array) for array in arrays),
+                int(moments.n[0]),
+                control_mean=torch.as_tensor(control_mean),
+                targets=torch.as_tensor(self._target_columns()),
+                graph=self._known_graph(),
+            )
         scale = float(self.module.effects.state["scale"])
         logger.info("Effects of pairs are about %.2f times the sum of their single effects.", scale)
 

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import torch
 
+from raptorgraph._progress import progress_bar
 from raptorgraph.model._field import KEYS
 from raptorgraph.model._splitter import condition_codes
 from raptorgraph.nn import GraphPosterior, acyclic_support, infer_graph
@@ -89,7 +90,8 @@ class GraphMixin:
         In units in which every perturbation shifts its own latent alike, weights are those of
         :func:`raptorgraph.nn.infer_graph`; so the strengths stay as they are, too.
         """
-        found = graph_of_log_ratios(splitter.known_log_ratios(), self._members(), self._target_columns())
+        with progress_bar("Inferring the graph"):
+            found = graph_of_log_ratios(splitter.known_log_ratios(), self._members(), self._target_columns())
         module = self.module
         module.edge_weight.copy_(found.weight)
         module.edge_probability.copy_(found.probability)

@@ -347,3 +347,6 @@ class RaptorGraphModel(
         args = self.setup_args
         keys = ("control", "delimiter", "layer", "library_size_key", "batch_key")
         return measured_effects(self._data(), args["perturbation_key"], **{key: args[key] for key in keys})
+
+
+RaptorGraph = RaptorGraphModel

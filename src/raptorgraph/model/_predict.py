@@ -12,6 +12,7 @@ from scipy import sparse
 from scvi import settings
 
 from raptorgraph._arguments import check_integer
+from raptorgraph._progress import progress_bar, track
 from raptorgraph.model._calibration import CalibrationMixin
 from raptorgraph.model._field import KEYS, MASK_KEY
 from raptorgraph.model._loader import as_tensors
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
 # Accurate to 1e-4 for expression up to 1e4 per 1e4 counts.
 _QUADRATURE = {"step": 1.0, "lower": -18.0}
+_BATCH = 1024  # cells
 
 
 class PredictionMixin(CalibrationMixin):
@@ -37,7 +39,7 @@ class PredictionMixin(CalibrationMixin):
         rows = np.flatnonzero(np.asarray(adata.obsm[MASK_KEY].sum(1)).ravel() == 0)
         return rows if len(rows) else np.arange(adata.n_obs)
 
-    def _cells(self, adata, *, rows=None, batch_size: int = 1024) -> Iterator[dict[str, torch.Tensor]]:
+    def _cells(self, adata, *, rows=None, batch_size: int = _BATCH) -> Iterator[dict[str, torch.Tensor]]:
         """Yield tensors of registered cells, batch by batch, on the model's device."""
         self._check_if_trained(warn=True)
         check_integer("batch_size", batch_size, 1)
@@ -45,7 +47,7 @@ class PredictionMixin(CalibrationMixin):
         dataset = self.get_anndata_manager(adata, required=True).create_torch_dataset()
         rows = np.arange(adata.n_obs) if rows is None else rows
         self.module.eval()
-        for i in range(0, len(rows), batch_size):
+        for i in track(range(0, len(rows), batch_size), "Cells"):
             batch = dataset[rows[i : i + batch_size]]
             yield {key: value.to(self.device) for key, value in as_tensors(batch).items()}
 
@@ -138,26 +140,28 @@ class PredictionMixin(CalibrationMixin):
         rows = self._start_rows(source, n_cells, rng, replace=True)
         module, counts = self.module, self.module.likelihood == "nb"
         at_control = self._offset(torch.zeros_like(masks[0]))
-        offsets = [self._offset(mask) for mask in masks]
+        offsets = [self._offset(mask) for mask in track(masks, "Means")]
         cells: list[list] = [[] for _ in labels]
         library_sizes = []
-        for tensors in self._cells(source, rows=rows):
-            z, covariates, library = (
-                self._draw_latents(tensors, rng),
-                module.covariates(tensors),
-                tensors.get(KEYS.LIBRARY),
-            )
-            measured = tensors[KEYS.X] if counts else module.expression(tensors[KEYS.X], library)
-            before = module.decode(z, covariates, library, at_control)
-            for found, mask, offset in zip(cells, masks, offsets, strict=True):
-                after = module.decode(module.modulator(z, mask[None]), covariates, library, offset)
-                if noise == "own":
-                    drawn = module.carry(measured, before, after, generator)
-                else:
-                    drawn = module.draw(after, generator)
-                found.append(sparse.csr_matrix(drawn.cpu().numpy()) if counts else drawn.cpu().numpy())
-            if library is not None:
-                library_sizes.append(library.cpu().numpy().ravel())
+        with progress_bar("Cells", len(labels) * -(-len(rows) // _BATCH)) as advance:
+            for tensors in self._cells(source, rows=rows):
+                z, covariates, library = (
+                    self._draw_latents(tensors, rng),
+                    module.covariates(tensors),
+                    tensors.get(KEYS.LIBRARY),
+                )
+                measured = tensors[KEYS.X] if counts else module.expression(tensors[KEYS.X], library)
+                before = module.decode(z, covariates, library, at_control)
+                for found, mask, offset in zip(cells, masks, offsets, strict=True):
+                    after = module.decode(module.modulator(z, mask[None]), covariates, library, offset)
+                    if noise == "own":
+                        drawn = module.carry(measured, before, after, generator)
+                    else:
+                        drawn = module.draw(after, generator)
+                    found.append(sparse.csr_matrix(drawn.cpu().numpy()) if counts else drawn.cpu().numpy())
+                    advance()
+                if library is not None:
+                    library_sizes.append(library.cpu().numpy().ravel())
         obs = pd.DataFrame(
             {
                 "perturbation": pd.Categorical(np.repeat(labels, len(rows)), categories=list(dict.fromkeys(labels))),
@@ -230,7 +234,8 @@ class PredictionMixin(CalibrationMixin):
         adata = self._expression(adata, labels=True)
         own_cells = adata is None or adata is self.adata
         if kind != "decoder" and own_cells and self._has_posterior:
-            mean, sd = self.module.effects.mean_and_sd(masks.cpu())
+            with progress_bar("Effects"):
+                mean, sd = self.module.effects.mean_and_sd(masks.cpu())
             index = pd.Index(labels, name="perturbation")
             columns = pd.Index(self.var_names_)
             frames = [pd.DataFrame(x.numpy().astype(np.float32), index, columns) for x in (mean, sd)]
@@ -255,7 +260,9 @@ class PredictionMixin(CalibrationMixin):
             return self.module.mean_expression(location, library, **_QUADRATURE).mean(0)
 
         control = mean(z, torch.zeros_like(masks[0]))
-        effects = torch.stack([mean(self.module.modulator(z, mask[None]), mask) - control for mask in masks])
+        effects = torch.stack(
+            [mean(self.module.modulator(z, mask[None]), mask) - control for mask in track(masks, "Effects")]
+        )
         return pd.DataFrame(
             effects.cpu().numpy(), index=pd.Index(labels, name="perturbation"), columns=source.var_names
         )

@@ -12,6 +12,8 @@ from scvi.model._utils import use_distributed_sampler
 from scvi.train import TrainRunner
 
 from raptorgraph._arguments import check_mapping
+from raptorgraph._logging import quiet_libraries
+from raptorgraph._progress import progress_argument, shows_progress
 from raptorgraph.model._arguments import check_training
 from raptorgraph.model._latents import ACTIVE_KL
 from raptorgraph.model._plan import RaptorGraphTrainingPlan
@@ -32,6 +34,8 @@ class TrainingMixin:
     _data_splitter_cls = ScreenSplitter
     _train_runner_cls = TrainRunner
 
+    @progress_argument("enable_progress_bar")
+    @quiet_libraries()
     def train(
         self,
         max_epochs: int | None = None,
@@ -65,7 +69,8 @@ class TrainingMixin:
             Arguments of the data module and of :class:`~raptorgraph.model.RaptorGraphTrainingPlan` (learning rate,
             schedules, weights of the loss terms).
         **trainer_kwargs
-            Arguments of scvi-tools' ``Trainer``, for example ``enable_checkpointing`` or ``gradient_clip_val``.
+            Arguments of scvi-tools' ``Trainer``, for example ``enable_checkpointing`` or ``gradient_clip_val``;
+            ``enable_progress_bar`` shows bars of all steps, by default in a terminal or a notebook.
 
         Raises
         ------
@@ -118,6 +123,7 @@ class TrainingMixin:
         trainer_kwargs.setdefault("early_stopping_monitor", "validation_loss")
         trainer_kwargs.setdefault("check_val_every_n_epoch", 1 if early_stopping else max(1, max_epochs // 20))
         trainer_kwargs.setdefault("log_every_n_steps", 1)
+        trainer_kwargs.setdefault("enable_progress_bar", shows_progress())
         if not has_validation:
             trainer_kwargs.update(limit_val_batches=0, check_val_every_n_epoch=None)
         runner = self._runner(plan, splitter, max_epochs, accelerator, devices, early_stopping, trainer_kwargs)

@@ -1,33 +1,17 @@
 """Blocks of the model (Figure 2 of the paper): tensors in, tensors out."""
 
-from raptorgraph.nn._decoder import Decoder
-from raptorgraph.nn._effects import EffectPosterior
-from raptorgraph.nn._encoder import GraphPathwayEncoder, InteractionBlock, PreconditionedLayer
-from raptorgraph.nn._expectation import expected_log1p_nb
-from raptorgraph.nn._graph_posterior import GraphPosterior, infer_graph
-from raptorgraph.nn._losses import dagma_loss, free_bits, kl_standard_normal, mk_mmd, nb_nll, normal_nll, shift_nll
-from raptorgraph.nn._modulator import LatentModulator
-from raptorgraph.nn._structural import StructuralLayer, acyclic_support, acyclicity, in_domain
+import lazy_loader as lazy
 
-__all__ = [
-    "Decoder",
-    "EffectPosterior",
-    "GraphPathwayEncoder",
-    "GraphPosterior",
-    "InteractionBlock",
-    "LatentModulator",
-    "PreconditionedLayer",
-    "StructuralLayer",
-    "acyclic_support",
-    "acyclicity",
-    "dagma_loss",
-    "expected_log1p_nb",
-    "free_bits",
-    "in_domain",
-    "infer_graph",
-    "kl_standard_normal",
-    "mk_mmd",
-    "nb_nll",
-    "normal_nll",
-    "shift_nll",
-]
+__getattr__, __dir__, __all__ = lazy.attach(
+    __name__,
+    submod_attrs={
+        "_decoder": ["Decoder"],
+        "_effects": ["EffectPosterior"],
+        "_encoder": ["GraphPathwayEncoder", "InteractionBlock", "PreconditionedLayer"],
+        "_expectation": ["expected_log1p_nb"],
+        "_graph_posterior": ["GraphPosterior", "infer_graph"],
+        "_losses": ["dagma_loss", "free_bits", "kl_standard_normal", "mk_mmd", "nb_nll", "normal_nll", "shift_nll"],
+        "_modulator": ["LatentModulator"],
+        "_structural": ["StructuralLayer", "acyclic_support", "acyclicity", "in_domain"],
+    },
+)

@@ -1,25 +1,19 @@
 """Plots of a trained model and of the tables made from it."""
 
-from raptorgraph.pl._counterfactual import counterfactual
-from raptorgraph.pl._dag import dag
-from raptorgraph.pl._effect import effect
-from raptorgraph.pl._enrichment import enrichment
-from raptorgraph.pl._interactions import interactions
-from raptorgraph.pl._latents import latents
-from raptorgraph.pl._pair import pair
-from raptorgraph.pl._reverse import reverse
-from raptorgraph.pl._training import training
-from raptorgraph.pl._uncertainty import uncertainty
+import lazy_loader as lazy
 
-__all__ = [
-    "counterfactual",
-    "dag",
-    "effect",
-    "enrichment",
-    "interactions",
-    "latents",
-    "pair",
-    "reverse",
-    "training",
-    "uncertainty",
-]
+__getattr__, __dir__, __all__ = lazy.attach(
+    __name__,
+    submod_attrs={
+        "_counterfactual": ["counterfactual"],
+        "_dag": ["dag"],
+        "_effect": ["effect"],
+        "_enrichment": ["enrichment"],
+        "_interactions": ["interactions"],
+        "_latents": ["latents"],
+        "_pair": ["pair"],
+        "_reverse": ["reverse"],
+        "_training": ["training"],
+        "_uncertainty": ["uncertainty"],
+    },
+)

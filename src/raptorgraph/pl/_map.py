@@ -12,6 +12,7 @@ from anndata import AnnData
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
+from raptorgraph._progress import progress_bar
 from raptorgraph.pl._figure import LIGHT, PALETTE
 
 GROUP_COLORS = PALETTE[:6]  # black would be taken for control cells
@@ -25,7 +26,7 @@ def umap(X: np.ndarray, *, n_neighbors: int, seed: int) -> np.ndarray:
     import scanpy as sc  # here, since it takes seconds
 
     cells = ad.AnnData(np.asarray(X, dtype=np.float32))
-    with warnings.catch_warnings():
+    with progress_bar(f"UMAP of {cells.n_obs:,} cells"), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of libraries, on threads and future defaults
         sc.pp.neighbors(cells, n_neighbors=min(n_neighbors, cells.n_obs - 1), use_rep="X", random_state=seed)
         sc.tl.umap(cells, random_state=seed)

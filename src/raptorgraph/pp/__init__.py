@@ -1,23 +1,16 @@
 """Preprocessing: labels, guides, gene selection, gene sets, effects and pairing of cells."""
 
-from raptorgraph.pp._gene_sets import read_gene_sets
-from raptorgraph.pp._genes import select_genes
-from raptorgraph.pp._guides import GuideReport, assign_guides
-from raptorgraph.pp._labels import format_perturbation, parse_perturbation, perturbation_report, tidy_labels
-from raptorgraph.pp._pairing import pair_cells
-from raptorgraph.pp._statistics import measured_effects
-from raptorgraph.pp._suggest import suggest_setup
+import lazy_loader as lazy
 
-__all__ = [
-    "GuideReport",
-    "assign_guides",
-    "format_perturbation",
-    "measured_effects",
-    "pair_cells",
-    "parse_perturbation",
-    "perturbation_report",
-    "read_gene_sets",
-    "select_genes",
-    "suggest_setup",
-    "tidy_labels",
-]
+__getattr__, __dir__, __all__ = lazy.attach(
+    __name__,
+    submod_attrs={
+        "_gene_sets": ["read_gene_sets"],
+        "_genes": ["select_genes"],
+        "_guides": ["GuideReport", "assign_guides"],
+        "_labels": ["format_perturbation", "parse_perturbation", "perturbation_report", "tidy_labels"],
+        "_pairing": ["pair_cells"],
+        "_statistics": ["measured_effects"],
+        "_suggest": ["suggest_setup"],
+    },
+)

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 import anndata as ad
 import numpy as np
 import pandas as pd
-import scanpy as sc
 
 from raptorgraph._arguments import check_choice, check_flag, check_integer, check_text
+from raptorgraph._progress import progress_bar
 from raptorgraph.pp._expression import check_library, data_kind, library_sizes, to_expression
 from raptorgraph.pp._inputs import batch_codes, matrix, observed_library
 from raptorgraph.pp._labels import parse_obs
@@ -163,17 +163,20 @@ def _check_varying(counts, batch: np.ndarray | None, flavor: str) -> None:
 
 def _highly_variable(values, n_top_genes: int, batch: np.ndarray | None, flavor: str) -> np.ndarray:
     """Mask of the highly variable genes, found in a temporary AnnData."""
+    import scanpy as sc  # here, since it takes seconds
+
     obs = pd.DataFrame(index=pd.RangeIndex(values.shape[0]).astype(str))
     if batch is not None:
         obs["batch"] = pd.Categorical(batch)
     try:
-        found = sc.pp.highly_variable_genes(
-            ad.AnnData(values, obs=obs),
-            n_top_genes=n_top_genes,
-            flavor=flavor,
-            batch_key=None if batch is None else "batch",
-            inplace=False,
-        )
+        with progress_bar("Variable genes"):
+            found = sc.pp.highly_variable_genes(
+                ad.AnnData(values, obs=obs),
+                n_top_genes=n_top_genes,
+                flavor=flavor,
+                batch_key=None if batch is None else "batch",
+                inplace=False,
+            )
     except ValueError as error:  # the local regression of the count flavors can still be singular
         raise ValueError(
             f"flavor={flavor!r} failed on these data ({error}); use another flavor, or merge batches."

@@ -7,7 +7,6 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
-from rich.progress import track
 from scipy import sparse
 from scipy.optimize import linear_sum_assignment
 from scipy.spatial.distance import cdist
@@ -15,6 +14,7 @@ from sklearn.decomposition import PCA
 from sklearn.neighbors import NearestNeighbors
 
 from raptorgraph._arguments import check_choice, check_integer, check_text
+from raptorgraph._progress import progress_bar, track
 from raptorgraph.pp._expression import to_expression
 from raptorgraph.pp._inputs import batch_codes, expression_source
 from raptorgraph.pp._labels import parse_obs
@@ -76,7 +76,8 @@ def principal_components(
     def expression(part):
         return to_expression(X[part], None if library is None else library[part])
 
-    pca.fit(expression(rows))
+    with progress_bar("Principal components"):
+        pca.fit(expression(rows))
     offset = pca.mean_ @ pca.components_.T
     parts = (slice(i, i + chunk_size) for i in range(0, X.shape[0], chunk_size))
     return np.concatenate([expression(part) @ pca.components_.T - offset for part in parts]).astype(np.float32)
@@ -90,7 +91,6 @@ def pairing_plan(
     batch=None,
     max_controls: int | None = 2500,
     seed: int = 0,
-    progress: bool = False,
 ) -> sparse.csr_matrix:
     """Probability of each control cell to be the partner of each perturbed cell.
 
@@ -109,8 +109,6 @@ def pairing_plan(
         None for all.
     seed
         Seed of the subsets and of random pairing.
-    progress
-        Whether to show a progress bar.
 
     Returns
     -------
@@ -140,7 +138,7 @@ def pairing_plan(
     perturbed = np.flatnonzero(codes != 0)
     groups, member_of = np.unique(np.stack([codes[perturbed], batch[perturbed]], axis=1), axis=0, return_inverse=True)
     rows, columns, values = [], [], []
-    for g in track(range(len(groups)), description="Pairing cells", disable=not progress):
+    for g in track(range(len(groups)), "Pairing cells"):
         cells = perturbed[member_of == g]
         controls = all_controls[batch[all_controls] == groups[g, 1]]
         controls = controls if controls.size else all_controls

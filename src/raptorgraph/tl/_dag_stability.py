@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 import torch
-from rich.progress import track
 
 from raptorgraph._arguments import check_integer
+from raptorgraph._progress import progress_argument, progress_bar
 from raptorgraph.metrics import chance_jaccard, top_edge_jaccard
 from raptorgraph.model._field import KEYS
 from raptorgraph.model._graph import CALLED, screen_graph
@@ -20,8 +20,9 @@ if TYPE_CHECKING:
     from raptorgraph.model import RaptorGraphModel
 
 
+@progress_argument()
 def dag_stability(
-    model: RaptorGraphModel, *, n: int = 50, n_null: int = 10, seed: int = 0, progress: bool = True
+    model: RaptorGraphModel, *, n: int = 50, n_null: int = 10, seed: int = 0, progress: bool | None = None
 ) -> pd.DataFrame:
     r"""Infer the graph again from resampled cells, and from cells with permuted labels.
 
@@ -46,7 +47,7 @@ def dag_stability(
     seed
         Of the draws.
     progress
-        Whether to show a progress bar.
+        Whether to show a progress bar; by default in a terminal or a notebook.
 
     Returns
     -------
@@ -96,17 +97,18 @@ def dag_stability(
     own = module.edge_weight.double().cpu().numpy()
     n_edges = int((module.edge_probability >= CALLED).sum())
     count, weights = np.zeros(own.shape), []
-    steps = track(range(n + n_null), description="Graphs", disable=not progress, transient=True)
     null, n_null_edges = [], 0
-    for step in steps:
-        if step < n:
-            found = graph(codes, _resampled(codes, kept, rng))
-            count += (found.probability >= CALLED).numpy()
-            weights.append(found.weight.numpy())
-        else:
-            found = graph(_permuted(codes, groups, rng), kept)
-            n_null_edges += int((found.probability >= CALLED).sum())
-            null.append(np.abs(_off_diagonal(found.weight.numpy())))
+    with progress_bar("Graphs", n + n_null) as advance:
+        for step in range(n + n_null):
+            if step < n:
+                found = graph(codes, _resampled(codes, kept, rng))
+                count += (found.probability >= CALLED).numpy()
+                weights.append(found.weight.numpy())
+            else:
+                found = graph(_permuted(codes, groups, rng), kept)
+                n_null_edges += int((found.probability >= CALLED).sum())
+                null.append(np.abs(_off_diagonal(found.weight.numpy())))
+            advance()
 
     frequency, q_value = count / n, np.ones(own.shape)
     q_value[~np.eye(len(own), dtype=bool)] = q_values(np.abs(_off_diagonal(own)), np.concatenate(null), n_null)

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from raptorgraph._arguments import check_integer
+from raptorgraph._progress import progress_argument, progress_bar
 from raptorgraph.pp import parse_perturbation
 from raptorgraph.pp._names import stripped
 from raptorgraph.tl._label_null import label_null, stands_out
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from raptorgraph.model import RaptorGraphModel
 
 
+@progress_argument()
 def enrich(
     model: RaptorGraphModel,
     gene_sets: Mapping[str, Iterable[str]] | str | Path | pd.DataFrame,
@@ -151,15 +153,16 @@ def enrich(
         raise ValueError("The model was loaded without data: load it with adata=..., or use n_null=0.")
     sets, weights = read_sets(gene_sets, model.var_names_, min_size, max_size, method)
     _check_numbers(n_permutations, threads)
-    programs = latent_programs(model, activation=activation, n_cells=n_cells, seed=seed, progress=progress)
+    programs = latent_programs(model, activation=activation, n_cells=n_cells, seed=seed)
     perturbed = set(model.perturbed_genes)
     excluded = [[name] if exclude_targets and name in perturbed else [] for name in programs.index]
     rankings = rank(programs, excluded, sets, weights, permute)
-    table = _score(programs, rankings, method, n_permutations, seed, threads, progress)
+    table = _score(programs, rankings, method, n_permutations, seed, threads)
     table = table.rename(columns={"perturbation": "latent"})
-    return _with_null(table, model, programs.index, rankings, n_null, seed, progress) if n_null else table
+    return _with_null(table, model, programs.index, rankings, n_null, seed) if n_null else table
 
 
+@progress_argument()
 def enrich_effects(
     effects: pd.DataFrame,
     gene_sets: Mapping[str, Iterable[str]] | str | Path | pd.DataFrame,
@@ -174,7 +177,7 @@ def enrich_effects(
     delimiter: str = "+",
     seed: int = 0,
     threads: int = 1,
-    progress: bool | None = False,
+    progress: bool | None = None,
 ) -> pd.DataFrame:
     r"""Preranked gene set enrichment analysis of effects, measured or predicted.
 
@@ -214,7 +217,7 @@ def enrich_effects(
     threads
         Perturbations analyzed at a time, for ``"gsea"``; decoupler is asked for one at a time.
     progress
-        Whether to show a progress bar; None for where there is a terminal or a notebook.
+        Whether to show a progress bar; by default in a terminal or a notebook.
 
     Returns
     -------
@@ -272,7 +275,7 @@ def enrich_effects(
         for label in effects.index
     ]
     rankings = rank(effects, excluded, sets, weights, permute)
-    return _score(effects, rankings, method, n_permutations, seed, threads, progress)
+    return _score(effects, rankings, method, n_permutations, seed, threads)
 
 
 def _check_numbers(n_permutations: int, threads: int) -> None:
@@ -292,7 +295,7 @@ def _check_effects(effects: pd.DataFrame) -> None:
         raise ValueError(f"The effects of {bad[0]!r} are not all finite numbers: drop the genes or fill them.")
 
 
-def _score(effects, rankings, method, n_permutations, seed, threads, progress) -> pd.DataFrame:
+def _score(effects, rankings, method, n_permutations, seed, threads) -> pd.DataFrame:
     """The tables of all rankings, one below the other."""
     genes = effects.columns.astype(str).to_numpy()
 
@@ -300,14 +303,8 @@ def _score(effects, rankings, method, n_permutations, seed, threads, progress) -
         return score(ranking, genes, method, n_permutations, seed)
 
     # gseapy prints a warning of ties, which are settled here; decoupler's threads must not be called from several
-    with contextlib.redirect_stderr(io.StringIO()):
-        tables = in_threads(
-            one,
-            rankings,
-            threads=threads if method == "gsea" else 1,
-            progress=progress,
-            description="Gene sets",
-        )
+    with progress_bar("Gene sets", len(rankings)) as advance, contextlib.redirect_stderr(io.StringIO()):
+        tables = in_threads(one, rankings, threads=threads if method == "gsea" else 1, advance=advance)
     values = effects.to_numpy(dtype=np.float64)
     for label, effect, ranking, table in zip(effects.index, values, rankings, tables, strict=True):
         table.insert(0, "perturbation", label)
@@ -315,10 +312,10 @@ def _score(effects, rankings, method, n_permutations, seed, threads, progress) -
     return pd.concat(tables, ignore_index=True)
 
 
-def _with_null(table, model, latents, rankings, n_null: int, seed: int, progress) -> pd.DataFrame:
+def _with_null(table, model, latents, rankings, n_null: int, seed: int) -> pd.DataFrame:
     """The table with what the cells say."""
     n_perturbed, n_sets = len(model.perturbed_genes), len(rankings[0].members)
-    null = label_null(model, rankings[:n_perturbed], n_null=n_null, seed=seed, progress=progress)
+    null = label_null(model, rankings[:n_perturbed], n_null=n_null, seed=seed)
     change, p_change = np.full((2, len(latents), n_sets), np.nan)
     p_effect = np.full(len(latents), np.nan)
     change[:n_perturbed], p_change[:n_perturbed], p_effect[:n_perturbed] = null.change, null.p_change, null.p_effect

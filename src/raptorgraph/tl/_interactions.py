@@ -12,6 +12,7 @@ from scvi import settings
 
 from raptorgraph import metrics
 from raptorgraph._arguments import check_integer
+from raptorgraph._progress import progress_argument, progress_bar, track
 from raptorgraph.pp import format_perturbation, parse_perturbation
 from raptorgraph.pp._asked import did_you_mean, listed
 
@@ -26,6 +27,7 @@ _SIZE_OF_DEPARTURE = 2.0  # chosen by the coverage of the intervals on simulated
 _FROM_ZERO = ("neomorphism",)  # noise turns vectors away from each other, so that no draw says that they agree
 
 
+@progress_argument()
 def interactions(
     model: RaptorGraphModel,
     pairs: Sequence[tuple[str, str] | str] | None = None,
@@ -33,6 +35,7 @@ def interactions(
     chunk_size: int = 256,
     n_draws: int = 0,
     seed: int | None = None,
+    progress: bool | None = None,
 ) -> pd.DataFrame:
     """Score and name the interaction of pairs of perturbed genes.
 
@@ -53,6 +56,8 @@ def interactions(
         0 for none. They take most of the time.
     seed
         Of the draws; by default ``scvi.settings.seed``.
+    progress
+        Whether to show progress bars; by default in a terminal or a notebook.
 
     Returns
     -------
@@ -117,18 +122,20 @@ def interactions(
     first, second = (np.array([row[pair[side]] for pair in pairs]) for side in (0, 1))
 
     chunks = []
-    for start in range(0, len(pairs), chunk_size):
-        part = slice(start, start + chunk_size)
-        effects = singles[first[part]], singles[second[part]], model.predict_effects(labels[part]).to_numpy()
-        scores = {name: getattr(metrics, name)(*effects) for name in SCORES}
-        chunks.append(pd.DataFrame({**scores, "magnitude": np.linalg.norm(effects[2], axis=1)}))
+    with progress_bar("Pairs", -(-len(pairs) // chunk_size)) as advance:
+        for start in range(0, len(pairs), chunk_size):
+            part = slice(start, start + chunk_size)
+            effects = singles[first[part]], singles[second[part]], model.predict_effects(labels[part]).to_numpy()
+            scores = {name: getattr(metrics, name)(*effects) for name in SCORES}
+            chunks.append(pd.DataFrame({**scores, "magnitude": np.linalg.norm(effects[2], axis=1)}))
+            advance()
     table = pd.concat(chunks, ignore_index=True)
 
     if n_draws:
         label_of = {gene: format_perturbation([gene], **spelling) for gene in needed}
         asked = ([label_of[a], label_of[b], pair] for (a, b), pair in zip(pairs, labels, strict=True))
         drawn, wide = [], []
-        for three in asked:
+        for three in track(asked, "Intervals", total=len(pairs)):
             draws = model.sample_effects(three, n_draws, seed)
             expected, sd = (x.to_numpy() for x in model.predict_effects(three, return_sd=True))
             drawn.append(drawn_scores(draws))

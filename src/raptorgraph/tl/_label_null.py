@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-from rich.progress import track
 from scipy import sparse
 
+from raptorgraph._progress import progress_bar
 from raptorgraph.tl._noise import (
     ControlNoise,
     MeasuredLatents,
@@ -20,7 +20,6 @@ from raptorgraph.tl._noise import (
     measured_latents,
     tail_probability,
 )
-from raptorgraph.tl._parallel import shows_progress
 from raptorgraph.tl._set_scores import Ranking
 
 if TYPE_CHECKING:
@@ -38,9 +37,7 @@ class LabelNull:
     p_change: np.ndarray
 
 
-def label_null(
-    model: RaptorGraphModel, rankings: Sequence[Ranking], *, n_null: int, seed: int, progress: bool | None = None
-) -> LabelNull:
+def label_null(model: RaptorGraphModel, rankings: Sequence[Ranking], *, n_null: int, seed: int) -> LabelNull:
     """Compare the measured effects of the perturbed genes with those of `n_null` pseudo-perturbations.
 
     Parameters
@@ -54,8 +51,6 @@ def label_null(
         Pseudo-perturbations of each number of cells.
     seed
         Of their cells.
-    progress
-        Whether to show a progress bar.
     """
     measured, noise = measured_latents(model), control_noise(model)
     targets = model._target_columns()
@@ -63,17 +58,20 @@ def label_null(
     change = [set_changes(measured.effect[[i]], ranking)[0] for i, ranking in enumerate(rankings)]
     p_change = [np.empty(0)] * len(change)
     classes = cell_classes(measured.n_cells)
-    for n in track(np.unique(classes), description="Noise", disable=not shows_progress(progress), transient=True):
-        effects, variance = noise.draw(int(n), n_null, np.random.default_rng([seed, int(n)]))
-        statistics = effect_statistics(effects, variance, noise.seen)
-        for i in np.flatnonzero(classes == n):
-            observed = _statistics(measured, noise, i, targets[i])
-            # two statistics, of which the smaller p-value counts twice
-            p_effect[i] = min(1.0, 2 * tail_probability(observed, statistics).min())
-            if change:
-                null = set_changes(effects, rankings[i]) * np.sqrt(np.median(measured.variance[i] / variance))
-                up, down = tail_probability(change[i], null), tail_probability(-change[i], -null)
-                p_change[i] = np.minimum(1.0, 2 * np.minimum(up, down))
+    sizes = np.unique(classes)
+    with progress_bar("Noise", len(sizes)) as advance:
+        for n in sizes:
+            effects, variance = noise.draw(int(n), n_null, np.random.default_rng([seed, int(n)]))
+            statistics = effect_statistics(effects, variance, noise.seen)
+            for i in np.flatnonzero(classes == n):
+                observed = _statistics(measured, noise, i, targets[i])
+                # two statistics, of which the smaller p-value counts twice
+                p_effect[i] = min(1.0, 2 * tail_probability(observed, statistics).min())
+                if change:
+                    null = set_changes(effects, rankings[i]) * np.sqrt(np.median(measured.variance[i] / variance))
+                    up, down = tail_probability(change[i], null), tail_probability(-change[i], -null)
+                    p_change[i] = np.minimum(1.0, 2 * np.minimum(up, down))
+            advance()
     return LabelNull(p_effect, np.array(change), np.array(p_change))
 
 

@@ -7,12 +7,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 import torch
-from rich.progress import track
 
 from raptorgraph._arguments import check_integer
+from raptorgraph._progress import progress_argument, track
 from raptorgraph.model._field import KEYS
 from raptorgraph.pp import format_perturbation
-from raptorgraph.tl._parallel import shows_progress
 
 if TYPE_CHECKING:
     from raptorgraph.model import RaptorGraphModel
@@ -21,6 +20,7 @@ ACTIVATIONS = ("learned", "unit")
 _QUADRATURE = {"step": 1.0, "lower": -18.0}  # as in predict_effects
 
 
+@progress_argument()
 def latent_programs(
     model: RaptorGraphModel,
     *,
@@ -75,7 +75,7 @@ def latent_programs(
         raise ValueError(f"activation={activation!r} is unknown; use 'learned' or 'unit'.")
     check_integer("n_cells", n_cells, 1)
     if activation == "unit":
-        return _unit(model, n_cells, seed, progress)
+        return _unit(model, n_cells, seed)
     spelling = {key: model.setup_args[key] for key in ("control", "delimiter")}
     labels = [format_perturbation([gene], **spelling) for gene in model.perturbed_genes]
     effects = model.predict_effects(labels, n_cells=n_cells)
@@ -84,7 +84,7 @@ def latent_programs(
 
 
 @torch.inference_mode()
-def _unit(model: RaptorGraphModel, n_cells: int, seed: int | None, progress: bool | None) -> pd.DataFrame:
+def _unit(model: RaptorGraphModel, n_cells: int, seed: int | None) -> pd.DataFrame:
     source, module = model._validate_anndata(None), model.module
     rng = np.random.default_rng(model._seed(seed))
     rows = model._start_rows(source, n_cells, rng, replace=False)
@@ -101,7 +101,7 @@ def _unit(model: RaptorGraphModel, n_cells: int, seed: int | None, progress: boo
 
     control, n_perturbed = mean(z), len(model.perturbed_genes)
     programs = torch.empty(z.shape[1], len(control), device=control.device)
-    for i in track(range(z.shape[1]), description="Latents", disable=not shows_progress(progress), transient=True):
+    for i in track(range(z.shape[1]), "Latents"):
         shifted = z.clone()
         shifted[:, i] += -1.0 if i < n_perturbed and module.modulator.strength[i] < 0 else 1.0
         programs[i] = mean(shifted) - control

@@ -9,6 +9,7 @@ import pandas as pd
 from scipy import stats
 
 from raptorgraph._arguments import check_integer
+from raptorgraph._progress import progress_argument
 from raptorgraph.tl._label_null import label_null, stands_out
 from raptorgraph.tl._latent_programs import latent_programs
 from raptorgraph.tl._noise import (
@@ -29,6 +30,7 @@ _FEWEST = 5  # other latents that a spread of similarities is taken from
 _MAD = 1.4826  # standard deviations of a normal distribution in one median absolute deviation
 
 
+@progress_argument()
 def program_similarity(
     model: RaptorGraphModel,
     *,
@@ -127,13 +129,13 @@ def program_similarity(
         raise ValueError("The model was loaded without data: load it with adata=..., or use n_null=0.")
     if not n_null and matrix in ("p_null", "FDR_null"):
         raise ValueError(f"matrix={matrix!r} needs pseudo-perturbations: n_null must be at least 20.")
-    programs = latent_programs(model, activation=activation, n_cells=n_cells, seed=seed, progress=progress)
+    programs = latent_programs(model, activation=activation, n_cells=n_cells, seed=seed)
     if len(programs) < 2:
         raise ValueError(f"There is one latent, {programs.index[0]!r}, and so no pair to compare.")
     units = _units(programs.to_numpy(dtype=np.float64), model)
     n_perturbed, clear = len(model.perturbed_genes), np.ones(len(programs), dtype=bool)
     if n_null:
-        clear[:n_perturbed] = stands_out(label_null(model, [], n_null=n_null, seed=seed, progress=progress).p_effect)
+        clear[:n_perturbed] = stands_out(label_null(model, [], n_null=n_null, seed=seed).p_effect)
         if len(programs) > n_perturbed:  # these have no perturbation
             clear[n_perturbed:] = model.latent_activity()["active"].to_numpy()[n_perturbed:]
 

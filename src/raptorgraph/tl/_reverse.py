@@ -13,6 +13,7 @@ from scipy.spatial.distance import cdist
 from scipy.stats import rankdata
 
 from raptorgraph._arguments import check_integer
+from raptorgraph._progress import progress_argument, progress_bar
 from raptorgraph.pp import format_perturbation, measured_effects
 from raptorgraph.pp._asked import did_you_mean
 from raptorgraph.pp._inputs import expression_source
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 _METRICS = {"euclidean": "euclidean", "cosine": "cosine", "pearson": "correlation"}
 
 
+@progress_argument()
 def reverse(
     model: RaptorGraphModel,
     query: pd.DataFrame | AnnData,
@@ -38,6 +40,7 @@ def reverse(
     exclude_targets: bool = True,
     top: int | None = None,
     chunk_size: int = 256,
+    progress: bool | None = None,
 ) -> pd.DataFrame:
     r"""Rank perturbations by how near their predicted effect comes to a query.
 
@@ -74,6 +77,8 @@ def reverse(
     chunk_size
         Number of perturbations predicted at a time, which bounds the memory. Beyond it only the distances, queries x
         perturbations, are held.
+    progress
+        Whether to show a progress bar; by default in a terminal or a notebook.
 
     Returns
     -------
@@ -126,10 +131,12 @@ def reverse(
     offset = _predicted_control(model, panel)[shared].to_numpy() if by == "profile" else 0.0
 
     distances = np.empty((len(queries), len(labels)))
-    for start in range(0, len(labels), chunk_size):
-        part = slice(start, start + chunk_size)
-        predicted = model.predict_effects(labels[part])[shared].to_numpy(dtype=np.float64) + offset
-        distances[:, part] = cdist(queries, predicted, metric=_METRICS[metric])
+    with progress_bar("Perturbations", -(-len(labels) // chunk_size)) as advance:
+        for start in range(0, len(labels), chunk_size):
+            part = slice(start, start + chunk_size)
+            predicted = model.predict_effects(labels[part])[shared].to_numpy(dtype=np.float64) + offset
+            distances[:, part] = cdist(queries, predicted, metric=_METRICS[metric])
+            advance()
 
     ranks = rankdata(np.where(np.isnan(distances), np.inf, distances), axis=1)
     order = np.argsort(distances, axis=1, kind="stable")[:, :top]  # NaN last

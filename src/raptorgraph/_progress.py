@@ -1,0 +1,112 @@
+"""Progress bars on stderr, where someone is there to see them and the work takes more than a second."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import logging
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextvars import ContextVar
+from typing import TypeVar
+
+import rich
+
+Item = TypeVar("Item")
+
+DELAY = 1.0  # seconds; shorter work shows nothing
+_INTERVAL = 0.5  # seconds between two looks at the count
+_ASKED: ContextVar[bool | None] = ContextVar("progress", default=None)
+
+
+def shows_progress(progress: bool | None = None) -> bool:
+    """Whether bars are shown: as asked, or else in a terminal or a notebook.
+
+    Neither where ``scvi.settings.verbosity`` or the level of the logger ``raptorgraph`` is above INFO.
+    """
+    progress = _ASKED.get() if progress is None else progress
+    if progress is not None:
+        return progress
+    if max(logging.getLogger(name).level for name in ("raptorgraph", "scvi")) > logging.INFO:
+        return False
+    return (sys.stderr is not None and sys.stderr.isatty()) or rich.get_console().is_jupyter
+
+
+@contextlib.contextmanager
+def progress_default(progress: bool | None) -> Iterator[None]:
+    """What holds for all bars within that are not asked for one by one; None changes nothing."""
+    token = _ASKED.set(_ASKED.get() if progress is None else progress)
+    try:
+        yield
+    finally:
+        _ASKED.reset(token)
+
+
+def progress_argument(name: str = "progress") -> Callable[[Callable], Callable]:
+    """Let an argument of a function, given by its name, decide on all bars within it."""
+
+    def decorate(function: Callable) -> Callable:
+        @functools.wraps(function)
+        def decorated(*args, **kwargs):
+            with progress_default(kwargs.get(name)):
+                return function(*args, **kwargs)
+
+        return decorated
+
+    return decorate
+
+
+@contextlib.contextmanager
+def progress_bar(description: str, total: int | None = None) -> Iterator[Callable[[], None]]:
+    """A bar, gone at the end, that goes on between steps; what is given is called after each. None shows within it.
+
+    Parameters
+    ----------
+    description
+        What is being done.
+    total
+        Number of steps; None for work that tells nothing of its steps: then a line with the time that has passed.
+    """
+    n = 0
+
+    def advance() -> None:
+        nonlocal n
+        n += 1
+
+    if not shows_progress():
+        yield advance
+        return
+    stream, started, done = sys.stderr, time.time(), threading.Event()  # work may redirect stderr
+
+    def show() -> None:
+        if DELAY and done.wait(DELAY):
+            return
+        from tqdm import tqdm  # the plain one: that for notebooks warns where ipywidgets is not installed
+
+        form = "{desc}: {elapsed}" if total is None else None
+        with tqdm(desc=description, total=total, leave=False, file=stream, bar_format=form) as bar:
+            bar.start_t = started
+            while not done.wait(_INTERVAL):
+                bar.n = n
+                bar.refresh()
+
+    # in a thread of its own, so that a step of minutes shows that it goes on
+    thread = threading.Thread(target=show, daemon=True)
+    thread.start()
+    try:
+        with progress_default(False):
+            yield advance
+    finally:
+        done.set()
+        thread.join()
+
+
+def track(items: Iterable[Item], description: str, *, total: int | None = None) -> Iterable[Item]:
+    """The items, with a bar that counts them: for generators, and many short steps."""
+    if not shows_progress():
+        return items
+    from tqdm import tqdm
+
+    return tqdm(items, description, total, file=sys.stderr, leave=False, delay=DELAY)

@@ -1,0 +1,112 @@
+"""What is loaded when: neither the package nor the help of the command line loads a library that takes seconds."""
+
+import ast
+import copy
+import importlib
+import importlib.metadata
+import inspect
+import json
+import os
+import pickle
+import pkgutil
+import subprocess
+import sys
+
+import pytest
+
+import raptorgraph as rg
+
+PACKAGES = [
+    "raptorgraph",
+    *(f"raptorgraph.{m.name}" for m in pkgutil.iter_modules(rg.__path__) if not m.name.startswith("_")),
+]
+HEAVY = {"anndata", "gseapy", "jax", "lightning", "matplotlib", "mudata", "networkx", "numba", "numpy", "ot", "pandas"}
+HEAVY |= {"scanpy", "scipy", "scvi", "sklearn", "torch", "tqdm"}
+COMMANDS = ["demo", "run", "benchmark"]
+
+
+def loaded(code: str, **environment: str) -> set[str]:
+    """Names of the modules and libraries that a fresh interpreter has after `code`."""
+    code += "\nimport json, sys; sys.stderr.write(json.dumps(sorted(sys.modules)))"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, env={**os.environ, **environment}
+    )
+    names = json.loads(done.stderr)
+    return {*names, *(name.split(".")[0] for name in names)}
+
+
+def lazy_names(package: str) -> dict[str, str]:
+    """Module in which each public name is defined, as written in the package's ``__init__``."""
+    (call,) = (
+        node.value
+        for node in ast.parse(inspect.getsource(importlib.import_module(package))).body
+        if isinstance(node, ast.Assign) and isinstance(node.value, ast.Call)
+    )
+    (attributes,) = (ast.literal_eval(word.value) for word in call.keywords if word.arg == "submod_attrs")
+    return {name: f"{package}.{module}" for module, names in attributes.items() for name in names}
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import raptorgraph as rg; dir(rg), rg.__version__",
+        "\n".join(f"import {package}; dir({package})" for package in PACKAGES),
+    ],
+)
+def test_import_loads_no_large_library(code):
+    assert HEAVY & loaded(code) == set()
+
+
+@pytest.mark.parametrize(
+    "argv", [["--help"], ["--version"], *([c, "--help"] for c in COMMANDS), ["run"], ["gess"]], ids=str
+)
+def test_help_and_usage_errors_load_no_large_library(argv):
+    code = f"""
+import contextlib, io
+from raptorgraph._cli import main
+with contextlib.redirect_stderr(io.StringIO()), contextlib.suppress(SystemExit):
+    main({argv})"""
+    assert HEAVY & loaded(code) == set()
+
+
+def test_simulation_loads_no_library_of_training():
+    assert {"lightning", "matplotlib", "scanpy", "scvi", "sklearn"} & loaded(
+        "import raptorgraph as rg; rg.datasets.simulate(100, 6, n_control_cells=20, n_cells_per_perturbation=5, seed=0)"
+    ) == set()
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_names_are_those_of_their_modules(package):
+    module, names = importlib.import_module(package), lazy_names(package)
+    rooms = {name.split(".")[-1] for name in PACKAGES[1:]} - {"model"} if package == "raptorgraph" else set()
+    assert dir(module) == sorted(module.__all__) == sorted({*names, *rooms})
+    for name, owner in names.items():
+        assert getattr(module, name) is getattr(importlib.import_module(owner), name), name
+        assert inspect.getmodule(getattr(module, name)) in (None, importlib.import_module(owner)), name
+    for room in rooms:
+        assert getattr(module, room) is importlib.import_module(f"{package}.{room}")
+    with pytest.raises(AttributeError, match="gess"):
+        module.gess  # noqa: B018
+
+
+def test_all_names_can_be_loaded_at_once():
+    owners = {module for package in PACKAGES for module in lazy_names(package).values()}
+    assert owners <= loaded(f"import {', '.join(PACKAGES)}", EAGER_IMPORT="1")
+
+
+def test_short_name_is_the_same_class():
+    assert rg.RaptorGraph is rg.RaptorGraphModel
+    assert rg.RaptorGraphModel.__name__ == "RaptorGraphModel"  # by which a saved model is recognized
+
+
+@pytest.mark.parametrize("value", [rg.RaptorGraphModel, rg.pp.pair_cells, rg.benchmark.UnitsFailed, rg.nn.Decoder])
+def test_names_can_be_pickled_and_copied(value):
+    assert pickle.loads(pickle.dumps(value)) is value
+    assert copy.deepcopy(value) is value
+
+
+def test_a_fresh_process_finds_what_was_pickled():
+    data = pickle.dumps(rg.pp.format_perturbation)
+    code = f"import pickle, sys; print(pickle.loads({data!r})(['B', 'A']), file=sys.stdout)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "A+B"
