@@ -1,3 +1,5 @@
+from copy import deepcopy
+
 import anndata as ad
 import numpy as np
 import pandas as pd
@@ -96,6 +98,19 @@ def test_shapes(screen, fitted):
     assert fitted.encode(screen).shape == (screen.n_obs, 6)
     assert fitted.reconstruct(screen).shape == screen.shape
     assert fitted.strength_.index.equals(fitted.targets_.index)
+
+
+def test_reconstructions_are_averaged_over_the_posterior(screen, fitted):
+    fitted, cells = deepcopy(fitted), screen[:5]
+    module = fitted.module_
+    with torch.no_grad():
+        module.encoder.variance.bias += 20  # wide, so that the decoder bends over it
+        mean, log_var = module.encoder(torch.tensor(_expression(cells)))
+        draws = torch.randn(4000, *mean.shape, generator=torch.Generator().manual_seed(0))
+        each = module((mean + torch.exp(0.5 * log_var) * draws).flatten(0, 1)).view(4000, *cells.shape).numpy()
+        of_mean = module(mean).numpy()
+    off, bend = fitted.reconstruct(cells) - each.mean(0), of_mean - each.mean(0)
+    assert np.square(off).mean() < 0.1 * np.square(bend).mean()
 
 
 def test_tables(fitted):

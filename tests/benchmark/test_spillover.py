@@ -111,3 +111,12 @@ def test_bad_options(tmp_path, options, message):
     with pytest.raises(ValueError, match=message):
         benchmark.run("spillover", screen="simulated", out=tmp_path, quick=True, n_jobs=0, progress=False, **options)
     assert not list(tmp_path.rglob("*.csv"))
+
+
+def test_norm_is_averaged_over_the_posterior():
+    norm = torch.nn.LayerNorm(4, elementwise_affine=False)
+    encoder = spillover.Encoder(lambda x: (x, torch.zeros_like(x)), norm, {}, pd.DataFrame())
+    x = 0.1 * torch.tensor([[1.0, 0.0, -1.0, 2.0], [0.0, 3.0, 0.0, 0.0]])
+    draws = torch.randn(200_000, 1, 4, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(encoder.mean(x), norm(x + draws).mean(0), atol=0.12, rtol=0)
+    assert norm(x).square().mean() > 5 * encoder.mean(x).square().mean()

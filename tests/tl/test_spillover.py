@@ -194,3 +194,15 @@ def test_same_seed_same_bits_and_other_data(trained):
 def test_normalizing_over_latents_ties_them():
     table = spillover(train(max_epochs=2, latent_norm="layer"))
     assert (table.iloc[:4]["jacobian_own"] > 0.01).all()
+
+
+def test_latents_that_say_nothing_do_not_respond(trained):
+    """A posterior that is nearly the prior: the norm of its mean would have the size of a latent in use."""
+    model = rg.RaptorGraph(trained.adata, latent_norm="layer")
+    model.is_trained_ = True
+    with torch.no_grad():
+        model.module.encoder.aggregation[0].mul_(1e-3)
+        model.module.encoder.aggregation[1].zero_()
+        model.module.encoder.offset.zero_()
+    response = spillover(model, n_cells=20)["real_response"]
+    assert response.abs().max() < 1e-3

@@ -14,6 +14,7 @@ from raptorgraph._arguments import check_integer, check_number
 from raptorgraph.baselines._base import Baseline, draw_controls, stack_cells
 from raptorgraph.baselines._vae_training import TrainingSettings, sample, train
 from raptorgraph.nn._peers import DiscrepancyModule, VariationalEncoder, small_linear
+from raptorgraph.nn._posterior_draws import posterior_expectation
 from raptorgraph.pp._expression import to_expression
 from raptorgraph.pp._inputs import expression_source
 from raptorgraph.pp._names import gene_names
@@ -257,7 +258,7 @@ class DiscrepancyVAE(Baseline):
 
     @torch.no_grad()
     def reconstruct(self, adata: AnnData) -> np.ndarray:
-        """Decode the posterior mean of given cells without any shift.
+        """Expected expression of given cells: the mean of the decoded draws of z from its posterior, without any shift.
 
         Parameters
         ----------
@@ -273,7 +274,10 @@ class DiscrepancyVAE(Baseline):
         KeyError, ValueError
             If genes, the layer or library sizes are missing.
         """
-        return self._decode(torch.from_numpy(self.encode(adata))).numpy()
+        self._fitted_conditions()
+        module, seed = self.module_, self.settings.seed
+        parts = self._expression(adata).split(_CHUNK)
+        return torch.cat([posterior_expectation(module, *module.encoder(x), seed=seed) for x in parts]).numpy()
 
     # -- steps of the above ----------------------------------------------------------------------------------------
     def _expression(self, adata: AnnData) -> torch.Tensor:

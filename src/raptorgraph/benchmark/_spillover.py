@@ -32,6 +32,7 @@ from raptorgraph.benchmark._methods import RaptorGraphMethod, check_methods, cho
 from raptorgraph.benchmark._report import mean_and_sd, wide
 from raptorgraph.benchmark._screen import Screen, load_screen
 from raptorgraph.benchmark._settings import Part, Settings, Unit
+from raptorgraph.nn._posterior_draws import posterior_expectation
 from raptorgraph.pl._figure import BLUE, GRAY, ORANGE
 from raptorgraph.tl import spillover_index
 
@@ -73,8 +74,8 @@ class Encoder:
     shift: pd.DataFrame
 
     def mean(self, x: torch.Tensor) -> torch.Tensor:
-        """Mean of z as the graph takes it, cells x latents."""
-        return self.norm(self.posterior(x)[0])
+        """Posterior mean of z as the graph takes it, cells x latents."""
+        return posterior_expectation(self.norm, *self.posterior(x))
 
 
 # -- work ------------------------------------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ import torch
 
 from raptorgraph.model._field import KEYS
 from raptorgraph.nn import kl_standard_normal
+from raptorgraph.nn._posterior_draws import N_DRAWS
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -26,6 +27,10 @@ class LatentMixin:
         self, adata: AnnData | MuData | None = None, kind: str = "causal", batch_size: int = 1024
     ) -> np.ndarray:
         """Posterior means of the latents.
+
+        Without a norm u is linear in z, and its mean that of z carried along the graph. With ``latent_norm="layer"`` it
+        is the mean over draws of z from its posterior, each normed and carried along: the norm of the mean would blow
+        up latents that say nothing of the cell.
 
         Parameters
         ----------
@@ -55,8 +60,10 @@ class LatentMixin:
             raise ValueError(f"kind={kind!r} is unknown; use 'causal' or 'exogenous'.")
         parts = []
         for tensors in self._cells(adata, batch_size=batch_size):
-            z, _ = self.module.encode(self.module.expression(tensors[KEYS.X], tensors.get(KEYS.LIBRARY)))
-            parts.append(self.module.graph(self.module.norm(z)) if kind == "causal" else z)
+            mean, log_var = self.module.encode(self.module.expression(tensors[KEYS.X], tensors.get(KEYS.LIBRARY)))
+            if kind == "causal":
+                mean = self.module.expected_causal(mean, log_var, N_DRAWS, self._seed(None))
+            parts.append(mean)
         return torch.cat(parts).cpu().numpy().astype(np.float32)
 
     @torch.inference_mode()

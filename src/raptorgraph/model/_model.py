@@ -12,6 +12,7 @@ from mudata import MuData
 from scvi.model.base import BaseModelClass
 
 from raptorgraph.model._arguments import check_data, check_model
+from raptorgraph.model._expected import ExpectationMixin
 from raptorgraph.model._export import ExportMixin
 from raptorgraph.model._field import KEYS
 from raptorgraph.model._graph import GraphMixin
@@ -33,7 +34,15 @@ logger = logging.getLogger(__name__)
 
 
 class RaptorGraphModel(
-    TrainingMixin, LatentMixin, PredictionMixin, ExportMixin, GraphMixin, MuDataMixin, LoadingMixin, BaseModelClass
+    TrainingMixin,
+    LatentMixin,
+    PredictionMixin,
+    ExpectationMixin,
+    ExportMixin,
+    GraphMixin,
+    MuDataMixin,
+    LoadingMixin,
+    BaseModelClass,
 ):
     """RAPTORGraph: a causal latent model of a Perturb-seq screen.
 

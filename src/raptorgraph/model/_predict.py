@@ -14,6 +14,7 @@ from scvi import settings
 from raptorgraph._arguments import check_integer
 from raptorgraph._progress import progress_bar, track
 from raptorgraph.model._calibration import CalibrationMixin
+from raptorgraph.model._expected import QUADRATURE
 from raptorgraph.model._field import KEYS, MASK_KEY
 from raptorgraph.model._loader import as_tensors
 from raptorgraph.pp._asked import asked_perturbations
@@ -25,8 +26,6 @@ if TYPE_CHECKING:
     from anndata import AnnData
     from mudata import MuData
 
-# Accurate to 1e-4 for expression up to 1e4 per 1e4 counts.
-_QUADRATURE = {"step": 1.0, "lower": -18.0}
 _BATCH = 1024  # cells
 
 
@@ -257,7 +256,7 @@ class PredictionMixin(CalibrationMixin):
 
         def mean(latents: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
             location = self.module.decode(latents, covariates, library, 0.0 if plain else self._offset(mask))
-            return self.module.mean_expression(location, library, **_QUADRATURE).mean(0)
+            return self.module.mean_expression(location, library, **QUADRATURE).mean(0)
 
         control = mean(z, torch.zeros_like(masks[0]))
         effects = torch.stack(
@@ -309,47 +308,3 @@ class PredictionMixin(CalibrationMixin):
         check_integer("n_draws", n_draws, 1)
         generator = torch.Generator().manual_seed(self._seed(seed))
         return self.module.effects.draw(masks.cpu(), n_draws, generator).numpy()
-
-    @torch.inference_mode()
-    def get_counterfactual(
-        self, perturbation: str | Collection[str], adata: AnnData | MuData | None = None, batch_size: int = 512
-    ) -> np.ndarray:
-        """Return the expected expression of these very cells, had they been perturbed.
-
-        Parameters
-        ----------
-        perturbation
-            One label, or the genes of one perturbation; ``"control"`` gives the cells' reconstruction.
-        adata
-            Cells, best control cells: a perturbation is added to whatever state the cell is in. By default all
-            cells of the model.
-        batch_size
-            Cells at a time.
-
-        Returns
-        -------
-        Cells x genes, float32, on the expression scale.
-
-        Raises
-        ------
-        ValueError
-            For an unknown gene.
-
-        Examples
-        --------
-        >>> controls = adata[adata.obs["perturbation"] == "control"].copy()
-        >>> change = model.get_counterfactual("P01", controls) - model.get_counterfactual("control", controls)
-        >>> change.shape == controls.shape
-        True
-        """
-        _, mask = self._masks([perturbation])
-        offset = self._offset(mask[0])
-        parts = []
-        for tensors in self._cells(adata, batch_size=batch_size):
-            library = tensors.get(KEYS.LIBRARY)
-            z, _ = self.module.encode(self.module.expression(tensors[KEYS.X], library))
-            location = self.module.decode(
-                self.module.modulator(z, mask), self.module.covariates(tensors), library, offset
-            )
-            parts.append(self.module.mean_expression(location, library, **_QUADRATURE).cpu().numpy())
-        return np.concatenate(parts).astype(np.float32)

@@ -10,6 +10,7 @@ import torch
 
 from raptorgraph._arguments import check_integer
 from raptorgraph._progress import progress_argument, track
+from raptorgraph.model._expected import QUADRATURE
 from raptorgraph.model._field import KEYS
 from raptorgraph.pp import format_perturbation
 
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
     from raptorgraph.model import RaptorGraphModel
 
 ACTIVATIONS = ("learned", "unit")
-_QUADRATURE = {"step": 1.0, "lower": -18.0}  # as in predict_effects
 
 
 @progress_argument()
@@ -97,7 +97,7 @@ def _unit(model: RaptorGraphModel, n_cells: int, seed: int | None) -> pd.DataFra
 
     def mean(latents: torch.Tensor) -> torch.Tensor:
         location = module.decode(latents, covariates, library)
-        return module.mean_expression(location, library, **_QUADRATURE).mean(0)
+        return module.mean_expression(location, library, **QUADRATURE).mean(0)
 
     control, n_perturbed = mean(z), len(model.perturbed_genes)
     programs = torch.empty(z.shape[1], len(control), device=control.device)

@@ -11,6 +11,7 @@ import torch
 
 from raptorgraph._arguments import check_integer
 from raptorgraph.model._field import KEYS
+from raptorgraph.nn._posterior_draws import posterior_expectation
 from raptorgraph.pp._labels import parse_obs
 from raptorgraph.pp._names import gene_names
 
@@ -80,14 +81,19 @@ def spillover(
     chosen = np.sort(rng.choice(rows, min(n_cells, len(rows)), replace=False))
 
     module = model.module
-    z = module.norm(torch.as_tensor(model.get_latent_representation(adata, kind="exogenous"), device=model.device))
-    z = z.detach().cpu().numpy()
+
+    def encode(expression: torch.Tensor) -> torch.Tensor:
+        return posterior_expectation(module.norm, *module.encode(expression))
+
+    with torch.no_grad():
+        z = torch.cat([encode(module.expression(t[KEYS.X], t.get(KEYS.LIBRARY))).cpu() for t in model._cells(adata)])
+    z = z.numpy()
     singles = {genes[0]: z[parsed.codes == code] for code, genes in enumerate(parsed.conditions) if len(genes) == 1}
     cells = [module.expression(t[KEYS.X], t.get(KEYS.LIBRARY)) for t in model._cells(adata, rows=chosen)]
     x = torch.cat(cells)
     column = {gene: k for k, gene in enumerate(gene_names(source))}
     return _table(
-        lambda expression: module.norm(module.encode(expression)[0]),
+        encode,
         x,
         z[rows],
         singles,
