@@ -302,6 +302,22 @@ def test_guides_are_counted_whole(simulated, dtype, how):
     np.testing.assert_array_equal(here[effects.columns], effects)
 
 
+@pytest.mark.parametrize("make", [lambda frame: frame.astype("Int64"), lambda frame: frame.astype(pd.SparseDtype(int))])
+def test_guides_in_a_table_of_any_type(make):
+    counts = np.random.default_rng(0).poisson(0.3, size=(30, 3)) * 6
+    frame = pd.DataFrame(counts, columns=["a", "b", "c"], index=[f"cell{i}" for i in range(30)])
+    called = []
+    for table in (frame, make(frame)):
+        adata = ad.AnnData(np.ones((30, 1)), obs=pd.DataFrame(index=frame.index), obsm={"guides": table})
+        targets = {"a": "A", "b": "B", "c": "control"}
+        rg.pp.assign_guides(adata, guides="guides", targets=targets, no_guide="control", max_genes=3)
+        called.append(adata.obs["perturbation"].astype(str))
+    assert (called[0] == called[1]).all() and called[0].nunique() > 2
+    adata.obsm["guides"] = frame.astype(object).replace(0, "none")
+    with pytest.raises(ValueError, match=r"obsm\['guides'\] must hold counts of guides.*none"):
+        rg.pp.assign_guides(adata, guides="guides", targets=targets, key_added="other")
+
+
 def test_scores_of_cells_do_not_wrap_around(counts):
     cells, others = counts[:30].astype(np.uint8), counts[30:].astype(np.uint8)
     exact = counts[:30], counts[30:]
