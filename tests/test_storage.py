@@ -19,7 +19,7 @@ TYPES = ["uint8", "int8", "uint16", "int16", "uint32", "int32", "int64", "uint64
 FORMATS = [
     f"{name}_{kind}" for name in ("csr", "csc", "coo", "bsr", "dia", "lil", "dok") for kind in ("matrix", "array")
 ]
-ODD = ["parts", "parts_csc", "unsorted", "zeros", "remembered", "slack", "read_only"]
+ODD = ["parts", "parts_csc", "unsorted", "zeros", "remembered", "read_only"]
 
 
 def split_in_parts(values: np.ndarray, make=sparse.csr_matrix):
@@ -53,8 +53,6 @@ def store(values: np.ndarray, how: str):
         parts = split_in_parts(values)
         X.data, X.indices, X.indptr = parts.data, parts.indices, parts.indptr
         assert X.has_canonical_format
-    elif how == "slack":  # arrays that are longer than what they hold
-        X.data, X.indices = np.append(X.data, X.data[:3]), np.append(X.indices, X.indices[:3])
     elif how == "read_only":
         for part in (X.data, X.indices, X.indptr):
             part.setflags(write=False)
@@ -226,7 +224,10 @@ def test_values_that_cannot_be_read_are_refused_before_a_change(counts):
     X = np.ma.masked_array(counts, mask=counts > 100)
     half = sparse.csr_matrix(counts.astype(np.float32))
     half.data = half.data.astype(np.float16)
+    longer = sparse.csr_matrix(counts)
+    longer.data, longer.indices = np.append(longer.data, 1.0), np.append(longer.indices, 0)
     for wrong, error, words in [
+        (longer, ValueError, r"room for (\d+) entries .*X.prune\(\)"),
         (X, ValueError, rf"{(counts > 100).sum()} values are masked.*filled\(0\)"),
         (half, TypeError, r"float16.*astype\(numpy.float32\)"),
         (counts.astype(complex), TypeError, "complex128"),
@@ -299,6 +300,22 @@ def test_guides_are_counted_whole(simulated, dtype, how):
     effects = rg.pp.measured_effects(simulated, library_size_key="total_counts")
     here = rg.RaptorGraphModel(mdata, n_hidden=4).measured_effects()
     np.testing.assert_array_equal(here[effects.columns], effects)
+
+
+@pytest.mark.parametrize("make", [lambda frame: frame.astype("Int64"), lambda frame: frame.astype(pd.SparseDtype(int))])
+def test_guides_in_a_table_of_any_type(make):
+    counts = np.random.default_rng(0).poisson(0.3, size=(30, 3)) * 6
+    frame = pd.DataFrame(counts, columns=["a", "b", "c"], index=[f"cell{i}" for i in range(30)])
+    called = []
+    for table in (frame, make(frame)):
+        adata = ad.AnnData(np.ones((30, 1)), obs=pd.DataFrame(index=frame.index), obsm={"guides": table})
+        targets = {"a": "A", "b": "B", "c": "control"}
+        rg.pp.assign_guides(adata, guides="guides", targets=targets, no_guide="control", max_genes=3)
+        called.append(adata.obs["perturbation"].astype(str))
+    assert (called[0] == called[1]).all() and called[0].nunique() > 2
+    adata.obsm["guides"] = frame.astype(object).replace(0, "none")
+    with pytest.raises(ValueError, match=r"obsm\['guides'\] must hold counts of guides.*none"):
+        rg.pp.assign_guides(adata, guides="guides", targets=targets, key_added="other")
 
 
 def test_scores_of_cells_do_not_wrap_around(counts):

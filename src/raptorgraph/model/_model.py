@@ -196,7 +196,7 @@ class RaptorGraphModel(
         Parameters
         ----------
         adata
-            Cells x genes, counts or log-normalized values.
+            Cells x genes, counts or log-normalized values, of any type of number, dense or sparse.
         perturbation_key
             Column of ``obs`` with the labels.
         control
@@ -215,11 +215,12 @@ class RaptorGraphModel(
         ------
         ValueError
             For missing labels, an unknown control label, fewer than two control cells, views, backed data, names
-            that are not unique, negative or non-finite values, values that are neither counts nor log values.
+            that are not unique, negative, non-finite or masked values, values that are neither counts nor log values,
+            sparse matrices with more room than entries.
         KeyError
             For columns or layers that are not there.
         TypeError
-            For labels that are no strings, and for data that are no AnnData.
+            For labels that are no strings, for data that are no AnnData, and for a matrix of no numbers.
 
         Warns
         -----

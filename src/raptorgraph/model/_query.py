@@ -8,6 +8,7 @@ from anndata import AnnData
 from raptorgraph.model._field import LIBRARY_KEY
 from raptorgraph.pp._expression import check_library, data_kind, library_sizes
 from raptorgraph.pp._inputs import matrix, observed_library
+from raptorgraph.pp._matrix import check_matrix
 from raptorgraph.pp._names import gene_names, strip_gene_names
 
 
@@ -41,10 +42,14 @@ def prepare_query(adata: AnnData, var_names: list[str], setup_args: dict, *, cou
     if not isinstance(adata, AnnData):
         raise TypeError(f"adata must be an AnnData, not {type(adata).__name__}.")
     check_genes(adata, var_names)
+    layer = setup_args["layer"]
+    stored = adata.X if layer is None else adata.layers.get(layer)
+    if stored is not None:
+        check_matrix(stored)
     query = adata[:, gene_names(adata).get_indexer(var_names)].copy()
     strip_gene_names(query)
     query.uns = {}
-    X = matrix(query, setup_args["layer"])
+    X = matrix(query, layer)
     if (data_kind(X) == "counts") != counts:
         raise ValueError(f"The model was trained on {'counts' if counts else 'log values'}, and these data are not.")
     if counts:

@@ -149,7 +149,10 @@ def _read_obsm(adata, settings: GuideSettings) -> tuple[sparse.csr_matrix, Seque
 
 def _whole_numbers(table, where: str) -> sparse.csr_matrix:
     if isinstance(table, pd.DataFrame):
-        table = table.to_numpy(dtype=np.float64, na_value=np.nan)
+        try:
+            table = table.to_numpy(dtype=np.float64, na_value=np.nan)
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"{where} must hold counts of guides, whole numbers from 0: {error}.") from error
     counts = sparse.csr_matrix(as_matrix(table), dtype=np.float64, copy=True)
     bad = counts.data[~(np.isfinite(counts.data) & (counts.data >= 0) & (counts.data == np.floor(counts.data)))]
     if bad.size:

@@ -28,8 +28,14 @@ def as_matrix(X) -> np.ndarray | sparse.csr_matrix:
     TypeError
         If `X` is not a matrix of numbers in memory, or sparse of a type that scipy cannot compute with.
     ValueError
-        If values are masked.
+        If values are masked, or a sparse matrix has more room than entries.
     """
+    check_matrix(X)
+    return _canonical(X) if sparse.issparse(X) else np.asarray(X)
+
+
+def check_matrix(X) -> None:
+    """Raise the errors of :func:`as_matrix`, before rows or columns are taken."""
     if not sparse.issparse(X):
         if np.ma.is_masked(X):
             raise ValueError(
@@ -42,12 +48,16 @@ def as_matrix(X) -> np.ndarray | sparse.csr_matrix:
             f"Expected a cells x genes matrix of numbers in memory, got {X.ndim} dimensions of type {X.dtype}; "
             "load backed data with adata.to_memory()."
         )
-    return _canonical(X) if sparse.issparse(X) else X
+    if sparse.issparse(X) and (X.dtype == np.float16 or not X.dtype.isnative):
+        raise TypeError(f"scipy cannot compute with sparse matrices of type {X.dtype}: use X.astype(numpy.float32).")
+    if sparse.issparse(X) and X.format in ("csr", "csc") and len(X.indices) > X.nnz:
+        # scipy then writes out of bounds when columns are taken
+        raise ValueError(
+            f"The arrays of the sparse matrix have room for {len(X.indices)} entries and hold {X.nnz}: call X.prune()."
+        )
 
 
 def _canonical(X) -> sparse.csr_matrix:
-    if X.dtype == np.float16 or not X.dtype.isnative:
-        raise TypeError(f"scipy cannot compute with sparse matrices of type {X.dtype}: use X.astype(numpy.float32).")
     # Sums are taken in float64, as 200 + 100 is not 300 in uint8; two of these formats add up on the way to CSR.
     wide = X.dtype if X.dtype == bool else np.float64
     csr = (X.astype(wide) if X.format in ("coo", "bsr") else X).tocsr()
@@ -61,5 +71,4 @@ def _canonical(X) -> sparse.csr_matrix:
     if np.count_nonzero(found.data) < found.nnz:
         found = found.copy() if found is same else found
         found.eliminate_zeros()
-    as_given = found is same and isinstance(X, sparse.csr_matrix) and len(X.data) == X.nnz
-    return X if as_given else found
+    return X if found is same and isinstance(X, sparse.csr_matrix) else found
