@@ -307,3 +307,30 @@ def test_papalexi(shared_data):
     assert model.predict("STAT1+JAK2", n_cells=10).obs["perturbation"].unique().tolist() == ["JAK2+STAT1"]
     effects = model.predict_effects(["JAK2", "STAT1"])
     assert (effects["JAK2"]["JAK2"], effects["STAT1"]["STAT1"]) < (0, 0)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ({"control": None}, ValueError, "control=None must be a label"),
+        ({"categorical_covariate_keys": "phase"}, TypeError, "must be a list"),
+        ({"continuous_covariate_keys": ["words"]}, ValueError, "continuous_covariate_keys: 'words' holds text"),
+        ({"library_size_key": "factor"}, ValueError, "library_size_key='factor': .*100%"),
+        ({"layer": 3}, TypeError, "layer=3 must be"),
+        ({"guide_targets": None}, TypeError, "guide_targets=None must be"),
+        ({"guide_kwargs": "min_counts"}, TypeError, "guide_kwargs='min_counts' must be a dict"),
+        ({"guide_kwargs": {"non_targeting": 5}}, TypeError, "non_targeting=.* all strings"),
+        ({"guide_kwargs": {"min_fraction": float("nan")}}, ValueError, "min_fraction=nan"),
+    ],
+)
+def test_wrong_arguments_are_named_and_nothing_is_written(arguments, error, message):
+    mdata, _ = screen()
+    mdata["rna"].obs = mdata["rna"].obs.assign(words="a", factor=1.0)
+    before = mdata.copy()
+    with pytest.raises(error, match=message):
+        setup(mdata, **arguments)
+    for name, part in before.mod.items():
+        pd.testing.assert_frame_equal(mdata[name].obs, part.obs)
+        assert list(mdata[name].var_names) == list(part.var_names)
+        assert set(mdata[name].uns) == set(part.uns)
+    assert set(mdata.uns) == set(before.uns)

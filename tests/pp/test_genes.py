@@ -123,7 +123,7 @@ def test_survives_writing(screen, tmp_path):
     ("arguments", "error", "message"),
     [
         ({"n_top_genes": 0}, ValueError, "n_top_genes"),
-        ({"n_top_genes": 2.5}, ValueError, "2.5"),
+        ({"n_top_genes": 2.5}, TypeError, "2.5"),
         ({"flavor": "seurat_v4"}, ValueError, "seurat_v4"),
         ({"perturbation_key": "guide"}, KeyError, "guide"),
         ({"batch_key": "lane"}, KeyError, "lane"),

@@ -215,7 +215,7 @@ def test_labels_of_the_user_are_kept_and_its_own_replaced():
         ({"targets": pd.concat([pd.Series(GUIDES), pd.Series({"A_1": "B"})])}, ValueError, "twice.*A_1"),
         ({"method": "best"}, ValueError, "'best' is unknown"),
         ({"min_counts": 0}, ValueError, "min_counts=0"),
-        ({"max_genes": 1.5}, ValueError, "max_genes=1.5"),
+        ({"max_genes": 1.5}, TypeError, "max_genes=1.5"),
         ({"min_fraction": 2}, ValueError, "min_fraction=2"),
         ({"no_guide": "ignore"}, ValueError, "no_guide='ignore'"),
         ({"too_many": "control"}, ValueError, "too_many='control'"),

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from scvi.data.fields import NumericalJointObsField
 
-from raptorgraph.pp._inputs import numbers
+from raptorgraph.pp._inputs import numbers, obs_column
 
 _ARGUMENT = "continuous_covariate_keys"
 _LIMIT = 10.0  # standard deviations beyond which a value is taken to be there
@@ -43,7 +43,9 @@ class Scale:
         lowest, highest = values.min(), values.max()
         largest = max(abs(lowest), abs(highest))
         unit = np.ldexp(1.0, int(np.frexp(largest)[1]) - 1) if largest else 1.0  # so that no square leaves float64
-        mean, sd = (values / unit).mean(), (values / unit).std()
+        mean = (values / unit).mean()
+        mean += (values / unit - mean).mean()  # the first is off by the rounding of a large sum
+        sd = np.sqrt(((values / unit - mean) ** 2).mean())
         sd = sd if sd > 4 * np.finfo(np.float64).eps * largest / unit else 0.0  # but for rounding it is constant
         return cls(*(float(value) for value in (mean * unit, sd * unit, lowest, highest)))
 
@@ -72,6 +74,11 @@ class ContinuousField(NumericalJointObsField):
     """
 
     SCALES_KEY = "scales"
+
+    def validate_field(self, adata) -> None:
+        """Raise where a column is not there."""
+        for key in self.attr_keys:
+            obs_column(adata, key, _ARGUMENT)
 
     def register_field(self, adata) -> dict:
         """Learn the scales and write the covariates."""

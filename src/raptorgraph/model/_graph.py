@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import torch
 
+from raptorgraph._arguments import LARGEST, check_number
 from raptorgraph._progress import progress_bar
 from raptorgraph.model._field import KEYS
 from raptorgraph.model._splitter import condition_codes
@@ -152,7 +153,7 @@ class GraphMixin:
         ------
         ValueError
             If probabilities are asked of a graph that was not inferred from interventions, or frequencies before
-            :func:`raptorgraph.tl.dag_stability` was run.
+            :func:`raptorgraph.tl.dag_stability` was run; for a threshold below 0, and shares that are not from 0 to 1.
 
         Examples
         --------
@@ -163,6 +164,13 @@ class GraphMixin:
         >>> bool(((sure == 0) | (sure == dag)).all(axis=None))
         True
         """
+        for name, value, high in (
+            ("threshold", threshold, LARGEST),
+            ("min_probability", min_probability, 1),
+            ("min_frequency", min_frequency, 1),
+        ):
+            if value is not None:
+                check_number(name, value, 0, high)
         adjacency = self.module.graph.adjacency().detach().cpu().numpy().astype(float)
         adjacency = adjacency * acyclic_support(adjacency)
         k = len(self.perturbed_genes_)

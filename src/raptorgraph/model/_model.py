@@ -87,6 +87,13 @@ class RaptorGraphModel(
         decoded cells are shifted, in seconds for a hundred conditions; False predicts by the decoder alone, a dict
         gives the arguments of that class.
 
+    Raises
+    ------
+    TypeError
+        For data and arguments of a wrong type.
+    ValueError
+        For data that were not registered, fewer latents than perturbed genes, and arguments out of their range.
+
     Examples
     --------
     >>> rg.RaptorGraphModel.setup_anndata(adata, library_size_key="total_counts")
@@ -206,26 +213,35 @@ class RaptorGraphModel(
         layer
             Layer with the values; by default ``X``.
         library_size_key
-            Column of ``obs`` with the total counts of each cell, for data that hold a part of the genes; by default
-            row sums.
-        batch_key, categorical_covariate_keys, continuous_covariate_keys
-            Covariates in ``obs``; they enter the decoder.
+            Column of ``obs`` with the total counts of each cell over all genes, at least the sum of its row, for data
+            that hold a part of the genes; by default row sums. Not used for log-normalized values.
+        batch_key
+            Column of ``obs`` with batches, within which effects are measured; it enters the decoder.
+        categorical_covariate_keys
+            Columns of ``obs`` with further categories; they enter the decoder.
+        continuous_covariate_keys
+            Columns of ``obs`` with finite numbers, in any unit; they enter the decoder less their mean over these
+            cells and over their standard deviation, and within 10 of these. A query's values are brought to the same
+            units, and to the border of the range of these cells where they lie outside.
 
         Raises
         ------
         ValueError
             For missing labels, an unknown control label, fewer than two control cells, views, backed data, names
             that are not unique, negative, non-finite or masked values, values that are neither counts nor log values,
-            sparse matrices with more room than entries.
+            sparse matrices with more room than entries; for library sizes below the row sums in more than half of the
+            cells, or below a hundredth of it in one; for covariates that are named twice, or are no finite numbers.
         KeyError
             For columns or layers that are not there.
         TypeError
-            For labels that are no strings, for data that are no AnnData, and for a matrix of no numbers.
+            For labels that are no strings, for data that are no AnnData, for a matrix of no numbers, and for arguments
+            of a wrong type.
 
         Warns
         -----
         UserWarning
-            If a perturbed gene is named like a control.
+            If a perturbed gene is named like a control; if library sizes are below the row sums in a tenth of the
+            cells, or ten thousand times larger; if a continuous covariate is constant or has far outliers.
 
         Notes
         -----
@@ -272,6 +288,8 @@ class RaptorGraphModel(
 
         Raises
         ------
+        TypeError
+            For data that are neither an AnnData nor a MuData.
         ValueError
             For an unknown preset, and data that were not registered.
 

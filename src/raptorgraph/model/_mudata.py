@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from copy import deepcopy
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any
@@ -137,7 +137,8 @@ def _guide_settings(mudata_args: dict[str, Any], guides: str, setup_args: dict[s
     control = setup_args["control"]
     controls = [control] if isinstance(control, str) else list(control)
     non_targeting = given.pop("non_targeting", "non-targeting")
-    others = [non_targeting] if isinstance(non_targeting, str) else list(non_targeting)
+    alone = isinstance(non_targeting, str) or not isinstance(non_targeting, Iterable)
+    others = [non_targeting] if alone else list(non_targeting)
     return GuideSettings(
         guides=guides,
         targets=mudata_args["guide_targets"],

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import numpy as np
 from anndata import AnnData
 
 from raptorgraph.model._field import LIBRARY_KEY
-from raptorgraph.pp._expression import check_library, data_kind, library_sizes
-from raptorgraph.pp._inputs import matrix, observed_library
+from raptorgraph.pp._expression import data_kind
+from raptorgraph.pp._inputs import library_of, matrix
 from raptorgraph.pp._matrix import check_matrix
 from raptorgraph.pp._names import gene_names, strip_gene_names
 
@@ -53,12 +52,7 @@ def prepare_query(adata: AnnData, var_names: list[str], setup_args: dict, *, cou
     if (data_kind(X) == "counts") != counts:
         raise ValueError(f"The model was trained on {'counts' if counts else 'log values'}, and these data are not.")
     if counts:
-        key = setup_args["library_size_key"]
-        if key is None:
-            library = check_library(library_sizes(X), names=query.obs_names)
-        else:
-            library = observed_library(query, key, X)
-        query.obs[LIBRARY_KEY] = np.asarray(library, dtype=float)
+        query.obs[LIBRARY_KEY] = library_of(query, X, setup_args["library_size_key"])
     key = setup_args["perturbation_key"]
     if key not in query.obs:  # cells of unknown perturbation have latents all the same
         control = setup_args["control"]

@@ -16,8 +16,8 @@ from raptorgraph._arguments import check_text, check_texts
 from raptorgraph.model._covariates import ContinuousField, finite_numbers
 from raptorgraph.model._field import KEYS, LIBRARY_KEY, PerturbationField, order_genes
 from raptorgraph.model._manager import ScreenManager
-from raptorgraph.pp._expression import check_library, data_kind, library_sizes
-from raptorgraph.pp._inputs import batch_codes, matrix, obs_column, observed_library
+from raptorgraph.pp._expression import data_kind
+from raptorgraph.pp._inputs import batch_codes, library_of, matrix, obs_column
 from raptorgraph.pp._label_hints import warn_of_controls
 from raptorgraph.pp._labels import format_perturbation, parse_obs
 from raptorgraph.pp._names import gene_names, strip_gene_names
@@ -79,10 +79,7 @@ def check_screen(adata, perturbation_key, *, control, delimiter, layer, library_
     kind = data_kind(X)
     library = None
     if kind == "counts":
-        if library_size_key is None:
-            library = check_library(library_sizes(X), names=adata.obs_names)
-        else:
-            library = observed_library(adata, library_size_key, X)
+        library = library_of(adata, X, library_size_key)
     elif library_size_key is not None:
         obs_column(adata, library_size_key, "library_size_key")
     batch_codes(adata, batch_key)

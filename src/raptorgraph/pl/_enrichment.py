@@ -13,7 +13,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from scipy.cluster.hierarchy import leaves_list, linkage
 
-from raptorgraph._arguments import check_integer
+from raptorgraph._arguments import check_integer, check_number
 from raptorgraph.pl._figure import GRAY, LIGHT, axes_or_new, check_save, finish
 from raptorgraph.pl._set_names import clean_set_names
 
@@ -83,6 +83,7 @@ def enrichment(
     """
     check_save(save)
     latent = _check(table, kind, value, n_sets, n_latents)
+    check_number("fdr", fdr, 0, 1)
     scores, rates, clear = _matrices(table, latent, value)
     n_known = scores.shape[1]
     scores, rates = _top(scores, rates, clear, n_sets, n_latents)

@@ -122,8 +122,11 @@ def check_library(library, *, names: pd.Index | np.ndarray | None = None, column
         listed = ", ".join(f"{cell} ({library[i]:g})" for cell, i in zip(cells, bad[:5], strict=True))
         fix = "remove empty cells with scanpy.pp.filter_cells(adata, min_counts=1)."
         if column:
-            fix = f"the column must hold the total counts of each cell, a finite number; {fix}"
-        raise ValueError(f"{column}{bad.size} cells have no positive library size (first: {listed}); {fix}")
+            fix = f"the column must hold the total counts of each cell; {fix}"
+        raise ValueError(
+            f"{column}{bad.size} cells have no positive library size up to {_LARGEST_LIBRARY:g} (first: {listed}); "
+            f"{fix}"
+        )
     return library
 
 

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pandas as pd
 
-# A file of MSigDB, as "h.all.v2023.2.Hs"; other names are Enrichr's.
 from raptorgraph._arguments import check_integer
 
+# A file of MSigDB, as "h.all.v2023.2.Hs"; other names are Enrichr's.
 _MSIGDB = re.compile(r"([a-z0-9]+(?:\.[a-z0-9_]+)+)\.v(\d{4}\.\d+\.(?:Hs|Mm))")
 _PREFIX = re.compile(
     r"^(HALLMARK|KEGG(_MEDICUS)?(_REFERENCE|_PATHOGEN|_VARIANT)?|REACTOME|BIOCARTA|PID|WP|GO(BP|CC|MF)|GO|HP)_"

@@ -12,8 +12,8 @@ import pandas as pd
 
 from raptorgraph._arguments import check_choice, check_flag, check_integer, check_text
 from raptorgraph._progress import progress_bar
-from raptorgraph.pp._expression import check_library, data_kind, library_sizes, to_expression
-from raptorgraph.pp._inputs import batch_codes, matrix, observed_library
+from raptorgraph.pp._expression import data_kind, to_expression
+from raptorgraph.pp._inputs import batch_codes, library_of, matrix
 from raptorgraph.pp._labels import parse_obs
 from raptorgraph.pp._names import gene_names
 from raptorgraph.pp._statistics import condition_moments
@@ -110,10 +110,7 @@ def select_genes(
     flavor = _choose_flavor(flavor, kind)
     library, library_key = None, library_size_key or LIBRARY_SIZE_KEY
     if kind == "counts":
-        if library_key in adata.obs:
-            library = observed_library(adata, library_key, X)
-        else:
-            library = check_library(library_sizes(X), names=adata.obs_names)
+        library = library_of(adata, X, library_key if library_key in adata.obs else None)
 
     if flavor in _COUNT_FLAVORS:
         _check_varying(X, batch, flavor)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Sized
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 from scipy import sparse
 
-from raptorgraph._arguments import check_choice, check_integer, check_number, check_text, check_texts
+from raptorgraph._arguments import check_choice, check_integer, check_number, check_text
 from raptorgraph.pp._inputs import matrix, obs_column
 from raptorgraph.pp._matrix import as_matrix
 from raptorgraph.pp._names import means_missing, stripped
@@ -50,8 +50,11 @@ class GuideSettings:
         for name in ("guides", "layer", "calls"):
             if getattr(self, name) is not None:
                 check_text(name, getattr(self, name), "a name")
-        if not isinstance(self.non_targeting, str):
-            check_texts("non_targeting", self.non_targeting, "targets")
+        names = self.non_targeting if isinstance(self.non_targeting, Iterable) else [None]
+        if not all(isinstance(name, str) for name in names):
+            raise TypeError(f"non_targeting={self.non_targeting!r} must be a target or a list of targets, all strings.")
+        if not isinstance(self.guide_names, str | Sized | None):
+            raise TypeError(f"guide_names={self.guide_names!r} must be a list of names or a key of uns.")
         if not isinstance(self.targets, str | Mapping | pd.Series):
             raise TypeError(
                 f"targets={self.targets!r} must be the name of a column, or a mapping or Series from guide to gene."

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 from scipy import sparse
 
+from raptorgraph._arguments import check_text
 from raptorgraph.pp._guide_counts import GuideSettings, call_guides, read_guides
 from raptorgraph.pp._label_hints import likely_controls, warn_of_controls
 from raptorgraph.pp._labels import format_perturbation, parse_perturbation
@@ -203,6 +204,7 @@ def plan_assignment(
     data: AnnData | MuData, settings: GuideSettings, *, expression: str | None, key_added: str
 ) -> Assignment:
     """Find what :func:`assign_guides` writes, and write nothing."""
+    check_text("key_added", key_added, "the name of a column of obs")
     cells, holder = _cells_and_holder(data, settings, expression)
     if key_added in cells.obs and cells.uns.get(GUIDES_KEY, {}).get("key") != key_added:
         raise ValueError(

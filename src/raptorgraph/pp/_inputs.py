@@ -132,6 +132,18 @@ def observed_library(adata: AnnData, key: str, X, argument: str = "library_size_
     return library
 
 
+def library_of(adata: AnnData, X, library_size_key: str | None) -> np.ndarray:
+    """Library sizes of the counts `X`, shape (n_cells,): from a column of ``obs``, or else row sums."""
+    if library_size_key is not None:
+        return observed_library(adata, library_size_key, X)
+    if X.shape[1] == 1:
+        raise ValueError(
+            "adata has one gene, whose counts are no library sizes: name the column with the total counts of each cell "
+            "over all genes, library_size_key=..."
+        )
+    return check_library(library_sizes(X), names=adata.obs_names)
+
+
 def expression_source(adata: AnnData, layer: str | None, library_size_key: str | None):
     """Matrix and library sizes from which :func:`~raptorgraph.pp._expression.to_expression` makes expression values.
 
@@ -140,9 +152,7 @@ def expression_source(adata: AnnData, layer: str | None, library_size_key: str |
     X = matrix(adata, layer)
     if data_kind(X) == "log":
         return X, None
-    if library_size_key is None:
-        return X, check_library(library_sizes(X), names=adata.obs_names)
-    return X, observed_library(adata, library_size_key, X)
+    return X, library_of(adata, X, library_size_key)
 
 
 def batch_codes(adata: AnnData, batch_key: str | None) -> np.ndarray | None:

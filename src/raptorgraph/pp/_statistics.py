@@ -337,7 +337,7 @@ def measured_effects(
         If a column or the layer is not there.
     ValueError
         If labels are missing, there are fewer than two control cells, the values are neither counts nor logarithms,
-        or a library size is not positive.
+        or library sizes are not positive or below the row sums in more than half of the cells.
 
     Examples
     --------

@@ -152,7 +152,7 @@ def enrich(
     if n_null and model.adata is None:
         raise ValueError("The model was loaded without data: load it with adata=..., or use n_null=0.")
     sets, weights = read_sets(gene_sets, model.var_names_, min_size, max_size, method)
-    _check_numbers(n_permutations, threads)
+    _check_numbers(n_permutations, threads, seed, permute)
     programs = latent_programs(model, activation=activation, n_cells=n_cells, seed=seed)
     perturbed = set(model.perturbed_genes)
     excluded = [[name] if exclude_targets and name in perturbed else [] for name in programs.index]
@@ -268,7 +268,7 @@ def enrich_effects(
     _check_effects(effects)
     effects = effects.set_axis(stripped(effects.columns, "Genes of the effects"), axis=1)
     check_method(method)
-    _check_numbers(n_permutations, threads)
+    _check_numbers(n_permutations, threads, seed, permute)
     sets, weights = read_sets(gene_sets, list(effects.columns), min_size, max_size, method)
     excluded = [
         parse_perturbation(label, control=control, delimiter=delimiter) if exclude_targets else ()
@@ -278,9 +278,12 @@ def enrich_effects(
     return _score(effects, rankings, method, n_permutations, seed, threads)
 
 
-def _check_numbers(n_permutations: int, threads: int) -> None:
+def _check_numbers(n_permutations: int, threads: int, seed: int, permute: int | None) -> None:
     check_integer("n_permutations", n_permutations, 1)
     check_integer("threads", threads, 1)
+    check_integer("seed", seed, 0)
+    if permute is not None:
+        check_integer("permute", permute, 0)
 
 
 def _check_effects(effects: pd.DataFrame) -> None:
