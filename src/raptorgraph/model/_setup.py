@@ -17,9 +17,9 @@ from scvi.data.fields import (
 from raptorgraph.model._field import KEYS, LIBRARY_KEY, PerturbationField, order_genes
 from raptorgraph.pp._expression import check_library, data_kind, library_sizes
 from raptorgraph.pp._inputs import batch_codes, matrix, obs_column, observed_library
-from raptorgraph.pp._label_hints import warn_of_controls
 from raptorgraph.pp._labels import parse_obs
 from raptorgraph.pp._names import gene_names, strip_gene_names
+from raptorgraph.pp._setup_hints import warn_of_setup
 
 
 def check_screen(adata, perturbation_key, *, control, delimiter, layer, library_size_key, batch_key, covariates):
@@ -91,7 +91,15 @@ def register(
     )
     source = kwargs.get("source_registry")
     if source is None:
-        warn_of_controls(parsed.genes, "control")
+        warn_of_setup(
+            adata,
+            parsed,
+            perturbation_key=perturbation_key,
+            control=control,
+            delimiter=delimiter,
+            batch_key=batch_key,
+            categorical=categorical,
+        )
         strip_gene_names(adata)
         perturbed_genes_first(adata, order_genes(parsed.genes, adata.var_names))
     fields = [

@@ -17,6 +17,18 @@ _USUAL_CONTROLS = re.compile(
 )
 
 
+# Likewise of cells whose perturbation is not known.
+_USUAL_UNASSIGNED = re.compile(
+    r"(unassigned|notassigned|unknown|undetermined|ambiguous|unmapped|unlabell?ed|missing|doublets?|multiplets?|"
+    r"multipleguides?|multiguides?|noguides?|nosgrna|nogrna|nocall|nolabel|other|undefined)"
+)
+
+
+def likely_unassigned(names: Iterable[str]) -> list[str]:
+    """Those of the names that screens commonly give to cells whose perturbation is not known, sorted."""
+    return sorted(name for name in names if _USUAL_UNASSIGNED.fullmatch(re.sub(r"[\W_]", "", name).casefold()))
+
+
 def likely_controls(names: Iterable[str]) -> list[str]:
     """Those of the names that screens commonly give to controls, sorted."""
     found = set()

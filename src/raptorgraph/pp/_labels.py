@@ -13,6 +13,7 @@ import pandas as pd
 from raptorgraph.pp._inputs import obs_column
 from raptorgraph.pp._label_hints import likely_names, no_control_message
 from raptorgraph.pp._names import gene_names, means_missing
+from raptorgraph.pp._setup_hints import label_hints, label_variants, warn
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -205,6 +206,7 @@ def tidy_labels(
     control: str | Sequence[str] = "control",
     delimiter: str = "+",
     key_added: str | None = None,
+    collapse: bool = False,
 ) -> None:
     """Write one canonical label for every spelling of a perturbation.
 
@@ -222,6 +224,10 @@ def tidy_labels(
         What separates the genes of a combination.
     key_added
         Column to write; by default `perturbation_key`, whose labels are replaced.
+    collapse
+        Whether to write genes without the guides and doses in their names, as :func:`perturbation_report` points them
+        out: ``KLF1_1``, ``KLF1|g2`` and ``sgKLF1-3`` become ``KLF1``, ``DRUG (10nM)`` becomes ``DRUG``. Names that are
+        in ``var_names`` stay as they are.
 
     Returns
     -------
@@ -242,8 +248,26 @@ def tidy_labels(
     >>> rg.pp.tidy_labels(adata)
     >>> list(adata.obs["perturbation"].cat.categories[:4])
     ['control', 'P01', 'P01+P03', 'P02']
+
+    Guides of one gene are one perturbation:
+
+    >>> adata.obs["guide"] = adata.obs["perturbation"].astype(str).replace("P01", "P01_g2")
+    >>> rg.pp.tidy_labels(adata, "guide", collapse=True)
+    >>> list(adata.obs["guide"].cat.categories[:4])
+    ['control', 'P01', 'P01+P03', 'P02']
     """
     parsed = parse_obs(adata, perturbation_key, control=control, delimiter=delimiter)
+    if collapse:
+        variants = label_variants(adata, parsed.genes, control)
+        genes = variants.guides | variants.doses
+        bases = [
+            _gene_set([genes.get(gene, gene) for gene in one], _control_labels(control), delimiter)
+            for one in parsed.conditions
+        ]
+        conditions = ((), *sorted(set(bases) - {()}))
+        position = {one: i for i, one in enumerate(conditions)}
+        codes = np.array([position[one] for one in bases])[parsed.codes]
+        parsed = ParsedLabels(codes, conditions, tuple(sorted({gene for one in conditions for gene in one})))
     names = [format_perturbation(genes, control=control, delimiter=delimiter) for genes in parsed.conditions]
     if not (parsed.codes == 0).any():
         spellings, _ = _distinct(adata.obs[perturbation_key])
@@ -265,7 +289,8 @@ def perturbation_report(
     """Tabulate the perturbations of a screen: cells, targets, and which targets are among the genes.
 
     A perturbed gene outside ``adata.var_names`` (not measured, filtered out, or under another name) can be modeled,
-    but its own expression cannot be read; names that look like it are suggested.
+    but its own expression cannot be read; names that look like it are suggested. Warns of what
+    :meth:`raptorgraph.RaptorGraphModel.setup_anndata` would warn of in these labels.
 
     Parameters
     ----------
@@ -286,9 +311,12 @@ def perturbation_report(
     - ``n_genes``: number of perturbed genes;
     - ``targets_in_var``: the perturbed genes among ``adata.var_names``, joined by the delimiter;
     - ``targets_missing``: the others, joined by the delimiter;
-    - ``suggestions``: for missing targets, ``"target -> gene"`` where a gene has the same name up to case and
-      punctuation, or else nearly the same; hints to check, not matches;
+    - ``suggestions``: for missing targets, ``"target -> gene"`` where a column of ``var`` has the target for that
+      gene, a gene has the same name up to case and punctuation, or else nearly the same, or the target looks like a
+      guide or a dose of it; hints to check, not matches;
     - ``spellings``: the labels found in the column, joined by ``", "``.
+
+    ``attrs["hints"]`` lists what it warns of.
 
     Raises
     ------
@@ -309,6 +337,15 @@ def perturbation_report(
     P01                80        1            P01
     P01+P03            80        2        P01+P03
     """
+    report = tabulate_labels(adata, perturbation_key, control=control, delimiter=delimiter)
+    warn(report.attrs["hints"])
+    return report
+
+
+def tabulate_labels(
+    adata: AnnData, perturbation_key: str, *, control: str | Sequence[str], delimiter: str
+) -> pd.DataFrame:
+    """:func:`perturbation_report` without warnings."""
     parsed = parse_obs(adata, perturbation_key, control=control, delimiter=delimiter)
     controls = _control_labels(control)
     spellings, _ = _distinct(adata.obs[perturbation_key])
@@ -318,7 +355,10 @@ def perturbation_report(
 
     var_names = gene_names(adata)
     measured = set(var_names)
+    messages, others = label_hints(adata, parsed, perturbation_key, control, delimiter)
+    variants = label_variants(adata, parsed.genes, control)
     hints = likely_names([gene for gene in parsed.genes if gene not in measured], var_names, parsed.genes)
+    hints = variants.guides | variants.doses | hints | (others.found if others is not None else {})
     n_cells = np.bincount(parsed.codes, minlength=len(parsed.conditions))
     rows = []
     for condition, n in zip(parsed.conditions, n_cells, strict=True):
@@ -334,7 +374,9 @@ def perturbation_report(
             }
         )
     names = [format_perturbation(genes, control=control, delimiter=delimiter) for genes in parsed.conditions]
-    return pd.DataFrame(rows, index=pd.Index(names, name="perturbation"))
+    report = pd.DataFrame(rows, index=pd.Index(names, name="perturbation"))
+    report.attrs["hints"] = messages
+    return report
 
 
 def _control_labels(control: str | Sequence[str]) -> tuple[str, ...]:
@@ -434,6 +476,7 @@ def _check_labeled(
         there = [f"{column}.notna()"] if (codes < 0).any() else []
         there += [f"~{column}.isin({sorted(found)!r})"] if found else []
         message += f": adata = adata[{' & '.join(there)}].copy()"
-    whole = [text for text in texts if means_missing(text)]
+    # not "nan", which is what astype(str) writes for a missing label
+    whole = [text for text in texts if means_missing(text) and "nan" not in text.casefold()]
     hint = f" If {whole[0]!r} is what control cells are called, name it in control." if whole else ""
     raise ValueError(f"{message}.{hint}")

@@ -14,6 +14,7 @@ from raptorgraph.pp._expression import as_matrix, check_library, to_expression
 from raptorgraph.pp._inputs import batch_codes, expression_source
 from raptorgraph.pp._labels import format_perturbation, parse_obs
 from raptorgraph.pp._names import gene_names
+from raptorgraph.pp._setup_hints import batch_hints, cut_names, warn
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -334,6 +335,11 @@ def measured_effects(
         If labels are missing, there are fewer than two control cells, the values are neither counts nor logarithms,
         or a library size is not positive.
 
+    Warns
+    -----
+    UserWarning
+        If batches have no control cells or are the perturbation, and if `delimiter` cuts the name of a gene.
+
     Examples
     --------
     >>> effects = rg.pp.measured_effects(adata, library_size_key="total_counts")
@@ -342,6 +348,24 @@ def measured_effects(
     >>> list(effects.index[:3])
     ['P01', 'P01+P03', 'P02']
     """
+    parsed = parse_obs(adata, perturbation_key, control=control, delimiter=delimiter, require_control=True)
+    batch_codes(adata, batch_key)
+    warn(cut_names(adata, perturbation_key, control, delimiter) + batch_hints(adata, parsed, delimiter, batch_key))
+    return effects_by_label(
+        adata,
+        perturbation_key,
+        control=control,
+        delimiter=delimiter,
+        layer=layer,
+        library_size_key=library_size_key,
+        batch_key=batch_key,
+    )
+
+
+def effects_by_label(
+    adata: AnnData, perturbation_key: str, *, control, delimiter, layer=None, library_size_key=None, batch_key=None
+) -> pd.DataFrame:
+    """:func:`measured_effects` without warnings."""
     parsed = parse_obs(adata, perturbation_key, control=control, delimiter=delimiter, require_control=True)
     batch, genes = batch_codes(adata, batch_key), gene_names(adata)
     X, library = expression_source(adata, layer, library_size_key)

@@ -11,8 +11,9 @@ import pandas as pd
 
 from raptorgraph.pp._expression import data_kind, library_sizes
 from raptorgraph.pp._label_hints import likely_controls
-from raptorgraph.pp._labels import parse_labels
+from raptorgraph.pp._labels import ParsedLabels, parse_labels
 from raptorgraph.pp._names import gene_names, means_missing
+from raptorgraph.pp._setup_hints import label_hints
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -38,12 +39,19 @@ class _Candidate:
     key: str
     controls: list[str]
     delimiter: str
-    n_perturbations: int
-    n_combinations: int
+    parsed: ParsedLabels
     in_var: float  # share of the perturbed genes among the genes
     level: int  # 2: named like labels of genes, 1: named otherwise, 0: named like those of guides
     position: int
     agrees: bool  # with nperts
+
+    @property
+    def n_perturbations(self) -> int:
+        return len(self.parsed.conditions) - 1
+
+    @property
+    def n_combinations(self) -> int:
+        return sum(len(condition) > 1 for condition in self.parsed.conditions)
 
     @property
     def rank(self) -> tuple:
@@ -92,7 +100,7 @@ def suggest_setup(adata: AnnData) -> pd.DataFrame:
             "one label for all control cells, or see raptorgraph.pp.assign_guides for counts of guides."
         )
     best = max(found, key=lambda candidate: candidate.rank)
-    rows = _label_rows(best, found) | _value_rows(adata)
+    rows = _label_rows(adata, best, found) | _value_rows(adata)
     return pd.DataFrame.from_dict(rows, orient="index", columns=["value", "reason"]).rename_axis("argument")
 
 
@@ -173,8 +181,7 @@ def _read(adata: AnnData, key: str, genes: set[str]) -> _Candidate | None:
         key=key,
         controls=controls,
         delimiter=delimiter,
-        n_perturbations=len(parsed.conditions) - 1,
-        n_combinations=sum(len(condition) > 1 for condition in parsed.conditions),
+        parsed=parsed,
         in_var=in_var,
         level=level,
         position=order.index(name) if name in order else len(order),
@@ -219,13 +226,15 @@ def _blank_controls(adata: AnnData) -> str:
     return ""
 
 
-def _label_rows(best: _Candidate, found: list[_Candidate]) -> dict[str, tuple]:
+def _label_rows(adata: AnnData, best: _Candidate, found: list[_Candidate]) -> dict[str, tuple]:
     others = [candidate.key for candidate in found if candidate is not best]
     named = {2: "a usual name of labels", 1: "no usual name", 0: "a usual name of guides"}[best.level]
+    hints, _ = label_hints(adata, best.parsed, best.key, best.controls, best.delimiter)
     reason = (
         f"{named}; {best.n_perturbations} perturbations, {best.in_var:.0%} of their genes are in var_names"
         + ("; the number of genes is that of nperts" if best.agrees else "")
         + (f"; also possible: {', '.join(others)}" if others else "")
+        + (f". But note: {' '.join(hints)}" if hints else "")
     )
     control = best.controls[0] if len(best.controls) == 1 else best.controls
     if best.n_combinations:
