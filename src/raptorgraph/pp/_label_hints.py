@@ -24,6 +24,10 @@ _USUAL_UNASSIGNED = re.compile(
 )
 
 
+class SetupWarning(UserWarning):
+    """Something in a screen is probably not what was meant."""
+
+
 def likely_unassigned(names: Iterable[str]) -> list[str]:
     """Those of the names that screens commonly give to cells whose perturbation is not known, sorted."""
     return sorted(name for name in names if _USUAL_UNASSIGNED.fullmatch(re.sub(r"[\W_]", "", name).casefold()))
@@ -47,7 +51,7 @@ def warn_of_controls(genes: Iterable[str], argument: str) -> None:
         warnings.warn(
             f"{', '.join(likely[:10])} will be taken as perturbed genes, and are named like controls: if they are, "
             f"name them in {argument}.",
-            UserWarning,
+            SetupWarning,
             stacklevel=2,
         )
 

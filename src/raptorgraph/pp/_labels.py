@@ -244,14 +244,14 @@ def tidy_labels(
 
     Examples
     --------
-    >>> adata.obs["perturbation"] = adata.obs["perturbation"].astype(str).replace("P01+P03", "P03 + P01 + control")
+    >>> adata.obs["perturbation"] = adata.obs["perturbation"].astype(object).replace("P01+P03", "P03 + P01 + control")
     >>> rg.pp.tidy_labels(adata)
     >>> list(adata.obs["perturbation"].cat.categories[:4])
     ['control', 'P01', 'P01+P03', 'P02']
 
     Guides of one gene are one perturbation:
 
-    >>> adata.obs["guide"] = adata.obs["perturbation"].astype(str).replace("P01", "P01_g2")
+    >>> adata.obs["guide"] = adata.obs["perturbation"].astype(object).replace("P01", "P01_g2")
     >>> rg.pp.tidy_labels(adata, "guide", collapse=True)
     >>> list(adata.obs["guide"].cat.categories[:4])
     ['control', 'P01', 'P01+P03', 'P02']

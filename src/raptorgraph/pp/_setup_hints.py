@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from raptorgraph.pp._label_hints import likely_controls, likely_unassigned, warn_of_controls
+from raptorgraph.pp._label_hints import SetupWarning, likely_controls, likely_unassigned, warn_of_controls
 from raptorgraph.pp._names import gene_names, means_missing
 from raptorgraph.pp._other_names import OtherNames, other_names, text_columns, texts
 from raptorgraph.pp._variants import Variants, find_variants
@@ -19,10 +19,6 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
     from raptorgraph.pp._labels import ParsedLabels
-
-
-class SetupWarning(UserWarning):
-    """Something in a screen is probably not what was meant."""
 
 
 def warn(messages: Iterable[str]) -> None:

@@ -13,6 +13,7 @@ from raptorgraph.pp._expression import data_kind, library_sizes
 from raptorgraph.pp._label_hints import likely_controls
 from raptorgraph.pp._labels import ParsedLabels, parse_labels
 from raptorgraph.pp._names import gene_names, means_missing
+from raptorgraph.pp._other_names import text_columns, texts
 from raptorgraph.pp._setup_hints import label_hints
 
 if TYPE_CHECKING:
@@ -86,7 +87,7 @@ def suggest_setup(adata: AnnData) -> pd.DataFrame:
     Examples
     --------
     >>> adata.obs = adata.obs.rename(columns={"perturbation": "condition"})
-    >>> adata.obs["condition"] = adata.obs["condition"].astype(str).replace("control", "ctrl")
+    >>> adata.obs["condition"] = adata.obs["condition"].astype(object).replace("control", "ctrl")
     >>> suggestion = rg.pp.suggest_setup(adata)
     >>> suggestion["value"].to_dict()
     {'perturbation_key': 'condition', 'control': 'ctrl', 'delimiter': '+'}
@@ -141,12 +142,13 @@ def _combinations(labels: Iterable[str], controls: Sequence[str], delimiter: str
 
 
 def _candidates(adata: AnnData) -> list[_Candidate]:
-    genes = set(gene_names(adata))
-    found = (_read(adata, str(key), genes) for key in adata.obs.columns)
+    var_names = set(gene_names(adata))
+    known = var_names.union(*(texts(adata, column) for column in text_columns(adata)))
+    found = (_read(adata, str(key), var_names, known) for key in adata.obs.columns)
     return [candidate for candidate in found if candidate is not None]
 
 
-def _read(adata: AnnData, key: str, genes: set[str]) -> _Candidate | None:
+def _read(adata: AnnData, key: str, var_names: set[str], known: set[str]) -> _Candidate | None:
     """Read one column of ``obs`` as labels; None where that does not work."""
     column = adata.obs[key]
     if not (isinstance(column.dtype, pd.CategoricalDtype) or pd.api.types.is_string_dtype(column.dtype)):
@@ -157,7 +159,7 @@ def _read(adata: AnnData, key: str, genes: set[str]) -> _Candidate | None:
         return None
     labels = sorted(counts.index, key=lambda label: (-counts[label], label))
     n_parts = adata.obs["nperts"].to_numpy() if "nperts" in adata.obs else None
-    delimiter, agrees = _delimiter(column, labels, genes, n_parts)
+    delimiter, agrees = _delimiter(column, labels, known, n_parts)
     # The most frequent first; then those inside of combinations, as in "KLF1+ctrl", that no cell has for itself.
     likely = set(likely_controls(labels))
     controls = [label for label in labels if label in likely]
@@ -173,8 +175,8 @@ def _read(adata: AnnData, key: str, genes: set[str]) -> _Candidate | None:
         return None
     name = key.lower()
     level = 2 if name in _GENE_COLUMNS else 0 if name in {guide.lower() for guide in _GUIDE_COLUMNS} else 1
-    in_var = len(genes & set(parsed.genes)) / max(len(parsed.genes), 1)
-    if not parsed.genes or (level == 1 and in_var < 0.1):  # any column with a "none" in it
+    genes = set(parsed.genes)
+    if not genes or (level == 1 and len(known & genes) < 0.1 * len(genes)):  # any column with a "none" in it
         return None
     order = _GENE_COLUMNS if level == 2 else tuple(adata.obs.columns.astype(str).str.lower())
     return _Candidate(
@@ -182,7 +184,7 @@ def _read(adata: AnnData, key: str, genes: set[str]) -> _Candidate | None:
         controls=controls,
         delimiter=delimiter,
         parsed=parsed,
-        in_var=in_var,
+        in_var=len(var_names & genes) / len(genes),
         level=level,
         position=order.index(name) if name in order else len(order),
         agrees=agrees,
