@@ -38,7 +38,8 @@ class GuideSettings:
     too_many: str | None = None
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "control", self.control.strip())
+        if isinstance(self.control, str):
+            object.__setattr__(self, "control", self.control.strip())
         if self.method not in METHODS:
             raise ValueError(f"method={self.method!r} is unknown; use one of {list(METHODS)}.")
         for name in ("min_counts", "max_genes"):

@@ -20,9 +20,9 @@ _GUIDE = re.compile(
     r"|(?P<symbol>[A-Z][A-Z0-9-]{2,})g\d{1,2}"
 )
 _PREFIXED = re.compile(r"(?:sg(?:RNA)?|gRNA|guide|shRNA|siRNA|crRNA)[\s_.:-]*(?P<base>[A-Z0-9].*)")
-_NUMBERED = re.compile(r"(?P<base>.*[^\W_])(?:[\s_.|:#/]+\d{1,2}|\s*\(\d{1,2}\))")
-# Genes are called so, too: NKX2-1, HLA_A.
-_LIKE_GENES = re.compile(r"(?P<base>.*[^\W_])(?:-\d{1,2}|_[A-Za-z])")
+_NUMBERED = re.compile(r"(?P<base>.*[^\W_])(?:[\s_|:#]+\d{1,2}|\s*\(\d{1,2}\))")
+# Genes are called so, too: NKX2-1, HLA_A, AC012345.1.
+_LIKE_GENES = re.compile(r"(?P<base>.*[^\W_])(?:[-./]\d{1,2}|_[A-Za-z])")
 _ENSEMBL = re.compile(r"ENS[A-Z]*\d{11}(\.\d+)?")
 
 
@@ -45,8 +45,9 @@ def find_variants(names: Iterable[str], known: Collection[str]) -> Variants:
 
     Returns
     -------
-    The variants. A number at the end alone makes a guide only where the rest is a known name or another perturbed gene,
-    or where at least half of all names have one (behind a hyphen, four of five): NKX2-1 and HLA_A are genes.
+    The variants. A number behind a hyphen or a dot, and a letter, make a guide only where the rest is a known name or
+    another perturbed gene, or where nearly all names have one: NKX2-1 and HLA_A are genes, and NKX2_1 is where NKX2-1
+    is known.
     """
     names = sorted(set(names))
     unknown = [name for name in names if name not in known and not _ENSEMBL.fullmatch(name)]
@@ -61,15 +62,18 @@ def find_variants(names: Iterable[str], known: Collection[str]) -> Variants:
 
     rest = [name for name in unknown if name not in found and name not in doses]
     numbered = {name: match["base"] for name in rest if (match := _NUMBERED.fullmatch(name))}
+    if numbered:
+        letters = {_letters(name) for name in known}
+        numbered = {name: base for name, base in numbered.items() if base in known or _letters(name) not in letters}
     alike = {name: match["base"] for name in rest if (match := _LIKE_GENES.fullmatch(name))}
-    genes = {*known, *found.values()} | (set(names) - {*found, *doses, *numbered})
-    most_shared = max(Counter(numbered.values()).values(), default=0)
-    if 2 * len(numbered) < len(names) or (most_shared < 2 and len(numbered) < 3):
-        numbered = {name: base for name, base in numbered.items() if base in genes}
-    genes |= set(numbered.values())
+    genes = {*known, *found.values(), *numbered.values()} | (set(names) - {*found, *doses, *numbered})
     if not _most_are_guides(alike, len(names)):
         alike = {name: base for name, base in alike.items() if base in genes}
     return Variants(found | numbered | alike, doses)
+
+
+def _letters(name: str) -> str:
+    return re.sub(r"[\W_]", "", name).casefold()
 
 
 def _most_are_guides(alike: dict[str, str], n_names: int) -> bool:
