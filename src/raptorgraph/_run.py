@@ -15,7 +15,7 @@ from raptorgraph._report import source_of_file
 from raptorgraph._results import RESAMPLES, Result, Source, Task, fit_and_write, split
 from raptorgraph.datasets import simulate
 from raptorgraph.pp._gene_sets import match_gene_sets, read_gene_sets
-from raptorgraph.pp._labels import tabulate_labels
+from raptorgraph.pp._label_tables import tabulate_labels
 from raptorgraph.pp._names import strip_gene_names
 from raptorgraph.pp._statistics import effects_by_label
 
