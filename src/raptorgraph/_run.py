@@ -15,7 +15,9 @@ from raptorgraph._report import source_of_file
 from raptorgraph._results import RESAMPLES, Result, Source, Task, fit_and_write, split
 from raptorgraph.datasets import simulate
 from raptorgraph.pp._gene_sets import match_gene_sets, read_gene_sets
+from raptorgraph.pp._label_tables import tabulate_labels
 from raptorgraph.pp._names import strip_gene_names
+from raptorgraph.pp._statistics import effects_by_label
 
 PRESETS = ("default", "paper")
 
@@ -178,7 +180,7 @@ def run(
     sets = None if gene_sets is None else _gene_sets(gene_sets)
     adata = _read(path)
     spelling = {"perturbation_key": perturbation_key, "control": control, "delimiter": delimiter}
-    table = pp.perturbation_report(adata, **spelling)
+    table = tabulate_labels(adata, **spelling)  # the setup warns of what there is to say
     setup = {**spelling, "layer": layer, "library_size_key": library_size_key, "batch_key": batch_key}
     n_genes_read = adata.n_vars
     if n_top_genes is not None:
@@ -189,7 +191,7 @@ def run(
     if sets is not None:
         match_gene_sets(sets, [str(name) for name in adata.var_names])  # raises where no set fits
 
-    measured = pp.measured_effects(adata, **setup)
+    measured = effects_by_label(adata, **setup)
     genes, combined = split(adata, setup)
     singles = {genes[label][0] for label in measured.index if len(genes[label]) == 1}
     is_combination = pd.Series({label: len(genes[label]) > 1 for label in measured.index}, dtype=bool)

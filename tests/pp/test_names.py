@@ -182,7 +182,7 @@ def test_gene_sets_and_guides():
     cells = screen(["x"] * 4)
     cells.obs["calls"] = ["k1 | n1", " n1", "nan", "k1|None"]
     targets = {"k1 ": " KLF1", "n1": "non-targeting "}
-    report = rg.pp.assign_guides(cells, targets=targets, calls="calls", key_added="called")
+    report = rg.pp.assign_guides(cells, targets=targets, calls="calls", control=" control", key_added="called")
     assert cells.obs["called"].tolist() == ["KLF1", "control", np.nan, "KLF1"]
     assert report.guides["n_cells"].to_dict() == {"k1": 2, "n1": 2}
     with pytest.raises(ValueError, match="1 of 2 guides have no target: k1"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from raptorgraph.baselines import SENA, Baseline, DiscrepancyVAE, ladder
 from raptorgraph.benchmark._settings import Settings, chosen
 from raptorgraph.model import RaptorGraphModel
 from raptorgraph.pp import format_perturbation, parse_perturbation
+from raptorgraph.pp._label_hints import SetupWarning
 from raptorgraph.pp._names import gene_names, strip_gene_names, stripped
 
 QUICK_EPOCHS = 2
@@ -63,7 +65,9 @@ class RaptorGraphMethod(Baseline):
         self.var_names = gene_names(adata)
         adata = adata.copy()
         scvi.settings.seed = self.seed
-        RaptorGraphModel.setup_anndata(adata, **self.setup_args)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", SetupWarning)  # the screen was warned of as a whole
+            RaptorGraphModel.setup_anndata(adata, **self.setup_args)
         if self.preset == "default":
             self.model = RaptorGraphModel(adata, **self.model_kwargs)
         else:

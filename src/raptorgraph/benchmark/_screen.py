@@ -20,6 +20,7 @@ from raptorgraph.pp._expression import to_expression
 from raptorgraph.pp._inputs import batch_codes, expression_source
 from raptorgraph.pp._labels import parse_obs
 from raptorgraph.pp._names import gene_names, strip_gene_names
+from raptorgraph.pp._setup_hints import warn_of_setup
 from raptorgraph.pp._statistics import ConditionMoments, EffectMoments, condition_moments, effect_moments
 
 _PUBLIC = ("norman2019", "replogle2020")
@@ -216,6 +217,10 @@ def load_screen(settings: Settings, seed: int = 0) -> Screen:
             setup["library_size_key"] = setup.get("library_size_key") or "total_counts"
     else:
         adata = _read(_find(name))
+        spelling = {key: setup[key] for key in ("perturbation_key", "control", "delimiter")}
+        keys = {"batch_key": setup.get("batch_key"), "categorical": ()}
+        batch_codes(adata, keys["batch_key"])
+        warn_of_setup(adata, parse_obs(adata, **spelling, require_control=True), **spelling, **keys)
     if settings.n_top_genes is not None:
         library_key = setup.get("library_size_key") or "raptorgraph_library_size"
         pp.select_genes(adata, settings.n_top_genes, **setup)

@@ -25,7 +25,8 @@ from raptorgraph.model._predict import PredictionMixin
 from raptorgraph.model._presets import get_preset
 from raptorgraph.model._setup import register
 from raptorgraph.model._training import TrainingMixin
-from raptorgraph.pp import format_perturbation, measured_effects
+from raptorgraph.pp import format_perturbation
+from raptorgraph.pp._statistics import effects_by_label
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -227,10 +228,11 @@ class RaptorGraphModel(
         Raises
         ------
         ValueError
-            For missing labels, an unknown control label, fewer than two control cells, views, backed data, names
-            that are not unique, negative, non-finite or masked values, values that are neither counts nor log values,
-            sparse matrices with more room than entries; for library sizes below the row sums in more than half of the
-            cells, or below a hundredth of it in one; for covariates that are named twice, or are no finite numbers.
+            For missing labels (text such as ``nan``, ``NA`` or ``None`` is one, unless it is in `control`), an unknown
+            control label, fewer than two control cells, views, backed data, names that are not unique, negative,
+            non-finite or masked values, values that are neither counts nor log values, sparse matrices with more room
+            than entries; for library sizes below the row sums in more than half of the cells, or below a hundredth of
+            it in one; for covariates that are named twice, or are no finite numbers.
         KeyError
             For columns or layers that are not there.
         TypeError
@@ -240,11 +242,16 @@ class RaptorGraphModel(
         Warns
         -----
         UserWarning
-            If a perturbed gene is named like a control; if library sizes are below the row sums in a tenth of the
-            cells, or ten thousand times larger; if a continuous covariate is constant or has far outliers.
+            If a perturbed gene is named like a control, a cell of unknown perturbation, a guide or a dose; if nearly
+            no perturbed gene is in ``var_names`` while a column of ``var`` has them, or other letters; if `delimiter`
+            cuts the name of a gene; if batches have no control cells, or a batch or covariate is the perturbation;
+            if library sizes are below the row sums in a tenth of the cells, or ten thousand times larger; if a
+            continuous covariate is constant or has far outliers.
 
         Notes
         -----
+        Blanks around ``var_names`` are taken away, in place; those around labels do not matter.
+
         Writes ``obsm["_scvi_perturbation"]`` (sparse cells x perturbed genes), ``obs["_scvi_batch"]``, for counts
         ``obs["_scvi_library_size"]``, and scvi-tools' keys in ``uns``.
 
@@ -374,7 +381,7 @@ class RaptorGraphModel(
         """
         args = self.setup_args
         keys = ("control", "delimiter", "layer", "library_size_key", "batch_key")
-        return measured_effects(self._data(), args["perturbation_key"], **{key: args[key] for key in keys})
+        return effects_by_label(self._data(), args["perturbation_key"], **{key: args[key] for key in keys})
 
 
 RaptorGraph = RaptorGraphModel

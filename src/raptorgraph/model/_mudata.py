@@ -286,7 +286,7 @@ class MuDataMixin:
 
         >>> import anndata as ad, mudata as md
         >>> genes = [f"P0{i}" for i in range(1, 7)]
-        >>> labels = adata.obs.pop("perturbation").astype(str)
+        >>> labels = adata.obs.pop("perturbation")
         >>> targets = [*genes, "control"]
         >>> counts = np.array([[20.0 * (target in label) for target in targets] for label in labels])
         >>> var = pd.DataFrame({"target": targets}, index=[f"{target}_guide" for target in targets])

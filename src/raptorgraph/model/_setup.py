@@ -18,9 +18,9 @@ from raptorgraph.model._field import KEYS, LIBRARY_KEY, PerturbationField, order
 from raptorgraph.model._manager import ScreenManager
 from raptorgraph.pp._expression import data_kind
 from raptorgraph.pp._inputs import batch_codes, library_of, matrix, obs_column
-from raptorgraph.pp._label_hints import warn_of_controls
 from raptorgraph.pp._labels import format_perturbation, parse_obs
 from raptorgraph.pp._names import gene_names, strip_gene_names
+from raptorgraph.pp._setup_hints import warn_of_setup
 
 
 def check_keys(
@@ -147,7 +147,15 @@ def register(
         covariates=covariates,
     )
     if source is None:
-        warn_of_controls(parsed.genes, "control")
+        warn_of_setup(
+            adata,
+            parsed,
+            perturbation_key=perturbation_key,
+            control=control,
+            delimiter=delimiter,
+            batch_key=batch_key,
+            categorical=covariates["categorical"],
+        )
         strip_gene_names(adata)
         perturbed_genes_first(adata, order_genes(parsed.genes, adata.var_names))
     fields = [

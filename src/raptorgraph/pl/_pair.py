@@ -21,6 +21,7 @@ from raptorgraph._arguments import check_integer
 from raptorgraph.pl._figure import BLUE, GRAY, LIGHT, ORANGE, SCALE, check_save, finish, panels
 from raptorgraph.pl._measured import canonical, measured_with_error, predicted_with_sd, spelling
 from raptorgraph.pp import parse_perturbation
+from raptorgraph.pp._asked import did_you_mean
 
 if TYPE_CHECKING:
     from raptorgraph.model import RaptorGraphModel
@@ -110,7 +111,8 @@ def pair(
     label = canonical(model, perturbation)
     names = parse_perturbation(label, **spelling(model))
     if len(names) != 2:
-        raise ValueError(f"{perturbation!r} has {len(names)} genes: name a pair, such as 'A+B'.")
+        hint = did_you_mean(label, model.perturbed_genes, **spelling(model))
+        raise ValueError(f"{perturbation!r} has {len(names)} genes: name a pair, such as 'A+B'{hint or '.'}")
     check_integer("n_genes", n_genes, 2)
     shown = _panels(model, label, names, measured)
     blocks = _blocks(shown, genes, n_genes)

@@ -40,6 +40,8 @@ class GuideSettings:
     too_many: str | None = None
 
     def __post_init__(self) -> None:
+        if isinstance(self.control, str):
+            object.__setattr__(self, "control", self.control.strip())
         check_choice("method", self.method, METHODS)
         check_integer("min_counts", self.min_counts, 1)
         check_integer("max_genes", self.max_genes, 1)

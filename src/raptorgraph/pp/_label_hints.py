@@ -17,6 +17,22 @@ _USUAL_CONTROLS = re.compile(
 )
 
 
+# Likewise of cells whose perturbation is not known.
+_USUAL_UNASSIGNED = re.compile(
+    r"(unassigned|notassigned|unknown|undetermined|ambiguous|unmapped|unlabell?ed|missing|doublets?|multiplets?|"
+    r"multipleguides?|multiguides?|noguides?|nosgrna|nogrna|nocall|nolabel|other|undefined)"
+)
+
+
+class SetupWarning(UserWarning):
+    """Something in a screen is probably not what was meant."""
+
+
+def likely_unassigned(names: Iterable[str]) -> list[str]:
+    """Those of the names that screens commonly give to cells whose perturbation is not known, sorted."""
+    return sorted(name for name in names if _USUAL_UNASSIGNED.fullmatch(re.sub(r"[\W_]", "", name).casefold()))
+
+
 def likely_controls(names: Iterable[str]) -> list[str]:
     """Those of the names that screens commonly give to controls, sorted."""
     found = set()
@@ -35,7 +51,7 @@ def warn_of_controls(genes: Iterable[str], argument: str) -> None:
         warnings.warn(
             f"{', '.join(likely[:10])} will be taken as perturbed genes, and are named like controls: if they are, "
             f"name them in {argument}.",
-            UserWarning,
+            SetupWarning,
             stacklevel=2,
         )
 

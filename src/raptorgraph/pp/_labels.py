@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -11,8 +10,8 @@ import numpy as np
 import pandas as pd
 
 from raptorgraph.pp._inputs import obs_column
-from raptorgraph.pp._label_hints import likely_names, no_control_message
-from raptorgraph.pp._names import gene_names, means_missing
+from raptorgraph.pp._label_hints import no_control_message
+from raptorgraph.pp._names import means_missing
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -74,7 +73,7 @@ def parse_perturbation(
     >>> rg.pp.parse_perturbation({"KLF1", "BAK1"})
     ('BAK1', 'KLF1')
     """
-    return _parse(label, _control_labels(control), _check_delimiter(delimiter))
+    return _parse(label, control_labels(control), _check_delimiter(delimiter))
 
 
 def format_perturbation(genes: Iterable[str], *, control: str | Sequence[str] = "control", delimiter: str = "+") -> str:
@@ -109,8 +108,8 @@ def format_perturbation(genes: Iterable[str], *, control: str | Sequence[str] = 
         raise TypeError(
             f"genes must be a list of gene names, not the string {genes!r}; parse_perturbation splits a label."
         )
-    controls, delimiter = _control_labels(control), _check_delimiter(delimiter)
-    distinct = _gene_set(genes, controls, delimiter)
+    controls, delimiter = control_labels(control), _check_delimiter(delimiter)
+    distinct = gene_set(genes, controls, delimiter)
     return delimiter.join(distinct) if distinct else controls[0]
 
 
@@ -146,9 +145,9 @@ def parse_labels(
         If labels or parts of them are missing, empty or text for a missing value, or if `require_control` and no cell
         is control.
     """
-    controls, delimiter = _control_labels(control), _check_delimiter(delimiter)
+    controls, delimiter = control_labels(control), _check_delimiter(delimiter)
     labels = labels if isinstance(labels, pd.Series) else pd.Series(list(labels), dtype=object)
-    spellings, raw_codes = _distinct(labels)
+    spellings, raw_codes = distinct_labels(labels)
     _check_labeled(labels, spellings, raw_codes, controls, delimiter)
 
     parsed = [_parse(spelling, controls, delimiter) for spelling in spellings]
@@ -183,8 +182,8 @@ def parse_obs(
     parsed = parse_labels(labels, control=control, delimiter=delimiter)
     if not require_control:
         return parsed
-    spellings, _ = _distinct(labels)
-    controls = _control_labels(control)
+    spellings, _ = distinct_labels(labels)
+    controls = control_labels(control)
     if not (parsed.codes == 0).any():
         raise ValueError(no_control_message(labels, spellings, controls, delimiter) + advice(adata, perturbation_key))
     other = other_delimiter(spellings, controls, delimiter)
@@ -198,146 +197,8 @@ def parse_obs(
     return parsed
 
 
-def tidy_labels(
-    adata: AnnData,
-    perturbation_key: str = "perturbation",
-    *,
-    control: str | Sequence[str] = "control",
-    delimiter: str = "+",
-    key_added: str | None = None,
-) -> None:
-    """Write one canonical label for every spelling of a perturbation.
-
-    Warns if no cell is a control cell, since an unknown control label would be kept as a gene.
-
-    Parameters
-    ----------
-    adata
-        Cells x genes, with a perturbation label for each cell.
-    perturbation_key
-        Column of ``adata.obs`` with the labels.
-    control
-        Label, or several labels, of the control; all become the first.
-    delimiter
-        What separates the genes of a combination.
-    key_added
-        Column to write; by default `perturbation_key`, whose labels are replaced.
-
-    Returns
-    -------
-    Nothing; writes ``adata.obs[key_added or perturbation_key]``, categorical, the control first and the others sorted.
-
-    Raises
-    ------
-    KeyError
-        If the column is not there.
-    TypeError
-        If a label is not a string.
-    ValueError
-        If labels are missing or empty, or have an empty part.
-
-    Examples
-    --------
-    >>> adata.obs["perturbation"] = adata.obs["perturbation"].astype(str).replace("P01+P03", "P03 + P01 + control")
-    >>> rg.pp.tidy_labels(adata)
-    >>> list(adata.obs["perturbation"].cat.categories[:4])
-    ['control', 'P01', 'P01+P03', 'P02']
-    """
-    parsed = parse_obs(adata, perturbation_key, control=control, delimiter=delimiter)
-    names = [format_perturbation(genes, control=control, delimiter=delimiter) for genes in parsed.conditions]
-    if not (parsed.codes == 0).any():
-        spellings, _ = _distinct(adata.obs[perturbation_key])
-        message = no_control_message(adata.obs[perturbation_key], spellings, _control_labels(control), delimiter)
-        warnings.warn(message, UserWarning, stacklevel=2)
-        used, codes = names[1:], parsed.codes - 1
-    else:
-        used, codes = names, parsed.codes
-    adata.obs[key_added or perturbation_key] = pd.Categorical.from_codes(codes, categories=used)
-
-
-def perturbation_report(
-    adata: AnnData,
-    perturbation_key: str = "perturbation",
-    *,
-    control: str | Sequence[str] = "control",
-    delimiter: str = "+",
-) -> pd.DataFrame:
-    """Tabulate the perturbations of a screen: cells, targets, and which targets are among the genes.
-
-    A perturbed gene outside ``adata.var_names`` (not measured, filtered out, or under another name) can be modeled,
-    but its own expression cannot be read; names that look like it are suggested.
-
-    Parameters
-    ----------
-    adata
-        Cells x genes, with a perturbation label for each cell.
-    perturbation_key
-        Column of ``adata.obs`` with the labels.
-    control
-        Label, or several labels, of the control.
-    delimiter
-        What separates the genes of a combination.
-
-    Returns
-    -------
-    One row for each perturbation, indexed by its canonical label, the control first (also when no cell carries it):
-
-    - ``n_cells``: number of cells, all spellings together;
-    - ``n_genes``: number of perturbed genes;
-    - ``targets_in_var``: the perturbed genes among ``adata.var_names``, joined by the delimiter;
-    - ``targets_missing``: the others, joined by the delimiter;
-    - ``suggestions``: for missing targets, ``"target -> gene"`` where a gene has the same name up to case and
-      punctuation, or else nearly the same; hints to check, not matches;
-    - ``spellings``: the labels found in the column, joined by ``", "``.
-
-    Raises
-    ------
-    KeyError
-        If the column is not there.
-    TypeError
-        If a label is not a string.
-    ValueError
-        If labels are missing or empty, or have an empty part.
-
-    Examples
-    --------
-    >>> report = rg.pp.perturbation_report(adata)
-    >>> report.loc[["control", "P01", "P01+P03"], ["n_cells", "n_genes", "targets_in_var"]]
-                  n_cells  n_genes targets_in_var
-    perturbation
-    control           300        0
-    P01                80        1            P01
-    P01+P03            80        2        P01+P03
-    """
-    parsed = parse_obs(adata, perturbation_key, control=control, delimiter=delimiter)
-    controls = _control_labels(control)
-    spellings, _ = _distinct(adata.obs[perturbation_key])
-    spelled: dict[tuple[str, ...], list[str]] = {condition: [] for condition in parsed.conditions}
-    for spelling in spellings:
-        spelled[_parse(spelling, controls, delimiter)].append(spelling)
-
-    var_names = gene_names(adata)
-    measured = set(var_names)
-    hints = likely_names([gene for gene in parsed.genes if gene not in measured], var_names, parsed.genes)
-    n_cells = np.bincount(parsed.codes, minlength=len(parsed.conditions))
-    rows = []
-    for condition, n in zip(parsed.conditions, n_cells, strict=True):
-        missing = [gene for gene in condition if gene not in measured]
-        rows.append(
-            {
-                "n_cells": n,
-                "n_genes": len(condition),
-                "targets_in_var": delimiter.join(gene for gene in condition if gene in measured),
-                "targets_missing": delimiter.join(missing),
-                "suggestions": ", ".join(f"{gene} -> {hints[gene]}" for gene in missing if gene in hints),
-                "spellings": ", ".join(sorted(spelled[condition])),
-            }
-        )
-    names = [format_perturbation(genes, control=control, delimiter=delimiter) for genes in parsed.conditions]
-    return pd.DataFrame(rows, index=pd.Index(names, name="perturbation"))
-
-
-def _control_labels(control: str | Sequence[str]) -> tuple[str, ...]:
+def control_labels(control: str | Sequence[str]) -> tuple[str, ...]:
+    """Control labels without the blanks around them; ValueError where there is none."""
     labels = (control,) if isinstance(control, str) else tuple(control) if isinstance(control, Iterable) else ()
     if not labels or not all(isinstance(label, str) and label.strip() for label in labels):
         raise ValueError(
@@ -354,7 +215,7 @@ def _check_delimiter(delimiter: str) -> str:
 
 def _parse(label: str | Collection[str], controls: tuple[str, ...], delimiter: str) -> tuple[str, ...]:
     if isinstance(label, (tuple, list, set, frozenset)):
-        return _gene_set(label, controls, delimiter)
+        return gene_set(label, controls, delimiter)
     if not isinstance(label, str):
         raise TypeError(f"Perturbation labels must be strings, found {label!r} of type {type(label).__name__}.")
     parts = _parts(label, controls, delimiter)
@@ -380,7 +241,7 @@ def _parts(label: str, controls: tuple[str, ...], delimiter: str) -> list[str]:
     return text[len(delimiter) : -len(delimiter)].split(delimiter) if text != delimiter else []
 
 
-def _gene_set(genes: Iterable[str], controls: tuple[str, ...], delimiter: str) -> tuple[str, ...]:
+def gene_set(genes: Iterable[str], controls: tuple[str, ...], delimiter: str) -> tuple[str, ...]:
     """Distinct genes of a collection, sorted, without controls."""
     distinct = set()
     for gene in genes:
@@ -402,7 +263,7 @@ def _gene_set(genes: Iterable[str], controls: tuple[str, ...], delimiter: str) -
     return tuple(sorted(distinct))
 
 
-def _distinct(labels: pd.Series) -> tuple[list[str], np.ndarray]:
+def distinct_labels(labels: pd.Series) -> tuple[list[str], np.ndarray]:
     """Distinct labels and each cell's index into them, -1 where there is none."""
     codes, spellings = pd.factorize(labels, use_na_sentinel=True)
     wrong = [spelling for spelling in spellings if not isinstance(spelling, str)]
@@ -436,6 +297,7 @@ def _check_labeled(
         there = [f"{column}.notna()"] if (codes < 0).any() else []
         there += [f"~{column}.isin({sorted(found)!r})"] if found else []
         message += f": adata = adata[{' & '.join(there)}].copy()"
-    whole = [text for text in texts if means_missing(text)]
+    # not "nan", which is what astype(str) writes for a missing label
+    whole = [text for text in texts if means_missing(text) and "nan" not in text.casefold()]
     hint = f" If {whole[0]!r} is what control cells are called, name it in control." if whole else ""
     raise ValueError(f"{message}.{hint}")

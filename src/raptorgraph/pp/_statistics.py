@@ -15,6 +15,7 @@ from raptorgraph.pp._inputs import batch_codes, expression_source
 from raptorgraph.pp._labels import format_perturbation, parse_obs
 from raptorgraph.pp._matrix import as_matrix
 from raptorgraph.pp._names import gene_names
+from raptorgraph.pp._setup_hints import batch_hints, cut_names, warn
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -339,6 +340,11 @@ def measured_effects(
         If labels are missing, there are fewer than two control cells, the values are neither counts nor logarithms,
         or library sizes are not positive or below the row sums in more than half of the cells.
 
+    Warns
+    -----
+    UserWarning
+        If batches have no control cells or are the perturbation, and if `delimiter` cuts the name of a gene.
+
     Examples
     --------
     >>> effects = rg.pp.measured_effects(adata, library_size_key="total_counts")
@@ -347,6 +353,24 @@ def measured_effects(
     >>> list(effects.index[:3])
     ['P01', 'P01+P03', 'P02']
     """
+    parsed = parse_obs(adata, perturbation_key, control=control, delimiter=delimiter, require_control=True)
+    batch_codes(adata, batch_key)
+    warn(cut_names(adata, perturbation_key, control, delimiter) + batch_hints(adata, parsed, delimiter, batch_key))
+    return effects_by_label(
+        adata,
+        perturbation_key,
+        control=control,
+        delimiter=delimiter,
+        layer=layer,
+        library_size_key=library_size_key,
+        batch_key=batch_key,
+    )
+
+
+def effects_by_label(
+    adata: AnnData, perturbation_key: str, *, control, delimiter, layer=None, library_size_key=None, batch_key=None
+) -> pd.DataFrame:
+    """:func:`measured_effects` without warnings."""
     parsed = parse_obs(adata, perturbation_key, control=control, delimiter=delimiter, require_control=True)
     batch, genes = batch_codes(adata, batch_key), gene_names(adata)
     X, library = expression_source(adata, layer, library_size_key)

@@ -11,8 +11,10 @@ import pandas as pd
 
 from raptorgraph.pp._expression import data_kind, library_sizes
 from raptorgraph.pp._label_hints import likely_controls
-from raptorgraph.pp._labels import parse_labels
+from raptorgraph.pp._labels import ParsedLabels, parse_labels
 from raptorgraph.pp._names import gene_names, means_missing
+from raptorgraph.pp._other_names import text_columns, texts
+from raptorgraph.pp._setup_hints import label_hints
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -38,12 +40,19 @@ class _Candidate:
     key: str
     controls: list[str]
     delimiter: str
-    n_perturbations: int
-    n_combinations: int
+    parsed: ParsedLabels
     in_var: float  # share of the perturbed genes among the genes
     level: int  # 2: named like labels of genes, 1: named otherwise, 0: named like those of guides
     position: int
     agrees: bool  # with nperts
+
+    @property
+    def n_perturbations(self) -> int:
+        return len(self.parsed.conditions) - 1
+
+    @property
+    def n_combinations(self) -> int:
+        return sum(len(condition) > 1 for condition in self.parsed.conditions)
 
     @property
     def rank(self) -> tuple:
@@ -78,7 +87,7 @@ def suggest_setup(adata: AnnData) -> pd.DataFrame:
     Examples
     --------
     >>> adata.obs = adata.obs.rename(columns={"perturbation": "condition"})
-    >>> adata.obs["condition"] = adata.obs["condition"].astype(str).replace("control", "ctrl")
+    >>> adata.obs["condition"] = adata.obs["condition"].astype(object).replace("control", "ctrl")
     >>> suggestion = rg.pp.suggest_setup(adata)
     >>> suggestion["value"].to_dict()
     {'perturbation_key': 'condition', 'control': 'ctrl', 'delimiter': '+'}
@@ -92,7 +101,7 @@ def suggest_setup(adata: AnnData) -> pd.DataFrame:
             "one label for all control cells, or see raptorgraph.pp.assign_guides for counts of guides."
         )
     best = max(found, key=lambda candidate: candidate.rank)
-    rows = _label_rows(best, found) | _value_rows(adata)
+    rows = _label_rows(adata, best, found) | _value_rows(adata)
     return pd.DataFrame.from_dict(rows, orient="index", columns=["value", "reason"]).rename_axis("argument")
 
 
@@ -133,12 +142,13 @@ def _combinations(labels: Iterable[str], controls: Sequence[str], delimiter: str
 
 
 def _candidates(adata: AnnData) -> list[_Candidate]:
-    genes = set(gene_names(adata))
-    found = (_read(adata, str(key), genes) for key in adata.obs.columns)
+    var_names = set(gene_names(adata))
+    known = var_names.union(*(texts(adata, column) for column in text_columns(adata)))
+    found = (_read(adata, str(key), var_names, known) for key in adata.obs.columns)
     return [candidate for candidate in found if candidate is not None]
 
 
-def _read(adata: AnnData, key: str, genes: set[str]) -> _Candidate | None:
+def _read(adata: AnnData, key: str, var_names: set[str], known: set[str]) -> _Candidate | None:
     """Read one column of ``obs`` as labels; None where that does not work."""
     column = adata.obs[key]
     if not (isinstance(column.dtype, pd.CategoricalDtype) or pd.api.types.is_string_dtype(column.dtype)):
@@ -149,7 +159,7 @@ def _read(adata: AnnData, key: str, genes: set[str]) -> _Candidate | None:
         return None
     labels = sorted(counts.index, key=lambda label: (-counts[label], label))
     n_parts = adata.obs["nperts"].to_numpy() if "nperts" in adata.obs else None
-    delimiter, agrees = _delimiter(column, labels, genes, n_parts)
+    delimiter, agrees = _delimiter(column, labels, known, n_parts)
     # The most frequent first; then those inside of combinations, as in "KLF1+ctrl", that no cell has for itself.
     likely = set(likely_controls(labels))
     controls = [label for label in labels if label in likely]
@@ -165,17 +175,16 @@ def _read(adata: AnnData, key: str, genes: set[str]) -> _Candidate | None:
         return None
     name = key.lower()
     level = 2 if name in _GENE_COLUMNS else 0 if name in {guide.lower() for guide in _GUIDE_COLUMNS} else 1
-    in_var = len(genes & set(parsed.genes)) / max(len(parsed.genes), 1)
-    if not parsed.genes or (level == 1 and in_var < 0.1):  # any column with a "none" in it
+    genes = set(parsed.genes)
+    if not genes or (level == 1 and len(known & genes) < 0.1 * len(genes)):  # any column with a "none" in it
         return None
     order = _GENE_COLUMNS if level == 2 else tuple(adata.obs.columns.astype(str).str.lower())
     return _Candidate(
         key=key,
         controls=controls,
         delimiter=delimiter,
-        n_perturbations=len(parsed.conditions) - 1,
-        n_combinations=sum(len(condition) > 1 for condition in parsed.conditions),
-        in_var=in_var,
+        parsed=parsed,
+        in_var=len(var_names & genes) / len(genes),
         level=level,
         position=order.index(name) if name in order else len(order),
         agrees=agrees,
@@ -219,13 +228,15 @@ def _blank_controls(adata: AnnData) -> str:
     return ""
 
 
-def _label_rows(best: _Candidate, found: list[_Candidate]) -> dict[str, tuple]:
+def _label_rows(adata: AnnData, best: _Candidate, found: list[_Candidate]) -> dict[str, tuple]:
     others = [candidate.key for candidate in found if candidate is not best]
     named = {2: "a usual name of labels", 1: "no usual name", 0: "a usual name of guides"}[best.level]
+    hints, _ = label_hints(adata, best.parsed, best.key, best.controls, best.delimiter)
     reason = (
         f"{named}; {best.n_perturbations} perturbations, {best.in_var:.0%} of their genes are in var_names"
         + ("; the number of genes is that of nperts" if best.agrees else "")
         + (f"; also possible: {', '.join(others)}" if others else "")
+        + (f". But note: {' '.join(hints)}" if hints else "")
     )
     control = best.controls[0] if len(best.controls) == 1 else best.controls
     if best.n_combinations:
