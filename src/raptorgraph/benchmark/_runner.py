@@ -22,6 +22,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from raptorgraph.benchmark._report import write_report
 from raptorgraph.benchmark._settings import Part, Settings, Unit, fingerprint
+from raptorgraph.pp._files import check_folder
 
 EXPERIMENTS = (
     "prediction",
@@ -76,8 +77,8 @@ def run(
     name
         One of :data:`EXPERIMENTS`.
     screen
-        Path of an h5ad file, or a name: see :func:`load_screen`. Not used by ``"losses"`` and ``"intervals"``;
-        ``"graph"`` simulates screens without one.
+        Path of an h5ad file or a zarr store, or a name: see :func:`load_screen`. Not used by ``"losses"`` and
+        ``"intervals"``; ``"graph"`` simulates screens without one.
     out
         Directory of the results.
     seeds
@@ -157,8 +158,9 @@ def run(
         n_top_genes=n_top_genes,
         options=options,
     )
-    units = module.units(settings)
     out = Path(out)
+    check_folder(out, None if screen is None else Path(screen))
+    units = module.units(settings)
     folder = out / "parts" / _owner(module, name)
     folder.mkdir(parents=True, exist_ok=True)
     parts = _finish(name, units, settings, folder, n_jobs, n_threads, progress)

@@ -14,6 +14,8 @@ from typing import Any
 import anndata as ad
 import pandas as pd
 
+from raptorgraph.pp._files import is_file_or_store
+
 # Rooms whose code decides the numbers; plots, reports and the command line do not.
 _ROOMS = ("nn", "metrics", "pp", "datasets", "model", "baselines", "tl")
 _SHARED = ("_screen.py", "_methods.py", "_splits.py", "_settings.py", "_scores.py", "_pairs.py", "_variants.py")
@@ -26,7 +28,7 @@ class Settings:
     Attributes
     ----------
     screen
-        Path of an h5ad file, or a name that :func:`~raptorgraph.benchmark.load_screen` knows.
+        Path of an h5ad file or a zarr store, or a name that :func:`~raptorgraph.benchmark.load_screen` knows.
     setup
         Arguments of ``setup_anndata``.
     seeds
@@ -118,13 +120,9 @@ def chosen(settings: Settings, option: str, known: Sequence[str], wrong: str = "
 def fingerprint(name: str, unit: Unit, settings: Settings) -> dict[str, Any]:
     """Everything that a unit's numbers depend on; a finished unit is used again only where all of it is the same."""
     screen: Any = settings.screen
-    if screen is not None and Path(screen).is_file():
-        stat = Path(screen).stat()
-        screen = [str(Path(screen).resolve()), stat.st_size, stat.st_mtime_ns]
-    files = {
-        key: [str(path), Path(path).stat().st_size, Path(path).stat().st_mtime_ns]
-        for key, path in _files_of(settings.options).items()
-    }
+    if screen is not None and is_file_or_store(screen):
+        screen = [str(Path(screen).resolve()), *_stamp(Path(screen))]
+    files = {key: [path, *_stamp(Path(path))] for key, path in _files_of(settings.options).items()}
     found = {
         "experiment": name,
         "key": unit.key,
@@ -140,6 +138,16 @@ def fingerprint(name: str, unit: Unit, settings: Settings) -> dict[str, Any]:
         "torch": version("torch"),
     }
     return json.loads(json.dumps(found, default=str))  # as it reads back from a file
+
+
+def _stamp(path: Path) -> list:
+    """Size and time of a file; of a zarr store a hash over those of all its files."""
+    if not path.is_dir():
+        stat = path.stat()
+        return [stat.st_size, stat.st_mtime_ns]
+    inside = [(str(file.relative_to(path)), file.stat()) for file in sorted(path.rglob("*")) if file.is_file()]
+    text = json.dumps([(name, stat.st_size, stat.st_mtime_ns) for name, stat in inside])
+    return [hashlib.sha256(text.encode()).hexdigest()]
 
 
 @cache
@@ -160,6 +168,6 @@ def _files_of(options: Mapping[str, Any]) -> dict[str, str]:
     found = {}
     for key, value in options.items():
         for name, path in value.items() if isinstance(value, Mapping) else [("", value)]:
-            if isinstance(path, str | Path) and Path(path).is_file():
+            if isinstance(path, str | Path) and is_file_or_store(path):
                 found[f"{key}:{name}"] = str(path)
     return found
