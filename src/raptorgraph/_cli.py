@@ -6,6 +6,7 @@ import argparse
 import contextlib
 import json
 import logging
+import os
 import shlex
 import sys
 import warnings
@@ -17,7 +18,8 @@ from rich.console import Console
 from rich.table import Table
 
 from raptorgraph import __version__
-from raptorgraph.benchmark import EXPERIMENTS, UnitsFailed
+from raptorgraph._failures import told
+from raptorgraph.benchmark import EXPERIMENTS
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -38,7 +40,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns
     -------
     int
-        Exit code: 0, or 2 after bad input, with one line on stderr.
+        Exit code: 0; or with one line on stderr 2 after bad input or a failure, 130 after an interruption, 141 where
+        the reader of stdout has gone. ``RAPTORGRAPH_DEBUG=1`` in the environment shows the traceback of a failure too.
     """
     argv = sys.argv[1:] if argv is None else list(argv)
     args = vars(_parser().parse_args(argv))
@@ -46,16 +49,38 @@ def main(argv: Sequence[str] | None = None) -> int:
     if work is not _benchmark:
         args["command"] = shlex.join(["raptorgraph", *argv])
     console = Console(highlight=False, markup=False)  # names of genes are no markup
+    console.on_broken_pipe = lambda: _reader_gone(console)
+    if hasattr(sys.stdout, "reconfigure"):
+        sys.stdout.reconfigure(errors="replace")  # a terminal may have no letter for a name
     try:
         with _quiet():
             result = work(**args, say=lambda line: console.print(line))
-    except (OSError, ImportError, KeyError, TypeError, UnitsFailed, ValueError) as error:
-        # the text of a KeyError would come in quotes
-        message = error.args[0] if isinstance(error, KeyError) and error.args else error
-        print(f"error: {' '.join(str(message).split())}", file=sys.stderr)
-        return 2
-    show(result, console)
+        show(result, console)
+        sys.stdout.flush()
+    except KeyboardInterrupt:
+        return _failed("interrupted", 130)
+    except SystemExit as error:  # lightning's, after it was interrupted
+        if isinstance(error.__context__, KeyboardInterrupt):
+            return _failed("interrupted", 130)
+        return _failed(f"the work ended with exit code {error.code}")
+    except BrokenPipeError:
+        _reader_gone(console)
+        return 141
+    except Exception as error:  # noqa: BLE001  the last place to turn what went wrong into one line
+        return _failed(told(error))
     return 0
+
+
+def _reader_gone(console: Console) -> None:
+    """Go on in silence where whoever read the output has gone: the files are worth more than the lines."""
+    console.quiet = True
+    with contextlib.suppress(OSError, ValueError):  # a stream that is no file
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _failed(message: str, code: int = 2) -> int:
+    print(f"error: {message}", file=sys.stderr)
+    return code
 
 
 def _demo(**options) -> Result:
@@ -74,11 +99,23 @@ def _benchmark(**options) -> dict[str, pd.DataFrame]:
     from raptorgraph.benchmark import run
 
     name, out, say = options.pop("name"), options.pop("out"), options.pop("say")
-    predictions = dict(options.pop("predictions") or [])
-    special = dict(options.pop("set") or [])
+    predictions = _once(options.pop("predictions"), "--predictions {}=...")
+    special = _once(options.pop("set"), "--set {}=...")
+    for key in {*options, "name", "out", "predictions", "control"}.intersection(special):
+        raise ValueError(f"--set {key}=...: there is an option --{key.replace('_', '-')}, use that one.")
     tables = run(name, out=out, control=_control(options), predictions=predictions or None, **options, **special)
     say(f"Tables and figure are in {out}.")
     return tables
+
+
+def _once(pairs: Sequence[tuple[str, Any]] | None, what: str) -> dict[str, Any]:
+    """Values by their names, each of which must be given once."""
+    found: dict[str, Any] = {}
+    for name, value in pairs or []:
+        if name in found:
+            raise ValueError(f"{what.format(name)} is given twice.")
+        found[name] = value
+    return found
 
 
 def _control(options: dict[str, Any]) -> str | list[str]:
@@ -104,9 +141,13 @@ def _parser() -> argparse.ArgumentParser:
     demo.set_defaults(work=_demo, show=_show)
     demo.add_argument("--out", type=Path, default=Path("demo"), metavar="DIR", help="results (default: demo)")
 
-    run = commands.add_parser("run", help="fit a screen of your own", description="Fit the screen in an h5ad file.")
+    run = commands.add_parser(
+        "run", help="fit a screen of your own", description="Fit the screen in an h5ad file or a zarr store."
+    )
     run.set_defaults(work=_run, show=_show)
-    run.add_argument("path", type=Path, metavar="SCREEN.h5ad", help="counts or log-normalized values, cells x genes")
+    run.add_argument(
+        "path", type=Path, metavar="SCREEN", help="h5ad file or zarr store: counts or log-normalized values"
+    )
     run.add_argument("--out", type=Path, required=True, metavar="DIR", help="results")
     run.add_argument("--preset", choices=["default", "paper"], default="default", help="configuration of the model")
     run.add_argument("--singles-only", action="store_true", help="hold combinations out of training, score them")
@@ -125,7 +166,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     benchmark.set_defaults(work=_benchmark, show=_show_tables)
     benchmark.add_argument("name", metavar="NAME", help=", ".join(EXPERIMENTS))
-    benchmark.add_argument("--screen", metavar="SCREEN", help="an h5ad file, norman2019, replogle2020 or simulated")
+    benchmark.add_argument(
+        "--screen", metavar="SCREEN", help="an h5ad file, a zarr store, norman2019, replogle2020 or simulated"
+    )
     benchmark.add_argument("--out", type=Path, default=Path("benchmark"), metavar="DIR", help="default: benchmark")
     benchmark.add_argument("--seeds", type=_seeds, default=3, metavar="N", help="repetitions, or A-B (default: 3)")
     benchmark.add_argument("--quick", action="store_true", help="small version whose numbers mean nothing")
@@ -220,6 +263,7 @@ def _quiet() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         warnings.filterwarnings("default", module="raptorgraph", category=UserWarning)
+        warnings.showwarning = lambda message, *_: print(f"warning: {' '.join(str(message).split())}", file=sys.stderr)
         # not by logger, since these get their levels when the work first imports them
         logging.disable(logging.INFO)
         try:

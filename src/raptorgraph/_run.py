@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import anndata as ad
-import h5py
 import pandas as pd
 import scvi
 
@@ -14,6 +13,7 @@ from raptorgraph import pp
 from raptorgraph._report import source_of_file
 from raptorgraph._results import RESAMPLES, Result, Source, Task, fit_and_write, split
 from raptorgraph.datasets import simulate
+from raptorgraph.pp._files import check_folder, read_cells
 from raptorgraph.pp._gene_sets import match_gene_sets, read_gene_sets
 from raptorgraph.pp._label_tables import tabulate_labels
 from raptorgraph.pp._names import strip_gene_names
@@ -65,7 +65,7 @@ def demo(
     ValueError
         If a size is impossible.
     """
-    _check_out(out)
+    check_folder(out)
     scvi.settings.seed = seed
     say(f"Simulating {n_genes} genes, {n_perturbed} perturbed genes and {n_doubles} doubles that are held out.")
     adata = simulate(
@@ -129,7 +129,7 @@ def run(
     Parameters
     ----------
     path
-        An h5ad file: cells x genes, with a perturbation label for each cell.
+        An h5ad file or a zarr store: cells x genes, with a perturbation label for each cell.
     out
         Directory for the results, made once the input was checked.
     perturbation_key, control, delimiter, layer, library_size_key, batch_key
@@ -168,17 +168,18 @@ def run(
     KeyError
         If a column or the layer is not there.
     ValueError
-        If a file is not h5ad or GMT, the data do not suit the model, no gene set has genes of the screen, `resamples`
-        is 1, or is given without `report`, or with `singles_only` there is no combination of genes that were perturbed
-        alone.
+        If a file holds no AnnData or no gene sets, or is damaged, `out` lies in the screen, the data do not suit the
+        model, no gene set has genes of the screen, `resamples` is 1, or is given without `report`, or with
+        `singles_only` there is no combination of genes that were perturbed alone.
     """
-    _check_out(out)
+    check_folder(out, path)
     if resamples is not None and not report:
         raise ValueError(f"resamples={resamples} is for the report: add --report, or leave --resamples out.")
     if resamples == 1:
         raise ValueError("resamples=1 gives no frequency: use 2 or more, or 0 for none.")
-    sets = None if gene_sets is None else _gene_sets(gene_sets)
-    adata = _read(path)
+    sets = None if gene_sets is None else read_gene_sets(Path(gene_sets))
+    adata = read_cells(path)
+    strip_gene_names(adata)
     spelling = {"perturbation_key": perturbation_key, "control": control, "delimiter": delimiter}
     table = tabulate_labels(adata, **spelling)  # the setup warns of what there is to say
     setup = {**spelling, "layer": layer, "library_size_key": library_size_key, "batch_key": batch_key}
@@ -257,32 +258,3 @@ def _bare(adata: ad.AnnData, setup: dict) -> ad.AnnData:
     if layer is not None:
         bare.layers[layer] = values
     return bare
-
-
-def _read(path: Path) -> ad.AnnData:
-    if not path.is_file():
-        raise FileNotFoundError(f"There is no file {str(path)!r}.")
-    if not h5py.is_hdf5(path):
-        raise ValueError(f"{str(path)!r} is not an h5ad file: write one with adata.write_h5ad(...).")
-    adata = ad.read_h5ad(path)
-    strip_gene_names(adata)
-    return adata
-
-
-def _gene_sets(path: Path) -> dict[str, list[str]]:
-    if not path.is_file():
-        raise FileNotFoundError(f"There is no file of gene sets {str(path)!r}.")
-    try:
-        return read_gene_sets(path)
-    except (IndexError, ValueError) as error:
-        raise ValueError(
-            f"{str(path)!r} cannot be read as a GMT file, named .gmt, with one set a line: its name, a description and "
-            f"its genes, separated by tabs. {error}"
-        ) from error
-
-
-def _check_out(out: Path) -> None:
-    """The first part of the path that exists must be a directory."""
-    parent = next((part for part in (out, *out.parents) if part.exists()), out)
-    if parent.exists() and not parent.is_dir():
-        raise NotADirectoryError(f"{str(parent)!r} is a file: choose another directory for the results.")

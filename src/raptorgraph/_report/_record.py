@@ -34,10 +34,17 @@ _PACKAGES = (
 
 
 def of_file(path: Path) -> list[tuple[str, str]]:
-    """Name, size and SHA-256 of a file."""
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    return [("file", str(path)), ("size", f"{path.stat().st_size / 1e6:,.1f} MB"), ("SHA-256 of the file", digest)]
+    """Name, size and SHA-256 of a file, or of a zarr store: of the names and contents of its files, in their order."""
+    files = sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
+    digest = hashlib.sha256()
+    for name in files:
+        if name != path:
+            digest.update(name.relative_to(path).as_posix().encode())
+        with name.open("rb") as file:
+            while chunk := file.read(1 << 20):
+                digest.update(chunk)
+    size = sum(name.stat().st_size for name in files)
+    return [("file", str(path)), ("size", f"{size / 1e6:,.1f} MB"), ("SHA-256 of the file", digest.hexdigest())]
 
 
 def of_run(

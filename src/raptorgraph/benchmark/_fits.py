@@ -17,7 +17,7 @@ import pandas as pd
 from raptorgraph import metrics
 from raptorgraph.baselines import ladder
 from raptorgraph.benchmark._measure import Measured
-from raptorgraph.benchmark._methods import Predictions, check_methods, make_method, method_names
+from raptorgraph.benchmark._methods import MODELS, Predictions, check_methods, make_method, method_names
 from raptorgraph.benchmark._pairs import database
 from raptorgraph.benchmark._scores import (
     CEILING,
@@ -209,11 +209,23 @@ def _n_folds(settings: Settings) -> int:
 
 
 def external(settings: Settings, screen: Screen) -> dict[str, Predictions]:
-    """Predictions of other tools, read and checked."""
-    return {
+    """Predictions of other tools, read and checked; ValueError for one that is named like a method of the package."""
+    own = {*ladder(), *MODELS, "reference"}.intersection(settings.options.get("predictions") or {})
+    if own:
+        raise ValueError(
+            f"predictions: {sorted(own)[0]!r} is the name of a method of this package; choose another one."
+        )
+    found = {
         name: Predictions(path, screen.spelling, screen.adata.var_names, screen.control_mean)
         for name, path in (settings.options.get("predictions") or {}).items()
     }
+    for name, tool in found.items():
+        if len(tool.missing(screen.conditions)) == len(screen.conditions):
+            raise ValueError(
+                f"The predictions {name!r} are of no perturbation of the screen: its labels are like "
+                f"{', '.join(screen.conditions[:3])}, theirs like {', '.join(map(str, tool.effects.index[:3]))}."
+            )
+    return found
 
 
 def scored_of(folds: Sequence[Split], settings: Settings) -> list[str]:

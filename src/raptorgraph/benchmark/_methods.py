@@ -12,17 +12,20 @@ import h5py
 import numpy as np
 import pandas as pd
 import scvi
+from scipy import sparse
 
 from raptorgraph.baselines import SENA, Baseline, DiscrepancyVAE, ladder
 from raptorgraph.benchmark._settings import Settings, chosen
 from raptorgraph.model import RaptorGraphModel
 from raptorgraph.pp import format_perturbation, parse_perturbation
+from raptorgraph.pp._files import read_cells
 from raptorgraph.pp._label_hints import SetupWarning
 from raptorgraph.pp._names import gene_names, strip_gene_names, stripped
 
 QUICK_EPOCHS = 2
 OURS = ("raptorgraph", "raptorgraph network", "raptorgraph paper")
 MODELS = (*OURS, "dVAE", "SENA")
+_NO_NUMBER = ("", "nan", "NaN", "NA")  # in a column of numbers; a perturbation may be called so
 
 
 class RaptorGraphMethod(Baseline):
@@ -130,7 +133,8 @@ class Predictions:
     FileNotFoundError
         If there is no such file.
     ValueError
-        If the file is of another kind, genes are missing, or a label is there twice.
+        If the file is of another kind, empty or damaged, genes are missing, a label is there twice, or a value is no
+        finite number.
     """
 
     def __init__(
@@ -150,8 +154,11 @@ class Predictions:
             _check_genes(name, found, var_names)
             if "perturbation" not in given.obs:
                 raise ValueError(f"{name} has no obs['perturbation'] with the label of each predicted cell.")
+            if given.X is None or not given.n_obs:
+                raise ValueError(f"{name} has no cells with values in X.")
             self.cells = given[:, found.get_indexer(var_names)].copy()
             strip_gene_names(self.cells)
+            _check_values(name, self.cells.X)
             labels = [self._canonical(label) for label in self.cells.obs["perturbation"]]
             self.cells.obs["perturbation"] = labels
             means = self.cells.to_df().groupby(np.array(labels)).mean().astype(float)
@@ -161,7 +168,15 @@ class Predictions:
         else:
             given = given.set_axis(stripped(given.columns, f"Genes of {name}"), axis=1)
             _check_genes(name, given.columns, var_names)
+            if given.empty:
+                raise ValueError(f"{name} has no row: one for each perturbation, with its effect on every gene.")
+            text = [gene for gene in var_names if not pd.api.types.is_numeric_dtype(given[gene])]
+            if text:
+                raise ValueError(
+                    f"{name} holds text, not numbers, for {len(text)} genes: {given[text[0]].iloc[0]!r} for {text[0]}."
+                )
             self.effects = given[var_names].astype(float)
+            _check_values(name, self.effects.to_numpy())
             self.effects.index = [self._canonical(label) for label in given.index]
             if not self.effects.index.is_unique:
                 twice = self.effects.index[self.effects.index.duplicated()][0]
@@ -179,11 +194,30 @@ class Predictions:
 
 
 def _read(path: Path) -> pd.DataFrame | ad.AnnData:
-    if not path.is_file():
+    if not path.exists():
         raise FileNotFoundError(f"There is no file of predictions {str(path)!r}.")
-    if h5py.is_hdf5(path):
-        return ad.read_h5ad(path)
-    return pd.read_parquet(path) if path.suffix in (".parquet", ".pq") else pd.read_csv(path, index_col=0)
+    if path.is_dir() or h5py.is_hdf5(path) or path.suffix in (".h5ad", ".zarr"):
+        return read_cells(path)
+    try:
+        if path.suffix in (".parquet", ".pq"):
+            return pd.read_parquet(path)
+        table = pd.read_csv(path, index_col=0, keep_default_na=False, na_values=_NO_NUMBER)
+        # as they are in the file, since pandas gives a name that is there twice a number
+        names = pd.read_csv(path, header=None, nrows=1, dtype=str, keep_default_na=False).iloc[0]
+        return table.set_axis(pd.Index(names[1:]), axis=1)
+    except (OSError, ValueError) as error:  # pandas' and pyarrow's own are ValueErrors
+        raise ValueError(
+            f"{str(path)!r} cannot be read as predictions: CSV or Parquet with a row for each perturbation and a "
+            f"column for each gene, or an h5ad file of cells. {' '.join(str(error).split())}"
+        ) from error
+
+
+def _check_values(name: str, values) -> None:
+    """ValueError where one is missing or infinite."""
+    values = values.data if sparse.issparse(values) else np.asarray(values)
+    wrong = int(values.size - np.isfinite(values).sum())
+    if wrong:
+        raise ValueError(f"{name} has {wrong} missing or infinite values among the {values.size} it holds.")
 
 
 def _check_genes(name: str, found: pd.Index, wanted: pd.Index) -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from raptorgraph.benchmark._sources import Closure
+from raptorgraph.pp._files import is_file_or_store
 
 
 def code_hash(name: str) -> str:
@@ -78,7 +79,7 @@ def device() -> str:
 
 def files_of(options: Any, name: str = "") -> Iterator[tuple[str, Path]]:
     """Files among the options, at any depth: predictions of other tools, gene sets."""
-    if isinstance(options, str | Path) and Path(options).is_file():
+    if isinstance(options, str | Path) and is_file_or_store(options):
         yield name, Path(options)
     elif isinstance(options, Mapping | list | tuple):
         for key, value in options.items() if isinstance(options, Mapping) else enumerate(options):

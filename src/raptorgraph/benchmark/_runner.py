@@ -22,6 +22,7 @@ from raptorgraph.benchmark._experiments import EXPERIMENTS, UnitsFailed
 from raptorgraph.benchmark._parts import read_part, write_part
 from raptorgraph.benchmark._report import write_report
 from raptorgraph.benchmark._settings import Part, Settings, Unit, fingerprints
+from raptorgraph.pp._files import check_folder
 
 _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
 
@@ -58,8 +59,8 @@ def run(
     name
         One of :data:`EXPERIMENTS`.
     screen
-        Path of an h5ad file, or a name: see :func:`load_screen`. Not used by ``"losses"`` and ``"intervals"``;
-        ``"graph"`` simulates screens without one.
+        Path of an h5ad file or a zarr store, or a name: see :func:`load_screen`. Not used by ``"losses"`` and
+        ``"intervals"``; ``"graph"`` simulates screens without one.
     out
         Directory of the results.
     seeds
@@ -139,8 +140,9 @@ def run(
         n_top_genes=n_top_genes,
         options=options,
     )
-    units = module.units(settings)
     out = Path(out)
+    check_folder(out, None if screen is None else Path(screen))
+    units = module.units(settings)
     folder = out / "parts" / _owner(module, name)
     folder.mkdir(parents=True, exist_ok=True)
     parts = _finish(name, units, settings, folder, n_jobs, n_threads, progress)

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import anndata as ad
-import h5py
 import numpy as np
 import pandas as pd
 from scipy import sparse
@@ -17,6 +16,7 @@ from scipy import sparse
 from raptorgraph import datasets, pp
 from raptorgraph.benchmark._settings import Settings, screen_file
 from raptorgraph.pp._expression import to_expression
+from raptorgraph.pp._files import read_cells
 from raptorgraph.pp._inputs import batch_codes, expression_source
 from raptorgraph.pp._labels import parse_obs
 from raptorgraph.pp._names import gene_names, strip_gene_names
@@ -175,9 +175,9 @@ def load_screen(settings: Settings, seed: int = 0) -> Screen:
     Parameters
     ----------
     settings
-        ``settings.screen`` is the path of an h5ad file; or ``"norman2019"`` or ``"replogle2020"`` (downloaded); or
-        ``"simulated"``, ``"simulated-additive"``, ``"simulated-saturating"`` or ``"simulated-interacting"``; or the
-        name of an h5ad file in the folder ``$RAPTORGRAPH_DATA``.
+        ``settings.screen`` is the path of an h5ad file or a zarr store; or ``"norman2019"`` or ``"replogle2020"``
+        (downloaded); or ``"simulated"``, ``"simulated-additive"``, ``"simulated-saturating"`` or
+        ``"simulated-interacting"``; or the name of an h5ad file or zarr store in the folder ``$RAPTORGRAPH_DATA``.
     seed
         Seed of a simulated screen, which is another one for each repetition.
 
@@ -191,7 +191,7 @@ def load_screen(settings: Settings, seed: int = 0) -> Screen:
     FileNotFoundError
         If there is no such file or name.
     ValueError
-        If the file is not h5ad, or labels or values do not suit.
+        If the file holds no AnnData or is damaged, or labels or values do not suit.
 
     Examples
     --------
@@ -205,7 +205,7 @@ def load_screen(settings: Settings, seed: int = 0) -> Screen:
     name = settings.screen
     setup = {"perturbation_key": "perturbation", "control": "control", "delimiter": "+", **settings.setup}
     if name is None:
-        raise ValueError("Name a screen: screen='FILE.h5ad', 'norman2019', 'replogle2020' or 'simulated'.")
+        raise ValueError("Name a screen: screen='FILE.h5ad' (or .zarr), 'norman2019', 'replogle2020' or 'simulated'.")
     if name in _SIMULATED:
         size = _QUICK if settings.quick else _SIZE
         adata = datasets.simulate(**{**size, **_SIMULATED[name]}, seed=seed)
@@ -216,7 +216,7 @@ def load_screen(settings: Settings, seed: int = 0) -> Screen:
             setup["layer"] = "counts"
             setup["library_size_key"] = setup.get("library_size_key") or "total_counts"
     else:
-        adata = _read(_find(name))
+        adata = read_cells(_find(name))
         spelling = {key: setup[key] for key in ("perturbation_key", "control", "delimiter")}
         keys = {"batch_key": setup.get("batch_key"), "categorical": ()}
         batch_codes(adata, keys["batch_key"])
@@ -231,13 +231,7 @@ def load_screen(settings: Settings, seed: int = 0) -> Screen:
 
 def _find(name: str) -> Path:
     path = screen_file(name)
-    if path is not None:
-        return path
-    known = ", ".join([*_SIMULATED, *_PUBLIC])
-    raise FileNotFoundError(f"There is no file {name!r}; screens with a name are {known}.")
-
-
-def _read(path: Path) -> ad.AnnData:
-    if not h5py.is_hdf5(path):
-        raise ValueError(f"{str(path)!r} is not an h5ad file: write one with adata.write_h5ad(...).")
-    return ad.read_h5ad(path)
+    if path is None and not Path(name).exists():
+        known = ", ".join([*_SIMULATED, *_PUBLIC])
+        raise FileNotFoundError(f"There is no file {name!r}; screens with a name are {known}.")
+    return path or Path(name)

@@ -20,6 +20,7 @@ from raptorgraph.benchmark._provenance import (
     stamp,
     versions,
 )
+from raptorgraph.pp._files import is_file_or_store
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,7 @@ class Settings:
     Attributes
     ----------
     screen
-        Path of an h5ad file, or a name that :func:`~raptorgraph.benchmark.load_screen` knows.
+        Path of an h5ad file or a zarr store, or a name that :func:`~raptorgraph.benchmark.load_screen` knows.
     setup
         Arguments of ``setup_anndata``.
     seeds
@@ -122,8 +123,8 @@ def screen_file(name: str) -> Path | None:
     """File, or zarr store, of a screen: of this path, or of this name in the folder ``$RAPTORGRAPH_DATA``."""
     places = [Path(name)]
     if folder := os.environ.get("RAPTORGRAPH_DATA"):
-        places.append(Path(folder) / f"{name}.h5ad")
-    return next((path for path in places if path.is_file() or _is_store(path)), None)
+        places += [Path(folder) / f"{name}.{suffix}" for suffix in ("h5ad", "zarr")]
+    return next((path for path in places if is_file_or_store(path)), None)
 
 
 def fingerprint(name: str, unit: Unit, settings: Settings, *, threads: str = "1") -> dict[str, Any]:
@@ -159,7 +160,3 @@ def fingerprints(name: str, units: Sequence[Unit], settings: Settings, *, thread
     }
     found = {unit.key: {**shared, "key": unit.key, "seed": unit.seed, "unit": dict(unit.options)} for unit in units}
     return json.loads(json.dumps(found, default=str))  # as it reads back from a file
-
-
-def _is_store(path: Path) -> bool:
-    return any((path / name).is_file() for name in ("zarr.json", ".zgroup"))

@@ -11,6 +11,7 @@ import pandas as pd
 
 from raptorgraph.datasets._download import Source, cache_folder, check_sha256, fetch
 from raptorgraph.datasets._public import check_published, numbers, set_labels, to_screen, use_symbols
+from raptorgraph.pp._files import read_cells
 
 SOURCES = (
     # scPerturb (Peidli et al. 2024), versions 1.4 and 1.3: counts of all genes
@@ -135,7 +136,7 @@ def _load(
     path: str | os.PathLike | None, sources: Sequence[Source], n_top_genes: int | None, sha256: str | None
 ) -> tuple[ad.AnnData, Mapping[str, int]]:
     """The screen, and its numbers."""
-    adata = ad.read_h5ad(_file(path, sources, sha256))
+    adata = read_cells(_file(path, sources, sha256))
     use_symbols(adata)
     guide = next((column for column in _GUIDE_COLUMNS if column in adata.obs), None)
     found = {}

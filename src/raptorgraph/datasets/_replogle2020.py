@@ -20,6 +20,7 @@ from raptorgraph.datasets._public import (
     to_screen,
     use_symbols,
 )
+from raptorgraph.pp._files import read_cells
 from raptorgraph.pp._matrix import as_matrix
 
 PREFIX = "GSM4367984_exp6."
@@ -145,7 +146,7 @@ def _hashes(sha256: Mapping[str, str] | str | None, sources: Mapping[str, Sequen
 def _read_h5ad(path: Path, sha256: Mapping[str, str] | str | None) -> tuple[ad.AnnData, pd.Series]:
     if not path.is_file():
         raise FileNotFoundError(f"There is no file {str(path)!r}; name a folder to download to, or nothing.")
-    adata = ad.read_h5ad(check_sha256(path, sha256 if isinstance(sha256, str) else (sha256 or {}).get(path.name)))
+    adata = read_cells(check_sha256(path, sha256 if isinstance(sha256, str) else (sha256 or {}).get(path.name)))
     use_symbols(adata)
     column = next((name for name in ("perturbation", "gene") if name in adata.obs), None)
     if column is None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
+from zipfile import ZipFile, is_zipfile
 
 import rich.pretty  # noqa: F401  scvi-tools' view_anndata_setup takes it to be imported
 from anndata import AnnData
@@ -12,6 +14,7 @@ from scvi.model.base._save_load import _load_saved_files
 from raptorgraph._logging import quiet_libraries
 from raptorgraph.model._mudata import EXPRESSION_KEY, label_cells, query_expression
 from raptorgraph.model._query import align_genes, prepare_query
+from raptorgraph.pp._files import check_cells
 from raptorgraph.pp._modalities import refresh, strip_modality_names
 
 if TYPE_CHECKING:
@@ -64,7 +67,8 @@ class LoadingMixin:
         Raises
         ------
         ValueError
-            If there is no model, it is of another class, or the data lack genes, labels or control cells.
+            If there is no model, its file is damaged, it is of another class, or the data lack genes, labels or control
+            cells.
 
         Examples
         --------
@@ -74,6 +78,7 @@ class LoadingMixin:
         >>> rg.RaptorGraphModel.load("fitted", adata=False).perturbed_genes == model.perturbed_genes
         True
         """
+        _check_files(Path(dir_path), adata, kwargs)
         if not isinstance(adata, AnnData | MuData):
             return super().load(dir_path, adata, *args, **kwargs)
         # To the CPU, since a model that was saved from a GPU must open where there is none.
@@ -114,3 +119,18 @@ class LoadingMixin:
         """
         adata = self._data(adata)
         super().view_anndata_setup(adata, hide_state_registries)
+
+
+def _check_files(folder: Path, adata: AnnData | MuData | bool | None, kwargs: dict) -> None:
+    """ValueError that names the file where a saved model is not there, is damaged or is something else."""
+    if kwargs.get("backup_url") is not None:
+        return  # scvi-tools fetches it
+    prefix = kwargs.get("prefix") or ""
+    file = folder / f"{prefix}model.pt"
+    if not file.is_file():
+        raise ValueError(f"There is no model in {str(folder)!r}: no file {file.name!r}, which model.save writes.")
+    if not is_zipfile(file) or not any(name.endswith("data.pkl") for name in ZipFile(file).namelist()):
+        raise ValueError(f"{str(file)!r} is damaged, was not copied as a whole, or is no saved model.")
+    cells = folder / f"{prefix}adata.h5ad"
+    if adata is None and cells.is_file():
+        check_cells(cells)

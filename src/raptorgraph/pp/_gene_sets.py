@@ -57,7 +57,7 @@ def read_gene_sets(
     TypeError
         If `gene_sets` is none of these, or the genes of a set are one string.
     ValueError
-        If there is no gene set, a path is not that of a ``.gmt`` file, or there is no such library.
+        If there is no gene set, a path is not that of a GMT file, or there is no such library.
 
     Examples
     --------
@@ -103,9 +103,24 @@ def _is_path(given: str | Path) -> bool:
 def _read_path(path: str | Path) -> dict[str, list[str]]:
     import gseapy  # a second to import
 
-    if not Path(path).suffix.lower() == ".gmt":
-        raise ValueError(f"gene_sets={str(path)!r} is not the path of a .gmt file.")
-    return gseapy.read_gmt(str(path))
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"There is no file of gene sets {str(path)!r}.")
+    try:
+        if path.suffix.lower() != ".gmt":
+            raise ValueError("This is not the path of a .gmt file.")
+        lines = path.read_text(encoding="utf-8").splitlines()
+        other = next((number for number, line in enumerate(lines, 1) if line.strip() and "\t" not in line), None)
+        if other is not None:
+            raise ValueError(f"Line {other} has no tab.")
+        if not any(line.strip() for line in lines):
+            raise ValueError("The file is empty.")
+        return gseapy.read_gmt(str(path))
+    except (LookupError, ValueError) as error:
+        raise ValueError(
+            f"gene_sets={str(path)!r} cannot be read as a GMT file, named .gmt, with one set a line: its name, a "
+            f"description and its genes, separated by tabs. {error}"
+        ) from error
 
 
 def _fetch(name: str, organism: str) -> dict[str, list[str]]:

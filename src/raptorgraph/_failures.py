@@ -1,0 +1,75 @@
+"""What went wrong, in one line; and steps that may fail without taking the others with them."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import traceback
+import zlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+FAILURES = (
+    ArithmeticError,
+    AttributeError,
+    EOFError,
+    ImportError,
+    LookupError,
+    MemoryError,
+    OSError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+    zlib.error,
+)
+"""What libraries raise on damaged files, odd sizes, full disks or parts that are missing; no interruption."""
+
+_FIXES = {"no locator available": "set NUMBA_CACHE_DIR to a folder that can be written"}
+
+
+@contextlib.contextmanager
+def optional(what: str, say: Callable[[str], None]) -> Iterator[None]:
+    """Do without what fails inside, and say so in a line.
+
+    Parameters
+    ----------
+    what
+        The result that will be missing, such as ``"umap.png"``.
+    say
+        Called with the line.
+    """
+    try:
+        yield
+    except FAILURES as error:
+        _show_traceback()
+        text = one_line(error)
+        fix = next((fix for sign, fix in _FIXES.items() if sign in text), None)
+        say(f"There is no {what}: {text}" + (f" - {fix}" if fix else ""))
+
+
+def one_line(error: BaseException) -> str:
+    """Type and text of an error."""
+    return " ".join(f"{type(error).__name__}: {_text(error)}".split())
+
+
+def told(error: BaseException) -> str:
+    """What an error says; with its type, and how to see more, where it was not raised to be read."""
+    _show_traceback()
+    text = " ".join(_text(error).split())
+    if isinstance(error, MemoryError):
+        return f"the memory does not suffice; fewer genes (--n-top-genes) need less. {text}"
+    frames = traceback.extract_tb(error.__traceback__)
+    ours = bool(frames) and Path(frames[-1].filename).is_relative_to(Path(__file__).parent)
+    if text and (isinstance(error, OSError | ImportError) or (ours and " " in text)):
+        return text
+    return f"{one_line(error)} (RAPTORGRAPH_DEBUG=1 shows where)"
+
+
+def _show_traceback() -> None:
+    if os.environ.get("RAPTORGRAPH_DEBUG"):
+        traceback.print_exc()
+
+
+def _text(error: BaseException) -> str:
+    # the text of a KeyError would come in quotes
+    return str(error.args[0] if isinstance(error, KeyError) and error.args else error)

@@ -1,0 +1,162 @@
+"""Read cells from a file, or say what is wrong with it."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import anndata as ad
+import h5py
+from anndata._io.specs.registry import IORegistryError
+
+from raptorgraph._failures import FAILURES, one_line
+
+_HOW = "write one with adata.write_h5ad(...)"
+_MUDATA = (
+    "holds a MuData, with the modalities {modalities}: write the one with the expression, labels in its obs, as a file "
+    "of its own, mudata.{reader}({path!r})[{first!r}].write_h5ad(...)"
+)
+_OF_STORES = (".zgroup", "zarr.json", ".zmetadata", ".zarray")
+
+
+def read_cells(path: str | Path) -> ad.AnnData:
+    """Read an AnnData from an h5ad file or a zarr store.
+
+    Parameters
+    ----------
+    path
+        An h5ad file, or the folder of a zarr store.
+
+    Returns
+    -------
+    anndata.AnnData
+        In memory.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is nothing at `path`.
+    PermissionError
+        If it must not be read.
+    ValueError
+        If it is something else than an AnnData, or damaged; names the file and says what it is.
+    """
+    path = Path(path)
+    check_cells(path)
+    try:
+        return ad.read_zarr(path) if path.is_dir() else ad.read_h5ad(path)
+    except MemoryError:
+        raise
+    except (*FAILURES, IORegistryError) as error:
+        raise ValueError(
+            f"{str(path)!r} cannot be read: it is damaged, was not copied as a whole, or was written by a version of "
+            f"anndata that this one does not know. {one_line(error)[:300]}"
+        ) from error
+
+
+def check_cells(path: Path) -> None:
+    """Raise where :func:`read_cells` would, as far as the first look at a file tells."""
+    if not path.exists():
+        raise FileNotFoundError(f"There is no file {str(path)!r}.")
+    problem = _problem_of_folder(path) if path.is_dir() else _problem_of_file(path)
+    if problem:
+        raise ValueError(f"{str(path)!r} {problem}.")
+
+
+def check_folder(out: Path, screen: Path | None = None) -> None:
+    """Raise where results cannot be written to a folder, which need not exist, or would go into the screen."""
+    parent = next((part for part in (out, *out.absolute().parents) if part.exists()), out)
+    if not parent.is_dir():
+        raise NotADirectoryError(f"{str(parent)!r} is a file: choose another directory for the results.")
+    if not os.access(parent, os.W_OK | os.X_OK):
+        raise PermissionError(f"{str(parent)!r} cannot be written to: choose another directory for the results.")
+    if screen is not None and screen.is_dir() and out.resolve().is_relative_to(screen.resolve()):
+        raise ValueError(f"{str(out)!r} lies in the screen {str(screen)!r}: choose another directory for the results.")
+
+
+def is_file_or_store(path: str | Path) -> bool:
+    """Whether there is a file or a zarr store, which is a folder."""
+    return Path(path).is_file() or any((Path(path) / name).is_file() for name in _OF_STORES)
+
+
+def _problem_of_folder(path: Path) -> str | None:
+    if not is_file_or_store(path):
+        return "is a folder and no zarr store: name the file in it"
+    import zarr  # anndata's older versions do not bring it
+
+    try:
+        missing = [name for name in _listed(path) if not (path / name).is_file()]
+        if missing:  # zarr would fill it with zeros
+            return f"is not a whole zarr store: {missing[0]!r} is missing; copy it again"
+        store = zarr.open_group(str(path), mode="r")
+        return _problem_of_store(path, dict(store.attrs), list(store), list(store["mod"]) if "mod" in store else [])
+    except FAILURES as error:
+        return f"is a damaged zarr store, or not a whole one ({one_line(error)[:300]})"
+
+
+def _listed(path: Path) -> list[str]:
+    """Files that the summary of a zarr store says it has, which describe its groups and arrays."""
+    for name in (".zmetadata", "zarr.json"):
+        if (path / name).is_file():
+            summary = json.loads((path / name).read_text(encoding="utf-8"))
+            if name == ".zmetadata":
+                return list(summary["metadata"])
+            return [f"{key}/{name}" for key in (summary.get("consolidated_metadata") or {}).get("metadata", ())]
+    return []
+
+
+def _problem_of_file(path: Path) -> str | None:
+    with _opened(path) as file:
+        start = file.read(2048)
+    if not start:
+        return f"is an empty file, not an h5ad file: {_HOW}"
+    if not h5py.is_hdf5(path) and not start.startswith(b"\x89HDF"):
+        return f"is {_kind(start)}, not an h5ad file: {_HOW}"
+    try:
+        with h5py.File(path) as file:
+            return _problem_of_store(path, dict(file.attrs), list(file), list(file["mod"]) if "mod" in file else [])
+    except FAILURES as error:
+        return f"is a damaged HDF5 file, or not a whole one: copy it again ({one_line(error)[:300]})"
+
+
+def _opened(path: Path):
+    try:
+        return path.open("rb")
+    except PermissionError as error:
+        raise PermissionError(f"{str(path)!r} must not be read by this user: see its permissions.") from error
+
+
+def _problem_of_store(path: Path, attributes: dict, keys: list[str], modalities: list[str]) -> str | None:
+    """What is wrong with the keys at the top of HDF5 or zarr; None for those of an AnnData."""
+    kind = str(attributes.get("encoding-type", "")).lower()
+    if modalities or kind == "mudata":
+        first = next((name for name in modalities if name in ("rna", "gex")), modalities[0] if modalities else "rna")
+        reader = "read_zarr" if path.is_dir() else "read_h5mu"
+        return _MUDATA.format(modalities=modalities, reader=reader, path=str(path), first=first)
+    if kind == "anndata" or {"obs", "var"} <= set(keys):
+        return None
+    if {"row_attrs", "col_attrs"} <= set(keys):
+        return f"is a loom file, not an h5ad file: scanpy.read_loom({str(path)!r}).write_h5ad(...) makes one"
+    if "matrix" in keys:
+        return (
+            f"is a matrix of Cell Ranger, without labels of cells, not an h5ad file: read it with "
+            f"scanpy.read_10x_h5({str(path)!r}), add the labels to obs, and {_HOW}"
+        )
+    return f"has {', '.join(map(repr, keys[:5])) or 'nothing'} at its top, and is no AnnData: {_HOW}"
+
+
+def _kind(start: bytes) -> str:
+    if start.startswith(b"\x1f\x8b"):
+        return "compressed with gzip (unpack it first)"
+    if start.startswith(b"PK\x03\x04"):
+        return "a ZIP archive (unpack it first)"
+    return "a text file" if _is_text(start) else "of another kind"
+
+
+def _is_text(start: bytes) -> bool:
+    try:
+        text = start[:-4].decode() if len(start) > 4 else start.decode()  # a letter may be cut off at the end
+    except UnicodeDecodeError as error:
+        return error.reason == "unexpected end of data" and error.start > 0
+    return "\x00" not in text
