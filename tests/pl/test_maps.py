@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from raptorgraph import pl
 from raptorgraph.pl._figure import BLUE, ORANGE
-from raptorgraph.pl._map import OTHERS, set_view
+from raptorgraph.pl._map import OTHERS, set_view, umap
 
 
 def colors(ax):
@@ -168,3 +168,16 @@ def test_bad_counterfactual(fixed):
     for plot in (pl.latents, lambda model: pl.counterfactual(model, "A")):
         with pytest.raises(ValueError, match="without data"):
             plot(fixed)
+
+
+def test_the_map_says_that_it_is_being_made(in_terminal, monkeypatch):
+    import scanpy
+
+    def put(cells, **kwargs):
+        cells.obsm["X_umap"] = cells.X[:, :2]
+
+    monkeypatch.setattr(scanpy.pp, "neighbors", lambda *args, **kwargs: None)
+    monkeypatch.setattr(scanpy.tl, "umap", put)
+    with in_terminal() as terminal:
+        umap(np.eye(7), n_neighbors=3, seed=0)
+    assert terminal.lines() == {"UMAP of 7 cells"}

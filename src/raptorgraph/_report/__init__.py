@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 
 from raptorgraph import __version__
+from raptorgraph._progress import progress_bar
 from raptorgraph._report import _record as record
 from raptorgraph._report._content import sections
 from raptorgraph._report._findings import Findings
@@ -159,7 +160,8 @@ def write_report(run: Run, out: Path, *, say: Callable[[str], None] = lambda lin
     )
     path = out / "report.html"
     subtitle = f"Perturb-seq screen, fitted with raptorgraph {__version__} on {date:%d %B %Y}."
-    path.write_text(render(run.title, subtitle, sections(found)), encoding="utf-8")
+    with progress_bar("Sections"):
+        path.write_text(render(run.title, subtitle, sections(found)), encoding="utf-8")
     return path
 
 

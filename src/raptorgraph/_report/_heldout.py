@@ -12,6 +12,7 @@ from scipy.special import ndtri
 from scipy.stats import spearmanr
 
 from raptorgraph import metrics
+from raptorgraph._progress import progress_bar
 from raptorgraph.baselines import ladder
 from raptorgraph.benchmark._methods import RaptorGraphMethod
 from raptorgraph.benchmark._scores import TYPES, interaction_scores
@@ -182,7 +183,8 @@ def held_out(
             return HeldOut(left_out=left_out, reason="without its combinations the screen has nothing to learn from")
         say(f"Measuring the predictions on cells that were held out, fit {k + 1} of {n_fits}.")
         rows = first[np.isin(screen.codes[first], [0, *map(screen.labels.index, train)])]
-        _fit(found, screen, rows, train, list(fold), preset, seed, 1 if by_posterior else max_epochs)
+        with progress_bar("Fitting and predicting"):
+            _fit(found, screen, rows, train, list(fold), preset, seed, 1 if by_posterior else max_epochs)
     return _summarize(found, screen, first, second, seed, left_out, n_fits, len(folds))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
+from raptorgraph._progress import track
 from raptorgraph.benchmark._screen import Screen
 from raptorgraph.pp._inputs import batch_codes
 from raptorgraph.pp._statistics import effect_moments
@@ -68,7 +69,7 @@ def _p_values(screen: Screen, seed: int) -> np.ndarray:
     # cells are taken to vary among perturbed ones as among controls, which is what is compared
     moments = effect_moments(screen.expression, screen.codes, len(screen.labels), batch=batch, shrinkage=len(controls))
     classes, own, p = cell_classes(moments.n[1:]), _own_columns(screen), np.empty(len(screen.conditions))
-    for n in np.unique(classes):
+    for n in track(np.unique(classes), "Noise"):
         effects, variance = noise.draw(int(n), _N_NULL, np.random.default_rng([seed, int(n)]))
         null = effect_statistics(effects, variance, noise.seen)
         for i in np.flatnonzero(classes == n):

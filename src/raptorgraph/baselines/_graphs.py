@@ -14,6 +14,7 @@ import pandas as pd
 from scipy import sparse
 from sklearn.linear_model import LassoLarsIC, LinearRegression
 
+from raptorgraph._progress import progress_bar
 from raptorgraph.pp._expression import to_expression
 from raptorgraph.pp._inputs import batch_codes, expression_source
 from raptorgraph.pp._labels import parse_obs
@@ -221,7 +222,8 @@ def dagma_on_targets(
     weights = np.zeros((len(screen.genes), len(screen.genes)))
     if len(nodes) > 1:
         X = (X - X.mean(axis=0)) / X.std(axis=0)
-        with contextlib.redirect_stderr(io.StringIO()):  # its progress bar cannot be switched off
+        # its own progress bar cannot be switched off
+        with progress_bar("DAGMA"), contextlib.redirect_stderr(io.StringIO()):
             # a list of its own, since the default is changed in place where a step fails
             found = DagmaLinear("l2").fit(X, w_threshold=0.0, s=[1.0, 0.9, 0.8, 0.7, 0.6])
         weights[np.ix_(nodes, nodes)] = found

@@ -11,6 +11,7 @@ import torch
 from torch.nn import functional as F
 
 from raptorgraph._arguments import check_integer, check_number
+from raptorgraph._progress import track
 from raptorgraph.nn import kl_standard_normal, mk_mmd
 from raptorgraph.nn._peers import DiscrepancyModule
 
@@ -151,7 +152,7 @@ def train(
     optimizer = torch.optim.Adam(module.parameters(), lr=settings.lr, fused=True)
     module.train()
     history = []
-    for epoch, row in plan.iterrows():
+    for epoch, row in track(plan.iterrows(), "Epochs", total=len(plan)):
         parts = []
         weights = torch.tensor([1.0, row.kl_weight, row.mmd_weight, settings.l1_weight], dtype=torch.float32)
         for condition, cells in condition_batches(codes, settings.batch_size, rng):

@@ -12,6 +12,7 @@ from mudata import MuData
 from scvi.model.base._save_load import _load_saved_files
 
 from raptorgraph._logging import quiet_libraries
+from raptorgraph._progress import progress_bar
 from raptorgraph.model._mudata import EXPRESSION_KEY, label_cells, query_expression
 from raptorgraph.model._query import align_genes, prepare_query
 from raptorgraph.pp._files import check_cells
@@ -44,6 +45,7 @@ class LoadingMixin:
         return query
 
     @classmethod
+    @progress_bar("Loading")
     @quiet_libraries()
     def load(cls, dir_path: str, adata: AnnData | MuData | bool | None = None, *args, **kwargs) -> RaptorGraphModel:
         """Load a saved model, on this or another machine.

@@ -29,6 +29,7 @@ _LOG_FLAVORS = ("seurat", "cell_ranger")
 _MIN_VARYING = 20  # genes, below which the local regression of the count flavors fails or brings the process down
 
 
+@progress_bar("Selecting genes")
 def select_genes(
     adata: AnnData,
     n_top_genes: int = 5000,
@@ -166,14 +167,13 @@ def _highly_variable(values, n_top_genes: int, batch: np.ndarray | None, flavor:
     if batch is not None:
         obs["batch"] = pd.Categorical(batch)
     try:
-        with progress_bar("Variable genes"):
-            found = sc.pp.highly_variable_genes(
-                ad.AnnData(values, obs=obs),
-                n_top_genes=n_top_genes,
-                flavor=flavor,
-                batch_key=None if batch is None else "batch",
-                inplace=False,
-            )
+        found = sc.pp.highly_variable_genes(
+            ad.AnnData(values, obs=obs),
+            n_top_genes=n_top_genes,
+            flavor=flavor,
+            batch_key=None if batch is None else "batch",
+            inplace=False,
+        )
     except ValueError as error:  # the local regression of the count flavors can still be singular
         raise ValueError(
             f"flavor={flavor!r} failed on these data ({error}); use another flavor, or merge batches."

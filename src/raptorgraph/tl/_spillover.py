@@ -10,6 +10,7 @@ import pandas as pd
 import torch
 
 from raptorgraph._arguments import check_integer
+from raptorgraph._progress import track
 from raptorgraph.model._field import KEYS
 from raptorgraph.nn._posterior_draws import posterior_expectation
 from raptorgraph.pp._labels import parse_obs
@@ -229,7 +230,7 @@ def _mean_squared_slopes(encode, x: torch.Tensor, columns: list[int], n_latents:
     for cells in x.split(_BATCH):
         cells = cells.detach().requires_grad_()
         z = encode(cells)
-        for latent in range(n_latents):
+        for latent in track(range(n_latents), "Latents"):
             # cells do not meet, so the gradient of their sum holds the gradient of each
             slope = torch.autograd.grad(z[:, latent].sum(), cells, retain_graph=True)[0][:, columns]
             total[:, latent] += slope.double().square().sum(0).cpu().numpy()

@@ -1,0 +1,74 @@
+"""What training says and shows, and that loading says nothing."""
+
+import contextlib
+import io
+import logging
+
+import pytest
+import scvi
+
+import raptorgraph as rg
+
+
+@pytest.fixture(scope="module")
+def adata():
+    cells = rg.datasets.simulate(
+        60, 4, n_control_cells=80, n_cells_per_perturbation=30, n_doubles=2, n_truth_cells=20, seed=1
+    )
+    rg.RaptorGraphModel.setup_anndata(cells, library_size_key="total_counts")
+    return cells
+
+
+@pytest.fixture
+def said(monkeypatch):
+    """Names of the loggers that said something, of all libraries."""
+    names, handler = [], logging.Handler()
+    handler.emit = lambda record: names.append(record.name)
+    loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric", "scvi", "raptorgraph")]
+    for logger in loggers:
+        logger.addHandler(handler)
+    yield names
+    for logger in loggers:
+        logger.removeHandler(handler)
+
+
+@pytest.mark.filterwarnings("error")  # also of those that pyproject.toml lets pass
+def test_only_the_package_speaks(adata, said, tmp_path, capsys):
+    scvi.settings.seed = 0
+    model = rg.RaptorGraphModel(adata, n_hidden=8)
+    said.clear()
+    model.train(max_epochs=1, accelerator="cpu")
+    assert said == ["raptorgraph.model._graph", "raptorgraph.model._calibration", "raptorgraph.model._training"]
+    said.clear()
+    model.predict(["P01", "P02"], n_cells=5)
+    model.predict_effects("P01+P02")
+    model.save(tmp_path / "model")
+    rg.RaptorGraphModel.load(tmp_path / "model", adata)
+    assert said in ([], ["raptorgraph.model._model"])  # the likelihood of the data, once
+    assert "it/s" not in "".join(capsys.readouterr())  # no terminal, no bar
+
+
+def test_every_step_has_a_bar(adata, in_terminal):
+    scvi.settings.seed = 0
+    model = rg.RaptorGraphModel(adata, n_hidden=8)
+    n_batches = 2  # training and validation cells are paired by themselves
+    with in_terminal() as terminal, contextlib.redirect_stdout(io.StringIO()) as out:
+        model.train(max_epochs=2, accelerator="cpu")
+    assert terminal.lines() == {"Principal components", "Inferring the graph", "Fitting the effects"}
+    assert ("Pairing cells", len(model.conditions)) in terminal.bars() and len(terminal.bars()) <= n_batches
+    assert "Epoch 2/2" in out.getvalue()  # scvi-tools' own bar
+
+    with in_terminal() as terminal:
+        model.predict(["P01", "P02", "P03"], n_cells=1100)
+    assert {("Means", 3), ("Cells", 6)} <= terminal.bars()
+    with in_terminal() as terminal:
+        model.get_counterfactual("P01", batch_size=100)
+    assert terminal.bars() == {("Cells", -(-adata.n_obs // 100))}
+
+
+def test_no_bar_where_none_is_wanted(adata, in_terminal):
+    scvi.settings.seed = 0
+    model = rg.RaptorGraphModel(adata, n_hidden=8)
+    with in_terminal() as terminal, contextlib.redirect_stdout(io.StringIO()) as out:
+        model.train(max_epochs=1, accelerator="cpu", enable_progress_bar=False)
+    assert terminal.getvalue() == "" and "it/s" not in out.getvalue()

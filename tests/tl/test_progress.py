@@ -1,0 +1,61 @@
+"""Bars of the tools: what is counted in a terminal, and silence where it is asked for."""
+
+import pytest
+
+import raptorgraph as rg
+from raptorgraph.tl._noise import cell_classes, measured_latents
+
+
+def calls(screen):
+    """Name, call and the bars it must show, of every tool with the argument ``progress``."""
+    model, adata = screen.model, screen.adata
+    genes, names = model.perturbed_genes, list(model.var_names_)
+    sets = {f"s{i}": names[12 + 10 * i : 32 + 10 * i] for i in range(3)}
+    n_sizes = len(set(cell_classes(measured_latents(model).n_cells)))
+    pairs = [(genes[0], genes[k]) for k in range(1, 6)]
+    effects = model.predict_effects(genes)
+    return {
+        "interactions": (
+            lambda **k: rg.tl.interactions(model, pairs, chunk_size=2, n_draws=3, **k),
+            {("Pairs", 3), ("Intervals", 5)},
+        ),
+        "reverse": (
+            lambda **k: rg.tl.reverse(model, effects.iloc[:2], max_genes=2, chunk_size=20, **k),
+            {("Perturbations", -(-(len(genes) * (len(genes) + 1) // 2) // 20))},
+        ),
+        "dag_stability": (lambda **k: rg.tl.dag_stability(model, n=2, n_null=1, **k), {("Graphs", 3)}),
+        "enrich": (
+            lambda **k: rg.tl.enrich(model, sets, n_permutations=10, n_null=20, **k),
+            {("Gene sets", len(genes)), ("Noise", n_sizes)},
+        ),
+        "enrich_effects": (
+            lambda **k: rg.tl.enrich_effects(effects.iloc[:4], sets, n_permutations=10, **k),
+            {("Gene sets", 4)},
+        ),
+        "program_similarity": (
+            lambda **k: rg.tl.program_similarity(model, activation="unit", n_cells=20, n_null=20, **k),
+            {("Latents", len(model.latent_names)), ("Noise", n_sizes)},
+        ),
+        "predictions": (lambda: model.predict_effects(genes, adata, kind="decoder"), {("Effects", len(genes))}),
+    }
+
+
+TOOLS = ["interactions", "reverse", "dag_stability", "enrich", "enrich_effects", "program_similarity"]
+
+
+@pytest.mark.parametrize("name", [*TOOLS, "predictions"])
+def test_bars_count_what_is_to_be_done(known_screen, in_terminal, name):
+    call, bars = calls(known_screen)[name]
+    with in_terminal() as terminal:
+        call()
+    assert bars <= terminal.bars()
+
+
+@pytest.mark.parametrize("name", TOOLS)
+def test_without_bars_nothing_is_written(known_screen, in_terminal, capsys, name):
+    call, _ = calls(known_screen)[name]
+    with in_terminal() as terminal:
+        call(progress=False)
+    assert terminal.getvalue() == ""
+    call()  # no terminal
+    assert capsys.readouterr() == ("", "")
