@@ -14,7 +14,7 @@ from scvi.data.fields import (
     NumericalObsField,
 )
 
-from raptorgraph._progress import progress_bar
+from raptorgraph._progress import progress_line
 from raptorgraph.model._field import KEYS, LIBRARY_KEY, PerturbationField, order_genes
 from raptorgraph.pp._expression import check_library, data_kind, library_sizes
 from raptorgraph.pp._inputs import batch_codes, matrix, obs_column, observed_library
@@ -72,7 +72,7 @@ def perturbed_genes_first(adata, genes: list[str]) -> None:
     adata._inplace_subset_var(np.concatenate([first, rest]))
 
 
-@progress_bar("Registering cells")
+@progress_line("Registering cells")
 def register(
     cls, adata, setup_method_args, *, perturbation_key, control, delimiter, layer, library_size_key, batch_key,
     categorical, continuous, **kwargs,

@@ -10,7 +10,7 @@ import anndata as ad
 import numpy as np
 import pandas as pd
 
-from raptorgraph._progress import progress_bar
+from raptorgraph._progress import progress_line
 from raptorgraph.pp._expression import check_library, data_kind, library_sizes, to_expression
 from raptorgraph.pp._inputs import batch_codes, matrix, observed_library
 from raptorgraph.pp._labels import parse_obs
@@ -27,7 +27,7 @@ _LOG_FLAVORS = ("seurat", "cell_ranger")
 _MIN_VARYING = 20  # genes, below which the local regression of the count flavors fails or brings the process down
 
 
-@progress_bar("Selecting genes")
+@progress_line("Selecting genes")
 def select_genes(
     adata: AnnData,
     n_top_genes: int = 5000,
