@@ -6,12 +6,22 @@ import logging
 import re
 import sys
 import time
+import warnings
+from pathlib import Path
 
 import pytest
 import rich
 
 from raptorgraph import _progress
-from raptorgraph._progress import progress_argument, progress_bar, progress_default, shows_progress, track
+from raptorgraph._logging import quietly
+from raptorgraph._progress import (
+    progress_argument,
+    progress_bar,
+    progress_default,
+    progress_line,
+    shows_progress,
+    track,
+)
 
 
 def test_a_bar_counts_and_is_gone_at_the_end(in_terminal):
@@ -96,6 +106,17 @@ def test_a_default_holds_for_what_is_inside(in_terminal):
         with progress_bar("Work"):
             assert not shows_progress()  # one bar at a time
         assert shows_progress()
+
+
+@pytest.mark.parametrize("decorate", [progress_argument(), progress_line("Work"), quietly])
+def test_warnings_come_from_the_package(decorate):
+    @decorate
+    def work():
+        warnings.warn("Few cells.", UserWarning, stacklevel=2)  # of the caller
+
+    with pytest.warns(UserWarning, match="Few cells") as caught:
+        work()
+    assert Path(caught[0].filename).is_relative_to(Path(_progress.__file__).parent)
 
 
 def test_an_argument_decides_for_what_is_inside(in_terminal):

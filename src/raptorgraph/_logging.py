@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from rich.logging import RichHandler
 
@@ -61,3 +62,14 @@ def quiet_libraries() -> Iterator[None]:
     finally:
         for logger in loggers:
             logger.removeFilter(heard)
+
+
+def quietly(function: Callable) -> Callable:
+    """Run a function within :func:`quiet_libraries`; warnings have no frame of contextlib to come from."""
+
+    @functools.wraps(function)
+    def decorated(*args, **kwargs):
+        with quiet_libraries():
+            return function(*args, **kwargs)
+
+    return decorated

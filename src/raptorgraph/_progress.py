@@ -103,6 +103,24 @@ def progress_bar(description: str, total: int | None = None) -> Iterator[Callabl
         thread.join()
 
 
+def progress_line(description: str) -> Callable[[Callable], Callable]:
+    """Show the time that a function takes.
+
+    The context manager would do as a decorator too, but for warnings: they are shown if they come from this package,
+    and a frame of contextlib would stand between it and its caller.
+    """
+
+    def decorate(function: Callable) -> Callable:
+        @functools.wraps(function)
+        def decorated(*args, **kwargs):
+            with progress_bar(description):
+                return function(*args, **kwargs)
+
+        return decorated
+
+    return decorate
+
+
 def track(items: Iterable[Item], description: str, *, total: int | None = None) -> Iterable[Item]:
     """The items, with a bar that counts them: for generators, and many short steps."""
     if not shows_progress():

@@ -5,13 +5,13 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from raptorgraph._progress import progress_bar
+from raptorgraph._progress import progress_line
 from raptorgraph.model._field import KEYS
 from raptorgraph.model._splitter import condition_codes
 from raptorgraph.pp._statistics import condition_moments
 
 
-@progress_bar("Reading control cells")
+@progress_line("Reading control cells")
 def initialize(module, adata_manager) -> None:
     """Set the encoder's center and spread, the decoder's base and the genes' scale from control cells."""
     mask = adata_manager.get_from_registry(KEYS.PERTURBATION).tocsr()

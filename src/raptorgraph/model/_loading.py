@@ -11,8 +11,8 @@ from anndata import AnnData
 from mudata import MuData
 from scvi.model.base._save_load import _load_saved_files
 
-from raptorgraph._logging import quiet_libraries
-from raptorgraph._progress import progress_bar
+from raptorgraph._logging import quietly
+from raptorgraph._progress import progress_line
 from raptorgraph.model._mudata import EXPRESSION_KEY, label_cells, query_expression
 from raptorgraph.model._query import align_genes, prepare_query
 from raptorgraph.pp._files import check_cells
@@ -45,8 +45,8 @@ class LoadingMixin:
         return query
 
     @classmethod
-    @progress_bar("Loading")
-    @quiet_libraries()
+    @progress_line("Loading")
+    @quietly
     def load(cls, dir_path: str, adata: AnnData | MuData | bool | None = None, *args, **kwargs) -> RaptorGraphModel:
         """Load a saved model, on this or another machine.
 

@@ -13,7 +13,7 @@ from scvi.data.fields import (
 )
 
 from raptorgraph._arguments import check_text, check_texts
-from raptorgraph._progress import progress_bar
+from raptorgraph._progress import progress_line
 from raptorgraph.model._covariates import ContinuousField, finite_numbers
 from raptorgraph.model._field import KEYS, LIBRARY_KEY, PerturbationField, order_genes
 from raptorgraph.model._manager import ScreenManager
@@ -118,7 +118,7 @@ def perturbed_genes_first(adata, genes: list[str]) -> None:
     adata._inplace_subset_var(np.concatenate([first, rest]))
 
 
-@progress_bar("Registering cells")
+@progress_line("Registering cells")
 def register(
     cls, adata, setup_method_args, *, perturbation_key, control, delimiter, layer, library_size_key, batch_key,
     categorical, continuous, **kwargs,

@@ -12,7 +12,7 @@ from scvi.model._utils import use_distributed_sampler
 from scvi.train import TrainRunner
 
 from raptorgraph._arguments import check_mapping
-from raptorgraph._logging import quiet_libraries
+from raptorgraph._logging import quietly
 from raptorgraph._progress import progress_argument, shows_progress
 from raptorgraph.model._arguments import check_training
 from raptorgraph.model._latents import ACTIVE_KL
@@ -35,7 +35,7 @@ class TrainingMixin:
     _train_runner_cls = TrainRunner
 
     @progress_argument("enable_progress_bar")
-    @quiet_libraries()
+    @quietly
     def train(
         self,
         max_epochs: int | None = None,

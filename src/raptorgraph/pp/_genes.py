@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from raptorgraph._arguments import check_choice, check_flag, check_integer, check_text
-from raptorgraph._progress import progress_bar
+from raptorgraph._progress import progress_line
 from raptorgraph.pp._expression import data_kind, to_expression
 from raptorgraph.pp._inputs import batch_codes, library_of, matrix
 from raptorgraph.pp._labels import parse_obs
@@ -29,7 +29,7 @@ _LOG_FLAVORS = ("seurat", "cell_ranger")
 _MIN_VARYING = 20  # genes, below which the local regression of the count flavors fails or brings the process down
 
 
-@progress_bar("Selecting genes")
+@progress_line("Selecting genes")
 def select_genes(
     adata: AnnData,
     n_top_genes: int = 5000,

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from scipy import sparse
 
-from raptorgraph._progress import progress_bar
+from raptorgraph._progress import progress_line
 from raptorgraph.pp._expression import check_library, to_expression
 from raptorgraph.pp._inputs import batch_codes, expression_source
 from raptorgraph.pp._labels import format_perturbation, parse_obs
@@ -295,7 +295,7 @@ def _compare(X, codes, n_conditions: int, library, batch, rows, *, rates: bool =
     )
 
 
-@progress_bar("Measuring effects")
+@progress_line("Measuring effects")
 def measured_effects(
     adata: AnnData,
     perturbation_key: str = "perturbation",
