@@ -18,7 +18,7 @@ demo: $(DONE)/package
 	$(BIN)/raptorgraph demo --out demo
 
 test: $(DONE)/test
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest --durations=10 $(ARGS)
 
 test-slow: $(DONE)/test
 	$(BIN)/python -m pytest -m slow $(ARGS)

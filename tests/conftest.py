@@ -6,6 +6,7 @@ import os
 import random
 import re
 import sys
+from contextlib import contextmanager
 from pathlib import Path
 
 # Read when matplotlib and the numerical libraries are first imported, hence before the imports below.
@@ -35,6 +36,27 @@ def _closed_figures():
     yield
     if "matplotlib.pyplot" in sys.modules:
         sys.modules["matplotlib.pyplot"].close("all")
+
+
+@pytest.fixture(scope="session")
+def with_few_steps():
+    """Context in which a posterior of effects takes 20 steps, not 200: for how things go together, not for values."""
+    from raptorgraph.nn import EffectPosterior
+
+    @contextmanager
+    def few():
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setitem(EffectPosterior.fit.__kwdefaults__, "n_steps", 20)
+            yield
+
+    return few
+
+
+@pytest.fixture(scope="module")
+def few_steps(with_few_steps):
+    """For all tests of a module."""
+    with with_few_steps():
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -13,12 +13,13 @@ def gmt(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def quick(tmp_path_factory):
+def quick(tmp_path_factory, with_few_steps):
     """Run a quick experiment on a simulated screen; those that share fits find them in the same folder."""
     out = tmp_path_factory.mktemp("benchmark")
 
     def run(name, seeds=2, **options):
         options = {"screen": "simulated", **options}
-        return benchmark.run(name, out=out, seeds=seeds, quick=True, n_jobs=0, progress=False, **options), out
+        with with_few_steps():
+            return benchmark.run(name, out=out, seeds=seeds, quick=True, n_jobs=0, progress=False, **options), out
 
     return run

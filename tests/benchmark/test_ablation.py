@@ -14,7 +14,7 @@ def screen():
 
 
 @pytest.fixture(scope="module")
-def tables(tmp_path_factory):
+def tables(tmp_path_factory, few_steps):
     out = tmp_path_factory.mktemp("ablation")
     options = {"seeds": 1, "quick": True, "n_jobs": 0, "progress": False, "n_repeats": 1, "max_epochs": 1}
     tables = benchmark.run("ablation", screen="simulated", out=out, **options)

@@ -5,6 +5,8 @@ from raptorgraph.benchmark import Settings, load_screen
 from raptorgraph.benchmark import _capacity as capacity
 from raptorgraph.benchmark import _variants as variants
 
+pytestmark = pytest.mark.usefixtures("few_steps")
+
 QUICK = {"screen": "simulated", "quick": True, "n_jobs": 0, "progress": False}
 
 

@@ -11,6 +11,8 @@ from raptorgraph.benchmark import _variants as variants
 from raptorgraph.benchmark._settings import Settings
 from raptorgraph.model import RaptorGraphModel
 
+pytestmark = pytest.mark.usefixtures("few_steps")
+
 
 @pytest.fixture(scope="module")
 def screen():

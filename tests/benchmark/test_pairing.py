@@ -9,6 +9,8 @@ from raptorgraph.benchmark import _pairing as pairing
 from raptorgraph.benchmark._variants import PRECISION
 from raptorgraph.pp._pairing import pairing_plan
 
+pytestmark = pytest.mark.usefixtures("few_steps")
+
 QUICK = {"screen": "simulated", "quick": True, "n_jobs": 0, "progress": False}
 
 

@@ -8,6 +8,8 @@ from raptorgraph.benchmark import _sensitivity as sensitivity
 from raptorgraph.benchmark import _variants as variants
 from raptorgraph.benchmark._settings import Part, Unit
 
+pytestmark = pytest.mark.usefixtures("few_steps")
+
 
 def settings(**options):
     return Settings(screen="simulated", quick=True, seeds=(0,), options=options)

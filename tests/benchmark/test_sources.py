@@ -117,8 +117,15 @@ def test_a_name_that_only_the_run_tells_may_be_any_of_its_module(tmp_path, start
     assert closure(tmp_path, start, **{"room/__init__.py": init})[0] >= {*REACHED, "room/_a.py"}
 
 
-def test_names_that_a_package_makes_by_code_of_its_own_may_come_from_anywhere_in_it(tmp_path):
-    code = "def __getattr__(name):\n    return __import__('pack.room._' + 'b').room._b.used\n"
+@pytest.mark.parametrize(
+    "code",
+    [
+        "def __getattr__(name):\n    return __import__('pack.room._' + 'b').room._b.used\n",
+        "import lazy_loader as lazy\nNAMES = {'_b': ['used']}\n"
+        "__getattr__, __dir__, __all__ = lazy.attach(__name__, submod_attrs=NAMES)\n",
+    ],
+)
+def test_names_that_a_package_makes_by_code_of_its_own_may_come_from_anywhere_in_it(tmp_path, code):
     found, _ = closure(tmp_path, STARTS["from a package"], **{"room/__init__.py": code})
     assert found == {*REACHED, "room/__init__.py", "room/_a.py"}
 
@@ -161,6 +168,13 @@ def test_the_digest_follows_the_code_and_what_names_stand_for(tmp_path):
     assert closure(tmp_path, start, **{"room/__init__.py": '"""A room."""\n' + EAGER})[1] == digest
     exchanged = "from pack.room._a import other as used\nfrom pack.room._b import used as other\n"
     assert closure(tmp_path, start, **{"room/__init__.py": exchanged})[1] != digest
+
+
+def test_a_package_without_sources(tmp_path):
+    closure(tmp_path, "start = 1\n")
+    with pytest.raises(FileNotFoundError, match=r"no source of pack\.start"):
+        (tmp_path / "pack" / "start.py").unlink()
+        Closure(tmp_path / "pack", "pack.start.start")
 
 
 def test_modules_of_other_packages(tmp_path):

@@ -8,6 +8,8 @@ from raptorgraph.benchmark import _spillover as spillover
 from raptorgraph.benchmark._methods import RaptorGraphMethod
 from raptorgraph.benchmark._settings import Settings
 
+pytestmark = pytest.mark.usefixtures("few_steps")
+
 
 @pytest.fixture(scope="module")
 def screen():

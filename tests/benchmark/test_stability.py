@@ -8,6 +8,8 @@ from raptorgraph.benchmark import _stability as stability
 from raptorgraph.benchmark._settings import Part, Settings, Unit
 from raptorgraph.metrics import chance_jaccard
 
+pytestmark = pytest.mark.usefixtures("few_steps")
+
 
 def part(graph: np.ndarray, method: str, seed: int) -> tuple[Unit, Part]:
     genes = [f"P{k}" for k in range(len(graph))]

@@ -12,6 +12,8 @@ import pytest
 from raptorgraph import __version__, datasets
 from raptorgraph._cli import main
 
+pytestmark = pytest.mark.usefixtures("few_steps")
+
 FILES = [
     "annotated.h5ad",
     "dag.csv",

@@ -76,20 +76,21 @@ def gene_sets():
 
 
 @pytest.fixture(scope="session")
-def written(adata, tmp_path_factory):
+def written(adata, tmp_path_factory, with_few_steps):
     """Folder of a finished run with a report."""
     folder = tmp_path_factory.mktemp("report")
     renamed(adata, NASTY).write_h5ad(folder / "screen <1> & 2.h5ad")
-    _run.run(
-        folder / "screen <1> & 2.h5ad",
-        folder / "out",
-        library_size_key="total_counts",
-        max_epochs=1,
-        report=True,
-        resamples=2,
-        command="raptorgraph run 'screen <1> & 2.h5ad' --report",
-        say=lambda line: None,
-    )
+    with with_few_steps():
+        _run.run(
+            folder / "screen <1> & 2.h5ad",
+            folder / "out",
+            library_size_key="total_counts",
+            max_epochs=1,
+            report=True,
+            resamples=2,
+            command="raptorgraph run 'screen <1> & 2.h5ad' --report",
+            say=lambda line: None,
+        )
     return folder / "out"
 
 

@@ -7,6 +7,8 @@ from raptorgraph._report import _heldout
 from raptorgraph._report._heldout import HALF, MODEL, PERFECT, SEEN, SINGLES, UNSEEN, Scores, held_out
 from raptorgraph.benchmark._screen import Screen
 
+pytestmark = pytest.mark.usefixtures("few_steps")
+
 
 @pytest.fixture(scope="module", autouse=True)
 def two_folds():

@@ -7,6 +7,8 @@ import pytest
 
 from raptorgraph import _run
 
+pytestmark = pytest.mark.usefixtures("few_steps")
+
 
 def log_values(adata):
     adata.X = np.log1p(1e4 * adata.X.toarray() / adata.obs["total_counts"].to_numpy()[:, None])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 Target = tuple[str, tuple[str, ...]]  # a module, and the attributes that lead on from it
 _LEAVES = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Lambda, ast.Name, ast.Constant, ast.expr_context)
@@ -53,14 +54,8 @@ class Source:
         """Names that an import binds, with what they stand for."""
         if isinstance(statement, ast.Import):
             for alias in statement.names:
-                # `import a.b` binds a, `import a.b as c` binds a.b
-                yield (
-                    alias.asname or alias.name.split(".")[0],
-                    (
-                        alias.name if alias.asname else alias.name.split(".")[0],
-                        (),
-                    ),
-                )
+                module = alias.name if alias.asname else alias.name.split(".")[0]  # `import a.b` binds a alone
+                yield alias.asname or module, (module, ())
             return
         module = statement.module or ""
         if statement.level:
@@ -80,13 +75,8 @@ class Source:
                 self._import(statement)
                 if isinstance(statement, ast.Import):
                     self.imported += [(alias.name, ()) for alias in statement.names]
-            case ast.Assign(value=ast.Call(func=ast.Attribute(attr="attach") | ast.Name(id="attach")) as call):
+            case ast.Assign(value=ast.Call(args=[ast.Name(id="__name__"), *_]) as call):
                 self._attach(call)
-                self._assign(statement, outer)
-            case ast.Assign(value=ast.Call(func=ast.Attribute(attr="attach_stub") | ast.Name(id="attach_stub"))):
-                for line in ast.parse(self.path.with_suffix(".pyi").read_bytes()).body:
-                    if isinstance(line, ast.Import | ast.ImportFrom):
-                        self._import(line, now=False)
                 self._assign(statement, outer)
             case ast.Assign() | ast.AnnAssign() | ast.AugAssign():
                 self._assign(statement, outer)
@@ -135,12 +125,19 @@ class Source:
                 self.imported.append(target)
 
     def _attach(self, call: ast.Call) -> None:
-        """Names that ``lazy_loader.attach(__name__, submodules, submod_attrs)`` gives."""
+        """Names that ``lazy_loader``'s ``attach`` and ``attach_stub`` give; none where they are not written out."""
+        kind = call.func.attr if isinstance(call.func, ast.Attribute) else getattr(call.func, "id", "")
+        if kind == "attach_stub":
+            for line in ast.parse(self.path.with_suffix(".pyi").read_bytes()).body:
+                if isinstance(line, ast.Import | ast.ImportFrom):
+                    self._import(line, now=False)
+        if kind != "attach":
+            return
         given = dict(zip(("submodules", "submod_attrs"), call.args[1:], strict=False))
         given |= {keyword.arg: keyword.value for keyword in call.keywords}
-        for name in ast.literal_eval(given.get("submodules", ast.Constant(()))) or ():
+        for name in _written(given.get("submodules")) or ():
             self.imports.setdefault(name, []).append((f"{self.module}.{name}", ()))
-        for below, names in (ast.literal_eval(given.get("submod_attrs", ast.Constant(()))) or {}).items():
+        for below, names in (_written(given.get("submod_attrs")) or {}).items():
             for name in names:
                 self.imports.setdefault(name, []).append((f"{self.module}.{below}", (name,)))
 
@@ -295,6 +292,14 @@ def _bound_by(node: ast.AST) -> Iterator[str]:
             yield name
         case ast.MatchMapping(rest=str(name)):
             yield name
+
+
+def _written(node: ast.expr | None) -> Any:
+    """Value of a literal; None for anything else."""
+    try:
+        return None if node is None else ast.literal_eval(node)
+    except ValueError:
+        return None
 
 
 def _stored(target: ast.AST) -> Iterator[str]:

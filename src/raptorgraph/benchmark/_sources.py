@@ -36,6 +36,11 @@ class Closure:
         Top-level modules of other packages that these sources use.
     digest
         Hash of the files' names and contents, and of what imported names stand for.
+
+    Raises
+    ------
+    FileNotFoundError
+        If the package has no source of a definition's module.
     """
 
     def __init__(self, root: Path, *starts: str):
@@ -48,6 +53,8 @@ class Closure:
         self.external: set[str] = set()
         for start in starts:
             module, _, name = start.rpartition(".")
+            if self._source(module) is None:
+                raise FileNotFoundError(f"There is no source of {module} in {str(root)!r}, so a change cannot be seen.")
             self._follow(module, [name])
         while self._todo:
             self._visit(*self._todo.pop())

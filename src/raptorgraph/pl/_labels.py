@@ -15,6 +15,7 @@ from raptorgraph.pl._figure import GRAY
 
 _DISTANCES = (7.0, 12.0, 18.0, 26.0, 36.0, 48.0, 64.0, 84.0)  # of a name from its point, in points of 1/72 inch
 _ANGLES = np.deg2rad(np.arange(0, 360, 30))
+_ALONG = np.linspace(0.0, 1.0, 9)[:, None]  # of a segment, where it is looked at
 _MARGIN = 1.5  # around a name, in points
 
 
@@ -143,6 +144,5 @@ def _cross(a: np.ndarray, b: np.ndarray, c: np.ndarray, d: np.ndarray) -> bool:
 
 def _through(extents: np.ndarray, a: np.ndarray, b: np.ndarray) -> bool:
     """Whether the segment ab runs through the box."""
-    t = np.linspace(0.0, 1.0, 9)[:, None]
-    path = a + t * (b - a)
+    path = a + _ALONG * (b - a)
     return bool(((path > extents[:2]) & (path < extents[2:])).all(axis=1).any())
