@@ -89,7 +89,7 @@ def test_q_values_by_hand():
 
 def test_bad_questions_are_named(model, screen):
     for arguments in ({"n": 1}, {"n_null": 0}):
-        with pytest.raises(ValueError, match="must be at least"):
+        with pytest.raises(ValueError, match="is too small: use"):
             rg.tl.dag_stability(model, **arguments)
     with pytest.raises(ValueError, match="interventional"):
         rg.tl.dag_stability(fitted(screen.copy(), graph="fixed"))
