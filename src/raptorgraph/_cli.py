@@ -26,8 +26,6 @@ if TYPE_CHECKING:
 
     from raptorgraph._results import Result
 
-_N_PAIRS = 10  # shown; the file has all
-
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line.
@@ -273,36 +271,9 @@ def _quiet() -> Iterator[None]:
 
 
 def _show(result: Result, console: Console) -> None:
-    facts = Table(show_header=False, box=None)
-    for name, value in result.facts.items():
-        facts.add_row(f"{name}:", str(value))
-    console.print(facts)
+    from raptorgraph._show import show
 
-    table = Table(title=result.title, title_justify="left")
-    for column in ("conditions", "method"):
-        table.add_column(column)
-    for column in ("Pearson", "relative MSE"):
-        table.add_column(column, justify="right", no_wrap=True)
-    for row in result.summary.itertuples():
-        pearson = "-" if row.pearson != row.pearson else f"{row.pearson:.3f}"  # NaN: no effect, no correlation
-        table.add_row(f"{row.conditions} {row.set}", row.method, pearson, f"{row.relative_mse:.3f}")
-    console.print(table)
-
-    pairs = result.interactions
-    unmeasured = pairs[~pairs["measured"]] if len(pairs) else pairs
-    if len(unmeasured):
-        title = f"Unmeasured pairs, highest predicted synergy ({len(unmeasured):,} in all)"
-        table = Table(title=title, title_justify="left")
-        columns = ("synergy", "neomorphism", "magnitude")
-        table.add_column("pair")
-        for column in columns:
-            table.add_column(column, justify="right", no_wrap=True)
-        table.add_column("type", no_wrap=True)
-        for label, row in unmeasured.head(_N_PAIRS).iterrows():
-            table.add_row(label, *(f"{row[column]:.2f}" for column in columns), str(row["interaction"]))
-        console.print(table)
-    if result.report is not None:
-        console.print(f"The report is {result.report}: open it in a browser.", soft_wrap=True)
+    show(result, console)
 
 
 def _show_tables(tables: dict[str, pd.DataFrame], console: Console) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,6 +12,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from raptorgraph import pl
+from raptorgraph._failures import optional
 
 if TYPE_CHECKING:
     from raptorgraph.model import RaptorGraphModel
@@ -21,41 +23,51 @@ _N_PANELS = 4
 def write_figures(
     out: Path,
     model: RaptorGraphModel,
-    latents: np.ndarray,
     labels: np.ndarray,
     predicted: pd.DataFrame,
     truth: pd.DataFrame,
     *,
     kind: str,
+    say: Callable[[str], None],
 ) -> None:
-    """Write ``dag.png``, ``training.png``, ``effects.png`` and ``umap.png``.
+    """Write ``dag.png``, ``training.png``, ``effects.png`` and ``umap.png``, as far as they can be drawn.
 
     Parameters
     ----------
     out
         Directory, which exists.
     model
-        Trained model.
-    latents
-        Causal latents, shape (n_cells, d).
+        Trained model, with its data.
     labels
         Canonical label of each cell, shape (n_cells,); empty for control cells.
     predicted, truth
         Effects, perturbations x genes; those of `truth` with the largest effects are drawn.
     kind
         What the effects of `truth` are: "true" or "measured".
+    say
+        Called with a line for each figure that could not be drawn.
     """
-    pl.dag(model, ax=_axes(7.5, 5.5), save=out / "dag.png")
-    pl.training(model, ax=_axes(13, 2.9), save=out / "training.png")
-    _effects(predicted, truth, kind).savefig(out / "effects.png", dpi=150)
+    drawn: dict[str, Callable[[Path], object]] = {
+        "dag.png": lambda file: pl.dag(model, ax=_axes(7.5, 5.5), save=file),
+        "training.png": lambda file: pl.training(model, ax=_axes(13, 2.9), save=file),
+        "effects.png": lambda file: _effects(predicted, truth, kind).savefig(file, dpi=150),
+        "umap.png": lambda file: _umap(model, labels, file),
+    }
+    for name, draw in drawn.items():
+        (out / name).unlink(missing_ok=True)  # one of an earlier run would be taken for this one's
+        with optional(name, say):
+            draw(out / name)
+
+
+def _umap(model: RaptorGraphModel, labels: np.ndarray, file: Path) -> None:
     control = "control cells"
     cells = ad.AnnData(
         obs=pd.DataFrame({"perturbation": np.where(labels == "", control, labels)}).set_index(
             np.arange(len(labels)).astype(str)
         ),
-        obsm={"X_raptorgraph": np.asarray(latents)},
+        obsm={"X_raptorgraph": np.asarray(model.get_latent_representation())},
     )
-    pl.latents(cells, color="perturbation", control=control, ax=_axes(7.5, 5.5), save=out / "umap.png")
+    pl.latents(cells, color="perturbation", control=control, ax=_axes(7.5, 5.5), save=file)
 
 
 def _axes(width: float, height: float):

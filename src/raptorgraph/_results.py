@@ -14,14 +14,18 @@ import pandas as pd
 import torch
 
 from raptorgraph import metrics, pp, tl
+from raptorgraph._failures import optional
 from raptorgraph._figures import write_figures
-from raptorgraph._report import Run, write_report
+from raptorgraph._report import Note, Run, verdicts, warnings_without_tests, write_report
 from raptorgraph.benchmark._screen import Screen
 from raptorgraph.model import RaptorGraphModel
+from raptorgraph.model._export import long_effects
 from raptorgraph.pp._inputs import expression_source
 from raptorgraph.pp._statistics import condition_moments
 
 RESAMPLES = 20  # screens from which the frequency of an edge comes
+_Z = 1.645  # an interval of 90 % is so many standard deviations to either side
+_N_DRAWS, _FEWEST_DRAWS, _MOST_PAIRS = 100, 20, 2000  # more pairs get fewer draws, which take most of the time
 
 
 @dataclass(frozen=True)
@@ -35,11 +39,15 @@ class Result:
     summary
         One row for each set of conditions and method: set, conditions, method, pearson, relative_mse.
     interactions
-        All pairs, unmeasured ones first, each part sorted by synergy.
+        All pairs, unmeasured ones first, and in each part first those that differ from the sum of both genes.
     facts
         Short descriptions and their values.
     report
         The page that was written, if one was.
+    notes
+        What to know before using the results, what is important first.
+    tested
+        Sentences on how well effects were predicted on held-out cells; empty without a report.
     """
 
     title: str
@@ -47,6 +55,8 @@ class Result:
     interactions: pd.DataFrame
     facts: dict[str, Any]
     report: Path | None = None
+    notes: Sequence[Note] = ()
+    tested: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -76,7 +86,7 @@ class Task:
     gene_sets
         Gene sets for the latents, or None.
     report
-        What a report needs, or None for no report.
+        What a report needs, and whether one is wanted.
     """
 
     train: ad.AnnData
@@ -87,9 +97,9 @@ class Task:
     title: str
     kind: str
     options: Mapping[str, Any]
+    report: Source
     true_graph: pd.DataFrame | None = None
     gene_sets: Mapping[str, Sequence[str]] | None = None
-    report: Source | None = None
 
 
 @dataclass(frozen=True)
@@ -101,10 +111,15 @@ class Source:
     cells: ad.AnnData
     resamples: int
     command: str | None
+    wanted: bool
 
 
 def fit_and_write(task: Task, out: Path, facts: Mapping[str, Any], say: Callable[[str], None]) -> Result:
-    """Train, score the conditions of ``task.truth``, write everything to `out`."""
+    """Train, score the conditions of ``task.truth``, write everything to `out`.
+
+    What took longest and cannot be had otherwise is written first; of what comes after the tables, each part may fail
+    by itself.
+    """
     train, setup, options = task.train, task.setup, task.options
     RaptorGraphModel.setup_anndata(train, **setup)
     preset = options["preset"]
@@ -115,17 +130,19 @@ def fit_and_write(task: Task, out: Path, facts: Mapping[str, Any], say: Callable
     start = time.perf_counter()
     model.train(max_epochs=options["max_epochs"])
     seconds = {"training": time.perf_counter() - start}
+    model.save(str(out / "model"), overwrite=True)
 
     say("Predicting effects and interactions.")
     labels = list(dict.fromkeys([*model.conditions, *(x for part in task.truth.values() for x in part.index)]))
-    predicted = model.predict_effects(labels)[list(task.measured.columns)]
-    predicted.index = pd.Index(labels, name="perturbation")
+    predicted, table = _effects(model, labels, list(task.measured.columns))
+    table.to_csv(out / "effects.csv", index=False, float_format="%.6g")
     singles = {task.genes[x][0]: effect for x, effect in task.measured.iterrows() if len(task.genes[x]) == 1}
     summary = pd.concat(
         [_compare(name, effects, predicted, singles, task.genes) for name, effects in task.truth.items()],
         ignore_index=True,
     )
-    interactions = _interactions(model, set(task.measured.index))
+    summary.to_csv(out / "summary.csv", index=False, float_format="%.6g")
+    model.get_edges().to_csv(out / "dag.csv", index=False, float_format="%.6g")
     variance_ratio = _variance_ratio(model, train, setup)
     activity = model.latent_activity()
     facts = {
@@ -135,59 +152,77 @@ def fit_and_write(task: Task, out: Path, facts: Mapping[str, Any], say: Callable
         "edges of the graph": _edge_count(model.get_edges(), task.true_graph, model.perturbed_genes),
         "training": f"{seconds['training']:.0f} s",
     }
-
-    stability = {}
-    if task.report is not None and task.report.resamples and model._has_edges and len(model.perturbed_genes) > 1:
-        say(f"Inferring the graph again from {task.report.resamples} resampled screens.")
-        start = time.perf_counter()
-        stability = _resample(model, task.report.resamples, options["seed"])
-        seconds["resampled graphs"] = time.perf_counter() - start
-    enrichment = latents = None
-    if task.gene_sets is not None:
-        say(f"Comparing the latents with {len(task.gene_sets):,} gene sets.")
-        start = time.perf_counter()
-        enrichment = tl.enrich(model, task.gene_sets, seed=options["seed"])
-        latents = tl.annotate_latents(model, enrichment)
-        seconds["gene sets"] = time.perf_counter() - start
-
-    say(f"Writing results to {out}.")
-    predicted.to_csv(out / "effects.csv", float_format="%.6g")
-    summary.to_csv(out / "summary.csv", index=False, float_format="%.6g")
-    model.get_edges().to_csv(out / "dag.csv", index=False, float_format="%.6g")
     pd.Series(facts, name="value").rename_axis("fact").to_csv(out / "facts.csv")
+    interactions = _interactions(model, set(task.measured.index), options["seed"], say)
     if interactions is not None:
         interactions.to_csv(out / "interactions.csv", float_format="%.6g")
-    if enrichment is not None and latents is not None:
-        enrichment.to_csv(out / "enrichment.csv", index=False, float_format="%.6g")
-        latents.to_csv(out / "latents.csv", float_format="%.6g")
-    model.save(str(out / "model"), overwrite=True)
-    model.annotate()
-    train.write_h5ad(out / "annotated.h5ad")
+
+    stability, enrichment, latents = {}, None, None
+    with optional("frequency of edges", say):
+        if task.report.resamples and model._has_edges and len(model.perturbed_genes) > 1:
+            say(f"Inferring the graph again from {task.report.resamples} resampled screens.")
+            start = time.perf_counter()
+            stability = _resample(model, task.report.resamples, options["seed"])
+            seconds["resampled graphs"] = time.perf_counter() - start
+            model.get_edges().to_csv(out / "dag.csv", index=False, float_format="%.6g")
+            model.save(str(out / "model"), overwrite=True)
+    with optional("comparison with gene sets", say):
+        if task.gene_sets is not None:
+            say(f"Comparing the latents with {len(task.gene_sets):,} gene sets.")
+            start = time.perf_counter()
+            enrichment = tl.enrich(model, task.gene_sets, seed=options["seed"])
+            latents = tl.annotate_latents(model, enrichment)
+            seconds["gene sets"] = time.perf_counter() - start
+            enrichment.to_csv(out / "enrichment.csv", index=False, float_format="%.6g")
+            latents.to_csv(out / "latents.csv", float_format="%.6g")
+
+    say(f"Writing results to {out}.")
+    with optional("annotated.h5ad", say):
+        model.annotate()
+        train.write_h5ad(out / "annotated.h5ad")
     conditions = train.obs[setup["perturbation_key"]].map(lambda label: canonical(label, setup)).astype(str)
-    latent_values, drawn = train.obsm["X_raptorgraph"], list(task.truth.values())[-1]
+    drawn = list(task.truth.values())[-1]
     threads = torch.get_num_threads()
-    write_figures(out, model, latent_values, conditions.to_numpy(), predicted, drawn, kind=task.kind)
+    write_figures(out, model, conditions.to_numpy(), predicted, drawn, kind=task.kind, say=say)
     torch.set_num_threads(threads)  # numba, which draws the UMAP, changes it for all
 
-    page = None
-    if task.report is not None:
-        run = Run(
-            title=task.report.title,
-            source=task.report.facts,
-            screen=Screen(task.report.cells, dict(setup)),
-            model=model,
-            options=options,
-            interactions=interactions,
-            stability=stability,
-            variance_ratio=variance_ratio,
-            enrichment=enrichment,
-            latents=latents,
-            truth=summary if task.kind == "true" else None,
-            command=task.report.command,
-            seconds=seconds,
-        )
-        page = write_report(run, out, say=say)
-    return Result(task.title, summary, pd.DataFrame() if interactions is None else interactions, facts, page)
+    run = Run(
+        title=task.report.title,
+        source=task.report.facts,
+        screen=Screen(task.report.cells, dict(setup)),
+        model=model,
+        options=options,
+        interactions=interactions,
+        stability=stability,
+        variance_ratio=variance_ratio,
+        enrichment=enrichment,
+        latents=latents,
+        truth=summary if task.kind == "true" else None,
+        command=task.report.command,
+        seconds=seconds,
+    )
+    found = None
+    if task.report.wanted:
+        with optional("report.html", say):
+            found = write_report(run, out, say=say)
+    warned, tested = [], []
+    with optional("list of warnings", say):
+        warned = warnings_without_tests(run) if found is None else found.notes
+    if found is not None:
+        tested = verdicts(found)
+    pairs = pd.DataFrame() if interactions is None else interactions
+    page = None if found is None else out / "report.html"
+    return Result(task.title, summary, pairs, facts, page, tuple(warned), tuple(tested))
+
+
+def _effects(model: RaptorGraphModel, labels: list[str], genes: list[str]) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Predicted effects, conditions x genes, and the table of them with 90 % intervals where there is a posterior."""
+    if not model._has_posterior:
+        effects = model.predict_effects(labels)[genes].set_axis(labels, axis=0)
+        return effects, long_effects({"effect": effects})
+    effects, sd = (x[genes].set_axis(labels, axis=0) for x in model.predict_effects(labels, return_sd=True))
+    ends = {"effect_low": effects - _Z * sd, "effect_high": effects + _Z * sd}
+    return effects, long_effects({"effect": effects, "sd": sd, **ends})
 
 
 def _resample(model: RaptorGraphModel, n: int, seed: int) -> dict[str, float]:
@@ -235,13 +270,38 @@ def _compare(
     )
 
 
-def _interactions(model: RaptorGraphModel, measured: set[str]) -> pd.DataFrame | None:
-    """All pairs, unmeasured ones first and by synergy; ``measured`` says whether the whole screen has the pair."""
-    if len(model.perturbed_genes) < 2:
+def _interactions(
+    model: RaptorGraphModel, measured: set[str], seed: int, say: Callable[[str], None]
+) -> pd.DataFrame | None:
+    """All pairs with 90 % intervals, unmeasured ones first, and first those that differ most from the sum.
+
+    ``measured`` says whether the whole screen has the pair; ``against_sum`` whether its effect is ``"stronger"`` or
+    ``"weaker"`` than the sum of both genes' effects: where the interval of the synergy lies on the same side of 1 as
+    the synergy itself. The difference is that of the sizes of both, so that tiny effects do not come first.
+    """
+    n = len(model.perturbed_genes)
+    if n < 2:
         return None
-    table = tl.interactions(model)
+    n_draws = _N_DRAWS if model._has_posterior else 0
+    n_pairs = n * (n - 1) // 2
+    if n_draws and n_pairs > _MOST_PAIRS:
+        n_draws = max(_FEWEST_DRAWS, _N_DRAWS * _MOST_PAIRS // n_pairs)
+        say(f"Intervals of {n_pairs:,} pairs take a while: {n_draws} draws each.")
+    table = tl.interactions(model, n_draws=n_draws, seed=seed)
     table["measured"] = table.index.isin(measured)
-    return table.sort_values(["measured", "synergy"], ascending=[True, False], kind="stable")
+    table["against_sum"] = against_sum(table)
+    size = (table["magnitude"] - table["magnitude"] / table["synergy"]).abs()
+    order = pd.DataFrame({"measured": table["measured"], "alike": table["against_sum"] == "", "size": -size})
+    return table.loc[order.sort_values(list(order), kind="stable").index]
+
+
+def against_sum(table: pd.DataFrame) -> np.ndarray:
+    """Whether each pair is ``"stronger"`` or ``"weaker"`` than the sum; empty where that cannot be told."""
+    if "synergy_low" not in table:
+        return np.full(len(table), "")
+    stronger = (table["synergy"] > 1) & (table["synergy_low"] > 1)
+    weaker = (table["synergy"] < 1) & (table["synergy_high"] < 1)
+    return np.select([stronger, weaker], ["stronger", "weaker"], "")
 
 
 def _edge_count(edges: pd.DataFrame, truth: pd.DataFrame | None, genes: Sequence[str]) -> int | str:

@@ -84,10 +84,9 @@ def demo(
     }
     measured, truth = pp.measured_effects(adata, **setup), adata.uns["simulation"]["effects"]
     genes, unseen = split(adata, setup)
-    source = None
-    if report:
-        facts = [("data", f"simulated: raptorgraph.datasets.simulate({n_genes}, {n_perturbed}, seed={seed}, ...)")]
-        source = Source("A simulated screen", facts, _bare(adata, setup), RESAMPLES, command)
+    facts = [("data", f"simulated: raptorgraph.datasets.simulate({n_genes}, {n_perturbed}, seed={seed}, ...)")]
+    n_resamples = RESAMPLES if report else 0
+    source = Source("A simulated screen", facts, _bare(adata, setup), n_resamples, command, wanted=report)
     task = Task(
         adata[~unseen].copy(),
         setup,
@@ -201,12 +200,12 @@ def run(
         raise ValueError(
             "The screen has no combination of genes that were perturbed alone too: run without --singles-only."
         )
-    source = None
+    facts, n_resamples = [], 0
     if report:
-        facts = source_of_file(path)
+        facts, n_resamples = source_of_file(path), RESAMPLES if resamples is None else resamples
         if n_top_genes is not None:
             facts.append(("genes in the file", f"{n_genes_read:,}, of which variable and perturbed ones were kept"))
-        source = Source(path.stem, facts, _bare(adata, setup), RESAMPLES if resamples is None else resamples, command)
+    source = Source(path.stem, facts, _bare(adata, setup), n_resamples, command, wanted=report)
     if singles_only:
         truth = {"singles": measured[~is_combination], "unseen combinations": measured.loc[predictable]}
         train, title = (
@@ -216,7 +215,7 @@ def run(
     else:
         parts = {"singles": measured[~is_combination], "combinations": measured[is_combination]}
         truth = {name: effects for name, effects in parts.items() if len(effects)}
-        train, title = adata, "Fit to the measured effects of the training data"
+        train, title = adata, "Fit to the measured effects of the training data: no test of predictions"
 
     targets = table.loc[table["n_genes"] == 1]
     facts = {

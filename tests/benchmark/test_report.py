@@ -60,10 +60,19 @@ def test_report_writes_tables_figure_and_settings(tmp_path):
     file.write_text("")
     options = {"gene_sets": str(file), "predictions": {"x": table}, "betas": [0, 1]}
     settings = Settings(screen="simulated", seeds=(4,), quick=True, options=options)
-    write_report(tmp_path, "losses", "A title", {"losses": table}, Figure(), settings)
+    write_report(tmp_path, "losses", "A title", {"losses": table}, Figure, settings)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["losses.csv", "losses.json", "losses.md", "losses.png"]
     pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "losses.csv"), table)
     facts = json.loads((tmp_path / "losses.json").read_text())
     assert facts["screen"] == "simulated"
     assert facts["options"] == {"gene_sets": "sets.gmt", "predictions": {"x": "DataFrame"}, "betas": [0, 1]}
     assert facts["seeds"] == [4] and facts["quick"] is True and facts["tables"] == ["losses"]
+
+
+def test_tables_are_written_where_nothing_can_be_drawn(tmp_path, capsys):
+    def draw():
+        raise RuntimeError("no font")
+
+    write_report(tmp_path, "losses", "A title", {"losses": pd.DataFrame({"x": [1.5]})}, draw, Settings())
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["losses.csv", "losses.json", "losses.md"]
+    assert capsys.readouterr().err == "There is no figure of losses: RuntimeError: no font\n"

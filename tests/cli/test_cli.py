@@ -89,7 +89,11 @@ def test_demo_compares_unseen_doubles_with_the_truth(tmp_path):
     assert len(annotated) == 80 + 4 * 30 and not annotated.obs["perturbation"].str.contains("+", regex=False).any()
     assert np.isfinite(annotated.obsm["X_raptorgraph"]).all()
 
-    effects = pd.read_csv(out / "effects.csv", index_col=0)
+    table = pd.read_csv(out / "effects.csv")
+    assert list(table.columns) == ["perturbation", "gene", "effect", "sd", "effect_low", "effect_high"]
+    for end, sign in (("effect_low", -1), ("effect_high", 1)):
+        np.testing.assert_allclose(table[end], table["effect"] + sign * 1.645 * table["sd"], atol=1e-4)
+    effects = table.pivot(index="perturbation", columns="gene", values="effect")
     assert effects.shape == (4 + 3, 40)
     truth = annotated.uns["simulation"]["effects"].loc[effects.index, effects.columns]
     doubles = effects.index[effects.index.str.contains("+", regex=False)]
@@ -106,7 +110,11 @@ def test_run_reports_the_fit(screen, tmp_path, capsys):
     arguments = ["run", screen, "--out", out, "--max-epochs", 1, "--library-size-key", "total_counts"]
     assert main([str(argument) for argument in arguments]) == 0
     printed = capsys.readouterr().out
-    assert "Pearson" in printed and "Unmeasured pairs" in printed and "GPU" not in printed
+    assert "Pearson" in printed and "no test of predictions" in " ".join(printed.split()) and "GPU" not in printed
+    assert "Only 80 control cells" in printed and "not tested on held-out cells" in printed
+    pairs = pd.read_csv(out / "interactions.csv", keep_default_na=False)
+    assert {f"{score}_{end}" for score in ("synergy", "magnitude") for end in ("low", "high")} < set(pairs)
+    assert pairs["measured"].is_monotonic_increasing
     assert sorted(path.name for path in out.iterdir()) == FILES
     summary = pd.read_csv(out / "summary.csv")
     assert set(summary["set"]) == {"singles", "combinations"}
@@ -149,7 +157,12 @@ def test_run_writes_a_report(screen, tmp_path, capsys):
     arguments = ["run", screen, "--out", out, "--max-epochs", 1, "--library-size-key", "total_counts", "--report"]
     arguments = [str(argument) for argument in [*arguments, "--resamples", 0, "--gene-sets", sets]]
     assert main(arguments) == 0
-    assert f"The report is {out / 'report.html'}" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert f"The report is {out / 'report.html'}" in printed
+    # the terminal tells what the page does
+    tested = re.findall("On held-out cells: (.*?[.])\n(?=[A-Z])", printed, flags=re.DOTALL)
+    text = " ".join(html.unescape(re.sub("<[^>]*>", " ", (out / "report.html").read_text(encoding="utf-8"))).split())
+    assert tested and all(" ".join(line.split()) in text for line in tested)
     written = sorted(path.name for path in out.iterdir())
     assert written == sorted([*FILES, *OF_REPORT, "enrichment.csv", "latents.csv"])
     page = (out / "report.html").read_text(encoding="utf-8")

@@ -15,10 +15,10 @@ import pandas as pd
 from raptorgraph import __version__
 from raptorgraph._progress import progress_bar
 from raptorgraph._report import _record as record
-from raptorgraph._report._content import sections
+from raptorgraph._report._content import sections, verdicts
 from raptorgraph._report._findings import Findings
 from raptorgraph._report._heldout import held_out
-from raptorgraph._report._notes import notes
+from raptorgraph._report._notes import Note, notes
 from raptorgraph._report._page import render
 from raptorgraph._report._pairs import top_pairs
 from raptorgraph._report._strength import strengths
@@ -28,13 +28,15 @@ from raptorgraph.pp._statistics import condition_moments
 if TYPE_CHECKING:
     from raptorgraph.model import RaptorGraphModel
 
+__all__ = ["Findings", "Note", "Run", "source_of_file", "verdicts", "warnings_without_tests", "write_report"]
+
 source_of_file = record.of_file
 
 FILES = (
-    ("effects.csv", "predicted effect of every perturbation, perturbations x genes"),
+    ("effects.csv", "predicted effect of every perturbation on every gene, with intervals of 90 %"),
     ("summary.csv", "scores of this fit, as the terminal shows them"),
     ("dag.csv", "edges of the graph"),
-    ("interactions.csv", "all pairs of perturbed genes and their scores"),
+    ("interactions.csv", "all pairs of perturbed genes and their scores, with intervals of 90 %"),
     ("perturbations.csv", "the table of perturbations of this page"),
     ("heldout.csv", "scores on held-out cells, of all methods"),
     ("enrichment.csv", "gene sets of every latent"),
@@ -93,7 +95,7 @@ class Run:
     seconds: Mapping[str, float]
 
 
-def write_report(run: Run, out: Path, *, say: Callable[[str], None] = lambda line: None) -> Path:
+def write_report(run: Run, out: Path, *, say: Callable[[str], None] = lambda line: None) -> Findings:
     """Test the predictions on held-out cells and write ``report.html``, ``heldout.csv`` and ``perturbations.csv``.
 
     Parameters
@@ -107,7 +109,7 @@ def write_report(run: Run, out: Path, *, say: Callable[[str], None] = lambda lin
 
     Returns
     -------
-    Path of the page.
+    Everything that the page is made of.
     """
     options, screen, model, seed = run.options, run.screen, run.model, run.options["seed"]
     start = time.perf_counter()
@@ -162,7 +164,21 @@ def write_report(run: Run, out: Path, *, say: Callable[[str], None] = lambda lin
     subtitle = f"Perturb-seq screen, fitted with raptorgraph {__version__} on {date:%d %B %Y}."
     with progress_bar("Sections"):
         path.write_text(render(run.title, subtitle, sections(found)), encoding="utf-8")
-    return path
+    return found
+
+
+def warnings_without_tests(run: Run) -> list[Note]:
+    """What to know before using the results, as far as it can be said without tests on held-out cells."""
+    model, screen = run.model, run.screen
+    return notes(
+        screen,
+        strengths(screen, run.options["seed"]),
+        None,
+        options=run.options,
+        edges=model.get_edges(),
+        control={"drift": control_drift(model, screen), "variance_ratio": run.variance_ratio},
+        has_posterior=model._has_posterior,
+    )
 
 
 def control_drift(model: RaptorGraphModel, screen: Screen) -> float:

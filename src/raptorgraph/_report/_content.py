@@ -44,10 +44,7 @@ def _summary(found: Findings) -> Section:
         f"{strength['stands_out'].sum():,} of {counted(len(strength), 'perturbation')} stand out from the noise of "
         "sampling cells.",
     ]
-    tested = [name for name in (UNSEEN, SINGLES) if name in found.held.scores]
-    items += [_verdict(name, found.held.scores[name], explained=name == tested[0]) for name in tested]
-    if found.held.reason:
-        items.append("The predictions could not be tested on held-out cells.")
+    items += verdicts(found)
     if found.edges.empty:
         items.append("The graph has no edge.")
     else:
@@ -63,6 +60,14 @@ def _summary(found: Findings) -> Section:
         else "No warnings."
     )
     return Section("short", "In short").add(Bullets(items))
+
+
+def verdicts(found: Findings) -> list[str]:
+    """Sentences on how well effects were predicted on held-out cells."""
+    if found.held.reason:
+        return ["The predictions could not be tested on held-out cells."]
+    tested = [name for name in (UNSEEN, SINGLES) if name in found.held.scores]
+    return [_verdict(name, found.held.scores[name], explained=name == tested[0]) for name in tested]
 
 
 def _often(found: Findings) -> str:

@@ -47,7 +47,7 @@ class Note:
 def notes(
     screen: Screen,
     strength: pd.DataFrame,
-    held: HeldOut,
+    held: HeldOut | None,
     *,
     options: Mapping[str, Any],
     edges: pd.DataFrame,
@@ -63,7 +63,7 @@ def notes(
     strength
         Table of :func:`raptorgraph._report._strength.strengths`.
     held
-        Scores on held-out cells.
+        Scores on held-out cells; None where none were held out.
     options
         Settings of the run: ``singles_only``, ``max_epochs``, ``preset``.
     edges
@@ -81,14 +81,14 @@ def notes(
         *_targets(screen, strength),
         *_effects(strength),
         *_combinations(screen, options),
-        *_quality(held),
+        *(() if held is None else _quality(held)),
         *_network(control, options, has_posterior),
         *_graph(edges),
     ]
     return sorted(found, key=lambda note: note.level != IMPORTANT)
 
 
-def _cells(screen: Screen, strength: pd.DataFrame, held: HeldOut) -> Iterator[Note]:
+def _cells(screen: Screen, strength: pd.DataFrame, held: HeldOut | None) -> Iterator[Note]:
     n_control, sizes = len(screen.rows(screen.control)), strength["n_cells"]
     if n_control < FEW_CONTROLS:
         yield Note(
@@ -113,7 +113,7 @@ def _cells(screen: Screen, strength: pd.DataFrame, held: HeldOut) -> Iterator[No
             f"{counted(len(few), 'perturbation')} with fewer than {FEW_CELLS} cells",
             f"{names}. Their effects are uncertain, and predictions lean on the other perturbations instead.",
         )
-    if held.left_out and not held.reason:
+    if held is not None and held.left_out and not held.reason:
         yield Note(
             NOTE,
             f"{counted(len(held.left_out), 'perturbation')} not tested on held-out cells",

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+import sys
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
+from raptorgraph._failures import optional
 from raptorgraph.benchmark._settings import Settings
 
 
@@ -82,15 +84,16 @@ def write_report(
     name: str,
     title: str,
     tables: Mapping[str, pd.DataFrame],
-    figures: Figure | Mapping[str, Figure],
+    draw: Callable[[], Figure | Mapping[str, Figure]],
     settings: Settings,
 ) -> None:
-    """Write every table as CSV and Markdown, the figure (or figures, by name), and the settings."""
+    """Write every table as CSV and Markdown, the settings, and the figure that is drawn (or figures, by name).
+
+    Where it cannot be drawn, a line on stderr says so.
+    """
     for stem, table in tables.items():
         table.to_csv(out / f"{stem}.csv", index=False, float_format="%.6g")
         (out / f"{stem}.md").write_text(to_markdown(table), encoding="utf-8")
-    for stem, figure in (figures if isinstance(figures, Mapping) else {name: figures}).items():
-        figure.savefig(out / f"{stem}.png", dpi=150)
     facts = {
         "experiment": name,
         "title": title,
@@ -103,6 +106,10 @@ def write_report(
         "tables": list(tables),
     }
     (out / f"{name}.json").write_text(json.dumps(facts, indent=1, default=str) + "\n")
+    with optional(f"figure of {name}", lambda line: print(line, file=sys.stderr)):
+        figures = draw()
+        for stem, figure in (figures if isinstance(figures, Mapping) else {name: figures}).items():
+            figure.savefig(out / f"{stem}.png", dpi=150)
 
 
 def _plain(value):

@@ -147,7 +147,7 @@ def run(
     folder.mkdir(parents=True, exist_ok=True)
     parts = _finish(name, units, settings, folder, n_jobs, n_threads, progress)
     tables = module.tables(parts, settings)
-    write_report(out, name, module.TITLE, tables, module.draw(tables), settings)
+    write_report(out, name, module.TITLE, tables, lambda: module.draw(tables), settings)
     return tables
 
 

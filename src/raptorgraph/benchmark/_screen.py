@@ -190,6 +190,8 @@ def load_screen(settings: Settings, seed: int = 0) -> Screen:
     ------
     FileNotFoundError
         If there is no such file or name.
+    KeyError
+        If a column or the layer is not there.
     ValueError
         If the file holds no AnnData or is damaged, or labels or values do not suit.
 
@@ -226,7 +228,11 @@ def load_screen(settings: Settings, seed: int = 0) -> Screen:
         pp.select_genes(adata, settings.n_top_genes, **setup)
         # the row sums of the genes that are left are not library sizes
         setup["library_size_key"] = library_key if library_key in adata.obs else None
-    return Screen(adata, setup)
+    screen = Screen(adata, setup)
+    # their errors now, not in every unit of work
+    expression_source(adata, setup.get("layer"), setup.get("library_size_key"))
+    batch_codes(adata, setup.get("batch_key"))
+    return screen
 
 
 def _find(name: str) -> Path:

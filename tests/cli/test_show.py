@@ -1,0 +1,115 @@
+"""What the terminal says of pairs, and steps after the training that fail without taking the others with them."""
+
+import io
+
+import numpy as np
+import pandas as pd
+import pytest
+from rich.console import Console
+
+from raptorgraph import _results, datasets, pl
+from raptorgraph._cli import main
+from raptorgraph._failures import optional
+from raptorgraph._results import Result, against_sum
+from raptorgraph._show import show
+
+
+def pairs(rows):
+    table = pd.DataFrame(rows, columns=["label", "synergy", "synergy_low", "synergy_high", "magnitude", "measured"])
+    table["magnitude_low"], table["magnitude_high"] = table["magnitude"] - 0.1, table["magnitude"] + 0.1
+    table["against_sum"] = against_sum(table)
+    return table.set_index("label")
+
+
+def shown(table):
+    summary = pd.DataFrame({"set": ["singles"], "conditions": 3, "method": "x", "pearson": np.nan, "relative_mse": 1.0})
+    console = Console(file=io.StringIO(), width=100, highlight=False, markup=False)
+    show(Result("A title", summary, table, {"cells": 3}), console)
+    return " ".join(console.file.getvalue().split())
+
+
+def test_a_pair_differs_from_the_sum_where_score_and_interval_lie_on_one_side_of_it():
+    table = pairs(
+        [
+            ("a", 1.5, 1.1, 2.0, 1.0, False),
+            ("b", 1.5, 0.9, 2.0, 1.0, False),
+            ("c", 0.5, 0.3, 0.9, 1.0, False),
+            ("d", 0.9, 1.1, 1.4, 1.0, False),  # noise makes vectors longer: the interval lies beside the score
+            ("e", np.nan, np.nan, np.nan, 0.0, False),
+        ]
+    )
+    assert table["against_sum"].tolist() == ["stronger", "", "weaker", "", ""]
+
+
+def test_pairs_that_differ_are_shown_with_how_sure_that_is():
+    printed = shown(pairs([("[b]A[/b]+B", 1.5, 1.1, 2.0, 1.0, False), ("C+D", 1.0, 0.9, 1.1, 5.0, True)]))
+    assert "(1 of 2)" in printed and "stronger" in printed and "1.50 (1.10 to 2.00)" in printed
+    assert "[b]A[/b]+B" in printed and "C+D" not in printed
+    assert "1.25 for the median pair" in printed
+
+
+def test_without_such_a_pair_one_line_says_so():
+    printed = shown(pairs([("A+B", 1.3, 0.9, 1.6, 1.0, False), ("C+D", 1.0, 0.9, 1.1, 5.0, True)]))
+    assert "No pair is told from the sum" in printed and "A+B, 1.30 (0.90 to 1.60)" in printed
+    assert "all 2 pairs (1 unmeasured) are in interactions.csv" in printed
+
+
+def test_without_intervals_nothing_is_claimed():
+    table = pairs([("A+B", 1.3, 0.9, 1.6, 1.0, False)]).drop(columns=["synergy_low", "synergy_high"])
+    assert "has no intervals" in shown(table)
+
+
+# -- steps that may fail -------------------------------------------------------------------------------------------
+def test_an_optional_step_names_its_failure_and_the_fix():
+    said = []
+    with optional("umap.png", said.append):
+        raise RuntimeError("cannot cache function 'f': no locator available for file 'x.py'")
+    with optional("x.csv", said.append):
+        raise OSError(28, "No space left\non device")
+    assert said[0].startswith("There is no umap.png: RuntimeError: cannot cache function 'f'")
+    assert said[0].endswith("set NUMBA_CACHE_DIR to a folder that can be written")
+    assert said[1:] == ["There is no x.csv: OSError: [Errno 28] No space left on device"]
+    with pytest.raises(KeyboardInterrupt), optional("y", said.append):
+        raise KeyboardInterrupt
+
+
+TABLES = ("effects.csv", "interactions.csv", "dag.csv", "summary.csv", "facts.csv", "model/model.pt")
+
+
+@pytest.mark.parametrize(
+    ("where", "name", "missing"),
+    [(pl, "latents", "umap.png"), (pl, "dag", "dag.png"), (_results, "write_report", "report.html")],
+)
+def test_a_step_that_fails_after_the_training_costs_itself_alone(where, name, missing, tmp_path, capsys, monkeypatch):
+    def fail(*args, **kwargs):
+        raise RuntimeError("cannot cache function 'f': no locator available")
+
+    monkeypatch.setattr(where, name, fail)
+    adata = datasets.simulate(
+        20, 3, n_doubles=1, n_control_cells=40, n_cells_per_perturbation=15, n_truth_cells=10, seed=0
+    )
+    adata.write_h5ad(tmp_path / "screen.h5ad")
+    out = tmp_path / "out"
+    arguments = ["run", tmp_path / "screen.h5ad", "--out", out, "--max-epochs", 1]
+    arguments += ["--report", "--resamples", 0] if missing == "report.html" else []
+    assert main([str(argument) for argument in arguments]) == 0
+    printed = " ".join(capsys.readouterr().out.split())
+    assert f"There is no {missing}: RuntimeError: cannot cache function" in printed and "NUMBA_CACHE_DIR" in printed
+    expected = {*TABLES, "annotated.h5ad", "dag.png", "training.png", "effects.png", "umap.png"} - {missing}
+    assert all((out / file).is_file() for file in expected) and not (out / missing).exists()
+
+
+def test_tables_and_model_are_there_when_the_cells_cannot_be_written(tmp_path, capsys, monkeypatch):
+    adata = datasets.simulate(
+        20, 3, n_doubles=1, n_control_cells=40, n_cells_per_perturbation=15, n_truth_cells=10, seed=0
+    )
+    adata.write_h5ad(tmp_path / "screen.h5ad")
+
+    def full(self, *args, **kwargs):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(type(adata), "write_h5ad", full)
+    out = tmp_path / "out"
+    assert main(["run", str(tmp_path / "screen.h5ad"), "--out", str(out), "--max-epochs", "1"]) == 0
+    assert "There is no annotated.h5ad: OSError" in capsys.readouterr().out
+    assert all((out / file).is_file() for file in (*TABLES, "umap.png", "dag.png"))
