@@ -39,7 +39,7 @@ class Result:
     summary
         One row for each set of conditions and method: set, conditions, method, pearson, relative_mse.
     interactions
-        All pairs, unmeasured ones first, and in each part first those that differ from the sum of both genes.
+        All pairs, unmeasured ones first, and in each part first those that stand out.
     facts
         Short descriptions and their values.
     report
@@ -273,11 +273,12 @@ def _compare(
 def _interactions(
     model: RaptorGraphModel, measured: set[str], seed: int, say: Callable[[str], None]
 ) -> pd.DataFrame | None:
-    """All pairs with 90 % intervals, unmeasured ones first, and first those that differ most from the sum.
+    """All pairs with 90 % intervals, unmeasured ones first, and first those that stand out.
 
     ``measured`` says whether the whole screen has the pair; ``against_sum`` whether its effect is ``"stronger"`` or
-    ``"weaker"`` than the sum of both genes' effects: where the interval of the synergy lies on the same side of 1 as
-    the synergy itself. The difference is that of the sizes of both, so that tiny effects do not come first.
+    ``"weaker"`` than the sum of both genes' effects (:func:`against`), ``against_median`` the same for the median pair:
+    in many screens all pairs fall short of the sum alike. Sizes are compared last, so that tiny effects do not come
+    first.
     """
     n = len(model.perturbed_genes)
     if n < 2:
@@ -289,18 +290,23 @@ def _interactions(
         say(f"Intervals of {n_pairs:,} pairs take a while: {n_draws} draws each.")
     table = tl.interactions(model, n_draws=n_draws, seed=seed)
     table["measured"] = table.index.isin(measured)
-    table["against_sum"] = against_sum(table)
+    table["against_sum"] = against(table, 1.0)
+    table["against_median"] = against(table, table["synergy"].median())
     size = (table["magnitude"] - table["magnitude"] / table["synergy"]).abs()
-    order = pd.DataFrame({"measured": table["measured"], "alike": table["against_sum"] == "", "size": -size})
+    alike = {name: table[name] == "" for name in ("against_median", "against_sum")}
+    order = pd.DataFrame({"measured": table["measured"], **alike, "size": -size})
     return table.loc[order.sort_values(list(order), kind="stable").index]
 
 
-def against_sum(table: pd.DataFrame) -> np.ndarray:
-    """Whether each pair is ``"stronger"`` or ``"weaker"`` than the sum; empty where that cannot be told."""
+def against(table: pd.DataFrame, value: float) -> np.ndarray:
+    """Whether each pair's synergy is ``"stronger"`` or ``"weaker"`` than a value; empty where that cannot be told.
+
+    It is where the score and its whole interval lie on the same side of the value.
+    """
     if "synergy_low" not in table:
         return np.full(len(table), "")
-    stronger = (table["synergy"] > 1) & (table["synergy_low"] > 1)
-    weaker = (table["synergy"] < 1) & (table["synergy_high"] < 1)
+    stronger = (table["synergy"] > value) & (table["synergy_low"] > value)
+    weaker = (table["synergy"] < value) & (table["synergy_high"] < value)
     return np.select([stronger, weaker], ["stronger", "weaker"], "")
 
 

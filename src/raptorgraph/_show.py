@@ -68,25 +68,31 @@ def _show_pairs(pairs: pd.DataFrame, console: Console) -> None:
         if len(near):
             first = near.iloc[0]
             which = "unmeasured" if not first["measured"] else "measured"
-            line += f". Farthest from 1 among the {which} ones: {near.index[0]}, {_between(first, 'synergy')}"
+            line += f". Largest difference among the {which} ones: {near.index[0]}, {_between(first, 'synergy')}"
         console.print(f"{line}; {every}.")
         return
     title = f"Pairs that differ from the sum of their effects, unmeasured ones first ({len(found):,} of {len(pairs):,})"
     table = Table(title=title, title_justify="left")
     table.add_column("pair", overflow="fold")
-    for column in ("measured", "than the sum"):
-        table.add_column(column, no_wrap=True)
+    for column in ("measured", "than the sum", "than median"):
+        table.add_column(column)
     for column in ("size", "synergy (90 %)"):
         table.add_column(column, justify="right", no_wrap=True)
     for label, row in found.head(_N_PAIRS).iterrows():
-        measured, size = "yes" if row["measured"] else "no", f"{row['magnitude']:.2f}"
-        table.add_row(str(label), measured, row["against_sum"], size, _between(row, "synergy"))
+        verdicts = row["against_sum"], row["against_median"] or "-"
+        size = f"{row['magnitude']:.2f}"
+        table.add_row(str(label), "yes" if row["measured"] else "no", *verdicts, size, _between(row, "synergy"))
     console.print(table)
+    median = pairs["synergy"].median()
     console.print(
-        "Synergy is the size of the pair's effect over that of the sum: 1 where effects add up, "
-        f"{pairs['synergy'].median():.2f} for the median pair. For these, the interval lies on one side of 1; those "
-        f"with the largest difference in size come first; {every}."
+        f"Synergy is the size of the pair's effect over that of the sum: 1 where effects add up, {median:.2f} for the "
+        f"median pair. For these, the interval lies on one side of 1; {every}."
     )
+    if not (found["against_median"] != "").any():
+        console.print(
+            "None of them stands out from the median pair: the model expects the pairs of this screen to differ from "
+            "the sum alike, and has no reason to prefer one."
+        )
 
 
 def _between(row: pd.Series, name: str) -> str:

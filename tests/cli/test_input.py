@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from raptorgraph import datasets
+from raptorgraph import benchmark, datasets
 from raptorgraph._cli import main
 from raptorgraph.model import NonFiniteLossError, RaptorGraphModel
 
@@ -196,12 +196,19 @@ def test_an_interruption_within_lightning(screen, tmp_path, capsys, monkeypatch)
 def test_a_zarr_store_is_read_as_a_file_is(adata, screen, tmp_path, monkeypatch):
     monkeypatch.undo()
     adata.write_zarr(tmp_path / "screen.zarr")
+    options = {
+        "quick": True,
+        "seeds": 1,
+        "n_jobs": 0,
+        "progress": False,
+        "methods": ["additive"],
+        "regimes": ["singles"],
+    }
     for name in ("screen.h5ad", "screen.zarr"):
         out = tmp_path / name.replace(".", "-")
         arguments = ["run", tmp_path / name, "--out", out, "--max-epochs", 1, "--library-size-key", "total_counts"]
         assert main([str(argument) for argument in arguments]) == 0
-        arguments = [*COMMANDS["benchmark"](tmp_path / name, out), "--seeds", 1, "--methods", "additive,no change"]
-        assert main([str(argument) for argument in [*arguments, "--n-jobs", 1, "--regimes", "singles"]]) == 0
+        benchmark.run("prediction", screen=tmp_path / name, out=out, **options)
     for name in ("effects.csv", "interactions.csv", "dag.csv", "prediction_conditions.csv"):
         first, second = ((tmp_path / folder / name).read_text() for folder in ("screen-h5ad", "screen-zarr"))
         assert first == second

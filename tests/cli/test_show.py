@@ -10,14 +10,15 @@ from rich.console import Console
 from raptorgraph import _results, datasets, pl
 from raptorgraph._cli import main
 from raptorgraph._failures import optional
-from raptorgraph._results import Result, against_sum
+from raptorgraph._results import Result, against
 from raptorgraph._show import show
 
 
 def pairs(rows):
     table = pd.DataFrame(rows, columns=["label", "synergy", "synergy_low", "synergy_high", "magnitude", "measured"])
     table["magnitude_low"], table["magnitude_high"] = table["magnitude"] - 0.1, table["magnitude"] + 0.1
-    table["against_sum"] = against_sum(table)
+    table["against_sum"] = against(table, 1.0)
+    table["against_median"] = against(table, table["synergy"].median())
     return table.set_index("label")
 
 
@@ -45,7 +46,15 @@ def test_pairs_that_differ_are_shown_with_how_sure_that_is():
     printed = shown(pairs([("[b]A[/b]+B", 1.5, 1.1, 2.0, 1.0, False), ("C+D", 1.0, 0.9, 1.1, 5.0, True)]))
     assert "(1 of 2)" in printed and "stronger" in printed and "1.50 (1.10 to 2.00)" in printed
     assert "[b]A[/b]+B" in printed and "C+D" not in printed
-    assert "1.25 for the median pair" in printed
+    assert "1.25 for the median pair" in printed and "None of them stands out from the median pair" in printed
+
+
+def test_a_pair_that_stands_out_from_the_others_is_said_to():
+    rows = [("A+B", 0.9, 0.8, 0.95, 1.0, False), ("C+D", 0.6, 0.5, 0.7, 5.0, False), ("E+F", 0.5, 0.4, 0.7, 5.0, True)]
+    table = pairs(rows)
+    assert table["against_sum"].tolist() == ["weaker"] * 3
+    assert table["against_median"].tolist() == ["stronger", "", ""]
+    assert "None of them" not in shown(table)
 
 
 def test_without_such_a_pair_one_line_says_so():

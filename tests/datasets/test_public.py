@@ -553,3 +553,11 @@ def test_true_download_is_the_published_screen(load):
         adata = load()
     assert adata.n_vars >= 5000
     assert {"counts"} <= set(adata.layers)
+
+
+@pytest.mark.parametrize("read", [norman2019, replogle2020])
+def test_a_file_that_is_no_screen_is_named(read, tmp_path):
+    path = tmp_path / "screen.h5ad"
+    path.write_text("cell,gene\n")
+    with pytest.raises(ValueError, match="screen.h5ad' is a text file"):
+        read(path)

@@ -2,9 +2,12 @@
 
 import json
 import pickle
+import re
 import subprocess
 import sys
+import zipfile
 
+import anndata as ad
 import numpy as np
 import pytest
 import scvi
@@ -102,3 +105,28 @@ def test_the_setup_is_shown(trained, tmp_path, capsys):
     bare = rg.RaptorGraph.load(tmp_path / "m", adata=False)
     bare.view_setup_method_args()
     assert "total_counts" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("content", [None, b"", b"text\n", "cut", "archive"])
+def test_a_model_file_that_is_missing_or_damaged_is_named(content, tmp_path):
+    file = tmp_path / "model.pt"
+    if content == "cut":
+        torch.save({"weights": torch.zeros(1000)}, file)
+        file.write_bytes(file.read_bytes()[:1500])
+    elif content == "archive":
+        with zipfile.ZipFile(file, "w") as archive:
+            archive.writestr("something", "else")
+    elif content is not None:
+        file.write_bytes(content)
+    for adata in (False, None, ad.AnnData(np.ones((2, 2)))):
+        with pytest.raises(ValueError, match=re.escape(str(tmp_path))):
+            rg.RaptorGraphModel.load(tmp_path, adata)
+
+
+def test_saved_cells_that_are_damaged_are_named(trained, tmp_path):
+    trained.save(tmp_path / "m", save_anndata=True)
+    cells = tmp_path / "m" / "adata.h5ad"
+    cells.write_bytes(cells.read_bytes()[:5000])
+    with pytest.raises(ValueError, match="adata.h5ad"):
+        rg.RaptorGraphModel.load(tmp_path / "m")
+    assert rg.RaptorGraphModel.load(tmp_path / "m", adata=False).perturbed_genes == trained.perturbed_genes
