@@ -14,6 +14,7 @@ from scipy.stats import wasserstein_distance
 
 from raptorgraph.metrics._rank_sum import rank_sum
 
+
 def mean_wasserstein(expression: ArrayLike, codes: ArrayLike, graph: ArrayLike) -> float:
     r"""Mean distance that the predicted causes move the expression of their effects.
 
