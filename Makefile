@@ -83,6 +83,6 @@ $(DONE)/lint: constraints.txt | $(BIN)/python
 	sed '/"cell-eval>=/d' pyproject.toml > .venv-$*/pyproject.toml
 	.venv-$*/bin/uv pip compile -q $(if $(filter lowest,$*),.venv-lowest/pyproject.toml --resolution lowest-direct,pyproject.toml) \
 		--extra test -p .venv-$*/bin/python -o .venv-$*/resolved.txt
-	.venv-$*/bin/uv pip install -p .venv-$*/bin/python -r .venv-$*/resolved.txt
+	.venv-$*/bin/uv pip install --compile-bytecode -p .venv-$*/bin/python -r .venv-$*/resolved.txt
 	.venv-$*/bin/uv pip install -p .venv-$*/bin/python --no-deps -e .
 	@mv .venv-$*/resolved.txt $@

@@ -133,6 +133,7 @@ def test_scanpy_works_on_the_latents(trained):
     assert sc.pl.embedding(adata, basis="X_raptorgraph", color="perturbation", show=False) is not None
 
 
+@pytest.mark.timeout(900)  # numba compiles pynndescent: about 45 s of a core
 def test_scanpy_works_on_the_latents_of_many_cells():
     # from 8,192 cells on scanpy asks pynndescent; numbers stand in for the latents of two far groups of cells
     rng = np.random.default_rng(0)
