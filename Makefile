@@ -1,4 +1,4 @@
-# make demo | test | test-slow | lint | docs | tutorials | results | clean
+# make demo | test | test-slow | test-lowest | test-newest | lint | docs | tutorials | results | clean
 # The first call builds .venv; later calls reinstall only after pyproject.toml or constraints.txt changed.
 # PYTHON=/path/to/python chooses the interpreter, ARGS="-k name -x" goes to pytest.
 
@@ -12,7 +12,7 @@ TORCH := $(shell grep '^torch==' constraints.txt)
 INSTALL := $(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt
 
 .NOTPARALLEL:
-.PHONY: demo test test-slow lint docs tutorials results clean
+.PHONY: demo test test-slow test-lowest test-newest lint docs tutorials results clean
 
 demo: $(DONE)/package
 	$(BIN)/raptorgraph demo --out demo
@@ -22,6 +22,11 @@ test: $(DONE)/test
 
 test-slow: $(DONE)/test
 	$(BIN)/python -m pytest -m slow $(ARGS)
+
+# The lowest versions that pyproject.toml allows and the newest that there are, each in an environment of its own
+# beside .venv. UV_TORCH_BACKEND=cpu spares the download of the GPU libraries.
+test-lowest test-newest: test-%: .venv-%/versions.txt
+	.venv-$*/bin/python -m pytest $(ARGS)
 
 lint: $(DONE)/lint
 	$(BIN)/ruff check
@@ -70,3 +75,14 @@ $(DONE)/doc: pyproject.toml $(DONE)/torch
 $(DONE)/lint: constraints.txt | $(BIN)/python
 	$(INSTALL) ruff
 	@mkdir -p $(DONE) && touch $@
+
+# Without cell-eval, which asks for much newer versions of numpy, pandas and scipy than this package.
+.venv-%/versions.txt: pyproject.toml
+	$(PYTHON) -m venv .venv-$*
+	.venv-$*/bin/python -m pip install --disable-pip-version-check uv
+	sed '/"cell-eval>=/d' pyproject.toml > .venv-$*/pyproject.toml
+	.venv-$*/bin/uv pip compile -q $(if $(filter lowest,$*),.venv-lowest/pyproject.toml --resolution lowest-direct,pyproject.toml) \
+		--extra test -p .venv-$*/bin/python -o .venv-$*/resolved.txt
+	.venv-$*/bin/uv pip install --compile-bytecode -p .venv-$*/bin/python -r .venv-$*/resolved.txt
+	.venv-$*/bin/uv pip install -p .venv-$*/bin/python --no-deps -e .
+	@mv .venv-$*/resolved.txt $@

@@ -72,6 +72,16 @@ def test_genes_without_variance():
     same = wilcoxon(np.ones((4, 2)), np.ones((6, 2)))
     np.testing.assert_array_equal(same.statistic, 12)
     np.testing.assert_array_equal(same.p_value, 1)
+    np.testing.assert_array_equal(same.fdr, 1)
+
+
+def test_genes_that_are_not_measured():
+    with pytest.raises(ValueError, match="mean of gene 1 is not a finite number"):
+        welch_t([[1.0, np.nan]], np.ones((1, 2)), [5], [1.0, 2.0], np.ones(2), 5)
+    with pytest.raises(ValueError, match="control_var of gene 0 is not a finite number"):
+        welch_t([[1.0, 2.0]], np.ones((1, 2)), [5], [1.0, 2.0], [np.inf, 1.0], 5)
+    with pytest.raises(ValueError, match="no value of gene 1"):
+        wilcoxon([[1.0, 2.0], [3.0, 4.0]], [[1.0, np.nan], [2.0, 3.0]])
 
 
 def test_wilcoxon_of_sparse_cells_in_parts(cells, monkeypatch):

@@ -1,3 +1,5 @@
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from scipy.stats import mannwhitneyu, wasserstein_distance
@@ -73,6 +75,24 @@ def test_omissions_are_pairs_without_a_path(screen):
     p_values = np.full((4, 4), np.nan)
     p_values[0, 1], p_values[1, 0] = 0.5, 0.01
     assert false_omission_rate(X, codes, graph(), p_values=p_values) == 0.5
+
+
+def test_genes_with_one_value_in_all_cells_do_not_differ(screen, monkeypatch):
+    X, codes = np.array(screen[0], dtype=float), screen[1]
+    expected = intervention_p_values(X, codes)
+    X[:, 2] = 3.0
+    expected[[0, 1, 3], 2] = 1.0
+    np.testing.assert_array_equal(intervention_p_values(X, codes), expected)
+    # scipy from 1.18 on has no answer where all values are the same, those before say 1
+    monkeypatch.setattr("raptorgraph.metrics._rank_sum.mannwhitneyu", _without_answer)
+    np.testing.assert_array_equal(intervention_p_values(X, codes), expected)
+    assert false_omission_rate(X, codes, graph((0, 1), (3, 0))) == 0
+
+
+def _without_answer(x, y, **options):
+    found = mannwhitneyu(x, y, **options)
+    constant = np.ptp(np.vstack([x, y]), axis=0) == 0
+    return SimpleNamespace(statistic=found.statistic, pvalue=np.where(constant, np.nan, found.pvalue))
 
 
 def test_nothing_to_find_is_the_level_of_the_test():

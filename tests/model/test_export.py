@@ -2,10 +2,12 @@
 
 import anndata as ad
 import numpy as np
+import pandas as pd
 import pytest
 import scanpy as sc
 import scvi
 from scipy import sparse
+from sklearn.neighbors import NearestNeighbors
 
 import raptorgraph as rg
 
@@ -129,3 +131,22 @@ def test_scanpy_works_on_the_latents(trained):
     axes = sc.pl.umap(adata, color=["perturbation", "leiden"], show=False)
     assert len(axes) == 2
     assert sc.pl.embedding(adata, basis="X_raptorgraph", color="perturbation", show=False) is not None
+
+
+@pytest.mark.timeout(900)  # numba compiles pynndescent: about 45 s of a core
+def test_scanpy_works_on_the_latents_of_many_cells():
+    # from 8,192 cells on scanpy asks pynndescent; numbers stand in for the latents of two far groups of cells
+    rng = np.random.default_rng(0)
+    latents = rng.normal(size=(9000, 5)).astype(np.float32)
+    latents[:4500, 0] += 40
+    adata = ad.AnnData(np.zeros((9000, 1), dtype=np.float32), obsm={"X_raptorgraph": latents})
+    sc.pp.neighbors(adata, use_rep="X_raptorgraph")
+    some = rng.choice(9000, 200, replace=False)
+    near = NearestNeighbors(n_neighbors=10).fit(latents).kneighbors(latents[some], return_distance=False)
+    found = [set(adata.obsp["distances"][cell].indices) | {cell} for cell in some]
+    assert np.mean([len(found[i].intersection(near[i])) / 10 for i in range(200)]) > 0.98
+    sc.tl.leiden(adata, flavor="igraph", n_iterations=2, directed=False)
+    assert pd.crosstab(adata.obs["leiden"], np.arange(9000) < 4500).gt(0).sum(axis=1).eq(1).all()
+    sc.tl.umap(adata, maxiter=20)
+    left, right = adata.obsm["X_umap"][:4500], adata.obsm["X_umap"][4500:]
+    assert np.linalg.norm(left.mean(0) - right.mean(0)) > 2 * max(left.std(), right.std())

@@ -1,11 +1,15 @@
 """A screen whose labels come from guides in another modality."""
 
+import contextlib
+from importlib.metadata import version
+
 import anndata as ad
 import mudata as md
 import numpy as np
 import pandas as pd
 import pytest
 import scvi
+from packaging.version import Version
 
 import raptorgraph as rg
 from raptorgraph.model._field import MASK_KEY
@@ -102,6 +106,36 @@ def test_setup_is_idempotent(trained):
     np.testing.assert_array_equal(copy["rna"].X.toarray(), mdata["rna"].X.toarray())
     with pytest.raises(ValueError, match="[Cc]opy"):
         rg.RaptorGraph(mdata.copy())
+
+
+@pytest.mark.parametrize("pull", [None, False])
+def test_the_whole_follows_the_order_of_its_genes(pull):
+    # mudata from 0.4 on pulls no columns; the versions before do by default, and announce it
+    mdata, _ = screen()
+    before = mdata.var_names.copy()
+    numbers = np.arange(float(mdata.n_vars))
+    mdata.var["number"], mdata.varm["number"] = numbers, numbers[:, None]
+    if pull is False:
+        mdata.varp["number"] = np.subtract.outer(numbers, 1000 * numbers)
+    with pull_on_update(pull):
+        setup(mdata)
+        copy = mdata.copy()
+    order = before.get_indexer([*mdata["rna"].var_names, *mdata["crispr"].var_names])
+    assert (order != numbers).any()
+    for found in (mdata, copy):
+        assert list(found.var_names) == list(before[order])
+        np.testing.assert_array_equal(found.var["number"], order)
+        np.testing.assert_array_equal(found.varm["number"].ravel(), order)
+        np.testing.assert_array_equal(found.varmap["rna"], [*range(1, 61), *[0] * 12])
+        np.testing.assert_array_equal(found[:, "G0005"]["rna"].X.toarray(), mdata["rna"][:, "G0005"].X.toarray())
+    if pull is False:
+        np.testing.assert_array_equal(mdata.varp["number"], np.subtract.outer(order, 1000 * order))
+
+
+def pull_on_update(pull):
+    """What `MuData.update` does with columns of the modalities, where that is asked of mudata before 0.4."""
+    old = Version(version("mudata")) < Version("0.4")
+    return md.set_options(pull_on_update=pull) if old else contextlib.nullcontext()
 
 
 def test_undecided_cells_are_an_error_that_names_the_choices():

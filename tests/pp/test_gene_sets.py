@@ -11,7 +11,8 @@ from raptorgraph.pp._gene_sets import clean_set_name, match_gene_sets
 
 def test_gene_sets_in_all_forms(tmp_path):
     sets = {"one": ["G0", "G1", "G2"], "two": ["G2", "G3", "H"]}
-    gseapy.parser.write_gmt(sets, str(tmp_path / "sets.gmt"))
+    lines = ["\t".join([name, "from nowhere", *genes]) for name, genes in sets.items()]
+    (tmp_path / "sets.gmt").write_text("\n".join(lines) + "\n")
     table = pd.DataFrame([(name, gene) for name, genes in sets.items() for gene in genes], columns=["source", "target"])
     for form in (sets, tmp_path / "sets.gmt", str(tmp_path / "sets.gmt"), table, {"one": sets["one"] * 2, **sets}):
         assert read_gene_sets(form) == sets

@@ -92,6 +92,17 @@ def test_nothing_to_say():
     assert (labels["label"] == "").all() and labels["n_sets"].eq(0).all() and labels["NES"].isna().all()
 
 
+@pytest.mark.parametrize("dtype", ["category", "string", "str"])
+@pytest.mark.parametrize("fdr", [0.05, 1e-6])
+def test_columns_of_text_of_any_kind(rows, dtype, fdr):
+    given = rows.astype({"latent": dtype, "gene_set": dtype})
+    if dtype == "category":
+        given["gene_set"] = given["gene_set"].cat.add_categories(["no one's set"])
+    for distinct in (False, True):
+        found, expected = (annotate_latents(MODEL, each, fdr=fdr, distinct=distinct) for each in (given, rows))
+        pd.testing.assert_frame_equal(found, expected)
+
+
 @pytest.mark.parametrize(
     ("change", "error", "match"),
     [

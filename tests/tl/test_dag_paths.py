@@ -173,7 +173,7 @@ def train(**kwargs):
     rg.RaptorGraph.setup_anndata(adata, library_size_key="total_counts")
     model = rg.RaptorGraph(adata, n_hidden=16, **kwargs)
     model.train(max_epochs=5, enable_progress_bar=False, accelerator="cpu")
-    weights = torch.as_tensor(adjacency(EDGES, model.latent_names).to_numpy())
+    weights = torch.tensor(adjacency(EDGES, model.latent_names).to_numpy())
     with torch.no_grad():
         model.module.graph.weight.copy_(weights)
         model.module.graph.support.copy_(weights != 0)

@@ -76,7 +76,7 @@ def _label_table(found: Findings) -> Table:
     frame = asked(found.latents).reset_index()
     frame["text"] = frame["label"].where(labeled(frame), frame["reason"])
     magnitude = found.enrichment.groupby("latent")["magnitude"].first()
-    frame["size"] = frame["latent"].map(magnitude)
+    frame["size"] = magnitude.reindex(frame["latent"]).to_numpy()
     columns = {
         "latent": Column("latent"),
         "text": Column("label", wide=True),

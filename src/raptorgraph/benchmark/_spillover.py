@@ -155,7 +155,7 @@ def measure(encoder: Encoder, screen: Screen, seed: int) -> pd.DataFrame:
         weight = np.divide(1.0, scale**2, out=np.zeros_like(scale), where=scale > 0)  # as in spillover_index
         modulator = {}
         for gene, shift in encoder.shift.iterrows():
-            step = torch.as_tensor(shift.to_numpy(), dtype=mean.dtype)
+            step = torch.tensor(shift.to_numpy(), dtype=mean.dtype)
             response = (encoder.norm(drawn + step) - encoder.norm(drawn)).double().square().mean(0).numpy()
             modulator[gene] = off_own(response * weight, encoder.own[gene])
     genes = {screen.genes_of[label][0]: label for label in screen.singles}

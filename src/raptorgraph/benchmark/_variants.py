@@ -71,7 +71,7 @@ class GivenGraph(RaptorGraphMethod):
         """Set the graph and fix it."""
         names = model.latent_names
         weights = self.adjacency.reindex(index=names, columns=names, fill_value=0.0).to_numpy()
-        model.module.graph.fix(torch.as_tensor(weights, dtype=torch.float32))
+        model.module.graph.fix(torch.tensor(weights, dtype=torch.float32))
 
 
 # -- work ------------------------------------------------------------------------------------------------------------

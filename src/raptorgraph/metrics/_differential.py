@@ -12,10 +12,11 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 from scipy import sparse
-from scipy.stats import false_discovery_control, mannwhitneyu, ttest_ind_from_stats
+from scipy.stats import false_discovery_control, ttest_ind_from_stats
 
 from raptorgraph.metrics._distribution import as_samples
 from raptorgraph.metrics._effects import average
+from raptorgraph.metrics._rank_sum import rank_sum
 
 _CHUNK = 2**22  # values ranked at a time
 
@@ -64,7 +65,7 @@ def welch_t(
     Raises
     ------
     ValueError
-        If a perturbation or the control has fewer than two cells, or the shapes do not fit.
+        If a perturbation or the control has fewer than two cells, a number is not finite, or the shapes do not fit.
 
     Examples
     --------
@@ -90,6 +91,10 @@ def welch_t(
             f"Mean and variance of the control have shapes {control_mean.shape} and {control_var.shape}: "
             f"give one of each for the {mean.shape[-1]} genes."
         )
+    for name, values in {"mean": mean, "var": var, "control_mean": control_mean, "control_var": control_var}.items():
+        if not np.isfinite(values).all():
+            gene = np.argwhere(~np.isfinite(values))[0, -1]
+            raise ValueError(f"{name} of gene {gene} is not a finite number: leave out genes that are not measured.")
     if n.min() < 2 or control_n < 2:
         raise ValueError(
             f"A variance needs two cells; the smallest perturbation has {n.min():g}, the control {control_n:g}."
@@ -98,8 +103,9 @@ def welch_t(
         t, p = ttest_ind_from_stats(
             mean, np.sqrt(var), n[..., None], control_mean, np.sqrt(control_var), control_n, equal_var=False
         )
-    p = np.where(np.isnan(p), np.where(np.isinf(t), 0.0, 1.0), p)
-    t = np.where(np.isnan(t), 0.0, t)
+    constant, change = (var == 0) & (control_var == 0), mean - control_mean
+    t = np.where(constant, np.where(change == 0, 0.0, np.copysign(np.inf, change)), t)
+    p = np.where(constant, change == 0, p)
     return Differential(t, p, false_discovery_control(p, axis=-1))
 
 
@@ -119,7 +125,7 @@ def wilcoxon(perturbed, control) -> Differential:
     -------
     Differential
         Of shape (n_genes,). ``statistic`` is U of the perturbed cells, from 0 to the number of pairs of cells; half of
-        that means no difference.
+        that means no difference, and so does p = 1 of genes with one value in all cells.
 
     Raises
     ------
@@ -140,7 +146,9 @@ def wilcoxon(perturbed, control) -> Differential:
     step = max(1, _CHUNK // (perturbed.shape[0] + control.shape[0]))
     for start in range(0, n_genes, step):
         part = slice(start, start + step)
-        u[part], p[part] = mannwhitneyu(_columns(perturbed, part), _columns(control, part), method="asymptotic")
+        u[part], p[part] = rank_sum(_columns(perturbed, part), _columns(control, part), method="asymptotic")
+    if np.isnan(p).any():
+        raise ValueError(f"Cells have no value of gene {np.isnan(p).argmax()}: leave out genes that are not measured.")
     return Differential(u, p, false_discovery_control(p))
 
 

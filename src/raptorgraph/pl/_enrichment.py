@@ -84,6 +84,7 @@ def enrichment(
     check_save(save)
     latent = _check(table, kind, value, n_sets, n_latents)
     check_number("fdr", fdr, 0, 1)
+    table = table.astype({latent: object, "gene_set": object})  # of categories, unused ones would count
     scores, rates, clear = _matrices(table, latent, value)
     n_known = scores.shape[1]
     scores, rates = _top(scores, rates, clear, n_sets, n_latents)

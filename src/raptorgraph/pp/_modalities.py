@@ -46,3 +46,22 @@ def refresh(mdata: MuData) -> None:
         # Announced at each update until the user sets mudata's option, which is not for us to set.
         warnings.filterwarnings("ignore", message=r"From 0\.4 \.update\(\)", category=FutureWarning)
         mdata.update()
+    _order_genes(mdata)
+
+
+def _order_genes(mdata: MuData) -> None:
+    """Put the whole's genes in the order of the modalities, which an update that pulls no columns does not do."""
+    places, offset = np.full(mdata.n_vars, np.inf), 0
+    for name, part in mdata.mod.items():
+        place = np.asarray(mdata.varmap[name]).ravel()  # 1 is the first gene, 0 is none
+        places = np.where(place > 0, np.minimum(places, offset + place), places)
+        offset += part.n_vars
+    order = np.argsort(places, kind="stable")
+    if (np.diff(order) == 1).all():
+        return
+    arrays = {name: dict(getattr(mdata, name)) for name in ("varm", "varmap", "varp")}
+    mdata.var = mdata.var.iloc[order]
+    for name, found in arrays.items():
+        for key, values in found.items():
+            values = values.iloc[order] if hasattr(values, "iloc") else values[order]
+            getattr(mdata, name)[key] = values[:, order] if name == "varp" else values

@@ -74,13 +74,14 @@ def annotate_latents(
     """
     names = list(model.latent_names)
     _check(enrichment, names, fdr)
-    table = enrichment
+    # as categories or pandas' own text, they would make text of the numbers that are looked up by them
+    table = enrichment.astype({"latent": object, "gene_set": object})
     known = "stands_out" in table
     clear = table["stands_out"].astype(bool) if known else pd.Series(True, index=table.index)
     found = table[clear & _marks(table, fdr)].copy()
     center = table[clear].groupby("gene_set")["NES"].median()
     found["size"] = found["NES"].abs()
-    found["apart"] = np.sign(found["NES"]) * (found["NES"] - found["gene_set"].map(center))
+    found["apart"] = np.sign(found["NES"]) * (found["NES"] - center.reindex(found["gene_set"]).to_numpy(dtype=float))
     found["direction"] = np.where(found["NES"] > 0, "up", "down")
     order = (["apart", "FDR"], [False, True]) if distinct else (["FDR", "size"], [True, False])
     best = found.sort_values(order[0], ascending=order[1], kind="stable").drop_duplicates("latent")

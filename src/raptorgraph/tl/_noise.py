@@ -202,12 +202,13 @@ def tail_probability(observed: np.ndarray, null: np.ndarray) -> np.ndarray:
     """
     n_draws = len(null)
     p = (1 + (null >= observed).sum(axis=0)) / (1 + n_draws)
-    sd = null.std(axis=0, ddof=1)
-    beyond = (p <= 1 / (1 + n_draws)) & (sd > 0)
+    mean, sd = null.mean(axis=0), null.std(axis=0, ddof=1)
+    # draws that differ by rounding alone have no skewness
+    beyond = (p <= 1 / (1 + n_draws)) & (sd > 1e-12 * np.abs(mean))
     if beyond.any():
         # a negative skewness, of few draws, would say that nothing larger is possible
         skew = np.maximum(stats.skew(null[:, beyond], axis=0), 0.0)
-        tail = stats.pearson3.sf(observed[beyond], skew, null[:, beyond].mean(axis=0), sd[beyond])
+        tail = stats.pearson3.sf(observed[beyond], skew, mean[beyond], sd[beyond])
         p[beyond] = np.minimum(p[beyond], np.maximum(tail, 1e-300))
     return p
 

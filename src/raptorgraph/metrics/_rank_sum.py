@@ -1,0 +1,32 @@
+"""The rank-sum test of samples that may be constant."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+from scipy.stats import mannwhitneyu
+
+
+def rank_sum(
+    x: np.ndarray, y: np.ndarray, *, method: Literal["auto", "asymptotic"] = "auto"
+) -> tuple[np.ndarray, np.ndarray]:
+    """U of `x` and two-sided p value of the Mann-Whitney test of each column.
+
+    Parameters
+    ----------
+    x, y
+        Values of the two samples, of shape (n_x, k) and (n_y, k).
+    method
+        As in :func:`scipy.stats.mannwhitneyu`.
+
+    Returns
+    -------
+    tuple of numpy.ndarray
+        U and p, both of shape (k,). p = 1 where all values of both samples are the same, which says nothing against
+        their being alike; NaN where a value is missing.
+    """
+    found = mannwhitneyu(x, y, axis=0, method=method)
+    constant = (x == x[:1]).all(axis=0) & (y == x[:1]).all(axis=0)
+    # without any variance, the value depends on scipy's version: 1 before 1.18, NaN since
+    return found.statistic, np.where(constant, 1.0, found.pvalue)
