@@ -73,7 +73,7 @@ class ExpectationMixin:
         _, mask = self._masks(perturbation)
         offset = self._offset(mask[0])
         parts = []
-        for tensors in self._cells(adata, batch_size=batch_size):
+        for tensors in self._cells(self._query(adata, "cells"), batch_size=batch_size):
             library = tensors.get(KEYS.LIBRARY)
             expected = self.module.expected_expression(
                 self.module.encode(self.module.expression(tensors[KEYS.X], library)),

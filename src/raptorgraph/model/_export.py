@@ -43,7 +43,9 @@ class ExportMixin:
         Writes ``obsm["X_raptorgraph"]`` (u) and ``obsm["X_raptorgraph_exogenous"]`` (z), cells x d;
         ``obsm["counterfactual_<label>"]``, cells x the model's genes, for each asked label; ``uns["raptorgraph"]``
         with ``dag`` (the table of :meth:`get_edges`), ``perturbed_genes``, ``effects`` (genes x conditions in the
-        training data: HDF5 holds no table of many thousand columns) and ``settings``.
+        training data: HDF5 holds no table of many thousand columns) and ``settings``, in which ``effects`` is their
+        ``attrs["kind"]`` (:meth:`predict_effects`). Graph and effects are those of the training data, whichever cells
+        are written to; effects on other control cells are what ``predict_effects(..., adata)`` gives.
 
         Raises
         ------
@@ -70,7 +72,9 @@ class ExportMixin:
         }
         for label in labels:
             written[f"counterfactual_{label}"] = self.get_counterfactual(label, target)
-        effects = self.predict_effects(self.conditions, target).T
+        # Those of the screen, whatever cells are written to: where the model can say them without cells, it does.
+        own = self._has_posterior or self.adata is not None
+        effects = self.predict_effects(self.conditions, None if own else target).T
         table = self.get_edges()
         table.index = table.index.astype(str)
         for key, value in written.items():
@@ -85,6 +89,7 @@ class ExportMixin:
                 "pairing": self.pairing_,
                 "n_latent": len(self.latent_names),
                 "delimiter": self.setup_args["delimiter"],
+                "effects": effects.attrs["kind"],
             },
         }
 

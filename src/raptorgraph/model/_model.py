@@ -18,6 +18,7 @@ from raptorgraph.model._graph import GRAPHS, GraphMixin
 from raptorgraph.model._initial import initialize
 from raptorgraph.model._latents import LatentMixin
 from raptorgraph.model._loading import LoadingMixin
+from raptorgraph.model._mean_effects import EffectsMixin
 from raptorgraph.model._module import RaptorGraphModule
 from raptorgraph.model._mudata import REGISTRY_KEY, MuDataMixin, expression_of
 from raptorgraph.model._predict import PredictionMixin
@@ -36,6 +37,7 @@ class RaptorGraphModel(
     TrainingMixin,
     LatentMixin,
     PredictionMixin,
+    EffectsMixin,
     ExpectationMixin,
     ExportMixin,
     GraphMixin,
@@ -144,6 +146,7 @@ class RaptorGraphModel(
             raise ValueError(f"graph={graph!r} is unknown; use one of {', '.join(map(repr, GRAPHS))}.")
         self.pairing_ = pairing
         self.preset_ = "default"
+        self.control_digests_: list[str] = []
         if adata is not None:
             self.var_names_ = [str(name) for name in adata.var_names]
         stats = self.summary_stats

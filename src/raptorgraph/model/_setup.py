@@ -91,16 +91,34 @@ def register(
     if source is None:
         warn_of_controls(parsed.genes, "control")
         perturbed_genes_first(adata, order_genes(parsed.genes, adata.var_names))
+    if kind == "counts":
+        adata.obs[LIBRARY_KEY] = library
+    manager = screen_manager(
+        setup_method_args,
+        perturbation_key=perturbation_key,
+        control=control,
+        delimiter=delimiter,
+        layer=layer,
+        batch_key=batch_key,
+        covariates={"categorical": categorical, "continuous": continuous},
+        counts=kind == "counts",
+    )
+    manager.register_fields(adata, **kwargs)
+    return manager
+
+
+def screen_manager(
+    setup_method_args, *, perturbation_key, control, delimiter, layer, batch_key, covariates, counts, only=None,
+) -> AnnDataManager:  # fmt: skip
+    """Manager that is to register cells: with all fields, or with those of the registry keys `only`."""
     fields = [
         LayerField(KEYS.X, layer, is_count_data=False),
         PerturbationField(perturbation_key, control, delimiter),
         CategoricalObsField(KEYS.BATCH, batch_key),
-        CategoricalJointObsField(KEYS.CATEGORICAL, categorical),
-        NumericalJointObsField(KEYS.CONTINUOUS, continuous),
+        CategoricalJointObsField(KEYS.CATEGORICAL, covariates["categorical"]),
+        NumericalJointObsField(KEYS.CONTINUOUS, covariates["continuous"]),
     ]
-    if kind == "counts":
-        adata.obs[LIBRARY_KEY] = library
+    if counts:
         fields.append(NumericalObsField(KEYS.LIBRARY, LIBRARY_KEY))
-    manager = AnnDataManager(fields=fields, setup_method_args=setup_method_args)
-    manager.register_fields(adata, **kwargs)
-    return manager
+    fields = [field for field in fields if only is None or field.registry_key in only]
+    return AnnDataManager(fields=fields, setup_method_args=setup_method_args)
