@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from raptorgraph.model._batches import TransformBatch, in_each, transform_codes
 from raptorgraph.model._field import KEYS
 from raptorgraph.nn._posterior_draws import N_DRAWS
 
@@ -30,6 +31,7 @@ class ExpectationMixin:
         *,
         n_samples: int = N_DRAWS,
         seed: int | None = None,
+        transform_batch: TransformBatch = None,
     ) -> np.ndarray:
         """Return the expected expression of these very cells, had they been perturbed.
 
@@ -52,6 +54,10 @@ class ExpectationMixin:
             Draws of the latents, in pairs of opposite sign (an odd number is rounded up).
         seed
             Seed of the draws; by default ``scvi.settings.seed``.
+        transform_batch
+            Batch that the cells are decoded in: None for their own, the name of a batch, a list of names, or ``"all"``
+            for all that the model knows (unless a batch has that name). Cells of a batch that the model was not trained
+            on need it. The expectation is the mean over the batches.
 
         Returns
         -------
@@ -60,7 +66,7 @@ class ExpectationMixin:
         Raises
         ------
         ValueError
-            For an unknown gene, and for `n_samples` or `batch_size` below 1.
+            For an unknown gene or batch, and for `n_samples` or `batch_size` below 1.
 
         Examples
         --------
@@ -71,21 +77,27 @@ class ExpectationMixin:
         """
         check_at_least_one(batch_size=batch_size, n_samples=n_samples)
         _, mask = self._masks(perturbation)
+        codes = transform_codes(self, transform_batch)
+        manager = self._query(adata, "cells", batch=codes is None)
         offset = self._offset(mask[0])
         parts = []
-        for tensors in self._cells(self._query(adata, "cells"), batch_size=batch_size):
+        for tensors in self._cells(manager, batch_size=batch_size):
             library = tensors.get(KEYS.LIBRARY)
-            expected = self.module.expected_expression(
-                self.module.encode(self.module.expression(tensors[KEYS.X], library)),
-                mask,
-                self.module.covariates(tensors),
-                library,
-                offset,
-                n_draws=n_samples,
-                seed=self._seed(seed),
-                **QUADRATURE,
-            )
-            parts.append(expected.cpu().numpy())
+            posterior = self.module.encode(self.module.expression(tensors[KEYS.X], library))
+            expected = [
+                self.module.expected_expression(
+                    posterior,
+                    mask,
+                    self.module.covariates(placed),
+                    library,
+                    offset,
+                    n_draws=n_samples,
+                    seed=self._seed(seed),
+                    **QUADRATURE,
+                )
+                for placed in in_each(tensors, codes)
+            ]
+            parts.append(torch.stack(expected).mean(0).cpu().numpy())
         return np.concatenate(parts).astype(np.float32)
 
 

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 from scipy import sparse
 
+from raptorgraph.model._batches import TransformBatch
 from raptorgraph.model._query import check_genes
 from raptorgraph.pp._expression import to_expression
 from raptorgraph.pp._inputs import expression_source
@@ -28,7 +29,13 @@ logger = logging.getLogger(__name__)
 class ExportMixin:
     """Results in the forms of others."""
 
-    def annotate(self, adata: AnnData | MuData | None = None, counterfactuals: Sequence[str] = ()) -> None:
+    def annotate(
+        self,
+        adata: AnnData | MuData | None = None,
+        counterfactuals: Sequence[str] = (),
+        *,
+        transform_batch: TransformBatch = None,
+    ) -> None:
         """Write latents, graph, effects and counterfactuals into an AnnData, in place.
 
         Parameters
@@ -37,6 +44,8 @@ class ExportMixin:
             Where to write; by default the model's data. In a MuData it is the modality with the expression.
         counterfactuals
             Labels for which to write the counterfactual of every cell.
+        transform_batch
+            Batch of these, as in :meth:`get_counterfactual`.
 
         Notes
         -----
@@ -71,7 +80,7 @@ class ExportMixin:
             "X_raptorgraph_exogenous": self.get_latent_representation(target, kind="exogenous"),
         }
         for label in labels:
-            written[f"counterfactual_{label}"] = self.get_counterfactual(label, target)
+            written[f"counterfactual_{label}"] = self.get_counterfactual(label, target, transform_batch=transform_batch)
         # Those of the screen, whatever cells are written to: where the model can say them without cells, it does.
         own = self._has_posterior or self.adata is not None
         effects = self.predict_effects(self.conditions, None if own else target).T
@@ -102,6 +111,7 @@ class ExportMixin:
         n_cells: int | None = None,
         seed: int | None = None,
         overwrite: bool = False,
+        transform_batch: TransformBatch = None,
     ) -> tuple[AnnData, AnnData]:
         """Predict cells and put them beside the real ones, as cell-eval takes them.
 
@@ -120,6 +130,8 @@ class ExportMixin:
             Of the draw; by default ``scvi.settings.seed``.
         overwrite
             Whether to replace files that are there.
+        transform_batch
+            As in :meth:`predict`.
 
         Returns
         -------
@@ -172,8 +184,8 @@ class ExportMixin:
         for label in asked:
             real[label] = self._measured(source[rows[label]])
             n = len(rows[label]) if n_cells is None else n_cells
-            X = sparse.csr_matrix(self.predict(label, controls, n_cells=n, seed=seed).X)
-            predicted[label] = X.maximum(0)
+            cells = self.predict(label, controls, n_cells=n, seed=seed, transform_batch=transform_batch)
+            predicted[label] = sparse.csr_matrix(cells.X).maximum(0)
         pair = tuple(self._stacked(cells, key) for cells in (predicted, real))
         if files:
             files[0].parent.mkdir(parents=True, exist_ok=True)

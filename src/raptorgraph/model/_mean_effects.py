@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import torch
 
+from raptorgraph.model._batches import TransformBatch, in_each, transform_codes
 from raptorgraph.model._expected import QUADRATURE
 from raptorgraph.model._field import KEYS
 
@@ -34,6 +35,7 @@ class EffectsMixin:
         n_cells: int = 256,
         return_sd: bool = False,
         kind: str | None = None,
+        transform_batch: TransformBatch = None,
     ) -> pd.DataFrame | tuple[pd.DataFrame, pd.DataFrame]:
         """Mean effects on the expression scale, predicted perturbed minus predicted control.
 
@@ -55,6 +57,11 @@ class EffectsMixin:
         kind
             ``"posterior"``, or ``"decoder"`` for what the network alone has learned of the effects; by default the
             posterior where it applies and otherwise the decoder, shifted to the posterior where there is one.
+        transform_batch
+            Batch that the cells are decoded in: None for their own, the name of a batch, a list of names, or ``"all"``
+            for all that the model knows (unless a batch has that name). Cells of a batch that the model was not trained
+            on need it. Effects are the mean over the batches; they are decoded, since the
+            posterior has one effect for all batches.
 
         Returns
         -------
@@ -66,7 +73,7 @@ class EffectsMixin:
         Raises
         ------
         ValueError
-            For an unknown gene or `kind`, and where the posterior is asked of a model or of cells that have none.
+            For an unknown gene, batch or `kind`, and where the posterior is asked of a model or cells that have none.
 
         Examples
         --------
@@ -79,28 +86,33 @@ class EffectsMixin:
         if kind not in (None, "posterior", "decoder"):
             raise ValueError(f"kind={kind!r} is unknown; use 'posterior' or 'decoder'.")
         labels, masks = self._masks(perturbations)
-        manager = None if adata is None else self._query(adata, "controls")
-        if kind != "decoder" and self._has_posterior and (adata is None or self._are_training_controls(manager)):
+        codes = transform_codes(self, transform_batch)
+        manager = None if adata is None else self._query(adata, "controls", batch=codes is None)
+        whole = kind != "decoder" and self._has_posterior and codes is None
+        if whole and (adata is None or self._are_training_controls(manager)):
             frames = [self._frame(x, labels, "posterior") for x in self.module.effects.mean_and_sd(masks)]
             return tuple(frames) if return_sd else frames[0]
         if return_sd or kind == "posterior":
             raise ValueError(
                 "The posterior of the effects is known for the controls of the training data, in trained models with "
-                "effect_posterior=True: leave out `adata`, or ask without return_sd and kind='posterior'."
+                "effect_posterior=True: leave out `adata` and transform_batch, or ask without return_sd and "
+                "kind='posterior'."
             )
         manager = self._query(adata, "controls") if manager is None else manager
         plain = kind == "decoder" or not self._has_posterior
         rng = np.random.default_rng(self._seed(None))
         cells = list(self._cells(manager, rows=self._start_rows(manager.adata, n_cells, rng, replace=False)))
         z = torch.cat([self._draw_latents(tensors, rng) for tensors in cells])
-        covariates, library = (
-            None if parts[0] is None else torch.cat(parts)
-            for parts in zip(*((self.module.covariates(x), x.get(KEYS.LIBRARY)) for x in cells), strict=True)
-        )
+        each = {key: torch.cat([tensors[key] for tensors in cells]) for key in cells[0]}
+        library = each.get(KEYS.LIBRARY)
+        covariates = [self.module.covariates(tensors) for tensors in in_each(each, codes)]
 
         def mean(latents: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-            location = self.module.decode(latents, covariates, library, 0.0 if plain else self._offset(mask))
-            return self.module.mean_expression(location, library, **QUADRATURE).mean(0)
+            offset, total = 0.0 if plain else self._offset(mask), 0.0
+            for values in covariates:
+                location = self.module.decode(latents, values, library, offset)
+                total = total + self.module.mean_expression(location, library, **QUADRATURE).mean(0)
+            return total / len(covariates)
 
         control = mean(z, torch.zeros_like(masks[0]))
         effects = torch.stack([mean(self.module.modulator(z, mask[None]), mask) - control for mask in masks])

@@ -11,6 +11,7 @@ import torch
 from scipy import sparse
 from scvi import settings
 
+from raptorgraph.model._batches import TransformBatch, in_batch, transform_codes
 from raptorgraph.model._calibration import CalibrationMixin
 from raptorgraph.model._field import KEYS, MASK_KEY
 from raptorgraph.pp import parse_perturbation
@@ -99,6 +100,7 @@ class PredictionMixin(CalibrationMixin):
         seed: int | None = None,
         *,
         noise: str = "own",
+        transform_batch: TransformBatch = None,
     ) -> AnnData:
         """Predict cells of each perturbation, with the spread of real ones.
 
@@ -118,17 +120,24 @@ class PredictionMixin(CalibrationMixin):
             ``"own"``: a counterfactual of the starting cell, which keeps what the model does not explain of its
             measured expression; under ``"control"`` it is that cell. ``"new"``: noise is drawn anew from the
             likelihood, and with it cells show what the model has learned of controls.
+        transform_batch
+            Batch that the cells are decoded in: None for their own, the name of a batch, a list of names, or ``"all"``
+            for all that the model knows (unless a batch has that name). Cells of a batch that the model was not trained
+            on need it. Of several batches each gets as many cells as any other, in random
+            order. With ``noise="own"`` a cell stays at the level that it was measured at, with ``"new"`` it gets that
+            of the batch.
 
         Returns
         -------
         AnnData with the expression scale in ``X``, for likelihood ``"nb"`` counts in ``layers["counts"]``;
-        ``obs["perturbation"]``, ``obs["control_cell"]`` (the cell it started from) and, for counts,
-        ``obs["library_size"]``. A cell of likelihood ``"normal"`` can lie below 0.
+        ``obs["perturbation"]``, ``obs["control_cell"]`` (the cell it started from); for counts
+        ``obs["library_size"]``; with `transform_batch` the batch, under the name of `batch_key`. A cell of likelihood
+        ``"normal"`` can lie below 0.
 
         Raises
         ------
         ValueError
-            For an unknown gene or `noise`, and for `n_cells` below 1.
+            For an unknown gene, batch or `noise`, and for `n_cells` below 1.
 
         Examples
         --------
@@ -141,7 +150,8 @@ class PredictionMixin(CalibrationMixin):
         if noise not in ("own", "new"):
             raise ValueError(f"noise={noise!r} is unknown; use 'own' or 'new'.")
         labels, masks = self._masks(perturbations)
-        manager = self._query(adata, "controls")
+        codes = transform_codes(self, transform_batch)
+        manager = self._query(adata, "controls", batch=codes is None)
         source = manager.adata
         rng = np.random.default_rng(self._seed(seed))
         generator = torch.Generator(device=self.device).manual_seed(self._seed(seed))
@@ -149,9 +159,16 @@ class PredictionMixin(CalibrationMixin):
         module, counts = self.module, self.module.likelihood == "nb"
         at_control = self._offset(torch.zeros_like(masks[0]))
         offsets = [self._offset(mask) for mask in masks]
+        if codes is not None:
+            # Seeded apart, so that the draws are those without it.
+            codes = np.random.default_rng((self._seed(seed), 1)).permutation(np.resize(codes, len(rows)))
         cells: list[list] = [[] for _ in labels]
         library_sizes = []
+        start = 0
         for tensors in self._cells(manager, rows=rows):
+            if codes is not None:
+                tensors = in_batch(tensors, torch.as_tensor(codes[start : start + len(tensors[KEYS.X])]))
+                start += len(tensors[KEYS.X])
             z, covariates, library = (
                 self._draw_latents(tensors, rng),
                 module.covariates(tensors),
@@ -175,6 +192,10 @@ class PredictionMixin(CalibrationMixin):
             },
             index=np.arange(len(labels) * len(rows)).astype(str),
         )
+        if codes is not None:
+            key = self.setup_args["batch_key"]
+            names = np.asarray(self._known_categories()[KEYS.BATCH][key])
+            obs[key] = pd.Categorical(np.tile(names[codes], len(labels)), categories=names)
         if library_sizes:
             obs["library_size"] = np.tile(np.concatenate(library_sizes), len(labels))
         parts = [part for found in cells for part in found]

@@ -88,8 +88,8 @@ def check_categories(query: AnnData, known: dict[str, list], batch_key: str | No
         out = "Set these cells to one of them to predict as if they were of that kind"
         if key == batch_key:
             out = (
-                "In predict, predict_effects and get_counterfactual transform_batch='all' averages over these, and "
-                f"transform_batch={values[0]!r} takes one; latents need no batch"
+                "Predict for batches that it knows: transform_batch='all' averages over these, "
+                f"transform_batch={values[0]!r} takes one. Latents need no batch"
             )
         raise ValueError(
             f"obs[{key!r}] has {shown}, which the model was not trained on. It knows {', '.join(map(repr, values))}. "
