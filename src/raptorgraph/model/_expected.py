@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from itertools import islice
+from numbers import Real
 from typing import TYPE_CHECKING
 
 import numpy as np
+import pandas as pd
 import torch
 
 from raptorgraph.model._batches import TransformBatch, in_each, transform_codes
 from raptorgraph.model._field import KEYS
-from raptorgraph.nn._posterior_draws import N_DRAWS
+from raptorgraph.nn._posterior_draws import N_DRAWS, posterior_draws
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from anndata import AnnData
     from mudata import MuData
 
@@ -99,6 +104,104 @@ class ExpectationMixin:
             ]
             parts.append(torch.stack(expected).mean(0).cpu().numpy())
         return np.concatenate(parts).astype(np.float32)
+
+    @torch.inference_mode()
+    def get_normalized_expression(
+        self,
+        adata: AnnData | MuData | None = None,
+        indices: Sequence[int] | np.ndarray | None = None,
+        transform_batch: TransformBatch = None,
+        gene_list: Sequence[str] | None = None,
+        library_size: float | str = 1.0,
+        n_samples: int = N_DRAWS,
+        batch_size: int = 512,
+        return_mean: bool = True,
+        return_numpy: bool = False,
+        *,
+        seed: int | None = None,
+    ) -> pd.DataFrame | np.ndarray:
+        """Decoded expression of cells as they are, without measurement noise, as scvi-tools' models give it.
+
+        Parameters
+        ----------
+        adata
+            Cells, whatever their labels; by default all cells of the model.
+        indices
+            Rows of the cells to use, or a mask of them; by default all.
+        transform_batch
+            As in :meth:`get_counterfactual`.
+        gene_list
+            Genes to return; by default all.
+        library_size
+            Counts are scaled to this total: 1 gives frequencies. ``"latent"`` takes each cell's own library size.
+        n_samples
+            Draws of the latents from their posterior.
+        batch_size
+            Cells at a time.
+        return_mean
+            Return the mean over the draws; otherwise every draw.
+        return_numpy
+            Return an array and no table.
+        seed
+            Seed of the draws; by default ``scvi.settings.seed``.
+
+        Returns
+        -------
+        DataFrame cells x genes, or an array with `return_numpy`; without `return_mean` an array, draws x cells x genes.
+        Of likelihood ``"nb"`` the mean counts at that library size, so that rows of a part of the genes sum to less; of
+        likelihood ``"normal"`` the mean on the expression scale, whatever the library size. To compare it with measured
+        values on the expression scale, use ``get_counterfactual("control")``.
+
+        Raises
+        ------
+        ValueError
+            For an unknown gene or batch, a `library_size` that is none, and numbers below 1.
+
+        Examples
+        --------
+        >>> frequencies = model.get_normalized_expression(indices=[0, 1], gene_list=["P01", "P02"])
+        >>> frequencies.shape
+        (2, 2)
+        >>> bool((frequencies.to_numpy() < 1).all())
+        True
+        """
+        check_at_least_one(n_samples=n_samples, batch_size=batch_size)
+        if library_size != "latent" and not (isinstance(library_size, Real) and 0 < library_size < np.inf):
+            raise ValueError(f"library_size={library_size!r} must be a positive number or 'latent'.")
+        if self.module.likelihood == "normal" and library_size != 1:
+            raise ValueError(f"library_size={library_size!r}: likelihood='normal' has none; leave it out.")
+        columns = pd.Index(self.var_names_) if gene_list is None else pd.Index(list(gene_list))
+        unknown = columns.difference(self.var_names_)
+        if len(unknown):
+            raise ValueError(f"gene_list: {', '.join(map(str, unknown[:10]))} are not genes of the model.")
+        columns = torch.as_tensor(pd.Index(self.var_names_).get_indexer(columns), device=self.device)
+        codes = transform_codes(self, transform_batch)
+        manager = self._query(adata, "cells", batch=codes is None)
+        rows = np.arange(manager.adata.n_obs)
+        rows = rows if indices is None else np.atleast_1d(rows[np.asarray(indices)])
+        module, counts = self.module, self.module.likelihood == "nb"
+        offset = self._offset(self.module.modulator.strength.new_zeros(len(self.perturbed_genes_)))
+        parts = []
+        for tensors in self._cells(manager, rows=rows, batch_size=batch_size):
+            library = tensors.get(KEYS.LIBRARY)
+            posterior = module.encode(module.expression(tensors[KEYS.X], library))
+            placed = [module.covariates(cells) for cells in in_each(tensors, codes)]
+            # Means take the draws whose moments are exact, draws by themselves are independent.
+            n_draws = n_samples if return_mean else 2 * max(n_samples, N_DRAWS)
+            draws = posterior_draws(*posterior, n_draws, self._seed(seed))
+            found = []
+            for z in draws if return_mean else islice(draws, n_samples):
+                located = torch.stack([module.decode(z, values, library, offset) for values in placed]).mean(0)
+                if counts and library_size != "latent":
+                    located = located / library * library_size
+                found.append(located[:, columns])
+            found = torch.stack(found)
+            parts.append((found.mean(0) if return_mean else found).cpu().numpy())
+        found = np.concatenate(parts, axis=-2) if parts else np.zeros((0, len(columns)), np.float32)
+        if return_numpy or not return_mean:
+            return found
+        names = pd.Index(self.var_names_)[columns.cpu().numpy()]
+        return pd.DataFrame(found, index=manager.adata.obs_names[rows], columns=names)
 
 
 def check_at_least_one(**values: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import TYPE_CHECKING
 
 import rich.pretty  # noqa: F401  scvi-tools' view_anndata_setup takes it to be imported
@@ -83,7 +84,10 @@ class LoadingMixin:
             only=used,
             **{key: args[key] for key in ("perturbation_key", "control", "delimiter", "layer", "batch_key")},
         )
-        manager.register_fields(query, self.registry_)
+        with warnings.catch_warnings():
+            # Advice on training, of which there is none.
+            warnings.filterwarnings("ignore", "Category .* has fewer than 3 cells", UserWarning)
+            manager.register_fields(query, self.registry_)
         return manager
 
     def _known_categories(self) -> dict[str, dict[str, list]]:

@@ -15,6 +15,7 @@ from raptorgraph.model._expected import ExpectationMixin
 from raptorgraph.model._export import ExportMixin
 from raptorgraph.model._field import KEYS
 from raptorgraph.model._graph import GRAPHS, GraphMixin
+from raptorgraph.model._inherited import InheritedMixin
 from raptorgraph.model._initial import initialize
 from raptorgraph.model._latents import LatentMixin
 from raptorgraph.model._loading import LoadingMixin
@@ -43,6 +44,7 @@ class RaptorGraphModel(
     GraphMixin,
     MuDataMixin,
     LoadingMixin,
+    InheritedMixin,
     BaseModelClass,
 ):
     """RAPTORGraph: a causal latent model of a Perturb-seq screen.
