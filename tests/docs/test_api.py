@@ -40,7 +40,7 @@ def public() -> dict[str, object]:
     found["raptorgraph.RaptorGraphModel"] = model
     for name in dir(model):
         owner = next(cls for cls in model.__mro__ if name in vars(cls))
-        if not name.startswith("_") and owner.__module__.startswith("raptorgraph."):
+        if not name.startswith("_") and hasattr(model, name) and owner.__module__.startswith("raptorgraph."):
             found[f"raptorgraph.RaptorGraphModel.{name}"] = inspect.getattr_static(model, name)
     return found
 

@@ -90,12 +90,12 @@ def test_another_call_leaves_nothing_of_the_last_one(model):
     del model.adata.obsm["counterfactual_1"]
 
 
-def test_other_cells_get_the_effects_that_are_predicted_for_them(model):
+def test_other_cells_get_the_effects_of_the_screen(model):
     query = model.adata[:, ::-1].copy()
     query = query[query.obs["lane"] == "a b"].copy()
     model.annotate(query)
     found = query.uns["raptorgraph"]["effects"].pivot(index="perturbation", columns="gene", values="effect")
-    expected = model.predict_effects(model.conditions, query)
+    expected = model.predict_effects(model.conditions)
     np.testing.assert_array_equal(found.loc[expected.index, expected.columns], expected)
 
 

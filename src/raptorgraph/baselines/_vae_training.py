@@ -188,4 +188,5 @@ def train(
 
 def sample(mean: torch.Tensor, log_var: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
     """Draw z from its posterior, cells x latents."""
-    return mean + torch.exp(0.5 * log_var) * torch.randn(mean.shape, generator=generator)
+    noise = torch.randn(mean.shape, generator=generator, dtype=mean.dtype, device=mean.device)
+    return mean + torch.exp(0.5 * log_var) * noise

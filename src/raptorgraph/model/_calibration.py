@@ -62,7 +62,7 @@ class CalibrationMixin:
         repeated = np.tile(rng.permutation(controls), -(-_N_REFERENCE // len(controls)))
         rows = np.sort(repeated[:_N_REFERENCE])
         found: dict[str, list] = {"reference_z": [], "reference_library": [], "reference_covariates": []}
-        for tensors in self._cells(None, rows=rows):
+        for tensors in self._cells(self.adata_manager, rows=rows):
             library = tensors.get(KEYS.LIBRARY)
             mean, log_var = self.module.encode(self.module.expression(tensors[KEYS.X], library))
             noise = torch.as_tensor(rng.standard_normal(mean.shape), dtype=mean.dtype, device=mean.device)
@@ -82,7 +82,7 @@ class CalibrationMixin:
             for name in ("reference_z", "reference_library", "reference_covariates")
         )
         control = -values["lowest"]
-        target = control + module.effects.mean(mask[None].cpu())[0]
+        target = control + module.effects.mean(mask[None])[0]
         shifted = module.modulator(z, mask[None])
         if module.likelihood == "normal":
             mean = module.decode(shifted, covariates, library).mean(0)

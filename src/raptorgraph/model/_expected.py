@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+from itertools import islice
+from numbers import Real
 from typing import TYPE_CHECKING
 
 import numpy as np
+import pandas as pd
 import torch
 
+from raptorgraph._arguments import check_integer
+from raptorgraph.model._batches import TransformBatch, in_each, transform_codes
 from raptorgraph.model._field import KEYS
-from raptorgraph.nn._posterior_draws import N_DRAWS
+from raptorgraph.nn._posterior_draws import N_DRAWS, posterior_draws
 
 if TYPE_CHECKING:
+    from collections.abc import Collection, Sequence
+
     from anndata import AnnData
     from mudata import MuData
 
@@ -24,12 +31,13 @@ class ExpectationMixin:
     @torch.inference_mode()
     def get_counterfactual(
         self,
-        perturbation: str,
+        perturbation: str | Collection[str],
         adata: AnnData | MuData | None = None,
         batch_size: int = 512,
         *,
         n_samples: int = N_DRAWS,
         seed: int | None = None,
+        transform_batch: TransformBatch = None,
     ) -> np.ndarray:
         """Return the expected expression of these very cells, had they been perturbed.
 
@@ -42,7 +50,7 @@ class ExpectationMixin:
         Parameters
         ----------
         perturbation
-            One label; ``"control"`` gives the cells' reconstruction.
+            One label, or the genes of one perturbation; ``"control"`` gives the cells' reconstruction.
         adata
             Cells, best control cells: a perturbation is added to whatever state the cell is in. By default all
             cells of the model.
@@ -52,6 +60,10 @@ class ExpectationMixin:
             Draws of the latents, in pairs of opposite sign (an odd number is rounded up).
         seed
             Seed of the draws; by default ``scvi.settings.seed``.
+        transform_batch
+            Batch that the cells are decoded in: None for their own, the name of a batch, a list of names, or ``"all"``
+            for all that the model knows (unless a batch has that name). Cells of a batch that the model was not trained
+            on need it. The expectation is the mean over the batches.
 
         Returns
         -------
@@ -60,7 +72,7 @@ class ExpectationMixin:
         Raises
         ------
         ValueError
-            For an unknown gene, and for `n_samples` or `batch_size` below 1.
+            For an unknown gene or batch, and for `n_samples` or `batch_size` below 1.
 
         Examples
         --------
@@ -69,28 +81,125 @@ class ExpectationMixin:
         >>> change.shape == controls.shape
         True
         """
-        check_at_least_one(batch_size=batch_size, n_samples=n_samples)
+        check_integer("n_samples", n_samples, 1)
         _, mask = self._masks([perturbation])
+        codes = transform_codes(self, transform_batch)
+        manager = self._query(adata, "cells", batch=codes is None)
         offset = self._offset(mask[0])
         parts = []
-        for tensors in self._cells(adata, batch_size=batch_size):
+        for tensors in self._cells(manager, batch_size=batch_size):
             library = tensors.get(KEYS.LIBRARY)
-            expected = self.module.expected_expression(
-                self.module.encode(self.module.expression(tensors[KEYS.X], library)),
-                mask,
-                self.module.covariates(tensors),
-                library,
-                offset,
-                n_draws=n_samples,
-                seed=self._seed(seed),
-                **QUADRATURE,
-            )
-            parts.append(expected.cpu().numpy())
+            posterior = self.module.encode(self.module.expression(tensors[KEYS.X], library))
+            expected = [
+                self.module.expected_expression(
+                    posterior,
+                    mask,
+                    self.module.covariates(placed),
+                    library,
+                    offset,
+                    n_draws=n_samples,
+                    seed=self._seed(seed),
+                    **QUADRATURE,
+                )
+                for placed in in_each(tensors, codes)
+            ]
+            parts.append(torch.stack(expected).mean(0).cpu().numpy())
         return np.concatenate(parts).astype(np.float32)
 
+    @torch.inference_mode()
+    def get_normalized_expression(
+        self,
+        adata: AnnData | MuData | None = None,
+        indices: Sequence[int] | np.ndarray | None = None,
+        transform_batch: TransformBatch = None,
+        gene_list: Sequence[str] | None = None,
+        library_size: float | str = 1.0,
+        n_samples: int = N_DRAWS,
+        batch_size: int = 512,
+        return_mean: bool = True,
+        return_numpy: bool = False,
+        *,
+        seed: int | None = None,
+    ) -> pd.DataFrame | np.ndarray:
+        """Decoded expression of cells as they are, without measurement noise, as scvi-tools' models give it.
 
-def check_at_least_one(**values: int) -> None:
-    """Raise a ValueError that names the first value below 1."""
-    for name, value in values.items():
-        if value < 1:
-            raise ValueError(f"{name}={value!r} must be at least 1.")
+        Parameters
+        ----------
+        adata
+            Cells, whatever their labels; by default all cells of the model.
+        indices
+            Rows of the cells to use, or a mask of them; by default all.
+        transform_batch
+            As in :meth:`get_counterfactual`.
+        gene_list
+            Genes to return; by default all.
+        library_size
+            Counts are scaled to this total: 1 gives frequencies. ``"latent"`` takes each cell's own library size.
+        n_samples
+            Draws of the latents from their posterior.
+        batch_size
+            Cells at a time.
+        return_mean
+            Return the mean over the draws; otherwise every draw.
+        return_numpy
+            Return an array and no table.
+        seed
+            Seed of the draws; by default ``scvi.settings.seed``.
+
+        Returns
+        -------
+        DataFrame cells x genes, or an array with `return_numpy`; without `return_mean` an array, draws x cells x genes.
+        Of likelihood ``"nb"`` the mean counts at that library size, so that rows of a part of the genes sum to less; of
+        likelihood ``"normal"`` the mean on the expression scale, whatever the library size. To compare it with measured
+        values on the expression scale, use ``get_counterfactual("control")``.
+
+        Raises
+        ------
+        ValueError
+            For an unknown gene or batch, a `library_size` that is none, and numbers below 1.
+
+        Examples
+        --------
+        >>> frequencies = model.get_normalized_expression(indices=[0, 1], gene_list=["P01", "P02"])
+        >>> frequencies.shape
+        (2, 2)
+        >>> bool((frequencies.to_numpy() < 1).all())
+        True
+        """
+        check_integer("n_samples", n_samples, 1)
+        if library_size != "latent" and not (isinstance(library_size, Real) and 0 < library_size < np.inf):
+            raise ValueError(f"library_size={library_size!r} must be a positive number or 'latent'.")
+        if self.module.likelihood == "normal" and library_size != 1:
+            raise ValueError(f"library_size={library_size!r}: likelihood='normal' has none; leave it out.")
+        columns = pd.Index(self.var_names_) if gene_list is None else pd.Index(list(gene_list))
+        unknown = columns.difference(self.var_names_)
+        if len(unknown):
+            raise ValueError(f"gene_list: {', '.join(map(str, unknown[:10]))} are not genes of the model.")
+        columns = torch.as_tensor(pd.Index(self.var_names_).get_indexer(columns), device=self.device)
+        codes = transform_codes(self, transform_batch)
+        manager = self._query(adata, "cells", batch=codes is None)
+        rows = np.arange(manager.adata.n_obs)
+        rows = rows if indices is None else np.atleast_1d(rows[np.asarray(indices)])
+        module, counts = self.module, self.module.likelihood == "nb"
+        offset = self._offset(self.module.modulator.strength.new_zeros(len(self.perturbed_genes_)))
+        parts = []
+        for tensors in self._cells(manager, rows=rows, batch_size=batch_size):
+            library = tensors.get(KEYS.LIBRARY)
+            posterior = module.encode(module.expression(tensors[KEYS.X], library))
+            placed = [module.covariates(cells) for cells in in_each(tensors, codes)]
+            # Means take the draws whose moments are exact, draws by themselves are independent.
+            n_draws = n_samples if return_mean else 2 * max(n_samples, N_DRAWS)
+            draws = posterior_draws(*posterior, n_draws, self._seed(seed))
+            found = []
+            for z in draws if return_mean else islice(draws, n_samples):
+                located = torch.stack([module.decode(z, values, library, offset) for values in placed]).mean(0)
+                if counts and library_size != "latent":
+                    located = located / library * library_size
+                found.append(located[:, columns])
+            found = torch.stack(found)
+            parts.append((found.mean(0) if return_mean else found).cpu().numpy())
+        found = np.concatenate(parts, axis=-2) if parts else np.zeros((0, len(columns)), np.float32)
+        if return_numpy or not return_mean:
+            return found
+        names = pd.Index(self.var_names_)[columns.cpu().numpy()]
+        return pd.DataFrame(found, index=manager.adata.obs_names[rows], columns=names)

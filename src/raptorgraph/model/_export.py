@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 from scipy import sparse
 
+from raptorgraph.model._batches import TransformBatch
 from raptorgraph.model._query import check_genes
 from raptorgraph.pp._asked import listed
 from raptorgraph.pp._expression import to_expression
@@ -39,6 +40,8 @@ class ExportMixin:
         self,
         adata: AnnData | MuData | None = None,
         counterfactuals: str | Collection[str] | Sequence[str | Collection[str]] = (),
+        *,
+        transform_batch: TransformBatch = None,
     ) -> None:
         """Write latents, graph, effects and counterfactuals into an AnnData, in place.
 
@@ -48,6 +51,8 @@ class ExportMixin:
             Where to write; by default the model's data. In a MuData it is the modality with the expression.
         counterfactuals
             Perturbations for which to write the counterfactual of every cell, as in :meth:`predict`.
+        transform_batch
+            Batch of these, as in :meth:`get_counterfactual`.
 
         Notes
         -----
@@ -64,7 +69,10 @@ class ExportMixin:
           (categorical), ``effect`` and, where the posterior gives one, its standard deviation ``sd`` (float32);
           ``effects.pivot(index="perturbation", columns="gene", values="effect")`` is the matrix;
         - ``counterfactuals``: ``key`` in ``obsm`` and ``perturbation`` of all counterfactuals;
-        - ``settings``.
+        - ``settings``, in which ``effects`` is their ``attrs["kind"]`` (:meth:`predict_effects`).
+
+        Graph and effects are those of the training data, whichever cells are written to; effects on other control
+        cells are what ``predict_effects(..., adata)`` gives.
 
         Names are values in all of them, never keys, so that a name may hold any character. A further call replaces
         all that an earlier one wrote, its counterfactuals included.
@@ -97,7 +105,7 @@ class ExportMixin:
             "X_raptorgraph_exogenous": self.get_latent_representation(target, kind="exogenous"),
         }
         for label, key in keys.items():
-            written[key] = self.get_counterfactual(label, target)
+            written[key] = self.get_counterfactual(label, target, transform_batch=transform_batch)
         effects = self._effects_table(target)
         table = self.get_edges()
         table.index = table.index.astype(str)
@@ -120,16 +128,19 @@ class ExportMixin:
                 "pairing": self.pairing_,
                 "n_latent": len(self.latent_names),
                 "delimiter": self.setup_args["delimiter"],
+                "effects": effects.attrs["kind"],
             },
         }
 
     def _effects_table(self, adata: AnnData) -> pd.DataFrame:
         """Effects of the training conditions as a long table, with standard deviations where they are known."""
-        if self._has_posterior and adata is self.adata:
+        if self._has_posterior:
             values = dict(zip(("effect", "sd"), self.predict_effects(self.conditions, return_sd=True), strict=True))
-        else:
-            values = {"effect": self.predict_effects(self.conditions, adata)}
-        return long_effects(values)
+        else:  # those of the screen, where the model has its cells, whichever cells are written to
+            values = {"effect": self.predict_effects(self.conditions, adata if self.adata is None else None)}
+        table = long_effects(values)
+        table.attrs["kind"] = values["effect"].attrs["kind"]
+        return table
 
     def export_to_cell_eval(
         self,
@@ -140,6 +151,7 @@ class ExportMixin:
         n_cells: int | None = None,
         seed: int | None = None,
         overwrite: bool = False,
+        transform_batch: TransformBatch = None,
     ) -> tuple[AnnData, AnnData]:
         """Predict cells and put them beside the real ones, as cell-eval takes them.
 
@@ -158,6 +170,8 @@ class ExportMixin:
             Of the draw; by default ``scvi.settings.seed``.
         overwrite
             Whether to replace files that are there.
+        transform_batch
+            As in :meth:`predict`.
 
         Returns
         -------
@@ -200,20 +214,19 @@ class ExportMixin:
         absent = [label for label in asked if label not in rows]
         if absent:
             raise ValueError(f"There are no real cells of {', '.join(absent[:10])} to compare predictions with.")
-        controls = source[rows[control]]
+        measured = self._measured(source)
+        real = {name: measured[rows[name]] for name in (control, *asked)}
+        controls = source[rows[control]].copy()
         if not len(rows[control]):
             if self.adata is None:
                 raise ValueError(f"adata has no control cells (obs[{key!r}] == {control!r}) to start from.")
-            controls = self.adata[self._control_rows(self.adata)]
-        controls = controls.copy()
-
-        real = {control: self._measured(controls)}
+            controls = self.adata[self._control_rows(self.adata)].copy()
+            real[control] = self._measured(controls)
         predicted = {control: real[control]}
         for label in asked:
-            real[label] = self._measured(source[rows[label]])
             n = len(rows[label]) if n_cells is None else n_cells
-            X = sparse.csr_matrix(self.predict(label, controls, n_cells=n, seed=seed).X)
-            predicted[label] = X.maximum(0)
+            cells = self.predict(label, controls, n_cells=n, seed=seed, transform_batch=transform_batch)
+            predicted[label] = sparse.csr_matrix(cells.X).maximum(0)
         pair = tuple(self._stacked(cells, key) for cells in (predicted, real))
         if files:
             files[0].parent.mkdir(parents=True, exist_ok=True)

@@ -217,7 +217,7 @@ class GraphMixin:
         by = table["weight"].abs()
         if self._has_edges:
             for column in EDGE_COLUMNS:
-                values = getattr(self.module, f"edge_{column}").double().cpu().numpy()
+                values = getattr(self.module, f"edge_{column}").cpu().double().numpy()
                 if not np.isnan(values).all():
                     # latents without a gene come last, and of their edges nothing was inferred
                     table[column] = np.pad(values, (0, len(dag) - len(values)), constant_values=np.nan)[source, target]

@@ -59,7 +59,7 @@ class LatentMixin:
         if kind not in ("causal", "exogenous"):
             raise ValueError(f"kind={kind!r} is unknown; use 'causal' or 'exogenous'.")
         parts = []
-        for tensors in self._cells(adata, batch_size=batch_size):
+        for tensors in self._cells(self._query(adata, "latents"), batch_size=batch_size):
             mean, log_var = self.module.encode(self.module.expression(tensors[KEYS.X], tensors.get(KEYS.LIBRARY)))
             if kind == "causal":
                 mean = self.module.expected_causal(mean, log_var, N_DRAWS, self._seed(None))
@@ -81,7 +81,7 @@ class LatentMixin:
         (['P01', 'P02', 'P03'], ['gene', 'kl', 'active'])
         """
         parts = []
-        for tensors in self._cells(None, rows=self._control_rows(self._data())):
+        for tensors in self._cells(self._query(), rows=self._control_rows(self._data())):
             expression = self.module.expression(tensors[KEYS.X], tensors.get(KEYS.LIBRARY))
             parts.append(kl_standard_normal(*self.module.encode(expression)))
         kl = torch.cat(parts).mean(0).cpu().numpy()

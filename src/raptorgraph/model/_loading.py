@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 from zipfile import ZipFile, is_zipfile
@@ -13,12 +14,16 @@ from scvi.model.base._save_load import _load_saved_files
 
 from raptorgraph._logging import quietly
 from raptorgraph._progress import progress_line
+from raptorgraph.model._field import KEYS, MASK_KEY
 from raptorgraph.model._mudata import EXPRESSION_KEY, label_cells, query_expression
-from raptorgraph.model._query import align_genes, prepare_query
+from raptorgraph.model._query import align_genes, check_categories, control_cells, prepare_query
+from raptorgraph.model._setup import screen_manager
 from raptorgraph.pp._files import check_cells
 from raptorgraph.pp._modalities import refresh, strip_modality_names
 
 if TYPE_CHECKING:
+    from scvi.data import AnnDataManager
+
     from raptorgraph.model import RaptorGraphModel
 
 
@@ -33,16 +38,67 @@ class LoadingMixin:
         return adata
 
     def _validate_anndata(self, adata: AnnData | None = None, copy_if_view: bool = True) -> AnnData:
-        """Match genes by name and register; a query is worked on as a copy, the user's object stays as it is."""
-        adata = self._data(adata)
+        """Register other cells as scvi-tools asks for it; the user's object stays as it is."""
+        manager = self._query(adata)
+        if manager is not self._adata_manager:
+            self._register_manager_for_instance(manager)
+        return manager.adata
+
+    def _query(self, adata: AnnData | MuData | None = None, use: str = "all", *, batch: bool = True) -> AnnDataManager:
+        """Register cells with what they are used for, so that they need no more than that.
+
+        Genes are matched by name, on a copy: the user's object stays as it is.
+
+        Parameters
+        ----------
+        adata
+            Cells; by default the model's own, which are registered.
+        use
+            ``"all"``; ``"controls"``: the control cells alone, all cells where there are none; ``"cells"``: whatever
+            their labels; ``"latents"``: whatever their labels and covariates, of which the encoder knows nothing.
+        batch
+            Whether the batch of the cells is used.
+        """
+        adata = self._data(adata, labels=use == "controls")
         if adata is self.adata:
-            return super()._validate_anndata(None, copy_if_view)
-        query = prepare_query(adata, self.var_names_, self.setup_args, counts=self.module.counts)
-        kept, manager = self._adata, self._adata_manager
-        query = super()._validate_anndata(query, copy_if_view)
-        if kept is None:  # the parent adopts the first query of a model without data
-            self._adata, self._adata_manager = kept, manager
-        return query
+            super()._validate_anndata(None)
+            return self.adata_manager
+        args = self.setup_args
+        if use == "controls":
+            adata = control_cells(adata, args)
+        query = prepare_query(adata, self.var_names_, args, counts=self.module.counts)
+        used = {KEYS.X, KEYS.LIBRARY}
+        if use != "latents":
+            used |= {KEYS.CATEGORICAL, KEYS.CONTINUOUS} | ({KEYS.BATCH} if batch else set())
+        if use == "all":
+            used.add(KEYS.PERTURBATION)
+        else:
+            query.obsm.pop(MASK_KEY, None)  # of another setup
+        known = self._known_categories()
+        used_columns = {column: values for key in known if key in used for column, values in known[key].items()}
+        check_categories(query, used_columns, args["batch_key"])
+        manager = screen_manager(
+            {key: self.registry_[key] for key in ("model_name", "setup_args")},
+            covariates={kind: list(args[f"{kind}_covariate_keys"] or []) for kind in ("categorical", "continuous")},
+            counts=self.module.counts,
+            only=used,
+            **{key: args[key] for key in ("perturbation_key", "control", "delimiter", "layer", "batch_key")},
+        )
+        with warnings.catch_warnings():
+            # Advice on training, of which there is none.
+            warnings.filterwarnings("ignore", "Category .* has fewer than 3 cells", UserWarning)
+            manager.register_fields(query, self.registry_)
+        return manager
+
+    def _known_categories(self) -> dict[str, dict[str, list]]:
+        """Values that the model knows of the batch and of each categorical covariate, by registry key and column."""
+        fields, batch_key = self.registry_["field_registries"], self.setup_args["batch_key"]
+        known = {}
+        if batch_key is not None:
+            known[KEYS.BATCH] = {batch_key: fields[KEYS.BATCH]["state_registry"]["categorical_mapping"].tolist()}
+        mappings = fields.get(KEYS.CATEGORICAL, {}).get("state_registry", {}).get("mappings", {})
+        known[KEYS.CATEGORICAL] = {column: values.tolist() for column, values in mappings.items()}
+        return known
 
     @classmethod
     @progress_line("Loading")

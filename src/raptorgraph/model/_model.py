@@ -16,9 +16,11 @@ from raptorgraph.model._expected import ExpectationMixin
 from raptorgraph.model._export import ExportMixin
 from raptorgraph.model._field import KEYS
 from raptorgraph.model._graph import GraphMixin
+from raptorgraph.model._inherited import InheritedMixin
 from raptorgraph.model._initial import initialize
 from raptorgraph.model._latents import LatentMixin
 from raptorgraph.model._loading import LoadingMixin
+from raptorgraph.model._mean_effects import EffectsMixin
 from raptorgraph.model._module import RaptorGraphModule
 from raptorgraph.model._mudata import REGISTRY_KEY, MuDataMixin, expression_of
 from raptorgraph.model._predict import PredictionMixin
@@ -38,11 +40,13 @@ class RaptorGraphModel(
     TrainingMixin,
     LatentMixin,
     PredictionMixin,
+    EffectsMixin,
     ExpectationMixin,
     ExportMixin,
     GraphMixin,
     MuDataMixin,
     LoadingMixin,
+    InheritedMixin,
     BaseModelClass,
 ):
     """RAPTORGraph: a causal latent model of a Perturb-seq screen.
@@ -147,6 +151,7 @@ class RaptorGraphModel(
             raise ValueError(f"n_latent={n_latent} is below the number of perturbed genes, {k}, which own one each.")
         self.pairing_ = pairing
         self.preset_ = "default"
+        self.control_digests_: list[str] = []
         if adata is not None:
             self.var_names_ = [str(name) for name in adata.var_names]
         stats = self.summary_stats

@@ -199,7 +199,8 @@ class RaptorGraphModule(BaseModuleClass):
             return torch.poisson(gamma * location / theta, generator=generator)
         if not self.learn_scale:
             return location
-        return location + self.log_scale.exp() * torch.randn(location.shape, generator=generator)
+        noise = torch.randn(location.shape, generator=generator, dtype=location.dtype, device=location.device)
+        return location + self.log_scale.exp() * noise
 
     def carry(
         self, x: torch.Tensor, before: torch.Tensor, after: torch.Tensor, generator: torch.Generator | None = None

@@ -1,4 +1,4 @@
-"""Predictions: cells of a perturbation, mean effects, counterfactuals of given cells, and their annotation."""
+"""Predicted cells, and what all predictions share: the cells they start from, and masks of perturbations."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from scvi import settings
 
 from raptorgraph._arguments import check_integer
 from raptorgraph._progress import progress_bar, track
+from raptorgraph.model._batches import TransformBatch, in_batch, transform_codes
 from raptorgraph.model._calibration import CalibrationMixin
-from raptorgraph.model._expected import QUADRATURE
 from raptorgraph.model._field import KEYS, MASK_KEY
 from raptorgraph.model._loader import as_tensors
 from raptorgraph.pp._asked import asked_perturbations
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from anndata import AnnData
     from mudata import MuData
+    from scvi.data import AnnDataManager
 
 _BATCH = 1024  # cells
 
@@ -34,17 +35,20 @@ class PredictionMixin(CalibrationMixin):
 
     # -- cells -----------------------------------------------------------------------------------------------------
     def _control_rows(self, adata: AnnData) -> np.ndarray:
-        """Rows of control cells, or all rows where there are none."""
+        """Rows of the control cells of registered data, or all rows where there are none."""
+        if MASK_KEY not in adata.obsm:  # of a query, all cells are controls
+            return np.arange(adata.n_obs)
         rows = np.flatnonzero(np.asarray(adata.obsm[MASK_KEY].sum(1)).ravel() == 0)
         return rows if len(rows) else np.arange(adata.n_obs)
 
-    def _cells(self, adata, *, rows=None, batch_size: int = _BATCH) -> Iterator[dict[str, torch.Tensor]]:
-        """Yield tensors of registered cells, batch by batch, on the model's device."""
+    def _cells(
+        self, manager: AnnDataManager, *, rows=None, batch_size: int = _BATCH
+    ) -> Iterator[dict[str, torch.Tensor]]:
+        """Yield tensors of registered cells (by :meth:`_query`), batch by batch, on the model's device."""
         self._check_if_trained(warn=True)
         check_integer("batch_size", batch_size, 1)
-        adata = self._validate_anndata(adata)
-        dataset = self.get_anndata_manager(adata, required=True).create_torch_dataset()
-        rows = np.arange(adata.n_obs) if rows is None else rows
+        dataset = manager.create_torch_dataset()
+        rows = np.arange(manager.adata.n_obs) if rows is None else rows
         self.module.eval()
         for i in track(range(0, len(rows), batch_size), "Cells"):
             batch = dataset[rows[i : i + batch_size]]
@@ -90,6 +94,7 @@ class PredictionMixin(CalibrationMixin):
         seed: int | None = None,
         *,
         noise: str = "own",
+        transform_batch: TransformBatch = None,
     ) -> AnnData:
         """Predict cells of each perturbation, with the spread of real ones.
 
@@ -110,17 +115,24 @@ class PredictionMixin(CalibrationMixin):
             ``"own"``: a counterfactual of the starting cell, which keeps what the model does not explain of its
             measured expression; under ``"control"`` it is that cell. ``"new"``: noise is drawn anew from the
             likelihood, and with it cells show what the model has learned of controls.
+        transform_batch
+            Batch that the cells are decoded in: None for their own, the name of a batch, a list of names, or ``"all"``
+            for all that the model knows (unless a batch has that name). Cells of a batch that the model was not trained
+            on need it. Of several batches each gets as many cells as any other, in random
+            order. With ``noise="own"`` a cell stays at the level that it was measured at, with ``"new"`` it gets that
+            of the batch.
 
         Returns
         -------
         AnnData with the expression scale in ``X``, for likelihood ``"nb"`` counts in ``layers["counts"]``;
-        ``obs["perturbation"]``, ``obs["control_cell"]`` (the cell it started from) and, for counts,
-        ``obs["library_size"]``. A cell of likelihood ``"normal"`` can lie below 0.
+        ``obs["perturbation"]``, ``obs["control_cell"]`` (the cell it started from); for counts
+        ``obs["library_size"]``; with `transform_batch` the batch, under the name of `batch_key`. A cell of likelihood
+        ``"normal"`` can lie below 0.
 
         Raises
         ------
         ValueError
-            For an unknown gene or `noise`, and for `n_cells` below 1.
+            For an unknown gene, batch or `noise`, and for `n_cells` below 1.
 
         Examples
         --------
@@ -133,17 +145,26 @@ class PredictionMixin(CalibrationMixin):
         if noise not in ("own", "new"):
             raise ValueError(f"noise={noise!r} is unknown; use 'own' or 'new'.")
         labels, masks = self._masks(perturbations)
-        source = self._validate_anndata(self._expression(adata, labels=True))
+        codes = transform_codes(self, transform_batch)
+        manager = self._query(adata, "controls", batch=codes is None)
+        source = manager.adata
         rng = np.random.default_rng(self._seed(seed))
         generator = torch.Generator(device=self.device).manual_seed(self._seed(seed))
         rows = self._start_rows(source, n_cells, rng, replace=True)
         module, counts = self.module, self.module.likelihood == "nb"
         at_control = self._offset(torch.zeros_like(masks[0]))
         offsets = [self._offset(mask) for mask in track(masks, "Means")]
+        if codes is not None:
+            # Seeded apart, so that the draws are those without it.
+            codes = np.random.default_rng((self._seed(seed), 1)).permutation(np.resize(codes, len(rows)))
         cells: list[list] = [[] for _ in labels]
         library_sizes = []
+        start = 0
         with progress_bar("Cells", len(labels) * -(-len(rows) // _BATCH)) as advance:
-            for tensors in self._cells(source, rows=rows):
+            for tensors in self._cells(manager, rows=rows):
+                if codes is not None:
+                    tensors = in_batch(tensors, torch.as_tensor(codes[start : start + len(tensors[KEYS.X])]))
+                    start += len(tensors[KEYS.X])
                 z, covariates, library = (
                     self._draw_latents(tensors, rng),
                     module.covariates(tensors),
@@ -168,6 +189,10 @@ class PredictionMixin(CalibrationMixin):
             },
             index=np.arange(len(labels) * len(rows)).astype(str),
         )
+        if codes is not None:
+            key = self.setup_args["batch_key"]
+            names = np.asarray(self._known_categories()[KEYS.BATCH][key])
+            obs[key] = pd.Categorical(np.tile(names[codes], len(labels)), categories=names)
         if library_sizes:
             obs["library_size"] = np.tile(np.concatenate(library_sizes), len(labels))
         parts = [part for found in cells for part in found]
@@ -176,135 +201,3 @@ class PredictionMixin(CalibrationMixin):
         drawn = sparse.vstack(parts).tocsr()
         X = sparse.diags_array(TARGET_SUM / obs["library_size"].to_numpy()) @ drawn
         return ad.AnnData(X.log1p().astype(np.float32), obs=obs, var=source.var.copy(), layers={"counts": drawn})
-
-    @torch.inference_mode()
-    def predict_effects(
-        self,
-        perturbations: str | Collection[str] | Sequence[str | Collection[str]],
-        adata: AnnData | MuData | None = None,
-        *,
-        n_cells: int = 256,
-        return_sd: bool = False,
-        kind: str | None = None,
-    ) -> pd.DataFrame | tuple[pd.DataFrame, pd.DataFrame]:
-        """Mean effects on the expression scale, predicted perturbed minus predicted control.
-
-        For the controls of the training data they are what the hierarchical posterior predicts
-        (:class:`raptorgraph.nn.EffectPosterior`, which says how that differs from its mean). For other cells, and in a
-        model without that posterior, they are expectations, not draws: the same control cells are decoded with and
-        without the perturbation.
-
-        Parameters
-        ----------
-        perturbations
-            One or more, as in :meth:`predict`: a list of strings is a list of labels, a tuple or set of strings one
-            perturbation.
-        adata
-            As in :meth:`predict`.
-        n_cells
-            At most so many control cells enter the mean (seeded), where cells are decoded.
-        return_sd
-            Return standard deviations too.
-        kind
-            ``"posterior"``, or ``"decoder"`` for what the network alone has learned of the effects; by default the
-            posterior where it applies and otherwise the decoder, shifted to the posterior where there is one.
-
-        Returns
-        -------
-        DataFrame perturbations x genes; with ``return_sd`` a second one with the standard deviation of each effect:
-        of the mean over many cells in an experiment like this one, without the sampling of that experiment's cells.
-
-        Raises
-        ------
-        ValueError
-            For an unknown gene or `kind`, and where the posterior is asked of a model or of cells that have none.
-
-        Examples
-        --------
-        >>> effects, sd = model.predict_effects(["P01", "P01+P02"], return_sd=True)
-        >>> effects.shape
-        (2, 100)
-        >>> bool((sd > 0).all(axis=None))
-        True
-        """
-        if kind not in (None, "posterior", "decoder"):
-            raise ValueError(f"kind={kind!r} is unknown; use 'posterior' or 'decoder'.")
-        labels, masks = self._masks(perturbations)
-        adata = self._expression(adata, labels=True)
-        own_cells = adata is None or adata is self.adata
-        if kind != "decoder" and own_cells and self._has_posterior:
-            with progress_bar("Effects"):
-                mean, sd = self.module.effects.mean_and_sd(masks.cpu())
-            index = pd.Index(labels, name="perturbation")
-            columns = pd.Index(self.var_names_)
-            frames = [pd.DataFrame(x.numpy().astype(np.float32), index, columns) for x in (mean, sd)]
-            return tuple(frames) if return_sd else frames[0]
-        if return_sd or kind == "posterior":
-            raise ValueError(
-                "The posterior of the effects is known for the controls of the training data, in trained models with "
-                "effect_posterior=True: leave out `adata`, or ask without return_sd and kind='posterior'."
-            )
-        plain = kind == "decoder"
-        source = self._validate_anndata(adata)
-        rng = np.random.default_rng(self._seed(None))
-        cells = list(self._cells(source, rows=self._start_rows(source, n_cells, rng, replace=False)))
-        z = torch.cat([self._draw_latents(tensors, rng) for tensors in cells])
-        covariates, library = (
-            None if parts[0] is None else torch.cat(parts)
-            for parts in zip(*((self.module.covariates(x), x.get(KEYS.LIBRARY)) for x in cells), strict=True)
-        )
-
-        def mean(latents: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-            location = self.module.decode(latents, covariates, library, 0.0 if plain else self._offset(mask))
-            return self.module.mean_expression(location, library, **QUADRATURE).mean(0)
-
-        control = mean(z, torch.zeros_like(masks[0]))
-        effects = torch.stack(
-            [mean(self.module.modulator(z, mask[None]), mask) - control for mask in track(masks, "Effects")]
-        )
-        return pd.DataFrame(
-            effects.cpu().numpy(), index=pd.Index(labels, name="perturbation"), columns=source.var_names
-        )
-
-    @torch.inference_mode()
-    def sample_effects(
-        self,
-        perturbations: str | Collection[str] | Sequence[str | Collection[str]],
-        n_draws: int = 50,
-        seed: int | None = None,
-    ) -> np.ndarray:
-        """Draw the effects of a few perturbations from their joint posterior.
-
-        Parameters
-        ----------
-        perturbations
-            As in :meth:`predict`, each once.
-        n_draws
-            Number of draws.
-        seed
-            Of the draws; by default ``scvi.settings.seed``.
-
-        Returns
-        -------
-        n_draws x perturbations x genes, float64, on the expression scale, of the effects that belong to the perturbed
-        genes (standard deviations of :meth:`predict_effects` hold what is a condition's own, too). Given what was
-        learned of all genes, the effects on two genes are drawn independently.
-
-        Raises
-        ------
-        ValueError
-            For an unknown gene, a perturbation that is named twice, and in a model without that posterior.
-
-        Examples
-        --------
-        >>> model.sample_effects(["P01", "P02", "P01+P02"], n_draws=20, seed=0).shape
-        (20, 3, 100)
-        """
-        labels, masks = self._masks(perturbations)
-        if len(set(labels)) < len(labels):
-            raise ValueError(f"{labels} names a perturbation twice.")
-        if not self._has_posterior:
-            raise ValueError("There is no posterior to draw from: train a model with effect_posterior=True.")
-        check_integer("n_draws", n_draws, 1)
-        generator = torch.Generator().manual_seed(self._seed(seed))
-        return self.module.effects.draw(masks.cpu(), n_draws, generator).numpy()

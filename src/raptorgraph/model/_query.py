@@ -6,7 +6,8 @@ from anndata import AnnData
 
 from raptorgraph.model._field import LIBRARY_KEY
 from raptorgraph.pp._expression import data_kind
-from raptorgraph.pp._inputs import library_of, matrix
+from raptorgraph.pp._inputs import library_of, matrix, obs_column
+from raptorgraph.pp._labels import parse_obs
 from raptorgraph.pp._matrix import check_matrix
 from raptorgraph.pp._names import gene_names, strip_gene_names
 
@@ -58,3 +59,44 @@ def prepare_query(adata: AnnData, var_names: list[str], setup_args: dict, *, cou
         control = setup_args["control"]
         query.obs[key] = control if isinstance(control, str) else control[0]
     return query
+
+
+def control_cells(adata: AnnData, setup_args: dict) -> AnnData:
+    """The control cells, or all cells where none is one or there are no labels; a view."""
+    key = setup_args["perturbation_key"]
+    if not isinstance(adata, AnnData) or key not in adata.obs:
+        return adata
+    parsed = parse_obs(adata, key, control=setup_args["control"], delimiter=setup_args["delimiter"])
+    is_control = parsed.codes == 0
+    return adata[is_control] if is_control.any() else adata
+
+
+def check_categories(query: AnnData, known: dict[str, list], batch_key: str | None) -> None:
+    """Raise a ValueError for batches and categories that the model was not trained on, with the way out.
+
+    Parameters
+    ----------
+    query
+        Cells.
+    known
+        Values that the model knows of each column that is used.
+    batch_key
+        Which of the columns is the batch.
+    """
+    for key, values in known.items():
+        argument = "batch_key" if key == batch_key else "categorical_covariate_keys"
+        found = obs_column(query, key, argument)
+        unknown = [value for value in found.unique().tolist() if value not in values]
+        if not unknown:
+            continue
+        shown = ", ".join(map(repr, unknown[:10])) + (", ..." if len(unknown) > 10 else "")
+        out = "Set these cells to one of them to predict as if they were of that kind"
+        if key == batch_key:
+            out = (
+                "Predict for batches that it knows: transform_batch='all' averages over these, "
+                f"transform_batch={values[0]!r} takes one. Latents need no batch"
+            )
+        raise ValueError(
+            f"obs[{key!r}] has {shown}, which the model was not trained on. It knows {', '.join(map(repr, values))}. "
+            f"{out}."
+        )

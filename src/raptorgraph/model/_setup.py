@@ -160,6 +160,26 @@ def register(
         )
         strip_gene_names(adata)
         perturbed_genes_first(adata, order_genes(parsed.genes, adata.var_names))
+    if kind == "counts":
+        adata.obs[LIBRARY_KEY] = library
+    manager = screen_manager(
+        setup_method_args,
+        perturbation_key=perturbation_key,
+        control=control,
+        delimiter=delimiter,
+        layer=layer,
+        batch_key=batch_key,
+        covariates=covariates,
+        counts=kind == "counts",
+    )
+    manager.register_fields(adata, **kwargs)
+    return manager
+
+
+def screen_manager(
+    setup_method_args, *, perturbation_key, control, delimiter, layer, batch_key, covariates, counts, only=None,
+) -> ScreenManager:  # fmt: skip
+    """Manager that is to register cells: with all fields, or with those of the registry keys `only`."""
     fields = [
         # The manager reads it in canonical form; scvi-tools would change the user's storage, or advise on it.
         LayerField(KEYS.X, layer, is_count_data=False, correct_data_format=False),
@@ -168,9 +188,7 @@ def register(
         CategoricalJointObsField(KEYS.CATEGORICAL, covariates["categorical"]),
         ContinuousField(KEYS.CONTINUOUS, covariates["continuous"]),
     ]
-    if kind == "counts":
-        adata.obs[LIBRARY_KEY] = library
+    if counts:
         fields.append(NumericalObsField(KEYS.LIBRARY, LIBRARY_KEY))
-    manager = ScreenManager(fields=fields, setup_method_args=setup_method_args)
-    manager.register_fields(adata, **kwargs)
-    return manager
+    fields = [field for field in fields if only is None or field.registry_key in only]
+    return ScreenManager(fields=fields, setup_method_args=setup_method_args)

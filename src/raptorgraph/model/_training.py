@@ -136,6 +136,7 @@ class TrainingMixin:
         runner()
         if self.module.effects is not None:
             self._store_reference(splitter.known_controls)
+            self._keep_controls(splitter.known_controls)
         activity = self.latent_activity()
         logger.info(
             "%d of %d latents are active (KL above %g).", int(activity["active"].sum()), len(activity), ACTIVE_KL

@@ -217,7 +217,7 @@ class EffectPosterior(nn.Module):
             targets = torch.full((members.shape[1],), -1)
         with torch.enable_grad(), torch.inference_mode(False), one_thread(len(members) <= _FEW_CONDITIONS):
             members, effect, variance, n_cells, lowest = (
-                x.double().cpu().clone() for x in (members, effect, variance, n_cells, lowest)
+                x.cpu().double().clone() for x in (members, effect, variance, n_cells, lowest)
             )
             for name, found in {"effect": effect, "variance": variance[n_cells > 0]}.items():
                 if not torch.isfinite(found).all():
@@ -231,10 +231,10 @@ class EffectPosterior(nn.Module):
                 "gene_noise": gene_noise,
                 "own_noise": 1 / n_cells.clamp_min(_NO_CELLS) / typical,
                 "common_noise": 1 / n_controls / typical,
-                "targets": targets.long().cpu().clone(),
+                "targets": targets.cpu().long().clone(),
                 "lowest": lowest,
                 "along": prior.along_graph(
-                    None if graph is None or not self.graph else graph.double().cpu(), len(targets)
+                    None if graph is None or not self.graph else graph.cpu().double(), len(targets)
                 ),
             }
             self._learn(effect / gene_noise.sqrt(), n_steps, n_fit_genes, rank)
@@ -376,7 +376,7 @@ class EffectPosterior(nn.Module):
         # What another condition of this kind would differ by, however many cells it had.
         between = self.state["excess"] * self.state["own_noise"].median() * self.state["gene_noise"]
         means, sds = [], []
-        for part in members.to(self.state["measured"].dtype).split(chunk_size):
+        for part in self._members(members).split(chunk_size):
             asked = self._asked(part)
             exact = self._condition(asked)
             mean = self._predicted(asked, exact)
@@ -389,7 +389,7 @@ class EffectPosterior(nn.Module):
     def posterior_mean(self, members: torch.Tensor) -> torch.Tensor:
         """Mean of the posterior itself, sets x G, which is not what is predicted (see the class)."""
         self._check_fitted()
-        members = members.to(self.state["measured"].dtype)
+        members = self._members(members)
         some = (members.sum(1) > 0).to(members.dtype)[:, None]
         return some * self._condition(self._asked(members)).mean
 
@@ -413,7 +413,7 @@ class EffectPosterior(nn.Module):
         """
         self._check_fitted()
         state, (factor, own) = self.state, self._solve()
-        members = members.to(factor.dtype)
+        members = self._members(members)
         asked = self._asked(members)
         exact = self._condition(asked)
         shift = self._predicted(asked, exact) - exact.mean
@@ -446,6 +446,10 @@ class EffectPosterior(nn.Module):
             out[i][:, own.columns] += load[at, :, some_genes].T * (extra[i] * on_target[at, some_genes])
         some = (members.sum(1) > 0).to(out.dtype)[:, None]
         return some * torch.maximum(out + shift, state["lowest"])
+
+    def _members(self, members: torch.Tensor) -> torch.Tensor:
+        """The sets in the type and on the device of the fitted tensors, wherever they come from."""
+        return members.to(self.state["measured"])
 
     def _check_fitted(self) -> None:
         if not self.is_fitted:

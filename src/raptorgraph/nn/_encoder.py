@@ -60,7 +60,7 @@ class PreconditionedLayer(nn.Module):
     def dense_weight(self) -> torch.Tensor:
         """Return the weights as subgraphs x latents x genes with the structural zeros written out (Eq. 4)."""
         own = self.weight.new_zeros(self.n_subgraphs, self.n_latent, self.n_targets)
-        index = torch.arange(self.n_targets)
+        index = torch.arange(self.n_targets, device=own.device)
         own[:, index, index] = self.diagonal.detach()
         return torch.cat([own, self.weight.detach().view(self.n_subgraphs, self.n_latent, -1)], dim=2)
 

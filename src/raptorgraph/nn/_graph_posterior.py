@@ -128,7 +128,7 @@ def infer_graph(
     array([[0., 1.],
            [0., 0.]])
     """
-    known = torch.isfinite(variance).all(0)
+    own, known = own.to(effect.device), torch.isfinite(variance).all(0)
     shared = None if shared_variance is None else shared_variance[known]
     column = torch.cumsum(known, 0) - 1
     own = torch.where((own >= 0) & known[own.clamp_min(0)], column[own.clamp_min(0)], -1)

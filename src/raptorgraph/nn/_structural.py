@@ -189,7 +189,7 @@ class StructuralLayer(nn.Module):
     @torch.no_grad()
     def project(self, threshold: float = 0.0) -> None:
         """Keep the heaviest acyclic set of edges; the forward pass uses it from then on."""
-        support = acyclic_support(self.adjacency().double().cpu().numpy(), threshold)
+        support = acyclic_support(self.adjacency().cpu().double().numpy(), threshold)
         self.support.copy_(torch.as_tensor(support, dtype=self.support.dtype))
         self.weight.mul_(self.support)
         self.projected.fill_(True)

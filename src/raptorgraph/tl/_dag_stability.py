@@ -94,7 +94,7 @@ def dag_stability(
         return screen_graph(X, codes, members, targets, library=library, batch=batch, rows=rows)
 
     rng = np.random.default_rng(seed)
-    own = module.edge_weight.double().cpu().numpy()
+    own = module.edge_weight.cpu().double().numpy()
     n_edges = int((module.edge_probability >= CALLED).sum())
     count, weights = np.zeros(own.shape), []
     null, n_null_edges = [], 0
@@ -118,7 +118,7 @@ def dag_stability(
     genes = np.asarray(model.perturbed_genes)
     table = pd.DataFrame({"source": genes[source], "target": genes[target]})
     for column in ("weight", "probability", "share", "frequency", "q_value"):
-        table[column] = getattr(module, f"edge_{column}").double().cpu().numpy()[source, target]
+        table[column] = getattr(module, f"edge_{column}").cpu().double().numpy()[source, target]
     table = table.sort_values(["frequency", "share"], ascending=False, kind="stable", ignore_index=True)
     jaccard = chance = np.nan
     if n_edges:

@@ -85,10 +85,10 @@ def latent_programs(
 
 @torch.inference_mode()
 def _unit(model: RaptorGraphModel, n_cells: int, seed: int | None) -> pd.DataFrame:
-    source, module = model._validate_anndata(None), model.module
+    manager, module = model._query(), model.module
     rng = np.random.default_rng(model._seed(seed))
-    rows = model._start_rows(source, n_cells, rng, replace=False)
-    cells = list(model._cells(source, rows=rows))
+    rows = model._start_rows(manager.adata, n_cells, rng, replace=False)
+    cells = list(model._cells(manager, rows=rows))
     z = torch.cat([model._draw_latents(tensors, rng) for tensors in cells])
     covariates, library = (
         None if parts[0] is None else torch.cat(parts)

@@ -14,7 +14,6 @@ from raptorgraph._progress import track
 from raptorgraph.model._field import KEYS
 from raptorgraph.nn._posterior_draws import posterior_expectation
 from raptorgraph.pp._labels import parse_obs
-from raptorgraph.pp._names import gene_names
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -74,25 +73,23 @@ def spillover(
     """
     check_integer("n_cells", n_cells, 2)
     setup = model.setup_args
-    source = model._validate_anndata(adata)
+    module, query = model.module, model._query(adata, "latents")
     spelling = {"control": setup["control"], "delimiter": setup["delimiter"]}
-    parsed = parse_obs(source, setup["perturbation_key"], require_control=True, **spelling)
+    parsed = parse_obs(model._data(adata), setup["perturbation_key"], require_control=True, **spelling)
     rows = np.flatnonzero(parsed.codes == 0)
     rng = np.random.default_rng(seed)
     chosen = np.sort(rng.choice(rows, min(n_cells, len(rows)), replace=False))
-
-    module = model.module
 
     def encode(expression: torch.Tensor) -> torch.Tensor:
         return posterior_expectation(module.norm, *module.encode(expression))
 
     with torch.no_grad():
-        z = torch.cat([encode(module.expression(t[KEYS.X], t.get(KEYS.LIBRARY))).cpu() for t in model._cells(adata)])
+        z = torch.cat([encode(module.expression(t[KEYS.X], t.get(KEYS.LIBRARY))).cpu() for t in model._cells(query)])
     z = z.numpy()
     singles = {genes[0]: z[parsed.codes == code] for code, genes in enumerate(parsed.conditions) if len(genes) == 1}
-    cells = [module.expression(t[KEYS.X], t.get(KEYS.LIBRARY)) for t in model._cells(adata, rows=chosen)]
+    cells = [module.expression(t[KEYS.X], t.get(KEYS.LIBRARY)) for t in model._cells(query, rows=chosen)]
     x = torch.cat(cells)
-    column = {gene: k for k, gene in enumerate(gene_names(source))}
+    column = {gene: k for k, gene in enumerate(query.adata.var_names)}
     return _table(
         encode,
         x,
@@ -233,7 +230,7 @@ def _mean_squared_slopes(encode, x: torch.Tensor, columns: list[int], n_latents:
         for latent in track(range(n_latents), "Latents"):
             # cells do not meet, so the gradient of their sum holds the gradient of each
             slope = torch.autograd.grad(z[:, latent].sum(), cells, retain_graph=True)[0][:, columns]
-            total[:, latent] += slope.double().square().sum(0).cpu().numpy()
+            total[:, latent] += slope.cpu().double().square().sum(0).numpy()
     return total / len(x)
 
 

@@ -1,0 +1,76 @@
+"""What users of scvi-tools look for and this model answers otherwise: the error says how."""
+
+from __future__ import annotations
+
+from inspect import getattr_static
+from typing import Any, NoReturn
+
+_CELLS = "give the cells to the methods themselves, such as predict(..., adata) and get_latent_representation(adata)"
+
+
+class NotOffered:
+    """Attribute of scvi-tools' models that is missing here: an AttributeError names what to call instead."""
+
+    def __init__(self, instead: str) -> None:
+        self.instead = instead
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self.name = name
+
+    def __get__(self, instance: Any, owner: type | None = None) -> NoReturn:
+        raise AttributeError(f"RaptorGraphModel has no {self.name}: {self.instead}.")
+
+
+class InheritedMixin:
+    """Methods of scvi-tools' classes that do not fit this model."""
+
+    differential_expression = NotOffered(
+        "predict_effects(perturbations, return_sd=True) gives the effects of perturbations with their standard "
+        "deviations, measured_effects() those that were measured"
+    )
+    differential_abundance = NotOffered(
+        "cell states of samples are compared on get_latent_representation(), for example by pertpy's Milo"
+    )
+    get_elbo = NotOffered(
+        "history has the losses of the training; raptorgraph.metrics compares predict_effects with measured_effects()"
+    )
+    get_reconstruction_error = NotOffered(
+        "raptorgraph.metrics.same_cell_mse compares get_counterfactual('control', adata) with measured cells"
+    )
+    get_marginal_ll = NotOffered("raptorgraph.metrics compares predict() and predict_effects() with held-out cells")
+    get_likelihood_parameters = NotOffered(
+        "get_normalized_expression() gives the means, predict(..., noise='new') draws from the likelihood"
+    )
+    posterior_predictive_sample = NotOffered("predict('control', adata, noise='new') draws cells from the likelihood")
+    get_feature_correlation_matrix = NotOffered(
+        "take correlations of the cells of predict('control', noise='new'); get_dag() is the graph of perturbed genes"
+    )
+    get_latent_library_size = NotOffered("the model takes library sizes as they are: setup_args['library_size_key']")
+    load_query_data = NotOffered(f"nothing is trained on queries; load the model and {_CELLS}")
+    prepare_query_anndata = NotOffered(f"genes are matched by name; {_CELLS}")
+    prepare_query_mudata = NotOffered(f"genes are matched by name; {_CELLS}")
+    minify_adata = NotOffered("a saved model needs no data: save(folder) and load(folder, adata=False)")
+    convert_legacy_save = NotOffered("there are no saved models of an older format; use load(folder)")
+    update_setup_method_args = NotOffered("register the screen anew with setup_anndata(...) and train a new model")
+    view_registry = NotOffered("view_anndata_setup() prints how the data were registered")
+
+    def __dir__(self) -> list[str]:
+        offered = super().__dir__()
+        return [name for name in offered if not isinstance(getattr_static(type(self), name, None), NotOffered)]
+
+    @property
+    def adata(self):
+        """Data of the model; None where it was loaded without.
+
+        Examples
+        --------
+        >>> model.adata.shape
+        (1100, 100)
+        """
+        return self._adata
+
+    @adata.setter
+    def adata(self, value) -> NoReturn:
+        raise AttributeError(
+            f"The data of a model stay those that it was made or loaded with: {_CELLS}, or use load(folder, adata)."
+        )
