@@ -46,12 +46,20 @@ class Decoder(nn.Module):
         if self.dense is not None and self.linear is not None:
             nn.init.zeros_(self.dense[-1].weight)
 
-    def forward(self, u: torch.Tensor, covariates: torch.Tensor | None = None) -> torch.Tensor:
-        """Map cells x d (and cells x covariates) to cells x genes."""
+    def features(self, u: torch.Tensor, covariates: torch.Tensor | None = None) -> tuple[torch.Tensor, torch.Tensor]:
+        """What the last layers read: the input itself, and the last hidden layer (the input again without one)."""
         inputs = u if covariates is None else torch.cat([u, covariates], dim=-1)
-        out = self.base.expand(u.shape[0], -1)
+        return inputs, inputs if self.dense is None else self.dense[:-1](inputs)
+
+    def read(self, inputs: torch.Tensor, hidden: torch.Tensor) -> torch.Tensor:
+        """Map features to cells x genes, linearly."""
+        out = self.base.expand(inputs.shape[0], -1)
         if self.linear is not None:
             out = out + self.linear(inputs)
         if self.dense is not None:
-            out = out + self.dense(inputs)
+            out = out + self.dense[-1](hidden)
         return out
+
+    def forward(self, u: torch.Tensor, covariates: torch.Tensor | None = None) -> torch.Tensor:
+        """Map cells x d (and cells x covariates) to cells x genes."""
+        return self.read(*self.features(u, covariates))
