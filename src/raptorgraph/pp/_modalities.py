@@ -49,7 +49,9 @@ def _order_genes(mdata: MuData) -> None:
     order = np.argsort(places, kind="stable")
     if (np.diff(order) == 1).all():
         return
-    arrays = {name: dict(getattr(mdata, name)) for name in ("varm", "varmap", "varp")}
+    arrays = {name: dict(getattr(mdata, name)) for name in ("varm", "varp")}
+    for places_of in mdata.varmap.values():
+        places_of[:] = places_of[order]  # in place, since some versions hand out a mapping that is read-only
     mdata.var = mdata.var.iloc[order]
     for name, found in arrays.items():
         for key, values in found.items():
