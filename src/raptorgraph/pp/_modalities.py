@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import MutableMapping
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -59,7 +60,12 @@ def _order_genes(mdata: MuData) -> None:
     order = np.argsort(places, kind="stable")
     if (np.diff(order) == 1).all():
         return
-    arrays = {name: dict(getattr(mdata, name)) for name in ("varm", "varmap", "varp")}
+    arrays = {name: dict(getattr(mdata, name)) for name in ("varm", "varp")}
+    for name, place in dict(mdata.varmap).items():
+        if isinstance(mdata.varmap, MutableMapping):
+            mdata.varmap[name] = place[order]
+        else:  # some mudata before 0.4 hand out a mapping that is read-only, of arrays that are not
+            place[:] = place[order]
     mdata.var = mdata.var.iloc[order]
     for name, found in arrays.items():
         for key, values in found.items():
