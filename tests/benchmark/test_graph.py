@@ -25,6 +25,7 @@ def units(**options):
     return graph.units(Settings(quick=True, seeds=(0, 1), options=options))
 
 
+@pytest.mark.filterwarnings("ignore:library_size_key")  # those of the simulation do not know of its few genes
 def test_run_on_simulated_screens(tmp_path):
     tables = benchmark.run("graph", out=tmp_path, seeds=2, missing=[0.0, 0.5], **QUICK)
     assert (tmp_path / "graph.png").stat().st_size > 10_000

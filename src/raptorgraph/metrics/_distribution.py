@@ -248,7 +248,11 @@ def as_samples(*samples: ArrayLike, least: int = 1) -> list[np.ndarray | sparse.
         if matrix.shape[0] < least:
             raise ValueError(f"A sample needs at least {least} cells, got {matrix.shape[0]}.")
         if not np.isfinite(matrix.data if sparse.issparse(matrix) else matrix).all():
-            raise ValueError("A sample has values that are not finite: remove or replace them.")
+            wrong = np.flatnonzero(~np.isfinite(dense(matrix)).all(axis=0))
+            raise ValueError(
+                f"A sample has values that are not finite, first of gene {wrong[0]} (counted from 0): leave out genes "
+                "that are not measured, or replace the values."
+            )
     return matrices
 
 
