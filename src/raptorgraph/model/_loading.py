@@ -14,7 +14,8 @@ from scvi.model.base._save_load import _load_saved_files
 from raptorgraph._logging import quietly
 from raptorgraph._progress import progress_line
 from raptorgraph.model._mudata import EXPRESSION_KEY, label_cells, query_expression
-from raptorgraph.model._query import align_genes, prepare_query
+from raptorgraph.model._query import align_genes, check_genes, prepare_query
+from raptorgraph.model._setup import check_transfer
 from raptorgraph.pp._files import check_cells
 from raptorgraph.pp._modalities import refresh, strip_modality_names
 
@@ -36,6 +37,7 @@ class LoadingMixin:
         """Match genes by name and register; a query is worked on as a copy, the user's object stays as it is."""
         adata = self._data(adata)
         if adata is self.adata:
+            self.adata_manager.validate()
             return super()._validate_anndata(None, copy_if_view)
         query = prepare_query(adata, self.var_names_, self.setup_args, counts=self.module.counts)
         kept, manager = self._adata, self._adata_manager
@@ -86,13 +88,15 @@ class LoadingMixin:
         # To the CPU, since a model that was saved from a GPU must open where there is none.
         files = {name: kwargs[name] for name in ("prefix", "backup_url") if name in kwargs}
         attributes, var_names, _, _ = _load_saved_files(dir_path, load_adata=False, map_location="cpu", **files)
-        cells = adata
+        cells, registry = adata, attributes["registry_"]
         if isinstance(adata, MuData):
-            mudata_args, setup_args = attributes.get("mudata_args_"), attributes["registry_"]["setup_args"]
+            mudata_args, setup_args = attributes.get("mudata_args_"), registry["setup_args"]
             cells = query_expression(adata, mudata_args, setup_args, labels=False)
             if setup_args["perturbation_key"] not in cells.obs:
                 cells = label_cells(adata, mudata_args, setup_args)
             strip_modality_names(adata, mudata_args["modalities"]["expression"])
+        check_genes(cells, list(var_names))
+        check_transfer(cells, registry)
         model = super().load(dir_path, align_genes(cells, list(var_names)), *args, **kwargs)
         if isinstance(adata, MuData):
             adata.uns[EXPRESSION_KEY] = mudata_args["modalities"]["expression"]
