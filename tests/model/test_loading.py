@@ -9,6 +9,7 @@ import anndata as ad
 import numpy as np
 import pandas as pd
 import pytest
+import scanpy as sc
 import scvi
 import torch
 
@@ -144,6 +145,24 @@ def test_a_setup_for_another_model_leaves_the_first_as_it_was(trained):
     for use in (first.get_latent_representation, lambda: first.train(max_epochs=1, accelerator="cpu")):
         with pytest.raises(ValueError, match=r"no longer those of its setup.*adata.copy\(\)"):
             use()
+
+
+def test_counts_that_became_logarithms_are_not_read_as_counts(trained):
+    for layer in (None, "counts"):
+        adata = trained.adata.copy()
+        adata.layers["counts"] = adata.X.copy()
+        rg.RaptorGraph.setup_anndata(adata, library_size_key="total_counts", layer=layer)
+        model = rg.RaptorGraph(adata, n_hidden=4)
+        model.is_trained = True
+        before = model.get_latent_representation()
+        sc.pp.normalize_total(adata, target_sum=1e4)
+        sc.pp.log1p(adata)
+        if layer is None:
+            for use in (model.get_latent_representation, lambda m=model: m.train(max_epochs=1, accelerator="cpu")):
+                with pytest.raises(ValueError, match=r"adata.X held counts when .* adata.layers\['counts'\] = "):
+                    use()
+        else:
+            np.testing.assert_array_equal(model.get_latent_representation(), before)
 
 
 def test_a_setup_of_a_copy_leaves_the_original_registered(trained):

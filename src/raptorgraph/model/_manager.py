@@ -7,8 +7,11 @@ from scvi.data import AnnDataManager
 from scvi.data._constants import _MANAGER_UUID_KEY, _SCVI_UUID_KEY
 
 from raptorgraph.model._field import KEYS, LIBRARY_KEY
+from raptorgraph.pp._expression import data_kind
 from raptorgraph.pp._inputs import library_of, matrix
 from raptorgraph.pp._matrix import as_matrix
+
+_LOOKED_AT = 100  # cells, enough to tell counts from logarithms
 
 
 class ScreenManager(AnnDataManager):
@@ -47,11 +50,24 @@ class ScreenManager(AnnDataManager):
         super().validate()
 
     def get_from_registry(self, registry_key: str):
-        """Registered data; the matrix is a copy, made once, where its storage is not canonical."""
+        """Registered data; the matrix is a copy, made once, where its storage is not canonical.
+
+        Raises
+        ------
+        ValueError
+            Where counts are none any more, as after ``scanpy.pp.log1p``, or the genes were changed.
+        """
         self.validate()
         found = super().get_from_registry(registry_key)
         if registry_key != KEYS.X:
             return found
+        if KEYS.LIBRARY in self.data_registry and data_kind(found[:_LOOKED_AT]) != "counts":
+            layer = self._registry["setup_args"]["layer"]
+            where = "adata.X" if layer is None else f"adata.layers[{layer!r}]"
+            raise ValueError(
+                f"{where} held counts when the data were set up and does not now: keep the counts in a layer, "
+                "adata.layers['counts'] = adata.X.copy(), and set the data up with layer='counts'."
+            )
         if not sparse.issparse(found):
             return as_matrix(found)
         arrays = (found.data, found.indices, found.indptr)
