@@ -27,11 +27,12 @@ def check_number(name: str, value: Any, low: float, high: float = LARGEST, *, ab
     """
     if isinstance(value, bool) or not isinstance(value, Real):
         raise TypeError(f"{name}={value!r} is not a number: use a float.")
-    if not low <= value <= high or (above and value == low):
+    number = float(value)  # numpy compares narrow floats in their own type, where the bounds overflow
+    if not low <= number <= high or (above and number == low):
         bounds = f"above {low:g}" if above else f"from {low:g}"
         bounds += f" to {high:g}" if high < LARGEST else ""
         raise ValueError(f"{name}={value} is out of range: use a finite number {bounds}.")
-    return float(value)
+    return number
 
 
 def check_flag(name: str, value: Any) -> bool:
@@ -59,9 +60,13 @@ def check_text(name: str, value: Any, what: str) -> str:
 
 
 def check_texts(name: str, value: Any, what: str) -> list[str]:
-    """`value` as a list of distinct texts, an empty one for None; a text alone is an error, since it would be cut."""
+    """`value`, a list, tuple, array or index, as a list of distinct texts, an empty one for None.
+
+    A text alone is an error, since it would be cut.
+    """
     if value is None:
         return []
+    value = value.tolist() if hasattr(value, "tolist") else value
     if isinstance(value, str):
         raise TypeError(f"{name}={value!r} must be a list: {name}=[{value!r}].")
     if not isinstance(value, list | tuple):

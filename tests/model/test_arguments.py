@@ -97,6 +97,7 @@ SETUP = [
     ({"batch_key": "lists"}, TypeError, "batch_key='lists' .*unhashable"),
     ({"library_size_key": ["depth"]}, TypeError, "library_size_key=.* column of obs"),
     ({"library_size_key": "text"}, ValueError, "library_size_key: 'text' holds text"),
+    ({"labels_key": "phase"}, TypeError, r"unexpected keyword arguments \['labels_key'\]"),
 ]
 
 
@@ -231,6 +232,12 @@ TRAIN = [
     ({"plan_kwargs": {"optimizer": "SGD"}}, ValueError, "optimizer='SGD' is unknown; use one of 'AdamW', 'Adam'"),
     ({"plan_kwargs": {"lr_schedule": "step"}}, ValueError, "lr_schedule='step' is unknown"),
     ({"plan_kwargs": {"tensors": 1}}, TypeError, r"plan_kwargs \['tensors'\] are unknown"),
+    ({"plan_kwargs": {"module": 1}}, TypeError, "plan_kwargs has 'module', which train has already"),
+    ({"datasplitter_kwargs": {"train_size": 0.5}}, TypeError, "datasplitter_kwargs has 'train_size'.* to train"),
+    ({"validation_size": 0.3}, ValueError, "train_size=0.9 and validation_size=0.3 exceed 1: lower one"),
+    *(({"devices": value}, NotImplementedError, "devices=.* are several.*devices=1") for value in (2, np.int64(2))),
+    ({"accelerator": "tpu"}, ValueError, "The trainer refuses its arguments: .*accelerator='tpu'"),
+    ({"enable_progress_bar": "no"}, TypeError, "enable_progress_bar='no' is neither True nor False"),
 ]  # fmt: skip
 
 
@@ -249,6 +256,60 @@ def test_training(model, monkeypatch, arguments, error, message):
     assert not model.is_trained
     after = model.module.state_dict()
     assert all(torch.equal(after[name].nan_to_num(), value.nan_to_num()) for name, value in state.items())
+
+
+@pytest.mark.parametrize("make", [np.array, pd.Index, pd.Series, tuple])
+def test_names_come_in_any_list(screen, make):
+    adata = screen.copy()
+    rg.RaptorGraph.setup_anndata(
+        adata,
+        control=make(["control", "none"]),
+        continuous_covariate_keys=make(["depth"]),
+        categorical_covariate_keys=make(["phase"]),
+    )
+    args = rg.RaptorGraph(adata).setup_args
+    expected = {"control": ["control", "none"], "continuous_covariate_keys": ["depth"]}
+    assert {name: args[name] for name in expected} == expected
+    assert all(type(args[name]) is list for name in (*expected, "categorical_covariate_keys"))
+
+
+def test_control_labels_of_a_set_have_one_order(screen):
+    adata = screen.copy()
+    rg.RaptorGraph.setup_anndata(adata, control={"none", "control", "empty"})
+    assert rg.RaptorGraph(adata).setup_args["control"] == ["control", "empty", "none"]
+
+
+def test_numbers_of_numpy_are_taken_as_python_has_them(registered):
+    scvi.settings.seed = 0
+    model = rg.RaptorGraph(
+        registered,
+        n_latent=np.int64(8),
+        n_hidden=np.uint8(4),
+        n_layers=np.int32(1),
+        n_subgraphs=np.int16(2),
+        init_strength=np.float32(2),
+        linear_decoder=np.False_,
+        learn_scale=np.False_,
+        effect_posterior=np.False_,
+    )
+    assert model.module.effects is None and not model.module.learn_scale
+    assert len(model.latent_names) == 8
+    model.train(
+        max_epochs=np.int64(2),
+        accelerator="cpu",
+        devices=np.int64(1),
+        batch_size=np.int32(32),
+        train_size=np.float32(0.8),
+        validation_size=np.float32(0.2),
+        shuffle_set_split=np.True_,
+        early_stopping=np.True_,
+        early_stopping_patience=np.int64(3),
+        check_val_every_n_epoch=np.int64(1),
+        gradient_clip_val=np.float32(1.0),
+        enable_progress_bar=np.False_,
+        plan_kwargs={"lr": np.float32(1e-3), "kl_per_gene": np.True_},
+    )
+    assert len(model.history["validation_loss"]) == 2
 
 
 def test_one_gene_is_enough():

@@ -9,6 +9,7 @@ import torch
 
 import raptorgraph as rg
 from raptorgraph.model._inherited import NotOffered
+from raptorgraph.model._query import known_categories
 from raptorgraph.nn._posterior_draws import standard_draws
 
 
@@ -130,7 +131,7 @@ def test_normalized_expression_is_the_mean_of_the_likelihood(trained):
 def test_normalized_expression_in_batches(trained):
     rows = np.arange(5)
     one, two = (by_hand(trained, rows, 32, code).mean(0) for code in (0, 1))
-    names = trained._known_categories()["batch"]["batch"]
+    names = known_categories(trained.registry_)["batch"]["batch"]
     np.testing.assert_allclose(
         trained.get_normalized_expression(indices=rows, transform_batch=names[1]), two, rtol=1e-4
     )

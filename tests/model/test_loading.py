@@ -9,7 +9,9 @@ import zipfile
 
 import anndata as ad
 import numpy as np
+import pandas as pd
 import pytest
+import scanpy as sc
 import scvi
 import torch
 
@@ -66,6 +68,111 @@ def test_a_model_from_a_gpu_is_read_to_the_cpu(trained, tmp_path, monkeypatch):
     monkeypatch.setattr(torch, "load", watched)
     rg.RaptorGraph.load(tmp_path / "m", trained.adata.copy(), accelerator="cpu")
     assert seen == ["cpu", "cpu"]
+
+
+BROKEN = {
+    "covariate": (lambda cells: cells.obs.drop(columns="age", inplace=True), KeyError, "keys='age' is not"),
+    "text": (lambda cells: setattr(cells, "obs", cells.obs.assign(age="old")), ValueError, "'age' holds text"),
+    "library": (lambda cells: cells.obs.drop(columns="total_counts", inplace=True), KeyError, "library_size_key="),
+    "gene": (lambda cells: setattr(cells, "obs", cells.obs.assign(
+        perturbation=["new"] + ["control"] * (cells.n_obs - 1))), ValueError, "not trained on: new"),
+    "batch": (lambda cells: setattr(cells, "obs", cells.obs.assign(lane="third")), ValueError, "third"),
+    "logarithms": (lambda cells: setattr(cells, "X", cells.X.log1p()), ValueError, "trained on counts"),
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    """Folder of a model with a batch and a covariate, and its cells, genes in another order, that were not set up."""
+    scvi.settings.seed = 0
+    cells = rg.datasets.simulate(**SCREEN)[::3, ::-1].copy()
+    cells.obs = cells.obs.assign(age=np.arange(cells.n_obs) % 7.0, lane=np.resize(["first", "second"], cells.n_obs))
+    adata, folder = cells.copy(), tmp_path_factory.mktemp("saved") / "m"
+    keys = {"batch_key": "lane", "continuous_covariate_keys": ["age"]}
+    rg.RaptorGraph.setup_anndata(adata, library_size_key="total_counts", **keys)
+    model = rg.RaptorGraph(adata, n_hidden=4)
+    model.is_trained = True
+    model.save(folder)
+    return folder, cells
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_cells_that_do_not_fit_stay_as_they_are(saved, name):
+    folder, cells = saved
+    cells, (change, error, message) = cells.copy(), BROKEN[name]
+    change(cells)
+    before = cells.copy()
+    with pytest.raises(error, match=message):
+        rg.RaptorGraph.load(folder, cells)
+    pd.testing.assert_frame_equal(cells.obs, before.obs)
+    assert list(cells.var_names) == list(before.var_names)
+    assert list(cells.uns) == list(before.uns) and list(cells.obsm) == list(before.obsm)
+    np.testing.assert_array_equal(cells.X.toarray(), before.X.toarray())
+
+
+def test_cells_in_a_file_are_to_be_read_first(saved, tmp_path):
+    folder, cells = saved
+    cells.write_h5ad(tmp_path / "cells.h5ad")
+    backed = ad.read_h5ad(tmp_path / "cells.h5ad", backed="r")
+    with pytest.raises(ValueError, match=r"backed by a file.*adata.to_memory\(\)"):
+        rg.RaptorGraph.load(folder, backed)
+    model = rg.RaptorGraph.load(folder, adata=False)
+    with pytest.raises(ValueError, match=r"backed by a file.*adata.to_memory\(\)"):
+        model.get_latent_representation(backed)
+    with pytest.raises(TypeError, match=r"in memory, not _CSRDataset.*adata.to_memory\(\)"):
+        rg.pp.measured_effects(backed)
+
+
+def test_a_setup_for_another_model_leaves_the_first_as_it_was(trained):
+    """Library sizes are those of each model's own setup; genes that were moved are an error."""
+    adata = trained.adata.copy()
+    scvi.settings.seed = 0
+    rg.RaptorGraph.setup_anndata(adata, library_size_key="total_counts")
+    first = rg.RaptorGraph(adata, n_hidden=4)
+    first.is_trained = True
+    latents = first.get_latent_representation()
+    own = adata.obs["total_counts"].to_numpy(dtype=float)
+    adata.obs["thrice"] = 3 * own
+    rg.RaptorGraph.setup_anndata(adata, library_size_key="thrice")
+    second = rg.RaptorGraph(adata, n_hidden=4)
+    for model, library in [(first, own), (second, 3 * own), (first, own)]:
+        np.testing.assert_array_equal(model.adata_manager.get_from_registry("library_size").ravel(), library)
+    adata.uns.clear()
+    np.testing.assert_array_equal(first.adata_manager.get_from_registry("library_size").ravel(), own)
+    np.testing.assert_array_equal(first.get_latent_representation(), latents)
+
+    adata.obs["perturbation"] = adata.obs["perturbation"].astype(str).str.replace("P01", "P04")
+    rg.RaptorGraph.setup_anndata(adata, library_size_key="total_counts")
+    assert list(adata.var_names) != first.var_names_
+    for use in (first.get_latent_representation, lambda: first.train(max_epochs=1, accelerator="cpu")):
+        with pytest.raises(ValueError, match=r"no longer those of its setup.*adata.copy\(\)"):
+            use()
+
+
+def test_counts_that_became_logarithms_are_not_read_as_counts(trained):
+    for layer in (None, "counts"):
+        adata = trained.adata.copy()
+        adata.layers["counts"] = adata.X.copy()
+        rg.RaptorGraph.setup_anndata(adata, library_size_key="total_counts", layer=layer)
+        model = rg.RaptorGraph(adata, n_hidden=4)
+        model.is_trained = True
+        before = model.get_latent_representation()
+        sc.pp.normalize_total(adata, target_sum=1e4)
+        sc.pp.log1p(adata)
+        if layer is None:
+            for use in (model.get_latent_representation, lambda m=model: m.train(max_epochs=1, accelerator="cpu")):
+                with pytest.raises(ValueError, match=r"adata.X held counts when .* adata.layers\['counts'\] = "):
+                    use()
+        else:
+            np.testing.assert_array_equal(model.get_latent_representation(), before)
+
+
+def test_a_setup_of_a_copy_leaves_the_original_registered(trained):
+    adata = trained.adata.copy()
+    rg.RaptorGraph.setup_anndata(adata, library_size_key="total_counts")
+    rg.RaptorGraph.setup_anndata(adata.copy())
+    model = rg.RaptorGraph(adata, n_hidden=4)
+    assert model.setup_args["library_size_key"] == "total_counts"
 
 
 def test_nothing_of_the_machine_is_saved(trained, tmp_path):

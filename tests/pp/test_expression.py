@@ -43,6 +43,27 @@ def test_normalized_values_without_logarithm_are_refused(counts, make):
 
 
 @pytest.mark.parametrize("make", FORMATS)
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_counts_that_were_calculated_are_to_be_rounded(counts, make, dtype):
+    """They are not taken for logarithms, and numpy.rint makes counts of them."""
+    total = counts.sum(1, keepdims=True) * 40.0
+    logarithms = np.log1p(1e4 * counts / total).astype(np.float32)
+    for X in (counts * (1 + 1e-7 * np.arange(7)), np.expm1(logarithms) * total / 1e4):
+        X = make(X.astype(dtype))
+        with pytest.raises(ValueError, match=r"no whole numbers.* numpy.rint\(adata.X\)"):
+            data_kind(X)
+        rounded = np.rint(X)
+        assert data_kind(rounded) == "counts"
+        np.testing.assert_array_equal(rounded.toarray() if sparse.issparse(rounded) else rounded, counts)
+
+
+@pytest.mark.parametrize("scale", [1.0, 1e-4])
+def test_logarithms_near_zero_are_no_counts(counts, scale):
+    rates = scale * counts / counts.sum(1, keepdims=True)
+    assert data_kind(np.log1p(rates)) == "log"
+
+
+@pytest.mark.parametrize("make", FORMATS)
 def test_an_empty_matrix_is_refused(make):
     with pytest.raises(ValueError, match="no value above zero"):
         data_kind(make(np.zeros((3, 2))))

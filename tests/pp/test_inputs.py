@@ -80,6 +80,23 @@ def test_totals_that_are_too_small_in_some_cells_or_too_large_in_all_are_warned_
         library_of(adata, adata.X, "reads")
 
 
+def test_a_few_cells_of_a_screen_are_not_held_against_its_library_sizes(panel):
+    """In parts of a screen, cells whose rounded or corrected total is small can be many by chance."""
+    cells, sums = panel[:15].copy(), columns(panel)[0][:15]
+    for below in (2, 8):
+        cells.obs["noisy"] = np.where(np.arange(15) < below, 0.9 * sums, 2 * sums)
+        np.testing.assert_array_equal(library_of(cells, cells.X, "noisy"), cells.obs["noisy"])
+    cells.obs["halved"] = 0.5 * sums
+    with pytest.raises(ValueError, match="15 of 15 cells"):
+        library_of(cells, cells.X, "halved")
+    few = cells[:3].copy()
+    with pytest.warns(UserWarning, match="3 of 3 cells"):
+        library_of(few, few.X, "halved")
+    few.obs["size_factor"] = 1.0
+    with pytest.raises(ValueError, match="3 of 3 cells"):
+        library_of(few, few.X, "size_factor")
+
+
 @pytest.mark.parametrize("value", [0.0, -3.0, np.nan, np.inf, 1e300, 1e-300, 0.5])
 def test_one_impossible_library_size_is_named(panel, value):
     adata = panel.copy()

@@ -215,6 +215,13 @@ def test_profiles_of_cells(trained, screen):
     assert table.set_index("perturbation").loc["P03", "distance"] == pytest.approx(distance, rel=1e-5)
 
 
+def test_genes_that_are_there_twice():
+    cells = ad.AnnData(np.full((4, len(GENES)), 0.5), var=pd.DataFrame(index=GENES))
+    cells.var.index = [GENES[1], *GENES[1:]]
+    with pytest.raises(ValueError, match="var_names of the query are not unique"):
+        reverse(FakeModel(), cells)
+
+
 def test_cells_without_anything_to_compare():
     cells = ad.AnnData(sparse.csr_matrix(np.full((4, len(GENES)), 0.5)), var=pd.DataFrame(index=GENES))
     with pytest.raises(ValueError, match="Neither the query nor the model has control cells"):

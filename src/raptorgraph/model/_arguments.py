@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -32,6 +33,7 @@ _TRAINER_INTEGERS = {
     "log_every_n_steps": 0,
 }
 _TRAINER_NUMBERS = ("early_stopping_min_delta", "gradient_clip_val")
+_TRAINER_FLAGS = ("enable_progress_bar", "enable_checkpointing", "enable_model_summary", "learning_rate_monitor")
 _METRICS = ("elbo", "reconstruction_loss", "kl_local", "reconstruction", "kl")  # besides the terms with a weight
 
 
@@ -74,27 +76,44 @@ def _check_effect_posterior(value: Any) -> None:
 
 def check_training(
     max_epochs: int | None, early_stopping: bool, trainer_kwargs: Mapping[str, Any], weights: Mapping[str, float]
-) -> None:
-    """Raise where an argument of ``train`` that is meant for the trainer is of a wrong type or out of its range.
+) -> dict[str, Any]:
+    """Check arguments of ``train`` that are meant for the trainer; return them as Python's own numbers.
 
-    ``weights`` are those of the terms of the loss, of which the ones above 0 can be monitored.
+    The trainer refuses numpy's, some of them after the long work. ``weights`` are those of the terms of the loss, of
+    which the ones above 0 can be monitored.
     """
     if max_epochs is not None:
         check_integer("max_epochs", max_epochs, 1)
     check_flag("early_stopping", early_stopping)
     given = {name: value for name, value in trainer_kwargs.items() if value is not None}
-    for name, least in _TRAINER_INTEGERS.items():
-        if name in given:
-            check_integer(name, given[name], least)
-    for name in _TRAINER_NUMBERS:
-        if name in given:
-            check_number(name, given[name], 0)
+    plain = {
+        name: check_integer(name, given[name], least) for name, least in _TRAINER_INTEGERS.items() if name in given
+    }
+    plain |= {name: check_number(name, given[name], 0) for name in _TRAINER_NUMBERS if name in given}
+    plain |= {name: check_flag(name, given[name]) for name in _TRAINER_FLAGS if name in given}
     if "early_stopping_monitor" in given:
         terms = [name.removesuffix("_weight") for name, weight in weights.items() if weight > 0]
         metrics = [f"{name}_{part}" for name in dict.fromkeys((*_METRICS, *terms)) for part in ("validation", "train")]
         check_choice(
             "early_stopping_monitor", given["early_stopping_monitor"], ["validation_loss", "train_loss", *metrics]
         )
+    return {**trainer_kwargs, **plain}
+
+
+def plain_devices(devices: Any) -> Any:
+    """``devices`` with Python's own integers for numpy's, which the trainer does not know."""
+    if isinstance(devices, Integral):
+        return int(devices)
+    if isinstance(devices, list | tuple | np.ndarray):
+        return [plain_devices(device) for device in devices]
+    return devices
+
+
+def check_not_taken(name: str, given: Mapping[str, Any], taken: Collection[str]) -> None:
+    """Raise where a dict of arguments has some that the function takes, or knows, by itself."""
+    both = sorted(set(given) & set(taken))
+    if both:
+        raise TypeError(f"{name} has {both[0]!r}, which train has already: pass it to train itself, or leave it out.")
 
 
 def check_plan(arguments: Mapping[str, Any], loss) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from raptorgraph.model._field import KEYS
+from raptorgraph.model._query import known_categories
 
 if TYPE_CHECKING:
     from raptorgraph.model import RaptorGraphModel
@@ -20,7 +21,7 @@ def transform_codes(model: RaptorGraphModel, transform_batch: TransformBatch) ->
     """Codes of the batches that are asked for, each once; None for the cells' own; ValueError for unknown ones."""
     if transform_batch is None:
         return None
-    known = list(model._known_categories().get(KEYS.BATCH, {}).values())
+    known = list(known_categories(model.registry_)[KEYS.BATCH].values())
     if not known:
         raise ValueError(
             f"transform_batch={transform_batch!r}: the model knows no batches; leave it out, or set up the screen with "

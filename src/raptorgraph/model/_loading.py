@@ -16,8 +16,15 @@ from raptorgraph._logging import quietly
 from raptorgraph._progress import progress_line
 from raptorgraph.model._field import KEYS, MASK_KEY
 from raptorgraph.model._mudata import EXPRESSION_KEY, label_cells, query_expression
-from raptorgraph.model._query import align_genes, check_categories, control_cells, prepare_query
-from raptorgraph.model._setup import screen_manager
+from raptorgraph.model._query import (
+    align_genes,
+    check_categories,
+    check_genes,
+    control_cells,
+    known_categories,
+    prepare_query,
+)
+from raptorgraph.model._setup import check_transfer, screen_manager
 from raptorgraph.pp._files import check_cells
 from raptorgraph.pp._modalities import refresh, strip_modality_names
 
@@ -61,6 +68,7 @@ class LoadingMixin:
         """
         adata = self._data(adata, labels=use == "controls")
         if adata is self.adata:
+            self.adata_manager.validate()
             super()._validate_anndata(None)
             return self.adata_manager
         args = self.setup_args
@@ -74,7 +82,7 @@ class LoadingMixin:
             used.add(KEYS.PERTURBATION)
         else:
             query.obsm.pop(MASK_KEY, None)  # of another setup
-        known = self._known_categories()
+        known = known_categories(self.registry_)
         used_columns = {column: values for key in known if key in used for column, values in known[key].items()}
         check_categories(query, used_columns, args["batch_key"])
         manager = screen_manager(
@@ -89,16 +97,6 @@ class LoadingMixin:
             warnings.filterwarnings("ignore", "Category .* has fewer than 3 cells", UserWarning)
             manager.register_fields(query, self.registry_)
         return manager
-
-    def _known_categories(self) -> dict[str, dict[str, list]]:
-        """Values that the model knows of the batch and of each categorical covariate, by registry key and column."""
-        fields, batch_key = self.registry_["field_registries"], self.setup_args["batch_key"]
-        known = {}
-        if batch_key is not None:
-            known[KEYS.BATCH] = {batch_key: fields[KEYS.BATCH]["state_registry"]["categorical_mapping"].tolist()}
-        mappings = fields.get(KEYS.CATEGORICAL, {}).get("state_registry", {}).get("mappings", {})
-        known[KEYS.CATEGORICAL] = {column: values.tolist() for column, values in mappings.items()}
-        return known
 
     @classmethod
     @progress_line("Loading")
@@ -142,13 +140,15 @@ class LoadingMixin:
         # To the CPU, since a model that was saved from a GPU must open where there is none.
         files = {name: kwargs[name] for name in ("prefix", "backup_url") if name in kwargs}
         attributes, var_names, _, _ = _load_saved_files(dir_path, load_adata=False, map_location="cpu", **files)
-        cells = adata
+        cells, registry = adata, attributes["registry_"]
         if isinstance(adata, MuData):
-            mudata_args, setup_args = attributes.get("mudata_args_"), attributes["registry_"]["setup_args"]
+            mudata_args, setup_args = attributes.get("mudata_args_"), registry["setup_args"]
             cells = query_expression(adata, mudata_args, setup_args, labels=False)
             if setup_args["perturbation_key"] not in cells.obs:
                 cells = label_cells(adata, mudata_args, setup_args)
             strip_modality_names(adata, mudata_args["modalities"]["expression"])
+        check_genes(cells, list(var_names))
+        check_transfer(cells, registry)
         model = super().load(dir_path, align_genes(cells, list(var_names)), *args, **kwargs)
         if isinstance(adata, MuData):
             adata.uns[EXPRESSION_KEY] = mudata_args["modalities"]["expression"]

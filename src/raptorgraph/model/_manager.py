@@ -4,9 +4,14 @@ from __future__ import annotations
 
 from scipy import sparse
 from scvi.data import AnnDataManager
+from scvi.data._constants import _MANAGER_UUID_KEY, _SCVI_UUID_KEY
 
-from raptorgraph.model._field import KEYS
+from raptorgraph.model._field import KEYS, LIBRARY_KEY
+from raptorgraph.pp._expression import data_kind
+from raptorgraph.pp._inputs import library_of, matrix
 from raptorgraph.pp._matrix import as_matrix
+
+_LOOKED_AT = 100  # cells, enough to tell counts from logarithms
 
 
 class ScreenManager(AnnDataManager):
@@ -19,11 +24,50 @@ class ScreenManager(AnnDataManager):
         super().__init__(*args, **kwargs)
         self._arrays, self._canonical = (), None
 
+    def validate(self) -> None:
+        """Register once more where the data were set up for another model since, library sizes included.
+
+        Raises
+        ------
+        ValueError
+            Where the genes are no longer those, or no longer in the order, of this setup.
+        """
+        names = list(self.get_state_registry(KEYS.X)["column_names"])
+        if list(self.adata.var_names) != names:
+            raise ValueError(
+                "The genes of the model's adata are no longer those of its setup, in that order: they were changed, or "
+                "another setup put its own perturbed genes first. Give each setup a copy of its own: "
+                "setup_anndata(adata.copy(), ...)."
+            )
+        uns = self.adata.uns
+        if uns.get(_MANAGER_UUID_KEY) == self.id:
+            return
+        uns |= {_MANAGER_UUID_KEY: "", _SCVI_UUID_KEY: self.adata_uuid}  # the user may have emptied it
+        if KEYS.LIBRARY in self.data_registry:
+            args = self._registry["setup_args"]
+            X = matrix(self.adata, args["layer"])
+            self.adata.obs[LIBRARY_KEY] = library_of(self.adata, X, args["library_size_key"])
+        super().validate()
+
     def get_from_registry(self, registry_key: str):
-        """Registered data; the matrix is a copy, made once, where its storage is not canonical."""
+        """Registered data; the matrix is a copy, made once, where its storage is not canonical.
+
+        Raises
+        ------
+        ValueError
+            Where counts are none any more, as after ``scanpy.pp.log1p``, or the genes were changed.
+        """
+        self.validate()
         found = super().get_from_registry(registry_key)
         if registry_key != KEYS.X:
             return found
+        if KEYS.LIBRARY in self.data_registry and data_kind(found[:_LOOKED_AT]) != "counts":
+            layer = self._registry["setup_args"]["layer"]
+            where = "adata.X" if layer is None else f"adata.layers[{layer!r}]"
+            raise ValueError(
+                f"{where} held counts when the data were set up and does not now: keep the counts in a layer, "
+                "adata.layers['counts'] = adata.X.copy(), and set the data up with layer='counts'."
+            )
         if not sparse.issparse(found):
             return as_matrix(found)
         arrays = (found.data, found.indices, found.indptr)

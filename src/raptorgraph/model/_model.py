@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
@@ -25,7 +26,7 @@ from raptorgraph.model._module import RaptorGraphModule
 from raptorgraph.model._mudata import REGISTRY_KEY, MuDataMixin, expression_of
 from raptorgraph.model._predict import PredictionMixin
 from raptorgraph.model._presets import get_preset
-from raptorgraph.model._setup import register
+from raptorgraph.model._setup import plain_names, register
 from raptorgraph.model._training import TrainingMixin
 from raptorgraph.pp import format_perturbation
 from raptorgraph.pp._statistics import effects_by_label
@@ -129,6 +130,12 @@ class RaptorGraphModel(
         effect_posterior: bool | dict[str, Any] = True,
     ) -> None:
         check_model(locals())
+        n_subgraphs, n_hidden, n_layers = int(n_subgraphs), int(n_hidden), int(n_layers)
+        linear_decoder, learn_scale, init_strength = bool(linear_decoder), bool(learn_scale), float(init_strength)
+        if isinstance(effect_posterior, Mapping):
+            effect_posterior = {k: v.item() if hasattr(v, "item") else v for k, v in effect_posterior.items()}
+        else:
+            effect_posterior = bool(effect_posterior)
         if adata is not None:
             check_data(adata)
         adata = expression_of(adata) if isinstance(adata, MuData) else adata
@@ -146,7 +153,7 @@ class RaptorGraphModel(
             raise ValueError("likelihood='nb' needs counts and the data are log values; register the layer with the "
                              "counts (setup_anndata(..., layer=...)) or use likelihood='normal'.")  # fmt: skip
         k = len(self.perturbed_genes_)
-        n_latent = k + max(4, math.ceil(0.1 * k)) if n_latent is None else n_latent
+        n_latent = k + max(4, math.ceil(0.1 * k)) if n_latent is None else int(n_latent)
         if n_latent < k:
             raise ValueError(f"n_latent={n_latent} is below the number of perturbed genes, {k}, which own one each.")
         self.pairing_ = pairing
@@ -235,9 +242,9 @@ class RaptorGraphModel(
         ValueError
             For missing labels (text such as ``nan``, ``NA`` or ``None`` is one, unless it is in `control`), an unknown
             control label, fewer than two control cells, views, backed data, names that are not unique, negative,
-            non-finite or masked values, values that are neither counts nor log values, sparse matrices with more room
-            than entries; for library sizes below the row sums in more than half of the cells, or below a hundredth of
-            it in one; for covariates that are named twice, or are no finite numbers.
+            non-finite or masked values, values that are neither counts (without rounding errors) nor log values,
+            sparse matrices with more room than entries; for library sizes below the row sums in more than half of the
+            cells, or below a hundredth of it in one; for covariates that are named twice, or are no finite numbers.
         KeyError
             For columns or layers that are not there.
         TypeError
@@ -268,6 +275,9 @@ class RaptorGraphModel(
         >>> list(adata.var_names[:3])
         ['P01', 'P02', 'P03']
         """
+        control, categorical_covariate_keys, continuous_covariate_keys = plain_names(
+            control, categorical_covariate_keys, continuous_covariate_keys
+        )
         setup_method_args = cls._get_setup_method_args(**locals())
         manager = register(
             cls,

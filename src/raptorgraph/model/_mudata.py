@@ -14,7 +14,7 @@ from anndata import AnnData
 from mudata import MuData
 
 from raptorgraph._arguments import check_mapping
-from raptorgraph.model._setup import check_keys, check_screen
+from raptorgraph.model._setup import check_keys, check_screen, plain_names
 from raptorgraph.pp._guide_counts import GuideSettings
 from raptorgraph.pp._guides import GUIDES_KEY, plan_assignment, write_assignment
 from raptorgraph.pp._modalities import modality, refresh, strip_modality_names
@@ -300,6 +300,9 @@ class MuDataMixin:
         if not isinstance(mdata, MuData):
             hint = "; use setup_anndata" if isinstance(mdata, AnnData) else ""
             raise TypeError(f"mdata must be a MuData, not {type(mdata).__name__}{hint}.")
+        control, categorical_covariate_keys, continuous_covariate_keys = plain_names(
+            control, categorical_covariate_keys, continuous_covariate_keys
+        )
         mudata_args = {
             "modalities": modalities,
             "guide_targets": guide_targets if isinstance(guide_targets, str) else _targets(guide_targets),

@@ -17,6 +17,7 @@ from raptorgraph.model._batches import TransformBatch, in_batch, transform_codes
 from raptorgraph.model._calibration import CalibrationMixin
 from raptorgraph.model._field import KEYS, MASK_KEY
 from raptorgraph.model._loader import as_tensors
+from raptorgraph.model._query import known_categories
 from raptorgraph.pp._asked import asked_perturbations
 from raptorgraph.pp._expression import TARGET_SUM
 
@@ -191,7 +192,7 @@ class PredictionMixin(CalibrationMixin):
         )
         if codes is not None:
             key = self.setup_args["batch_key"]
-            names = np.asarray(self._known_categories()[KEYS.BATCH][key])
+            names = np.asarray(known_categories(self.registry_)[KEYS.BATCH][key])
             obs[key] = pd.Categorical(np.tile(names[codes], len(labels)), categories=names)
         if library_sizes:
             obs["library_size"] = np.tile(np.concatenate(library_sizes), len(labels))

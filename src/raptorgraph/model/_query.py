@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from anndata import AnnData
 
-from raptorgraph.model._field import LIBRARY_KEY
+from raptorgraph.model._field import KEYS, LIBRARY_KEY
 from raptorgraph.pp._expression import data_kind
 from raptorgraph.pp._inputs import library_of, matrix, obs_column
 from raptorgraph.pp._labels import parse_obs
@@ -13,7 +13,9 @@ from raptorgraph.pp._names import gene_names, strip_gene_names
 
 
 def check_genes(adata: AnnData, var_names: list[str]) -> None:
-    """Raise where the genes of the model are not all there, each once."""
+    """Raise where data are backed by a file, and where the genes of the model are not all there, each once."""
+    if adata.isbacked:
+        raise ValueError("adata is backed by a file, which is read by parts: pass adata.to_memory().")
     if not adata.var_names.is_unique:
         raise ValueError("var_names are not unique; use adata.var_names_make_unique().")
     found = set(gene_names(adata))
@@ -23,11 +25,16 @@ def check_genes(adata: AnnData, var_names: list[str]) -> None:
         raise ValueError(f"{len(missing)} of the model's {len(var_names)} genes are not in var_names: {shown}")
 
 
+def other_kind(*, counts: bool) -> str:
+    """What to say of data that are not of the kind that a model was trained on."""
+    return f"The model was trained on {'counts' if counts else 'log values'}, and these data are not."
+
+
 def align_genes(adata: AnnData, var_names: list[str]) -> AnnData:
     """Order genes as in ``var_names``: in place where it is the same set, as a copy where there are more."""
+    check_genes(adata, var_names)
     if list(adata.var_names) == list(var_names):
         return adata
-    check_genes(adata, var_names)
     order = gene_names(adata).get_indexer(var_names)
     if adata.n_vars == len(var_names) and not adata.is_view:
         adata._inplace_subset_var(order)
@@ -51,7 +58,7 @@ def prepare_query(adata: AnnData, var_names: list[str], setup_args: dict, *, cou
     query.uns = {}
     X = matrix(query, layer)
     if (data_kind(X) == "counts") != counts:
-        raise ValueError(f"The model was trained on {'counts' if counts else 'log values'}, and these data are not.")
+        raise ValueError(other_kind(counts=counts))
     if counts:
         query.obs[LIBRARY_KEY] = library_of(query, X, setup_args["library_size_key"])
     key = setup_args["perturbation_key"]
@@ -69,6 +76,19 @@ def control_cells(adata: AnnData, setup_args: dict) -> AnnData:
     parsed = parse_obs(adata, key, control=setup_args["control"], delimiter=setup_args["delimiter"])
     is_control = parsed.codes == 0
     return adata[is_control] if is_control.any() else adata
+
+
+def known_categories(registry: dict) -> dict[str, dict[str, list]]:
+    """Values that a model knows of the batch and of each categorical covariate, by registry key and column."""
+    fields, batch_key = registry["field_registries"], registry["setup_args"]["batch_key"]
+    batches = {}
+    if batch_key is not None:
+        batches[batch_key] = fields[KEYS.BATCH]["state_registry"]["categorical_mapping"].tolist()
+    mappings = fields.get(KEYS.CATEGORICAL, {}).get("state_registry", {}).get("mappings", {})
+    return {
+        KEYS.BATCH: batches,
+        KEYS.CATEGORICAL: {column: values.tolist() for column, values in mappings.items()},
+    }
 
 
 def check_categories(query: AnnData, known: dict[str, list], batch_key: str | None) -> None:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
+import pandas as pd
 from anndata import AnnData
 from mudata import MuData
+from scvi.data._constants import _SCVI_UUID_KEY
 from scvi.data.fields import (
     CategoricalJointObsField,
     CategoricalObsField,
@@ -17,11 +21,26 @@ from raptorgraph._progress import progress_line
 from raptorgraph.model._covariates import ContinuousField, finite_numbers
 from raptorgraph.model._field import KEYS, LIBRARY_KEY, PerturbationField, order_genes
 from raptorgraph.model._manager import ScreenManager
+from raptorgraph.model._query import check_categories, known_categories, other_kind
 from raptorgraph.pp._expression import data_kind
 from raptorgraph.pp._inputs import batch_codes, library_of, matrix, obs_column
-from raptorgraph.pp._labels import format_perturbation, parse_obs
+from raptorgraph.pp._labels import control_labels, format_perturbation, parse_obs
 from raptorgraph.pp._names import gene_names, strip_gene_names
 from raptorgraph.pp._setup_hints import warn_of_setup
+
+
+def plain_names(
+    control, categorical_covariate_keys, continuous_covariate_keys
+) -> tuple[str | list[str], list[str] | None, list[str] | None]:
+    """Control labels and keys of covariates in plain lists, as they are saved with the model; TypeError for others."""
+    keys = {
+        "categorical_covariate_keys": categorical_covariate_keys,
+        "continuous_covariate_keys": continuous_covariate_keys,
+    }
+    categorical, continuous = (
+        None if value is None else check_texts(name, value, "columns of obs") for name, value in keys.items()
+    )
+    return control if isinstance(control, str) else list(control_labels(control)), categorical, continuous
 
 
 def check_keys(
@@ -118,6 +137,30 @@ def perturbed_genes_first(adata, genes: list[str]) -> None:
     adata._inplace_subset_var(np.concatenate([first, rest]))
 
 
+def check_transfer(adata, registry: dict) -> None:
+    """Raise what the registration by a saved setup would, on an AnnData that shares the values; `adata` is unchanged.
+
+    Its warnings come with the registration.
+    """
+    args, layer = registry["setup_args"], registry["setup_args"]["layer"]
+    layers = {layer: adata.layers[layer]} if layer in adata.layers else {}
+    var = pd.DataFrame(index=adata.var_names)
+    cells = AnnData(adata.X if layer is None else None, obs=adata.obs.copy(), var=var, layers=layers)
+    covariates = {kind: args[f"{kind}_covariate_keys"] or [] for kind in ("categorical", "continuous")}
+    setup = {name: args[name] for name in ("perturbation_key", "control", "delimiter", "layer", "batch_key")}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        kind, *_ = check_screen(cells, **setup, library_size_key=args["library_size_key"], covariates=covariates)
+        counts = KEYS.LIBRARY in registry["field_registries"]
+        if (kind == "counts") != counts:
+            raise ValueError(other_kind(counts=counts))
+        known = known_categories(registry)
+        check_categories(cells, {**known[KEYS.BATCH], **known[KEYS.CATEGORICAL]}, args["batch_key"])
+        used = {KEYS.PERTURBATION, KEYS.BATCH, KEYS.CATEGORICAL, KEYS.CONTINUOUS}
+        manager = screen_manager(None, **setup, covariates=covariates, counts=False, only=used)
+        manager.register_fields(cells, registry)
+
+
 @progress_line("Registering cells")
 def register(
     cls, adata, setup_method_args, *, perturbation_key, control, delimiter, layer, library_size_key, batch_key,
@@ -126,6 +169,8 @@ def register(
     """Check, reorder, and build the manager."""
     source = kwargs.get("source_registry")
     if source is None:
+        if kwargs:
+            raise TypeError(f"setup_anndata() got unexpected keyword arguments {sorted(kwargs)}.")
         covariates = check_keys(
             perturbation_key,
             control=control,
@@ -172,6 +217,9 @@ def register(
         covariates=covariates,
         counts=kind == "counts",
     )
+    twin = cls._setup_adata_manager_store.get(adata.uns.get(_SCVI_UUID_KEY))
+    if twin is not None and twin.adata is not adata:  # a copy, which must not take the place of the original
+        del adata.uns[_SCVI_UUID_KEY]
     manager.register_fields(adata, **kwargs)
     return manager
 

@@ -104,7 +104,9 @@ class ScreenSplitter(pl.LightningDataModule):
         self.train_size = 0.9 if train_size is None else train_size
         self.validation_size = 1 - self.train_size if validation_size is None else validation_size
         if self.train_size + self.validation_size > 1 + 1e-9:
-            raise ValueError(f"train_size={train_size} and validation_size={validation_size} exceed 1.")
+            raise ValueError(
+                f"train_size={self.train_size:g} and validation_size={self.validation_size:g} exceed 1: lower one."
+            )
         self.shuffle_set_split = shuffle_set_split
         self.batch_size = batch_size
         self.pairing = pairing

@@ -14,7 +14,7 @@ from scvi.train import TrainRunner
 from raptorgraph._arguments import check_mapping
 from raptorgraph._logging import quietly
 from raptorgraph._progress import progress_argument, shows_progress
-from raptorgraph.model._arguments import check_training
+from raptorgraph.model._arguments import check_not_taken, check_training, plain_devices
 from raptorgraph.model._latents import ACTIVE_KL
 from raptorgraph.model._plan import RaptorGraphTrainingPlan
 from raptorgraph.model._presets import get_preset
@@ -96,24 +96,27 @@ class TrainingMixin:
         """
         preset = get_preset(self.preset_)
         plan_arguments = {**preset["plan"], **check_mapping("plan_kwargs", plan_kwargs)}
+        check_not_taken("plan_kwargs", plan_arguments, ("module",))
         if self.module.graph_kind != "dagma":  # then it is not trained
             plan_arguments["dag_weight"] = 0.0
         if use_distributed_sampler(trainer_kwargs.get("strategy")):
             raise NotImplementedError("Distributed training is not supported: pairs of cells stay on one device.")
         partners = plan_arguments.get("mmd_weight", 0) > 0 or plan_arguments.get("pair_weight", 0) > 0
         plan = self._training_plan_cls(self.module, **plan_arguments)
-        check_training(max_epochs, early_stopping, trainer_kwargs, plan.weights)
+        trainer_kwargs = check_training(max_epochs, early_stopping, trainer_kwargs, plan.weights)
         splitter_arguments = {"pairing": self.pairing_, "with_partners": partners}
         splitter_arguments |= check_mapping("datasplitter_kwargs", datasplitter_kwargs)
-        splitter = self._data_splitter_cls(
-            self.adata_manager,
-            train_size=train_size,
-            validation_size=validation_size,
-            shuffle_set_split=shuffle_set_split,
-            batch_size=preset["train"]["batch_size"] if batch_size is None else batch_size,
-            **splitter_arguments,
-        )
-        if max_epochs is None:
+        own = {
+            "train_size": train_size,
+            "validation_size": validation_size,
+            "shuffle_set_split": shuffle_set_split,
+            "batch_size": preset["train"]["batch_size"] if batch_size is None else batch_size,
+        }
+        check_not_taken("datasplitter_kwargs", splitter_arguments, ("adata_manager", *own))
+        splitter = self._data_splitter_cls(self.adata_manager, **own, **splitter_arguments)
+        if max_epochs is not None:
+            max_epochs = int(max_epochs)
+        else:
             max_epochs = preset["train"].get("max_epochs") or max(10, math.ceil(_N_STEPS / splitter.steps_per_epoch))
         if settings.seed is not None:
             torch.manual_seed(settings.seed)
@@ -143,20 +146,25 @@ class TrainingMixin:
         )
 
     def _runner(self, plan, splitter, max_epochs, accelerator, devices, early_stopping, trainer_kwargs) -> TrainRunner:
-        """Build the runner, which raises for devices and arguments that the trainer does not have."""
+        """Build the runner; raise for devices and arguments that the trainer does not have, and for several devices."""
         try:
-            return self._train_runner_cls(
+            runner = self._train_runner_cls(
                 self,
                 training_plan=plan,
                 data_splitter=splitter,
                 max_epochs=max_epochs,
                 accelerator=accelerator,
-                devices=devices,
+                devices=plain_devices(devices),
                 early_stopping=early_stopping,
                 **trainer_kwargs,
             )
-        except (MisconfigurationException, TypeError, ValueError) as error:
+        except (MisconfigurationException, ImportError, AttributeError, TypeError, ValueError) as error:
             kind = TypeError if isinstance(error, TypeError) else ValueError
             raise kind(
                 f"The trainer refuses its arguments: {error} (accelerator={accelerator!r}, devices={devices!r})"
             ) from error
+        if runner.trainer.num_devices * runner.trainer.num_nodes > 1:
+            raise NotImplementedError(
+                f"devices={devices!r} are several, and pairs of cells stay on one device: use devices=1, or 'auto'."
+            )
+        return runner

@@ -11,6 +11,7 @@ from raptorgraph.pp._matrix import as_matrix
 TARGET_SUM = 1e4
 """Counts per cell after normalization, before the logarithm."""
 
+_ROUNDING = 1e-3  # by which a count that was calculated from other values may be off, and a hundredth of that, relative
 _CHUNK = 2**22  # values looked at in one go, so that temporary arrays stay at tens of megabytes
 _ROWS = 8192  # cells summed in one go
 _LARGEST_LOG = 30.0  # log1p of any count is far below
@@ -35,26 +36,36 @@ def data_kind(X) -> str:
     TypeError
         If `X` is not a matrix of numbers in memory.
     ValueError
-        If a value is negative or not finite, if all are zero, or if values are neither integers nor small enough to
-        be logarithms (above 30).
+        If a value is negative or not finite, if all are zero, if values are neither integers nor small enough to
+        be logarithms (above 30), or if they are integers but for rounding errors.
     """
     X = as_matrix(X)
     values = X.data if sparse.issparse(X) else X
     step = _CHUNK if values.ndim == 1 else max(1, _CHUNK // max(values.shape[1], 1))
-    largest, integers = 0.0, True
+    largest, integers, nearly = 0.0, True, True
     for start in range(0, len(values), step):
         part = np.asarray(values[start : start + step])
         if part.size == 0:
             continue
         low, high = part.min(), part.max()
         if not (low >= 0 and np.isfinite(high)):  # a NaN makes both NaN
-            raise ValueError(_bad_value_message(X, lambda v: ~np.isfinite(v) | (v < 0), "negative or not finite"))
+            found = _bad_value_message(X, lambda v: ~np.isfinite(v) | (v < 0), "negative or not finite")
+            raise ValueError(
+                f"{found} Use counts or log-normalized values without missing ones, not scaled or centered ones; "
+                "where a layer holds them, layer=..."
+            )
         largest = max(largest, float(high))
         integers = integers and (part.dtype.kind in "bui" or bool((part == np.floor(part)).all()))
+        nearly = nearly and (integers or bool((_off_whole(part) <= _ROUNDING).all()))
     if largest == 0:
         raise ValueError(f"The matrix ({X.shape[0]} cells x {X.shape[1]} genes) has no value above zero.")
     if integers:
         return "counts"
+    if nearly and largest > 0.5:  # logarithms of rates per cell may all be near zero
+        found = _bad_value_message(X, lambda v: v != np.rint(v), "no whole numbers, all within rounding errors of one")
+        raise ValueError(
+            f"{found} These are counts that were calculated: round them, adata.X = numpy.rint(adata.X), or the layer."
+        )
     if largest > _LARGEST_LOG:
         found = _bad_value_message(X, lambda v: v > _LARGEST_LOG, f"above {_LARGEST_LOG:g} among non-integer values")
         raise ValueError(
@@ -62,6 +73,12 @@ def data_kind(X) -> str:
             "scanpy.pp.normalize_total(adata, target_sum=1e4) and scanpy.pp.log1p(adata)."
         )
     return "log"
+
+
+def _off_whole(values: np.ndarray) -> np.ndarray:
+    """Distance to the nearest whole number, less for large values, whose rounding errors are relative."""
+    values = values.astype(np.float64)
+    return np.abs(values - np.rint(values)) / (1 + 0.01 * values)
 
 
 def library_sizes(X) -> np.ndarray:
@@ -121,6 +138,8 @@ def check_library(library, *, names: pd.Index | np.ndarray | None = None, column
         cells = bad[:5] if names is None else names[bad[:5]]
         listed = ", ".join(f"{cell} ({library[i]:g})" for cell, i in zip(cells, bad[:5], strict=True))
         fix = "remove empty cells with scanpy.pp.filter_cells(adata, min_counts=1)."
+        if (library[bad] > _LARGEST_LIBRARY).any():
+            fix = "no cell has so many: check what the values are."
         if column:
             fix = f"the column must hold the total counts of each cell; {fix}"
         raise ValueError(

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 _ROUNDING = 0.01  # part of its row sum by which a library size may lie below it, as rounded totals do
 _WARNED = 0.1  # share of cells with such a library size from which there is a warning
 _REFUSED = 0.5  # and from which there is an error
+_FEW = 10  # cells, of which half may be below by chance, as where a screen is read in parts
 _SMALLEST = 0.01  # part of its row sum that a library size has at least, in every cell
 _LARGEST = 1e4  # library sizes over row sums of all cells, from which there is a warning
 
@@ -90,30 +91,33 @@ def observed_library(adata: AnnData, key: str, X, argument: str = "library_size_
     Raises
     ------
     ValueError
-        If a library size is not a positive number, if more than half of them are below the row sums of `X`, or one is
-        below a hundredth of it.
+        If a library size is not a positive number, if more than half of them, ten or more, are below the row sums of
+        `X`, or one is below a hundredth of it.
 
     Warns
     -----
     UserWarning
-        If a tenth of them is below the row sums, or all of them are ten thousand times larger.
+        If a tenth of them is below the row sums (with fewer than ten such cells only where the sum over all cells is,
+        too), or all of them are ten thousand times larger.
     """
     library = check_library(numbers(adata, key, argument), names=adata.obs_names, column=f"{argument}={key!r}: ")
     sums = library_sizes(X)
     below = library < (1 - _ROUNDING) * sums
     share, tiny = below.mean(), np.flatnonzero(library < _SMALLEST * sums)
+    few, short = below.sum() < _FEW, library.sum() < (1 - _ROUNDING) * sums.sum()
+    refused = share > _REFUSED and not few
     needed = (
         "The column must hold the total counts of each cell over all genes, which are at least the sum of its row: no "
         "size factors, logarithms, fractions or numbers of genes. Leave the argument out to take row sums."
     )
-    if share > _REFUSED or tiny.size:
-        first = np.flatnonzero(below)[0] if share > _REFUSED else tiny[0]
+    if refused or tiny.size:
+        first = np.flatnonzero(below)[0] if refused else tiny[0]
         raise ValueError(
             f"{argument}={key!r}: the library size is below the sum of the cell's counts in {below.sum()} of "
             f"{len(library)} cells ({share:.0%}), as in {adata.obs_names[first]} ({library[first]:g} < "
             f"{sums[first]:g}). {needed}"
         )
-    if share > _WARNED:
+    if share > _WARNED and (short or not few):
         first = ", ".join(str(name) for name in adata.obs_names[below][:5])
         warnings.warn(
             f"{argument}={key!r}: the library size is below the sum of the cell's counts in {below.sum()} of "

@@ -198,7 +198,8 @@ def parse_obs(
 
 
 def control_labels(control: str | Sequence[str]) -> tuple[str, ...]:
-    """Control labels without the blanks around them; ValueError where there is none."""
+    """Control labels without the blanks around them, those of a set sorted; ValueError where there is none."""
+    control = sorted(control, key=str) if isinstance(control, set | frozenset) else control
     labels = (control,) if isinstance(control, str) else tuple(control) if isinstance(control, Iterable) else ()
     if not labels or not all(isinstance(label, str) and label.strip() for label in labels):
         raise ValueError(

@@ -42,11 +42,16 @@ def check_matrix(X) -> None:
                 f"{np.ma.count_masked(X)} values are masked, and a model cannot learn from missing values: fill them, "
                 "for example adata.X = adata.X.filled(0), or drop the cells or genes."
             )
-        X = np.asarray(X)
+        kind, X = type(X).__name__, np.asarray(X)
+        if not X.ndim:
+            raise TypeError(
+                f"Expected a cells x genes matrix of numbers in memory, not {kind}; load backed data with "
+                "adata.to_memory()."
+            )
     if X.ndim != 2 or X.dtype.kind not in "buif":
         raise TypeError(
-            f"Expected a cells x genes matrix of numbers in memory, got {X.ndim} dimensions of type {X.dtype}; "
-            "load backed data with adata.to_memory()."
+            f"Expected a cells x genes matrix of numbers, got {X.ndim} dimensions of type {X.dtype}; convert it, for "
+            "example adata.X = adata.X.astype('float32')."
         )
     if sparse.issparse(X) and (X.dtype == np.float16 or not X.dtype.isnative):
         raise TypeError(f"scipy cannot compute with sparse matrices of type {X.dtype}: use X.astype(numpy.float32).")

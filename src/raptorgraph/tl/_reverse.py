@@ -205,6 +205,8 @@ def _from_cells(model: RaptorGraphModel, adata: AnnData, panel: pd.Index, by: st
     """Effects or mean profiles of the labels in `adata`, without the control, labels x genes of the model."""
     setup = model.setup_args
     names = gene_names(adata)
+    if not names.is_unique:
+        raise ValueError("var_names of the query are not unique; use adata.var_names_make_unique().")
     missing = panel.difference(names)
     if len(missing):
         raise KeyError(f"{len(missing)} of the model's {len(panel)} genes are not in the query, first {missing[0]!r}.")
