@@ -26,6 +26,7 @@ from raptorgraph.model._presets import get_preset
 from raptorgraph.model._setup import register
 from raptorgraph.model._training import TrainingMixin
 from raptorgraph.pp import format_perturbation
+from raptorgraph.pp._labels import plain_control
 from raptorgraph.pp._statistics import effects_by_label
 
 if TYPE_CHECKING:
@@ -263,6 +264,7 @@ class RaptorGraphModel(
         >>> list(adata.var_names[:3])
         ['P01', 'P02', 'P03']
         """
+        control = plain_control(control)
         setup_method_args = cls._get_setup_method_args(**locals())
         manager = register(
             cls,

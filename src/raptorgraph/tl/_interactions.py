@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
@@ -216,6 +216,10 @@ def _checked(
     """Sorted pairs, each once."""
     known, checked = set(genes), {}
     for given in listed(pairs):
+        if not isinstance(given, (str, Iterable)):
+            raise TypeError(
+                f"{given!r} is not a pair of genes: write ('A', 'B') or {spelling['delimiter'].join('AB')!r}."
+            )
         if not isinstance(given, str):
             names = [gene.strip() for gene in given if isinstance(gene, str)]
             if len(names) == 2 and names[0] == names[1]:
