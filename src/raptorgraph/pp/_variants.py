@@ -93,8 +93,8 @@ def _one_step(names: Collection[str], known: Collection[str], *, most: bool) -> 
     found |= _without_prefix(prefixed, found, known)
     for name in unknown:
         if match := _SHORT.fullmatch(name):
-            bases = (match["base"], re.sub(r"[\W_]\d{1,2}$", "", match["base"]))
-            found |= {name: base for base in bases[::-1] if base in known}
+            bases = [match["base"], re.sub(r"[\W_]\d{1,2}$", "", match["base"])]
+            found.update((name, base) for base in bases[::-1] if base in known)
     found, doses = ({name: base for name, base in one.items() if _is_one_name(base)} for one in (found, doses))
 
     rest = [name for name in unknown if name not in found and name not in doses]
