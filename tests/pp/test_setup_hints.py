@@ -304,6 +304,17 @@ def test_two_genes_are_no_cut_gene():
     assert "cuts numbers off" in message
 
 
+def test_guides_of_several_genes_in_one_label():
+    labels = ["control", "control", "KLF1_g1:BAK1_g2", "BAK1_g1:SPI1_g1", "GATA9_g1:KLF1_g1"]
+    (message,) = setup(adata := screen(labels))
+    assert message.endswith("each would be a perturbed gene of its own: use delimiter=':'.")
+    (message,) = setup(adata, delimiter=":")
+    call = "raptorgraph." + message.split("raptorgraph.")[1].split(" writes")[0]
+    exec(call, {"raptorgraph": rg, "adata": adata})
+    assert set(adata.obs["perturbation"]) == {"control", "BAK1:KLF1", "BAK1:SPI1", "GATA9:KLF1"}
+    assert setup(adata, delimiter=":") == []
+
+
 def test_a_delimiter_that_leaves_nothing_between():
     labels = ["NegCtrl0_NegCtrl0__NegCtrl0_NegCtrl0", "KLF1_NegCtrl0__KLF1_NegCtrl0", "KLF1_BAK1__KLF1_BAK1"]
     with pytest.raises(ValueError, match="nothing between two delimiters '_'.*another delimiter") as error:

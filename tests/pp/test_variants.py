@@ -40,6 +40,7 @@ def test_genes_are_no_guides():
         "HLA-A", "HLA_A", "NKX2-1", "NKX2-5", "MT-CO1", "miR-1", "mir-1", "H2-K1", "H3-3A", "CDKN1A/B", "SGK1", "Sgk1",
         "sgg", "C9orf72", "Ccng1", "PF3D7_0100100", "5S_rRNA", "RP11-34P13.7", "KRTAP5-1", "KRTAP5-2", "IL-2", "IL-6",
         "ENSG00000105610.5", "si:dkey-1", "unc-22", "P01", "WT1", "A1CF", "MARCH8", "PDCD1LG2", "let-7d", "let_7d",
+        "ADAM 22", "KLF1_g1:BAK1_g2",
         "sgRNA_1", "siRNA-2", "guide3", "KLF1_g1;KLF1_g2", "sgKLF1_sgBAK1", "TP53_BP1", "shd", "BCR-ABL1", "1.5",
     ]  # fmt: skip
     assert find_variants(genes, KNOWN) == ({}, {})

@@ -14,7 +14,7 @@ from raptorgraph.pp._label_hints import SetupWarning, likely_controls, likely_un
 from raptorgraph.pp._labels import control_labels, plain_control
 from raptorgraph.pp._names import gene_names, means_missing
 from raptorgraph.pp._other_names import VERSIONED, OtherNames, other_names, text_columns, texts, versioned_ids
-from raptorgraph.pp._variants import DOSE, STRAND, Variants, find_variants
+from raptorgraph.pp._variants import DOSE, STRAND, Variants, find_variants, joined_guides
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -64,6 +64,12 @@ def label_hints(
             f"{_some(unassigned)} will be taken as perturbed genes, and are named like cells of which the perturbation "
             f"is not known: if they are, drop them: adata = adata[~adata.obs[{key!r}].isin({spelled!r})].copy()"
         )
+    joined = joined_guides(others, known_names(adata, control))
+    if joined is not None:
+        messages.append(
+            f"{_some(joined[1])} look like guides of several genes, and each would be a perturbed gene of its own: use "
+            f"delimiter={joined[0]!r}."
+        )
     guides = {name: gene for name, gene in variants.guides.items() if name in others}
     if guides:
         messages.append(
@@ -94,11 +100,15 @@ def label_hints(
 
 def label_variants(adata: AnnData, genes: Sequence[str], control: str | Sequence[str]) -> Variants:
     """Perturbed genes that look like guides or doses of one; genes in ``var`` are what they say."""
-    known = set(gene_names(adata))
-    if known.issuperset(genes):
+    if set(gene_names(adata)).issuperset(genes):
         return Variants({}, {})
-    known.update(control_labels(control))
-    return find_variants(genes, known.union(*(texts(adata, column) for column in text_columns(adata))))
+    return find_variants(genes, known_names(adata, control))
+
+
+def known_names(adata: AnnData, control: str | Sequence[str]) -> set[str]:
+    """Names in ``var_names`` and in columns of ``var``, and the control labels."""
+    columns = (texts(adata, column) for column in text_columns(adata))
+    return set(gene_names(adata)).union(control_labels(control), *columns)
 
 
 def batch_hints(adata: AnnData, parsed: ParsedLabels, delimiter: str, key: str | None) -> list[str]:

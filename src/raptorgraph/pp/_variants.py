@@ -32,10 +32,10 @@ _GUIDE = re.compile(
 )
 _PREFIXED = re.compile(r"(?:[a-z][_-])?(?:sg(?:RNA)?|gRNA|guide|shRNA|siRNA|crRNA)[\s_.:-]*(?P<base>[A-Z0-9].*)")
 _SHORT = re.compile(r"(?:sh|si)[_-]?(?P<base>[A-Z].*)")  # genes of zebrafish are called si..., too
-_NUMBERED = re.compile(r"(?P<base>.*[^\W_])(?:[\s_|:#]+(?:\d{1,2}|0\d{2,3})|\s*\(\d{1,2}\))")
-# Genes are called so, too: NKX2-1, HLA_A, AC012345.1.
+_NUMBERED = re.compile(r"(?P<base>.*[^\W_])(?:[\s_|:#]*[_|:#]+(?:\d{1,2}|0\d{2,3})|\s*\(\d{1,2}\))")
+# Genes are called so, too: NKX2-1, HLA_A, AC012345.1, ADAM 22.
 _LIKE_GENES = re.compile(
-    r"(?P<base>.*[^\W_])(?:[-./](?:\d{1,2}|0\d{2,3})|_[A-Za-z]|_P\d(?:P\d)?|[\s_-]+(?:KO|KD|OE|ko|kd|oe|CRISPR[ai]))"
+    r"(?P<base>.*[^\W_])(?:[-./\s](?:\d{1,2}|0\d{2,3})|_[A-Za-z]|_P\d(?:P\d)?|[\s_-]+(?:KO|KD|OE|ko|kd|oe|CRISPR[ai]))"
 )
 _ENSEMBL = re.compile(r"ENS[A-Z]*\d{11}(\.\d+)?")
 _MOST_GUIDES = 10  # of a gene that is not known; more numbers behind one word are no guides of one gene
@@ -119,7 +119,19 @@ def _is_one_name(base: str) -> bool:
     """Whether a text may be a gene: it has letters that are more than a word for guides, and is no list."""
     if re.fullmatch(r"(?:sg|g|si|sh|cr)(?:RNA)?|guide|oligo|RNA", base, re.IGNORECASE):
         return False
-    return bool(re.search(r"[^\W\d_]", base)) and not re.search(r"[;,|&+]|[\W_](?:sg|gRNA)[A-Z]", base)
+    return bool(re.search(r"[^\W\d_]", base)) and not re.search(r"[;,|&+]|g\d{1,2}[:/]|[\W_](?:sg|gRNA)[A-Z]", base)
+
+
+def joined_guides(names: Iterable[str], known: Collection[str]) -> tuple[str, list[str]] | None:
+    """What separates guides of several genes in names such as ``KLF1_g1:BAK1_g2``, and these names."""
+    names = [name for name in names if name not in known]
+    for delimiter in ":;|,&/":
+        parts = {name: [part.strip() for part in name.split(delimiter)] for name in names if delimiter in name}
+        guides = find_variants({part for several in parts.values() for part in several}, known).guides
+        joined = sorted(name for name, several in parts.items() if all(part in guides for part in several))
+        if joined:
+            return delimiter, joined
+    return None
 
 
 def _letters(name: str) -> str:
