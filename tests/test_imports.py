@@ -79,7 +79,8 @@ def test_simulation_loads_no_library_of_training():
 def test_names_are_those_of_their_modules(package):
     module, names = importlib.import_module(package), lazy_names(package)
     rooms = {name.split(".")[-1] for name in PACKAGES[1:]} - {"model"} if package == "raptorgraph" else set()
-    assert dir(module) == sorted(module.__all__) == sorted({*names, *rooms})
+    assert sorted(module.__all__) == sorted({*names, *rooms})
+    assert dir(module) == sorted({*module.__all__, *(["model"] if package == "raptorgraph" else [])})
     for name, owner in names.items():
         assert getattr(module, name) is getattr(importlib.import_module(owner), name), name
         assert inspect.getmodule(getattr(module, name)) in (None, importlib.import_module(owner)), name
@@ -92,6 +93,15 @@ def test_names_are_those_of_their_modules(package):
 def test_all_names_can_be_loaded_at_once():
     owners = {module for package in PACKAGES for module in lazy_names(package).values()}
     assert owners <= loaded(f"import {', '.join(PACKAGES)}", EAGER_IMPORT="1")
+
+
+def test_the_room_of_the_model_is_there_without_its_import_and_not_starred():
+    code = """
+import raptorgraph as rg
+assert rg.model.RaptorGraphModel is rg.RaptorGraphModel
+from raptorgraph import *
+assert "model" not in globals() and "RaptorGraphModel" in globals()"""
+    loaded(code)
 
 
 def test_short_name_is_the_same_class():

@@ -38,6 +38,7 @@ def model():
     adata.var_names = [name_of.get(name, name) if name != "P02" else "gene/two" for name in adata.var_names]
     labels = [[name_of.get(gene, gene) for gene in label.split("+")] for label in adata.obs["perturbation"]]
     adata.obs["perturbation"] = pd.Categorical(["+".join(genes) for genes in labels])
+    adata.obs["total_counts"] = np.maximum(adata.obs["total_counts"], np.asarray(adata.X.sum(axis=1)).ravel())
     adata.obs["lane"] = pd.Categorical(np.resize(["1/2", "a b"], adata.n_obs))
     scvi.settings.seed = 0
     rg.RaptorGraphModel.setup_anndata(adata, library_size_key="total_counts", batch_key="lane")

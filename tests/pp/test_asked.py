@@ -26,6 +26,10 @@ GENES = ["P01", "P02", "P10", "HLA-A", "MT-CO1", "GATA1", "KLF1"]
         (pd.Index(["NT", "P01"]), [(), ("P01",)]),
         ((label for label in ("P01", "P10")), [("P01",), ("P10",)]),
         ([()], [()]),
+        (np.array([["P02", "P01"], ["P01", "P10"]]), [("P01", "P02"), ("P01", "P10")]),
+        ([pd.Index(["P02", "P01"])], [("P01", "P02")]),
+        (np.array("P01"), [("P01",)]),
+        ({"P01": 1}.keys(), [("P01",)]),
     ],
 )
 def test_what_is_asked(given, sets):
@@ -41,6 +45,9 @@ def test_what_is_asked(given, sets):
         ({("P01", "P02"), "P10"}, TypeError, "list"),
         (5, TypeError, "5"),
         (None, TypeError, "None"),
+        (b"P01", TypeError, "bytes"),
+        ({"P01": 1}, TypeError, "dict"),
+        (pd.DataFrame({"P01": [1]}), TypeError, "DataFrame"),
         ([1.5], TypeError, "1.5"),
         ([("P01", 3)], TypeError, "3"),
         (("P01", "nan"), ValueError, "missing"),
@@ -73,6 +80,10 @@ def test_what_cannot_be_asked(given, error, words):
         ("KLF2", None),  # another gene
         ("P03", None),
         ("TP53", None),
+        ("KLF1_1", "KLF1"),
+        ("sgKLF1-2", "KLF1"),
+        ("KLF1 (10nM)", "KLF1"),
+        ("KLF1_g2+ctrl", "KLF1"),
         (("P01", "gata1"), "GATA1+P01"),
     ],
 )

@@ -86,6 +86,37 @@ def test_ids_in_labels_and_other_letters():
     assert setup(mend(message, adata)) == [] and n_targets(adata) == 2
 
 
+def test_versions_of_ids_in_labels_are_taken_away():
+    ids = [f"ENSG{i:011d}" for i in range(6)]
+    labels = ["control", "control", *(f"{name}.{i + 2}" for i, name in enumerate(ids[:3]))]
+    (message,) = setup(adata := screen(labels, genes=ids))
+    exec(message.split("Take versions away: ")[1], {"adata": adata})
+    assert set(adata.obs["perturbation"]) == {"control", *ids[:3]} and setup(adata) == []
+    assert setup(screen(labels, genes=labels[2:] + ids[3:])) == []
+    # with other versions there, both are mended, one after the other
+    first, second = setup(adata := screen(labels, genes=[f"{name}.9" for name in ids]))
+    exec(first.split("Take versions away: ")[1], {"adata": adata})
+    assert setup(mend(second, adata)) == [] and n_targets(adata) == 3
+
+
+def test_genes_of_two_genomes():
+    (message,) = setup(adata := screen(genes=[f"GRCh38_{name}" for name in GENES[:4]] + ["mm10___Actb", "mm10___Klf1"]))
+    assert setup(mend(message, adata)) == [] and n_targets(adata) == 3
+
+
+@pytest.mark.parametrize("dtype", [object, "category", "string"])
+def test_no_name_is_lost_with_the_line_that_renames(dtype):
+    ids = [f"ENSG{i:011d}" for i in range(6)]
+    symbols = pd.Series(["KLF1", "BAK1", "SPI1", "nan", "", None], index=ids, dtype=dtype)
+    adata = screen(genes=ids, var={"symbol": symbols, "former_name": range(6)})
+    (message,) = setup(adata.copy())
+    mend(message, adata)
+    assert list(adata.var_names) == ["KLF1", "BAK1", "SPI1", *ids[3:]]
+    assert list(adata.var["former_name1"]) == ids and list(adata.var["former_name"]) == list(range(6))
+    (message,) = setup(screen(genes=ids, var={"symbol": symbols, "gene_ids": ids}))
+    assert "former" not in message  # they are in gene_ids
+
+
 def test_few_found_by_chance_and_most_found():
     genes = [f"T{i}" for i in range(10)]
     labels = ["control", "control", *genes]
@@ -130,6 +161,48 @@ def test_numbered_controls_collapse_to_the_control():
     assert adata.obs["perturbation"].tolist() == np.repeat(["NT", "NT", "KLF1", "BAK1"], 2).tolist()
 
 
+def test_every_spelling_of_unknown_cells_is_dropped():
+    labels = ["control", "control", "KLF1", " unassigned", "unassigned+BAK1", *(f"doublet{'s' * i}" for i in (0, 1))]
+    (message,) = setup(adata := screen(labels))
+    names = {"adata": adata}
+    exec("adata = adata" + message.split(": adata = adata")[1], names)
+    assert set(names["adata"].obs["perturbation"]) == {"control", "KLF1"} and setup(names["adata"]) == []
+
+
+CONTROLS = [
+    np.array(["control", "NT"]), pd.Index(["control", "NT"]), pd.Series(["control", "NT"], index=[5, 7]),
+    ("control ", "NT"), {"NT", "control"}, frozenset({"NT", "control"}), np.str_("control"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("control", CONTROLS, ids=lambda control: type(control).__name__)
+def test_lines_hold_controls_of_whatever_collection(control):
+    adata = screen(["control", "control", "KLF1_1", "BAK1"])
+    (message,) = setup(adata.copy(), control=control)
+    call = "raptorgraph." + message.split("raptorgraph.")[1].split(" writes")[0]
+    exec(call, {"raptorgraph": rg, "adata": adata})
+    assert set(adata.obs["perturbation"]) <= {"control", "NT", "KLF1", "BAK1"}
+    assert setup(adata, control=control) == []
+    kept = rg.RaptorGraphModel(adata).setup_args["control"]
+    assert type(kept) is (str if isinstance(control, str) else list) and all(type(name) is str for name in kept)
+    # the first of a set is always the same
+    assert kept == ("control" if isinstance(control, str) else sorted(control) if isinstance(control, (set, frozenset))
+                    else ["control", "NT"])  # fmt: skip
+    assert rg.baselines.Additive(control=control).setup_args["control"] == kept
+
+
+def test_a_query_without_labels_of_a_model_with_a_set_of_controls():
+    adata = screen(repeats=10)
+    rg.RaptorGraphModel.setup_anndata(adata, control={"control", "NT"})
+    model = rg.RaptorGraphModel(adata, n_hidden=8)
+    model.is_trained_ = True
+    query = screen(repeats=2)
+    del query.obs["perturbation"]
+    np.testing.assert_allclose(
+        model.get_latent_representation(query), model.get_latent_representation(screen(repeats=2)), rtol=1e-5
+    )
+
+
 @pytest.mark.parametrize("label", ["unassigned", "Unassigned", "multiplet", "unknown", "no_guide"])
 def test_cells_whose_perturbation_is_not_known(label):
     adata = screen(["control", "control", "KLF1", label])
@@ -168,8 +241,8 @@ def test_controls_apart_and_conditions_with_controls_of_their_own():
     assert "with controls in 'x' alone" in message
     # every perturbation in a batch of its own, with controls there: effects can be told from batches
     labels = ["control", "KLF1", "control", "BAK1", "control", "SPI1"]
-    adata = screen(labels, batch=list("aabbcc"))
-    assert setup(adata, batch_key="batch", categorical_covariate_keys=["batch"]) == []
+    adata = screen(labels, batch=list("aabbcc"), plate=list("aabbcc"))
+    assert setup(adata, batch_key="batch", categorical_covariate_keys=["plate"]) == []
 
 
 def test_text_for_a_missing_batch():
@@ -198,6 +271,55 @@ def test_a_delimiter_that_cuts_numbers_off():
     exec(message.split("take them away: ")[1], {"adata": adata})
     assert set(adata.obs["perturbation"]) == {"control", "KLF1", "BAK1", "KLF1_BAK1"}
     assert setup(adata, delimiter="_") == []
+
+
+@pytest.mark.parametrize("dtype", [object, "category", "string[pyarrow]"])
+def test_doses_and_strands_that_a_delimiter_cuts_off(dtype):
+    adata = screen(["control", "control", "KLF1_10nM", "BAK1_0.5uM", "KLF1_24h_BAK1_3", "SPI1"])
+    adata.obs["perturbation"] = adata.obs["perturbation"].astype(dtype)
+    (message,) = setup(adata.copy(), delimiter="_")
+    exec(message.split("take them away: ")[1], {"adata": adata})
+    assert set(adata.obs["perturbation"]) == {"control", "KLF1", "BAK1", "KLF1_BAK1", "SPI1"}
+    assert setup(adata, delimiter="_") == []
+
+    adata = screen(["control", "control", "KLF1_+_12997999.23-P1P2", "BAK1_+_33580000.2-P1", "SPI1"])
+    adata.obs["perturbation"] = adata.obs["perturbation"].astype(dtype)
+    (message,) = setup(adata.copy())
+    assert "at the strand" in message
+    exec(message.split("Write the genes alone: ")[1], {"adata": adata})
+    assert set(adata.obs["perturbation"]) == {"control", "KLF1", "BAK1", "SPI1"} and setup(adata) == []
+
+
+@pytest.mark.parametrize(("label", "delimiter"), [("NKX2-1", "-"), ("NKX2_1", "_"), ("NKX2_1_KLF1", "_")])
+def test_genes_that_end_in_a_number_do_not_lose_it(label, delimiter):
+    (message,) = setup(screen(["control", "control", "KLF1", label], genes=[*GENES, "NKX2-1"]), delimiter=delimiter)
+    assert "cuts 'NKX2-1'" in message and "numbers" not in message
+
+
+def test_two_genes_are_no_cut_gene():
+    # their readthrough is measured, too, and numbers of guides are not those that made names unique
+    genes = [*GENES, "KLF1-BAK1", "KLF1-1"]
+    assert setup(screen(["control", "control", "KLF1_BAK1", "BAK1"], genes=genes), delimiter="_") == []
+    (message,) = setup(screen(["control", "control", "KLF1_1", "BAK1"], genes=genes), delimiter="_")
+    assert "cuts numbers off" in message
+
+
+def test_guides_of_several_genes_in_one_label():
+    labels = ["control", "control", "KLF1_g1:BAK1_g2", "BAK1_g1:SPI1_g1", "GATA9_g1:KLF1_g1"]
+    (message,) = setup(adata := screen(labels))
+    assert message.endswith("each would be a perturbed gene of its own: use delimiter=':'.")
+    (message,) = setup(adata, delimiter=":")
+    call = "raptorgraph." + message.split("raptorgraph.")[1].split(" writes")[0]
+    exec(call, {"raptorgraph": rg, "adata": adata})
+    assert set(adata.obs["perturbation"]) == {"control", "BAK1:KLF1", "BAK1:SPI1", "GATA9:KLF1"}
+    assert setup(adata, delimiter=":") == []
+
+
+def test_a_delimiter_that_leaves_nothing_between():
+    labels = ["NegCtrl0_NegCtrl0__NegCtrl0_NegCtrl0", "KLF1_NegCtrl0__KLF1_NegCtrl0", "KLF1_BAK1__KLF1_BAK1"]
+    with pytest.raises(ValueError, match="nothing between two delimiters '_'.*another delimiter") as error:
+        rg.RaptorGraphModel.setup_anndata(screen(labels), control="NegCtrl0", delimiter="_")
+    assert "drop" not in str(error.value)
 
 
 def test_warnings_come_before_any_change():

@@ -96,6 +96,13 @@ def test_nothing_is_made_up():
         "NegCtrl0",
         "SAFE",
     ]
+    # plasmids, guides and pairs of guides of controls, as published screens write them
+    published = ["NTg4", "sgCtrl-1", "sgNT_2", "62(mod)_pBA581", "Gal4-4(mod)_pBA582", "3x_neg_ctrl_pMJ144-1",
+                 "NegCtrl0_NegCtrl0__NegCtrl0_NegCtrl0", "INTERGENIC_12", "lacZ", "ONE-SITE", "safe_harbor",
+                 "ROSA26"]  # fmt: skip
+    genes = ["STAT1g1", "CREB1_pDS269", "KLF1_NegCtrl0__KLF1_NegCtrl0", "NT5Cg2", "WT1", "ROSA", "SAFB", "NEGR1",
+             "PBX1", "CTRL", "CTRB1", "MOCS1", "UNTX"]  # fmt: skip
+    assert likely_controls([*published, *genes]) == sorted([*published, "CTRL", "ROSA"])
 
 
 def test_empty_labels_of_controls_are_to_be_named():

@@ -102,6 +102,11 @@ def test_targets_without_a_gene(said, screen):
     assert "P01 -> p-01" in note.text
 
 
+def test_what_the_setup_warned_of_is_not_warned_of_again(said, screen):
+    note = said(with_labels(screen, lambda label: label.replace("P01", "P01_g2")))
+    assert "P01_g2 -> P01" in note["1 perturbed gene of 5 not among the genes of the file"].text
+
+
 def test_targets_that_do_not_answer(said, screen):
     strength = strengths(screen)
     strength.loc["P01", "own_gene"], strength.loc["P02", "own_gene"] = 0.01, 1.5

@@ -81,7 +81,8 @@ def test_chosen_pairs_once_and_in_chunks():
     [
         ([("P0", "X")], KeyError, "'X' is not a perturbed gene"),
         ([("P0", "P0")], ValueError, "twice"),
-        (["P0"], TypeError, "'P0' is not a pair.*'A_B'"),
+        (["P0"], TypeError, r"'P0' is not a pair.*'A_B'\.$"),
+        ([5], TypeError, "5 is not a pair"),
         ([("P0", "P1", "P2")], TypeError, "not a pair"),
         ([], ValueError, "no pair"),
     ],

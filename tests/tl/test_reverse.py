@@ -136,6 +136,10 @@ def test_query_of_other_genes_in_other_order():
     [
         ({"candidates": ["P0", "X"]}, KeyError, "'X' is not a perturbed gene"),
         ({"candidates": "P0"}, TypeError, "list of genes"),
+        ({"candidates": 5}, TypeError, "list of genes, not 5"),
+        ({"candidates": [("P0", "P1")]}, TypeError, r"\('P0', 'P1'\) is no gene"),
+        ({"candidates": ["P1+P0"]}, KeyError, "did you mean 'P0', 'P1'"),
+        ({"candidates": ["p1"]}, KeyError, "did you mean 'P1'"),
         ({"candidates": ["P0"], "min_genes": 2}, ValueError, "no set of 2 genes"),
         ({"max_genes": 0}, ValueError, "max_genes=0"),
         ({"by": "cell"}, ValueError, "by='cell'"),

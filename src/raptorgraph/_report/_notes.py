@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from raptorgraph import pp
 from raptorgraph._report._heldout import MODEL, SINGLES, UNSEEN, HeldOut
 from raptorgraph._report._strength import FEWEST_CONTROLS
 from raptorgraph._report._tables import counted, listed, percent
@@ -19,6 +18,7 @@ from raptorgraph.benchmark._screen import Screen
 from raptorgraph.pp._expression import data_kind, library_sizes
 from raptorgraph.pp._inputs import batch_codes, matrix
 from raptorgraph.pp._label_hints import likely_controls
+from raptorgraph.pp._label_tables import tabulate_labels
 
 IMPORTANT, NOTE = "important", "note"
 FEW_CELLS, FEW_CONTROLS = 30, 100
@@ -210,7 +210,7 @@ def _batches(screen: Screen) -> Iterator[Note]:
 
 
 def _targets(screen: Screen, strength: pd.DataFrame) -> Iterator[Note]:
-    report = pp.perturbation_report(screen.adata, screen.setup["perturbation_key"], **screen.spelling)
+    report = tabulate_labels(screen.adata, screen.setup["perturbation_key"], **screen.spelling)
     genes = sorted({gene for parts in screen.genes_of.values() for gene in parts})
     measured = set(screen.adata.var_names)
     missing = [gene for gene in genes if gene not in measured]

@@ -14,7 +14,7 @@ from sklearn.exceptions import NotFittedError
 from raptorgraph._arguments import check_integer
 from raptorgraph.pp import format_perturbation
 from raptorgraph.pp._asked import asked_perturbations
-from raptorgraph.pp._labels import parse_obs
+from raptorgraph.pp._labels import parse_obs, plain_control
 
 if TYPE_CHECKING:
     from typing import Self
@@ -90,7 +90,7 @@ class Baseline(abc.ABC):
         format_perturbation((), control=control, delimiter=delimiter)  # raises if one of them is empty
         self.setup_args = {
             "perturbation_key": perturbation_key,
-            "control": control,
+            "control": plain_control(control),
             "delimiter": delimiter,
             "layer": layer,
             "library_size_key": library_size_key,

@@ -17,6 +17,7 @@ from raptorgraph._arguments import check_mapping
 from raptorgraph.model._setup import check_keys, check_screen, plain_names
 from raptorgraph.pp._guide_counts import GuideSettings
 from raptorgraph.pp._guides import GUIDES_KEY, plan_assignment, write_assignment
+from raptorgraph.pp._labels import plain_control
 from raptorgraph.pp._modalities import modality, refresh, strip_modality_names
 
 if TYPE_CHECKING:
@@ -312,7 +313,7 @@ class MuDataMixin:
         }
         setup_args = {
             "perturbation_key": perturbation_key,
-            "control": control,
+            "control": plain_control(control),
             "delimiter": delimiter,
             "layer": layer,
             "library_size_key": library_size_key,

@@ -24,7 +24,7 @@ from raptorgraph.model._manager import ScreenManager
 from raptorgraph.model._query import check_categories, known_categories, other_kind
 from raptorgraph.pp._expression import data_kind
 from raptorgraph.pp._inputs import batch_codes, library_of, matrix, obs_column
-from raptorgraph.pp._labels import control_labels, format_perturbation, parse_obs
+from raptorgraph.pp._labels import format_perturbation, parse_obs, plain_control
 from raptorgraph.pp._names import gene_names, strip_gene_names
 from raptorgraph.pp._setup_hints import warn_of_setup
 
@@ -40,7 +40,7 @@ def plain_names(
     categorical, continuous = (
         None if value is None else check_texts(name, value, "columns of obs") for name, value in keys.items()
     )
-    return control if isinstance(control, str) else list(control_labels(control)), categorical, continuous
+    return plain_control(control), categorical, continuous
 
 
 def check_keys(

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
+
+import numpy as np
+import pandas as pd
 
 from raptorgraph.pp._label_hints import likely_controls
-from raptorgraph.pp._labels import format_perturbation, parse_perturbation
+from raptorgraph.pp._labels import control_labels, format_perturbation, parse_perturbation
+from raptorgraph.pp._variants import find_variants
 
 _SHORTEST = 4  # letters of a name for which a similar one is proposed
 
@@ -18,8 +22,12 @@ def listed(perturbations: str | Collection[str] | Iterable) -> list:
     A string is one label; a tuple, set or frozenset of strings is one perturbation, its genes. Anything else, such as a
     list, an array or an index, holds several, each a label or a collection of genes. An empty tuple holds none.
     """
+    if isinstance(perturbations, np.ndarray) and not perturbations.ndim:
+        perturbations = perturbations.item()
     if isinstance(perturbations, str):
         return [perturbations]
+    if isinstance(perturbations, (bytes, Mapping, pd.DataFrame)):
+        raise TypeError(f"perturbations is of type {type(perturbations).__name__}: give labels as a list of strings.")
     if isinstance(perturbations, (set, frozenset)) and not all(isinstance(one, str) for one in perturbations):
         raise TypeError("A set has no order: give several perturbations as a list.")
     if isinstance(perturbations, (tuple, set, frozenset)) and all(isinstance(one, str) for one in perturbations):
@@ -50,7 +58,7 @@ def asked_perturbations(
     for one, genes in zip(given, sets, strict=True):
         unknown = [gene for gene in genes if gene not in perturbed]
         if unknown:
-            label = one if isinstance(one, str) else delimiter.join(genes)
+            label = str(one) if isinstance(one, str) else delimiter.join(genes)
             raise ValueError(
                 f"{label!r}: {', '.join(unknown)} was not perturbed in the {where}, so there is no effect to predict "
                 f"it from{did_you_mean(label, known, **spelling) or '.'} Perturbed genes: "
@@ -61,9 +69,15 @@ def asked_perturbations(
 
 def did_you_mean(label: str, known: Iterable[str], *, control: str | Sequence[str], delimiter: str) -> str:
     """``"; did you mean 'A+B'?"`` where other letters, delimiters or a slip make a label of known genes; else empty."""
+    meant = meant_label(label, known, control=control, delimiter=delimiter)
+    return f"; did you mean {meant!r}?" if meant and meant != label.strip() else ""
+
+
+def meant_label(label: str, known: Iterable[str], *, control: str | Sequence[str], delimiter: str) -> str | None:
+    """The label of known genes that was probably meant; None if there is none such."""
     spelling = {"control": control, "delimiter": delimiter}
     known = sorted(known)
-    controls = [control] if isinstance(control, str) else list(control)
+    controls = control_labels(control)
     by_key: dict[str, set[str]] = {}
     for name in [*known, *controls]:
         by_key.setdefault(_key(name), set()).add(name)
@@ -73,8 +87,8 @@ def did_you_mean(label: str, known: Iterable[str], *, control: str | Sequence[st
         parts = [part.strip() for part in label.split(delimiter) if part.strip()]
         found = [_near(part, known, controls) for part in parts]
     if not found or None in found:
-        return ""
-    return f"; did you mean {format_perturbation(found, **spelling)!r}?"
+        return None
+    return format_perturbation(found, **spelling)
 
 
 def _covered(words: list[str], names: dict[str, str]) -> list[str] | None:
@@ -89,12 +103,15 @@ def _covered(words: list[str], names: dict[str, str]) -> list[str] | None:
     return None
 
 
-def _near(part: str, known: list[str], controls: list[str]) -> str | None:
+def _near(part: str, known: list[str], controls: Sequence[str]) -> str | None:
     """The known name that a slip may have made of a part of a label."""
     if part in known or part in controls:
         return part
     if likely_controls([part]):
         return controls[0]
+    variants = find_variants([part], known)
+    if (base := (variants.guides | variants.doses).get(part)) in known:
+        return base
     if len(part) < _SHORTEST:
         return None
     # names that differ in their number alone are other genes

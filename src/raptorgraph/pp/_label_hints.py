@@ -11,9 +11,9 @@ import pandas as pd
 
 # Whole labels (lower case, no punctuation, no number at the end) that screens commonly give to their control cells.
 _USUAL_CONTROLS = re.compile(
-    r"(control|ctrl|ctl|neg|negative|negctrl|negcontrol|negativecontrol|nt|ntc|ntctrl|ntcontrol|nontargeting|"
-    r"nontargetingcontrol|nontarget|sgnt|safe|safetargeting|scramble|scrambled|unperturbed|untreated|unt|wt|wildtype|"
-    r"none|aavs|vehicle|dmso|mock)"
+    r"(sg)?(control|ctrl|ctl|neg|negative|negctrl|negcontrol|negativecontrol|nt|ntc|ntctrl|ntcontrol|nontargeting|"
+    r"nontargetingcontrol|nontarget|notarget|nosite|onesite|intergenic|safe|safetargeting|safeharbou?r|scramble|"
+    r"scrambled|unperturbed|untreated|unt|wt|wildtype|none|aavs|rosa|lacz|luciferase|vehicle|dmso|pbs|mock)"
 )
 
 
@@ -35,13 +35,19 @@ def likely_unassigned(names: Iterable[str]) -> list[str]:
 
 def likely_controls(names: Iterable[str]) -> list[str]:
     """Those of the names that screens commonly give to controls, sorted."""
-    found = set()
-    for name in names:
-        plain = re.sub(r"[\W_]", "", re.sub(r"[\W_]+\d+$", "", name)).lower()
-        # Numbers belong to guides, as in NegCtrl0, but WT1 is a gene.
-        if _USUAL_CONTROLS.fullmatch(re.sub(r"(?<=\D{3})\d+$", "", plain)):
-            found.add(name)
-    return sorted(found)
+    return sorted({name for name in names if _is_control(name)})
+
+
+def _is_control(name: str) -> bool:
+    if "(mod)" in name:  # Gal4-4(mod)_pBA582, as Adamson and others write it
+        return True
+    pieces = name.split("__")
+    if len(pieces) > 1:  # NegCtrl0_NegCtrl0__NegCtrl0_NegCtrl0, as Norman and others write it
+        return all(_is_control(half) for piece in pieces for half in piece.split("_"))
+    name = re.sub(r"_p[A-Z]{2,3}\d{2,4}(-\d)?$|(?<=[A-Z])g\d{1,2}$", "", name)  # a plasmid, a guide as in NTg4
+    plain = re.sub(r"[\W_]", "", re.sub(r"[\W_]+\d+$", "", re.sub(r"^\dx_", "", name))).lower()
+    # Numbers belong to guides, as in NegCtrl0, but WT1 is a gene.
+    return bool(_USUAL_CONTROLS.fullmatch(re.sub(r"(?<=\D{3})\d+$", "", plain)))
 
 
 def warn_of_controls(genes: Iterable[str], argument: str) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -197,15 +197,24 @@ def parse_obs(
     return parsed
 
 
-def control_labels(control: str | Sequence[str]) -> tuple[str, ...]:
+def control_labels(control: str | Collection[str]) -> tuple[str, ...]:
     """Control labels without the blanks around them, those of a set sorted; ValueError where there is none."""
-    control = sorted(control, key=str) if isinstance(control, set | frozenset) else control
-    labels = (control,) if isinstance(control, str) else tuple(control) if isinstance(control, Iterable) else ()
+    if isinstance(control, str):
+        labels = [control]
+    else:
+        labels = list(control) if isinstance(control, Collection) and not isinstance(control, Mapping) else []
     if not labels or not all(isinstance(label, str) and label.strip() for label in labels):
         raise ValueError(
             f"control={control!r} must be a label or a list of labels, all non-empty strings, such as 'control'."
         )
-    return tuple(label.strip() for label in labels)
+    labels = sorted(labels) if isinstance(control, Set) else labels
+    return tuple(dict.fromkeys(str(label).strip() for label in labels))
+
+
+def plain_control(control: str | Collection[str]) -> str | list[str]:
+    """Control labels as they are kept and shown: a string, or a list whatever collection they came in."""
+    labels = control_labels(control)
+    return labels[0] if isinstance(control, str) else list(labels)
 
 
 def _check_delimiter(delimiter: str) -> str:
@@ -215,7 +224,7 @@ def _check_delimiter(delimiter: str) -> str:
 
 
 def _parse(label: str | Collection[str], controls: tuple[str, ...], delimiter: str) -> tuple[str, ...]:
-    if isinstance(label, (tuple, list, set, frozenset)):
+    if isinstance(label, (tuple, list, set, frozenset, pd.Index, pd.Series)) or getattr(label, "ndim", 0):
         return gene_set(label, controls, delimiter)
     if not isinstance(label, str):
         raise TypeError(f"Perturbation labels must be strings, found {label!r} of type {type(label).__name__}.")
@@ -288,6 +297,13 @@ def _check_labeled(
     names = ", ".join(str(name) for name in labels.index[cells[:5]])
     found = [spelling for spelling, bad in zip(spellings, missing, strict=True) if bad]
     texts = sorted(spelling for spelling in found if spelling.strip())
+    cut = [text for text in texts if not all(part.strip() for part in text.split(delimiter))]
+    if cut and 2 * np.isin(codes, [spellings.index(text) for text in cut]).sum() > len(labels):
+        raise ValueError(
+            f"{cells.size} of {len(labels)} cells have no perturbation label, most of them since there is nothing "
+            f"between two delimiters {delimiter!r}, or before or behind one (first: {names}; "
+            f"{', '.join(map(repr, cut[:5]))}). Name another delimiter, or write these labels anew."
+        )
     spelled = f"; spelled {', '.join(map(repr, texts[:5]))}" if texts else ""
     message = (
         f"{cells.size} of {len(labels)} cells have no perturbation label (first: {names}{spelled}). Label them, or "

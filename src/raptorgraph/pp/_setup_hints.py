@@ -11,9 +11,10 @@ import numpy as np
 import pandas as pd
 
 from raptorgraph.pp._label_hints import SetupWarning, likely_controls, likely_unassigned, warn_of_controls
+from raptorgraph.pp._labels import control_labels, plain_control
 from raptorgraph.pp._names import gene_names, means_missing
-from raptorgraph.pp._other_names import OtherNames, other_names, text_columns, texts
-from raptorgraph.pp._variants import Variants, find_variants
+from raptorgraph.pp._other_names import VERSIONED, OtherNames, other_names, text_columns, texts, versioned_ids
+from raptorgraph.pp._variants import DOSE, STRAND, Variants, find_variants, joined_guides
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -51,16 +52,23 @@ def label_hints(
     variants = label_variants(adata, parsed.genes, control)
     others = [gene for gene in parsed.genes if gene not in set(likely_controls(parsed.genes))]
     call = (
-        f"raptorgraph.pp.tidy_labels(adata, {key!r}, control={control!r}, delimiter={delimiter!r}, collapse=True) "
-        "writes the gene alone"
+        f"raptorgraph.pp.tidy_labels(adata, {key!r}, control={plain_control(control)!r}, delimiter={delimiter!r}, "
+        "collapse=True) writes the gene alone"
     )
-    messages = []
+    messages = cut_names(adata, key, control, delimiter)
     unassigned = likely_unassigned(set(parsed.genes) - set(gene_names(adata)))
     if unassigned:
+        parts = {label: {part.strip() for part in label.split(delimiter)} for label in adata.obs[key].unique()}
+        spelled = sorted(label for label, names in parts.items() if not names.isdisjoint(unassigned))
         messages.append(
             f"{_some(unassigned)} will be taken as perturbed genes, and are named like cells of which the perturbation "
-            "is not known: if they are, drop them: "
-            f"adata = adata[~adata.obs[{key!r}].isin({unassigned[:10]!r})].copy()"
+            f"is not known: if they are, drop them: adata = adata[~adata.obs[{key!r}].isin({spelled!r})].copy()"
+        )
+    joined = joined_guides(others, known_names(adata, control))
+    if joined is not None:
+        messages.append(
+            f"{_some(joined[1])} look like guides of several genes, and each would be a perturbed gene of its own: use "
+            f"delimiter={joined[0]!r}."
         )
     guides = {name: gene for name, gene in variants.guides.items() if name in others}
     if guides:
@@ -76,19 +84,31 @@ def label_hints(
             f"or take all doses of one as the same perturbation: {call}."
         )
     of_name = variants.guides | variants.doses
-    names = other_names(adata, sorted({of_name.get(gene, gene) for gene in others}))
+    genes = {of_name.get(gene, gene) for gene in others}
+    versions = versioned_ids(adata, genes)
+    if versions:
+        messages.append(
+            f"{_examples(versions)} {'is an Ensembl id' if len(versions) == 1 else 'are Ensembl ids'} with a version "
+            "that var_names do not have, and would count as not measured. Take versions away: "
+            f"adata.obs[{key!r}] = adata.obs[{key!r}].astype(object).str.replace(r'{VERSIONED}', r'\\1', regex=True)"
+        )
+    names = other_names(adata, sorted({versions.get(gene, gene) for gene in genes}))
     if names is not None:
         messages.append(names.message)
-    return [*messages, *cut_names(adata, key, control, delimiter)], names
+    return messages, names
 
 
 def label_variants(adata: AnnData, genes: Sequence[str], control: str | Sequence[str]) -> Variants:
     """Perturbed genes that look like guides or doses of one; genes in ``var`` are what they say."""
-    known = set(gene_names(adata))
-    if known.issuperset(genes):
+    if set(gene_names(adata)).issuperset(genes):
         return Variants({}, {})
-    known |= {label.strip() for label in ([control] if isinstance(control, str) else control)}
-    return find_variants(genes, known.union(*(texts(adata, column) for column in text_columns(adata))))
+    return find_variants(genes, known_names(adata, control))
+
+
+def known_names(adata: AnnData, control: str | Sequence[str]) -> set[str]:
+    """Names in ``var_names`` and in columns of ``var``, and the control labels."""
+    columns = (texts(adata, column) for column in text_columns(adata))
+    return set(gene_names(adata)).union(control_labels(control), *columns)
 
 
 def batch_hints(adata: AnnData, parsed: ParsedLabels, delimiter: str, key: str | None) -> list[str]:
@@ -168,23 +188,33 @@ def _missing_text(key: str, names: pd.Index, table: np.ndarray, what: str) -> li
 
 
 def cut_names(adata: AnnData, key: str, control: str | Sequence[str], delimiter: str) -> list[str]:
-    """Genes in ``var_names`` whose name the delimiter cuts, and numbers that it cuts off."""
-    controls = {label.strip() for label in ([control] if isinstance(control, str) else control)}
-    genes = set(gene_names(adata))
-    with_delimiter = {name for name in genes if delimiter in name}
+    """Genes in ``var_names`` whose name the delimiter cuts, and numbers, doses and strands that it cuts off."""
+    controls, genes = control_labels(control), set(gene_names(adata))
+    by_letters = {_letters(name): name for name in genes if _letters(name) != name}
     cut: dict[str, str] = {}
     numbers: dict[str, str] = {}
+    strands: list[str] = []
     for label in adata.obs[key].unique():
         parts = [part.strip() for part in label.split(delimiter)]
         if len(parts) < 2 or label.strip() in controls:
             continue
+        if delimiter in "+-" and re.search(STRAND, label):
+            strands.append(label)
+            continue
+        of_genes: set[int] = set()  # positions of parts
         for start in range(len(parts)):
             for end in range(start + 2, len(parts) + 1):
                 name = delimiter.join(parts[start:end])
-                if name in with_delimiter:
+                if name not in genes:
+                    # NKX2_1 where NKX2-1 is measured; GENE_1 beside GENE is not GENE-1
+                    name = by_letters.get(_letters(name)) if genes.isdisjoint(parts[start:end]) else None
+                if name is not None:
                     cut[name] = label
-        numbers |= {part: label for part in parts if re.fullmatch(r"\d{1,3}", part) and part not in genes}
+                    of_genes.update(range(start, end))
+        others = [part for i, part in enumerate(parts) if i not in of_genes and part not in genes]
+        numbers |= {part: label for part in others if re.fullmatch(rf"\d{{1,3}}|{DOSE}", part)}
     messages = []
+    column = f"adata.obs[{key!r}]"
     if cut:
         messages.append(
             f"delimiter={delimiter!r} cuts {_some(sorted(cut))}, which {'is' if len(cut) == 1 else 'are'} in "
@@ -193,13 +223,24 @@ def cut_names(adata: AnnData, key: str, control: str | Sequence[str], delimiter:
         )
     if numbers:
         number, label = next(iter(numbers.items()))
-        pattern = rf"{re.escape(delimiter)}\d+(?={re.escape(delimiter)}|$)"
+        mark = re.escape(delimiter)
+        end = r"\d{1,3}" if all(map(str.isdigit, numbers)) else rf"(?:\d{{1,3}}|{DOSE})"
         messages.append(
             f"delimiter={delimiter!r} cuts numbers off, such as {number!r} off {label!r}, and these will be taken as "
-            f"perturbed genes. If they number guides, take them away: adata.obs[{key!r}] = "
-            f"adata.obs[{key!r}].str.replace(r'{pattern}', '', regex=True)"
+            f"perturbed genes. If they number guides, or are doses to be taken together, take them away: {column} = "
+            f"{column}.astype(object).str.replace(r'{mark}{end}(?={mark}|$)', '', regex=True)"
+        )
+    if strands:
+        messages.append(
+            f"delimiter={delimiter!r} cuts names of guides at the strand, such as {strands[0]!r}, and the parts will "
+            f"be taken as perturbed genes. Write the genes alone: {column} = "
+            f"{column}.astype(object).str.replace(r'{STRAND}', '', regex=True)"
         )
     return messages
+
+
+def _letters(name: str) -> str:
+    return re.sub(r"[\W_]", "", name)
 
 
 def _examples(bases: dict[str, str]) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
@@ -214,15 +214,16 @@ def _checked(
     pairs: Sequence[tuple[str, str] | str], genes: Sequence[str], spelling: dict[str, Any]
 ) -> list[tuple[str, str]]:
     """Sorted pairs, each once."""
-    known, checked = set(genes), {}
+    known, checked, example = set(genes), {}, spelling["delimiter"].join("AB")
     for given in listed(pairs):
+        if not isinstance(given, (str, Iterable)):
+            raise TypeError(f"{given!r} is not a pair of genes: write ('A', 'B') or {example!r}.")
         if not isinstance(given, str):
             names = [gene.strip() for gene in given if isinstance(gene, str)]
             if len(names) == 2 and names[0] == names[1]:
                 raise ValueError(f"The pair {given!r} names one gene twice: give two different genes.")
         pair = parse_perturbation(given, **spelling)
         if len(pair) != 2:
-            example = spelling["delimiter"].join("AB")
             hint = did_you_mean(given, genes, **spelling) if isinstance(given, str) else ""
             raise TypeError(f"{given!r} is not a pair of genes: write ('A', 'B') or {example!r}{hint or '.'}")
         missing = [gene for gene in pair if gene not in known]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import combinations
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -14,8 +14,8 @@ from scipy.stats import rankdata
 
 from raptorgraph._arguments import check_integer
 from raptorgraph._progress import progress_argument, progress_bar
-from raptorgraph.pp import format_perturbation, measured_effects
-from raptorgraph.pp._asked import did_you_mean
+from raptorgraph.pp import format_perturbation, measured_effects, parse_perturbation
+from raptorgraph.pp._asked import meant_label
 from raptorgraph.pp._inputs import expression_source
 from raptorgraph.pp._labels import parse_obs
 from raptorgraph.pp._names import gene_names, stripped
@@ -171,12 +171,19 @@ def _candidate_sets(
     spelling: dict[str, Any],
 ) -> list[tuple[str, ...]]:
     """Sets of candidate genes, the small ones first, each sorted."""
-    if isinstance(candidates, str):
-        raise TypeError(f"candidates must be a list of genes, not the string {candidates!r}.")
-    genes = sorted({gene.strip() for gene in (perturbed if candidates is None else candidates)})
+    candidates = perturbed if candidates is None else candidates
+    if isinstance(candidates, (str, Mapping)) or not isinstance(candidates, Iterable):
+        raise TypeError(f"candidates must be a list of genes, not {candidates!r}.")
+    candidates = list(candidates)
+    wrong = [gene for gene in candidates if not isinstance(gene, str)]
+    if wrong:
+        raise TypeError(f"candidates must be a list of genes, of which sets are made; {wrong[0]!r} is no gene.")
+    genes = sorted({str(gene).strip() for gene in candidates})
     unknown = [gene for gene in genes if gene not in set(perturbed)]
     if unknown:
-        hint = did_you_mean(unknown[0], perturbed, **spelling)
+        meant = meant_label(unknown[0], perturbed, **spelling)
+        meant = parse_perturbation(meant, **spelling) if meant else ()
+        hint = f"; did you mean {', '.join(map(repr, meant))}?" if meant else ""
         raise KeyError(
             f"{unknown[0]!r} is not a perturbed gene of the model; these are {sorted(perturbed)[:20]}{hint or '.'}"
         )
