@@ -50,7 +50,7 @@ def test_versions_follow_from_what_is_declared_and_from_what_is_used(monkeypatch
         'pip; extra == "a"',
     ]
     monkeypatch.setattr(metadata, "requires", lambda _: required)
-    assert mark()["versions"].keys() == {"python", "numpy", "scipy", "rich", "pandas", "pot", "tqdm"}
+    assert mark()["versions"].keys() == {"python", "numpy", "scipy", "rich", "pandas", "pot", "tqdm", "lazy-loader"}
 
     def missing(name):
         raise metadata.PackageNotFoundError(name)

@@ -146,7 +146,7 @@ def test_gene_names_keep_their_case():
         ({"gene_sets": {}}, ValueError, "no gene set"),
         ({"gene_sets": {"a": "G0"}}, TypeError, "'a' is the string 'G0'"),
         ({"gene_sets": ["G0"]}, TypeError, "not list"),
-        ({"gene_sets": "sets/Hallmark"}, ValueError, "'sets/Hallmark' is not the path"),
+        ({"gene_sets": "sets/Hallmark"}, FileNotFoundError, "no file of gene sets 'sets/Hallmark'"),
         ({"method": "ora"}, ValueError, "method='ora'"),
         ({"threads": 0}, ValueError, "threads=0"),
         ({"gene_sets": "missing.gmt"}, FileNotFoundError, "missing.gmt"),
