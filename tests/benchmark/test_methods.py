@@ -112,7 +112,7 @@ class TestPredictions:
     @pytest.mark.parametrize("kind", ["csv", "parquet"])
     def test_table_in_another_order_and_spelling(self, kind, screen, tmp_path):
         if kind == "parquet":
-            pytest.importorskip("pyarrow")
+            pytest.importorskip("pyarrow", exc_type=ImportError)
         effects = screen.effects.iloc[:3, ::-1].copy()
         effects.index = ["+".join(reversed(label.split("+"))) for label in effects.index]
         getattr(effects, f"to_{kind}")(tmp_path / f"a.{kind}")
