@@ -1,3 +1,5 @@
+import sys
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -107,16 +109,24 @@ class TestPredictions:
     def read(self, screen, path):
         return Predictions(path, screen.spelling, screen.adata.var_names, screen.control_mean)
 
-    def test_table_in_another_order_and_spelling(self, screen, tmp_path):
+    @pytest.mark.parametrize("kind", ["csv", "parquet"])
+    def test_table_in_another_order_and_spelling(self, kind, screen, tmp_path):
+        if kind == "parquet":
+            pytest.importorskip("pyarrow", exc_type=ImportError)
         effects = screen.effects.iloc[:3, ::-1].copy()
         effects.index = ["+".join(reversed(label.split("+"))) for label in effects.index]
-        effects.to_csv(tmp_path / "a.csv")
-        effects.to_parquet(tmp_path / "a.parquet")
-        for name in ("a.csv", "a.parquet"):
-            found = self.read(screen, tmp_path / name)
-            np.testing.assert_allclose(found.effects, screen.effects.iloc[:3], atol=1e-6)
-            assert list(found.effects.index) == screen.conditions[:3]
-            assert found.missing(screen.conditions) == screen.conditions[3:]
+        getattr(effects, f"to_{kind}")(tmp_path / f"a.{kind}")
+        found = self.read(screen, tmp_path / f"a.{kind}")
+        np.testing.assert_allclose(found.effects, screen.effects.iloc[:3], atol=1e-6)
+        assert list(found.effects.index) == screen.conditions[:3]
+        assert found.missing(screen.conditions) == screen.conditions[3:]
+
+    def test_parquet_without_pyarrow(self, screen, tmp_path, monkeypatch):
+        (tmp_path / "a.parquet").touch()
+        for package in ("pyarrow", "fastparquet"):
+            monkeypatch.setitem(sys.modules, package, None)
+        with pytest.raises(ImportError, match="a.parquet' is a Parquet file: reading it needs pyarrow: pip install"):
+            self.read(screen, tmp_path / "a.parquet")
 
     def test_cells_with_and_without_their_own_control(self, screen, tmp_path):
         cells = screen.adata.copy()

@@ -2,6 +2,7 @@
 
 import gzip
 import shutil
+import sys
 import zipfile
 
 import anndata as ad
@@ -155,6 +156,13 @@ def test_zarr_stores(damage, cells, tmp_path):
     with pytest.raises(ValueError, match="screen.zarr"):
         read_cells(path)
     assert is_file_or_store(path) == (damage != "folder")
+
+
+def test_a_zarr_store_without_zarr(cells, tmp_path, monkeypatch):
+    cells.write_zarr(tmp_path / "screen.zarr")
+    monkeypatch.setitem(sys.modules, "zarr", None)
+    with pytest.raises(ImportError, match="screen.zarr' is a zarr store: reading it needs zarr: pip install zarr"):
+        read_cells(tmp_path / "screen.zarr")
 
 
 def test_results_go_to_a_folder_of_their_own(tmp_path, cells, monkeypatch):

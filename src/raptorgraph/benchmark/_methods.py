@@ -205,6 +205,8 @@ def _read(path: Path) -> pd.DataFrame | ad.AnnData:
         # as they are in the file, since pandas gives a name that is there twice a number
         names = pd.read_csv(path, header=None, nrows=1, dtype=str, keep_default_na=False).iloc[0]
         return table.set_axis(pd.Index(names[1:]), axis=1)
+    except ImportError as error:
+        raise ImportError(f"{str(path)!r} is a Parquet file: reading it needs pyarrow: pip install pyarrow") from error
     except (OSError, ValueError) as error:  # pandas' and pyarrow's own are ValueErrors
         raise ValueError(
             f"{str(path)!r} cannot be read as predictions: CSV or Parquet with a row for each perturbation and a "

@@ -206,7 +206,9 @@ def _to_read(summary: pd.DataFrame) -> pd.DataFrame:
     order = []
     for metric in _SHOWN:
         order += [metric, f"{metric}, published"] if metric in _S9_METRICS else [metric]
-    table = cells.pivot(index=points, columns="column", values="text").reindex(columns=order).fillna("-")
+    table = (
+        cells.pivot(index=points, columns="column", values="text").fillna("-").reindex(columns=order, fill_value="-")
+    )
     return shown.merge(table, left_on=points, right_index=True).reset_index(drop=True)
 
 

@@ -17,6 +17,8 @@ _MUDATA = (
     "holds a MuData, with the modalities {modalities}: write the one with the expression, labels in its obs, as a file "
     "of its own, mudata.{reader}({path!r})[{first!r}].write_h5ad(...)"
 )
+# anndata < 0.12 does not bring zarr, and cannot be imported beside zarr >= 3
+_NEEDS_ZARR = 'reading it needs zarr: pip install zarr "anndata>=0.12"'
 _OF_STORES = (".zgroup", "zarr.json", ".zmetadata", ".zarray")
 
 
@@ -39,6 +41,8 @@ def read_cells(path: str | Path) -> ad.AnnData:
         If there is nothing at `path`.
     PermissionError
         If it must not be read.
+    ImportError
+        If it is a zarr store and zarr is not installed.
     ValueError
         If it is something else than an AnnData, or damaged; names the file and says what it is.
     """
@@ -83,8 +87,10 @@ def is_file_or_store(path: str | Path) -> bool:
 def _problem_of_folder(path: Path) -> str | None:
     if not is_file_or_store(path):
         return "is a folder and no zarr store: name the file in it"
-    import zarr  # anndata's older versions do not bring it
-
+    try:
+        import zarr
+    except ImportError as error:
+        raise ImportError(f"{str(path)!r} is a zarr store: {_NEEDS_ZARR}") from error
     try:
         missing = [name for name in _listed(path) if not (path / name).is_file()]
         if missing:  # zarr would fill it with zeros
