@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import numpy as np
 from scipy import sparse
 from scvi.data import AnnDataManager
 from scvi.data._constants import _MANAGER_UUID_KEY, _SCVI_UUID_KEY
 
 from raptorgraph.model._field import KEYS, LIBRARY_KEY
-from raptorgraph.pp._expression import data_kind
 from raptorgraph.pp._inputs import library_of, matrix
 from raptorgraph.pp._matrix import as_matrix
 
@@ -61,7 +61,7 @@ class ScreenManager(AnnDataManager):
         found = super().get_from_registry(registry_key)
         if registry_key != KEYS.X:
             return found
-        if KEYS.LIBRARY in self.data_registry and data_kind(found[:_LOOKED_AT]) != "counts":
+        if KEYS.LIBRARY in self.data_registry and not _whole(found[:_LOOKED_AT]):
             layer = self._registry["setup_args"]["layer"]
             where = "adata.X" if layer is None else f"adata.layers[{layer!r}]"
             raise ValueError(
@@ -74,3 +74,9 @@ class ScreenManager(AnnDataManager):
         if [id(array) for array in arrays] != [id(array) for array in self._arrays]:
             self._arrays, self._canonical = arrays, as_matrix(found)
         return self._canonical
+
+
+def _whole(X) -> bool:
+    X = as_matrix(X)
+    values = X.data if sparse.issparse(X) else X
+    return bool((values == np.rint(values)).all())
