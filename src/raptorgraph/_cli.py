@@ -137,19 +137,19 @@ def _parser() -> argparse.ArgumentParser:
         "demo", help="simulate a screen, fit it and predict unseen doubles", description="A screen with known truth."
     )
     demo.set_defaults(work=_demo, show=_show)
-    demo.add_argument("--out", type=Path, default=Path("demo"), metavar="DIR", help="results (default: demo)")
+    demo.add_argument("--out", type=_path, default=Path("demo"), metavar="DIR", help="results (default: demo)")
 
     run = commands.add_parser(
         "run", help="fit a screen of your own", description="Fit the screen in an h5ad file or a zarr store."
     )
     run.set_defaults(work=_run, show=_show)
     run.add_argument(
-        "path", type=Path, metavar="SCREEN", help="h5ad file or zarr store: counts or log-normalized values"
+        "path", type=_path, metavar="SCREEN", help="h5ad file or zarr store: counts or log-normalized values"
     )
-    run.add_argument("--out", type=Path, required=True, metavar="DIR", help="results")
+    run.add_argument("--out", type=_path, required=True, metavar="DIR", help="results")
     run.add_argument("--preset", choices=["default", "paper"], default="default", help="configuration of the model")
     run.add_argument("--singles-only", action="store_true", help="hold combinations out of training, score them")
-    run.add_argument("--gene-sets", type=Path, metavar="FILE", help="gene sets as GMT, to compare the latents with")
+    run.add_argument("--gene-sets", type=_path, metavar="FILE", help="gene sets as GMT, to compare the latents with")
     run.add_argument(
         "--report",
         action="store_true",
@@ -165,16 +165,19 @@ def _parser() -> argparse.ArgumentParser:
     benchmark.set_defaults(work=_benchmark, show=_show_tables)
     benchmark.add_argument("name", metavar="NAME", help=", ".join(EXPERIMENTS))
     benchmark.add_argument(
-        "--screen", metavar="SCREEN", help="an h5ad file, a zarr store, norman2019, replogle2020 or simulated"
+        "--screen",
+        type=_text,
+        metavar="SCREEN",
+        help="an h5ad file, a zarr store, norman2019, replogle2020 or simulated",
     )
-    benchmark.add_argument("--out", type=Path, default=Path("benchmark"), metavar="DIR", help="default: benchmark")
+    benchmark.add_argument("--out", type=_path, default=Path("benchmark"), metavar="DIR", help="default: benchmark")
     benchmark.add_argument("--seeds", type=_seeds, default=3, metavar="N", help="repetitions, or A-B (default: 3)")
     benchmark.add_argument("--quick", action="store_true", help="small version whose numbers mean nothing")
     benchmark.add_argument("--n-jobs", type=_positive, metavar="N", help="processes at a time (default: all cores)")
     benchmark.add_argument("--n-threads", type=_positive, default=1, metavar="N", help="threads of each (default: 1)")
     benchmark.add_argument("--methods", type=_list, metavar="A,B", help="methods to compare (default: all)")
     benchmark.add_argument("--regimes", type=_list, metavar="A,B", help="singles, doubles, paper, seen")
-    benchmark.add_argument("--gene-sets", metavar="FILE", help="gene sets as GMT, for SENA and enrichment")
+    benchmark.add_argument("--gene-sets", type=_text, metavar="FILE", help="gene sets as GMT, for SENA and enrichment")
     benchmark.add_argument(
         "--predictions", type=_named, action="append", metavar="NAME=FILE", help="of another tool; may be repeated"
     )
@@ -208,6 +211,16 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _text(text: str) -> str:
+    if not text.strip():  # as of a variable of the shell that is not set
+        raise argparse.ArgumentTypeError("the value is empty")
+    return text
+
+
+def _path(text: str) -> Path:
+    return Path(_text(text))  # of an empty name Path would make the current folder
+
+
 def _positive(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a positive integer")
@@ -230,7 +243,7 @@ def _seeds(text: str) -> int | range:
 
 
 def _list(text: str) -> list[str]:
-    return [part.strip() for part in text.split(",") if part.strip()]
+    return [part.strip() for part in _text(text).split(",") if part.strip()]
 
 
 def _named(text: str) -> tuple[str, str]:
@@ -264,9 +277,13 @@ def _quiet() -> Iterator[None]:
         warnings.showwarning = lambda message, *_: print(f"warning: {' '.join(str(message).split())}", file=sys.stderr)
         # not by logger, since these get their levels when the work first imports them
         logging.disable(logging.INFO)
+        drawing = logging.getLogger("matplotlib")  # it warns where no folder for its cache can be written
+        level = drawing.level
+        drawing.setLevel(logging.ERROR)
         try:
             yield
         finally:
+            drawing.setLevel(level)
             logging.disable(disabled)
 
 

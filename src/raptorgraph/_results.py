@@ -218,9 +218,10 @@ def fit_and_write(task: Task, out: Path, facts: Mapping[str, Any], say: Callable
 def _effects(model: RaptorGraphModel, labels: list[str], genes: list[str]) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Predicted effects, conditions x genes, and the table of them with 90 % intervals where there is a posterior."""
     if not model._has_posterior:
-        effects = model.predict_effects(labels)[genes].set_axis(labels, axis=0)
+        effects = model.predict_effects(labels)[genes].set_axis(labels, axis=0) + 0.0  # a negative zero is a zero
         return effects, long_effects({"effect": effects})
     effects, sd = (x[genes].set_axis(labels, axis=0) for x in model.predict_effects(labels, return_sd=True))
+    effects += 0.0
     ends = {"effect_low": effects - _Z * sd, "effect_high": effects + _Z * sd}
     return effects, long_effects({"effect": effects, "sd": sd, **ends})
 

@@ -75,7 +75,7 @@ def _show_pairs(pairs: pd.DataFrame, console: Console) -> None:
     table = Table(title=title, title_justify="left")
     table.add_column("pair", overflow="fold")
     for column in ("measured", "than the sum", "than median"):
-        table.add_column(column)
+        table.add_column(column, width=8)  # the rest is for names
     for column in ("size", "synergy (90 %)"):
         table.add_column(column, justify="right", no_wrap=True)
     for label, row in found.head(_N_PAIRS).iterrows():

@@ -1,5 +1,6 @@
 """What the shell says of files and options that do not do: one line on stderr, exit code 2, nothing trained."""
 
+import logging
 import os
 import sys
 
@@ -127,6 +128,48 @@ def test_predictions_that_do_not_do(kind, match, adata, screen, tmp_path, capsys
     predictions(adata, kind, path)
     arguments = [*COMMANDS["benchmark"](screen, tmp_path / "out"), "--predictions", f"mine={path}"]
     assert match in failure(arguments, capsys)
+
+
+@pytest.mark.parametrize("ending", ["gz", "bz2", "xz", "zip"])
+@pytest.mark.parametrize("part", [0.7, 0.2])
+def test_compressed_predictions_that_are_cut(ending, part, adata, screen, tmp_path, capsys):
+    path = tmp_path / f"predictions.csv.{ending}"
+    pd.DataFrame(np.random.default_rng(0).random((2, 40)), ["P01", "P01+P02"], adata.var_names).to_csv(path)
+    content = path.read_bytes()
+    path.write_bytes(content[: int(len(content) * part)])
+    error = failure([*COMMANDS["benchmark"](screen, tmp_path / "out"), "--predictions", f"mine={path}"], capsys)
+    assert f"predictions.csv.{ending}' cannot be read as predictions" in error
+
+
+EMPTY = {
+    "screen": ["run", "", "--out", "out"],
+    "out": ["run", "screen.h5ad", "--out", ""],
+    "sets": ["run", "screen.h5ad", "--out", "out", "--gene-sets", ""],
+    "demo": ["demo", "--out", " "],
+    "benchmark screen": ["benchmark", "prediction", "--screen", ""],
+    "methods": ["benchmark", "prediction", "--screen", "simulated", "--methods", ""],
+}
+
+
+@pytest.mark.parametrize("arguments", EMPTY.values(), ids=EMPTY)
+def test_an_empty_name_is_not_the_current_folder(arguments, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert "the value is empty" in failure(arguments, capsys)
+    assert not list(tmp_path.iterdir())
+
+
+def test_drawing_does_not_speak_of_its_cache(screen, tmp_path, capsys, monkeypatch):
+    loggers, heard = [logging.getLogger(name) for name in ("matplotlib", "matplotlib.font_manager")], []
+
+    def run(*args, **kwargs):
+        heard.extend(logger.isEnabledFor(logging.WARNING) for logger in loggers)
+        raise ValueError("that is all")
+
+    monkeypatch.setattr("raptorgraph._run.run", run)
+    assert failure(COMMANDS["run"](screen, tmp_path / "out"), capsys).endswith(
+        "that is all (RAPTORGRAPH_DEBUG=1 shows where)\n"
+    )
+    assert heard == [False, False] and loggers[0].isEnabledFor(logging.WARNING)
 
 
 @pytest.mark.parametrize(

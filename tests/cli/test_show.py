@@ -1,6 +1,7 @@
 """What the terminal says of pairs, and steps after the training that fail without taking the others with them."""
 
 import io
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -22,9 +23,9 @@ def pairs(rows):
     return table.set_index("label")
 
 
-def shown(table):
+def shown(table, width=100):
     summary = pd.DataFrame({"set": ["singles"], "conditions": 3, "method": "x", "pearson": np.nan, "relative_mse": 1.0})
-    console = Console(file=io.StringIO(), width=100, highlight=False, markup=False)
+    console = Console(file=io.StringIO(), width=width, highlight=False, markup=False)
     show(Result("A title", summary, table, {"cells": 3}), console)
     return " ".join(console.file.getvalue().split())
 
@@ -47,6 +48,23 @@ def test_pairs_that_differ_are_shown_with_how_sure_that_is():
     assert "(1 of 2)" in printed and "stronger" in printed and "1.50 (1.10 to 2.00)" in printed
     assert "[b]A[/b]+B" in printed and "C+D" not in printed
     assert "1.25 for the median pair" in printed and "None of them stands out from the median pair" in printed
+
+
+def test_names_of_two_genes_stay_on_one_line_of_a_terminal():
+    table = pairs([("TMSB4X+ZBTB10", 1.5, 1.1, 2.0, 11.0, False), ("MAP2K3+MAP2K6", 0.6, 0.5, 0.7, 1.0, True)])
+    printed = shown(table, width=80)
+    assert "TMSB4X+ZBTB10" in printed and "MAP2K3+MAP2K6" in printed and "0.60 (0.50 to 0.70)" in printed
+
+
+def test_no_effect_is_written_as_zero():
+    effects = pd.DataFrame([[-0.0, 1.0]], ["A"], ["g", "h"], dtype=np.float32)
+    for with_sd in (False, True):
+        model = SimpleNamespace(
+            _has_posterior=with_sd,
+            predict_effects=lambda labels, return_sd=False: (effects, effects.abs() * 0) if return_sd else effects,
+        )
+        table = _results._effects(model, ["A"], ["g", "h"])[1].drop(columns=["perturbation", "gene"])
+        assert not np.signbit(table["effect"]).any() and "-0" not in table.to_csv(float_format="%.6g", index=False)
 
 
 def test_a_pair_that_stands_out_from_the_others_is_said_to():

@@ -73,6 +73,16 @@ def test_an_unknown_batch_is_named_with_the_way_out(trained, donor, ask):
     ASKS[ask](trained, donor, transform_batch="all")
 
 
+@pytest.mark.parametrize("ask", [ASKS[name] for name in ASKS if name != "export"])
+def test_a_missing_batch_is_named_with_the_way_out(trained, donor, ask):
+    del donor.obs["batch"]
+    words = "batch_key='batch' is not a column of adata.obs. The model knows 'd1', 'd2', 'd3'. .*transform_batch='all'"
+    with pytest.raises(KeyError, match=words) as raised:
+        ask(trained, donor)
+    assert "_scvi" not in str(raised.value)
+    ask(trained, donor, transform_batch="all")
+
+
 def test_latents_need_no_batch_no_covariates_and_no_known_labels(trained, donor):
     expected = trained.get_latent_representation()[:0]
     whole = {kind: trained.get_latent_representation(kind=kind) for kind in ("causal", "exogenous")}

@@ -237,3 +237,16 @@ def test_saved_cells_that_are_damaged_are_named(trained, tmp_path):
     with pytest.raises(ValueError, match="adata.h5ad"):
         rg.RaptorGraphModel.load(tmp_path / "m")
     assert rg.RaptorGraphModel.load(tmp_path / "m", adata=False).perturbed_genes == trained.perturbed_genes
+
+
+def test_a_model_without_data_is_neither_trained_nor_saved_with_them(trained, tmp_path):
+    trained.save(tmp_path / "m")
+    model = rg.RaptorGraph.load(tmp_path / "m", adata=False)
+    with pytest.raises(ValueError, match=r"without data: it is not trained further; load\(folder, adata\)"):
+        model.train(max_epochs=1)
+    with pytest.raises(ValueError, match="without data: there are none to save"):
+        model.save(tmp_path / "again", save_anndata=True)
+    assert not (tmp_path / "again").exists()
+    model.save(tmp_path / "again")
+    again = rg.RaptorGraph.load(tmp_path / "again", adata=False)
+    assert again.predict_effects("P01").equals(trained.predict_effects("P01"))

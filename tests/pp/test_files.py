@@ -158,6 +158,35 @@ def test_zarr_stores(damage, cells, tmp_path):
     assert is_file_or_store(path) == (damage != "folder")
 
 
+def chunks(array):
+    return [file for file in array.rglob("*") if file.is_file() and not file.name.startswith((".z", "zarr.json"))]
+
+
+@pytest.mark.parametrize(
+    "array", ["X/data", "X/indices", "X/indptr", "obs/_index", "var/_index", "obs/perturbation/categories"]
+)
+def test_a_zarr_store_with_a_lost_chunk(array, cells, tmp_path):
+    path = tmp_path / "screen.zarr"
+    cells.write_zarr(path)
+    (chunk,) = chunks(path / array)
+    chunk.unlink()
+    with pytest.raises(ValueError, match=f"screen.zarr' is not a whole zarr store: '{array}' lacks chunks; copy it"):
+        read_cells(path)
+
+
+@pytest.mark.parametrize("array", ["X", "layers/log", "obs/perturbation/codes"])
+def test_a_zarr_store_whose_missing_chunk_may_be_zeros(array, cells, tmp_path):
+    path = tmp_path / "screen.zarr"
+    cells = ad.AnnData(cells.X.toarray(), obs=cells.obs.assign(site=pd.Categorical(["here"] * 30)), var=cells.var)
+    cells.layers["log"] = np.log1p(cells.X)
+    cells.write_zarr(path)
+    read_cells(path)  # zarr writes no codes of a column with one category
+    for chunk in chunks(path / array):
+        chunk.unlink()
+    with pytest.warns(UserWarning, match=f"screen.zarr': '{array}' lack chunks, which read as zeros"):
+        read_cells(path)
+
+
 def test_a_zarr_store_without_zarr(cells, tmp_path, monkeypatch):
     cells.write_zarr(tmp_path / "screen.zarr")
     monkeypatch.setitem(sys.modules, "zarr", None)

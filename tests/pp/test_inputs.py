@@ -153,3 +153,10 @@ def test_keys_and_matrices_that_are_none_are_named():
         adata.layers["odd"] = np.ones((2, 1)).astype(dtype)
         with pytest.raises(TypeError, match=r"adata.layers\['odd'\] holds values of type .*astype\('float32'\)"):
             matrix(adata, "odd")
+
+
+def test_columns_of_a_setup_are_no_names_to_take(panel):
+    cells = panel.copy()
+    rg.RaptorGraphModel.setup_anndata(cells, library_size_key="total")
+    with pytest.raises(KeyError, match=r"did you mean one of \['perturbation', 'total'\]"):
+        obs_column(cells, "lane", "batch_key")

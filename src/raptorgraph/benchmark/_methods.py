@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import warnings
+import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from lzma import LZMAError
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import anndata as ad
 import h5py
@@ -25,6 +28,7 @@ from raptorgraph.pp._names import gene_names, strip_gene_names, stripped
 QUICK_EPOCHS = 2
 OURS = ("raptorgraph", "raptorgraph network", "raptorgraph paper")
 MODELS = (*OURS, "dVAE", "SENA")
+_UNREADABLE = (EOFError, LZMAError, BadZipFile, zlib.error)  # of compressed files
 _NO_NUMBER = ("", "nan", "NaN", "NA")  # in a column of numbers; a perturbation may be called so
 
 
@@ -207,7 +211,7 @@ def _read(path: Path) -> pd.DataFrame | ad.AnnData:
         return table.set_axis(pd.Index(names[1:]), axis=1)
     except ImportError as error:
         raise ImportError(f"{str(path)!r} is a Parquet file: reading it needs pyarrow: pip install pyarrow") from error
-    except (OSError, ValueError) as error:  # pandas' and pyarrow's own are ValueErrors
+    except (*_UNREADABLE, OSError, ValueError) as error:  # pandas' and pyarrow's own are ValueErrors
         raise ValueError(
             f"{str(path)!r} cannot be read as predictions: CSV or Parquet with a row for each perturbation and a "
             f"column for each gene, or an h5ad file of cells. {' '.join(str(error).split())}"

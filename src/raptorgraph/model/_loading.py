@@ -44,6 +44,11 @@ class LoadingMixin:
             raise ValueError("The model was loaded without data: pass adata=...")
         return adata
 
+    def _check_data(self, consequence: str) -> None:
+        """Raise where the model has no data of its own, and none can be given."""
+        if self.adata is None:
+            raise ValueError(f"The model was loaded without data: {consequence}; load(folder, adata) gives it data.")
+
     def _validate_anndata(self, adata: AnnData | None = None, copy_if_view: bool = True) -> AnnData:
         """Register other cells as scvi-tools asks for it; the user's object stays as it is."""
         manager = self._query(adata)
@@ -97,6 +102,45 @@ class LoadingMixin:
             warnings.filterwarnings("ignore", "Category .* has fewer than 3 cells", UserWarning)
             manager.register_fields(query, self.registry_)
         return manager
+
+    def save(
+        self,
+        dir_path: str | Path,
+        prefix: str | None = None,
+        overwrite: bool = False,
+        save_anndata: bool = False,
+        *args,
+        **kwargs,
+    ) -> None:
+        """Save the model.
+
+        Parameters
+        ----------
+        dir_path
+            Folder, made if it is not there.
+        prefix
+            Put before the names of the files.
+        overwrite
+            Write into a folder that exists.
+        save_anndata
+            Save the data too.
+        *args, **kwargs
+            As in scvi-tools: ``save_kwargs``, and arguments of ``write_h5ad``.
+
+        Raises
+        ------
+        ValueError
+            If the folder exists and is not to be overwritten, and if data are to be saved of a model without.
+
+        Examples
+        --------
+        >>> model.save("fitted", overwrite=True)
+        >>> rg.RaptorGraphModel.load("fitted", adata=False).is_trained
+        True
+        """
+        if save_anndata:
+            self._check_data("there are none to save")
+        super().save(dir_path, prefix, overwrite, save_anndata, *args, **kwargs)
 
     @classmethod
     @progress_line("Loading")

@@ -92,7 +92,7 @@ def known_categories(registry: dict) -> dict[str, dict[str, list]]:
 
 
 def check_categories(query: AnnData, known: dict[str, list], batch_key: str | None) -> None:
-    """Raise a ValueError for batches and categories that the model was not trained on, with the way out.
+    """Raise for batches and categories that are missing or that the model was not trained on, with the way out.
 
     Parameters
     ----------
@@ -105,10 +105,12 @@ def check_categories(query: AnnData, known: dict[str, list], batch_key: str | No
     """
     for key, values in known.items():
         argument = "batch_key" if key == batch_key else "categorical_covariate_keys"
-        found = obs_column(query, key, argument)
-        unknown = [value for value in found.unique().tolist() if value not in values]
-        if not unknown:
-            continue
+        unknown = []
+        if key in query.obs:
+            found = obs_column(query, key, argument)
+            unknown = [value for value in found.unique().tolist() if value not in values]
+            if not unknown:
+                continue
         shown = ", ".join(map(repr, unknown[:10])) + (", ..." if len(unknown) > 10 else "")
         out = "Set these cells to one of them to predict as if they were of that kind"
         if key == batch_key:
@@ -116,7 +118,7 @@ def check_categories(query: AnnData, known: dict[str, list], batch_key: str | No
                 "Predict for batches that it knows: transform_batch='all' averages over these, "
                 f"transform_batch={values[0]!r} takes one. Latents need no batch"
             )
-        raise ValueError(
-            f"obs[{key!r}] has {shown}, which the model was not trained on. It knows {', '.join(map(repr, values))}. "
-            f"{out}."
-        )
+        out = f"The model knows {', '.join(map(repr, values))}. {out}."
+        if key not in query.obs:
+            raise KeyError(f"{argument}={key!r} is not a column of adata.obs. {out}")
+        raise ValueError(f"obs[{key!r}] has {shown}, which the model was not trained on. {out}")

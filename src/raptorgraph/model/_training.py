@@ -94,6 +94,7 @@ class TrainingMixin:
         >>> list(model.history["train_loss"].index)
         [0, 1]
         """
+        self._check_data("it is not trained further")
         preset = get_preset(self.preset_)
         plan_arguments = {**preset["plan"], **check_mapping("plan_kwargs", plan_kwargs)}
         check_not_taken("plan_kwargs", plan_arguments, ("module",))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import warnings
 from pathlib import Path
 
 import anndata as ad
@@ -96,7 +97,9 @@ def _problem_of_folder(path: Path) -> str | None:
         if missing:  # zarr would fill it with zeros
             return f"is not a whole zarr store: {missing[0]!r} is missing; copy it again"
         store = zarr.open_group(str(path), mode="r")
-        return _problem_of_store(path, dict(store.attrs), list(store), list(store["mod"]) if "mod" in store else [])
+        modalities = list(store["mod"]) if "mod" in store else []
+        problem = _problem_of_store(path, dict(store.attrs), list(store), modalities)
+        return problem or _lost_chunks(path, store)
     except FAILURES as error:
         return f"is a damaged zarr store, or not a whole one ({one_line(error)[:300]})"
 
@@ -110,6 +113,53 @@ def _listed(path: Path) -> list[str]:
                 return list(summary["metadata"])
             return [f"{key}/{name}" for key in (summary.get("consolidated_metadata") or {}).get("metadata", ())]
     return []
+
+
+def _lost_chunks(path: Path, store) -> str | None:
+    """What is wrong where chunks, which zarr would fill with zeros, are not there; a warning where zeros may be meant.
+
+    zarr itself leaves out chunks that hold zeros alone. Names and the entries of a sparse matrix are not such.
+    """
+    lost, doubtful = [], []
+    for name in ("obs", "var", "X", "layers"):
+        if name in store:
+            _look_for_chunks(store[name], name, lost, doubtful)
+    if lost:
+        return f"is not a whole zarr store: {lost[0]!r} lacks chunks; copy it again"
+    if doubtful:
+        warnings.warn(
+            f"{str(path)!r}: {', '.join(map(repr, doubtful))} lack chunks, which read as zeros (of labels, as the "
+            "first one). That is right where all values there are zero; where the store was copied, compare it with "
+            "the source.",
+            UserWarning,
+            stacklevel=2,
+        )
+    return None
+
+
+def _look_for_chunks(item, name: str, lost: list[str], doubtful: list[str]) -> None:
+    """Add the names of arrays that lack chunks: those that cannot be zeros, and those that may be."""
+
+    def lacks(array) -> bool:
+        return array.size > 0 and array.nchunks_initialized < array.nchunks
+
+    if hasattr(item, "shape"):
+        if item.ndim == 2 and lacks(item):
+            doubtful.append(name)
+        return
+    kind = item.attrs.get("encoding-type")
+    sure = {
+        "csr_matrix": ["data", "indices", "indptr"],
+        "csc_matrix": ["data", "indices", "indptr"],
+        "dataframe": [item.attrs.get("_index")],
+        "categorical": ["categories"],
+    }.get(kind, [])
+    lost += [f"{name}/{key}" for key in sure if key in item and hasattr(item[key], "shape") and lacks(item[key])]
+    if kind == "categorical" and item["categories"].size > 1 and lacks(item["codes"]):
+        doubtful.append(f"{name}/codes")
+    if kind in ("dataframe", "dict", None):
+        for key in item:
+            _look_for_chunks(item[key], f"{name}/{key}", lost, doubtful)
 
 
 def _problem_of_file(path: Path) -> str | None:

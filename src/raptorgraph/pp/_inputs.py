@@ -33,7 +33,7 @@ def obs_column(adata: AnnData, key: str, argument: str) -> pd.Series:
     if not adata.n_obs:
         raise ValueError("adata has no cells.")
     if key not in adata.obs:
-        columns = [str(column) for column in adata.obs.columns]
+        columns = [str(column) for column in adata.obs.columns if not str(column).startswith("_scvi")]
         near = difflib.get_close_matches(str(key), columns, n=3) or columns
         raise KeyError(f"{argument}={key!r} is not a column of adata.obs; did you mean one of {near}?")
     column = adata.obs[key]
