@@ -62,7 +62,7 @@ def test_counts_are_averaged_over_the_posterior():
     with torch.no_grad():
         model.module.encoder.offset[1] = 0.5  # wide
     module, cells = model.module, model.adata[:7].copy()
-    library = torch.as_tensor(cells.obs["total_counts"].to_numpy(), dtype=torch.float32)[:, None]
+    library = torch.tensor(cells.obs["total_counts"].to_numpy(), dtype=torch.float32)[:, None]
     counts = torch.as_tensor(cells.X.toarray(), dtype=torch.float32)
     n, rng, each = 300, np.random.default_rng(2), []
     with torch.no_grad():

@@ -95,9 +95,9 @@ def test_the_data_of_a_model_are_not_exchanged(trained):
 def by_hand(model, rows, n, code=None):
     """Frequencies of each draw: draws x cells x genes."""
     module, adata = model.module, model.adata[rows]
-    library = torch.as_tensor(adata.obs["total_counts"].to_numpy(), dtype=torch.float32)[:, None]
+    library = torch.tensor(adata.obs["total_counts"].to_numpy(), dtype=torch.float32)[:, None]
     expression = torch.log1p(1e4 * torch.as_tensor(adata.X.toarray(), dtype=torch.float32) / library)
-    batch = torch.as_tensor(adata.obs["_scvi_batch"].to_numpy(), dtype=torch.long) if code is None else code
+    batch = torch.tensor(adata.obs["_scvi_batch"].to_numpy(), dtype=torch.long) if code is None else code
     batch = torch.nn.functional.one_hot(torch.as_tensor(batch).expand(len(rows)), 2).float()
     inverse = torch.linalg.inv(torch.eye(len(model.latent_names)) - module.graph.adjacency())
     with torch.no_grad():

@@ -14,12 +14,14 @@ import pandas as pd
 import pytest
 from anndata import AnnData
 from matplotlib.testing.compare import compare_images
+from packaging import version
 
 import raptorgraph as rg
 
 BASELINE = Path(__file__).parent / "baseline"
 TOLERANCE = 1.0  # root mean square over pixels, of 255
 DPI = 55
+DRAWN_BY = (3, 11)  # version of matplotlib
 
 
 @pytest.fixture
@@ -40,6 +42,8 @@ def differs(tmp_path, fixed_style):
         figure.savefig(found, dpi=DPI, metadata={"Software": None}, pil_kwargs={"optimize": True})
         if os.environ.get("RAPTORGRAPH_REGENERATE"):
             expected.write_bytes(found.read_bytes())
+        if version.parse(matplotlib.__version__).release[:2] < DRAWN_BY:
+            pytest.skip("the baselines are those of a later matplotlib, which places letters otherwise")
         assert expected.exists(), f"{expected} is missing: RAPTORGRAPH_REGENERATE=1 python -m pytest tests/pl writes it"
         far = compare_images(str(expected), str(found), tol=TOLERANCE, in_decorator=True)
         return 0.0 if far is None else float(far["rms"])

@@ -143,7 +143,7 @@ def trained():
 def by_hand(model, module, **kwargs):
     """Index of a module from the expression of the model's cells, all of them."""
     adata, genes = model.adata, model.perturbed_genes
-    library = torch.as_tensor(adata.obs["total_counts"].to_numpy())[:, None]
+    library = torch.tensor(adata.obs["total_counts"].to_numpy())[:, None]
     x = torch.log1p(1e4 * torch.as_tensor(adata.X.toarray()) / library).float()
     label = adata.obs["perturbation"].astype(str).to_numpy()
     with torch.no_grad():

@@ -52,6 +52,9 @@ class InheritedMixin:
     minify_adata = NotOffered("a saved model needs no data: save(folder) and load(folder, adata=False)")
     convert_legacy_save = NotOffered("there are no saved models of an older format; use load(folder)")
     update_setup_method_args = NotOffered("register the screen anew with setup_anndata(...) and train a new model")
+    setup_annbatch = NotOffered(
+        "cells are paired with controls in memory: read those that are needed, then setup_anndata(adata, ...)"
+    )
     view_registry = NotOffered("view_anndata_setup() prints how the data were registered")
 
     def __dir__(self) -> list[str]:
