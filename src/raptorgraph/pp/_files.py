@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import warnings
 from pathlib import Path
 
 import anndata as ad
@@ -99,7 +98,7 @@ def _problem_of_folder(path: Path) -> str | None:
         store = zarr.open_group(str(path), mode="r")
         modalities = list(store["mod"]) if "mod" in store else []
         problem = _problem_of_store(path, dict(store.attrs), list(store), modalities)
-        return problem or _lost_chunks(path, store)
+        return problem or _lost_chunks(store)
     except FAILURES as error:
         return f"is a damaged zarr store, or not a whole one ({one_line(error)[:300]})"
 
@@ -115,51 +114,30 @@ def _listed(path: Path) -> list[str]:
     return []
 
 
-def _lost_chunks(path: Path, store) -> str | None:
-    """What is wrong where chunks, which zarr would fill with zeros, are not there; a warning where zeros may be meant.
+def _lost_chunks(store) -> str | None:
+    """What is wrong where chunks, which zarr would fill with zeros, are not there.
 
-    zarr itself leaves out chunks that hold zeros alone. Names and the entries of a sparse matrix are not such.
+    zarr itself leaves out chunks that hold zeros alone, which entries of a sparse matrix and names never are; of other
+    arrays nobody can tell.
     """
-    lost, doubtful = [], []
-    for name in ("obs", "var", "X", "layers"):
-        if name in store:
-            _look_for_chunks(store[name], name, lost, doubtful)
-    if lost:
-        return f"is not a whole zarr store: {lost[0]!r} lacks chunks; copy it again"
-    if doubtful:
-        warnings.warn(
-            f"{str(path)!r}: {', '.join(map(repr, doubtful))} lack chunks, which read as zeros (of labels, as the "
-            "first one). That is right where all values there are zero; where the store was copied, compare it with "
-            "the source.",
-            UserWarning,
-            stacklevel=2,
-        )
-    return None
+    lost = [name for key in ("obs", "var", "X", "layers") if key in store for name in _lacking(store[key], key)]
+    return f"is not a whole zarr store: {lost[0]!r} lacks chunks; copy it again" if lost else None
 
 
-def _look_for_chunks(item, name: str, lost: list[str], doubtful: list[str]) -> None:
-    """Add the names of arrays that lack chunks: those that cannot be zeros, and those that may be."""
-
-    def lacks(array) -> bool:
-        return array.size > 0 and array.nchunks_initialized < array.nchunks
-
+def _lacking(item, name: str) -> list[str]:
+    """Names of the arrays below a group that lack chunks and cannot be zeros."""
     if hasattr(item, "shape"):
-        if item.ndim == 2 and lacks(item):
-            doubtful.append(name)
-        return
+        return []
     kind = item.attrs.get("encoding-type")
-    sure = {
-        "csr_matrix": ["data", "indices", "indptr"],
-        "csc_matrix": ["data", "indices", "indptr"],
-        "dataframe": [item.attrs.get("_index")],
-        "categorical": ["categories"],
-    }.get(kind, [])
-    lost += [f"{name}/{key}" for key in sure if key in item and hasattr(item[key], "shape") and lacks(item[key])]
-    if kind == "categorical" and item["categories"].size > 1 and lacks(item["codes"]):
-        doubtful.append(f"{name}/codes")
     if kind in ("dataframe", "dict", None):
-        for key in item:
-            _look_for_chunks(item[key], f"{name}/{key}", lost, doubtful)
+        found = [place for key in item for place in _lacking(item[key], f"{name}/{key}")]
+    else:
+        found = []
+    key = {"csr_matrix": "data", "csc_matrix": "data", "categorical": "categories"}.get(kind, item.attrs.get("_index"))
+    array = item[key] if key is not None and key in item else None
+    if not hasattr(array, "shape") or (kind not in ("csr_matrix", "csc_matrix") and array.dtype.kind in "biuf"):
+        return found
+    return found + ([f"{name}/{key}"] if array.size and array.nchunks_initialized < array.nchunks else [])
 
 
 def _problem_of_file(path: Path) -> str | None:
