@@ -182,6 +182,7 @@ def test_a_zarr_store_leaves_out_zeros(cells, tmp_path):
     # zarr writes no chunk that holds zeros alone: codes and numbers of one category, columns of the first gene
     cells = ad.AnnData(cells.X[:, :1], obs=cells.obs, var=cells.var[:1])
     cells.obs["site"], cells.obs["lane"] = pd.Categorical(["here"] * cells.n_obs), pd.Categorical([0] * cells.n_obs)
+    cells.obs["remark"] = ""
     cells.layers["nothing"] = 0 * cells.X
     cells.layers["nothing"].eliminate_zeros()
     cells.write_zarr(tmp_path / "screen.zarr")

@@ -275,6 +275,8 @@ def test_a_delimiter_that_cuts_numbers_off():
 
 @pytest.mark.parametrize("dtype", [object, "category", "string[pyarrow]"])
 def test_doses_and_strands_that_a_delimiter_cuts_off(dtype):
+    if dtype == "string[pyarrow]":
+        pytest.importorskip("pyarrow", exc_type=ImportError)
     adata = screen(["control", "control", "KLF1_10nM", "BAK1_0.5uM", "KLF1_24h_BAK1_3", "SPI1"])
     adata.obs["perturbation"] = adata.obs["perturbation"].astype(dtype)
     (message,) = setup(adata.copy(), delimiter="_")
