@@ -41,7 +41,7 @@ def _closed_figures():
 @pytest.fixture(scope="session")
 def with_few_steps():
     """Context in which a posterior of effects takes 20 steps, not 200: for how things go together, not for values."""
-    from raptorgraph.nn import EffectPosterior
+    from raptorgraph.inference import EffectPosterior
 
     @contextmanager
     def few():

@@ -44,7 +44,8 @@ def test_version_is_that_of_pyproject(pyproject):
 
 def test_citation_names_the_version(pyproject):
     cited = re.search(r"^version: (.+)$", (ROOT / "CITATION.cff").read_text(), re.MULTILINE)
-    assert cited and cited[1] == pyproject["project"]["version"]
+    assert cited
+    assert cited[1] == pyproject["project"]["version"]
 
 
 @pytest.mark.parametrize("name", PACKAGES)
@@ -57,7 +58,8 @@ def test_public_names_exist(name):
 def test_dependencies_have_no_upper_bounds(pyproject):
     for line in pyproject["project"]["dependencies"]:
         operators = sorted(s.operator for s in Requirement(line).specifier)
-        assert operators[-1] == ">=" and set(operators[:-1]) <= {"!="}, line  # an exclusion, of what is known to break
+        assert operators[-1] == ">=", line
+        assert set(operators[:-1]) <= {"!="}, line  # an exclusion, of what is known to break
 
 
 def test_installed_versions_are_those_required(pyproject):
@@ -72,7 +74,8 @@ def test_constraints_pin_every_dependency(pyproject, pins):
     for line in [*project["dependencies"], *project["optional-dependencies"]["test"], "ruff"]:
         requirement = Requirement(line)
         (pin,) = pins[canonicalize_name(requirement.name)]
-        assert pin.operator == "==" and Version(pin.version).local is None, line
+        assert pin.operator == "==", line
+        assert Version(pin.version).local is None, line
         assert requirement.specifier.contains(pin.version), line
 
 

@@ -10,10 +10,10 @@ import torch
 from scipy import sparse
 
 import raptorgraph as rg
-from raptorgraph.pp._expression import data_kind, library_sizes, to_expression
-from raptorgraph.pp._matrix import as_matrix
 from raptorgraph.pp._pairing import principal_components
-from raptorgraph.pp._statistics import condition_moments, log_ratio_moments
+from raptorgraph.screen._expression import data_kind, library_sizes, to_expression
+from raptorgraph.screen._matrix import as_matrix
+from raptorgraph.screen._moments import condition_moments, log_ratio_moments
 
 TYPES = ["uint8", "int8", "uint16", "int16", "uint32", "int32", "int64", "uint64", "float32", "float64", "longdouble"]
 FORMATS = [
@@ -160,7 +160,8 @@ def test_every_sparse_format_is_brought_to_one_form(counts, how):
     found = as_matrix(X)
     np.testing.assert_array_equal(found.toarray(), counts)
     again = sparse.csr_matrix((found.data, found.indices, found.indptr), shape=found.shape)
-    assert again.has_canonical_format and np.count_nonzero(again.data) == again.nnz == len(found.data)
+    assert again.has_canonical_format
+    assert np.count_nonzero(again.data) == again.nnz == len(found.data)
     assert isinstance(found, sparse.csr_matrix)
     for part, same in zip(stored(X), before, strict=True):
         np.testing.assert_array_equal(part, same)
@@ -172,7 +173,8 @@ def test_what_is_canonical_is_not_copied(counts):
     assert np.shares_memory(as_matrix(sparse.csr_array(X)).data, X.data)
     assert as_matrix(counts) is counts
     for same in (np.ma.masked_array(counts), counts.view(np.matrix)):
-        assert type(as_matrix(same)) is np.ndarray and np.shares_memory(as_matrix(same), counts)
+        assert type(as_matrix(same)) is np.ndarray
+        assert np.shares_memory(as_matrix(same), counts)
 
 
 def test_parts_add_up_beyond_their_type():
@@ -184,7 +186,8 @@ def test_parts_add_up_beyond_their_type():
     cancelled = sparse.csr_matrix((np.array([3, -3, 2]), np.array([0, 0, 1]), np.array([0, 3])), shape=(1, 2))
     assert as_matrix(cancelled).nnz == 1
     truth = sparse.csr_matrix((np.ones(2, dtype=bool), np.array([1, 1]), np.array([0, 2])), shape=(1, 2))
-    assert as_matrix(truth).dtype == bool and as_matrix(truth).nnz == 1
+    assert as_matrix(truth).dtype == bool
+    assert as_matrix(truth).nnz == 1
 
 
 def test_kind_of_data_is_that_of_the_sums():
@@ -236,7 +239,9 @@ def test_values_that_cannot_be_read_are_refused_before_a_change(counts):
         adata.X = wrong
         with pytest.raises(error, match=words):
             rg.RaptorGraphModel.setup_anndata(adata)
-        assert list(adata.obs) == ["perturbation"] and not adata.obsm and not adata.uns
+        assert list(adata.obs) == ["perturbation"]
+        assert not adata.obsm
+        assert not adata.uns
         with pytest.raises(error, match=words):
             rg.pp.measured_effects(adata)
 
@@ -312,7 +317,8 @@ def test_guides_in_a_table_of_any_type(make):
         targets = {"a": "A", "b": "B", "c": "control"}
         rg.pp.assign_guides(adata, guides="guides", targets=targets, no_guide="control", max_genes=3)
         called.append(adata.obs["perturbation"].astype(str))
-    assert (called[0] == called[1]).all() and called[0].nunique() > 2
+    assert (called[0] == called[1]).all()
+    assert called[0].nunique() > 2
     adata.obsm["guides"] = frame.astype(object).replace(0, "none")
     with pytest.raises(ValueError, match=r"obsm\['guides'\] must hold counts of guides.*none"):
         rg.pp.assign_guides(adata, guides="guides", targets=targets, key_added="other")

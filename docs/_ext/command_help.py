@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from docutils import nodes
 from sphinx.util.docutils import SphinxDirective
 
-from raptorgraph._cli import _parser
+from raptorgraph.cli._commands import _parser
 
 if TYPE_CHECKING:
     from sphinx.application import Sphinx

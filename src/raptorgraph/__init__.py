@@ -9,7 +9,22 @@ _logging.show_messages()
 # What takes seconds to import is loaded with the first name that needs it.
 __getattr__, __dir__, __all__ = lazy.attach(
     __name__,
-    submodules=["baselines", "benchmark", "datasets", "metrics", "model", "nn", "pl", "pp", "tl"],
+    submodules=[
+        "baselines",
+        "benchmark",
+        "cli",
+        "datasets",
+        "evaluation",
+        "inference",
+        "metrics",
+        "model",
+        "nn",
+        "pl",
+        "pp",
+        "report",
+        "screen",
+        "tl",
+    ],
     submod_attrs={"_version": ["__version__"], "model._model": ["RaptorGraph", "RaptorGraphModel"]},
 )
 __all__.remove("model")  # which is what users call their models

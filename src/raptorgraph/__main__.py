@@ -2,7 +2,7 @@
 
 import sys
 
-from raptorgraph._cli import main
+from raptorgraph.cli import main
 
 if __name__ == "__main__":
     sys.exit(main())

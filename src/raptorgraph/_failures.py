@@ -6,8 +6,11 @@ import contextlib
 import os
 import traceback
 import zlib
-from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
 
 FAILURES = (
     ArithmeticError,

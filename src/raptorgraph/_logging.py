@@ -7,9 +7,12 @@ import functools
 import logging
 import sys
 import warnings
-from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
 
 from rich.logging import RichHandler
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
 
 _LIBRARIES = ("lightning", "pytorch_lightning", "scvi")
 _NOTES = (

@@ -26,18 +26,23 @@ def test_predictions_have_the_promised_shape(name, effects):
     adata = effects.screen(trained(effects))
     before = adata.copy()
     baseline = LADDER[name]()
-    assert isinstance(baseline, Baseline) and baseline.fit(adata) is baseline
+    assert isinstance(baseline, Baseline)
+    assert baseline.fit(adata) is baseline
     pd.testing.assert_frame_equal(adata.obs, before.obs)
     np.testing.assert_array_equal(adata.X, before.X)
 
     asked = ["P7+P6", "P1", "control", "P0+P1+P2", "P1"]
     table = baseline.predict_effects(asked)
-    assert list(table.index) == ["P6+P7", "P1", "control", "P0+P1+P2", "P1"] and table.index.name == "perturbation"
-    assert list(table.columns) == list(adata.var_names) and (table.dtypes == np.float64).all()
-    assert np.isfinite(table.to_numpy()).all() and (table.loc["control"] == 0).all()
+    assert list(table.index) == ["P6+P7", "P1", "control", "P0+P1+P2", "P1"]
+    assert table.index.name == "perturbation"
+    assert list(table.columns) == list(adata.var_names)
+    assert (table.dtypes == np.float64).all()
+    assert np.isfinite(table.to_numpy()).all()
+    assert (table.loc["control"] == 0).all()
 
     cells = baseline.predict(asked[:4])
-    assert cells.shape == (4 * 6, adata.n_vars) and cells.X.dtype == np.float32
+    assert cells.shape == (4 * 6, adata.n_vars)
+    assert cells.X.dtype == np.float32
     assert list(cells.obs["perturbation"].cat.categories) == list(table.index[:4])
     controls = adata.obs_names[adata.obs["perturbation"] == "control"]
     assert list(cells.obs["control_cell"]) == list(controls) * 4
@@ -63,7 +68,8 @@ def test_cells_are_drawn_with_a_seed(effects):
     assert list(few.obs["control_cell"]) == list(again.obs["control_cell"]) != list(other.obs["control_cell"])
     assert few.obs["control_cell"].is_unique
     many = baseline.predict("P1+P2", n_cells=50)
-    assert many.n_obs == 50 and set(many.obs["control_cell"]) <= {f"cell{i}" for i in range(6)}
+    assert many.n_obs == 50
+    assert set(many.obs["control_cell"]) <= {f"cell{i}" for i in range(6)}
 
 
 def test_predicted_cells_are_not_clipped(effects):
@@ -99,7 +105,9 @@ def test_batches_are_compared_with_their_own_controls(effects):
 
 def test_a_table_of_interactions(effects):
     table = tl.interactions(fitted(Additive, effects))
-    assert len(table) == 28 and (table["interaction"] == "additive").all() and table["measured"].sum() == 20
+    assert len(table) == 28
+    assert (table["interaction"] == "additive").all()
+    assert table["measured"].sum() == 20
 
 
 @pytest.mark.parametrize("name", LADDER)
@@ -147,7 +155,8 @@ def test_training_data_that_hold_too_little(effects):
 def test_members_without_a_single(effects):
     adata = effects.screen({"P0+X": effects.sums(["P0"])[0]})
     additive = Additive().fit(adata)
-    assert additive.perturbed_genes == [*effects.genes, "X"] and "P0+X" in additive.conditions
+    assert additive.perturbed_genes == [*effects.genes, "X"]
+    assert "P0+X" in additive.conditions
     with pytest.raises(
         ValueError, match="'P1\\+X': Additive needs the single effect of X, which the training data lack"
     ):

@@ -5,7 +5,7 @@ import pytest
 
 from raptorgraph import metrics, pp
 from raptorgraph.baselines import MainEffectsRidge, ScaledAdditive
-from raptorgraph.benchmark import doubles_folds, split_cells
+from raptorgraph.evaluation import doubles_folds, split_cells
 
 
 @pytest.fixture

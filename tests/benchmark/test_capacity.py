@@ -18,12 +18,15 @@ def test_it_runs_and_writes_tables_and_figure(tmp_path):
 
     # 5 perturbed genes
     for preset in variants.PRESETS:
-        assert values[preset, "1", "latents"] == 5 and values[preset, "1.5", "latents"] == round(7.5)
+        assert values[preset, "1", "latents"] == 5
+        assert values[preset, "1.5", "latents"] == round(7.5)
         assert values[preset, "1.5", "parameters"] > values[preset, "1", "parameters"]
         for ratio in ("1", "1.5"):
             here = values[preset, ratio]
             assert 0 <= here["active latents"] <= here["latents"]
-            assert here["relative MSE"] > 0 and -1 <= here["Pearson"] <= 1 and here["MK-MMD"] < 20
+            assert here["relative MSE"] > 0
+            assert -1 <= here["Pearson"] <= 1
+            assert here["MK-MMD"] < 20
             assert here[list(variants.PRECISION.values())].between(0, 1).all()
             assert here["seconds to fit"] > 0
     # other seeds are other screens
@@ -50,7 +53,8 @@ def test_options_are_checked_before_any_work():
     with pytest.raises(ValueError, match="presets: 'best' is unknown; there are default, paper"):
         units(presets=["best"])
     full = capacity.units(Settings(screen="simulated", seeds=(0,)))
-    assert [unit.options.get("ratio") for unit in full[1:6]] == [1, 1.25, 1.5, 2, 3] and len(full) == 11
+    assert [unit.options.get("ratio") for unit in full[1:6]] == [1, 1.25, 1.5, 2, 3]
+    assert len(full) == 11
 
 
 def test_a_screen_without_combinations_is_refused(tmp_path):

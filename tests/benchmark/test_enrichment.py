@@ -15,7 +15,8 @@ def test_measured_models_and_null(quick, gmt):
         assert 0 <= long["raptorgraph", name] <= 1
     sets = tables["enrichment_sets"]
     assert len(sets) == 2 * 2 * 5 * 12  # seeds, methods, latents, sets
-    assert np.isfinite(sets["NES"]).any() and (out / "enrichment.png").stat().st_size > 0
+    assert np.isfinite(sets["NES"]).any()
+    assert (out / "enrichment.png").stat().st_size > 0
 
 
 def test_bad_requests(quick, gmt, tmp_path):

@@ -60,7 +60,8 @@ def test_run_on_simulated_screens(tmp_path):
         assert len(set(mean[setting, :, "true edges"])) == 1
     assert mean[grid[0], graph.OURS, "AUPRC"] > 0.6
     assert mean[toy, graph.OURS, "AUPRC"] == mean[toy, graph.OURS, "exact"] == 1
-    assert mean[toy, graph.OURS, "structural Hamming distance"] == 0 and mean[toy, graph.OURS, "true edges"] == 4
+    assert mean[toy, graph.OURS, "structural Hamming distance"] == 0
+    assert mean[toy, graph.OURS, "true edges"] == 4
 
 
 def test_slow_methods_where_they_are_asked_for(tmp_path):
@@ -109,7 +110,8 @@ def test_a_screen_is_learned_from_one_half_and_judged_on_the_other(monkeypatch):
     rows = graph._judge(screen, Settings(), 3)
     first, second = screen.halves(3)
     alone = np.isin(screen.codes, [0, *(screen.labels.index(label) for label in screen.singles)])
-    assert seen["cells"] == list(screen.adata.obs_names[first[alone[first]]]) and seen["judged"].all()
+    assert seen["cells"] == list(screen.adata.obs_names[first[alone[first]]])
+    assert seen["judged"].all()
     column = screen.adata.var_names.get_loc(genes[2])
     x = screen.expression[second][:, column].toarray().ravel()
     expected = wasserstein_distance(
@@ -133,24 +135,29 @@ def test_scores_of_a_graph_that_is_right():
     right = graph.Learned(2 * truth, truth != 0, 1.5)
     found = graph._against_truth("any", right, truth)
     assert found["AUPRC"] == found["AUPRC, ancestors"] == found["exact"] == found["orientation (chance 0.5)"] == 1
-    assert found["structural Hamming distance"] == 0 and found["called edges"] == found["true edges"] == 2
+    assert found["structural Hamming distance"] == 0
+    assert found["called edges"] == found["true edges"] == 2
     # the totals of a method that gives total effects are what it gives
     total = graph.Learned(np.linalg.inv(np.eye(3) - truth) - np.eye(3), truth != 0, 1.5)
     assert graph._against_truth("difference of means", total, truth)["AUPRC, ancestors"] == 1
     assert graph._against_truth("difference of means", total, truth)["AUPRC"] == 1
     wrong = graph.Learned(truth.T, truth.T != 0, 1.5)
     found = graph._against_truth("any", wrong, truth)
-    assert found["AUPRC, undirected"] == 1 and found["orientation (chance 0.5)"] == found["exact"] == 0
+    assert found["AUPRC, undirected"] == 1
+    assert found["orientation (chance 0.5)"] == found["exact"] == 0
 
 
 def test_effects_of_the_toy():
     effect, variance, shared = graph.toy_effects(0)
-    assert effect.shape == variance.shape == (5, 10) and shared.shape == (10,)
+    assert effect.shape == variance.shape == (5, 10)
+    assert shared.shape == (10,)
     # an intervention moves its own latent by 5, nothing before it, and what follows by less and less
     assert all(abs(effect[i, i] - 5) < 0.2 for i in range(5))
     assert (effect[:, :5].tril(-1).abs() < 0.25).all()
-    assert 4 < effect[0, 1] < 5 and effect[0, 4] < effect[0, 3] < effect[0, 2] < effect[0, 1]
-    assert variance[:, 5:].isinf().all() and (shared[5:] == 0).all()
+    assert 4 < effect[0, 1] < 5
+    assert effect[0, 4] < effect[0, 3] < effect[0, 2] < effect[0, 1]
+    assert variance[:, 5:].isinf().all()
+    assert (shared[5:] == 0).all()
     assert float(shared[0]) == pytest.approx(1 / 2048, rel=0.1)
 
 
@@ -158,7 +165,8 @@ def test_the_grid_and_its_units():
     assert len(graph.units(Settings(seeds=(0,)))) == 2 * 2 * 3 * 2 * 2 * 2 + 1
     keys = [unit.key for unit in units(n_cells=[30, 40], graphs="scale-free")]
     assert keys[:2] == [f"scale-free-1-6-linear-30-0.0-seed{seed}" for seed in (0, 1)]
-    assert keys[-1] == "toy-chain-1-5-rectified-2048-0.0-seed1" and len(keys) == 6
+    assert keys[-1] == "toy-chain-1-5-rectified-2048-0.0-seed1"
+    assert len(keys) == 6
     assert len(units(toy=False)) == 2
     assert [unit.options["graph"] for unit in units(toy="only")] == ["toy chain"] * 2
     assert graph.asked_methods(Settings()) == FAST

@@ -24,7 +24,8 @@ def test_run(tmp_path):
         "graph-ablation", screen="simulated", out=tmp_path, seeds=2, quick=True, n_jobs=0, progress=False, n_repeats=1
     )
     assert (tmp_path / "graph-ablation.png").stat().st_size > 10_000
-    assert (tmp_path / "graph-ablation.md").exists() and (tmp_path / "graph-ablation_long.csv").exists()
+    assert (tmp_path / "graph-ablation.md").exists()
+    assert (tmp_path / "graph-ablation_long.csv").exists()
     table = tables["graph-ablation"].set_index(["preset", "graph"])
     graphs = [*ablation.LEARNED, *ablation.GIVEN]
     assert table.loc["default"].index.tolist() == graphs
@@ -37,7 +38,8 @@ def test_run(tmp_path):
         variants.CEILING,
     ]
     mean = tables["graph-ablation_long"].set_index(["metric", "preset", "graph"])["value_mean"]
-    assert (mean["relative MSE"] >= 0).all() and mean["Pearson"].between(-1, 1).all()
+    assert (mean["relative MSE"] >= 0).all()
+    assert mean["Pearson"].between(-1, 1).all()
     assert mean[[metric for metric, _, _ in mean.index if metric.startswith("precision")]].between(0, 1).all()
     assert mean["MK-MMD"].max() < 20
     assert mean["MK-MMD", "reference", variants.FLOOR] < mean["MK-MMD", "reference", variants.CEILING]
@@ -53,7 +55,8 @@ def test_given_graph_stays_as_it_is(screen):
     method = variants.GivenGraph("default", given, max_epochs=2, **screen.setup)
     method.fit(screen.cells(screen.singles))
     dag = method.model.get_dag()
-    assert dag.loc["P02", "P01"] == pytest.approx(0.7) and dag.loc["P01", "P04"] == pytest.approx(-0.4)
+    assert dag.loc["P02", "P01"] == pytest.approx(0.7)
+    assert dag.loc["P01", "P04"] == pytest.approx(-0.4)
     assert np.count_nonzero(dag) == 2
     assert not torch.allclose(method.model.module.modulator.strength, torch.tensor(2.5))  # the rest is trained
 
@@ -66,7 +69,8 @@ def test_given_graph_carries_a_shift_to_descendants_alone(screen):
     z = torch.zeros(1, len(names))
     z[0, names.index("P01")] = 2.0
     u = pd.Series(graph(z)[0].detach().numpy(), index=names)
-    assert u["P01"] == pytest.approx(2) and u["P02"] == pytest.approx(1)
+    assert u["P01"] == pytest.approx(2)
+    assert u["P02"] == pytest.approx(1)
     assert np.count_nonzero(u) == 2
 
 

@@ -14,7 +14,9 @@ def test_run(tmp_path):
     assert table["intervals of"].tolist() == 2 * [intervals.EFFECTS, *intervals.SCORES]
     assert table["pairs"].tolist() == 6 * ["measured"] + 6 * ["not measured"]
     mean = long.set_index(["pairs", "intervals of", "metric"])["value_mean"]
-    assert mean.between(0, np.inf).all() and (mean[:, :, "held"] <= 1).all() and (mean[:, :, "width"] > 0).all()
+    assert mean.between(0, np.inf).all()
+    assert (mean[:, :, "held"] <= 1).all()
+    assert (mean[:, :, "width"] > 0).all()
     assert (mean[:, :, "held"] + mean[:, :, "true value below"] <= 1 + 1e-12).all()
     # a lower bound of 0 is below everything
     assert (mean[:, "neomorphism", "true value below"] == 0).all()

@@ -38,7 +38,9 @@ def test_it_runs_and_writes_tables_and_figure(tmp_path):
     for name in methods:
         for variant in variants:
             here = long[variant, name]
-            assert here["relative MSE"] > 0 and -1 <= here["Pearson"] <= 1 and here["variance ratio"] >= 0
+            assert here["relative MSE"] > 0
+            assert -1 <= here["Pearson"] <= 1
+            assert here["variance ratio"] >= 0
             assert here[list(PRECISION.values())].between(0, 1).all()
         assert long["plan", name, "seconds"] > 0
     # 120 controls for 40 cells of each condition: all are used, three for each cell
@@ -71,7 +73,8 @@ def test_an_even_plan_keeps_all_variance_when_drawn_and_none_when_averaged(cells
     plan = sparse.lil_matrix((80, 80))
     plan[40:, :40] = 1 / 40
     found = pairing.plan_facts(plan.tocsr(), Z, Z, codes)
-    assert found["variance, sampled"] == pytest.approx(1) and found["variance, averaged"] == pytest.approx(0, abs=1e-12)
+    assert found["variance, sampled"] == pytest.approx(1)
+    assert found["variance, averaged"] == pytest.approx(0, abs=1e-12)
     for name in ("controls used", "controls used, effective", "partners of a cell"):
         assert found[name] == pytest.approx(40)
     assert found["cost"] == pytest.approx(cdist(Z[40:], Z[:40], "sqeuclidean").mean())
@@ -79,8 +82,10 @@ def test_an_even_plan_keeps_all_variance_when_drawn_and_none_when_averaged(cells
 
 def test_transport_uses_all_controls_and_nearest_few(cells):
     emd, nearest = facts(cells, "emd"), facts(cells, "nearest")
-    assert emd["controls used, effective"] == pytest.approx(40) and emd["partners of a cell"] >= 2
-    assert emd["variance, sampled"] == pytest.approx(1) and emd["variance, averaged"] < 1
+    assert emd["controls used, effective"] == pytest.approx(40)
+    assert emd["partners of a cell"] >= 2
+    assert emd["variance, sampled"] == pytest.approx(1)
+    assert emd["variance, averaged"] < 1
     Z, _ = cells
     assert nearest["cost"] == pytest.approx(cdist(Z[40:], Z[:40], "sqeuclidean").min(axis=1).mean())
     assert nearest["controls used, effective"] <= nearest["controls used"] < 20
@@ -89,7 +94,8 @@ def test_transport_uses_all_controls_and_nearest_few(cells):
 def test_costs_are_in_the_order_of_what_a_plan_may_choose(cells):
     """The closest controls; each control once or not at all; all of them evenly; evenly and spread out; any."""
     costs = [facts(cells, method)["cost"] for method in ("nearest", "hungarian", "emd", "sinkhorn", "random")]
-    assert costs == sorted(costs) and len(set(costs)) == 5
+    assert costs == sorted(costs)
+    assert len(set(costs)) == 5
 
 
 def test_random_pairs_cost_what_the_clouds_are_apart(cells):
@@ -102,7 +108,8 @@ def test_controls_without_spread_have_no_ratio():
     Z = np.array([[0.0], [0.0], [1.0], [2.0]])
     plan = sparse.csr_matrix(([1.0, 1.0], ([2, 3], [0, 1])), shape=(4, 4))
     found = pairing.plan_facts(plan, Z, Z, np.array([0, 0, 1, 1]))
-    assert found["cost"] == 2.5 and np.isnan(found["variance, sampled"])
+    assert found["cost"] == 2.5
+    assert np.isnan(found["variance, sampled"])
 
 
 def test_options_narrow_the_work_and_are_checked():
@@ -111,7 +118,8 @@ def test_options_narrow_the_work_and_are_checked():
 
     narrow = units(methods=["emd"], presets=["default, pair loss"])
     assert [unit.key for unit in narrow] == ["reference--seed0", "plan-emd-seed0", "default-pair-loss-emd-seed0"]
-    assert len(units()) == 1 + 5 + 3 * 5 and len({unit.key for unit in units()}) == 21
+    assert len(units()) == 1 + 5 + 3 * 5
+    assert len({unit.key for unit in units()}) == 21
     with pytest.raises(ValueError, match="methods: 'best' is unknown; there are emd, sinkhorn"):
         units(methods=["best"])
     with pytest.raises(ValueError, match="presets: 'ours' is unknown"):

@@ -5,9 +5,9 @@ import pytest
 
 from raptorgraph import benchmark, datasets, metrics, pp
 from raptorgraph.baselines import ladder
-from raptorgraph.benchmark import _scores
-from raptorgraph.benchmark._screen import load_screen
+from raptorgraph.benchmark._load import load_screen
 from raptorgraph.benchmark._settings import Settings
+from raptorgraph.evaluation import _scores
 
 METHODS = ["no change", "additive", "main-effects ridge", "raptorgraph"]
 
@@ -39,8 +39,10 @@ def test_tables_and_figure(result):
 
 def test_loss_curves_are_kept(result):
     curves = result[0]["prediction_training"]
-    assert set(curves["method"]) == {"raptorgraph"} and {"reconstruction", "kl", "shift"} <= set(curves["term"])
-    assert curves["epoch"].max() == 1 and (curves["n"] == 2).all()
+    assert set(curves["method"]) == {"raptorgraph"}
+    assert {"reconstruction", "kl", "shift"} <= set(curves["term"])
+    assert curves["epoch"].max() == 1
+    assert (curves["n"] == 2).all()
 
 
 def test_no_change_and_additive_score_as_computed_by_hand(result):
@@ -79,7 +81,8 @@ def test_every_double_is_predicted_once_over_the_folds(result):
     assert len(parts) == 2
     tested = [set(part.obs["condition"]) for part in parts]
     screen = load_screen(Settings(screen="simulated", quick=True), 0)
-    assert not tested[0] & tested[1] and tested[0] | tested[1] == set(screen.combinations)
+    assert not tested[0] & tested[1]
+    assert tested[0] | tested[1] == set(screen.combinations)
 
 
 def test_predictions_of_other_tools_are_scored_as_the_methods_are(quick, tmp_path):
@@ -110,7 +113,9 @@ def test_validation_conditions_are_not_test_conditions(quick):
     test, _ = quick("prediction", seeds=1, regimes=["singles"], methods=["additive"])
     validation, _ = quick("prediction", seeds=1, regimes=["singles"], methods=["additive"], on="validation")
     found = [set(tables["prediction_conditions"]["condition"]) for tables in (test, validation)]
-    assert found[0] and found[1] and not found[0] & found[1]
+    assert found[0]
+    assert found[1]
+    assert not found[0] & found[1]
 
 
 @pytest.mark.parametrize(

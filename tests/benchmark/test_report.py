@@ -32,7 +32,8 @@ def test_wide_has_a_column_for_each_metric(summary):
     table = wide(summary, ["method"])
     assert table["method"].tolist() == ["b", "a"]
     assert table["mse"].tolist() == ["2.000 +- 1.414", "2.000 +- 0.000"]
-    assert table["time"][0] == "7.000" and pd.isna(table["time"][1])
+    assert table["time"][0] == "7.000"
+    assert pd.isna(table["time"][1])
 
 
 @pytest.mark.parametrize(
@@ -66,7 +67,9 @@ def test_report_writes_tables_figure_and_settings(tmp_path):
     facts = json.loads((tmp_path / "losses.json").read_text())
     assert facts["screen"] == "simulated"
     assert facts["options"] == {"gene_sets": "sets.gmt", "predictions": {"x": "DataFrame"}, "betas": [0, 1]}
-    assert facts["seeds"] == [4] and facts["quick"] is True and facts["tables"] == ["losses"]
+    assert facts["seeds"] == [4]
+    assert facts["quick"] is True
+    assert facts["tables"] == ["losses"]
 
 
 def test_tables_are_written_where_nothing_can_be_drawn(tmp_path, capsys):

@@ -2,7 +2,7 @@ import pytest
 
 from raptorgraph import pp
 from raptorgraph.benchmark import _pairs
-from raptorgraph.benchmark._screen import load_screen
+from raptorgraph.benchmark._load import load_screen
 from raptorgraph.benchmark._settings import Settings
 
 
@@ -50,7 +50,8 @@ def test_database_of_all_genes_or_the_published_twenty():
         combinations = ["AHR+SET"]
         label = staticmethod(pp.format_perturbation)
 
-    assert _pairs.database_genes(Norman()) == list(_pairs.NORMAN_GENES) and len(_pairs.database(Norman())) == 190
+    assert _pairs.database_genes(Norman()) == list(_pairs.NORMAN_GENES)
+    assert len(_pairs.database(Norman())) == 190
 
     class Large:
         genes_of = {f"g{i:02d}": (f"g{i:02d}",) for i in range(40)} | {"g38+g39": ("g38", "g39")}

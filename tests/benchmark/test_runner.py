@@ -55,7 +55,8 @@ def test_finished_units_are_used_again_and_new_ones_added(toy, tmp_path):
 def test_other_settings_are_other_work(toy, tmp_path):
     run(tmp_path, seeds=2)
     tables = run(tmp_path, seeds=2, factor=10)
-    assert toy.calls == [0, 1, 0, 1] and tables["losses"]["value"].tolist() == [0, 10]
+    assert toy.calls == [0, 1, 0, 1]
+    assert tables["losses"]["value"].tolist() == [0, 10]
 
 
 def test_a_failed_unit_is_reported_after_the_others_are_done(toy, tmp_path):
@@ -87,7 +88,8 @@ def test_a_part_that_was_written_over_does_not_pass_for_the_earlier_one(toy, tmp
         broken.setattr(_runner, "write_part", lambda *args: (write_part(*args), sys.exit()))
         with pytest.raises(SystemExit):  # after the part, before its mark
             run(tmp_path, seeds=[2], factor=10)
-    assert run(tmp_path, seeds=[2])["losses"]["value"].tolist() == [4] and toy.calls == [2, 2, 2]
+    assert run(tmp_path, seeds=[2])["losses"]["value"].tolist() == [4]
+    assert toy.calls == [2, 2, 2]
 
 
 def test_arrays_of_an_earlier_part_are_not_read_again(tmp_path):
@@ -127,7 +129,8 @@ def test_bad_requests_are_refused_before_any_work(toy, tmp_path):
 def test_every_experiment_follows_the_protocol():
     for name in _runner.EXPERIMENTS:
         module = _runner.experiment(name)
-        assert module.TITLE and isinstance(module.OPTIONS, tuple)
+        assert module.TITLE
+        assert isinstance(module.OPTIONS, tuple)
         assert all(callable(getattr(module, part)) for part in ("units", "work", "tables", "draw"))
 
 
@@ -140,7 +143,8 @@ def test_fingerprint_holds_data_settings_and_code(tmp_path):
         return fingerprint("losses", unit, Settings(**{"screen": str(path), **settings}))
 
     assert mark() == mark() == json.loads(json.dumps(mark()))
-    assert mark(quick=True) != mark() and mark(setup={"control": "ctrl"}) != mark()
+    assert mark(quick=True) != mark()
+    assert mark(setup={"control": "ctrl"}) != mark()
     before = mark()
     path.write_bytes(b"another")
     assert mark() != before

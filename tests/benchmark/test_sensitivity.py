@@ -26,21 +26,26 @@ def test_it_runs_and_writes_tables_and_figure(tmp_path):
     ours = long[long["source"] == "this package"].set_index(["beta", "metric"])["value_mean"]
     for beta in ("0", "0.4", "3"):
         here = ours[beta]
-        assert here["KL, mean"] > 0 and here["KL, sum"] == pytest.approx(9 * here["KL, mean"])  # 5 genes and 4 more
-        assert here["variance"] > 0 and here["variance / data, means"] > 0
-        assert here["edges"] >= 0 and here["MK-MMD"] < 20
+        assert here["KL, mean"] > 0
+        assert here["KL, sum"] == pytest.approx(9 * here["KL, mean"])
+        assert here["variance"] > 0
+        assert here["variance / data, means"] > 0
+        assert here["edges"] >= 0
+        assert here["MK-MMD"] < 20
     assert ours["3", "KL, mean"] < ours["0.4", "KL, mean"] < ours["0", "KL, mean"]
     data = long[long["beta"] == sensitivity.DATA].set_index("metric")["value_mean"]
     assert ours["0", "variance / data"] == pytest.approx(ours["0", "variance"] / data["variance"], rel=0.05)
     table = found["sensitivity"]
-    assert table["beta"].tolist()[:3] == ["0", "0.4", "3"] and not table.isna().any().any()
+    assert table["beta"].tolist()[:3] == ["0", "0.4", "3"]
+    assert not table.isna().any().any()
     assert table["MK-MMD, published"].tolist()[:3] == ["1.929", "-", "0.167"]
     assert {"floor: real against real cells", "ceiling: control against real cells"} <= set(table["beta"])
 
 
 def test_the_grid_is_that_of_table_s9():
     full = sensitivity.grid(Settings(screen="simulated"))
-    assert len(full) == 36 and set(full) >= {row[:3] for row in sensitivity.TABLE_S9}
+    assert len(full) == 36
+    assert set(full) >= {row[:3] for row in sensitivity.TABLE_S9}
     assert {point for point in full if point not in {row[:3] for row in sensitivity.TABLE_S9}} == {
         (beta, 0.27, 0.052) for beta in (0.1, 0.4, 0.8)
     }
@@ -81,7 +86,8 @@ def test_printed_values_stand_beside_ours_at_the_same_weights():
 
 def test_table_s9_is_printed_as_a_whole():
     table = pd.DataFrame(sensitivity.TABLE_S9, columns=["beta", "mu", "lambda1", "kl", "variance", "mmd"])
-    assert len(table) == 33 and not table.duplicated(["beta", "mu", "lambda1"]).any()
+    assert len(table) == 33
+    assert not table.duplicated(["beta", "mu", "lambda1"]).any()
     # what the paper says of it: beta decides the variance, and mu the distance
     by_beta = table.groupby("beta")["variance"]
     assert (by_beta.min().iloc[:-1].to_numpy() > by_beta.max().iloc[1:].to_numpy()).all()
@@ -92,7 +98,8 @@ def test_weights_reach_the_training(monkeypatch):
     usual = variants.variant
 
     def faster(*args, plan_kwargs):
-        assert set(plan_kwargs) == {"kl_weight", "mu", "lambda1"} and plan_kwargs["mu"] == 0.5
+        assert set(plan_kwargs) == {"kl_weight", "mu", "lambda1"}
+        assert plan_kwargs["mu"] == 0.5
         return usual(*args, plan_kwargs={**plan_kwargs, "lr": 1e-2})
 
     monkeypatch.setattr(variants, "variant", faster)

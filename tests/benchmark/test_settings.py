@@ -20,7 +20,8 @@ def test_an_option_gives_one_name_several_or_all():
         return chosen(Settings(options=options), "kinds", ("a", "b", "c"))
 
     assert names() == names(kinds=[]) == ["a", "b", "c"]
-    assert names(kinds="b") == ["b"] and names(kinds=("c", "a")) == ["c", "a"]
+    assert names(kinds="b") == ["b"]
+    assert names(kinds=("c", "a")) == ["c", "a"]
     with pytest.raises(ValueError, match="kinds: 'd' is unknown; there are a, b, c"):
         names(kinds=["a", "d"])
     with pytest.raises(ValueError, match="kinds: 'd' has no graph; there are a"):
@@ -36,11 +37,13 @@ def test_a_fingerprint_holds_the_version_of_every_core_dependency(package, monke
     assert before["versions"][package] == metadata.version(package)
     version = metadata.version
     monkeypatch.setattr(metadata, "version", lambda name: "0.0.1" if name == package else version(name))
-    assert mark() != before and mark()["versions"] == before["versions"] | {package: "0.0.1"}
+    assert mark() != before
+    assert mark()["versions"] == before["versions"] | {package: "0.0.1"}
 
 
 def test_versions_follow_from_what_is_declared_and_from_what_is_used(monkeypatch):
-    assert "dagma" in mark("graph")["versions"] and "dagma" not in mark("losses")["versions"]
+    assert "dagma" in mark("graph")["versions"]
+    assert "dagma" not in mark("losses")["versions"]
     assert not {"pytest", "sphinx", "raptorgraph"} & mark("graph")["versions"].keys()
     required = [
         "numpy>=1.26",
@@ -61,7 +64,8 @@ def test_versions_follow_from_what_is_declared_and_from_what_is_used(monkeypatch
 
 def test_python_device_and_threads_are_part_of_a_fingerprint(monkeypatch):
     before = mark()
-    assert before["versions"]["python"] == platform.python_version() and mark(threads="2") != before
+    assert before["versions"]["python"] == platform.python_version()
+    assert mark(threads="2") != before
     monkeypatch.setattr(platform, "python_version", lambda: "3.99.0")
     assert mark()["versions"] == before["versions"] | {"python": "3.99.0"}
     monkeypatch.undo()
@@ -74,7 +78,8 @@ def test_a_screen_with_a_name_is_its_file(tmp_path, monkeypatch):
     path = tmp_path / "mine.h5ad"
     path.write_bytes(b"one")
     before = mark(screen="mine")
-    assert before == mark(screen=str(path)) and mark(screen="simulated")["screen"] == "simulated"
+    assert before == mark(screen=str(path))
+    assert mark(screen="simulated")["screen"] == "simulated"
     path.write_bytes(b"another")
     assert mark(screen="mine") != before
 

@@ -172,8 +172,8 @@ def test_the_digest_follows_the_code_and_what_names_stand_for(tmp_path):
 
 def test_a_package_without_sources(tmp_path):
     closure(tmp_path, "start = 1\n")
+    (tmp_path / "pack" / "start.py").unlink()
     with pytest.raises(FileNotFoundError, match=r"no source of pack\.start"):
-        (tmp_path / "pack" / "start.py").unlink()
         Closure(tmp_path / "pack", "pack.start.start")
 
 
@@ -215,7 +215,8 @@ def test_the_closure_of_an_experiment(files, name):
     }
     assert files[name] >= own
     if name == "losses":
-        assert "metrics/_distribution.py" in files[name] and not files[name] & MODEL
+        assert "metrics/_distribution.py" in files[name]
+        assert not files[name] & MODEL
     else:
         assert files[name] >= MODEL
     reports = (
@@ -244,7 +245,8 @@ def test_no_code_outside_the_closure_runs(files, name):
     finally:
         sys.setprofile(None)
     ran = {Path(path).relative_to(ROOT).as_posix() for path in called if path.startswith(f"{ROOT}/")}
-    assert len(ran) > 2 and ran <= files[name]
+    assert len(ran) > 2
+    assert ran <= files[name]
 
 
 def test_editing_any_file_of_the_closure_is_other_work(files, tmp_path):

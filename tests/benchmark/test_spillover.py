@@ -5,8 +5,8 @@ import torch
 
 from raptorgraph import benchmark
 from raptorgraph.benchmark import _spillover as spillover
-from raptorgraph.benchmark._methods import RaptorGraphMethod
 from raptorgraph.benchmark._settings import Settings
+from raptorgraph.evaluation._methods import RaptorGraphMethod
 
 pytestmark = pytest.mark.usefixtures("few_steps")
 
@@ -27,7 +27,8 @@ def test_run(tmp_path):
     tables = benchmark.run("spillover", screen="simulated", out=tmp_path, seeds=2, quick=True, n_jobs=0, progress=False)
     assert (tmp_path / "spillover.png").stat().st_size > 10_000
     for stem in ("spillover", "spillover_long", "spillover_genes"):
-        assert (tmp_path / f"{stem}.csv").exists() and (tmp_path / f"{stem}.md").exists()
+        assert (tmp_path / f"{stem}.csv").exists()
+        assert (tmp_path / f"{stem}.md").exists()
     mean = tables["spillover_long"].set_index(["metric", "method", "state"])["value_mean"]
     assert mean.between(0, 1).all()
     before = "raptorgraph paper" + spillover.BEFORE_NORM
@@ -69,7 +70,8 @@ def test_norm_is_part_of_the_response(screen):
     weight[columns, range(d)] = 1.0
     centered = linear(weight, pd.DataFrame(np.eye(d), index=genes), own, lambda z: z - z.mean(1, keepdim=True))
     found = spillover.measure(centered, screen, 0)
-    assert (found["jacobian_own"] > 0.02).all() and (found["modulator"] > 0.02).all()
+    assert (found["jacobian_own"] > 0.02).all()
+    assert (found["modulator"] > 0.02).all()
     assert found["jacobian_own"].to_numpy() == pytest.approx(found["modulator"].to_numpy(), abs=1e-5)
 
 

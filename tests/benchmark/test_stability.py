@@ -33,7 +33,8 @@ def test_run(tmp_path):
     )
     assert (tmp_path / "stability.png").stat().st_size > 10_000
     for stem in ("stability", "stability_long", "stability_pairs"):
-        assert (tmp_path / f"{stem}.csv").exists() and (tmp_path / f"{stem}.md").exists()
+        assert (tmp_path / f"{stem}.csv").exists()
+        assert (tmp_path / f"{stem}.md").exists()
     table = tables["stability"].set_index(["method", "cells"])
     assert table.index.tolist() == [
         (method, cells)
@@ -62,7 +63,8 @@ def test_same_graphs_agree_and_empty_ones_say_nothing():
     assert long["Jaccard of the top 6", "planted"] == 1
     k = min(6, n_edges)
     assert long["Jaccard of the top 6, chance", "planted"] == pytest.approx(chance_jaccard(30, k))
-    assert np.isnan(long["correlation", "nothing"]) and np.isnan(long["Jaccard of the top 6", "nothing"])
+    assert np.isnan(long["correlation", "nothing"])
+    assert np.isnan(long["Jaccard of the top 6", "nothing"])
     # one pair of graphs agrees, in two pairs one is empty
     assert long["Jaccard of the top 6", "sometimes"] == pytest.approx(1 / 3)
     table = tables["stability"].set_index("method")
@@ -100,7 +102,8 @@ def test_scores_against_a_known_graph():
     truth = truth.loc[genes, genes]
     assert truth.to_numpy().any()
     found = stability._against_truth(truth, screen)
-    assert found["AUPRC"] == pytest.approx(1) and found["orientation (chance 0.5)"] == 1
+    assert found["AUPRC"] == pytest.approx(1)
+    assert found["orientation (chance 0.5)"] == 1
     assert found["AUPRC, chance"] < 0.5
     empty = stability._against_truth(0 * truth, screen)
     assert empty["AUPRC"] == pytest.approx(np.count_nonzero(truth) / 20)

@@ -29,11 +29,13 @@ def test_the_same_seed_gives_the_same_scores(screen, settings):
 def test_perfect_effects_get_perfect_scores(screen):
     test = variants.unseen_split(screen).test
     found = variants.effect_scores(screen.effects, screen.effects, screen, test)
-    assert found["relative MSE"] == 0 and found["Pearson"] == pytest.approx(1)
+    assert found["relative MSE"] == 0
+    assert found["Pearson"] == pytest.approx(1)
     # all pairs are among the first ten, hence chance
     np.testing.assert_allclose([found[name] for name in variants.PRECISION.values()], 2 / 6)
     nothing = variants.effect_scores(0 * screen.effects, screen.effects, screen, test)
-    assert nothing["relative MSE"] == 1 and np.isnan(nothing["Pearson"])
+    assert nothing["relative MSE"] == 1
+    assert np.isnan(nothing["Pearson"])
 
 
 def test_the_strongest_pairs_are_found_among_many():
@@ -71,8 +73,10 @@ def test_summary_has_variants_then_references_then_printed_values():
     summary = variants.summarize(parts, by, [("published", "1.5", "x", 9.0)])
     assert summary["preset"].tolist() == ["a", "reference", "published"]
     assert summary["name"].tolist() == ["1.5", "chance", "1.5"]
-    assert summary["value_mean"].tolist() == [2.0, 0.5, 9.0] and summary["n"].tolist() == [2, 2, 0]
-    assert summary["value_sd"][0] == pytest.approx(np.sqrt(2)) and np.isnan(summary["value_sd"][2])
+    assert summary["value_mean"].tolist() == [2.0, 0.5, 9.0]
+    assert summary["n"].tolist() == [2, 2, 0]
+    assert summary["value_sd"][0] == pytest.approx(np.sqrt(2))
+    assert np.isnan(summary["value_sd"][2])
     assert variants.summarize(parts, by).equals(summary[:2])
 
 
@@ -103,10 +107,12 @@ def test_cells_are_scored_between_floor_and_ceiling_of_the_same_draws(screen, se
     # some of them are the very cells that they are compared with
     assert real["MK-MMD"] < floor + 0.1 * (ceiling - floor)
     assert control["MK-MMD"] == pytest.approx(ceiling, rel=0.2)
-    assert real["relative MSE"] == 0 and real["variance ratio"] == pytest.approx(1, rel=0.3)
+    assert real["relative MSE"] == 0
+    assert real["variance ratio"] == pytest.approx(1, rel=0.3)
     # each condition has draws of its own, the same for both methods
     seeds = dict(asked)
-    assert len(asked) == 2 * len(seeds) and len(set(seeds.values())) == len(seeds) > 1
+    assert len(asked) == 2 * len(seeds)
+    assert len(set(seeds.values())) == len(seeds) > 1
     assert set(asked) == set(seeds.items())
 
 

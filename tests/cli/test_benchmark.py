@@ -4,8 +4,8 @@ from functools import partial
 import pandas as pd
 import pytest
 
-from raptorgraph._cli import main
 from raptorgraph.benchmark import EXPERIMENTS, _runner
+from raptorgraph.cli._commands import main
 
 
 def run(*arguments):
@@ -21,7 +21,8 @@ def test_prediction_from_the_shell(tmp_path, capsys, monkeypatch):
     arguments = ["benchmark", "prediction", "--screen", "simulated", "--quick", "--seeds", 1, "--out", out]
     assert run(*arguments, "--methods", "no change,additive", "--regimes", "singles", "--n-jobs", 1) == 0
     printed = capsys.readouterr().out
-    assert "additive" in printed and str(out) in printed
+    assert "additive" in printed
+    assert str(out) in printed
     table = pd.read_csv(out / "prediction.csv")
     assert {"no change", "additive"} < set(table["method"])
 
@@ -50,7 +51,9 @@ def test_further_options_are_read_as_json(tmp_path, monkeypatch):
 def test_bad_requests_end_in_one_line(arguments, message, tmp_path, capsys):
     assert run("benchmark", *arguments, "--quick", "--out", tmp_path / "out") == 2
     err = capsys.readouterr().err
-    assert err.startswith("error: ") and err.count("\n") == 1 and message in err
+    assert err.startswith("error: ")
+    assert err.count("\n") == 1
+    assert message in err
 
 
 def test_help_names_every_experiment(capsys):

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from raptorgraph import __version__, datasets
-from raptorgraph._cli import main
+from raptorgraph.cli._commands import main
 
 pytestmark = pytest.mark.usefixtures("few_steps")
 
@@ -52,12 +52,13 @@ def failure(arguments, capsys):
         code = exit_.code
     assert code == 2
     err = capsys.readouterr().err
-    assert err.startswith("error: ") and err.count("\n") == 1
+    assert err.startswith("error: ")
+    assert err.count("\n") == 1
     return err
 
 
 def test_demo_compares_unseen_doubles_with_the_truth(tmp_path):
-    from raptorgraph import _run
+    from raptorgraph.cli import _run
 
     lines, out = [], tmp_path / "deep" / "demo"
     result = _run.demo(
@@ -73,11 +74,13 @@ def test_demo_compares_unseen_doubles_with_the_truth(tmp_path):
     )
     assert sorted(path.name for path in out.iterdir()) == sorted([*FILES, *OF_REPORT])
     assert all(path.stat().st_size > 0 for path in out.iterdir())
-    assert result.report == out / "report.html" and "Against the truth" in result.report.read_text(encoding="utf-8")
+    assert result.report == out / "report.html"
+    assert "Against the truth" in result.report.read_text(encoding="utf-8")
     scores = result.summary.set_index("method")
     assert list(scores.index) == ["raptorgraph", "sum of measured singles", "no change"]
     assert (scores["conditions"] == 3).all()
-    assert scores.loc["no change", "relative_mse"] == 1 and np.isnan(scores.loc["no change", "pearson"])
+    assert scores.loc["no change", "relative_mse"] == 1
+    assert np.isnan(scores.loc["no change", "pearson"])
 
     annotated = ad.read_h5ad(out / "annotated.h5ad")
     truth = annotated.uns["simulation"]["adjacency"]
@@ -86,7 +89,8 @@ def test_demo_compares_unseen_doubles_with_the_truth(tmp_path):
     n_true = np.count_nonzero(truth.loc[perturbed, perturbed])
     expected = f"{len(edges)}, of which {right} are among the {n_true} true ones"
     assert result.facts["edges of the graph"] == expected
-    assert len(annotated) == 80 + 4 * 30 and not annotated.obs["perturbation"].str.contains("+", regex=False).any()
+    assert len(annotated) == 80 + 4 * 30
+    assert not annotated.obs["perturbation"].str.contains("+", regex=False).any()
     assert np.isfinite(annotated.obsm["X_raptorgraph"]).all()
 
     table = pd.read_csv(out / "effects.csv")
@@ -101,7 +105,8 @@ def test_demo_compares_unseen_doubles_with_the_truth(tmp_path):
     assert scores.loc["raptorgraph", "relative_mse"] == pytest.approx(errors, rel=1e-3)
 
     pairs = pd.read_csv(out / "interactions.csv", index_col=0)
-    assert len(pairs) == 6 and set(pairs.index[pairs["measured"]]) == set(doubles)
+    assert len(pairs) == 6
+    assert set(pairs.index[pairs["measured"]]) == set(doubles)
     assert lines
 
 
@@ -110,8 +115,11 @@ def test_run_reports_the_fit(screen, tmp_path, capsys):
     arguments = ["run", screen, "--out", out, "--max-epochs", 1, "--library-size-key", "total_counts"]
     assert main([str(argument) for argument in arguments]) == 0
     printed = capsys.readouterr().out
-    assert "Pearson" in printed and "no test of predictions" in " ".join(printed.split()) and "GPU" not in printed
-    assert "Only 80 control cells" in printed and "not tested on held-out cells" in printed
+    assert "Pearson" in printed
+    assert "no test of predictions" in " ".join(printed.split())
+    assert "GPU" not in printed
+    assert "Only 80 control cells" in printed
+    assert "not tested on held-out cells" in printed
     pairs = pd.read_csv(out / "interactions.csv", keep_default_na=False)
     assert {f"{score}_{end}" for score in ("synergy", "magnitude") for end in ("low", "high")} < set(pairs)
     assert pairs["measured"].is_monotonic_increasing
@@ -119,7 +127,8 @@ def test_run_reports_the_fit(screen, tmp_path, capsys):
     summary = pd.read_csv(out / "summary.csv")
     assert set(summary["set"]) == {"singles", "combinations"}
     singles = summary[summary["set"] == "singles"]
-    assert list(singles["method"]) == ["raptorgraph", "no change"] and (singles["conditions"] == 4).all()
+    assert list(singles["method"]) == ["raptorgraph", "no change"]
+    assert (singles["conditions"] == 4).all()
 
 
 def test_run_with_other_labels_and_held_out_combinations(adata, tmp_path):
@@ -137,7 +146,8 @@ def test_run_with_other_labels_and_held_out_combinations(adata, tmp_path):
     summary = pd.read_csv(out / "summary.csv")
     assert list(summary["set"]) == ["singles"] * 2 + ["unseen combinations"] * 3
     annotated = ad.read_h5ad(out / "annotated.h5ad")
-    assert len(annotated) == 80 + 4 * 30 and 20 <= annotated.n_vars <= 24
+    assert len(annotated) == 80 + 4 * 30
+    assert 20 <= annotated.n_vars <= 24
     # total counts over all genes, not over those that were kept
     assert (annotated.obs["raptorgraph_library_size"] >= annotated.X.sum(axis=1).A1 - 1e-3).all()
 
@@ -162,12 +172,14 @@ def test_run_writes_a_report(screen, tmp_path, capsys):
     # the terminal tells what the page does
     tested = re.findall("On held-out cells: (.*?[.])\n(?=[A-Z])", printed, flags=re.DOTALL)
     text = " ".join(html.unescape(re.sub("<[^>]*>", " ", (out / "report.html").read_text(encoding="utf-8"))).split())
-    assert tested and all(" ".join(line.split()) in text for line in tested)
+    assert tested
+    assert all(" ".join(line.split()) in text for line in tested)
     written = sorted(path.name for path in out.iterdir())
     assert written == sorted([*FILES, *OF_REPORT, "enrichment.csv", "latents.csv"])
     page = (out / "report.html").read_text(encoding="utf-8")
     assert shlex.join(["raptorgraph", *arguments]) in html.unescape(page)
-    assert "frequency" not in pd.read_csv(out / "dag.csv") and "compared with 4 gene sets" in page
+    assert "frequency" not in pd.read_csv(out / "dag.csv")
+    assert "compared with 4 gene sets" in page
     assert set(pd.read_csv(out / "enrichment.csv")["gene_set"]) == {f"SET_{k}" for k in range(4)}
     # what the files hold does not depend on whether there is a report
     plain = tmp_path / "plain"
@@ -246,16 +258,20 @@ def test_unknown_command(capsys):
 def test_version(capsys):
     with pytest.raises(SystemExit) as exit_:
         main(["--version"])
-    assert exit_.value.code == 0 and capsys.readouterr().out == f"raptorgraph {__version__}\n"
+    assert exit_.value.code == 0
+    assert capsys.readouterr().out == f"raptorgraph {__version__}\n"
 
 
 @pytest.mark.parametrize("command", ["demo", "run"])
 def test_help(command, capsys):
     with pytest.raises(SystemExit) as exit_:
         main([command, "--help"])
-    assert exit_.value.code == 0 and re.search(r"--max-epochs N", capsys.readouterr().out)
+    assert exit_.value.code == 0
+    assert re.search(r"--max-epochs N", capsys.readouterr().out)
 
 
 def test_module_runs():
     done = subprocess.run([sys.executable, "-m", "raptorgraph", "run"], capture_output=True, text=True)
-    assert done.returncode == 2 and done.stderr.startswith("error: ") and done.stdout == ""
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: ")
+    assert done.stdout == ""

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from raptorgraph import benchmark, datasets
-from raptorgraph._cli import main
+from raptorgraph.cli._commands import main
 from raptorgraph.model import NonFiniteLossError, RaptorGraphModel
 
 pytestmark = pytest.mark.filterwarnings("ignore:Writing zarr v2 data:UserWarning")
@@ -47,7 +47,10 @@ def ended(arguments, capsys):
 
 def failure(arguments, capsys):
     code, err = ended(arguments, capsys)
-    assert code == 2 and err.startswith("error: ") and err.count("\n") == 1 and "Traceback" not in err
+    assert code == 2
+    assert err.startswith("error: ")
+    assert err.count("\n") == 1
+    assert "Traceback" not in err
     return err
 
 
@@ -165,11 +168,12 @@ def test_drawing_does_not_speak_of_its_cache(screen, tmp_path, capsys, monkeypat
         heard.extend(logger.isEnabledFor(logging.WARNING) for logger in loggers)
         raise ValueError("that is all")
 
-    monkeypatch.setattr("raptorgraph._run.run", run)
+    monkeypatch.setattr("raptorgraph.cli._run.run", run)
     assert failure(COMMANDS["run"](screen, tmp_path / "out"), capsys).endswith(
         "that is all (RAPTORGRAPH_DEBUG=1 shows where)\n"
     )
-    assert heard == [False, False] and loggers[0].isEnabledFor(logging.WARNING)
+    assert heard == [False, False]
+    assert loggers[0].isEnabledFor(logging.WARNING)
 
 
 @pytest.mark.parametrize(
@@ -218,11 +222,14 @@ def test_nothing_leaves_the_shell_as_a_traceback(error, code, line, screen, tmp_
 
     monkeypatch.setattr(RaptorGraphModel, "train", fail)
     found, err = ended(COMMANDS["run"](screen, tmp_path / "out"), capsys)
-    assert found == code and err.startswith(line) and err.count("\n") == (code != 141)
+    assert found == code
+    assert err.startswith(line)
+    assert err.count("\n") == (code != 141)
     monkeypatch.setenv("RAPTORGRAPH_DEBUG", "1")
     if code == 2:
         _, err = ended(COMMANDS["run"](screen, tmp_path / "out"), capsys)
-        assert "Traceback" in err and "in fail" in err
+        assert "Traceback" in err
+        assert "in fail" in err
 
 
 def test_an_interruption_within_lightning(screen, tmp_path, capsys, monkeypatch):
@@ -258,7 +265,7 @@ def test_a_zarr_store_is_read_as_a_file_is(adata, screen, tmp_path, monkeypatch)
 
 
 def test_a_reader_that_has_gone_costs_no_result(tmp_path, monkeypatch):
-    from raptorgraph import _run
+    from raptorgraph.cli import _run
 
     def demo(out, say, **rest):
         for _ in range(3):

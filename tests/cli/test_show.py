@@ -8,11 +8,12 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
-from raptorgraph import _results, datasets, pl
-from raptorgraph._cli import main
+from raptorgraph import datasets, pl
 from raptorgraph._failures import optional
-from raptorgraph._results import Result, against
-from raptorgraph._show import show
+from raptorgraph.cli._commands import main
+from raptorgraph.cli._show import show
+from raptorgraph.report import _results
+from raptorgraph.report._results import Result, against
 
 
 def pairs(rows):
@@ -45,15 +46,21 @@ def test_a_pair_differs_from_the_sum_where_score_and_interval_lie_on_one_side_of
 
 def test_pairs_that_differ_are_shown_with_how_sure_that_is():
     printed = shown(pairs([("[b]A[/b]+B", 1.5, 1.1, 2.0, 1.0, False), ("C+D", 1.0, 0.9, 1.1, 5.0, True)]))
-    assert "(1 of 2)" in printed and "stronger" in printed and "1.50 (1.10 to 2.00)" in printed
-    assert "[b]A[/b]+B" in printed and "C+D" not in printed
-    assert "1.25 for the median pair" in printed and "None of them stands out from the median pair" in printed
+    assert "(1 of 2)" in printed
+    assert "stronger" in printed
+    assert "1.50 (1.10 to 2.00)" in printed
+    assert "[b]A[/b]+B" in printed
+    assert "C+D" not in printed
+    assert "1.25 for the median pair" in printed
+    assert "None of them stands out from the median pair" in printed
 
 
 def test_names_of_two_genes_stay_on_one_line_of_a_terminal():
     table = pairs([("TMSB4X+ZBTB10", 1.5, 1.1, 2.0, 11.0, False), ("MAP2K3+MAP2K6", 0.6, 0.5, 0.7, 1.0, True)])
     printed = shown(table, width=80)
-    assert "TMSB4X+ZBTB10" in printed and "MAP2K3+MAP2K6" in printed and "0.60 (0.50 to 0.70)" in printed
+    assert "TMSB4X+ZBTB10" in printed
+    assert "MAP2K3+MAP2K6" in printed
+    assert "0.60 (0.50 to 0.70)" in printed
 
 
 def test_no_effect_is_written_as_zero():
@@ -64,7 +71,8 @@ def test_no_effect_is_written_as_zero():
             predict_effects=lambda labels, return_sd=False: (effects, effects.abs() * 0) if return_sd else effects,
         )
         table = _results._effects(model, ["A"], ["g", "h"])[1].drop(columns=["perturbation", "gene"])
-        assert not np.signbit(table["effect"]).any() and "-0" not in table.to_csv(float_format="%.6g", index=False)
+        assert not np.signbit(table["effect"]).any()
+        assert "-0" not in table.to_csv(float_format="%.6g", index=False)
 
 
 def test_a_pair_that_stands_out_from_the_others_is_said_to():
@@ -77,7 +85,8 @@ def test_a_pair_that_stands_out_from_the_others_is_said_to():
 
 def test_without_such_a_pair_one_line_says_so():
     printed = shown(pairs([("A+B", 1.3, 0.9, 1.6, 1.0, False), ("C+D", 1.0, 0.9, 1.1, 5.0, True)]))
-    assert "No pair is told from the sum" in printed and "A+B, 1.30 (0.90 to 1.60)" in printed
+    assert "No pair is told from the sum" in printed
+    assert "A+B, 1.30 (0.90 to 1.60)" in printed
     assert "all 2 pairs (1 unmeasured) are in interactions.csv" in printed
 
 
@@ -121,9 +130,11 @@ def test_a_step_that_fails_after_the_training_costs_itself_alone(where, name, mi
     arguments += ["--report", "--resamples", 0] if missing == "report.html" else []
     assert main([str(argument) for argument in arguments]) == 0
     printed = " ".join(capsys.readouterr().out.split())
-    assert f"There is no {missing}: RuntimeError: cannot cache function" in printed and "NUMBA_CACHE_DIR" in printed
+    assert f"There is no {missing}: RuntimeError: cannot cache function" in printed
+    assert "NUMBA_CACHE_DIR" in printed
     expected = {*TABLES, "annotated.h5ad", "dag.png", "training.png", "effects.png", "umap.png"} - {missing}
-    assert all((out / file).is_file() for file in expected) and not (out / missing).exists()
+    assert all((out / file).is_file() for file in expected)
+    assert not (out / missing).exists()
 
 
 def test_tables_and_model_are_there_when_the_cells_cannot_be_written(tmp_path, capsys, monkeypatch):

@@ -176,7 +176,8 @@ def test_full_counts_become_a_screen(tmp_path):
     counts = kept[:, adata.var_names].X
     np.testing.assert_array_equal(adata.layers["counts"].toarray(), counts.toarray())
     np.testing.assert_allclose(adata.X.toarray(), expression(counts, total), rtol=1e-6)
-    assert sparse.issparse(adata.X) and adata.X.dtype == np.float32
+    assert sparse.issparse(adata.X)
+    assert adata.X.dtype == np.float32
 
 
 def test_all_genes_on_request(tmp_path):
@@ -237,7 +238,8 @@ def test_log_values_of_all_genes_are_cut_to_variable_ones(tmp_path):
     adata = norman2019(tmp_path / "log.h5ad", n_top_genes=20, check=False)
     assert adata.n_vars == 23
     np.testing.assert_array_equal(adata.X.toarray(), source[:, adata.var_names].X.toarray())
-    assert not adata.layers and "total_counts" not in adata.obs
+    assert not adata.layers
+    assert "total_counts" not in adata.obs
 
 
 def test_counts_of_some_genes_have_no_library_size(tmp_path):
@@ -315,7 +317,8 @@ def test_first_mirror_fails_and_second_gives_the_file(download, tmp_path):
     content, sources, asked = download
     mirrors = sources("gone.h5ad", "page.h5ad", "good.h5ad")
     path = fetch(mirrors, tmp_path / "cache")
-    assert path == tmp_path / "cache" / "screen.h5ad" and path.read_bytes() == content
+    assert path == tmp_path / "cache" / "screen.h5ad"
+    assert path.read_bytes() == content
     assert asked == ["/gone.h5ad", "/page.h5ad", "/good.h5ad"]
     sha256 = hashlib.sha256(content).hexdigest()
     assert (tmp_path / "cache" / "screen.h5ad.sha256").read_text() == f"{sha256}  screen.h5ad\n"
@@ -352,7 +355,8 @@ def test_file_put_there_by_hand_is_compared_with_the_published_one(download, tmp
     with pytest.raises(ValueError, match="the published file 0000"):
         fetch(sources("good.h5ad", known_hash="md5:" + "0" * 32), tmp_path)
     fetch(sources("good.h5ad", known_hash=f"md5:{hashlib.md5(content).hexdigest()}"), tmp_path)
-    assert (tmp_path / "screen.h5ad.sha256").is_file() and not asked
+    assert (tmp_path / "screen.h5ad.sha256").is_file()
+    assert not asked
 
 
 def test_error_lists_all_mirrors_and_reasons(download, tmp_path):
@@ -362,11 +366,10 @@ def test_error_lists_all_mirrors_and_reasons(download, tmp_path):
         fetch([*sources("gone.h5ad", "page.h5ad"), nobody], tmp_path)
     lines = str(caught.value).split("\n")
     assert lines[0].startswith("screen.h5ad could not be downloaded to")
-    assert (
-        "gone.h5ad (to screen.h5ad): 404" in lines[1]
-        and "page.h5ad (to screen.h5ad): what it sends is no .h5ad file" in lines[2]
-    )
-    assert nobody.url in lines[3] and "Connection refused" in lines[3]
+    assert "gone.h5ad (to screen.h5ad): 404" in lines[1]
+    assert "page.h5ad (to screen.h5ad): what it sends is no .h5ad file" in lines[2]
+    assert nobody.url in lines[3]
+    assert "Connection refused" in lines[3]
     assert "by hand" in lines[4]
     assert not list(tmp_path.glob("screen*"))
 
@@ -398,7 +401,8 @@ def test_norman_is_downloaded_once(server, tmp_path, monkeypatch):
     monkeypatch.setenv("RAPTORGRAPH_CACHE", str(tmp_path / "cache"))
     first = norman2019(n_top_genes=20)
     second = norman2019(n_top_genes=20)
-    assert asked == ["/norman.h5ad?download=1"] and (tmp_path / "cache" / "N.h5ad").is_file()
+    assert asked == ["/norman.h5ad?download=1"]
+    assert (tmp_path / "cache" / "N.h5ad").is_file()
     np.testing.assert_array_equal(first.X.toarray(), second.X.toarray())
 
 

@@ -235,18 +235,22 @@ def test_samples_are_disjoint_and_shared(screen):
     table = floor_and_ceiling(measured, control, n_cells=50, n_repeats=2, seed=3, score=score)
     assert table["value"].tolist() == [1, 2, 3, 4]
     (second, first), (controls, same) = calls[:2]
-    assert first.isdisjoint(second) and len(first | second) == 100
-    assert same == first and len(controls) == 50
+    assert first.isdisjoint(second)
+    assert len(first | second) == 100
+    assert same == first
+    assert len(controls) == 50
     sampled = sampled_scores(control, sparse.csr_matrix(measured), n_cells=50, n_repeats=2, seed=3, score=score)
     assert sampled["value"].tolist() == [5, 6]
-    assert calls[4][1] == first and calls[5][1] == calls[2][1] != first
+    assert calls[4][1] == first
+    assert calls[5][1] == calls[2][1] != first
 
 
 def test_a_perfect_prediction_scores_as_the_floor(screen):
     measured, control = screen
     half, other = measured[:50], measured[50:]
     scores = sampled_scores(half, other, n_cells=30, n_repeats=3)
-    assert list(scores.columns)[0] == "repeat" and len(scores) == 3
+    assert list(scores.columns)[0] == "repeat"
+    assert len(scores) == 3
     assert scores["energy_distance"].mean() < 0.2 * energy_distance(control, other)
 
 

@@ -41,7 +41,8 @@ def test_constant_rows_are_undefined_and_left_out(effects):
     full = pearson_delta(predicted[1:], measured[1:])
     predicted[0] = 0.1  # its mean is not exact in binary
     rows = pearson_delta(predicted, measured, per_row=True)
-    assert np.isnan(rows[0]) and np.isfinite(rows[1:]).all()
+    assert np.isnan(rows[0])
+    assert np.isfinite(rows[1:]).all()
     assert pearson_delta(predicted, measured) == pytest.approx(full)
     assert np.isnan(pearson_delta(np.zeros_like(measured), measured))
 

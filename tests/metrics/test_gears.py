@@ -71,7 +71,8 @@ def test_known_pairs():
     np.testing.assert_array_equal(classes["synergy"], [True, True, False, False, False])
     np.testing.assert_array_equal(classes["suppression"], [False, False, True, False, True])
     np.testing.assert_array_equal(classes["epistasis"], [False, False, False, True, False])
-    assert classes["redundancy"][4] and not classes["neomorphism"].any()
+    assert classes["redundancy"][4]
+    assert not classes["neomorphism"].any()
 
 
 def test_strengths_rank_as_the_thresholds(effects):
@@ -81,7 +82,8 @@ def test_strengths_rank_as_the_thresholds(effects):
         positive = classes[kind]
         if positive.any():
             assert precision_at_k(strengths[kind], positive, k=int(positive.sum())) == 1
-    assert classes["synergy"].any() and classes["suppression"].any()
+    assert classes["synergy"].any()
+    assert classes["suppression"].any()
 
 
 def test_no_effect_of_the_pair_is_undefined(effects):

@@ -27,9 +27,7 @@ def test_control_mse_compares_one_half_with_the_other():
     x = np.arange(4.0)[:, None]
     pairs = {100.0 * i - j: (i, j) for i in range(4) for j in range(4)}
     for seed in range(20):
-        values = []
-        for batch in (1, 2):
-            values.append(control_mse(100 * x, x, batch_size=batch, seed=seed))
+        values = [control_mse(100 * x, x, batch_size=batch, seed=seed) for batch in (1, 2)]
         assert values[0] == pytest.approx(values[1])  # batches of equal size
         squares = {
             (a**2 + b**2) / 2 for a, (i, j) in pairs.items() for b, (k, m) in pairs.items() if len({i, j, k, m}) == 4
@@ -57,7 +55,8 @@ def test_same_cell_mse_does_not_reward_collapse(cells):
     assert same_cell_mse(cells, cells) == (0, pytest.approx(variance), 1)
     assert same_cell_mse(0.5 * (cells + collapsed(cells)), cells).explained == pytest.approx(0.75)
     worse = same_cell_mse(cells + 10, cells)
-    assert worse.mse == pytest.approx(100) and worse.explained < 0
+    assert worse.mse == pytest.approx(100)
+    assert worse.explained < 0
 
 
 def test_sparse_cells(cells):

@@ -292,7 +292,8 @@ def test_numbers_of_numpy_are_taken_as_python_has_them(registered):
         learn_scale=np.False_,
         effect_posterior=np.False_,
     )
-    assert model.module.effects is None and not model.module.learn_scale
+    assert model.module.effects is None
+    assert not model.module.learn_scale
     assert len(model.latent_names) == 8
     model.train(
         max_epochs=np.int64(2),

@@ -30,12 +30,14 @@ def test_howto(tmp_path, monkeypatch):
     finally:
         ray.shutdown()
     results = names["results"]
-    assert len(results) == 3 and results["validation_loss"].notna().all()
+    assert len(results) == 3
+    assert results["validation_loss"].notna().all()
     assert names["best"].metrics["validation_loss"] == results["validation_loss"].min()
     assert names["model"].is_trained
     assert names["model"].init_params_["non_kwargs"]["n_hidden"] == names["settings"]["model_params"]["n_hidden"]
     lr = names["settings"]["train_params"]["plan_kwargs"]["lr"]
-    assert 1e-4 <= lr <= 1e-2 and names["model"].trainer.lightning_module.lr == lr
+    assert 1e-4 <= lr <= 1e-2
+    assert names["model"].trainer.lightning_module.lr == lr
 
 
 def test_what_a_trial_does_works_without_the_extra(tmp_path):

@@ -69,7 +69,9 @@ def test_an_unknown_batch_is_named_with_the_way_out(trained, donor, ask):
     before = donor.copy()
     with pytest.raises(ValueError, match=r"obs\['batch'\] has 'd4'.*'d1', 'd2', 'd3'.*transform_batch='all'"):
         ASKS[ask](trained, donor)
-    assert list(donor.obs) == list(before.obs) and not donor.obsm and not donor.uns
+    assert list(donor.obs) == list(before.obs)
+    assert not donor.obsm
+    assert not donor.uns
     ASKS[ask](trained, donor, transform_batch="all")
 
 
@@ -148,9 +150,11 @@ def test_a_batch_is_a_column_of_the_decoder():
 def test_predicted_cells_are_spread_evenly(trained, donor):
     cells = trained.predict(["P01", "P02"], donor, n_cells=31, seed=3, transform_batch="all")
     counts = cells.obs.groupby(["perturbation", "batch"], observed=False).size()
-    assert sorted(counts["P01"]) == [10, 10, 11] and (counts["P01"] == counts["P02"]).all()
+    assert sorted(counts["P01"]) == [10, 10, 11]
+    assert (counts["P01"] == counts["P02"]).all()
     again = trained.predict(["P01", "P02"], donor, n_cells=31, seed=3, transform_batch="all")
-    assert (again.X != cells.X).nnz == 0 and again.obs.equals(cells.obs)
+    assert (again.X != cells.X).nnz == 0
+    assert again.obs.equals(cells.obs)
     order = cells.obs["batch"].to_numpy()[:31]
     assert (order[:-1] != order[1:]).sum() > 5  # in random order
     assert (trained.predict("P01", donor, seed=4, transform_batch="all").obs["batch"].to_numpy() != order[:20]).any()
@@ -165,7 +169,8 @@ def test_predicted_cells_are_spread_evenly(trained, donor):
     drawn, expected = (x["d2"] - x["d1"] for x in ({k: np.asarray(v.X.mean(0)).ravel() for k, v in new.items()}, mean))
     error = np.sqrt(2 * new["d1"].X.toarray().var(0) / 4000)
     seen = error > 0
-    assert seen.sum() > 30 and np.mean(((drawn - expected)[seen] / error[seen]) ** 2) < 2
+    assert seen.sum() > 30
+    assert np.mean(((drawn - expected)[seen] / error[seen]) ** 2) < 2
 
 
 def test_effects_in_a_batch_are_decoded(trained):

@@ -13,9 +13,9 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 import raptorgraph as rg
 from raptorgraph.baselines._vae_training import sample
+from raptorgraph.inference import EffectPosterior
 from raptorgraph.model import _graph
 from raptorgraph.model._splitter import ScreenSplitter
-from raptorgraph.nn import EffectPosterior
 
 PRETENDED = torch.device("cpu", 0)  # equal to no tensor's device, and yet the CPU
 PACKAGE = str(Path(rg.__file__).parent)

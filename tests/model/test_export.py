@@ -41,7 +41,8 @@ def test_pair_of_files(trained, tmp_path):
         np.testing.assert_array_equal(back.X.toarray(), cells.X.toarray())
         assert list(back.obs["perturbation"]) == list(cells.obs["perturbation"])
         assert list(back.var_names) == list(trained.adata.var_names)
-        assert isinstance(cells.X, sparse.csr_matrix) and cells.X.dtype == np.float32
+        assert isinstance(cells.X, sparse.csr_matrix)
+        assert cells.X.dtype == np.float32
     counts = real.obs["perturbation"].value_counts().to_dict()
     assert (
         counts == predicted.obs["perturbation"].value_counts().to_dict() == {"control": 120, labels[0]: 40, "P03": 40}
@@ -125,7 +126,8 @@ def test_scanpy_works_on_the_latents(trained):
     assert adata.uns["neighbors"]["params"]["use_rep"] == "X_raptorgraph"
     sc.tl.leiden(adata, flavor="igraph", n_iterations=2, directed=False)
     sc.tl.umap(adata, maxiter=20)
-    assert adata.obsm["X_umap"].shape == (adata.n_obs, 2) and np.isfinite(adata.obsm["X_umap"]).all()
+    assert adata.obsm["X_umap"].shape == (adata.n_obs, 2)
+    assert np.isfinite(adata.obsm["X_umap"]).all()
     sc.tl.embedding_density(adata, basis="umap", groupby="perturbation")
     sc.tl.dendrogram(adata, "perturbation", use_rep="X_raptorgraph")
     axes = sc.pl.umap(adata, color=["perturbation", "leiden"], show=False)

@@ -26,7 +26,9 @@ def test_howto(tmp_path, monkeypatch):
     files = {path.name for path in (tmp_path / "shared_model").iterdir()}
     assert files == {"model.pt", "adata.h5ad", "README.md", "_scvi_required_metadata.json"}
     card = (tmp_path / "shared_model" / "README.md").read_text()
-    assert card.startswith("---\n") and "license: cc-by-4.0" in card and "perturbations of 10 genes" in card
+    assert card.startswith("---\n")
+    assert "license: cc-by-4.0" in card
+    assert "perturbations of 10 genes" in card
     expected = names["model"].predict_effects("P01+P02")
     opened = HubModel(str(tmp_path / "shared_model"))
     assert opened.metadata.model_parent_module == "raptorgraph.model"

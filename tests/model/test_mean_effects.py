@@ -78,7 +78,8 @@ def test_the_training_controls_are_known_again(trained, how):
     if how == "one gene more":
         cells.obs = trained.adata.obs.copy()
     found, sd = trained.predict_effects(ASKED, cells, return_sd=True)
-    assert found.equals(expected) and sd.equals(expected_sd)
+    assert found.equals(expected)
+    assert sd.equals(expected_sd)
     assert found.attrs["kind"] == sd.attrs["kind"] == expected.attrs["kind"] == "posterior"
     assert trained.predict_effects(ASKED, cells, kind="posterior").equals(expected)
 
@@ -146,7 +147,8 @@ def test_saved_models_know_their_controls(trained, tmp_path):
     for model in (without, with_data, with_other):
         assert model.predict_effects(ASKED).equals(expected)
         found = model.predict_effects(ASKED, cells)
-        assert found.equals(expected) and found.attrs["kind"] == "posterior"
+        assert found.equals(expected)
+        assert found.attrs["kind"] == "posterior"
     assert with_other.predict_effects(ASKED, with_other.adata).attrs["kind"] == "shifted decoder"
 
 
@@ -168,8 +170,10 @@ def test_annotation_does_not_depend_on_the_object(trained, tmp_path):
         trained.annotate(cells, counterfactuals=["P02"])
     for cells, rows in ((copy, slice(None)), (part, own.obs_names.get_indexer(part.obs_names)), (shuffled, order)):
         found, expected = cells.uns["raptorgraph"], own.uns["raptorgraph"]
-        assert found["effects"].equals(expected["effects"]) and found["dag"].equals(expected["dag"])
-        assert found["settings"] == expected["settings"] and found["settings"]["effects"] == "posterior"
+        assert found["effects"].equals(expected["effects"])
+        assert found["dag"].equals(expected["dag"])
+        assert found["settings"] == expected["settings"]
+        assert found["settings"]["effects"] == "posterior"
         for key in ("X_raptorgraph", "X_raptorgraph_exogenous", "counterfactual_P02"):
             np.testing.assert_allclose(cells.obsm[key], own.obsm[key][rows], atol=1e-5)
     copy.write_h5ad(tmp_path / "copy.h5ad")

@@ -308,8 +308,10 @@ def test_predicted_effects_agree_with_drawn_cells(trained, noise):
 def test_standard_deviations_and_draws_of_effects(trained):
     asked = ["P01", "P01+P02", "control"]
     effects, sd = trained.predict_effects(asked, return_sd=True)
-    assert effects.equals(trained.predict_effects(asked)) and effects.index.equals(sd.index)
-    assert (sd.loc[["P01", "P01+P02"]] > 0).all(axis=None) and (sd.loc["control"] == 0).all()
+    assert effects.equals(trained.predict_effects(asked))
+    assert effects.index.equals(sd.index)
+    assert (sd.loc[["P01", "P01+P02"]] > 0).all(axis=None)
+    assert (sd.loc["control"] == 0).all()
     draws = trained.sample_effects(asked[:2], n_draws=400, seed=0)
     assert draws.shape == (400, 2, 60)
     np.testing.assert_array_equal(draws, trained.sample_effects(asked[:2], n_draws=400, seed=0))

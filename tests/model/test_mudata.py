@@ -80,8 +80,10 @@ def test_setup_labels_drops_reorders_and_registers(trained):
     assert (cells.obs["perturbation"].astype(str) == labels[cells.obs_names]).all()
     assert list(mdata.var_names) == [*cells.var_names, *mdata["crispr"].var_names]
     present = [gene for gene in model.perturbed_genes if gene in set(cells.var_names)]
-    assert len(present) == 4 and list(cells.var_names[:4]) == present
-    assert MASK_KEY in cells.obsm and MASK_KEY not in mdata["crispr"].obsm
+    assert len(present) == 4
+    assert list(cells.var_names[:4]) == present
+    assert MASK_KEY in cells.obsm
+    assert MASK_KEY not in mdata["crispr"].obsm
 
 
 def test_the_same_model_as_from_an_anndata(trained):
@@ -166,7 +168,8 @@ def test_choices_other_than_dropping():
     mdata, labels = screen()
     setup(mdata, no_guide="control", too_many="top", guide_kwargs={"min_counts": 3})
     found = mdata["rna"].obs["perturbation"].astype(str)
-    assert len(found) == len(labels) and (found.iloc[:9] == "control").all()
+    assert len(found) == len(labels)
+    assert (found.iloc[:9] == "control").all()
     assert found.iloc[20:26].str.count(r"\+").max() == 1
     same = np.r_[9:20, 26 : len(labels)]
     assert (found.iloc[same] == labels.iloc[same]).all()
@@ -317,7 +320,8 @@ def test_presets_take_a_mudata():
     mdata, _ = screen()
     setup(mdata)
     model = rg.RaptorGraph.from_preset(mdata, "paper", n_hidden=8)
-    assert model.adata is mdata["rna"] and len(model.latent_names) == 9
+    assert model.adata is mdata["rna"]
+    assert len(model.latent_names) == 9
 
 
 def test_papalexi(shared_data):

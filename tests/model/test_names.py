@@ -64,13 +64,15 @@ def test_annotation_survives_whatever_the_names(model, store, tmp_path):
     effects, sd = model.predict_effects(model.conditions, return_sd=True)
     for column, expected in (("effect", effects), ("sd", sd)):
         found = note["effects"].pivot(index="perturbation", columns="gene", values=column)
-        assert set(found.index) == set(expected.index) and set(found.columns) == set(expected.columns)
+        assert set(found.index) == set(expected.index)
+        assert set(found.columns) == set(expected.columns)
         np.testing.assert_array_equal(found.loc[expected.index, expected.columns], expected)
     assert note["effects"]["effect"].dtype == note["effects"]["sd"].dtype == np.float32
 
     key_of = note["counterfactuals"].set_index("perturbation")["key"]
     assert set(key_of.index) == set(asked)
-    assert key_of["p.safe-1_"] == "counterfactual_p.safe-1_" and key_of["IFNA/B"] == "counterfactual_1"
+    assert key_of["p.safe-1_"] == "counterfactual_p.safe-1_"
+    assert key_of["IFNA/B"] == "counterfactual_1"
     assert sorted(key_of) == sorted(key for key in back.obsm if key.startswith("counterfactual_"))
     for label, key in key_of.items():
         np.testing.assert_array_equal(back.obsm[key], model.get_counterfactual(label))
@@ -84,7 +86,8 @@ def test_another_call_leaves_nothing_of_the_last_one(model):
     np.testing.assert_array_equal(model.adata.obsm["counterfactual_2"], model.get_counterfactual("IFNA/B"))
     model.annotate(counterfactuals=["__lead", "a.b c"])
     np.testing.assert_array_equal(model.adata.obsm["counterfactual_2"], model.get_counterfactual("a.b c"))
-    assert "counterfactual_p.safe-1_" not in model.adata.obsm and "counterfactual___lead" in model.adata.obsm
+    assert "counterfactual_p.safe-1_" not in model.adata.obsm
+    assert "counterfactual___lead" in model.adata.obsm
     model.annotate()
     assert [key for key in model.adata.obsm if key.startswith("counterfactual_")] == ["counterfactual_1"]
     assert model.adata.uns["raptorgraph"]["counterfactuals"].empty
@@ -129,7 +132,8 @@ def test_a_saved_model_knows_them(model, tmp_path):
         model.adata.X, obs=model.adata.obs[["perturbation", "total_counts", "lane"]], var=model.adata.var
     )
     loaded = rg.RaptorGraphModel.load(tmp_path / "model", cells[:, ::-1].copy())
-    assert loaded.perturbed_genes == model.perturbed_genes and loaded.conditions == model.conditions
+    assert loaded.perturbed_genes == model.perturbed_genes
+    assert loaded.conditions == model.conditions
     pd.testing.assert_frame_equal(loaded.predict_effects(NAMES), model.predict_effects(NAMES))
 
 

@@ -97,7 +97,7 @@ def test_bad_shares_are_refused(manager):
         ScreenSplitter(manager, train_size=1.5)
     with pytest.raises(ValueError, match="exceed 1"):
         ScreenSplitter(manager, train_size=0.9, validation_size=0.2)
+    controls = np.flatnonzero(labels(manager) == "control")
+    others = np.flatnonzero(labels(manager) != "control")
     with pytest.raises(ValueError, match="two control"):
-        controls = np.flatnonzero(labels(manager) == "control")
-        others = np.flatnonzero(labels(manager) != "control")
         ScreenSplitter(manager, external_indexing=[others, controls])

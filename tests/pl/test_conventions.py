@@ -58,7 +58,8 @@ def test_given_axes_are_used_without_pyplot(plot, example, monkeypatch):
     left, right = figure.subplots(1, 2)
     drawn = axes_of(plot(example, ax=right))
     assert all(ax.figure is figure for ax in drawn)
-    assert left in figure.axes and not left.has_data()
+    assert left in figure.axes
+    assert not left.has_data()
     if len(drawn) == 1:
         assert drawn[0] is right
     else:  # its place is divided
@@ -83,7 +84,8 @@ def test_new_figures_are_pyplots_and_are_shown_only_when_asked(plot, example, mo
     shown = []
     monkeypatch.setattr(plt, "show", lambda *args, **kwargs: shown.append(1))
     plot(example)
-    assert len(plt.get_fignums()) == 1 and shown == []
+    assert len(plt.get_fignums()) == 1
+    assert shown == []
     plot(example, show=False)
     assert shown == []
     plot(example, show=True)
@@ -95,10 +97,12 @@ def test_figure_is_saved_and_returned(plot, example, tmp_path):
     figure = plot(example, return_fig=True, save=tmp_path / "figure.png")
     assert isinstance(figure, Figure)
     image = plt.imread(tmp_path / "figure.png")
-    assert image.shape[0] > 200 and image.std() > 0.01
+    assert image.shape[0] > 200
+    assert image.std() > 0.01
     part = Figure(figsize=(6, 4)).subfigures(1, 1)
     whole = plot(example, ax=part.subplots(), return_fig=True, save=tmp_path / "part.pdf")
-    assert type(whole) is Figure and (tmp_path / "part.pdf").read_bytes()[:4] == b"%PDF"
+    assert type(whole) is Figure
+    assert (tmp_path / "part.pdf").read_bytes()[:4] == b"%PDF"
 
 
 @every_plot
@@ -132,4 +136,5 @@ def test_input_stays_as_it_is(plot, example):
     adata, old = example.model.adata, before.model.adata
     pd.testing.assert_frame_equal(adata.obs, old.obs)
     np.testing.assert_array_equal(adata.X, old.X)
-    assert set(adata.obsm) == set(old.obsm) and set(adata.uns) == set(old.uns)
+    assert set(adata.obsm) == set(old.obsm)
+    assert set(adata.uns) == set(old.uns)

@@ -41,7 +41,8 @@ def lines(ax):
 def test_causes_stand_above_effects_and_lines_show_sign_and_weight():
     ax = pl.dag(adjacency({("C", "A"): 1.0, ("A", "B"): -0.5, ("C", "B"): 0.2}), weights=False)
     height = {name: y for name, (_, y) in names(ax).items()}
-    assert height["C"] > height["A"] > height["B"] and set(height) == set("ABC")
+    assert height["C"] > height["A"] > height["B"]
+    assert set(height) == set("ABC")
     found = lines(ax)
     assert [color.upper() for _, color, _ in found] == [BLUE, ORANGE, BLUE]
     widths = np.array([width for width, *_ in found]) / found[-1][0]
@@ -121,7 +122,9 @@ def test_numbers_color_the_nodes_and_get_a_bar(edges):
     size = pd.Series([1.0, 2.0, np.nan], index=list("ABC"), name="size of the effect")
     ax = pl.dag(edges, color=size, weights=False)
     found = fills(ax)
-    assert found["A"] == "#440154" and found["B"] == "#fde725" and found["C"] == "#ffffff"
+    assert found["A"] == "#440154"
+    assert found["B"] == "#fde725"
+    assert found["C"] == "#ffffff"
     assert [other.get_ylabel() for other in ax.figure.axes if other is not ax] == ["size of the effect"]
     assert len(pl.dag(edges, color=size * np.nan).figure.axes) == 1
 
@@ -193,7 +196,8 @@ def test_layout_keeps_boxes_apart_and_edges_downward(seed):
     gaps = np.abs(places[:, None] - places[None])
     apart = (gaps[..., 0] >= 30) | (gaps[..., 1] >= 12) | np.eye(len(places), dtype=bool)
     assert apart.all()
-    assert (places >= [15, 6]).all() and (places <= [layout.width - 15, layout.height - 6]).all()
+    assert (places >= [15, 6]).all()
+    assert (places <= [layout.width - 15, layout.height - 6]).all()
     assert set(layout.routes) == set(graph.edges)
     for (cause, effect), route in layout.routes.items():
         assert (np.diff(route[:, 1]) < 0).all()

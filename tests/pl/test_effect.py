@@ -45,7 +45,8 @@ def test_a_model_brings_its_measurement_and_both_uncertainties(fixed):
     expected = (means.loc["A+B"] - means.loc["control"]).to_numpy()
     shown = np.isin(np.round(expected, 5), np.round(points[:, 0], 5))
     assert shown.mean() > 0.9
-    assert ax.get_title(loc="left").startswith("A+B, Pearson") and "noise 0.0" in ax.get_title(loc="left")
+    assert ax.get_title(loc="left").startswith("A+B, Pearson")
+    assert "noise 0.0" in ax.get_title(loc="left")
     assert {"sampling noise (±2 SE)", "no change", "perfect prediction"} == {
         text.get_text() for text in ax.get_legend().get_texts()
     }

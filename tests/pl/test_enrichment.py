@@ -39,7 +39,8 @@ def test_dots_have_the_size_of_the_rate_and_a_ring_below_it(enrichment_table):
     ax = pl.enrichment(enrichment_table, kind="dots")
     dots, rings = ax.collections[:2]
     sizes = dots.get_sizes()
-    assert len(sizes) == 20 and len(np.unique(sizes)) == 2
+    assert len(sizes) == 20
+    assert len(np.unique(sizes)) == 2
     assert len(rings.get_offsets()) == (enrichment_table["FDR"] < 0.05).sum()
     assert rings.get_sizes().min() == sizes.max()
 
@@ -55,7 +56,8 @@ def test_both_rates_count_where_there_are_two(enrichment_table):
 def test_top_sets_and_latents(enrichment_table):
     ax = pl.enrichment(enrichment_table, n_sets=2, n_latents=3)
     found = shown(ax)
-    assert found.shape == (2, 3) and "D" not in found
+    assert found.shape == (2, 3)
+    assert "D" not in found
     assert ax.get_xlabel() == "latent (3 of 4)"
     clear = enrichment_table[enrichment_table["stands_out"]]
     best = clear.groupby("gene_set").agg(FDR=("FDR", "min"), size=("NES", lambda x: -x.abs().max()))
@@ -77,7 +79,8 @@ def test_similar_rows_and_columns_stand_side_by_side():
 def test_missing_scores_are_left_blank(enrichment_table):
     enrichment_table.loc[0, ["NES", "FDR"]] = np.nan
     found = shown(pl.enrichment(enrichment_table))
-    assert np.isnan(found.loc["TNFA signaling via NFKB", "A"]) and found.notna().to_numpy().sum() == 19
+    assert np.isnan(found.loc["TNFA signaling via NFKB", "A"])
+    assert found.notna().to_numpy().sum() == 19
     assert len(pl.enrichment(enrichment_table, kind="dots").collections[0].get_offsets()) == 19
 
 

@@ -8,11 +8,17 @@ from raptorgraph import pl
 def test_score_above_and_type_below_the_diagonal(interaction_table):
     ax = pl.interactions(interaction_table, order="name")
     score, kind = (image.get_array() for image in ax.images)
-    assert score[0, 1] == 1.5 and score[0, 2] == 0.8 and score.mask[np.tril_indices(4)].all()
-    assert kind.mask[np.triu_indices(4)].all() and kind.mask[3, 2] and not kind.mask[1, 0]
+    assert score[0, 1] == 1.5
+    assert score[0, 2] == 0.8
+    assert score.mask[np.tril_indices(4)].all()
+    assert kind.mask[np.triu_indices(4)].all()
+    assert kind.mask[3, 2]
+    assert not kind.mask[1, 0]
     assert ax.images[0].norm.vmin == pytest.approx(1 / ax.images[0].norm.vmax)
     texts = [text.get_text() for text in ax.get_legend().get_texts()]
-    assert "synergy (1)" in texts and "additive (1)" in texts and "measured" in texts
+    assert "synergy (1)" in texts
+    assert "additive (1)" in texts
+    assert "measured" in texts
     assert [tick.get_text() for tick in ax.get_xticklabels()] == list("ABCD")
     dots = {tuple(point) for point in np.asarray(ax.collections[0].get_offsets())}
     assert dots == {(1.0, 0.0), (2.0, 1.0)}  # A+B and B+C, above the diagonal
@@ -22,11 +28,14 @@ def test_without_types_both_halves_show_the_score(interaction_table):
     ax = pl.interactions(interaction_table, "redundancy", types=False, order="name")
     (image,) = ax.images
     values = image.get_array()
-    assert values[0, 1] == values[1, 0] == 0.1 and values.mask[2, 3] and values.mask.diagonal().all()
+    assert values[0, 1] == values[1, 0] == 0.1
+    assert values.mask[2, 3]
+    assert values.mask.diagonal().all()
     assert image.norm.vmin == 0.1
     assert len(ax.collections[0].get_offsets()) == 4
     plain = pl.interactions(interaction_table.drop(columns=["interaction", "measured"]))
-    assert plain.get_legend() is None and len(plain.images) == 1
+    assert plain.get_legend() is None
+    assert len(plain.images) == 1
 
 
 def test_genes_with_similar_scores_stand_side_by_side():
@@ -43,7 +52,8 @@ def test_many_genes_are_counted_instead_of_named():
     genes = [f"g{k:03d}" for k in range(130)]
     table = pd.DataFrame({"gene_a": genes[:-1], "gene_b": genes[1:], "synergy": np.linspace(0.5, 2, 129)})
     ax = pl.interactions(table)
-    assert ax.get_xlabel() == "130 genes" and len(ax.get_xticks()) == 0
+    assert ax.get_xlabel() == "130 genes"
+    assert len(ax.get_xticks()) == 0
 
 
 def test_bad_input(interaction_table):

@@ -37,7 +37,8 @@ def test_a_lone_point_is_named_beside_it_and_a_crowd_is_spared():
     ax.set(xlim=(0, 1), ylim=(0, 1))
     (box,) = drawn(figure, labels)
     center = ax.transData.inverted().transform([(box.x0 + box.x1) / 2, (box.y0 + box.y1) / 2])
-    assert np.linalg.norm(center - 0.5) < 0.06 and center[1] < 0.54
+    assert np.linalg.norm(center - 0.5) < 0.06
+    assert center[1] < 0.54
 
 
 def test_a_name_without_room_is_left_out_until_there_is_some():

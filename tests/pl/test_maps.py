@@ -30,7 +30,8 @@ def legend(ax):
 
 def test_perturbations_have_a_color_each_and_controls_are_gray(fixed):
     ax = pl.latents(fixed, basis="X_map")
-    assert legend(ax)[0] == "control (60)" and sorted(legend(ax)[1:]) == ["A (60)", "A+B (60)", "B (60)", "C (60)"]
+    assert legend(ax)[0] == "control (60)"
+    assert sorted(legend(ax)[1:]) == ["A (60)", "A+B (60)", "B (60)", "C (60)"]
     found = colors(ax)
     by_label = {
         label: {found[tuple(place)] for place in fixed.adata.obsm["X_map"][fixed.adata.obs["perturbation"] == label]}
@@ -59,7 +60,8 @@ def test_farthest_groups_are_colored_by_default(fixed):
 def test_numbers_and_genes_get_a_color_bar(fixed):
     ax = pl.latents(fixed, color="depth", basis="X_map")
     (bar,) = [other for other in ax.figure.axes if other is not ax]
-    assert bar.get_ylabel() == "depth" and ax.get_legend() is None
+    assert bar.get_ylabel() == "depth"
+    assert ax.get_legend() is None
     ax = pl.latents(fixed, color="gene05", basis="X_map")
     shown = dict(
         zip(map(tuple, np.asarray(ax.collections[-1].get_offsets())), ax.collections[-1].get_array(), strict=True)
@@ -74,7 +76,8 @@ def test_umap_is_computed_by_scanpy_on_a_copy(trained):
     adata = trained.adata
     before = set(adata.obsm), set(adata.uns), set(adata.obsp), adata.obs.copy()
     axes = [pl.latents(trained, max_cells=120, seed=1) for _ in range(2)]
-    assert "120 of" in axes[0].get_title() and axes[0].get_xlabel() == "UMAP 1"
+    assert "120 of" in axes[0].get_title()
+    assert axes[0].get_xlabel() == "UMAP 1"
     assert colors(axes[0]) == colors(axes[1])
     assert (set(adata.obsm), set(adata.uns), set(adata.obsp)) == before[:3]
     pd.testing.assert_frame_equal(adata.obs, before[3])
@@ -111,7 +114,8 @@ def test_arrows_point_to_the_measured_cells(fixed):
     toward = points[labels == "A"].mean(axis=0) - points[labels == "control"].mean(axis=0)
     ax = pl.counterfactual(fixed, "A", basis="X_map")
     shift = arrows(ax)
-    assert len(shift) > 2 and (shift @ toward > 0).all()
+    assert len(shift) > 2
+    assert (shift @ toward > 0).all()
     assert legend(ax) == ["others (180)", "control (60)", "A (60)", "mean predicted shift"]
 
 
@@ -135,7 +139,7 @@ def test_counterfactual_of_a_trained_model_leaves_its_data(trained):
     np.testing.assert_array_equal(*map(arrows, axes))
     assert axes[0].get_title().startswith(f"{pair}: 50 control cells perturbed\n150 of ")
     assert (set(trained.adata.obsm), set(trained.adata.uns)) == before[:2]
-    assert (trained.adata.X != before[2]).nnz == 0
+    assert (before[2] != trained.adata.X).nnz == 0
 
 
 @pytest.mark.parametrize(

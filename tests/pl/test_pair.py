@@ -25,7 +25,8 @@ def test_five_panels_show_their_effects_on_one_scale(fixed):
     assert len(axes) == 5
     titles = [ax.get_title().split("\n")[0] for ax in axes]
     assert titles == ["A", "B", "sum of the two", "predicted A+B", "measured A+B"]
-    assert len({ax.get_xlim() for ax in axes}) == 1 and len({ax.get_ylim() for ax in axes}) == 1
+    assert len({ax.get_xlim() for ax in axes}) == 1
+    assert len({ax.get_ylim() for ax in axes}) == 1
     predicted = fixed.predict_effects(["A", "B", "A+B"])
     expected = [predicted.loc["A"], predicted.loc["B"], predicted.loc["A"] + predicted.loc["B"], predicted.loc["A+B"]]
     for ax, effect in zip(axes, expected, strict=False):

@@ -28,7 +28,8 @@ def test_each_term_has_a_panel():
 
 def test_of_a_trained_model(trained):
     titles = [ax.get_title() for ax in pl.training(trained)]
-    assert titles[0] == "loss" and "reconstruction" in titles
+    assert titles[0] == "loss"
+    assert "reconstruction" in titles
 
 
 @pytest.mark.parametrize("empty", [None, {}])

@@ -53,7 +53,8 @@ class Posterior:
 def test_calibration_tells_right_from_too_sure(fixed, spread, low, high):
     ax = pl.uncertainty(Posterior(fixed, spread), kind="calibration")
     x, y = ax.lines[1].get_xydata().T
-    assert len(x) == 12 and low < np.exp(np.mean(np.log(y / x))) < high
+    assert len(x) == 12
+    assert low < np.exp(np.mean(np.log(y / x))) < high
     within = int(ax.get_title(loc="left").split("\n")[1].split("%")[0])
     assert within == pytest.approx({1.0: 50, 2.0: 27, 0.5: 81}[spread], abs=5)
 

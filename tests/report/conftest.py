@@ -5,8 +5,9 @@ import shutil
 import pandas as pd
 import pytest
 
-from raptorgraph import _run, datasets
-from raptorgraph.benchmark._screen import Screen
+from raptorgraph import datasets
+from raptorgraph.cli import _run
+from raptorgraph.screen import Screen
 
 SETUP = {
     "perturbation_key": "perturbation",

@@ -3,9 +3,9 @@ import pandas as pd
 import pytest
 
 from raptorgraph import metrics
-from raptorgraph._report import _heldout
-from raptorgraph._report._heldout import HALF, MODEL, PERFECT, SEEN, SINGLES, UNSEEN, Scores, held_out
-from raptorgraph.benchmark._screen import Screen
+from raptorgraph.report import _heldout
+from raptorgraph.report._heldout import HALF, MODEL, PERFECT, SEEN, SINGLES, UNSEEN, Scores, held_out
+from raptorgraph.screen import Screen
 
 pytestmark = pytest.mark.usefixtures("few_steps")
 
@@ -54,7 +54,8 @@ def test_what_is_predicted_owes_nothing_to_other_cells_of_the_same_combination(s
 
 def test_measured_effects_are_those_of_the_second_halves(screen, held):
     first, second = screen.halves(1)
-    assert set(first).isdisjoint(second) and len(first) + len(second) == screen.adata.n_obs
+    assert set(first).isdisjoint(second)
+    assert len(first) + len(second) == screen.adata.n_obs
     truth = screen.effects_of(second).loc[held.measured.index]
     pd.testing.assert_frame_equal(held.measured, truth, check_names=False)
     half = screen.effects_of(first).loc[truth.index]
@@ -66,12 +67,14 @@ def test_measured_effects_are_those_of_the_second_halves(screen, held):
 
 
 def test_every_condition_is_tested_once(screen, held):
-    assert held.n_fits == held.n_folds == 2 and held.reason == ""
+    assert held.n_fits == held.n_folds == 2
+    assert held.reason == ""
     assert sorted(held.scores[UNSEEN].labels) == sorted(held.scores[SEEN].labels) == sorted(screen.combinations)
     assert sorted(held.scores[SINGLES].labels) == sorted(screen.singles)
     table = held.conditions
     assert table.loc[screen.combinations, ["unseen", "seen", "half"]].notna().all(axis=None)
-    assert table.loc[screen.singles, "unseen"].isna().all() and table.loc[screen.singles, "seen"].notna().all()
+    assert table.loc[screen.singles, "unseen"].isna().all()
+    assert table.loc[screen.singles, "seen"].notna().all()
 
 
 def test_baselines_fit_what_they_are_asked_for(held):
@@ -94,7 +97,8 @@ def test_a_perfect_prediction_scores_what_it_is_said_to(screen, held):
 
 
 def test_intervals_are_compared_with_what_was_measured(held):
-    assert 0.75 < held.scores[UNSEEN].coverage < 1 and 0.75 < held.scores[SINGLES].coverage < 1
+    assert 0.75 < held.scores[UNSEEN].coverage < 1
+    assert 0.75 < held.scores[SINGLES].coverage < 1
 
 
 def test_the_same_seed_gives_the_same_scores(screen, held):
@@ -106,35 +110,44 @@ def test_the_same_seed_gives_the_same_scores(screen, held):
 def test_without_combinations_in_the_training(screen):
     held = held_out(screen, seed=1, singles_only=True)
     assert held.n_fits == held.n_folds == 1
-    assert sorted(held.scores[UNSEEN].labels) == sorted(screen.combinations) and SEEN not in held.scores
+    assert sorted(held.scores[UNSEEN].labels) == sorted(screen.combinations)
+    assert SEEN not in held.scores
     assert "mean double" not in set(held.scores[UNSEEN].table["method"])
-    assert len(held.ranks) == 5 and (held.ranks["n_pairs"] == 9).all()
+    assert len(held.ranks) == 5
+    assert (held.ranks["n_pairs"] == 9).all()
 
 
 def test_singles_alone(simulated, setup):
     screen = Screen(simulated(n_doubles=0), setup)
     held = held_out(screen)
-    assert set(held.scores) == {SINGLES} and held.shown == SINGLES and held.ranks is None
+    assert set(held.scores) == {SINGLES}
+    assert held.shown == SINGLES
+    assert held.ranks is None
     assert list(held.predicted.index) == screen.conditions
 
 
 def test_a_preset_without_a_posterior_is_fitted_once(screen):
     held = held_out(screen, preset="paper", max_epochs=1)
-    assert held.n_fits == 1 and held.n_folds == 2
-    assert len(held.scores[UNSEEN].labels) == 5 and len(held.scores[SEEN].labels) == 4
+    assert held.n_fits == 1
+    assert held.n_folds == 2
+    assert len(held.scores[UNSEEN].labels) == 5
+    assert len(held.scores[SEEN].labels) == 4
     assert all(scores.coverage is None for scores in held.scores.values())
 
 
 def test_too_few_cells(screen, setup):
     few = Screen(screen.adata[np.r_[screen.rows("control")[:3], screen.rows(screen.singles[0])]].copy(), setup)
     held = held_out(few)
-    assert "4 cells or more" in held.reason and held.scores == {}
+    assert "4 cells or more" in held.reason
+    assert held.scores == {}
     kept = np.setdiff1d(np.arange(screen.adata.n_obs), screen.rows(screen.singles[0])[3:])
     held = held_out(Screen(screen.adata[kept].copy(), setup))
     gone = [x for x in screen.combinations if screen.singles[0] in screen.genes_of[x]]
-    assert held.left_out == [screen.singles[0]] and gone
+    assert held.left_out == [screen.singles[0]]
+    assert gone
     # its combinations have no single to be compared with: seen in every fit, and not tested unseen
-    assert set(gone) <= set(held.scores[SEEN].labels) and set(gone).isdisjoint(held.scores[UNSEEN].labels)
+    assert set(gone) <= set(held.scores[SEEN].labels)
+    assert set(gone).isdisjoint(held.scores[UNSEEN].labels)
 
 
 def test_a_baseline_that_cannot_be_fitted_is_named(screen, monkeypatch):

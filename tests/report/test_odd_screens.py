@@ -5,7 +5,7 @@ import re
 import numpy as np
 import pytest
 
-from raptorgraph import _run
+from raptorgraph.cli import _run
 
 pytestmark = pytest.mark.usefixtures("few_steps")
 
@@ -45,8 +45,10 @@ def three_genes(adata):
     ids=["log values", "pairs alone", "singles", "one gene", "few controls", "three genes", "paper", "singles only"],
 )
 def test_report(adata, tmp_path, monkeypatch, change, options, said):
-    monkeypatch.setattr("raptorgraph._report._heldout._N_FOLDS", 1)
-    monkeypatch.setattr("raptorgraph._results.write_figures", lambda *arguments, **keywords: None)  # tested elsewhere
+    monkeypatch.setattr("raptorgraph.report._heldout._N_FOLDS", 1)
+    monkeypatch.setattr(
+        "raptorgraph.report._results.write_figures", lambda *arguments, **keywords: None
+    )  # tested elsewhere
     change(adata.copy()).write_h5ad(tmp_path / "screen.h5ad")
     result = _run.run(
         tmp_path / "screen.h5ad",

@@ -3,8 +3,8 @@ import pytest
 
 import raptorgraph as rg
 from raptorgraph import metrics
-from raptorgraph._report._pairs import top_pairs
-from raptorgraph.benchmark._screen import Screen
+from raptorgraph.report._pairs import top_pairs
+from raptorgraph.screen import Screen
 
 
 @pytest.fixture(scope="module")
@@ -24,12 +24,15 @@ def model(screen):
 def test_strongest_first_with_intervals_and_measured_scores(screen, model):
     table = rg.tl.interactions(model)
     found = top_pairs(model, table, screen, model.perturbed_genes, n=4)
-    assert found.n_pairs == 10 and found.n_weak == 0 and found.intervals
+    assert found.n_pairs == 10
+    assert found.n_weak == 0
+    assert found.intervals
     assert list(found.top) == ["synergy", "suppression", "neomorphism", "redundancy", "epistasis"]
     for type_, rows in found.top.items():
         assert list(rows["pair"]) == list(table[type_].nlargest(4).index)
         np.testing.assert_array_equal(rows["score"], table.loc[rows["pair"], type_])
-        assert (rows["score_high"] > rows["score_low"]).all() and (rows["size_high"] > rows["size_low"]).all()
+        assert (rows["score_high"] > rows["score_low"]).all()
+        assert (rows["size_high"] > rows["size_low"]).all()
         assert (rows["measured_score"].notna() == rows["measured"]).all()
     rows = found.top["synergy"]
     pair = rows.loc[rows["measured"], "pair"].iloc[0]
@@ -41,7 +44,10 @@ def test_strongest_first_with_intervals_and_measured_scores(screen, model):
 def test_pairs_with_a_gene_that_does_not_stand_out_are_left_out(screen, model):
     strong = set(model.perturbed_genes[1:])
     found = top_pairs(model, rg.tl.interactions(model), screen, strong)
-    assert found.n_weak == 4 and all(len(rows) == 6 for rows in found.top.values())
+    assert found.n_weak == 4
+    assert all(len(rows) == 6 for rows in found.top.values())
     assert all(strong.issuperset(pair.split("+")) for rows in found.top.values() for pair in rows["pair"])
     nothing = top_pairs(model, rg.tl.interactions(model), screen, [])
-    assert nothing.n_weak == 10 and all(rows.empty for rows in nothing.top.values()) and not nothing.intervals
+    assert nothing.n_weak == 10
+    assert all(rows.empty for rows in nothing.top.values())
+    assert not nothing.intervals

@@ -1,7 +1,7 @@
 import pandas as pd
 import pytest
 
-from raptorgraph._report._pathways import asked, labeled, significant
+from raptorgraph.report._pathways import asked, labeled, significant
 
 ROWS = [  # latent, gene set, NES, FDR, change, FDR_null, stands_out
     ("B", "passes", -1.5, 0.01, -0.2, 0.01, True),
@@ -31,7 +31,8 @@ def test_gene_sets_that_count():
 @pytest.mark.parametrize("rows", [ROWS[3:7], ROWS[:0]])
 def test_none_counts(rows):
     found = significant(pd.DataFrame(rows, columns=COLUMNS))
-    assert found.empty and list(found.columns) == COLUMNS
+    assert found.empty
+    assert list(found.columns) == COLUMNS
 
 
 def test_labels():
@@ -39,4 +40,5 @@ def test_labels():
         {"label": ["Hypoxia ↑", "", ""], "reason": ["", "no enriched set", "not analyzed"]},
         index=["A", "B", "latent_2"],
     )
-    assert list(asked(latents).index) == ["A", "B"] and list(labeled(latents)) == [True, False, False]
+    assert list(asked(latents).index) == ["A", "B"]
+    assert list(labeled(latents)) == [True, False, False]

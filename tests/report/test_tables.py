@@ -2,7 +2,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from raptorgraph._report import _tables as tables
+from raptorgraph.report import _tables as tables
 
 
 @pytest.mark.parametrize(
@@ -25,9 +25,12 @@ def test_how_values_are_written(write, value, text):
 
 
 def test_names_in_a_sentence():
-    assert tables.listed([]) == "" and tables.listed(["A"]) == "A" and tables.listed("ABC") == "A, B and C"
+    assert tables.listed([]) == ""
+    assert tables.listed(["A"]) == "A"
+    assert tables.listed("ABC") == "A, B and C"
     assert tables.listed(range(20), most=3) == "0, 1, 2 and 17 more"
-    assert tables.counted(1, "cell") == "1 cell" and tables.counted(0, "batch", "batches") == "0 batches"
+    assert tables.counted(1, "cell") == "1 cell"
+    assert tables.counted(0, "batch", "batches") == "0 batches"
 
 
 def test_cells_of_a_table():
@@ -35,5 +38,7 @@ def test_cells_of_a_table():
     columns = {"value": tables.Column("v", tables.with_error(1), number=True), "gene": tables.Column("g")}
     found = tables.table("t", "caption", "reading", frame, columns, strong=[1])
     assert [[cell.text for cell in row] for row in found.rows] == [["1.0 ± 0.1", "A"], ["–", "–"], ["−2.0", "C"]]
-    assert [row[0].value for row in found.rows] == [1.0, None, -2.0] and found.rows[0][1].value is None
-    assert [row[0].missing for row in found.rows] == [False, True, False] and found.strong == {1}
+    assert [row[0].value for row in found.rows] == [1.0, None, -2.0]
+    assert found.rows[0][1].value is None
+    assert [row[0].missing for row in found.rows] == [False, True, False]
+    assert found.strong == {1}

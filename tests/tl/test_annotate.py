@@ -45,7 +45,8 @@ def test_labels_and_reasons(rows):
     before = rows.copy()
     labels = annotate_latents(MODEL, rows)
     pd.testing.assert_frame_equal(rows, before)
-    assert list(labels.index) == MODEL.latent_names and labels.index.name == "latent"
+    assert list(labels.index) == MODEL.latent_names
+    assert labels.index.name == "latent"
     assert labels["summary"].tolist() == [
         "A: MYC targets V1 ↓",
         "B: MYC targets V1 ↓",
@@ -61,7 +62,8 @@ def test_labels_and_reasons(rows):
     assert labels["n_sets"].tolist() == [2, 1, 0, 0, 1, 0]
     # of the three other latents that stand out
     np.testing.assert_allclose(labels["shared"], [1 / 3, 1 / 3, np.nan, np.nan, 1 / 3, np.nan])
-    assert labels.loc["A", "FDR_null"] == 0.001 and np.isnan(labels.loc["latent_4", "FDR_null"])
+    assert labels.loc["A", "FDR_null"] == 0.001
+    assert np.isnan(labels.loc["latent_4", "FDR_null"])
 
 
 def test_what_sets_a_latent_apart(rows):
@@ -84,12 +86,15 @@ def test_a_table_without_what_the_cells_say(rows):
     assert labels["label"].tolist()[:4] == ["MYC targets V1 ↓", "Mitotic spindle ↑", "Heme metabolism ↓"] + [
         labels.loc["D", "label"]
     ]
-    assert labels.loc["D", "label"] and "FDR_null" not in labels
+    assert labels.loc["D", "label"]
+    assert "FDR_null" not in labels
 
 
 def test_nothing_to_say():
     labels = annotate_latents(MODEL, table(("A", HEME, 1.0, 0.9, 0.1, 0.9, False)))
-    assert (labels["label"] == "").all() and labels["n_sets"].eq(0).all() and labels["NES"].isna().all()
+    assert (labels["label"] == "").all()
+    assert labels["n_sets"].eq(0).all()
+    assert labels["NES"].isna().all()
 
 
 @pytest.mark.parametrize("dtype", ["category", "string", "str"])
@@ -126,11 +131,14 @@ def test_labels_of_a_model_mark_its_graph(known_screen):
     sets = {f"{gene} up": list(true.loc[gene].nlargest(15).index) for gene in ("P04", "P07", "P09")}
     enrichment = rg.tl.enrich(model, sets, n_permutations=200, n_null=200, progress=False)
     labels = annotate_latents(model, enrichment)
-    assert labels.loc["P04", "label"] == "P04 up ↑" and labels.loc["P07", "label"] == "P07 up ↑"
+    assert labels.loc["P04", "label"] == "P04 up ↑"
+    assert labels.loc["P07", "label"] == "P07 up ↑"
     assert (labels.loc[known_screen.null, "reason"] == "no effect beyond noise").all()
     assert (labels["reason"].iloc[len(model.perturbed_genes) :] == "not analyzed").all()
     graph = pd.DataFrame(0.0, index=model.latent_names, columns=model.latent_names)
     graph.loc["P04", "P07"] = graph.loc["P04", "P09"] = 1.0
     ax = rg.pl.dag(graph, label=labels, color=labels)
     drawn = "\n".join(text.get_text() for text in ax.texts)
-    assert "P04 up ↑" in drawn and "P07 up ↑" in drawn and "P09" in drawn
+    assert "P04 up ↑" in drawn
+    assert "P07 up ↑" in drawn
+    assert "P09" in drawn

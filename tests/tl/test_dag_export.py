@@ -98,7 +98,8 @@ def test_more_columns_in_the_edge_list(tmp_path, with_more_columns):
     rg.tl.write_dag(FakeModel(), tmp_path / "dag.csv")
     table = pd.read_csv(tmp_path / "dag.csv")
     assert list(table.columns) == ["source", "interaction", "target", "weight", "probability", "n_found", "stable"]
-    assert list(table["n_found"]) == [3, 2, 1] and table["probability"].isna().tolist() == [False, False, True]
+    assert list(table["n_found"]) == [3, 2, 1]
+    assert table["probability"].isna().tolist() == [False, False, True]
 
 
 def test_no_edges(tmp_path):
@@ -142,6 +143,7 @@ def test_a_trained_model(tmp_path):
     assert list(network) == model.latent_names
     assert [name for name, perturbed in network.nodes(data="perturbed") if perturbed] == model.perturbed_genes
     assert dict(network.edges).keys() == {("P01", "P02"), ("P02", "latent_5")}
-    assert network.edges["P02", "latent_5"]["weight"] == -0.25 and network.edges["P02", "latent_5"]["sign"] == "-"
+    assert network.edges["P02", "latent_5"]["weight"] == -0.25
+    assert network.edges["P02", "latent_5"]["sign"] == "-"
     rg.tl.write_dag(model, tmp_path / "dag.graphml")
     same(nx.read_graphml(tmp_path / "dag.graphml"), network)

@@ -57,7 +57,8 @@ def test_totals_are_the_sum_of_powers_and_0_without_a_path():
     network = nx.from_pandas_adjacency(table, create_using=nx.DiGraph)
     for cause in table.index:
         unreached = list(set(table.index) - nx.descendants(network, cause))
-        assert (totals.loc[cause, unreached] == 0).all() and not np.signbit(totals.loc[cause, unreached]).any()
+        assert (totals.loc[cause, unreached] == 0).all()
+        assert not np.signbit(totals.loc[cause, unreached]).any()
 
 
 @pytest.mark.parametrize(
@@ -116,7 +117,8 @@ def test_paths_are_those_of_networkx_strongest_first(seed):
 
     some = rg.tl.paths(table, source, target, max_paths=7)
     pd.testing.assert_frame_equal(some, found.head(7), check_exact=True)
-    assert some.attrs["n_paths"] == len(expected) and some.attrs["n_left_out"] == len(expected) - 7
+    assert some.attrs["n_paths"] == len(expected)
+    assert some.attrs["n_left_out"] == len(expected) - 7
 
 
 @pytest.mark.parametrize("alike", [True, False])
@@ -128,8 +130,10 @@ def test_a_graph_with_more_paths_than_can_be_listed(alike):
         weights[5 * k : 5 * k + 5, 5 * k + 5 : 5 * k + 10] = 0.3 if alike else rng.uniform(0.2, 0.4, (5, 5))
     names = [f"g{i}" for i in range(200)]
     found = rg.tl.paths(pd.DataFrame(weights, names, names), "g0", "g199", max_paths=5)
-    assert len(found) == found["path"].nunique() == 5 and (found["length"] == 39).all()
-    assert found.attrs["n_paths"] == 5**38 and found.attrs["n_left_out"] == 5**38 - 5
+    assert len(found) == found["path"].nunique() == 5
+    assert (found["length"] == 39).all()
+    assert found.attrs["n_paths"] == 5**38
+    assert found.attrs["n_left_out"] == 5**38 - 5
     best = np.eye(200)[0]  # strongest product to each latent, layer by layer
     for _ in range(39):
         best = (best[:, None] * weights).max(axis=0)
@@ -140,7 +144,8 @@ def test_no_path_is_an_empty_table():
     table = adjacency({("a", "b"): 1.0, ("c", "b"): 1.0})
     for source, target in (("a", "c"), ("b", "a")):
         found = rg.tl.paths(table, source, target)
-        assert len(found) == 0 and list(found.columns) == ["path", "length", "effect", "share"]
+        assert len(found) == 0
+        assert list(found.columns) == ["path", "length", "effect", "share"]
         assert found.attrs == {"n_paths": 0, "n_left_out": 0, "total_effect": 0.0}
         full = rg.tl.paths(table, "a", "b")
         assert list(found.dtypes) == list(full.dtypes)
@@ -216,7 +221,8 @@ def test_contribution_is_the_difference_of_decoded_effects(trained):
     pd.testing.assert_frame_equal(found.loc[carried], (whole - without).loc[carried], check_exact=True)
     assert (found.loc[carried].abs().max(axis=1) > 1e-2).all()
     assert (found.loc[others] == 0).all(axis=None)
-    assert list(found.index) == labels and list(found.columns) == list(trained.adata.var_names)
+    assert list(found.index) == labels
+    assert list(found.columns) == list(trained.adata.var_names)
 
 
 def test_contribution_in_a_linear_model():
@@ -234,7 +240,8 @@ def test_contribution_in_a_linear_model():
         at_source = shift @ spread[:, position["P02"]]
         expected = at_source * EDGES["P02", "P03"] * spread[position["P03"]] @ program
         np.testing.assert_allclose(found.loc[label], expected, rtol=1e-4, atol=2e-6)
-    assert found.loc["P02"].abs().max() > 1e-2 and (found.loc["P04"] == 0).all()
+    assert found.loc["P02"].abs().max() > 1e-2
+    assert (found.loc["P04"] == 0).all()
 
 
 def test_all_conditions_by_default(trained):
@@ -242,7 +249,8 @@ def test_all_conditions_by_default(trained):
     assert list(found.index) == trained.conditions
     hit = np.array(["P04" in label for label in trained.conditions])
     assert 0 < hit.sum() < len(hit)
-    assert (found[hit] != 0).any(axis=1).all() and (found[~hit] == 0).all(axis=None)
+    assert (found[hit] != 0).any(axis=1).all()
+    assert (found[~hit] == 0).all(axis=None)
     pd.testing.assert_frame_equal(rg.tl.knock_out_edge(trained, "P04", "P03", "P04"), found.loc[["P04"]])
 
 
@@ -298,7 +306,8 @@ def test_the_model_stays_as_it_is(trained, monkeypatch):
         rg.tl.knock_out_edge(trained, "P02", "P03", ["P02"])
     assert removed == [False, True]
     after = state()
-    assert before.keys() == after.keys() and "graph.weight" in before
+    assert before.keys() == after.keys()
+    assert "graph.weight" in before
     for name, value in before.items():
         torch.testing.assert_close(after[name], value, rtol=0, atol=0, equal_nan=True)
     assert trained.module.graph.weight.requires_grad == trainable

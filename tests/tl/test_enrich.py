@@ -42,12 +42,16 @@ def running_sum(effect, members):
 
 def test_planted_sets_come_first():
     table = enrich_effects(*planted(), **FAST)
-    assert len(table) == 60 and list(table["perturbation"].unique()) == ["A", "B", "A+B"]
+    assert len(table) == 60
+    assert list(table["perturbation"].unique()) == ["A", "B", "A+B"]
     best = table.loc[table.groupby("perturbation")["NES"].apply(lambda nes: nes.abs().idxmax())]
     best = best.set_index("perturbation")
-    assert best.loc["A", "gene_set"] == "s0" and best.loc["A", "NES"] > 1.8
-    assert best.loc["B", "gene_set"] == "s1" and best.loc["B", "NES"] < -1.8
-    assert (best.loc[["A", "B"], "FDR"] < 0.01).all() and (table["n_genes"] == 10).all()
+    assert best.loc["A", "gene_set"] == "s0"
+    assert best.loc["A", "NES"] > 1.8
+    assert best.loc["B", "gene_set"] == "s1"
+    assert best.loc["B", "NES"] < -1.8
+    assert (best.loc[["A", "B"], "FDR"] < 0.01).all()
+    assert (table["n_genes"] == 10).all()
     both = table[table["perturbation"] == "A+B"].set_index("gene_set")
     assert (both.loc[["s0", "s1"], "FDR"] < 0.05).all()
 
@@ -91,7 +95,8 @@ def test_targets_are_left_out():
     effects.loc["A", "A"] = -50.0
     without = enrich_effects(effects, sets, **FAST).set_index(["perturbation", "gene_set"])
     within = enrich_effects(effects, sets, exclude_targets=False, **FAST).set_index(["perturbation", "gene_set"])
-    assert without.loc[("A", "s2"), "n_genes"] == 9 and without.loc[("B", "s2"), "n_genes"] == 10
+    assert without.loc[("A", "s2"), "n_genes"] == 9
+    assert without.loc[("B", "s2"), "n_genes"] == 10
     assert list(without.loc[[("A+B", "s2"), ("A+B", "s3")], "n_genes"]) == [9, 9]
     assert within.loc[("A", "s2"), "ES"] < -0.9 < without.loc[("A", "s2"), "ES"]
     score, _ = running_sum(effects.loc["A"].drop("A"), set(sets["s2"][1:]))
@@ -122,8 +127,10 @@ def test_ties_and_zero_effects(capfd):
     effects.loc["B"] = 0.0
     table = enrich_effects(effects, sets, **FAST).set_index(["perturbation", "gene_set"])
     assert table.loc["B", ["ES", "NES", "p", "FDR"]].isna().all(axis=None)
-    assert (table.loc["B", "leading_edge"] == "").all() and (table.loc["B", "magnitude"] == 0).all()
-    assert np.isnan(table.loc[("A", "s4"), "ES"]) and table.loc["A", "ES"].notna().sum() >= 15
+    assert (table.loc["B", "leading_edge"] == "").all()
+    assert (table.loc["B", "magnitude"] == 0).all()
+    assert np.isnan(table.loc[("A", "s4"), "ES"])
+    assert table.loc["A", "ES"].notna().sum() >= 15
     assert capfd.readouterr().err == ""
 
 
@@ -169,9 +176,11 @@ def test_latents_of_a_model(known_screen):
     gene = model.perturbed_genes[0]
     sets = {"up": list(effects.loc[gene].drop(gene).nlargest(8).index), "some": list(effects.columns[20:30])}
     table = enrich(model, sets, n_null=0, **FAST)
-    assert list(table["latent"].unique()) == model.perturbed_genes and len(table) == 2 * len(effects)
+    assert list(table["latent"].unique()) == model.perturbed_genes
+    assert len(table) == 2 * len(effects)
     first = table.set_index(["latent", "gene_set"]).loc[(gene, "up")]
-    assert first["ES"] == pytest.approx(1) and first["FDR"] < 0.05
+    assert first["ES"] == pytest.approx(1)
+    assert first["FDR"] < 0.05
     expected = enrich_effects(effects, sets, **FAST).rename(columns={"perturbation": "latent"})
     pd.testing.assert_frame_equal(table, expected)
 
@@ -204,9 +213,11 @@ def table(known_screen, sets):
 def test_planted_sets_pass_both_nulls(table):
     both = table.set_index(["latent", "gene_set"])
     up, down = both.loc[("P08", "P08 up")], both.loc[("P08", "P08 down")]
-    assert up["change"] > 0 > down["change"] and up["NES"] > 0 > down["NES"]
+    assert up["change"] > 0 > down["change"]
+    assert up["NES"] > 0 > down["NES"]
     assert max(up["FDR"], up["FDR_null"], down["FDR"], down["FDR_null"]) < 0.05
-    assert up["stands_out"] and up["p_effect"] < 1e-3
+    assert up["stands_out"]
+    assert up["p_effect"] < 1e-3
 
 
 def test_null_perturbations_are_marked_and_correlated_sets_do_not_deceive(known_screen, table):
@@ -272,7 +283,8 @@ def test_programs_of_a_unit_activation(known_screen):
         module.modulator.strength[2] *= -1
         for weight, values in zip(weights, kept, strict=True):
             weight.copy_(values)
-    assert (silent.loc["latent_17"] == 0).all() and (silent.drop("latent_17") != 0).any(axis=None)
+    assert (silent.loc["latent_17"] == 0).all()
+    assert (silent.drop("latent_17") != 0).any(axis=None)
     name = model.latent_names[2]
     assert np.corrcoef(flipped.loc[name], silent.loc[name])[0, 1] < -0.5
     pd.testing.assert_frame_equal(flipped.drop(name), silent.drop(name))
@@ -281,7 +293,8 @@ def test_programs_of_a_unit_activation(known_screen):
 def test_learned_programs_are_the_predicted_effects(known_screen):
     model = known_screen.model
     programs = latent_programs(model)
-    assert list(programs.index) == model.perturbed_genes and programs.index.name == "latent"
+    assert list(programs.index) == model.perturbed_genes
+    assert programs.index.name == "latent"
     np.testing.assert_array_equal(programs, model.predict_effects(model.perturbed_genes))
 
 
@@ -319,7 +332,8 @@ def test_progress_shows_on_request(known_screen, sets, capsys):
 def test_threads_keep_the_order_and_pass_errors_on():
     done = []
     found = in_threads(lambda x: x**2, range(20), threads=3, advance=lambda: done.append(1))
-    assert found == [x**2 for x in range(20)] and len(done) == 20
+    assert found == [x**2 for x in range(20)]
+    assert len(done) == 20
     done = []
 
     def task(x):
@@ -365,10 +379,12 @@ def test_linear_models_of_decoupler():
         assert row["ES"] == pytest.approx(difference)
     np.testing.assert_allclose(table.loc["A", "FDR"], stats.false_discovery_control(table.loc["A", "p"]))
     edge = table.loc[("A", "s0"), "leading_edge"].split(";")
-    assert set(edge) <= set(sets["s0"]) and effects.loc["A", edge].is_monotonic_decreasing
+    assert set(edge) <= set(sets["s0"])
+    assert effects.loc["A", edge].is_monotonic_decreasing
     half = {name: sets[name] for name in list(sets)[:10]}
     several = enrich_effects(effects, half, method="mlm").set_index(["perturbation", "gene_set"])
-    assert several.loc[("B", "s1"), "NES"] < -4 and several.loc[("B", "s1"), "FDR"] < 1e-4
+    assert several.loc[("B", "s1"), "NES"] < -4
+    assert several.loc[("B", "s1"), "FDR"] < 1e-4
     with pytest.raises(ValueError, match="all sets together"):
         enrich_effects(effects, sets, method="mlm")
     with pytest.raises(ValueError, match="at once: use method='ulm'"):
@@ -406,7 +422,9 @@ def test_learned_effects_through_decoupler(known_screen, sets):
     pytest.importorskip("decoupler")
     table = enrich(known_screen.model, sets, method="ulm", n_null=100, progress=False)
     best = table[table["latent"] == "P08"].nlargest(1, "NES").iloc[0]
-    assert best["gene_set"] == "P08 up" and best["FDR_null"] < 0.05 and best["stands_out"]
+    assert best["gene_set"] == "P08 up"
+    assert best["FDR_null"] < 0.05
+    assert best["stands_out"]
 
 
 def test_real_effects(shared_data):
@@ -415,5 +433,7 @@ def test_real_effects(shared_data):
     adata = ad.read_h5ad(shared_data / "carpool_semireal.h5ad")
     effects = rg.pp.measured_effects(adata, library_size_key="total_counts").iloc[:2]
     table = enrich_effects(effects, shared_data / "hallmark_v2023.2.gmt", n_permutations=100)
-    assert 20 < table["gene_set"].nunique() <= 50 and table["ES"].between(-1, 1).all()
-    assert table["n_genes"].min() >= 4 and table["p"].between(0, 1).all()
+    assert 20 < table["gene_set"].nunique() <= 50
+    assert table["ES"].between(-1, 1).all()
+    assert table["n_genes"].min() >= 4
+    assert table["p"].between(0, 1).all()

@@ -35,7 +35,8 @@ class FakeModel:
 
 def test_additive_model():
     table = tl.interactions(FakeModel())
-    assert len(table) == 15 and (table["interaction"] == "additive").all()
+    assert len(table) == 15
+    assert (table["interaction"] == "additive").all()
     np.testing.assert_allclose(table[["synergy", "suppression"]], 1)
     np.testing.assert_allclose(table["neomorphism"], 0, atol=1e-12)
     assert list(table.index) == [f"{a}_{b}" for a, b in combinations(sorted(FakeModel().perturbed_genes), 2)]
@@ -56,8 +57,11 @@ def test_scores_and_classes_of_planted_interactions():
     )
     table = tl.interactions(model)
     kinds = table["interaction"]
-    assert kinds["P0_P1"] == "synergy" and kinds["P2_P3"] == "suppression"
-    assert kinds["P0_P2"] == "neomorphism" and kinds["P4_P5"] == "epistasis" and kinds["P1_P5"] == "undefined"
+    assert kinds["P0_P1"] == "synergy"
+    assert kinds["P2_P3"] == "suppression"
+    assert kinds["P0_P2"] == "neomorphism"
+    assert kinds["P4_P5"] == "epistasis"
+    assert kinds["P1_P5"] == "undefined"
     assert table.loc["P0_P1", "synergy"] == pytest.approx(3)
     s = model.singles
     assert table.loc["P4_P5", "epistasis"] == pytest.approx(metrics.epistasis(s["P4"], s["P5"], s["P4"]))
@@ -67,7 +71,8 @@ def test_scores_and_classes_of_planted_interactions():
 def test_chosen_pairs_once_and_in_chunks():
     model = FakeModel(n_genes=8)
     table = tl.interactions(model, [("P3", "P1"), ("P1", "P3"), ("P0", "P2")])
-    assert list(table.index) == ["P1_P3", "P0_P2"] and list(table["gene_a"]) == ["P1", "P0"]
+    assert list(table.index) == ["P1_P3", "P0_P2"]
+    assert list(table["gene_a"]) == ["P1", "P0"]
     pd.testing.assert_frame_equal(tl.interactions(model, ["P3_P1", "P0_P2"]), table)
     assert list(tl.interactions(model, "P3_P1").index) == ["P1_P3"]
     model.asked.clear()
@@ -149,6 +154,7 @@ def test_probability_ranks_a_certain_interaction_before_an_uncertain_one():
     probability = table["synergy_probability"]
     assert table.loc["P2_P3", "synergy"] > table.loc["P0_P1", "synergy"]
     assert probability["P0_P1"] == 1 > probability["P2_P3"]
-    assert probability.between(0, 1).all() and probability.mean() <= 0.26
+    assert probability.between(0, 1).all()
+    assert probability.mean() <= 0.26
     with pytest.raises(ValueError, match="n_draws=-1"):
         tl.interactions(model, n_draws=-1)

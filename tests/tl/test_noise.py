@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from raptorgraph.pp._expression import to_expression
-from raptorgraph.pp._statistics import effect_moments
+from raptorgraph.screen._expression import to_expression
+from raptorgraph.screen._moments import effect_moments
 from raptorgraph.tl._label_null import label_null, set_changes, stands_out
 from raptorgraph.tl._noise import (
     ControlNoise,
@@ -74,7 +74,9 @@ def test_rare_genes_do_not_count_for_the_size_of_an_effect():
     X[:5, 4] = 1
     X[5:, 4] = 0
     seen = ControlNoise(X, library).seen
-    assert not seen[3] and not seen[4] and seen[:3].all()
+    assert not seen[3]
+    assert not seen[4]
+    assert seen[:3].all()
 
 
 def test_a_batch_of_one_control_is_left_out():
@@ -142,7 +144,8 @@ def test_measured_latents_are_those_of_the_model(known_screen):
     one, other = halves_of_controls(model, np.random.default_rng(0))
     both = np.intersect1d(one, other)
     assert (known_screen.adata.obs["perturbation"].to_numpy()[both] != "control").all()
-    assert len(np.union1d(one, other)) == known_screen.adata.n_obs and abs(len(one) - len(other)) <= 1
+    assert len(np.union1d(one, other)) == known_screen.adata.n_obs
+    assert abs(len(one) - len(other)) <= 1
 
 
 def test_effects_stand_out_where_there_are_some(known_screen):
@@ -163,7 +166,8 @@ def test_level_of_the_test_of_an_effect():
         noise = ControlNoise(X[codes == 0], library[codes == 0])
         effects, variance = noise.draw(32, 300, rng)
         null = effect_statistics(effects, variance, noise.seen)
-        for i in range(1, 11):
-            p.append(tail_probability(effect_statistics(moments.effect[[i]], moments.variance[i], noise.seen)[0], null))
+        found = (effect_statistics(moments.effect[[i]], moments.variance[i], noise.seen)[0] for i in range(1, 11))
+        p += [tail_probability(statistic, null) for statistic in found]
     share = (np.array(p) < 0.05).mean(axis=0)
-    assert (share < 0.11).all() and (share > 0.005).all()  # 100 tests, those of one split share their controls
+    assert (share < 0.11).all()
+    assert (share > 0.005).all()

@@ -22,7 +22,8 @@ def test_similarities_against_their_definition(known_screen, table):
         programs.loc[gene, gene] = 0.0  # its own change is the intervention
     units = programs.div(np.linalg.norm(programs, axis=1), axis=0)
     clear = [gene for gene in units.index if gene not in known_screen.null]
-    assert len(table) == 66 and table["specific"].is_monotonic_decreasing
+    assert len(table) == 66
+    assert table["specific"].is_monotonic_decreasing
     for row in table.iloc[[0, 20, 65]].itertuples():
         a, b = units.loc[row.latent_a], units.loc[row.latent_b]
         assert row.similarity == pytest.approx(a @ b)
@@ -35,15 +36,20 @@ def test_similarities_against_their_definition(known_screen, table):
 def test_twins_are_found_and_null_perturbations_are_not(known_screen, table):
     pairs = table.set_index(["latent_a", "latent_b"])
     twins = pairs.loc[tuple(known_screen.twins)]
-    assert twins["FDR_null"] < 0.05 and twins["stand_out"] and twins["specific"] > 0.4
+    assert twins["FDR_null"] < 0.05
+    assert twins["stand_out"]
+    assert twins["specific"] > 0.4
     clear = table[table["stand_out"]]
     alike = clear[clear["specific"] > 0]
     for best in (alike["specific"].idxmax(), alike["p_null"].idxmin(), alike["z"].idxmax()):
         assert tuple(table.loc[best, ["latent_a", "latent_b"]]) == tuple(known_screen.twins)
     of_null = table[table["latent_a"].isin(known_screen.null) | table["latent_b"].isin(known_screen.null)]
-    assert not of_null["stand_out"].any() and of_null["z"].isna().all() and clear["z"].notna().all()
+    assert not of_null["stand_out"].any()
+    assert of_null["z"].isna().all()
+    assert clear["z"].notna().all()
     assert of_null["specific"].max() > 0.5  # borrowed from each other
-    assert (of_null["p_null"] < 0.05).mean() < 0.1 and of_null["FDR_null"].min() > 0.05
+    assert (of_null["p_null"] < 0.05).mean() < 0.1
+    assert of_null["FDR_null"].min() > 0.05
     np.testing.assert_allclose(table["FDR_null"], stats.false_discovery_control(table["p_null"]))
 
 
@@ -56,7 +62,8 @@ def test_the_common_direction_is_taken_out():
     direction = _CommonDirection(units, np.ones(30, dtype=bool))
     first = direction.specific(0)
     assert direction.inner[0, 1:].min() > 0.8  # all look alike
-    assert first[0] > 0.85 and abs(first[1:]).max() < 0.3
+    assert first[0] > 0.85
+    assert abs(first[1:]).max() < 0.3
     none = _CommonDirection(units, np.zeros(30, dtype=bool))
     np.testing.assert_allclose(none.specific(3), units[4:] @ units[3])
 
@@ -91,7 +98,8 @@ def test_unit_activations_have_latents_without_a_gene(known_screen):
     table = program_similarity(model, activation="unit", n_cells=60, n_null=100, progress=False)
     assert set(table["latent_a"]) | set(table["latent_b"]) == set(model.latent_names)
     free = ~table["latent_a"].isin(model.perturbed_genes) | ~table["latent_b"].isin(model.perturbed_genes)
-    assert table.loc[free, "p_null"].isna().all() and table.loc[~free, "p_null"].notna().all()
+    assert table.loc[free, "p_null"].isna().all()
+    assert table.loc[~free, "p_null"].notna().all()
     assert table["specific"].between(-1, 1).all()
 
 
@@ -105,10 +113,12 @@ def test_genes_that_were_only_perturbed_together():
     model = rg.RaptorGraphModel(adata, n_hidden=4, graph="fixed", pairing="random")
     model.train(max_epochs=1, accelerator="cpu", enable_progress_bar=False)
     square = program_similarity(model, n_null=100, matrix="p_null", progress=False)
-    assert np.isnan(square.loc["P03", "P04"]) and square.loc["P01", ["P02", "P03", "P04"]].notna().all()
+    assert np.isnan(square.loc["P03", "P04"])
+    assert square.loc["P01", ["P02", "P03", "P04"]].notna().all()
     table = rg.tl.enrich(model, {"s": list(adata.var_names[10:20])}, n_null=100, n_permutations=20, progress=False)
     both = table.set_index("latent").loc[["P03", "P04"], ["change", "p_null"]]
-    assert both["change"].notna().all() and abs(both["change"].diff().iloc[1]) < 0.02  # but for their own genes
+    assert both["change"].notna().all()
+    assert abs(both["change"].diff().iloc[1]) < 0.02
 
 
 def test_without_pseudo_perturbations(known_screen, tmp_path):

@@ -58,7 +58,8 @@ def test_brute_force(metric, exclude, by):
     query = query + 0.7 * offset
     table = reverse(model, query, metric=metric, exclude_targets=exclude, by=by)
     sets = [*combinations(sorted(model.perturbed_genes), 1), *combinations(sorted(model.perturbed_genes), 2)]
-    assert len(table) == 3 * 15 and list(table["query"].unique()) == list(query.index)
+    assert len(table) == 3 * 15
+    assert list(table["query"].unique()) == list(query.index)
     for name, part in table.groupby("query"):
         brute = {}
         for chosen in sets:
@@ -74,7 +75,9 @@ def test_truth_comes_first():
     model = FakeModel(delimiter="_")
     labels = ["P0_P1", "P3", "P2_P4"]
     table = reverse(model, truth(model, labels, noise=0.05), top=1)
-    assert list(table["perturbation"]) == labels and (table["rank"] == 1).all() and (table["distance"] > 0).all()
+    assert list(table["perturbation"]) == labels
+    assert (table["rank"] == 1).all()
+    assert (table["distance"] > 0).all()
 
 
 def test_own_genes_do_not_help():
@@ -82,7 +85,8 @@ def test_own_genes_do_not_help():
     query = truth(model, ["P0"])
     query.loc["P0", GENES[:12]] = model.singles["P3"][:12]
     best = {exclude: reverse(model, query, max_genes=1, exclude_targets=exclude, top=1) for exclude in (True, False)}
-    assert best[True]["perturbation"].item() == "P3" and best[False]["perturbation"].item() == "P0"
+    assert best[True]["perturbation"].item() == "P3"
+    assert best[False]["perturbation"].item() == "P0"
 
 
 def test_search_space_of_the_paper():
@@ -90,7 +94,8 @@ def test_search_space_of_the_paper():
     table = reverse(model, truth(model, ["P0+P1"]), min_genes=2, candidates=["P1", "P0", "P4", "P0"])
     assert set(table["genes"]) == {("P0", "P1"), ("P0", "P4"), ("P1", "P4")}
     table = reverse(model, truth(model, ["P0"]), max_genes=3)
-    assert len(table) == 5 + 10 + 10 and table["genes"].map(len).max() == 3
+    assert len(table) == 5 + 10 + 10
+    assert table["genes"].map(len).max() == 3
 
 
 def test_chunks_and_top():
@@ -118,7 +123,8 @@ def test_zero_effect_has_no_direction():
     model = FakeModel()
     model.singles["P4"][:] = 0.0
     table = reverse(model, truth(model, ["P0"], noise=0.1), max_genes=1, metric="cosine")
-    assert table["perturbation"].iloc[-1] == "P4" and np.isnan(table["distance"].iloc[-1])
+    assert table["perturbation"].iloc[-1] == "P4"
+    assert np.isnan(table["distance"].iloc[-1])
     assert list(table["rank"]) == [1, 2, 3, 4, 5]
 
 
@@ -185,7 +191,8 @@ def test_measured_effects_find_their_perturbation(trained):
     effects = trained.measured_effects()
     table = reverse(trained, effects)
     truth = table[table["query"] == table["perturbation"]]
-    assert len(truth) == 9 and len(table) == 9 * 15
+    assert len(truth) == 9
+    assert len(table) == 9 * 15
     assert truth["rank"].mean() < 4  # 8 by chance
     pd.testing.assert_frame_equal(table, reverse(trained, effects))
 

@@ -30,7 +30,8 @@ def test_linear_encoder_has_the_shares_of_its_weights():
         table.loc[["g0", "g1"], "jacobian_own"], 1 - np.array([squared[0, 2], squared[1, 0]]) / total[:2]
     )
     assert table.loc["g2":, "jacobian_own"].isna().all()
-    assert table[["real_own", "real_best"]].isna().all(axis=None) and (table["n_cells"] == 0).all()
+    assert table[["real_own", "real_best"]].isna().all(axis=None)
+    assert (table["n_cells"] == 0).all()
 
 
 def test_atomic_is_0_and_even_is_1_minus_1_over_d():
@@ -91,7 +92,8 @@ def test_noise_is_no_spillover():
         corrected.append(table.loc["a", "real_own"])
         squared = (shifted.mean(0) - control.mean(0)).numpy() ** 2
         plain.append(1 - squared[5] / squared.sum())
-    assert np.mean(plain) > 0.2 and np.mean(corrected) < 0.05
+    assert np.mean(plain) > 0.2
+    assert np.mean(corrected) < 0.05
 
 
 def test_latents_that_do_not_vary_are_left_out():
@@ -99,7 +101,8 @@ def test_latents_that_do_not_vary_are_left_out():
         return torch.stack([x[:, 0], x[:, 0] + x[:, 1], 0 * x[:, 0]], dim=1)
 
     table = spillover_index(encode, cells(), {"a": cells(seed=1, g0=2.0)}, {"a": 0, "b": 1, "c": 5}, {"a": 2, "b": 2})
-    assert table.loc["a", "jacobian_own"] == 1 and table.loc["b", "jacobian_best"] == 0
+    assert table.loc["a", "jacobian_own"] == 1
+    assert table.loc["b", "jacobian_best"] == 0
     assert table.loc["c", SHARES].isna().all()
 
 
@@ -160,10 +163,12 @@ def by_hand(model, module, **kwargs):
 
 def test_encoder_is_atomic_for_the_gene_alone(trained):
     table = spillover(trained)
-    assert list(table.index) == trained.perturbed_genes and (table["n_cells"] == 200).all()
+    assert list(table.index) == trained.perturbed_genes
+    assert (table["n_cells"] == 200).all()
     assert (table.iloc[:4][["jacobian_own", "jacobian_best"]] == 0).all(axis=None)
     assert table.iloc[4][["jacobian_own", "jacobian_best"]].isna().all()  # its gene is not in the panel
-    assert (table["real_best"] <= table["real_own"]).all() and table["real_own"].between(0, 1).all()
+    assert (table["real_best"] <= table["real_own"]).all()
+    assert table["real_own"].between(0, 1).all()
 
 
 def test_real_cells_spill_over_all_the_same(trained):
@@ -185,7 +190,8 @@ def test_same_seed_same_bits_and_other_data(trained):
     assert table.equals(spillover(trained, n_cells=50, seed=3))
     part = trained.adata[trained.adata.obs["perturbation"].isin(["control", trained.perturbed_genes[0]])].copy()
     other = spillover(trained, part, n_cells=50, seed=3)
-    assert list(other["n_cells"]) == [200, 0, 0, 0, 0] and other["real_own"].notna().sum() == 1
+    assert list(other["n_cells"]) == [200, 0, 0, 0, 0]
+    assert other["real_own"].notna().sum() == 1
     assert other["real_own"].iloc[0] == pytest.approx(table["real_own"].iloc[0], rel=1e-5)
     with pytest.raises(ValueError, match="n_cells=1"):
         spillover(trained, n_cells=1)

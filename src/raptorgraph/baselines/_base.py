@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import abc
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import anndata as ad
@@ -13,15 +12,16 @@ from sklearn.exceptions import NotFittedError
 
 from raptorgraph._arguments import check_integer
 from raptorgraph.pp import format_perturbation
-from raptorgraph.pp._asked import asked_perturbations
-from raptorgraph.pp._labels import parse_obs, plain_control
+from raptorgraph.screen._asked import asked_perturbations
+from raptorgraph.screen._labels import parse_obs, plain_control
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from typing import Self
 
     from anndata import AnnData
 
-    from raptorgraph.pp._labels import ParsedLabels
+    from raptorgraph.screen._labels import ParsedLabels
 
 
 class Baseline(abc.ABC):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,14 +11,15 @@ from scipy import sparse
 
 from raptorgraph._arguments import check_integer, check_number
 from raptorgraph.baselines._base import Baseline, draw_controls, stack_cells
+from raptorgraph.baselines._blocks import DiscrepancyModule, VariationalEncoder, small_linear
 from raptorgraph.baselines._vae_training import TrainingSettings, sample, train
-from raptorgraph.nn._peers import DiscrepancyModule, VariationalEncoder, small_linear
 from raptorgraph.nn._posterior_draws import posterior_expectation
-from raptorgraph.pp._expression import to_expression
-from raptorgraph.pp._inputs import expression_source
-from raptorgraph.pp._names import gene_names
+from raptorgraph.screen._expression import to_expression
+from raptorgraph.screen._inputs import expression_source
+from raptorgraph.screen._names import gene_names
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from typing import Self
 
     from anndata import AnnData

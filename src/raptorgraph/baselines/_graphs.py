@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
@@ -15,13 +14,15 @@ from scipy import sparse
 from sklearn.linear_model import LassoLarsIC, LinearRegression
 
 from raptorgraph._progress import progress_bar
-from raptorgraph.pp._expression import to_expression
-from raptorgraph.pp._inputs import batch_codes, expression_source
-from raptorgraph.pp._labels import parse_obs
-from raptorgraph.pp._names import gene_names
-from raptorgraph.pp._statistics import log_ratio_moments
+from raptorgraph.screen._expression import to_expression
+from raptorgraph.screen._inputs import batch_codes, expression_source
+from raptorgraph.screen._labels import parse_obs
+from raptorgraph.screen._moments import log_ratio_moments
+from raptorgraph.screen._names import gene_names
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
     from anndata import AnnData
 
 STANDARD_ERRORS = 3.0  # below which a log ratio counts as none

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from raptorgraph.baselines._base import Baseline
+from typing import TYPE_CHECKING
+
 from raptorgraph.baselines._ridge import MainEffectsRidge
 from raptorgraph.baselines._smoothed import DampedLowRank, LowRankAdditive, ShrunkenAdditive
 from raptorgraph.baselines._sums import (
@@ -14,6 +15,9 @@ from raptorgraph.baselines._sums import (
     NoChange,
     ScaledAdditive,
 )
+
+if TYPE_CHECKING:
+    from raptorgraph.baselines._base import Baseline
 
 
 def ladder() -> dict[str, type[Baseline]]:

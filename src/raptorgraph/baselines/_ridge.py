@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
-import numpy as np
 from sklearn.linear_model import Ridge
 
 from raptorgraph._arguments import check_number
 from raptorgraph.baselines._shift import SinglesBaseline
 from raptorgraph.baselines._sums import fit_scale
+
+if TYPE_CHECKING:
+    import numpy as np
 
 Scale = Literal["joint", "before"]
 

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 import torch
 
 from raptorgraph._arguments import check_integer
+from raptorgraph.baselines._blocks import GeneSetLayer, VariationalEncoder
 from raptorgraph.baselines._dvae import DiscrepancyVAE
-from raptorgraph.nn._peers import GeneSetLayer, VariationalEncoder
 from raptorgraph.pp._gene_sets import read_gene_sets
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+    from pathlib import Path
 
 _MIN_SETS = 10  # fewer hidden units than that read too little of a cell
 

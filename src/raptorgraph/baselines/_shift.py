@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import abc
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -12,12 +11,13 @@ import pandas as pd
 from scipy import sparse
 
 from raptorgraph.baselines._base import Baseline, draw_controls, stack_cells
-from raptorgraph.pp._expression import to_expression
-from raptorgraph.pp._inputs import batch_codes, expression_source
-from raptorgraph.pp._names import gene_names
-from raptorgraph.pp._statistics import effect_moments
+from raptorgraph.screen._expression import to_expression
+from raptorgraph.screen._inputs import batch_codes, expression_source
+from raptorgraph.screen._moments import effect_moments
+from raptorgraph.screen._names import gene_names
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from typing import Self
 
     from anndata import AnnData

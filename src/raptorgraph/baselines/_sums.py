@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from raptorgraph._arguments import check_number
 from raptorgraph.baselines._shift import ShiftBaseline, SinglesBaseline, TrainingEffects
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 
 class NoChange(ShiftBaseline):

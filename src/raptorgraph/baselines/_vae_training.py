@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -13,7 +13,11 @@ from torch.nn import functional as F
 from raptorgraph._arguments import check_integer, check_number
 from raptorgraph._progress import track
 from raptorgraph.nn import kl_standard_normal, mk_mmd
-from raptorgraph.nn._peers import DiscrepancyModule
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from raptorgraph.baselines._blocks import DiscrepancyModule
 
 _MMD_START, _KL_START, _TEMPERATURE_START = 5, 10, 5  # epochs before each begins to rise
 

@@ -20,10 +20,8 @@ Three tables, since the default has two halves:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import anndata as ad
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
@@ -31,16 +29,23 @@ from scipy.special import ndtri
 
 from raptorgraph import metrics
 from raptorgraph.benchmark import _variants as variants
-from raptorgraph.benchmark._methods import RaptorGraphMethod, epochs_of
+from raptorgraph.benchmark._load import load_screen
 from raptorgraph.benchmark._report import mean_and_sd, wide
-from raptorgraph.benchmark._scores import CHANCE, TYPES, interaction_scores, pair_effects
-from raptorgraph.benchmark._screen import Screen, load_screen
 from raptorgraph.benchmark._settings import Part, Settings, Unit, chosen
-from raptorgraph.benchmark._splits import doubles_folds
-from raptorgraph.model import RaptorGraphModel
+from raptorgraph.evaluation._methods import RaptorGraphMethod, epochs_of
+from raptorgraph.evaluation._scores import CHANCE, TYPES, interaction_scores, pair_effects
+from raptorgraph.evaluation._splits import doubles_folds
 from raptorgraph.nn import GraphPathwayEncoder
 from raptorgraph.pl._figure import BLUE, GRAY, ORANGE
 from raptorgraph.tl._interactions import drawn_scores, probabilities
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import anndata as ad
+
+    from raptorgraph.model import RaptorGraphModel
+    from raptorgraph.screen import Screen
 
 TITLE = "What each part of the default adds"
 OPTIONS = ("halves", "max_epochs", "n_repeats", "n_folds", "n_draws")

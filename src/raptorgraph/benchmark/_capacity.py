@@ -13,16 +13,20 @@ Nothing is chosen by these scores.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-import pandas as pd
 from matplotlib.figure import Figure
 
 from raptorgraph.benchmark import _variants as variants
+from raptorgraph.benchmark._load import load_screen
 from raptorgraph.benchmark._report import wide
-from raptorgraph.benchmark._screen import load_screen
 from raptorgraph.benchmark._settings import Part, Settings, Unit, chosen
 from raptorgraph.pl._figure import BLUE, ORANGE
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import pandas as pd
 
 TITLE = "Prediction of unseen combinations with more latents than perturbed genes"
 OPTIONS = ("presets", "ratios", "max_epochs", "n_repeats")

@@ -14,7 +14,7 @@ The fits are those of the regime ``singles`` of ``prediction``.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -22,11 +22,14 @@ from matplotlib.figure import Figure
 
 from raptorgraph import pp, tl
 from raptorgraph.benchmark import _fits as fits
-from raptorgraph.benchmark._draw import dot_panel
-from raptorgraph.benchmark._methods import MODELS, OURS, ordered
+from raptorgraph.benchmark._load import load_screen
 from raptorgraph.benchmark._report import mean_and_sd, wide
-from raptorgraph.benchmark._screen import load_screen
 from raptorgraph.benchmark._settings import Part, Settings, Unit, chosen
+from raptorgraph.evaluation._draw import dot_panel
+from raptorgraph.evaluation._methods import MODELS, OURS, ordered
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 TITLE = "Gene sets of the latents"
 OPTIONS = ("methods", "gene_sets", "max_epochs", "n_repeats", "n_permutations")

@@ -6,9 +6,8 @@ the reports are elsewhere, so that a change of theirs repeats no fit.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import anndata as ad
 import numpy as np
@@ -16,10 +15,12 @@ import pandas as pd
 
 from raptorgraph import metrics
 from raptorgraph.baselines import ladder
+from raptorgraph.benchmark._load import load_screen
 from raptorgraph.benchmark._measure import Measured
-from raptorgraph.benchmark._methods import MODELS, Predictions, check_methods, make_method, method_names
 from raptorgraph.benchmark._pairs import database
-from raptorgraph.benchmark._scores import (
+from raptorgraph.benchmark._settings import Part, Settings, Unit
+from raptorgraph.evaluation._methods import MODELS, Predictions, check_methods, make_method, method_names
+from raptorgraph.evaluation._scores import (
     CEILING,
     FLOOR,
     draw_seed,
@@ -28,9 +29,12 @@ from raptorgraph.benchmark._scores import (
     n_repeats_of,
     sample_size,
 )
-from raptorgraph.benchmark._screen import Screen, load_screen
-from raptorgraph.benchmark._settings import Part, Settings, Unit
-from raptorgraph.benchmark._splits import Split, doubles_folds, paper_split, seen_singles, singles_only
+from raptorgraph.evaluation._splits import Split, doubles_folds, paper_split, seen_singles, singles_only
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from raptorgraph.screen import Screen
 
 OPTIONS = ("methods", "regimes", "n_folds", "on", "gene_sets", "predictions", "max_epochs", "n_repeats")
 WORK_OPTIONS = ("n_folds", "on", "gene_sets", "max_epochs", "n_repeats")

@@ -29,13 +29,11 @@ from an indirect one: ranking total effects is what they reward.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from itertools import product
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import anndata as ad
 import numpy as np
 import pandas as pd
 import torch
@@ -43,13 +41,14 @@ from matplotlib import colormaps
 from matplotlib.figure import Figure
 
 from raptorgraph.baselines import graph_methods
+from raptorgraph.benchmark._load import load_screen
 from raptorgraph.benchmark._measure import Measured
-from raptorgraph.benchmark._methods import gene_graph, make_method
 from raptorgraph.benchmark._report import mean_and_sd, wide
-from raptorgraph.benchmark._screen import Screen, load_screen
 from raptorgraph.benchmark._settings import Part, Settings, Unit, chosen
 from raptorgraph.datasets import simulate
 from raptorgraph.datasets._arguments import CHOICES, check_arguments
+from raptorgraph.evaluation._methods import gene_graph, make_method
+from raptorgraph.inference import GraphPosterior, infer_graph
 from raptorgraph.metrics import (
     ancestor_auprc,
     chance_auprc,
@@ -62,11 +61,17 @@ from raptorgraph.metrics import (
 )
 from raptorgraph.metrics._graph import ancestors, top_edges
 from raptorgraph.model._graph import CALLED, graph_of_log_ratios
-from raptorgraph.nn import GraphPosterior, infer_graph
 from raptorgraph.pl._figure import ORANGE
-from raptorgraph.pp._inputs import batch_codes, expression_source
-from raptorgraph.pp._labels import parse_obs
-from raptorgraph.pp._statistics import log_ratio_moments
+from raptorgraph.screen._inputs import batch_codes, expression_source
+from raptorgraph.screen._labels import parse_obs
+from raptorgraph.screen._moments import log_ratio_moments
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    import anndata as ad
+
+    from raptorgraph.screen import Screen
 
 TITLE = "Do learned graphs find the true one?"
 OPTIONS = (

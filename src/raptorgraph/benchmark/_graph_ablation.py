@@ -21,18 +21,22 @@ Nothing is chosen by these scores.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
 from raptorgraph.benchmark import _variants as variants
+from raptorgraph.benchmark._load import load_screen
 from raptorgraph.benchmark._report import wide
-from raptorgraph.benchmark._screen import Screen, load_screen
 from raptorgraph.benchmark._settings import Part, Settings, Unit, chosen
 from raptorgraph.pl._figure import BLUE, ORANGE
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from raptorgraph.screen import Screen
 
 TITLE = "Prediction of unseen combinations with learned and given graphs"
 OPTIONS = ("presets", "graphs", "max_epochs", "n_repeats")

@@ -13,8 +13,8 @@ constant synergy and neomorphism, hence score chance there.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -22,13 +22,18 @@ from matplotlib.figure import Figure
 
 from raptorgraph import metrics
 from raptorgraph.benchmark import _fits as fits
-from raptorgraph.benchmark._draw import dot_panel
-from raptorgraph.benchmark._methods import ordered
+from raptorgraph.benchmark._load import load_screen
 from raptorgraph.benchmark._report import mean_and_sd, wide
-from raptorgraph.benchmark._scores import CHANCE, HALF, TYPES, interaction_scores, pair_effects
-from raptorgraph.benchmark._screen import Screen, load_screen
-from raptorgraph.benchmark._settings import Part, Settings, Unit
+from raptorgraph.evaluation._draw import dot_panel
+from raptorgraph.evaluation._methods import ordered
+from raptorgraph.evaluation._scores import CHANCE, HALF, TYPES, interaction_scores, pair_effects
 from raptorgraph.pp import parse_perturbation
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from raptorgraph.benchmark._settings import Part, Settings, Unit
+    from raptorgraph.screen import Screen
 
 TITLE = "Precision@10 of genetic interactions"
 OPTIONS = ("methods", "gene_sets", "predictions", "max_epochs", "n_repeats", "gi_labels", "n_genes")

@@ -11,8 +11,7 @@ posterior, so the network is trained for one epoch only.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -27,6 +26,9 @@ from raptorgraph.model import RaptorGraphModel
 from raptorgraph.pl._figure import BLUE, GRAY, ORANGE
 from raptorgraph.tl import interactions
 from raptorgraph.tl._interactions import SCORES
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 TITLE = "What the intervals hold"
 OPTIONS = ("interaction_strengths", "n_draws")

@@ -10,7 +10,7 @@ the seeds it has the lowest value: lower is better for all three.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -20,6 +20,9 @@ from raptorgraph.benchmark._losses_study import METRICS, OUTPUTS, SPARSITIES, ag
 from raptorgraph.benchmark._report import as_text
 from raptorgraph.benchmark._settings import Part, Settings, Unit
 from raptorgraph.pl._figure import BLUE, GRAY, ORANGE
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 TITLE = "Three losses on paired, permuted and collapsed predictions"
 OPTIONS = ("sparsities",)

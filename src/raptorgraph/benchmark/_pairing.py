@@ -28,23 +28,26 @@ transport is taken for ``emd``) and the later revision, on other data. Nothing i
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from scipy import sparse
 
 from raptorgraph.benchmark import _variants as variants
+from raptorgraph.benchmark._load import load_screen
 from raptorgraph.benchmark._measure import Measured
 from raptorgraph.benchmark._report import wide
-from raptorgraph.benchmark._screen import load_screen
 from raptorgraph.benchmark._settings import Part, Settings, Unit, chosen
 from raptorgraph.pl._figure import BLUE, GRAY, ORANGE
 from raptorgraph.pp import pair_cells
 from raptorgraph.pp._pairing import principal_components
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from matplotlib.axes import Axes
 
 TITLE = "Pairing of control and perturbed cells"
 OPTIONS = ("methods", "presets", "max_epochs", "n_repeats")

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from itertools import combinations
+from typing import TYPE_CHECKING
 
-from raptorgraph.benchmark._screen import Screen
+if TYPE_CHECKING:
+    from raptorgraph.screen import Screen
 
 # The 20 genes of the reverse task on Norman et al. (2019), as the paper and scGPT use them.
 NORMAN_GENES = (

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import anndata as ad
 import pandas as pd
 
 from raptorgraph.benchmark._settings import Part, Unit
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 def write_part(folder: Path, unit: Unit, part: Part) -> None:

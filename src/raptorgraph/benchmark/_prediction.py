@@ -1,7 +1,7 @@
 """Experiment ``prediction``: all models and baselines on unseen combinations (Tables 1 and S6, with everything beside).
 
 Every method is fitted on the same cells and asked for the same combinations, which it has not seen, in up to four
-regimes (:mod:`raptorgraph.benchmark._splits`): ``singles`` (control and singles are seen), ``doubles`` (and four of
+regimes (:mod:`raptorgraph.evaluation._splits`): ``singles`` (control and singles are seen), ``doubles`` (and four of
 five parts of the combinations, each part left out once), ``paper`` (as ``singles``, without a validation part) and
 ``seen`` (some singles are left out too). Effects are scored against the method's own predicted control and against the
 data's control; a method whose control drifts differs in the two. Cells are scored at a fixed number, beside the floor
@@ -13,21 +13,26 @@ data's control; a method whose control drifts differs in the two. Cells are scor
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
 from raptorgraph.benchmark import _fits as fits
-from raptorgraph.benchmark._draw import dot_panel
 from raptorgraph.benchmark._fits import DATA, OWN
-from raptorgraph.benchmark._methods import OURS, Predictions, ordered
+from raptorgraph.benchmark._load import load_screen
 from raptorgraph.benchmark._report import mean_and_sd, wide
-from raptorgraph.benchmark._scores import CEILING, FLOOR, HALF, effect_scores, sample_size
-from raptorgraph.benchmark._screen import Screen, load_screen
-from raptorgraph.benchmark._settings import Part, Settings, Unit
+from raptorgraph.evaluation._draw import dot_panel
+from raptorgraph.evaluation._methods import OURS, Predictions, ordered
+from raptorgraph.evaluation._scores import CEILING, FLOOR, HALF, effect_scores, sample_size
 from raptorgraph.pl._figure import BLUE, ORANGE
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from raptorgraph.benchmark._settings import Part, Settings, Unit
+    from raptorgraph.screen import Screen
 
 TITLE = "Prediction of unseen combinations"
 OPTIONS, WORK_OPTIONS, PARTS = fits.OPTIONS, fits.WORK_OPTIONS, "fits"

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from raptorgraph.benchmark._sources import Closure
-from raptorgraph.pp._files import is_file_or_store
+from raptorgraph.screen._files import is_file_or_store
 
 
 def code_hash(name: str) -> str:

@@ -6,13 +6,17 @@ import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
-from matplotlib.figure import Figure
 
 from raptorgraph._failures import optional
-from raptorgraph.benchmark._settings import Settings
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from raptorgraph.benchmark._settings import Settings
 
 
 def mean_and_sd(table: pd.DataFrame, by: Sequence[str], values: Sequence[str] | str = "value") -> pd.DataFrame:

@@ -11,7 +11,7 @@ between effects; the levels of the candidate genes themselves, which would give 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -19,14 +19,19 @@ from matplotlib.figure import Figure
 
 from raptorgraph import metrics
 from raptorgraph.benchmark import _fits as fits
-from raptorgraph.benchmark._draw import dot_panel
-from raptorgraph.benchmark._methods import ordered
+from raptorgraph.benchmark._load import load_screen
 from raptorgraph.benchmark._pairs import database, database_genes
 from raptorgraph.benchmark._report import mean_and_sd, wide
-from raptorgraph.benchmark._scores import CHANCE
-from raptorgraph.benchmark._screen import Screen, load_screen
-from raptorgraph.benchmark._settings import Part, Settings, Unit
+from raptorgraph.evaluation._draw import dot_panel
+from raptorgraph.evaluation._methods import ordered
+from raptorgraph.evaluation._scores import CHANCE
 from raptorgraph.pp import parse_perturbation
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from raptorgraph.benchmark._settings import Part, Settings, Unit
+    from raptorgraph.screen import Screen
 
 TITLE = "Hit rates of the reverse task"
 OPTIONS = ("methods", "gene_sets", "predictions", "max_epochs", "n_repeats", "k")

@@ -26,18 +26,23 @@ where none is given.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from itertools import product
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
 from raptorgraph.benchmark import _variants as variants
+from raptorgraph.benchmark._load import load_screen
 from raptorgraph.benchmark._report import as_text
-from raptorgraph.benchmark._screen import Screen, load_screen
 from raptorgraph.benchmark._settings import Part, Settings, Unit
 from raptorgraph.pl._figure import BLUE, GRAY, ORANGE
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from raptorgraph.screen import Screen
 
 TITLE = "Sensitivity of the published configuration to the weights of the KL and the graph"
 OPTIONS = ("betas", "mus", "lambda1s", "max_epochs", "n_repeats")

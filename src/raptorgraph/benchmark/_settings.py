@@ -4,13 +4,9 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
-
-import anndata as ad
-import pandas as pd
+from typing import TYPE_CHECKING, Any
 
 from raptorgraph.benchmark._provenance import (
     code_hash,
@@ -20,7 +16,13 @@ from raptorgraph.benchmark._provenance import (
     stamp,
     versions,
 )
-from raptorgraph.pp._files import is_file_or_store
+from raptorgraph.screen._files import is_file_or_store
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    import anndata as ad
+    import pandas as pd
 
 
 @dataclass(frozen=True)

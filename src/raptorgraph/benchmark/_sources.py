@@ -9,11 +9,14 @@ from __future__ import annotations
 
 import builtins
 import hashlib
-from collections.abc import Iterator, Sequence
 from functools import cache
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 from raptorgraph.benchmark._names import Source, Uses
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from pathlib import Path
 
 _CODE = {".py", ".pyi", ".pyc", ".so", ".pyd"}
 

@@ -19,8 +19,8 @@ are means over perturbed genes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -28,13 +28,18 @@ import torch
 from matplotlib.figure import Figure
 
 from raptorgraph.baselines import SENA, Baseline, DiscrepancyVAE
-from raptorgraph.benchmark._methods import RaptorGraphMethod, check_methods, chosen_methods, make_method
+from raptorgraph.benchmark._load import load_screen
 from raptorgraph.benchmark._report import mean_and_sd, wide
-from raptorgraph.benchmark._screen import Screen, load_screen
 from raptorgraph.benchmark._settings import Part, Settings, Unit
+from raptorgraph.evaluation._methods import RaptorGraphMethod, check_methods, chosen_methods, make_method
 from raptorgraph.nn._posterior_draws import posterior_expectation
 from raptorgraph.pl._figure import BLUE, GRAY, ORANGE
 from raptorgraph.tl import spillover_index
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from raptorgraph.screen import Screen
 
 TITLE = "Share of a single-gene intervention off one latent"
 OPTIONS = ("methods", "gene_sets", "max_epochs")

@@ -18,8 +18,8 @@ cells of each condition are drawn again with replacement for every seed, in addi
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
 from itertools import combinations
+from typing import TYPE_CHECKING
 
 import anndata as ad
 import networkx as nx
@@ -27,11 +27,11 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
+from raptorgraph.benchmark._load import load_screen
 from raptorgraph.benchmark._measure import Measured
-from raptorgraph.benchmark._methods import check_methods, chosen_methods, gene_graph, make_method
 from raptorgraph.benchmark._report import mean_and_sd, wide
-from raptorgraph.benchmark._screen import Screen, load_screen
 from raptorgraph.benchmark._settings import Part, Settings, Unit
+from raptorgraph.evaluation._methods import check_methods, chosen_methods, gene_graph, make_method
 from raptorgraph.metrics import (
     ancestor_auprc,
     chance_auprc,
@@ -42,6 +42,11 @@ from raptorgraph.metrics import (
     top_edge_jaccard,
 )
 from raptorgraph.pl._figure import BLUE, GRAY, ORANGE
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from raptorgraph.screen import Screen
 
 TITLE = "Agreement of the learned graphs across seeds"
 OPTIONS = ("methods", "gene_sets", "max_epochs", "top_edges", "bootstrap")

@@ -6,22 +6,19 @@ The model is trained on control and singles and asked for unseen combinations, a
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 import torch
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 from raptorgraph import metrics
-from raptorgraph.baselines import Baseline
 from raptorgraph.benchmark._measure import Measured
-from raptorgraph.benchmark._methods import RaptorGraphMethod, epochs_of
 from raptorgraph.benchmark._report import mean_and_sd
-from raptorgraph.benchmark._scores import (
+from raptorgraph.benchmark._settings import Part, Settings, Unit
+from raptorgraph.evaluation._methods import RaptorGraphMethod, epochs_of
+from raptorgraph.evaluation._scores import (
     CEILING,
     CHANCE,
     FLOOR,
@@ -34,11 +31,18 @@ from raptorgraph.benchmark._scores import (
     pair_effects,
     sample_size,
 )
-from raptorgraph.benchmark._screen import Screen
-from raptorgraph.benchmark._settings import Part, Settings, Unit
-from raptorgraph.benchmark._splits import Split, singles_only
-from raptorgraph.model import RaptorGraphModel
+from raptorgraph.evaluation._splits import Split, singles_only
 from raptorgraph.pl._figure import GRAY
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+    from raptorgraph.baselines import Baseline
+    from raptorgraph.model import RaptorGraphModel
+    from raptorgraph.screen import Screen
 
 PRESETS = ("default", "paper")
 REFERENCE, PUBLISHED = "reference", "published"

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Mapping, Sequence
 from pathlib import Path
-
-import anndata as ad
-import pandas as pd
+from typing import TYPE_CHECKING
 
 from raptorgraph.datasets._download import Source, cache_folder, check_sha256, fetch
 from raptorgraph.datasets._public import check_published, numbers, set_labels, to_screen, use_symbols
-from raptorgraph.pp._files import read_cells
+from raptorgraph.screen._files import read_cells
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Mapping, Sequence
+
+    import anndata as ad
+    import pandas as pd
 
 SOURCES = (
     # scPerturb (Peidli et al. 2024), versions 1.4 and 1.3: counts of all genes

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -12,9 +12,12 @@ from anndata import AnnData
 from scipy import sparse
 
 from raptorgraph import pp
-from raptorgraph.pp._expression import data_kind, library_sizes, to_expression
-from raptorgraph.pp._labels import parse_obs
-from raptorgraph.pp._matrix import as_matrix
+from raptorgraph.screen._expression import data_kind, library_sizes, to_expression
+from raptorgraph.screen._labels import parse_obs
+from raptorgraph.screen._matrix import as_matrix
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
 
 CONTROL = "control"
 LIBRARY_SIZE = "total_counts"
@@ -102,7 +105,7 @@ def to_screen(adata: AnnData, n_top_genes: int | None) -> AnnData:
     ValueError
         If there are counts of some genes only, and nothing that tells the library sizes.
     """
-    counts = adata.layers["counts"] if "counts" in adata.layers else None
+    counts = adata.layers.get("counts", None)
     if counts is None and data_kind(adata.X) == "counts":
         counts = adata.X
     whole = adata.n_vars >= WHOLE_TRANSCRIPTOME

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import anndata as ad
 import pandas as pd
@@ -20,8 +19,12 @@ from raptorgraph.datasets._public import (
     to_screen,
     use_symbols,
 )
-from raptorgraph.pp._files import read_cells
-from raptorgraph.pp._matrix import as_matrix
+from raptorgraph.screen._files import read_cells
+from raptorgraph.screen._matrix import as_matrix
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Mapping, Sequence
 
 PREFIX = "GSM4367984_exp6."
 _MATRIX = ("barcodes.tsv.gz", "features.tsv.gz", "matrix.mtx.gz")

@@ -7,16 +7,18 @@ every gene, both of shape (n_perturbations, n_genes).
 from __future__ import annotations
 
 from numbers import Integral
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-from numpy.typing import ArrayLike
 from scipy import sparse
 from scipy.stats import false_discovery_control, ttest_ind_from_stats
 
 from raptorgraph.metrics._distribution import as_samples
 from raptorgraph.metrics._effects import average
 from raptorgraph.metrics._rank_sum import rank_sum
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
 
 _CHUNK = 2**22  # values ranked at a time
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
-from numpy.typing import ArrayLike
 from scipy.spatial.distance import cdist
 from sklearn.metrics.pairwise import cosine_distances
 
 from raptorgraph.metrics._effects import average, check_pair
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
 
 
 def discrimination_score(

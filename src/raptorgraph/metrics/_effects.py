@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import ArrayLike
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from numpy.typing import ArrayLike
 
 
 def pearson_delta(predicted: ArrayLike, measured: ArrayLike, *, per_row: bool = False) -> float | np.ndarray:
@@ -314,7 +318,7 @@ def on_top_genes(
             f"`top` has shape {top.shape} and type {top.dtype}: "
             f"give integer gene indices, one row for each of the {len(predicted)} perturbations."
         )
-    if top.size and not (0 <= top.min() and top.max() < predicted.shape[1]):
+    if top.size and not (top.min() >= 0 and top.max() < predicted.shape[1]):
         raise ValueError(
             f"Gene indices must be from 0 to {predicted.shape[1] - 1}, found {top.min()} to {top.max()} in `top`."
         )

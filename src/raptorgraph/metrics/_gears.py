@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from itertools import combinations
 from numbers import Integral
+from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import ArrayLike
 from scipy.spatial.distance import pdist, squareform
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
 
 # Score of each type of interaction, whether it is strong when large, and the threshold of GEARS.
 _RULES = {

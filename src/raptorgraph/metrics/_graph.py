@@ -7,12 +7,15 @@ everywhere: no node is its own cause. Scores of an array of weights rank edges b
 from __future__ import annotations
 
 from numbers import Integral
+from typing import TYPE_CHECKING
 
 import networkx as nx
 import numpy as np
-from numpy.typing import ArrayLike
 from scipy.stats import hypergeom, pearsonr
 from sklearn.metrics import average_precision_score
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
 
 
 def edge_correlation(a: ArrayLike, b: ArrayLike) -> float:

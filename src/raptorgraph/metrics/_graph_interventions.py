@@ -6,13 +6,17 @@ at marginal distributions, which perturbing any ancestor changes: they do not te
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import ArrayLike
 from scipy.stats import wasserstein_distance
 
 from raptorgraph.metrics._rank_sum import rank_sum
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from numpy.typing import ArrayLike
 
 
 def mean_wasserstein(expression: ArrayLike, codes: ArrayLike, graph: ArrayLike) -> float:

@@ -6,8 +6,12 @@ is ``a + b`` (RAPTORGraph paper, eq. S11). Each function takes arrays of shape (
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
-from numpy.typing import ArrayLike
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
 
 
 def synergy(a: ArrayLike, b: ArrayLike, ab: ArrayLike) -> np.ndarray:

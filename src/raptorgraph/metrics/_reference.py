@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from numbers import Integral
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
-from numpy.typing import ArrayLike
 
 from raptorgraph.metrics._distribution import as_samples, dense, distribution_scores
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
 
 Score = Callable[[np.ndarray, np.ndarray], float | Mapping[str, float]]
 

@@ -12,8 +12,8 @@ from anndata import AnnData
 from mudata import MuData
 
 from raptorgraph._arguments import LARGEST, check_choice, check_flag, check_integer, check_number
+from raptorgraph.inference import EffectPosterior
 from raptorgraph.model._graph import GRAPHS
-from raptorgraph.nn import EffectPosterior
 from raptorgraph.pp._pairing import METHODS
 
 _SIZES = {"n_subgraphs": 1, "n_hidden": 1, "n_layers": 0}  # the least value of each

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from scvi.data.fields import NumericalJointObsField
 
-from raptorgraph.pp._inputs import numbers, obs_column
+from raptorgraph.screen._inputs import numbers, obs_column
 
 _ARGUMENT = "continuous_covariate_keys"
 _LIMIT = 10.0  # standard deviations beyond which a value is taken to be there

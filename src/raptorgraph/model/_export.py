@@ -13,19 +13,20 @@ import numpy as np
 import pandas as pd
 from scipy import sparse
 
-from raptorgraph.model._batches import TransformBatch
 from raptorgraph.model._query import check_genes
-from raptorgraph.pp._asked import listed
-from raptorgraph.pp._expression import to_expression
-from raptorgraph.pp._inputs import expression_source
-from raptorgraph.pp._labels import parse_obs
-from raptorgraph.pp._names import gene_names
+from raptorgraph.screen._asked import listed
+from raptorgraph.screen._expression import to_expression
+from raptorgraph.screen._inputs import expression_source
+from raptorgraph.screen._labels import parse_obs
+from raptorgraph.screen._names import gene_names
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
 
     from anndata import AnnData
     from mudata import MuData
+
+    from raptorgraph.model._batches import TransformBatch
 
 logger = logging.getLogger(__name__)
 

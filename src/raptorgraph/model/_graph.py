@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,12 +11,15 @@ import torch
 
 from raptorgraph._arguments import LARGEST, check_number
 from raptorgraph._progress import progress_bar
+from raptorgraph.inference import GraphPosterior, infer_graph
 from raptorgraph.model._field import KEYS
 from raptorgraph.model._splitter import condition_codes
-from raptorgraph.nn import GraphPosterior, acyclic_support, infer_graph
-from raptorgraph.pp._statistics import LogRatioMoments, log_ratio_moments
+from raptorgraph.nn import acyclic_support
+from raptorgraph.screen._moments import LogRatioMoments, log_ratio_moments
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from raptorgraph.model._splitter import ScreenSplitter
 
 logger = logging.getLogger(__name__)
@@ -89,7 +91,7 @@ class GraphMixin:
         """Infer the graph from all cells but those that are kept for a test, and fix it in the network.
 
         In units in which every perturbation shifts its own latent alike, weights are those of
-        :func:`raptorgraph.nn.infer_graph`; so the strengths stay as they are, too.
+        :func:`raptorgraph.inference.infer_graph`; so the strengths stay as they are, too.
         """
         with progress_bar("Inferring the graph"):
             found = graph_of_log_ratios(splitter.known_log_ratios(), self._members(), self._target_columns())

@@ -8,7 +8,7 @@ import torch
 from raptorgraph._progress import progress_line
 from raptorgraph.model._field import KEYS
 from raptorgraph.model._splitter import condition_codes
-from raptorgraph.pp._statistics import condition_moments
+from raptorgraph.screen._moments import condition_moments
 
 
 @progress_line("Reading control cells")

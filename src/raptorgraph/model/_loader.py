@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -10,7 +11,9 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from raptorgraph.model._field import KEYS
 from raptorgraph.pp._pairing import sample_partners
-from raptorgraph.pp._statistics import EffectMoments
+
+if TYPE_CHECKING:
+    from raptorgraph.screen._moments import EffectMoments
 
 
 @dataclass

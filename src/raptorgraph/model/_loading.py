@@ -25,8 +25,8 @@ from raptorgraph.model._query import (
     prepare_query,
 )
 from raptorgraph.model._setup import check_transfer, screen_manager
-from raptorgraph.pp._files import check_cells
-from raptorgraph.pp._modalities import refresh, strip_modality_names
+from raptorgraph.screen._files import check_cells
+from raptorgraph.screen._modalities import refresh, strip_modality_names
 
 if TYPE_CHECKING:
     from scvi.data import AnnDataManager

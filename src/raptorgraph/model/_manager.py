@@ -8,14 +8,14 @@ from scvi.data import AnnDataManager
 from scvi.data._constants import _MANAGER_UUID_KEY, _SCVI_UUID_KEY
 
 from raptorgraph.model._field import KEYS, LIBRARY_KEY
-from raptorgraph.pp._inputs import library_of, matrix
-from raptorgraph.pp._matrix import as_matrix
+from raptorgraph.screen._inputs import library_of, matrix
+from raptorgraph.screen._matrix import as_matrix
 
 _LOOKED_AT = 100  # cells, enough to tell counts from logarithms
 
 
 class ScreenManager(AnnDataManager):
-    """Manager that hands out the matrix as :func:`raptorgraph.pp._matrix.as_matrix` reads it.
+    """Manager that hands out the matrix as :func:`raptorgraph.screen._matrix.as_matrix` reads it.
 
     The user's AnnData keeps its own storage; training, prediction and everything that is measured see the same values.
     """

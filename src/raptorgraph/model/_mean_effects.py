@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -17,6 +16,8 @@ from raptorgraph.model._expected import QUADRATURE
 from raptorgraph.model._field import KEYS
 
 if TYPE_CHECKING:
+    from collections.abc import Collection, Sequence
+
     from anndata import AnnData
     from mudata import MuData
     from scvi.data import AnnDataManager
@@ -42,9 +43,9 @@ class EffectsMixin:
         """Mean effects on the expression scale, predicted perturbed minus predicted control.
 
         For the controls of the training data they are what the hierarchical posterior predicts
-        (:class:`raptorgraph.nn.EffectPosterior`, which says how that differs from its mean). For other cells, and in a
-        model without that posterior, they are expectations, not draws: the same control cells are decoded with and
-        without the perturbation.
+        (:class:`raptorgraph.inference.EffectPosterior`, which says how that differs from its mean). For other cells,
+        and in a model without that posterior, they are expectations, not draws: the same control cells are decoded with
+        and without the perturbation.
 
         Parameters
         ----------

@@ -7,8 +7,6 @@ import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-import pandas as pd
-from anndata import AnnData
 from mudata import MuData
 from scvi.model.base import BaseModelClass
 
@@ -29,10 +27,13 @@ from raptorgraph.model._presets import get_preset
 from raptorgraph.model._setup import plain_names, register
 from raptorgraph.model._training import TrainingMixin
 from raptorgraph.pp import format_perturbation
-from raptorgraph.pp._statistics import effects_by_label
+from raptorgraph.screen._moments import effects_by_label
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    import pandas as pd
+    from anndata import AnnData
 
 logger = logging.getLogger(__name__)
 
@@ -77,8 +78,8 @@ class RaptorGraphModel(
         Add a linear path to the decoder, on which effects add up.
     graph
         ``"interventional"``: inferred from the effects of single perturbations before the network is trained on it
-        (:func:`raptorgraph.nn.infer_graph`). ``"dagma"``: learned with the network, by DAGMA's score on its latents, as
-        published. ``"fixed"``: left as it is in ``module.graph``, which has no edge at first.
+        (:func:`raptorgraph.inference.infer_graph`). ``"dagma"``: learned with the network, by DAGMA's score on its
+        latents, as published. ``"fixed"``: left as it is in ``module.graph``, which has no edge at first.
     graph_init
         Of ``graph="dagma"``: ``"zero"`` or ``"uniform"`` (as published).
     latent_norm
@@ -89,7 +90,7 @@ class RaptorGraphModel(
         Shift of a perturbed latent at the start, in standard deviations among control cells. Near 1 the decoder
         reads an effect from a latent's natural variation, which then shows up as noise in control cells.
     effect_posterior
-        Predict mean effects by the hierarchical posterior :class:`raptorgraph.nn.EffectPosterior`, to which the
+        Predict mean effects by the hierarchical posterior :class:`raptorgraph.inference.EffectPosterior`, to which the
         decoded cells are shifted, in seconds for a hundred conditions; False predicts by the decoder alone, a dict
         gives the arguments of that class.
 

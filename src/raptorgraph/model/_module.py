@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from scvi.module.base import BaseModuleClass, LossOutput, auto_move_data
@@ -11,9 +10,13 @@ from torch import nn
 from torch.nn import functional as F
 
 from raptorgraph import nn as blocks
+from raptorgraph.inference import EffectPosterior
 from raptorgraph.model._field import KEYS
 from raptorgraph.nn._posterior_draws import posterior_draws, posterior_expectation
-from raptorgraph.pp._expression import TARGET_SUM
+from raptorgraph.screen._expression import TARGET_SUM
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 # In training a coarse quadrature is enough: its error is far below the sampling error of a shift, and cancels.
 _COARSE = {"step": 1.3, "lower": -13.0}
@@ -84,7 +87,7 @@ class RaptorGraphModule(BaseModuleClass):
         self.log_scale = nn.Parameter(torch.zeros(n_genes), requires_grad=learn_scale)
         # Not trained by gradients of the loss: fitted once, to the measured effects.
         options = effect_posterior if isinstance(effect_posterior, dict) else {}
-        self.effects = None if effect_posterior is False else blocks.EffectPosterior(**options)
+        self.effects = None if effect_posterior is False else EffectPosterior(**options)
         # Control statistics: the encoder reads genes in units of their own spread.
         self.register_buffer("center", torch.zeros(n_genes))
         self.register_buffer("spread", torch.ones(n_genes))

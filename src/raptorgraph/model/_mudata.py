@@ -17,8 +17,8 @@ from raptorgraph._arguments import check_mapping
 from raptorgraph.model._setup import check_keys, check_screen, plain_names
 from raptorgraph.pp._guide_counts import GuideSettings
 from raptorgraph.pp._guides import GUIDES_KEY, plan_assignment, write_assignment
-from raptorgraph.pp._labels import plain_control
-from raptorgraph.pp._modalities import modality, refresh, strip_modality_names
+from raptorgraph.screen._labels import plain_control
+from raptorgraph.screen._modalities import modality, refresh, strip_modality_names
 
 if TYPE_CHECKING:
     from raptorgraph.pp._guides import Assignment

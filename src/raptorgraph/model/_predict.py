@@ -18,8 +18,8 @@ from raptorgraph.model._calibration import CalibrationMixin
 from raptorgraph.model._field import KEYS, MASK_KEY
 from raptorgraph.model._loader import as_tensors
 from raptorgraph.model._query import known_categories
-from raptorgraph.pp._asked import asked_perturbations
-from raptorgraph.pp._expression import TARGET_SUM
+from raptorgraph.screen._asked import asked_perturbations
+from raptorgraph.screen._expression import TARGET_SUM
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Sequence

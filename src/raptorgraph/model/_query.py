@@ -5,11 +5,11 @@ from __future__ import annotations
 from anndata import AnnData
 
 from raptorgraph.model._field import KEYS, LIBRARY_KEY
-from raptorgraph.pp._expression import data_kind
-from raptorgraph.pp._inputs import library_of, matrix, obs_column
-from raptorgraph.pp._labels import parse_obs
-from raptorgraph.pp._matrix import check_matrix
-from raptorgraph.pp._names import gene_names, strip_gene_names
+from raptorgraph.screen._expression import data_kind
+from raptorgraph.screen._inputs import library_of, matrix, obs_column
+from raptorgraph.screen._labels import parse_obs
+from raptorgraph.screen._matrix import check_matrix
+from raptorgraph.screen._names import gene_names, strip_gene_names
 
 
 def check_genes(adata: AnnData, var_names: list[str]) -> None:

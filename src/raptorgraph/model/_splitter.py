@@ -10,7 +10,7 @@ from raptorgraph._arguments import check_choice, check_flag, check_integer, chec
 from raptorgraph.model._field import KEYS
 from raptorgraph.model._loader import Split, make_loader
 from raptorgraph.pp._pairing import METHODS, pairing_plan, principal_components
-from raptorgraph.pp._statistics import (
+from raptorgraph.screen._moments import (
     EffectMoments,
     LogRatioMoments,
     condition_moments,

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from os import PathLike
 from typing import TYPE_CHECKING
 
 import anndata as ad
 import numpy as np
 import pandas as pd
 from anndata import AnnData
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from sklearn.neighbors import NearestNeighbors
 
@@ -20,11 +16,17 @@ from raptorgraph.pl._figure import BLUE, ORANGE, axes_or_new, check_save, finish
 from raptorgraph.pl._map import draw_groups, given_map, map_name, remarks, sampled, set_view, umap
 from raptorgraph.pl._measured import canonical, spelling
 from raptorgraph.pp import format_perturbation
-from raptorgraph.pp._expression import to_expression
-from raptorgraph.pp._inputs import expression_source
-from raptorgraph.pp._labels import parse_obs
+from raptorgraph.screen._expression import to_expression
+from raptorgraph.screen._inputs import expression_source
+from raptorgraph.screen._labels import parse_obs
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+    from os import PathLike
+
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
     from raptorgraph.model import RaptorGraphModel
 
 _N_COMPONENTS = 30

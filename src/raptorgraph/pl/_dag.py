@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from os import PathLike
 from typing import TYPE_CHECKING
 
 import networkx as nx
 import numpy as np
 import pandas as pd
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 from raptorgraph._arguments import check_integer
 from raptorgraph.pl._dag_drawing import draw_graph, figure_size, node_colors, node_labels
 from raptorgraph.pl._figure import axes_or_new, check_save, finish
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from os import PathLike
+
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
     from raptorgraph.model import RaptorGraphModel
 
 _COLUMNS = ("source", "target", "weight")

@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Mapping
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-import networkx as nx
 import numpy as np
 import pandas as pd
 from matplotlib.artist import Artist
-from matplotlib.axes import Axes
-from matplotlib.backend_bases import RendererBase
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize, to_hex
 from matplotlib.lines import Line2D
@@ -24,6 +20,13 @@ from scipy.interpolate import CubicHermiteSpline, PchipInterpolator
 from raptorgraph.pl._figure import BLUE, GRAY, LIGHT, ORANGE, ink
 from raptorgraph.pl._layered import Layout, layered_layout
 from raptorgraph.pl._set_names import clean_set_names, readable
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import networkx as nx
+    from matplotlib.axes import Axes
+    from matplotlib.backend_bases import RendererBase
 
 FONT, SMALL = 8.0, 6.0  # points at the natural size
 _PAD = 3.5

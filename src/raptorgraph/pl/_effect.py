@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from os import PathLike
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
-from anndata import AnnData
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 from raptorgraph._arguments import check_integer
 from raptorgraph.metrics import pearson_delta, relative_mse
@@ -19,6 +14,13 @@ from raptorgraph.pl._labels import label_points
 from raptorgraph.pl._measured import canonical, one_measured, predicted_with_sd
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+    from os import PathLike
+
+    from anndata import AnnData
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
     from raptorgraph.model import RaptorGraphModel
 
 _ENOUGH = 20  # genes from which one can be far off

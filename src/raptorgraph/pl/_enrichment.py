@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from os import PathLike
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
-from matplotlib.axes import Axes
 from matplotlib.colors import Normalize
-from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from scipy.cluster.hierarchy import leaves_list, linkage
@@ -16,6 +14,12 @@ from scipy.cluster.hierarchy import leaves_list, linkage
 from raptorgraph._arguments import check_integer, check_number
 from raptorgraph.pl._figure import GRAY, LIGHT, axes_or_new, check_save, finish
 from raptorgraph.pl._set_names import clean_set_names
+
+if TYPE_CHECKING:
+    from os import PathLike
+
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 KINDS = ("heatmap", "dots")
 _SMALLEST_FDR = 1e-3  # the largest dot

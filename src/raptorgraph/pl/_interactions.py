@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from os import PathLike
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
-from matplotlib.axes import Axes
 from matplotlib.colors import ListedColormap, LogNorm, Normalize
-from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from matplotlib.ticker import FixedLocator, NullLocator
 from scipy.cluster.hierarchy import leaves_list, linkage
 
 from raptorgraph.pl._figure import BLUE, GRAY, LIGHT, ORANGE, axes_or_new, check_save, finish
+
+if TYPE_CHECKING:
+    from os import PathLike
+
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 _RATIOS = ("synergy", "suppression")  # 1 = additive
 _MAX_NAMES = 120  # more would overlap
@@ -166,7 +170,7 @@ def _draw_bar(ax: Axes, image, score: str) -> None:
     bar.set_label(label, fontsize=8)
     place.tick_params(labelsize=7)
     if score in _RATIOS:
-        ticks = _RATIO_TICKS[(_RATIO_TICKS >= norm.vmin) & (_RATIO_TICKS <= norm.vmax)]
+        ticks = _RATIO_TICKS[(norm.vmin <= _RATIO_TICKS) & (norm.vmax >= _RATIO_TICKS)]
         bar.ax.yaxis.set_major_locator(FixedLocator(ticks))
         bar.ax.yaxis.set_minor_locator(NullLocator())
         bar.ax.set_yticklabels([f"{tick:g}" for tick in ticks])

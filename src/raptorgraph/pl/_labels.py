@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 from matplotlib.artist import Artist
-from matplotlib.axes import Axes
-from matplotlib.backend_bases import RendererBase
 from matplotlib.text import Annotation, Text
-from numpy.typing import ArrayLike
 
 from raptorgraph.pl._figure import GRAY
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from matplotlib.axes import Axes
+    from matplotlib.backend_bases import RendererBase
+    from numpy.typing import ArrayLike
 
 _DISTANCES = (7.0, 12.0, 18.0, 26.0, 36.0, 48.0, 64.0, 84.0)  # of a name from its point, in points of 1/72 inch
 _ANGLES = np.deg2rad(np.arange(0, 360, 30))

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from os import PathLike
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 from anndata import AnnData
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 from raptorgraph._arguments import check_integer
 from raptorgraph.pl._figure import PALETTE, SCALE, axes_or_new, check_save, finish
@@ -27,14 +23,20 @@ from raptorgraph.pl._map import (
 )
 from raptorgraph.pl._measured import canonical, spelling
 from raptorgraph.pp import format_perturbation
-from raptorgraph.pp._asked import listed
-from raptorgraph.pp._expression import to_expression
-from raptorgraph.pp._inputs import expression_source
-from raptorgraph.pp._labels import parse_obs
-from raptorgraph.pp._matrix import as_matrix
-from raptorgraph.pp._names import gene_names
+from raptorgraph.screen._asked import listed
+from raptorgraph.screen._expression import to_expression
+from raptorgraph.screen._inputs import expression_source
+from raptorgraph.screen._labels import parse_obs
+from raptorgraph.screen._matrix import as_matrix
+from raptorgraph.screen._names import gene_names
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from os import PathLike
+
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
     from raptorgraph.model import RaptorGraphModel
 
 _KEYS = {"causal": "X_raptorgraph", "exogenous": "X_raptorgraph_exogenous"}

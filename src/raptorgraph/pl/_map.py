@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import anndata as ad
 import numpy as np
 import pandas as pd
 from anndata import AnnData
-from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
 from raptorgraph._progress import progress_bar
 from raptorgraph.pl._figure import LIGHT, PALETTE
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from matplotlib.axes import Axes
 
 GROUP_COLORS = PALETTE[:6]  # black would be taken for control cells
 OTHERS = "#C8C8C8"

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
-from anndata import AnnData
 
 from raptorgraph.pp import format_perturbation, parse_perturbation
-from raptorgraph.pp._inputs import batch_codes, expression_source
-from raptorgraph.pp._labels import parse_obs
-from raptorgraph.pp._names import gene_names
-from raptorgraph.pp._statistics import effect_moments
+from raptorgraph.screen._inputs import batch_codes, expression_source
+from raptorgraph.screen._labels import parse_obs
+from raptorgraph.screen._moments import effect_moments
+from raptorgraph.screen._names import gene_names
 
 if TYPE_CHECKING:
+    from collections.abc import Collection, Sequence
+
+    from anndata import AnnData
+
     from raptorgraph.model import RaptorGraphModel
 
 

@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from os import PathLike
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
-from anndata import AnnData
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
@@ -21,9 +16,16 @@ from raptorgraph._arguments import check_integer
 from raptorgraph.pl._figure import BLUE, GRAY, LIGHT, ORANGE, SCALE, check_save, finish, panels
 from raptorgraph.pl._measured import canonical, measured_with_error, predicted_with_sd, spelling
 from raptorgraph.pp import parse_perturbation
-from raptorgraph.pp._asked import did_you_mean
+from raptorgraph.screen._asked import did_you_mean
 
 if TYPE_CHECKING:
+    from collections.abc import Collection, Sequence
+    from os import PathLike
+
+    from anndata import AnnData
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
     from raptorgraph.model import RaptorGraphModel
 
 _INTERVAL = 1.645  # standard deviations: 90 %

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 from raptorgraph.pp._gene_sets import clean_set_name
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 _MAX_LETTERS = 42
 

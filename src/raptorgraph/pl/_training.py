@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from os import PathLike
 from typing import TYPE_CHECKING
 
-import numpy as np
 import pandas as pd
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 from raptorgraph.pl._figure import BLUE, ORANGE, check_save, finish, panels
 
 if TYPE_CHECKING:
+    from os import PathLike
+
+    import numpy as np
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
     from raptorgraph.model import RaptorGraphModel
 
 _COLORS = {"train": BLUE, "validation": ORANGE}

@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
-from os import PathLike
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
-from anndata import AnnData
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.ticker import FormatStrFormatter, LogLocator, NullLocator
 from scipy.stats import norm
 
 from raptorgraph._arguments import check_integer
 from raptorgraph.pl._figure import BLUE, GRAY, LIGHT, ORANGE, SCALE, axes_or_new, check_save, finish
 from raptorgraph.pl._measured import canonical, measured_with_error, one_measured, predicted_with_sd
-from raptorgraph.pp._asked import listed
+from raptorgraph.screen._asked import listed
 
 if TYPE_CHECKING:
+    from collections.abc import Collection, Sequence
+    from os import PathLike
+
+    from anndata import AnnData
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
     from raptorgraph.model import RaptorGraphModel
 
 _HALF, _NINE_TENTHS = norm.ppf(0.75), norm.ppf(0.95)

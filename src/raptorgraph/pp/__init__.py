@@ -8,10 +8,14 @@ __getattr__, __dir__, __all__ = lazy.attach(
         "_gene_sets": ["read_gene_sets"],
         "_genes": ["select_genes"],
         "_guides": ["GuideReport", "assign_guides"],
-        "_label_tables": ["perturbation_report", "tidy_labels"],
-        "_labels": ["format_perturbation", "parse_perturbation"],
         "_pairing": ["pair_cells"],
-        "_statistics": ["measured_effects"],
-        "_suggest": ["suggest_setup"],
+        "_screen": [
+            "format_perturbation",
+            "measured_effects",
+            "parse_perturbation",
+            "perturbation_report",
+            "suggest_setup",
+            "tidy_labels",
+        ],
     },
 )

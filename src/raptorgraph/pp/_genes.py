@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
@@ -12,13 +11,15 @@ import pandas as pd
 
 from raptorgraph._arguments import check_choice, check_flag, check_integer, check_text
 from raptorgraph._progress import progress_line
-from raptorgraph.pp._expression import data_kind, to_expression
-from raptorgraph.pp._inputs import batch_codes, library_of, matrix
-from raptorgraph.pp._labels import parse_obs
-from raptorgraph.pp._names import gene_names
-from raptorgraph.pp._statistics import condition_moments
+from raptorgraph.screen._expression import data_kind, to_expression
+from raptorgraph.screen._inputs import batch_codes, library_of, matrix
+from raptorgraph.screen._labels import parse_obs
+from raptorgraph.screen._moments import condition_moments
+from raptorgraph.screen._names import gene_names
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from anndata import AnnData
 
 LIBRARY_SIZE_KEY = "raptorgraph_library_size"

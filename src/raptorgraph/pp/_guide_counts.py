@@ -10,9 +10,9 @@ import pandas as pd
 from scipy import sparse
 
 from raptorgraph._arguments import check_choice, check_integer, check_number, check_text
-from raptorgraph.pp._inputs import matrix, obs_column
-from raptorgraph.pp._matrix import as_matrix
-from raptorgraph.pp._names import means_missing, stripped
+from raptorgraph.screen._inputs import matrix, obs_column
+from raptorgraph.screen._matrix import as_matrix
+from raptorgraph.screen._names import means_missing, stripped
 
 METHODS = ("threshold", "mixture", "assigned")
 _CHOICES = {"no_guide": ("control", "drop"), "too_many": ("top", "drop")}
@@ -84,7 +84,7 @@ def read_guides(holder, settings: GuideSettings, *, is_modality: bool) -> tuple[
     if settings.calls is not None:
         known = {} if isinstance(settings.targets, str) else settings.targets
         column = obs_column(holder, settings.calls, "calls")
-        counts, names = _read_calls(column, settings.calls_delimiter, {str(name).strip() for name in known.keys()})
+        counts, names = _read_calls(column, settings.calls_delimiter, {str(name).strip() for name in known})
     elif is_modality:
         counts, names = _whole_numbers(matrix(holder, settings.layer), "The guides' modality"), holder.var_names
     else:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -14,11 +13,13 @@ from scipy import sparse
 
 from raptorgraph._arguments import check_text
 from raptorgraph.pp._guide_counts import GuideSettings, call_guides, read_guides
-from raptorgraph.pp._label_hints import likely_controls, warn_of_controls
-from raptorgraph.pp._labels import format_perturbation, parse_perturbation
-from raptorgraph.pp._modalities import drop_cells, modality, refresh
+from raptorgraph.screen._label_hints import likely_controls, warn_of_controls
+from raptorgraph.screen._labels import format_perturbation, parse_perturbation
+from raptorgraph.screen._modalities import drop_cells, modality, refresh
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     from anndata import AnnData
     from mudata import MuData
 

@@ -15,10 +15,10 @@ from sklearn.neighbors import NearestNeighbors
 
 from raptorgraph._arguments import check_choice, check_integer, check_text
 from raptorgraph._progress import progress_bar, track
-from raptorgraph.pp._expression import to_expression
-from raptorgraph.pp._inputs import batch_codes, expression_source
-from raptorgraph.pp._labels import parse_obs
-from raptorgraph.pp._matrix import as_matrix
+from raptorgraph.screen._expression import to_expression
+from raptorgraph.screen._inputs import batch_codes, expression_source
+from raptorgraph.screen._labels import parse_obs
+from raptorgraph.screen._matrix import as_matrix
 
 if TYPE_CHECKING:
     from anndata import AnnData

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,6 +10,8 @@ import numpy as np
 import pandas as pd
 
 if TYPE_CHECKING:
+    from os import PathLike
+
     from raptorgraph.model import RaptorGraphModel
 
 _SEPARATORS = {".csv": ",", ".tsv": "\t"}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -15,9 +14,11 @@ from scipy.linalg import solve_triangular
 
 from raptorgraph._arguments import check_integer
 from raptorgraph.pp import parse_perturbation
-from raptorgraph.pp._asked import listed
+from raptorgraph.screen._asked import listed
 
 if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator, Sequence
+
     from anndata import AnnData
 
     from raptorgraph.model import RaptorGraphModel
@@ -210,10 +211,7 @@ def knock_out_edge(
             f"The graph has no edge {source} -> {target}. "
             + (f"Edges from {source} lead to: {', '.join(outgoing)}." if outgoing else f"No edge leaves {source}.")
         )
-    if perturbations is None:
-        labels = list(model.conditions)
-    else:
-        labels = listed(perturbations)
+    labels = list(model.conditions) if perturbations is None else listed(perturbations)
 
     whole = model.predict_effects(labels, adata, kind="decoder")
     with _without_edge(model, cause, effect):

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,7 +12,7 @@ import pandas as pd
 from raptorgraph._arguments import check_integer
 from raptorgraph._progress import progress_argument, progress_bar
 from raptorgraph.pp import parse_perturbation
-from raptorgraph.pp._names import stripped
+from raptorgraph.screen._names import stripped
 from raptorgraph.tl._label_null import label_null, stands_out
 from raptorgraph.tl._latent_programs import latent_programs
 from raptorgraph.tl._noise import false_discovery_rates
@@ -22,6 +20,9 @@ from raptorgraph.tl._parallel import in_threads
 from raptorgraph.tl._set_scores import Ranking, check_method, rank, read_sets, score
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+    from pathlib import Path
+
     from raptorgraph.model import RaptorGraphModel
 
 

@@ -14,7 +14,7 @@ from raptorgraph import metrics
 from raptorgraph._arguments import check_integer
 from raptorgraph._progress import progress_argument, progress_bar, track
 from raptorgraph.pp import format_perturbation, parse_perturbation
-from raptorgraph.pp._asked import did_you_mean, listed
+from raptorgraph.screen._asked import did_you_mean, listed
 
 if TYPE_CHECKING:
     from raptorgraph.model import RaptorGraphModel

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -20,10 +19,12 @@ from raptorgraph.tl._noise import (
     measured_latents,
     tail_probability,
 )
-from raptorgraph.tl._set_scores import Ranking
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from raptorgraph.model import RaptorGraphModel
+    from raptorgraph.tl._set_scores import Ranking
 
 _CLEAR = 0.05
 

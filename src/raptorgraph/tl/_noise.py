@@ -10,8 +10,8 @@ from scipy import sparse, stats
 
 from raptorgraph.model._field import KEYS
 from raptorgraph.model._splitter import condition_codes, screen_data
-from raptorgraph.pp._expression import to_expression
-from raptorgraph.pp._statistics import effect_moments
+from raptorgraph.screen._expression import to_expression
+from raptorgraph.screen._moments import effect_moments
 
 if TYPE_CHECKING:
     from raptorgraph.model import RaptorGraphModel
@@ -67,7 +67,7 @@ class ControlNoise:
         """Effects of pseudo-perturbations of about `n` cells, draws x genes, and their sampling variance, shape (G,).
 
         The cells are drawn without replacement, from each batch the same share and at most half, and compared with
-        the controls that are left in it, as :func:`raptorgraph.pp._statistics.effect_moments` compares.
+        the controls that are left in it, as :func:`raptorgraph.screen._moments.effect_moments` compares.
         """
         in_batch = [cells.shape[0] for cells in self._cells]
         sizes = [max(1, min(n_here // 2, round(n / self.n_cells * n_here))) for n_here in in_batch]

@@ -15,11 +15,11 @@ from scipy.stats import rankdata
 from raptorgraph._arguments import check_integer
 from raptorgraph._progress import progress_argument, progress_bar
 from raptorgraph.pp import format_perturbation, measured_effects, parse_perturbation
-from raptorgraph.pp._asked import meant_label
-from raptorgraph.pp._inputs import expression_source
-from raptorgraph.pp._labels import parse_obs
-from raptorgraph.pp._names import gene_names, stripped
-from raptorgraph.pp._statistics import condition_moments
+from raptorgraph.screen._asked import meant_label
+from raptorgraph.screen._inputs import expression_source
+from raptorgraph.screen._labels import parse_obs
+from raptorgraph.screen._moments import condition_moments
+from raptorgraph.screen._names import gene_names, stripped
 
 if TYPE_CHECKING:
     from raptorgraph.model import RaptorGraphModel

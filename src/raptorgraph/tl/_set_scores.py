@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -12,6 +11,10 @@ from scipy import stats
 
 from raptorgraph.pp._gene_sets import match_gene_sets, read_gene_sets
 from raptorgraph.tl._noise import false_discovery_rates
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+    from pathlib import Path
 
 METHODS = ("gsea", "decoupler_gsea", "ulm", "mlm")
 _SCORES = {"ES": "ES", "NES": "NES", "NOM p-val": "p", "FDR q-val": "FDR"}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,9 +12,11 @@ from raptorgraph._arguments import check_integer
 from raptorgraph._progress import track
 from raptorgraph.model._field import KEYS
 from raptorgraph.nn._posterior_draws import posterior_expectation
-from raptorgraph.pp._labels import parse_obs
+from raptorgraph.screen._labels import parse_obs
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
     from anndata import AnnData
 
     from raptorgraph.model import RaptorGraphModel

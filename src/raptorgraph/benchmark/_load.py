@@ -1,0 +1,106 @@
+"""Read, download or simulate the screen of an experiment."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from raptorgraph import datasets, pp
+from raptorgraph.benchmark._settings import Settings, screen_file
+from raptorgraph.screen import Screen
+from raptorgraph.screen._files import read_cells
+from raptorgraph.screen._inputs import batch_codes, expression_source
+from raptorgraph.screen._labels import parse_obs
+from raptorgraph.screen._setup_hints import warn_of_setup
+
+_PUBLIC = ("norman2019", "replogle2020")
+# Screens of three kinds: effects add up, saturate, or interact strongly.
+_SIMULATED: dict[str, dict[str, Any]] = {
+    "simulated": {},
+    "simulated-additive": {"mechanism": "linear", "interaction_strength": 0.0},
+    "simulated-saturating": {"mechanism": "saturating", "interaction_strength": 0.0},
+    "simulated-interacting": {"mechanism": "saturating", "interaction_strength": 1.0},
+}
+_SIZE = {"n_genes": 500, "n_perturbed": 20, "n_doubles": 40}
+_QUICK = {
+    "n_genes": 60,
+    "n_perturbed": 5,
+    "n_doubles": 8,
+    "n_control_cells": 120,
+    "n_cells_per_perturbation": 40,
+    "n_truth_cells": 20,
+}
+
+
+def load_screen(settings: Settings, seed: int = 0) -> Screen:
+    """Read, download or simulate the screen of the settings.
+
+    Parameters
+    ----------
+    settings
+        ``settings.screen`` is the path of an h5ad file or a zarr store; or ``"norman2019"`` or ``"replogle2020"``
+        (downloaded); or ``"simulated"``, ``"simulated-additive"``, ``"simulated-saturating"`` or
+        ``"simulated-interacting"``; or the name of an h5ad file or zarr store in the folder ``$RAPTORGRAPH_DATA``.
+    seed
+        Seed of a simulated screen, which is another one for each repetition.
+
+    Returns
+    -------
+    Screen
+        With the setup completed by its defaults.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file or name.
+    KeyError
+        If a column or the layer is not there.
+    ValueError
+        If the file holds no AnnData or is damaged, or labels or values do not suit.
+
+    Examples
+    --------
+    >>> settings = rg.benchmark.Settings(screen="simulated", quick=True)
+    >>> screen = rg.benchmark.load_screen(settings, seed=0)
+    >>> screen.adata.shape
+    (640, 60)
+    >>> screen.setup["library_size_key"]
+    'total_counts'
+    """
+    name = settings.screen
+    setup = {"perturbation_key": "perturbation", "control": "control", "delimiter": "+", **settings.setup}
+    if name is None:
+        raise ValueError("Name a screen: screen='FILE.h5ad' (or .zarr), 'norman2019', 'replogle2020' or 'simulated'.")
+    if name in _SIMULATED:
+        size = _QUICK if settings.quick else _SIZE
+        adata = datasets.simulate(**{**size, **_SIMULATED[name]}, seed=seed)
+        setup["library_size_key"] = setup.get("library_size_key") or "total_counts"
+    elif name in _PUBLIC:
+        adata = getattr(datasets, name)()
+        if setup.get("layer") is None and "counts" in adata.layers:  # counts tell more than their logarithms
+            setup["layer"] = "counts"
+            setup["library_size_key"] = setup.get("library_size_key") or "total_counts"
+    else:
+        adata = read_cells(_find(name))
+        spelling = {key: setup[key] for key in ("perturbation_key", "control", "delimiter")}
+        keys = {"batch_key": setup.get("batch_key"), "categorical": ()}
+        batch_codes(adata, keys["batch_key"])
+        warn_of_setup(adata, parse_obs(adata, **spelling, require_control=True), **spelling, **keys)
+    if settings.n_top_genes is not None:
+        library_key = setup.get("library_size_key") or "raptorgraph_library_size"
+        pp.select_genes(adata, settings.n_top_genes, **setup)
+        # the row sums of the genes that are left are not library sizes
+        setup["library_size_key"] = library_key if library_key in adata.obs else None
+    screen = Screen(adata, setup)
+    # their errors now, not in every unit of work
+    expression_source(adata, setup.get("layer"), setup.get("library_size_key"))
+    batch_codes(adata, setup.get("batch_key"))
+    return screen
+
+
+def _find(name: str) -> Path:
+    path = screen_file(name)
+    if path is None and not Path(name).exists():
+        known = ", ".join([*_SIMULATED, *_PUBLIC])
+        raise FileNotFoundError(f"There is no file {name!r}; screens with a name are {known}.")
+    return path or Path(name)

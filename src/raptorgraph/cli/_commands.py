@@ -1,0 +1,313 @@
+"""Command line: ``raptorgraph demo``, ``raptorgraph run`` and ``raptorgraph benchmark``."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import logging
+import os
+import shlex
+import sys
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.table import Table
+
+from raptorgraph import __version__
+from raptorgraph._failures import told
+from raptorgraph.benchmark import EXPERIMENTS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    import pandas as pd
+
+    from raptorgraph.report._results import Result
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line.
+
+    Parameters
+    ----------
+    argv
+        Arguments without the name of the program; default those of the process.
+
+    Returns
+    -------
+    int
+        Exit code: 0; or with one line on stderr 2 after bad input or a failure, 130 after an interruption, 141 where
+        the reader of stdout has gone. ``RAPTORGRAPH_DEBUG=1`` in the environment shows the traceback of a failure too.
+    """
+    argv = sys.argv[1:] if argv is None else list(argv)
+    args = vars(_parser().parse_args(argv))
+    work, show = args.pop("work"), args.pop("show")
+    if work is not _benchmark:
+        args["command"] = shlex.join(["raptorgraph", *argv])
+    console = Console(highlight=False, markup=False)  # names of genes are no markup
+    console.on_broken_pipe = lambda: _reader_gone(console)
+    if hasattr(sys.stdout, "reconfigure"):
+        sys.stdout.reconfigure(errors="replace")  # a terminal may have no letter for a name
+    try:
+        with _quiet():
+            result = work(**args, say=lambda line: console.print(line))
+        show(result, console)
+        sys.stdout.flush()
+    except KeyboardInterrupt:
+        return _failed("interrupted", 130)
+    except SystemExit as error:  # lightning's, after it was interrupted
+        if isinstance(error.__context__, KeyboardInterrupt):
+            return _failed("interrupted", 130)
+        return _failed(f"the work ended with exit code {error.code}")
+    except BrokenPipeError:
+        _reader_gone(console)
+        return 141
+    except Exception as error:  # noqa: BLE001  the last place to turn what went wrong into one line
+        return _failed(told(error))
+    return 0
+
+
+def _reader_gone(console: Console) -> None:
+    """Go on in silence where whoever read the output has gone: the files are worth more than the lines."""
+    console.quiet = True
+    with contextlib.suppress(OSError, ValueError):  # a stream that is no file
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _failed(message: str, code: int = 2) -> int:
+    print(f"error: {message}", file=sys.stderr)
+    return code
+
+
+def _demo(**options) -> Result:
+    from raptorgraph.cli._run import demo  # here, since torch takes seconds to import
+
+    return demo(**options)
+
+
+def _run(**options) -> Result:
+    from raptorgraph.cli._run import run
+
+    return run(control=_control(options), **options)
+
+
+def _benchmark(**options) -> dict[str, pd.DataFrame]:
+    from raptorgraph.benchmark import run
+
+    name, out, say = options.pop("name"), options.pop("out"), options.pop("say")
+    predictions = _once(options.pop("predictions"), "--predictions {}=...")
+    special = _once(options.pop("set"), "--set {}=...")
+    for key in {*options, "name", "out", "predictions", "control"}.intersection(special):
+        raise ValueError(f"--set {key}=...: there is an option --{key.replace('_', '-')}, use that one.")
+    tables = run(name, out=out, control=_control(options), predictions=predictions or None, **options, **special)
+    say(f"Tables and figure are in {out}.")
+    return tables
+
+
+def _once(pairs: Sequence[tuple[str, Any]] | None, what: str) -> dict[str, Any]:
+    """Values by their names, each of which must be given once."""
+    found: dict[str, Any] = {}
+    for name, value in pairs or []:
+        if name in found:
+            raise ValueError(f"{what.format(name)} is given twice.")
+        found[name] = value
+    return found
+
+
+def _control(options: dict[str, Any]) -> str | list[str]:
+    control = options.pop("control") or ["control"]
+    return control[0] if len(control) == 1 else control
+
+
+class _Parser(argparse.ArgumentParser):
+    """Parser that reports an error in one line."""
+
+    def error(self, message: str):
+        self.exit(2, f"error: {message} (see {self.prog} --help)\n")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(prog="raptorgraph", description="Causal models of Perturb-seq screens.")
+    parser.add_argument("--version", action="version", version=f"raptorgraph {__version__}")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    demo = commands.add_parser(
+        "demo", help="simulate a screen, fit it and predict unseen doubles", description="A screen with known truth."
+    )
+    demo.set_defaults(work=_demo, show=_show)
+    demo.add_argument("--out", type=_path, default=Path("demo"), metavar="DIR", help="results (default: demo)")
+
+    run = commands.add_parser(
+        "run", help="fit a screen of your own", description="Fit the screen in an h5ad file or a zarr store."
+    )
+    run.set_defaults(work=_run, show=_show)
+    run.add_argument(
+        "path", type=_path, metavar="SCREEN", help="h5ad file or zarr store: counts or log-normalized values"
+    )
+    run.add_argument("--out", type=_path, required=True, metavar="DIR", help="results")
+    run.add_argument("--preset", choices=["default", "paper"], default="default", help="configuration of the model")
+    run.add_argument("--singles-only", action="store_true", help="hold combinations out of training, score them")
+    run.add_argument("--gene-sets", type=_path, metavar="FILE", help="gene sets as GMT, to compare the latents with")
+    run.add_argument(
+        "--report",
+        action="store_true",
+        help="write report.html too: tests predictions on held-out cells, about twice the time",
+    )
+    run.add_argument(
+        "--resamples", type=_count, metavar="N", help="resampled graphs for the report (default: 20, 0 for none)"
+    )
+
+    benchmark = commands.add_parser(
+        "benchmark", help="compare models and baselines on a screen", description="Run one of the experiments."
+    )
+    benchmark.set_defaults(work=_benchmark, show=_show_tables)
+    benchmark.add_argument("name", metavar="NAME", help=", ".join(EXPERIMENTS))
+    benchmark.add_argument(
+        "--screen",
+        type=_text,
+        metavar="SCREEN",
+        help="an h5ad file, a zarr store, norman2019, replogle2020 or simulated",
+    )
+    benchmark.add_argument("--out", type=_path, default=Path("benchmark"), metavar="DIR", help="default: benchmark")
+    benchmark.add_argument("--seeds", type=_seeds, default=3, metavar="N", help="repetitions, or A-B (default: 3)")
+    benchmark.add_argument("--quick", action="store_true", help="small version whose numbers mean nothing")
+    benchmark.add_argument("--n-jobs", type=_positive, metavar="N", help="processes at a time (default: all cores)")
+    benchmark.add_argument("--n-threads", type=_positive, default=1, metavar="N", help="threads of each (default: 1)")
+    benchmark.add_argument("--methods", type=_list, metavar="A,B", help="methods to compare (default: all)")
+    benchmark.add_argument("--regimes", type=_list, metavar="A,B", help="singles, doubles, paper, seen")
+    benchmark.add_argument("--gene-sets", type=_text, metavar="FILE", help="gene sets as GMT, for SENA and enrichment")
+    benchmark.add_argument(
+        "--predictions", type=_named, action="append", metavar="NAME=FILE", help="of another tool; may be repeated"
+    )
+    benchmark.add_argument("--max-epochs", type=_positive, metavar="N", help="epochs of every model")
+    benchmark.add_argument(
+        "--set", type=_option, action="append", metavar="KEY=VALUE", help="further option of an experiment, as JSON"
+    )
+
+    for command in (run, benchmark):
+        command.add_argument(
+            "--perturbation-key", default="perturbation", metavar="COLUMN", help="column of obs with labels"
+        )
+        command.add_argument(
+            "--control", action="append", metavar="LABEL", help="label of control cells, may be repeated"
+        )
+        command.add_argument(
+            "--delimiter", default="+", metavar="TEXT", help="between the genes of a combination (default: +)"
+        )
+        command.add_argument("--layer", metavar="NAME", help="layer with the values (default: X)")
+        command.add_argument(
+            "--library-size-key", metavar="COLUMN", help="column of obs with total counts (default: row sums)"
+        )
+        command.add_argument("--batch-key", metavar="COLUMN", help="column of obs with batches")
+        command.add_argument(
+            "--n-top-genes", type=_positive, metavar="N", help="keep N variable and all perturbed genes"
+        )
+
+    for command in (demo, run):
+        command.add_argument("--max-epochs", type=_positive, metavar="N", help="epochs (default: chosen by the model)")
+        command.add_argument("--seed", type=_seed, default=0, metavar="N", help="seed (default: 0)")
+    return parser
+
+
+def _text(text: str) -> str:
+    if not text.strip():  # as of a variable of the shell that is not set
+        raise argparse.ArgumentTypeError("the value is empty")
+    return text
+
+
+def _path(text: str) -> Path:
+    return Path(_text(text))  # of an empty name Path would make the current folder
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a positive integer")
+    return int(text)
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is not 0 or a positive integer")
+    return int(text)
+
+
+def _seeds(text: str) -> int | range:
+    first, found, last = text.partition("-")
+    if not found:
+        return _positive(text)
+    if not (first.isdecimal() and last.isdecimal() and int(first) <= int(last)):
+        raise argparse.ArgumentTypeError(f"{text!r} is neither a number of seeds nor a range such as 5-9")
+    return range(int(first), int(last) + 1)
+
+
+def _list(text: str) -> list[str]:
+    return [part.strip() for part in _text(text).split(",") if part.strip()]
+
+
+def _named(text: str) -> tuple[str, str]:
+    name, found, path = text.partition("=")
+    if not (name and found and path):
+        raise argparse.ArgumentTypeError(f"{text!r} is not of the form NAME=FILE")
+    return name, path
+
+
+def _option(text: str) -> tuple[str, Any]:
+    key, value = _named(text)
+    try:
+        return key.replace("-", "_"), json.loads(value)
+    except json.JSONDecodeError:
+        return key.replace("-", "_"), value
+
+
+def _seed(text: str) -> int:
+    if not text.isdecimal() or int(text) >= 2**32:
+        raise argparse.ArgumentTypeError(f"{text!r} is not an integer from 0 to 2^32 - 1")
+    return int(text)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the notes of the training library, and of warnings only those of this package."""
+    disabled = logging.root.manager.disable
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        warnings.filterwarnings("default", module="raptorgraph", category=UserWarning)
+        warnings.showwarning = lambda message, *_: print(f"warning: {' '.join(str(message).split())}", file=sys.stderr)
+        # not by logger, since these get their levels when the work first imports them
+        logging.disable(logging.INFO)
+        drawing = logging.getLogger("matplotlib")  # it warns where no folder for its cache can be written
+        level = drawing.level
+        drawing.setLevel(logging.ERROR)
+        try:
+            yield
+        finally:
+            drawing.setLevel(level)
+            logging.disable(disabled)
+
+
+def _show(result: Result, console: Console) -> None:
+    from raptorgraph.cli._show import show
+
+    show(result, console)
+
+
+def _show_tables(tables: dict[str, pd.DataFrame], console: Console) -> None:
+    """The first table, which is the one to read, as far as it fits; the others are in files."""
+    name, table = next(iter(tables.items()))
+    texts = table.map(
+        lambda value: "-" if value != value else f"{value:.4g}" if isinstance(value, float) else str(value)
+    )
+    shown = Table(title=name, title_justify="left")
+    room = console.width
+    for number, column in enumerate(texts.columns):
+        room -= max([len(str(column)), *texts[column].str.len()]) + 3
+        if room < 0 and number:
+            console.print(f"{len(texts.columns) - number} of the columns do not fit here: see {name}.md.")
+            break
+        shown.add_column(str(column), no_wrap=True)
+    for row in texts.iloc[:, : len(shown.columns)].itertuples(index=False):
+        shown.add_row(*row)
+    console.print(shown)

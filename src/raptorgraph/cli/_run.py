@@ -1,0 +1,262 @@
+"""The work behind the command line: read or simulate a screen, decide what is trained on and compared."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import anndata as ad
+import pandas as pd
+import scvi
+
+from raptorgraph import pp
+from raptorgraph.datasets import simulate
+from raptorgraph.pp._gene_sets import match_gene_sets, read_gene_sets
+from raptorgraph.report import source_of_file
+from raptorgraph.report._results import RESAMPLES, Result, Source, Task, fit_and_write, split
+from raptorgraph.screen._files import check_folder, read_cells
+from raptorgraph.screen._label_tables import tabulate_labels
+from raptorgraph.screen._moments import effects_by_label
+from raptorgraph.screen._names import strip_gene_names
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+PRESETS = ("default", "paper")
+
+
+def demo(
+    out: Path,
+    *,
+    seed: int = 0,
+    max_epochs: int | None = None,
+    n_genes: int = 400,
+    n_perturbed: int = 15,
+    n_doubles: int = 12,
+    n_control_cells: int = 1000,
+    n_cells_per_perturbation: int = 100,
+    report: bool = True,
+    command: str | None = None,
+    say: Callable[[str], None] = print,
+) -> Result:
+    """Simulate a screen, train on control and singles, and compare predictions of unseen doubles with the truth.
+
+    Parameters
+    ----------
+    out
+        Directory for the results, made if it is not there.
+    seed
+        Seed of the simulation and of the training.
+    max_epochs
+        Number of epochs; default that of the model.
+    n_genes, n_perturbed, n_doubles, n_control_cells, n_cells_per_perturbation
+        Size of the screen, see :func:`raptorgraph.datasets.simulate`; the doubles are held out.
+    report
+        Whether to write ``report.html``.
+    command
+        As typed, for the report.
+    say
+        Called with a line at each stage.
+
+    Returns
+    -------
+    Result
+        The comparison; files are written to `out`.
+
+    Raises
+    ------
+    ValueError
+        If a size is impossible.
+    """
+    check_folder(out)
+    scvi.settings.seed = seed
+    say(f"Simulating {n_genes} genes, {n_perturbed} perturbed genes and {n_doubles} doubles that are held out.")
+    adata = simulate(
+        n_genes,
+        n_perturbed,
+        n_doubles=n_doubles,
+        n_control_cells=n_control_cells,
+        n_cells_per_perturbation=n_cells_per_perturbation,
+        seed=seed,
+    )
+    setup = {
+        "perturbation_key": "perturbation",
+        "control": "control",
+        "delimiter": "+",
+        "library_size_key": "total_counts",
+    }
+    measured, truth = pp.measured_effects(adata, **setup), adata.uns["simulation"]["effects"]
+    genes, unseen = split(adata, setup)
+    facts = [("data", f"simulated: raptorgraph.datasets.simulate({n_genes}, {n_perturbed}, seed={seed}, ...)")]
+    n_resamples = RESAMPLES if report else 0
+    source = Source("A simulated screen", facts, _bare(adata, setup), n_resamples, command, wanted=report)
+    task = Task(
+        adata[~unseen].copy(),
+        setup,
+        truth={"unseen doubles": truth.loc[[label for label in measured.index if len(genes[label]) > 1]]},
+        measured=measured,
+        genes=genes,
+        title="Predicted against true effects of doubles unseen in training",
+        kind="true",
+        options={"preset": "default", "seed": seed, "max_epochs": max_epochs, "singles_only": True},
+        true_graph=adata.uns["simulation"]["adjacency"],
+        report=source,
+    )
+    return fit_and_write(task, out, {}, say)
+
+
+def run(
+    path: Path,
+    out: Path,
+    *,
+    perturbation_key: str = "perturbation",
+    control: str | Sequence[str] = "control",
+    delimiter: str = "+",
+    layer: str | None = None,
+    library_size_key: str | None = None,
+    batch_key: str | None = None,
+    preset: str = "default",
+    max_epochs: int | None = None,
+    seed: int = 0,
+    singles_only: bool = False,
+    n_top_genes: int | None = None,
+    gene_sets: Path | None = None,
+    report: bool = False,
+    resamples: int | None = None,
+    command: str | None = None,
+    say: Callable[[str], None] = print,
+) -> Result:
+    """Fit a screen from a file and report on it.
+
+    Parameters
+    ----------
+    path
+        An h5ad file or a zarr store: cells x genes, with a perturbation label for each cell.
+    out
+        Directory for the results, made once the input was checked.
+    perturbation_key, control, delimiter, layer, library_size_key, batch_key
+        As in ``RaptorGraphModel.setup_anndata``.
+    preset
+        ``"default"`` or ``"paper"``.
+    max_epochs
+        Number of epochs; default that of the model.
+    seed
+        Seed of the training.
+    singles_only
+        Whether to leave combinations out of the training and report on them.
+    n_top_genes
+        Number of highly variable genes to keep, beside the perturbed ones; default all genes.
+    gene_sets
+        GMT file, whose sets the latents are compared with; default none.
+    report
+        Whether to write ``report.html``, for which the predictions are tested on held-out cells and the graph is
+        inferred again from resampled screens.
+    resamples
+        Number of these; 0 for none. Default 20.
+    command
+        As typed, for the report.
+    say
+        Called with a line at each stage.
+
+    Returns
+    -------
+    Result
+        The comparison; files are written to `out`.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    KeyError
+        If a column or the layer is not there.
+    ValueError
+        If a file holds no AnnData or no gene sets, or is damaged, `out` lies in the screen, the data do not suit the
+        model, no gene set has genes of the screen, `resamples` is 1, or is given without `report`, or with
+        `singles_only` there is no combination of genes that were perturbed alone.
+    """
+    check_folder(out, path)
+    if resamples is not None and not report:
+        raise ValueError(f"resamples={resamples} is for the report: add --report, or leave --resamples out.")
+    if resamples == 1:
+        raise ValueError("resamples=1 gives no frequency: use 2 or more, or 0 for none.")
+    sets = None if gene_sets is None else read_gene_sets(Path(gene_sets))
+    adata = read_cells(path)
+    strip_gene_names(adata)
+    spelling = {"perturbation_key": perturbation_key, "control": control, "delimiter": delimiter}
+    table = tabulate_labels(adata, **spelling)  # the setup warns of what there is to say
+    setup = {**spelling, "layer": layer, "library_size_key": library_size_key, "batch_key": batch_key}
+    n_genes_read = adata.n_vars
+    if n_top_genes is not None:
+        library_key = library_size_key or "raptorgraph_library_size"
+        pp.select_genes(adata, n_top_genes, **setup)
+        # the row sums of the genes that are left are not library sizes
+        setup["library_size_key"] = library_key if library_key in adata.obs else None
+    if sets is not None:
+        match_gene_sets(sets, [str(name) for name in adata.var_names])  # raises where no set fits
+
+    measured = effects_by_label(adata, **setup)
+    genes, combined = split(adata, setup)
+    singles = {genes[label][0] for label in measured.index if len(genes[label]) == 1}
+    is_combination = pd.Series({label: len(genes[label]) > 1 for label in measured.index}, dtype=bool)
+    predictable = [label for label in measured.index[is_combination] if singles.issuperset(genes[label])]
+    if singles_only and not predictable:
+        raise ValueError(
+            "The screen has no combination of genes that were perturbed alone too: run without --singles-only."
+        )
+    facts, n_resamples = [], 0
+    if report:
+        facts, n_resamples = source_of_file(path), RESAMPLES if resamples is None else resamples
+        if n_top_genes is not None:
+            facts.append(("genes in the file", f"{n_genes_read:,}, of which variable and perturbed ones were kept"))
+    source = Source(path.stem, facts, _bare(adata, setup), n_resamples, command, wanted=report)
+    if singles_only:
+        truth = {"singles": measured[~is_combination], "unseen combinations": measured.loc[predictable]}
+        train, title = (
+            adata[~combined].copy(),
+            "Predicted against measured effects; the combinations were left out of training",
+        )
+    else:
+        parts = {"singles": measured[~is_combination], "combinations": measured[is_combination]}
+        truth = {name: effects for name, effects in parts.items() if len(effects)}
+        train, title = adata, "Fit to the measured effects of the training data: no test of predictions"
+
+    targets = table.loc[table["n_genes"] == 1]
+    facts = {
+        "cells, genes": f"{adata.n_obs:,}, {adata.n_vars:,}",
+        "control cells": f"{table['n_cells'].iloc[0]:,}",
+        "singles, combinations": f"{len(targets)}, {(table['n_genes'] > 1).sum()}",
+        "single targets without a gene": f"{(targets['targets_missing'] != '').sum()}",
+    }
+    if singles_only:
+        facts["combinations of genes without singles, not scored"] = int(is_combination.sum()) - len(predictable)
+    scvi.settings.seed = seed
+    task = Task(
+        train,
+        setup,
+        truth=truth,
+        measured=measured,
+        genes=genes,
+        title=title,
+        kind="measured",
+        options={
+            "preset": preset,
+            "seed": seed,
+            "max_epochs": max_epochs,
+            "singles_only": singles_only,
+            "n_top_genes": n_top_genes,
+            "gene_sets": gene_sets,
+        },
+        gene_sets=sets,
+        report=source,
+    )
+    return fit_and_write(task, out, facts, say)
+
+
+def _bare(adata: ad.AnnData, setup: dict) -> ad.AnnData:
+    """The cells as they are before the model's setup writes into them; the values are shared, not copied."""
+    layer = setup.get("layer")
+    values = adata.X if layer is None else adata.layers[layer]
+    bare = ad.AnnData(values, obs=adata.obs.copy(), var=pd.DataFrame(index=adata.var_names.copy()))
+    if layer is not None:
+        bare.layers[layer] = values
+    return bare

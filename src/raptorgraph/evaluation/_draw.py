@@ -1,0 +1,82 @@
+"""The panel that most figures consist of: one dot a method, references as lines."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from raptorgraph.evaluation._methods import OURS
+from raptorgraph.pl._figure import BLUE, GRAY, ORANGE
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    import pandas as pd
+    from matplotlib.axes import Axes
+
+_STYLES = {"-": "solid", "--": "dashed", ":": "dotted"}
+
+
+def dot_panel(
+    ax: Axes,
+    values: pd.DataFrame,
+    methods: Sequence[str],
+    lines: Mapping[str, float],
+    *,
+    title: str,
+    labels: bool,
+    limits: tuple[float, float] | None = None,
+) -> None:
+    """Draw mean and SD of every method, the first at the top; what lies far outside is written at the edge.
+
+    Parameters
+    ----------
+    ax
+        Axes to draw on.
+    values
+        Columns ``value_mean`` and ``value_sd``, indexed by method; methods may be missing.
+    methods
+        Names, from the top.
+    lines
+        Name and value of each reference (floor, ceiling, chance).
+    title
+        Title of the panel.
+    labels
+        Whether to write the names of the methods.
+    limits
+        Ends of the axis; default those of the data, up to twice the references.
+    """
+    shown = values["value_mean"].reindex(methods).dropna()
+    lines = {name: value for name, value in lines.items() if np.isfinite(value)}
+    if limits is None and len(shown):
+        spread = max([*lines.values(), shown.median()])
+        limits = min([0.0, shown.min(), *lines.values()]), max([min(shown.max(), 2 * spread), *lines.values()])
+    low, high = limits or (0.0, 1.0)
+    margin = 0.06 * (high - low) or 1.0
+    for value, style in zip(lines.values(), _STYLES, strict=False):
+        ax.axvline(value, color=GRAY, linestyle=style, linewidth=1)
+    for row, name in enumerate(methods):
+        if name not in shown:
+            continue
+        y, color = len(methods) - 1 - row, ORANGE if name in OURS else BLUE
+        mean, sd = shown[name], values.loc[name, "value_sd"]
+        if mean > high + margin:
+            ax.plot(high + margin, y, ">", color=color, markersize=5, clip_on=False)
+            place = {"textcoords": "offset points", "ha": "right", "va": "center", "fontsize": 8}
+            ax.annotate(f"{mean:.2g}", (high + margin, y), (-6, 0), **place)
+        else:
+            ax.errorbar(mean, y, xerr=None if np.isnan(sd) else sd, fmt="o", color=color, markersize=4)
+    if shown.empty:
+        ax.text(0.5, 0.5, "undefined", transform=ax.transAxes, ha="center", color=GRAY)
+    ax.set(xlim=(low - margin, high + margin), ylim=(-0.7, len(methods) - 0.3))
+    ax.set_title(title, fontsize=9)
+    ax.set_yticks(range(len(methods)), methods[::-1] if labels else [""] * len(methods), fontsize=8)
+    ax.tick_params(axis="x", labelsize=8)
+    ax.grid(axis="y", color="0.92")
+    ax.set_axisbelow(True)
+    # in words below the axis, since a legend would hide dots
+    words = [
+        f"{style}: {name} {value:.3f}" for (name, value), style in zip(lines.items(), _STYLES.values(), strict=False)
+    ]
+    ax.set_xlabel(", ".join(words), fontsize=7, color="0.3")

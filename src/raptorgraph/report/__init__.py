@@ -1,0 +1,12 @@
+"""The report of a run: words, tables and one HTML page."""
+
+import lazy_loader as lazy
+
+__getattr__, __dir__, __all__ = lazy.attach(
+    __name__,
+    submod_attrs={
+        "_content": ["verdicts"],
+        "_record": ["source_of_file"],
+        "_write": ["Run", "warnings_without_tests", "write_report"],
+    },
+)

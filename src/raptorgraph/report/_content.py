@@ -1,0 +1,210 @@
+"""The sections of the report, in the order in which they are read."""
+
+from __future__ import annotations
+
+from raptorgraph.report import _figures as figures
+from raptorgraph.report import _words as words
+from raptorgraph.report._blocks import Bullets, Code, Heading, Notes, Section, Terms, Text
+from raptorgraph.report._findings import Findings, long_table
+from raptorgraph.report._heldout import MODEL, PERFECT, SINGLES, UNSEEN, Scores
+from raptorgraph.report._notes import IMPORTANT
+from raptorgraph.report._pathways import asked, labeled, pathways
+from raptorgraph.report._quality import quality
+from raptorgraph.report._relations import graph, interactions
+from raptorgraph.report._tables import Column, counted, fixed, percent, whole, with_error, yes_no
+
+_OFTEN = 0.9
+
+
+def sections(found: Findings) -> list[Section]:
+    """All sections of the page."""
+    return [
+        _summary(found),
+        _read(found),
+        Section("know", "What to know before using the results").add(
+            Notes(found.notes) if found.notes else Text("Nothing stood out.")
+        ),
+        _perturbations(found),
+        quality(found),
+        interactions(found),
+        graph(found),
+        pathways(found),
+        _training(found),
+        _repeat(found),
+    ]
+
+
+# -- in short ----------------------------------------------------------------------------------------------------------
+def _summary(found: Findings) -> Section:
+    screen, strength = found.screen, found.strength
+    items = [
+        f"{counted(screen.adata.n_obs, 'cell')} and {counted(screen.adata.n_vars, 'gene')}: "
+        f"{counted(len(screen.rows(screen.control)), 'control cell')}, "
+        f"{counted(len(screen.singles), 'gene')} perturbed alone, {counted(len(screen.combinations), 'combination')}.",
+        f"{strength['stands_out'].sum():,} of {counted(len(strength), 'perturbation')} stand out from the noise of "
+        "sampling cells.",
+    ]
+    items += verdicts(found)
+    if found.edges.empty:
+        items.append("The graph has no edge.")
+    else:
+        items.append(f"The graph has {counted(len(found.edges), 'edge')}" + _often(found) + ".")
+    if found.latents is not None:
+        latents = asked(found.latents)
+        n_labeled = int(labeled(latents).sum())
+        items.append(f"{n_labeled:,} of {counted(len(latents), 'latent')} have a gene set that marks them.")
+    n_important = sum(note.level == IMPORTANT for note in found.notes)
+    items.append(
+        f"{counted(n_important, 'warning')} and {counted(len(found.notes) - n_important, 'note')}: read them first."
+        if found.notes
+        else "No warnings."
+    )
+    return Section("short", "In short").add(Bullets(items))
+
+
+def verdicts(found: Findings) -> list[str]:
+    """Sentences on how well effects were predicted on held-out cells."""
+    if found.held.reason:
+        return ["The predictions could not be tested on held-out cells."]
+    tested = [name for name in (UNSEEN, SINGLES) if name in found.held.scores]
+    return [_verdict(name, found.held.scores[name], explained=name == tested[0]) for name in tested]
+
+
+def _often(found: Findings) -> str:
+    if "frequency" not in found.edges:
+        return ""
+    n = int((found.edges["frequency"] >= _OFTEN).sum())
+    return f", of which {n:,} came out again in {percent(_OFTEN)} or more of the resampled screens"
+
+
+def _verdict(name: str, scores: Scores, *, explained: bool) -> str:
+    what = {
+        UNSEEN: "Effects of {} that the fit had not seen",
+        SINGLES: "Effects of {}, on cells that the fit had not seen",
+    }[name].format(counted(len(scores.labels), "combination" if name == UNSEEN else "single perturbation"))
+    ours, perfect = scores.value(MODEL, "relative_mse"), scores.value(PERFECT, "relative_mse")
+    rival, best = words.method(scores.best, name)[0], scores.value(scores.best, "relative_mse")
+    end = {"better": "clearly less than", "worse": "clearly more than", "level": "not clearly different from"}
+    text = f"{what}: relative squared error {ours:.2f}, {end[scores.verdict]} the best simple method "
+    text += f"({rival}: {best:.2f}). {perfect:.2f} would be perfect, as the measurement has noise"
+    return text + ("; 1 is no better than predicting no change." if explained else ".")
+
+
+# -- what was read -----------------------------------------------------------------------------------------------------
+def _read(found: Findings) -> Section:
+    text = "An effect in this report is the mean change of a gene's expression against the control cells, "
+    if found.model.module.counts:
+        text += (
+            "on the scale log(1 + counts per 10,000). 0.7 is about a doubling for a gene that is well expressed, and "
+            "less than that where counts are few."
+        )
+    else:
+        text += "on the scale of the file."
+    return Section("read", "What was read").add(Terms(found.source), Text(text))
+
+
+# -- perturbations -----------------------------------------------------------------------------------------------------
+def _perturbations(found: Findings) -> Section:
+    frame = found.strength.join(found.held.conditions).sort_values("signal_to_noise", ascending=False, kind="stable")
+    frame = frame.reset_index()
+    frame["own"] = list(zip(frame["own_gene"], frame["own_gene_se"], strict=True))
+    agreement = "Correlation over genes with the effect in cells that were held out"
+    columns = {
+        "perturbation": Column("perturbation"),
+        "n_cells": Column("cells", whole, number=True),
+        "size": Column("size of effect", fixed(2), "Length of the vector of the changes of all genes.", number=True),
+        "signal_to_noise": Column(
+            "signal to noise", fixed(1), "Squared size of the effect over that of sampling noise.", number=True
+        ),
+        "stands_out": Column("stands out", yes_no),
+        "own": Column("own gene", with_error(2), "Change of the perturbed gene itself.", number=True),
+        "seen": Column("agreement, seen", fixed(2), f"{agreement}: prediction.", number=True),
+        "unseen": Column(
+            "agreement, unseen",
+            fixed(2),
+            f"{agreement}: prediction of a fit that had no cell of it.",
+            number=True,
+        ),
+        "half": Column("agreement, measured", fixed(2), f"{agreement}: the other half of the cells.", number=True),
+    }
+    reading = (
+        "Signal to noise compares the change over all genes with what the sampling of cells alone brings about: 1 is "
+        "noise. A perturbation stands out if its change, of many genes or of few, is larger than that of random "
+        "groups of "
+        "control cells, at a false discovery rate of 5 %; its own gene does not count. "
+    )
+    if frame["own_gene"].notna().any():
+        reading += "“Own gene” is the change of the perturbed gene itself, with its standard error. "
+    else:
+        del columns["own"]
+    if found.held.reason:
+        for column in ("seen", "unseen", "half"):
+            del columns[column]
+    else:
+        reading += (
+            "The last columns are correlations over all genes with the effect in cells that were held out (1 is "
+            "perfect): of the prediction of a fit that had seen other cells of the perturbation, "
+        )
+        if frame["unseen"].notna().any():
+            reading += "of one that had seen none, "
+        else:
+            del columns["unseen"]
+        reading += "and of the effect measured in the other half of the cells."
+    return Section("perturbations", "Perturbations").add(
+        long_table("all", "All perturbations, strongest first", reading, frame, columns, "perturbations.csv")
+    )
+
+
+# -- training ----------------------------------------------------------------------------------------------------------
+def _training(found: Findings) -> Section:
+    activity, control = found.model.latent_activity(), found.control
+    section = Section("training", "The trained network").add(
+        Text(
+            "The network learns how cells differ, and predicts cells and the latents of each cell. "
+            + (
+                "Mean effects come from a statistical model of their own, which the network is brought in line with."
+                if found.model._has_posterior
+                else "In this preset, mean effects come from it, too."
+            )
+        ),
+        Terms(
+            [
+                ("active latents", f"{int(activity['active'].sum()):,} of {len(activity):,}"),
+                (
+                    "predicted control cells are off by",
+                    f"{100 * control['drift']:.1f} % of the squared size of a mean effect",
+                ),
+                ("their variance, predicted / measured", f"{control['variance_ratio']:.2f} (median gene; 1 is right)"),
+            ]
+        ),
+    )
+    pictures = {
+        "umap.png": (
+            "Map of the cells by their latents (UMAP), control cells and the perturbations farthest from them in "
+            "color.",
+            "Each dot is a cell, placed by its latents (UMAP): near dots are similar cells. Distances between far "
+            "groups "
+            "mean little.",
+        ),
+        "training.png": (
+            "Curves of the terms of the loss over the epochs of the training, for training and validation cells.",
+            "The terms of the loss over the training. “Loss” should fall and level out, and on validation cells, which "
+            "the network does not learn from, not rise again.",
+        ),
+    }
+    for name, (alt, caption) in pictures.items():
+        if (found.out / name).is_file():
+            section.add(figures.picture_file(found.out / name, alt, caption))
+    return section
+
+
+# -- again -------------------------------------------------------------------------------------------------------------
+def _repeat(found: Findings) -> Section:
+    section = Section("again", "How to get this again")
+    if found.command:
+        section.add(Code(found.command))
+    return section.add(
+        Terms(found.record),
+        Heading("Files beside this page"),
+        Terms([(name, what) for name, what in found.files if (found.out / name).exists()]),
+    )

@@ -1,0 +1,207 @@
+"""The section on how good the predictions are."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from raptorgraph.report import _figures as figures
+from raptorgraph.report import _words as words
+from raptorgraph.report._blocks import Heading, Section, Text
+from raptorgraph.report._heldout import HALF, MODEL, PERFECT, SEEN, SINGLES, UNSEEN, HeldOut, Scores
+from raptorgraph.report._tables import Column, counted, fixed, listed, percent, table, with_error
+
+if TYPE_CHECKING:
+    from raptorgraph.report._findings import Findings
+
+_TITLES = {
+    UNSEEN: "Combinations that the fit had not seen",
+    SINGLES: "Single perturbations, on cells that the fit had not seen",
+    SEEN: "Combinations that the fit had seen, on cells that it had not",
+}
+_READING = (
+    "Squared error: 0 is perfect, 1 is no better than predicting no change. Correlation: over genes, 1 is perfect. "
+    "Told "
+    "apart: share of the other perturbations whose measured effect resembles the prediction less than that of the one "
+    "that was predicted; 1 is perfect, 0.5 is guessing."
+)
+
+
+def quality(found: Findings) -> Section:
+    """How good the predictions are."""
+    held = found.held
+    section = Section("quality", "How good the predictions are")
+    if found.truth is not None:
+        _add_truth(section, found)
+    if held.reason:
+        return section.add(Text(f"The predictions were not tested on held-out cells: {held.reason}."))
+    section.add(Heading("How this was measured"), Text(_how(found)))
+    for name, title in _TITLES.items():
+        if name in held.scores:
+            _add_scores(section, name, title, held.scores[name])
+        elif name == UNSEEN:
+            section.add(
+                Heading(title),
+                Text(
+                    "None could be left out: that needs combinations of genes that were also perturbed alone"
+                    + (", and this screen has no combinations." if not found.screen.combinations else ".")
+                    + " How well pairs are predicted is not known for this screen."
+                ),
+            )
+    _add_effects(section, held)
+    if held.ranks is not None:
+        _add_ranks(section, held)
+    return section
+
+
+def _how(found: Findings) -> str:
+    held = found.held
+    text = (
+        "The cells of every perturbation and of the control were divided into two halves at random. The model and the "
+        "simple methods were fitted again to the first halves alone, and everything below compares them with the "
+        "effects measured on the second halves. No score here is of cells that a fit has seen. "
+    )
+    if UNSEEN in held.scores:
+        n = len(held.scores[UNSEEN].labels)
+        if found.options.get("singles_only"):
+            text += f"As in this run, the fit saw no combination; {n:,} were predicted. "
+        elif held.n_fits == held.n_folds == 1:
+            text += f"{counted(n, 'combination')} was left out of the fit altogether. "
+        elif held.n_fits == held.n_folds:
+            text += (
+                f"The combinations were divided into {held.n_folds} parts; each was predicted by a fit that had seen "
+                "none of its cells. "
+            )
+        else:
+            text += (
+                f"One of {held.n_folds} parts of the combinations ({n:,}) was left out of the fit altogether; only "
+                f"one, "
+                "since a fit of this preset takes long. "
+            )
+    return text + (
+        "The model that this report is about was fitted to all cells, twice as many, so its own predictions should be "
+        "somewhat better. The ± are standard errors over perturbations. Scores of different screens cannot be "
+        "compared: "
+        "they depend on the number of cells."
+    )
+
+
+def _add_scores(section: Section, name: str, title: str, scores: Scores) -> None:
+    frame = scores.table.sort_values("relative_mse", kind="stable").reset_index(drop=True)
+    frame["short"], frame["what"] = zip(*(words.method(method, name) for method in frame["method"]), strict=True)
+    for column in ("relative_mse", "pearson"):
+        frame[column] = list(zip(frame[column], frame[f"{column}_se"], strict=True))
+    columns = {
+        "short": Column("method"),
+        "relative_mse": Column(
+            "squared error", with_error(2), "As a part of the squared size of the effects.", number=True
+        ),
+        "pearson": Column("correlation", with_error(2), "Over genes, mean over perturbations.", number=True),
+        "discrimination": Column(
+            "told apart", fixed(2), "Share of the others that resemble the prediction less.", number=True
+        ),
+        "what": Column("what it predicts", wide=True),
+    }
+    section.add(Heading(title), Text(_result(name, scores), strong=True))
+    section.add(
+        table(
+            f"scores-{name.replace(' ', '-')}",
+            f"{counted(len(scores.labels), 'perturbation')}; methods by their error",
+            _READING,
+            frame,
+            columns,
+            strong=[k for k, method in enumerate(frame["method"]) if method == MODEL],
+        )
+    )
+    if name == UNSEEN:
+        section.add(
+            figures.picture(
+                figures.draw_scores(scores, {key: value[0] for key, value in words.METHODS.items()}),
+                f"Squared error and correlation of {counted(len(frame) - 2, 'method')} on combinations that were left "
+                "out: the numbers of the table above.",
+                "The table as a figure: dots with standard errors, raptorgraph in orange. The lines are two "
+                "measurements "
+                "of the same effect compared with each other (other half), and what a perfect prediction would score.",
+            )
+        )
+
+
+def _result(name: str, scores: Scores) -> str:
+    ours, perfect = scores.value(MODEL, "relative_mse"), scores.value(PERFECT, "relative_mse")
+    best, value = words.method(scores.best, name)[0], scores.value(scores.best, "relative_mse")
+    text = f"The squared error of raptorgraph is {ours:.2f}, where {perfect:.2f} would be perfect, as the measurement "
+    text += "has noise. "
+    if name == SEEN:
+        half = scores.value(HALF, "relative_mse")
+        text += f"Measuring the effect once more, on the other half of the cells, is off by {half:.2f}."
+    else:
+        end = {
+            "better": "is clearly worse (by more than two standard errors of the difference)",
+            "worse": "is clearly better (by more than two standard errors of the difference)",
+            "level": "is not clearly better or worse",
+        }[scores.verdict]
+        text += f"The best simple method, “{best}” ({value:.2f}), {end}."
+    if scores.coverage is not None:
+        text += f" Intervals of 90 % held {percent(scores.coverage)} of the measured values."
+    return text
+
+
+def _add_effects(section: Section, held: HeldOut) -> None:
+    figure, labels = figures.draw_effects(held)
+    seen = "had not seen any cell of them" if held.shown == UNSEEN else "had seen other cells of them"
+    section.add(
+        Heading("Gene by gene"),
+        figures.picture(
+            figure,
+            f"Scatter plots of predicted against measured effects of {listed(labels)}, one dot a gene.",
+            f"Predicted against measured effects, one dot a gene, of the strongest perturbations: {listed(labels)}. "
+            f"The "
+            f"fit that predicted them {seen}; the measured effects are of held-out cells. On the diagonal, prediction "
+            "and measurement are equal. Diamonds on the edge lie outside, at the values in brackets.",
+            kind="png",
+        ),
+    )
+
+
+def _add_ranks(section: Section, held: HeldOut) -> None:
+    frame = held.ranks
+    n = int(frame["n_pairs"].iloc[0])
+    columns = {
+        "type": Column("type of interaction"),
+        "raptorgraph": Column("predicted", fixed(2), "Rank correlation with the held-out cells.", number=True),
+        "half": Column("measured again", fixed(2), "Rank correlation between both halves of the cells.", number=True),
+    }
+    reading = (
+        f"Rank correlation over the {n:,} pairs that were left out, between the predicted score and the one measured "
+        f"on "
+        f"held-out cells: 1 is the same order, 0 is no relation; up to {held.chance:.2f} can be chance. “Measured "
+        f"again” "
+        "compares the scores measured on both halves of the cells."
+    )
+    section.add(
+        Heading("Are the right pairs said to interact?"),
+        table("ranks", "Order of the pairs by each type of interaction", reading, frame, columns),
+    )
+
+
+def _add_truth(section: Section, found: Findings) -> None:
+    frame = found.truth.copy()
+    names = {"sum of measured singles": "sum of singles"}
+    frame["method"] = [names.get(method, method) for method in frame["method"]]
+    columns = {
+        "method": Column("method"),
+        "relative_mse": Column("squared error", fixed(2), number=True),
+        "pearson": Column("correlation", fixed(2), number=True),
+    }
+    n = int(frame["conditions"].iloc[0])
+    section.add(
+        Heading("Against the truth, which only a simulated screen has"),
+        table(
+            "truth",
+            f"Predicted against true effects of {counted(n, 'double')} that the training did not see",
+            "Squared error: 0 is perfect, 1 is no better than predicting no change. Correlation: over genes, 1 is "
+            "perfect. The sum is that of the measured single effects, which have noise.",
+            frame,
+            columns,
+            strong=[k for k, method in enumerate(frame["method"]) if method == MODEL],
+        ),
+    )

@@ -1,0 +1,78 @@
+"""Where a run came from: the file, the settings, the versions."""
+
+from __future__ import annotations
+
+import hashlib
+import platform
+from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from raptorgraph.report._tables import counted
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from raptorgraph.model import RaptorGraphModel
+
+_PACKAGES = (
+    "raptorgraph",
+    "scvi-tools",
+    "torch",
+    "lightning",
+    "anndata",
+    "scanpy",
+    "numpy",
+    "scipy",
+    "pandas",
+    "scikit-learn",
+    "pot",
+    "gseapy",
+    "matplotlib",
+)
+
+
+def source_of_file(path: Path) -> list[tuple[str, str]]:
+    """Name, size and SHA-256 of a file, or of a zarr store: of the names and contents of its files, in their order."""
+    files = sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
+    digest = hashlib.sha256()
+    for name in files:
+        if name != path:
+            digest.update(name.relative_to(path).as_posix().encode())
+        with name.open("rb") as file:
+            while chunk := file.read(1 << 20):
+                digest.update(chunk)
+    size = sum(name.stat().st_size for name in files)
+    return [("file", str(path)), ("size", f"{size / 1e6:,.1f} MB"), ("SHA-256 of the file", digest.hexdigest())]
+
+
+def of_run(
+    model: RaptorGraphModel, options: Mapping[str, Any], seconds: Mapping[str, float], date: str
+) -> list[tuple[str, str]]:
+    """Date, settings, model, times and versions."""
+    asked = [(name.replace("_", " "), _plain(value)) for name, value in options.items()]
+    found = [("date", date), *asked]
+    found.append(("model", str(model._model_summary_string)))
+    if model.history:
+        found.append(("epochs of the network", f"{max(map(len, model.history.values())):,}"))
+    found.append(("device", f"{model.device}, {counted(torch.get_num_threads(), 'thread')}"))
+    found.append(("times", ", ".join(f"{name} {value:.0f} s" for name, value in seconds.items())))
+    found.append(("Python", f"{platform.python_version()} on {platform.system()} {platform.machine()}"))
+    return [*found, ("versions", ", ".join(f"{name} {_version(name)}" for name in _PACKAGES))]
+
+
+def _version(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:  # a copy of the source on the path
+        return "not installed"
+
+
+def _plain(value: Any) -> str:
+    if value is None:
+        return "not given"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)

@@ -1,0 +1,171 @@
+"""The sections on pairs of genes: which interact, and which acts through which."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from raptorgraph.report import _figures as figures
+from raptorgraph.report import _words as words
+from raptorgraph.report._blocks import Heading, Section, Text
+from raptorgraph.report._findings import Findings, long_table
+from raptorgraph.report._tables import (
+    Column,
+    Table,
+    counted,
+    fixed,
+    percent,
+    small,
+    table,
+    with_error,
+    yes_no,
+)
+
+
+def interactions(found: Findings) -> Section:
+    """Which pairs are predicted to interact."""
+    section = Section("interactions", "Which pairs are predicted to interact")
+    pairs = found.pairs
+    if pairs is None or found.interactions is None:
+        return section.add(Text("There is no pair: only one gene was perturbed."))
+    text = (
+        f"All {pairs.n_pairs:,} pairs of perturbed genes were predicted, and each score compares the pair with the sum "
+        "of its two effects; interactions.csv has them all. "
+    )
+    if pairs.n_weak:
+        text += (
+            f"{pairs.n_weak:,} of them are not in the lists below, since one of their genes or both do not stand out, "
+            "or were not perturbed, alone: the direction of an effect that is next to nothing is arbitrary. "
+        )
+    if found.held.ranks is not None:
+        text += "How far such lists can be trusted is shown in the section before. "
+    section.add(Text(text.strip()))
+    if pairs.n_pairs > 1:
+        section.add(
+            figures.picture(
+                figures.draw_pairs(found.interactions),
+                "Map of all pairs, gene by gene: synergy above the diagonal, main type of interaction below it.",
+                "All pairs, gene by gene. Above the diagonal the synergy: orange or red pairs do more than the sum of "
+                "both effects, blue ones less. Below it the main type of each pair. Dots mark measured pairs.",
+            )
+        )
+    for type_, frame in pairs.top.items():
+        title, meaning, least = words.TYPES[type_]
+        strong = frame if least is None else frame[frame["score"] > least]
+        section.add(Heading(title))
+        if len(strong):
+            section.add(_pair_table(type_, meaning, strong, found))
+        elif len(frame):
+            first = frame.iloc[0]
+            highest = f"the highest is {first['pair']} with {first['score']:.2f}"
+            section.add(Text(f"{meaning} No pair is predicted above {least:g}; {highest}."))
+        else:
+            section.add(Text(f"{meaning} No pair is left to be listed."))
+    return section
+
+
+def _pair_table(type_: str, meaning: str, frame: pd.DataFrame, found: Findings) -> Table:
+    frame = frame.copy()
+    for column in ("score", "size"):
+        half = (frame[f"{column}_high"] - frame[f"{column}_low"]) / 2
+        frame[f"{column}_text"] = list(zip(frame[column], half, strict=True))
+    columns = {
+        "pair": Column("pair"),
+        "score_text": Column(type_, with_error(2), number=True),
+        "size_text": Column("size of effect", with_error(2), "Of the pair, over all genes.", number=True),
+        "interaction": Column("main type", hint="The type in which this pair ranks highest among all pairs."),
+        "measured": Column("measured", yes_no, "Whether the pair is in the screen."),
+        "measured_score": Column("measured score", fixed(2), "The same score of the measured effects.", number=True),
+    }
+    reading = meaning
+    if found.pairs.intervals:
+        reading += " ±: half the width of the model's 90 % interval, which is rough."
+    if frame["measured_score"].notna().any():
+        seen = "were left out of the training" if found.options.get("singles_only") else "were part of the training"
+        reading += f" Measured pairs {seen}; their measured score has the noise of the measurement in it."
+    else:
+        del columns["measured_score"]
+    caption = f"The {len(frame)} pairs with the highest score" if len(frame) > 1 else "The only pair"
+    return table(f"pairs-{type_}", caption, reading, frame, columns)
+
+
+def graph(found: Findings) -> Section:
+    """Which perturbed gene acts through which."""
+    section = Section("graph", "Which perturbed gene acts through which")
+    section.add(
+        Text(
+            "An edge from A to B of weight 0.5 says: half of what happens when B is perturbed also happens when A is "
+            "perturbed, because perturbing A moves B. It is inferred from the effects of single perturbations, under "
+            "assumptions: each perturbation hits its own gene alone, direct effects reach few genes, and there is no "
+            "feedback. Read an edge as a hypothesis to test. Genes that were not perturbed are not in the graph; what "
+            "passes through them is part of the arrows."
+        )
+    )
+    edges, resampled = found.edges, "frequency" in found.edges
+    if edges.empty:
+        return section.add(Text("No edge was found. That is no proof that no gene acts through another."))
+    if found.stability:
+        section.add(Text(_stability(found)))
+    n_drawn = min(len(edges), figures.MOST_EDGES)
+    which = "All edges of the graph" if n_drawn == len(edges) else f"The {n_drawn} heaviest of {len(edges):,} edges"
+    section.add(
+        figures.picture(
+            figures.draw_graph(edges, found.latents),
+            f"Directed graph of {counted(n_drawn, 'edge')} between perturbed genes; the table below lists them.",
+            f"{which}, causes above effects. Blue arrows: both perturbations push the same way; orange bars: they push "
+            "against each other. Width: weight."
+            + (
+                " Solid: came out again in 90 % of the resampled screens; dashed: in half of them; dotted: in fewer."
+                if resampled
+                else ""
+            ),
+        )
+    )
+    columns = {
+        "source": Column("from"),
+        "target": Column("to"),
+        "weight": Column("weight", fixed(2), "Part of the effect of perturbing the second gene.", number=True),
+        "share": Column("share", percent, "Of the whole effect of the first gene.", number=True),
+        "probability": Column("probability", fixed(2), number=True),
+        "frequency": Column("frequency", percent, "Share of the resampled screens with this edge.", number=True),
+        "q_value": Column("q value", small, "Expected share of such edges without any effect.", number=True),
+    }
+    reading = "Weight: positive where both perturbations push the same way. "
+    if "share" in edges:
+        reading += "Share: how much of the first gene's effect runs through this edge. Probability: under the model's "
+        reading += "assumptions, and too high on real screens. "
+    if resampled:
+        reading += (
+            "Frequency: share of resampled screens in which the edge came out again; go by this one. The q value only "
+            "says that there is something, not that it runs this way."
+        )
+    by = ["frequency", "share"] if resampled else ["share"] if "share" in edges else ["weight"]
+    return section.add(
+        long_table(
+            "edges",
+            f"{counted(len(edges), 'edge')} of the graph",
+            reading.strip(),
+            edges.sort_values(by, ascending=False, kind="stable"),
+            {key: column for key, column in columns.items() if key in edges},
+            "dag.csv",
+        )
+    )
+
+
+def _stability(found: Findings) -> str:
+    stability = found.stability
+    text = (
+        f"The graph was inferred again from {stability['n']:.0f} resampled screens, in which the cells of every "
+        "perturbation are drawn anew, with repetition, from those that there are. "
+    )
+    if pd.notna(stability["jaccard"]):
+        text += (
+            f"Two of them share {percent(stability['jaccard'])} of their heaviest edges (Jaccard index; by chance "
+            f"{100 * stability['chance_jaccard']:.1f} %). "
+        )
+    n_null = stability["null_edges"]
+    return text + (
+        "With the labels of the cells permuted, so that there is nothing to find, "
+        + ("no edge came out." if not n_null else f"{n_null:.1f} edges came out on average.")
+        + " Resampling covers the sampling of cells and nothing else: a guide that also hits a second gene is found "
+        "every time."
+    )

@@ -1,0 +1,91 @@
+"""Which perturbations stand out from the noise of sampling cells, and what each does to its own gene."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from raptorgraph._progress import track
+from raptorgraph.screen._inputs import batch_codes
+from raptorgraph.screen._moments import effect_moments
+from raptorgraph.tl._label_null import stands_out
+from raptorgraph.tl._noise import ControlNoise, cell_classes, effect_statistics, tail_probability
+
+if TYPE_CHECKING:
+    from raptorgraph.screen import Screen
+
+FEWEST_CONTROLS = 20  # of which random groups can be drawn
+_N_NULL = 1000
+
+
+def strengths(screen: Screen, seed: int = 0) -> pd.DataFrame:
+    """Compare the effect of every condition with those of random groups of control cells.
+
+    The statistics are those by which :func:`raptorgraph.tl.enrich` says which latents stand out.
+
+    Parameters
+    ----------
+    screen
+        All cells.
+    seed
+        Of the groups.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Index: condition. ``n_cells``; ``size``, the norm of the effect; ``signal_to_noise``, its square over the sum
+        of the sampling variances, about 1 for a condition that does nothing; ``p``, of an effect as large, on many
+        genes or on few, in random groups of as many control cells (NaN with fewer than 20 control cells);
+        ``stands_out``, whether the false discovery rate among all conditions is at most 0.05; ``own_gene``, of a single
+        whose gene was measured the change of that gene, and ``own_gene_se``.
+    """
+    moments = screen.moments
+    effect, variance = moments.effect[1:], moments.variance[1:]
+    p = _p_values(screen, seed)
+    table = pd.DataFrame(
+        {
+            "n_cells": moments.n[1:],
+            "size": np.linalg.norm(effect, axis=1),
+            "signal_to_noise": (effect**2).sum(axis=1) / variance.sum(axis=1),
+            "p": p,
+            "stands_out": stands_out(p),
+            "own_gene": np.nan,
+            "own_gene_se": np.nan,
+        },
+        index=pd.Index(screen.conditions, name="perturbation"),
+    )
+    for row, columns in enumerate(_own_columns(screen)):
+        if len(columns) == 1 == len(screen.genes_of[table.index[row]]):
+            j = columns[0]
+            table.iloc[row, -2:] = effect[row, j], np.sqrt(variance[row, j])
+    return table
+
+
+def _p_values(screen: Screen, seed: int) -> np.ndarray:
+    """Probability of as large an effect where there is none, the smaller of two for broad and for sparse effects."""
+    controls = screen.rows(screen.control)
+    if len(controls) < FEWEST_CONTROLS:
+        return np.full(len(screen.conditions), np.nan)
+    batch = batch_codes(screen.adata, screen.setup.get("batch_key"))
+    noise = ControlNoise(screen.expression[controls], batch=None if batch is None else batch[controls])
+    # cells are taken to vary among perturbed ones as among controls, which is what is compared
+    moments = effect_moments(screen.expression, screen.codes, len(screen.labels), batch=batch, shrinkage=len(controls))
+    classes, own, p = cell_classes(moments.n[1:]), _own_columns(screen), np.empty(len(screen.conditions))
+    for n in track(np.unique(classes), "Noise"):
+        effects, variance = noise.draw(int(n), _N_NULL, np.random.default_rng([seed, int(n)]))
+        null = effect_statistics(effects, variance, noise.seen)
+        for i in np.flatnonzero(classes == n):
+            genes = noise.seen.copy()
+            genes[own[i]] = False  # that the perturbed gene changes does not say that it does anything
+            genes = genes if genes.any() else noise.seen
+            observed = effect_statistics(moments.effect[[i + 1]], moments.variance[i + 1], genes)[0]
+            p[i] = min(1.0, 2 * tail_probability(observed, null).min())
+    return p
+
+
+def _own_columns(screen: Screen) -> list[list[int]]:
+    """Columns of the perturbed genes of each condition, as far as they were measured."""
+    column = {gene: j for j, gene in enumerate(screen.adata.var_names)}
+    return [[column[gene] for gene in screen.genes_of[label] if gene in column] for label in screen.conditions]

@@ -1,0 +1,152 @@
+"""Tables of the page: what each cell shows, and what it is sorted by."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+
+MISSING = "–"
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column: its heading, how a value is written, and what the heading means (shown when pointed at).
+
+    ``number`` says that it is sorted by value, ``wide`` that it holds sentences.
+    """
+
+    title: str
+    text: Callable[[Any], str] = str
+    hint: str = ""
+    number: bool = False
+    wide: bool = False
+
+
+@dataclass(frozen=True)
+class Cell:
+    """What is written, and the number it is sorted by (None for text, which is sorted as it is written)."""
+
+    text: str
+    value: float | None = None
+    missing: bool = False
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table that can be sorted.
+
+    Attributes
+    ----------
+    name
+        Of the element, unique on the page.
+    caption
+        What the table is.
+    reading
+        A sentence on how to read it.
+    columns, rows
+        Headings and cells; ``strong`` has the positions of rows to set off.
+    """
+
+    name: str
+    caption: str
+    reading: str
+    columns: list[Column]
+    rows: list[list[Cell]]
+    strong: frozenset[int] = frozenset()
+
+
+def table(
+    name: str,
+    caption: str,
+    reading: str,
+    frame: pd.DataFrame,
+    columns: Mapping[str, Column],
+    *,
+    strong: Iterable[int] = (),
+) -> Table:
+    """Table of some columns of a frame.
+
+    Parameters
+    ----------
+    name, caption, reading
+        See :class:`Table`.
+    frame
+        Values; tuples of a number and its error are sorted by the number.
+    columns
+        Column of the frame and how it is shown.
+    strong
+        Positions of rows to set off.
+    """
+    rows = [
+        [_cell(column, value) for column, value in zip(columns.values(), values, strict=True)]
+        for values in frame[list(columns)].itertuples(index=False, name=None)
+    ]
+    return Table(name, caption, reading, list(columns.values()), rows, frozenset(strong))
+
+
+def _cell(column: Column, value: Any) -> Cell:
+    if isinstance(value, tuple):
+        shown, by = column.text(value), value[0]
+    else:
+        shown, by = value, value
+    if pd.isna(by):
+        return Cell(MISSING, missing=True)
+    if not isinstance(value, tuple):
+        shown = column.text(value)
+    return Cell(shown, float(by) if column.number else None)
+
+
+# -- how values are written --------------------------------------------------------------------------------------------
+def fixed(digits: int) -> Callable[[float], str]:
+    """Write a number with so many digits after the point, and a true minus sign."""
+
+    def write(value: float) -> str:
+        text = f"{value:,.{digits}f}"
+        zero = not text.strip("-0.,")
+        return text.lstrip("-") if zero else text.replace("-", "\N{MINUS SIGN}")
+
+    return write
+
+
+def whole(value: float) -> str:
+    """Write an integer with separators."""
+    return f"{int(value):,}"
+
+
+def percent(value: float) -> str:
+    """Write a share as a percentage."""
+    return f"{100 * value:.0f} %"
+
+
+def with_error(digits: int) -> Callable[[tuple[float, float]], str]:
+    """Write (value, standard error) as ``value ± error``; the error is left out where it is unknown."""
+    write = fixed(digits)
+    return lambda pair: write(pair[0]) if pd.isna(pair[1]) else f"{write(pair[0])} ± {write(pair[1])}"
+
+
+def small(value: float) -> str:
+    """Write a p value, q value or FDR."""
+    return "< 0.001" if value < 0.001 else f"{value:.3f}"
+
+
+def yes_no(value: bool) -> str:
+    """Write a truth value."""
+    return "yes" if value else "no"
+
+
+def listed(names: Iterable[Any], most: int = 12) -> str:
+    """Names in a sentence, and how many more there are."""
+    names = [str(name) for name in names]
+    if len(names) > most:
+        return f"{', '.join(names[:most])} and {len(names) - most:,} more"
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}" if names else ""
+
+
+def counted(n: int, one: str, many: str | None = None) -> str:
+    """A number and its noun."""
+    return f"{n:,} {one if n == 1 else many or one + 's'}"

@@ -1,0 +1,87 @@
+"""Figures that the command line writes, drawn without touching the user's backend."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import anndata as ad
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from raptorgraph import pl
+from raptorgraph._failures import optional
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from raptorgraph.model import RaptorGraphModel
+
+_N_PANELS = 4
+
+
+def write_figures(
+    out: Path,
+    model: RaptorGraphModel,
+    labels: np.ndarray,
+    predicted: pd.DataFrame,
+    truth: pd.DataFrame,
+    *,
+    kind: str,
+    say: Callable[[str], None],
+) -> None:
+    """Write ``dag.png``, ``training.png``, ``effects.png`` and ``umap.png``, as far as they can be drawn.
+
+    Parameters
+    ----------
+    out
+        Directory, which exists.
+    model
+        Trained model, with its data.
+    labels
+        Canonical label of each cell, shape (n_cells,); empty for control cells.
+    predicted, truth
+        Effects, perturbations x genes; those of `truth` with the largest effects are drawn.
+    kind
+        What the effects of `truth` are: "true" or "measured".
+    say
+        Called with a line for each figure that could not be drawn.
+    """
+    drawn: dict[str, Callable[[Path], object]] = {
+        "dag.png": lambda file: pl.dag(model, ax=_axes(7.5, 5.5), save=file),
+        "training.png": lambda file: pl.training(model, ax=_axes(13, 2.9), save=file),
+        "effects.png": lambda file: _effects(predicted, truth, kind).savefig(file, dpi=150),
+        "umap.png": lambda file: _umap(model, labels, file),
+    }
+    for name, draw in drawn.items():
+        (out / name).unlink(missing_ok=True)  # one of an earlier run would be taken for this one's
+        with optional(name, say):
+            draw(out / name)
+
+
+def _umap(model: RaptorGraphModel, labels: np.ndarray, file: Path) -> None:
+    control = "control cells"
+    cells = ad.AnnData(
+        obs=pd.DataFrame({"perturbation": np.where(labels == "", control, labels)}).set_index(
+            np.arange(len(labels)).astype(str)
+        ),
+        obsm={"X_raptorgraph": np.asarray(model.get_latent_representation())},
+    )
+    pl.latents(cells, color="perturbation", control=control, ax=_axes(7.5, 5.5), save=file)
+
+
+def _axes(width: float, height: float):
+    """Axes of a figure of its own, which draws with Agg, whatever the backend of pyplot."""
+    return Figure(figsize=(width, height), layout="constrained").subplots()
+
+
+def _effects(predicted: pd.DataFrame, truth: pd.DataFrame, kind: str) -> Figure:
+    sizes = pd.Series(np.linalg.norm(truth.to_numpy(dtype=float), axis=1), index=truth.index)
+    largest = sizes.nlargest(_N_PANELS).index
+    figure = Figure(figsize=(4.3 * len(largest), 4.8), layout="constrained")
+    for ax, label in zip(figure.subplots(1, len(largest), squeeze=False)[0], largest, strict=True):
+        pl.effect(predicted.loc[label], truth.loc[label], title=label, ax=ax).set_xlabel(
+            f"{kind} effect (log-normalized)"
+        )
+    return figure

@@ -1,0 +1,117 @@
+import numpy as np
+import pytest
+
+from raptorgraph import datasets, pp
+from raptorgraph.benchmark import Settings, load_screen
+from raptorgraph.screen import Screen
+
+SIZE = {"n_control_cells": 60, "n_cells_per_perturbation": 20, "n_truth_cells": 10}
+
+
+@pytest.fixture(scope="module")
+def adata():
+    return datasets.simulate(40, 4, n_doubles=3, **SIZE)
+
+
+@pytest.fixture
+def screen(adata, tmp_path):
+    adata.write_h5ad(tmp_path / "screen.h5ad")
+    return load_screen(Settings(str(tmp_path / "screen.h5ad"), {"library_size_key": "total_counts"}))
+
+
+def test_conditions_and_cells(screen, adata):
+    assert screen.control == "control"
+    assert screen.singles == ["P01", "P02", "P03", "P04"]
+    assert len(screen.combinations) == 3
+    assert set(screen.conditions) == {*screen.singles, *screen.combinations}
+    cells = screen.cells(["P02"])
+    assert cells.n_obs == 60 + 20
+    assert set(cells.obs["perturbation"]) == {"control", "P02"}
+    assert not cells.is_view
+    assert (adata.obs["perturbation"].iloc[screen.rows("P02")] == "P02").all()
+
+
+def test_labels_are_canonical_in_the_spelling_of_the_screen(adata):
+    adata = adata.copy()
+    labels = adata.obs["perturbation"].astype(str)
+    adata.obs["perturbation"] = labels.str.replace("+", "|", regex=False).replace("control", "nt")
+    screen = Screen(adata, {"perturbation_key": "perturbation", "control": ["nt", "ctrl"], "delimiter": "|"})
+    assert screen.spelling == {"control": ["nt", "ctrl"], "delimiter": "|"}
+    assert screen.label(["P02", "P01"]) == "P01|P02"
+    assert screen.single("P03") == "P03"
+    assert screen.label(()) == screen.control == "nt"
+    assert all(screen.label(genes) == label for label, genes in screen.genes_of.items())
+
+
+def test_cells_and_effects_of_a_part(screen):
+    np.testing.assert_array_equal(screen.expression_of("P02"), screen.expression.toarray()[screen.rows("P02")])
+    np.testing.assert_array_equal(screen.effects_of(np.arange(screen.adata.n_obs)), screen.effects)
+    rows, _ = screen.halves(0)
+    half = screen.effects_of(rows)
+    cells, control = (np.isin(screen.codes, code) & np.isin(np.arange(len(screen.codes)), rows) for code in (2, 0))
+    X = screen.expression.toarray().astype(float)
+    np.testing.assert_allclose(half.loc[screen.labels[2]], X[cells].mean(axis=0) - X[control].mean(axis=0), atol=1e-5)
+    assert list(half.index) == screen.conditions
+    assert half.columns.equals(screen.adata.var_names)
+
+
+def test_effects_and_expression_are_those_of_pp(screen, adata):
+    measured = pp.measured_effects(adata, library_size_key="total_counts")
+    np.testing.assert_allclose(screen.effects.loc[measured.index], measured, atol=1e-6)
+    by_hand = np.log1p(1e4 * adata.X.toarray() / adata.obs["total_counts"].to_numpy()[:, None])
+    np.testing.assert_allclose(screen.expression.toarray(), by_hand, rtol=1e-5)
+    np.testing.assert_allclose(screen.control_mean, by_hand[screen.codes == 0].mean(axis=0), rtol=1e-5)
+
+
+def test_halves_share_no_cell_and_leave_none(screen):
+    first, second = screen.halves(0)
+    assert not set(first) & set(second)
+    assert len(first) + len(second) == screen.adata.n_obs
+    for label in screen.labels:
+        n = len(screen.rows(label))
+        assert np.isin(screen.rows(label), first).sum() == n // 2
+    assert not np.array_equal(first, screen.halves(1)[0])
+    np.testing.assert_array_equal(first, screen.halves(0)[0])
+
+
+def test_simulated_screens_of_three_kinds_differ_by_seed():
+    found = {}
+    for kind in ("additive", "saturating", "interacting"):
+        screen = load_screen(Settings(f"simulated-{kind}", quick=True), seed=1)
+        settings = screen.adata.uns["simulation"]["settings"]
+        found[kind] = settings["mechanism"], settings["interaction_strength"]
+        assert screen.setup["library_size_key"] == "total_counts"
+        assert settings["seed"] == 1
+    assert found == {"additive": ("linear", 0.0), "saturating": ("saturating", 0.0), "interacting": ("saturating", 1.0)}
+
+
+def test_screens_by_name_from_a_folder(adata, tmp_path, monkeypatch):
+    adata.write_h5ad(tmp_path / "mine.h5ad")
+    monkeypatch.setenv("RAPTORGRAPH_DATA", str(tmp_path))
+    assert load_screen(Settings("mine")).adata.n_obs == adata.n_obs
+    with pytest.raises(FileNotFoundError, match="no file 'other'"):
+        load_screen(Settings("other"))
+
+
+def test_public_screens_come_from_datasets(adata, monkeypatch):
+    monkeypatch.setattr(datasets, "norman2019", lambda: adata.copy())
+    screen = load_screen(Settings("norman2019", {"library_size_key": "total_counts"}))
+    assert screen.adata.n_obs == adata.n_obs
+
+
+def test_variable_genes_keep_targets_and_library_sizes(adata, tmp_path):
+    adata.write_h5ad(tmp_path / "screen.h5ad")
+    screen = load_screen(Settings(str(tmp_path / "screen.h5ad"), n_top_genes=10))
+    assert 10 <= screen.adata.n_vars <= 14
+    assert set(screen.singles) <= set(screen.adata.var_names)
+    library, kept = screen.adata.obs[screen.setup["library_size_key"]], screen.adata.X.sum(axis=1).A1
+    assert (library >= kept - 1e-3).all()
+    assert library.mean() > kept.mean()
+
+
+def test_bad_screens(tmp_path):
+    with pytest.raises(ValueError, match="Name a screen"):
+        load_screen(Settings())
+    (tmp_path / "text.h5ad").write_text("no")
+    with pytest.raises(ValueError, match="not an h5ad file"):
+        load_screen(Settings(str(tmp_path / "text.h5ad")))
