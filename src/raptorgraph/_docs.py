@@ -1,0 +1,40 @@
+"""Texts of parameters that many docstrings have, written once.
+
+A function that is decorated with ``@docs.dedent`` has ``%(control)s`` in its docstring replaced by the name and the text
+of the parameter, as scvi-tools does.
+"""
+
+from __future__ import annotations
+
+from docrep import DocstringProcessor
+
+docs = DocstringProcessor(
+    perturbation_key="""perturbation_key
+    Column of ``adata.obs`` with the labels.""",
+    control="""control
+    Label, or several labels, of the control.""",
+    delimiter="""delimiter
+    What separates the genes of a combination.""",
+    layer="""layer
+    Layer with counts or log-normalized values; default ``adata.X``.""",
+    library_size_key="""library_size_key
+    Column of ``adata.obs`` with each cell's total counts, where the matrix is a part of the genes; default row sums. Not
+    used for log-normalized values.""",
+    batch_key="""batch_key
+    Column of ``adata.obs`` with batches.""",
+    model="""model
+    A trained model.""",
+    seed_draws="""seed
+    Seed of the draws.""",
+    progress="""progress
+    Whether to show progress bars; by default in a terminal or a notebook.""",
+    ax="""ax
+    Axes to draw on; default those of a new figure.""",
+    figure="""show
+    Whether to show the figure; not by default.
+save
+    File to save the figure to.
+return_fig
+    Return the figure and not the axes.""",
+)
+"""Parameters by name: ``%(control)s`` and its like."""
