@@ -1,6 +1,6 @@
 """Texts of parameters that many docstrings have, written once.
 
-A function that is decorated with ``@docs.dedent`` has ``%(control)s`` in its docstring replaced by the name and the text
+A function that is decorated with ``@docs.dedent`` has ``%(control)s`` in its docstring replaced by the name and text
 of the parameter, as scvi-tools does.
 """
 
