@@ -49,7 +49,7 @@ def test_run_on_simulated_screens(tmp_path):
     )
     assert (table.loc[table["setting"] != toy, "exact"] == "-").all()
     assert (long[long["metric"] != "orientation (chance 0.5)"]["n"] == 2).all()  # that of no found edge is undefined
-    assert set(graph._FACTORS) < set(long.columns)
+    assert set(graph.FACTORS) < set(long.columns)
 
     mean = long.set_index(["setting", "method", "metric"])["value_mean"].sort_index()
     assert long[long["metric"].str.startswith(("AUPRC", "exact"))]["value_mean"].between(0, 1).all()

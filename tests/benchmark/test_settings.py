@@ -7,12 +7,13 @@ import pytest
 import torch
 
 from raptorgraph.benchmark import Settings
+from raptorgraph.benchmark._experiments import experiment
 from raptorgraph.benchmark._provenance import files_of
 from raptorgraph.benchmark._settings import Unit, chosen, fingerprint
 
 
 def mark(name="losses", *, threads="1", **settings):
-    return fingerprint(name, Unit("a", 0), Settings(**settings), threads=threads)
+    return fingerprint(experiment(name), Unit("a", 0), Settings(**settings), threads=threads)
 
 
 def test_an_option_gives_one_name_several_or_all():
@@ -101,6 +102,7 @@ def test_files_among_the_options_are_found_at_any_depth(tmp_path):
     path.write_text("A\tna\tG1\n")
     options = {"gene_sets": path, "more": {"tools": [str(path), "GEARS"]}, "n": 3, "x": np.zeros(2)}
     assert list(files_of(options)) == [(":gene_sets", path), (":more:tools:0", path)]
-    before = mark(options=options)
+    before = mark("prediction", options=options)
+    assert before["options"].keys() == {"gene_sets"}  # the others are no options of its work
     path.write_text("A\tna\tG1\tG2\n")
-    assert mark(options=options) != before
+    assert mark("prediction", options=options) != before

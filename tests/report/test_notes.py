@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from raptorgraph.report._heldout import HALF, MODEL, SINGLES, UNSEEN, HeldOut, Scores
+from raptorgraph.evaluation._held_out_scores import HALF, MODEL, SINGLES, UNSEEN, HeldOut, Scores
 from raptorgraph.report._notes import IMPORTANT, notes
 from raptorgraph.report._strength import strengths
 from raptorgraph.screen import Screen

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from itertools import chain
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from raptorgraph.pp import format_perturbation, parse_perturbation
 from raptorgraph.screen._asked import did_you_mean
-from raptorgraph.screen._labels import parse_obs
+from raptorgraph.screen._labels import format_perturbation, parse_obs, parse_perturbation
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -355,7 +354,7 @@ class _Screen:
     def __init__(self, conditions: Iterable[str], control: str | Sequence[str], delimiter: str):
         if isinstance(conditions, str):
             raise TypeError(f"conditions must be a list of labels, not the string {conditions!r}.")
-        self._spelling = {"control": control, "delimiter": delimiter}
+        self._spelling: dict[str, Any] = {"control": control, "delimiter": delimiter}
         parsed = sorted({parse_perturbation(label, **self._spelling) for label in conditions} - {()})
         self.singles = [genes for genes in parsed if len(genes) == 1]
         if not self.singles:
@@ -366,10 +365,19 @@ class _Screen:
         self.untestable = [genes for genes in combinations if not alone.issuperset(genes)]
 
     @staticmethod
-    def shuffled(items: Sequence[tuple[str, ...]], seed) -> list[tuple[str, ...]]:
+    def shuffled(items: Sequence[tuple[str, ...]], seed: int | tuple[int, int]) -> list[tuple[str, ...]]:
         return [items[i] for i in np.random.default_rng(seed).permutation(len(items))]
 
-    def split(self, name, train, validation, test, *, refit=None, groups=None) -> Split:
+    def split(
+        self,
+        name: str,
+        train: Sequence[tuple[str, ...]],
+        validation: Sequence[tuple[str, ...]],
+        test: Sequence[tuple[str, ...]],
+        *,
+        refit: Sequence[tuple[str, ...]] | None = None,
+        groups: Sequence[str] | None = None,
+    ) -> Split:
         """Split with sorted canonical labels; ValueError if there is nothing to test."""
         if not test:
             raise ValueError(

@@ -13,8 +13,8 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from raptorgraph import pl
-from raptorgraph.evaluation._draw import dot_panel
-from raptorgraph.report._heldout import HALF, PERFECT, HeldOut, Scores
+from raptorgraph.evaluation._held_out_scores import HALF, PERFECT, HeldOut, Scores
+from raptorgraph.pl._panels import dot_panel
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from raptorgraph.report._heldout import MODEL, SINGLES, UNSEEN, HeldOut
+from raptorgraph.evaluation._held_out_scores import MODEL, SINGLES, UNSEEN, HeldOut
 from raptorgraph.report._strength import FEWEST_CONTROLS
 from raptorgraph.report._tables import counted, listed, percent
 from raptorgraph.report._words import method
