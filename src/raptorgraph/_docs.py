@@ -18,8 +18,8 @@ docs = DocstringProcessor(
     layer="""layer
     Layer with counts or log-normalized values; default ``adata.X``.""",
     library_size_key="""library_size_key
-    Column of ``adata.obs`` with each cell's total counts, where the matrix is a part of the genes; default row sums. Not
-    used for log-normalized values.""",
+    Column of ``adata.obs`` with each cell's total counts, where the matrix is a part of the genes; default row sums.
+    Not used for log-normalized values.""",
     batch_key="""batch_key
     Column of ``adata.obs`` with batches.""",
     model="""model
