@@ -6,9 +6,25 @@ of the parameter, as scvi-tools does.
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 from docrep import DocstringProcessor
 
-docs = DocstringProcessor(
+Documented = TypeVar("Documented")
+
+
+class _Docs:
+    """Parameters by name."""
+
+    def __init__(self, **parameters: str) -> None:
+        self._processor = DocstringProcessor(**parameters)
+
+    def dedent(self, documented: Documented) -> Documented:
+        """Fill in the docstring of a function or a class."""
+        return self._processor.dedent(documented)  # type: ignore[no-any-return]  # docrep has no types
+
+
+docs = _Docs(
     perturbation_key="""perturbation_key
     Column of ``adata.obs`` with the labels.""",
     control="""control
@@ -18,8 +34,8 @@ docs = DocstringProcessor(
     layer="""layer
     Layer with counts or log-normalized values; default ``adata.X``.""",
     library_size_key="""library_size_key
-    Column of ``adata.obs`` with each cell's total counts, where the matrix is a part of the genes; default row sums. Not
-    used for log-normalized values.""",
+    Column of ``adata.obs`` with each cell's total counts, where the matrix is a part of the genes; default row sums.
+    Not used for log-normalized values.""",
     batch_key="""batch_key
     Column of ``adata.obs`` with batches.""",
     model="""model

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from raptorgraph.screen._asked import did_you_mean
-from raptorgraph.screen._labels import format_perturbation, parse_obs, parse_perturbation
+from raptorgraph.screen._cell_labels import parse_obs
+from raptorgraph.screen._labels import format_perturbation, parse_perturbation
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
