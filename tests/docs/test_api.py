@@ -10,7 +10,7 @@ import pytest
 import raptorgraph as rg
 
 API = Path(__file__).parents[2] / "docs" / "api"
-ROOMS = ["model", "pp", "tl", "pl", "datasets", "metrics", "baselines", "benchmark", "nn"]
+ROOMS = "model pp tl pl datasets metrics baselines screen inference evaluation benchmark nn".split()
 _MODULE = re.compile(r"^\.\. (?:current)?module:: (\S+)$")
 _ENTRY = re.compile(r"^   ([\w.]+)$")
 _DATA = re.compile(r"^\.\. py:data:: (\w+)$")

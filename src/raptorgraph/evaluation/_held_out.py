@@ -66,7 +66,7 @@ def held_out(
 
     Examples
     --------
-    >>> screen = rg.screen.Screen(adata, {"perturbation_key": "perturbation", "control": "control", "delimiter": "+"})
+    >>> screen = rg.screen.Screen(adata, {"library_size_key": "total_counts"})
     >>> held = rg.evaluation.held_out(screen, singles_only=True)
     >>> scores = held.scores["unseen combinations"]
     >>> scores.labels == screen.combinations, scores.verdict in ("better", "worse", "level")

@@ -59,7 +59,7 @@ class Predictions:
 
     Examples
     --------
-    >>> screen = rg.screen.Screen(adata, {"perturbation_key": "perturbation", "control": "control", "delimiter": "+"})
+    >>> screen = rg.screen.Screen(adata, {"library_size_key": "total_counts"})
     >>> effects = screen.effects.rename({"P01+P03": "P03+P01"})  # labels in any order, genes too
     >>> found = rg.evaluation.Predictions(effects, screen.spelling, adata.var_names, screen.control_mean)
     >>> found.missing(["P01+P03", "P05+P06"])

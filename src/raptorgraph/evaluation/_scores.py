@@ -44,7 +44,7 @@ def effect_scores(
 
     Examples
     --------
-    >>> screen = rg.screen.Screen(adata, {"perturbation_key": "perturbation", "control": "control", "delimiter": "+"})
+    >>> screen = rg.screen.Screen(adata, {"library_size_key": "total_counts"})
     >>> method = rg.evaluation.make_method("additive", screen.setup).fit(screen.cells(screen.singles))
     >>> predicted = method.predict_effects(screen.combinations)
     >>> measured = screen.effects.loc[screen.combinations]
@@ -161,7 +161,7 @@ def cell_scores(
 
     Examples
     --------
-    >>> screen = rg.screen.Screen(adata, {"perturbation_key": "perturbation", "control": "control", "delimiter": "+"})
+    >>> screen = rg.screen.Screen(adata, {"library_size_key": "total_counts"})
     >>> method = rg.evaluation.make_method("additive", screen.setup).fit(screen.cells(screen.singles))
     >>> cells = method.predict(screen.combinations, n_cells=100)
     >>> scores = rg.evaluation.cell_scores(cells, screen, method.predict_control() - screen.control_mean)
@@ -203,7 +203,7 @@ def cell_references(
 
     Examples
     --------
-    >>> screen = rg.screen.Screen(adata, {"perturbation_key": "perturbation", "control": "control", "delimiter": "+"})
+    >>> screen = rg.screen.Screen(adata, {"library_size_key": "total_counts"})
     >>> scores = rg.evaluation.cell_references(screen, screen.combinations)
     >>> floor, ceiling = scores[scores["metric"] == "energy_distance"].groupby("method", sort=False)["value"].mean()
     >>> bool(floor < ceiling)
