@@ -1,6 +1,9 @@
 import os
 import platform
+import re
+import tomllib
 from importlib import metadata
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -29,7 +32,13 @@ def test_an_option_gives_one_name_several_or_all():
         chosen(Settings(options={"kinds": "d"}), "kinds", ["a"], "has no graph")
 
 
-CORE = "anndata gseapy lightning mudata networkx numpy pandas pot scanpy scikit-learn scipy scvi-tools torch".split()
+DECLARED = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]["dependencies"]
+CORE = sorted({re.split(r"[^\w.-]", line, maxsplit=1)[0].lower().replace("_", "-") for line in DECLARED})
+
+
+def test_the_core_is_found():
+    assert {"anndata", "numpy", "scvi-tools", "torch"} < set(CORE)
+    assert {"python", *CORE} <= mark()["versions"].keys()
 
 
 @pytest.mark.parametrize("package", CORE)

@@ -101,12 +101,9 @@ class Part:
 
 
 def units_by_seed(settings: Settings, pieces: Iterable[tuple[str, Mapping[str, Any]]]) -> list[Unit]:
-    """One unit for each piece of work and seed, with the piece's options, named by its words and the seed."""
-    return [
-        Unit(f"{words.replace(',', '').replace(' ', '-')}-seed{seed}", seed, options)
-        for words, options in pieces
-        for seed in settings.seeds
-    ]
+    """One unit for each seed and piece of work, with the piece's options, named by its words and the seed."""
+    named = [(words.replace(",", "").replace(" ", "-"), options) for words, options in pieces]
+    return [Unit(f"{words}-seed{seed}", seed, options) for seed in settings.seeds for words, options in named]
 
 
 def chosen(settings: Settings, option: str, known: Sequence[str], wrong: str = "is unknown") -> list[str]:

@@ -34,6 +34,12 @@ class Sums:
         K x G, float64: sums on the expression scale, and of its squares.
     rate_total, rate_squares
         K x G: the same of ``1e4 * count / library size`` itself, or None.
+
+    Examples
+    --------
+    >>> sums = rg.screen.add_up(np.eye(4), [0, 0, 1, 1], 2)
+    >>> sums.n, sums.total.tolist()
+    (array([2, 2]), [[1.0, 1.0, 0.0, 0.0], [0.0, 0.0, 1.0, 1.0]])
     """
 
     n_conditions: int
@@ -95,6 +101,14 @@ def add_up(
     ------
     ValueError
         If codes, batches, parts or library sizes do not fit the cells, or a code the number of conditions.
+
+    Examples
+    --------
+    Parts of the cells that are apart, such as two halves, can be taken together again.
+
+    >>> sums = rg.screen.add_up(np.ones((4, 2)), [0, 0, 1, 1], 2, part=[0, 1, 0, 1])
+    >>> sums.of_parts(1).n, sums.of_parts(0, 1).n
+    (array([1, 1]), array([1, 1, 1, 1]))
     """
     codes, rows = _check_codes(codes, rows, X.shape[0], n_conditions)
     library = _check_library(library, rows, X.shape[0])
