@@ -164,7 +164,7 @@ def test_effects_of_the_toy():
 def test_the_grid_and_its_units():
     assert len(graph.units(Settings(seeds=(0,)))) == 2 * 2 * 3 * 2 * 2 * 2 + 1
     keys = [unit.key for unit in units(n_cells=[30, 40], graphs="scale-free")]
-    assert keys[:2] == [f"scale-free-1-6-linear-30-0.0-seed{seed}" for seed in (0, 1)]
+    assert keys[:2] == [f"scale-free-1-6-linear-{n}-0.0-seed0" for n in (30, 40)]
     assert keys[-1] == "toy-chain-1-5-rectified-2048-0.0-seed1"
     assert len(keys) == 6
     assert len(units(toy=False)) == 2
