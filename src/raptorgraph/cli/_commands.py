@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from rich.console import Console
 from rich.table import Table
 
-from raptorgraph import __version__
+from raptorgraph._version import __version__
 from raptorgraph._failures import told
 from raptorgraph.benchmark import EXPERIMENTS
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from raptorgraph import __version__
+from raptorgraph._version import __version__
 from raptorgraph._progress import progress_bar
 from raptorgraph.report import _record as record
 from raptorgraph.report._content import sections
