@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from rich.console import Console
 from rich.table import Table
 
-from raptorgraph._version import __version__
 from raptorgraph._failures import told
+from raptorgraph._version import __version__
 from raptorgraph.benchmark import EXPERIMENTS
 
 if TYPE_CHECKING:
@@ -104,7 +104,9 @@ def _benchmark(**options: Any) -> dict[str, pd.DataFrame]:
     special = _once(options.pop("set"), "--set {}=...")
     for key in {*options, "name", "out", "predictions", "control"}.intersection(special):
         raise ValueError(f"--set {key}=...: there is an option --{key.replace('_', '-')}, use that one.")
-    tables: dict[str, pd.DataFrame] = run(name, out=out, control=_control(options), predictions=predictions or None, **options, **special)
+    tables: dict[str, pd.DataFrame] = run(
+        name, out=out, control=_control(options), predictions=predictions or None, **options, **special
+    )
     say(f"Tables and figure are in {out}.")
     return tables
 

@@ -203,12 +203,12 @@ def run(
         raise ValueError(
             "The screen has no combination of genes that were perturbed alone too: run without --singles-only."
         )
-    source_facts, n_resamples = [], 0
+    origin, n_resamples = [], 0
     if report:
-        source_facts, n_resamples = source_of_file(path), RESAMPLES if resamples is None else resamples
+        origin, n_resamples = source_of_file(path), RESAMPLES if resamples is None else resamples
         if n_top_genes is not None:
-            source_facts.append(("genes in the file", f"{n_genes_read:,}, of which variable and perturbed ones were kept"))
-    source = Source(path.stem, source_facts, _bare(adata, setup), n_resamples, command, wanted=report)
+            origin.append(("genes in the file", f"{n_genes_read:,}, of which variable and perturbed ones were kept"))
+    source = Source(path.stem, origin, _bare(adata, setup), n_resamples, command, wanted=report)
     if singles_only:
         truth = {"singles": measured[~is_combination], "unseen combinations": measured.loc[predictable]}
         train, title = (
