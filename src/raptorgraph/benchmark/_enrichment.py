@@ -136,12 +136,5 @@ def draw(tables: Tables) -> Figure:
 
 
 ENRICHMENT = Experiment(
-    "enrichment",
-    "Gene sets of the latents",
-    OPTIONS,
-    units,
-    fits.work,
-    tables,
-    draw,
-    fits.WORK_OPTIONS,
+    "enrichment", "Gene sets of the latents", OPTIONS, units, fits.work, tables, draw, fits.WORK_OPTIONS
 )

@@ -191,12 +191,5 @@ def _labels(settings: Settings, screen: Screen) -> dict[str, set[str]]:
 
 
 INTERACTIONS = Experiment(
-    "interactions",
-    "Precision@10 of genetic interactions",
-    OPTIONS,
-    units,
-    fits.work,
-    tables,
-    draw,
-    fits.WORK_OPTIONS,
+    "interactions", "Precision@10 of genetic interactions", OPTIONS, units, fits.work, tables, draw, fits.WORK_OPTIONS
 )

@@ -105,11 +105,5 @@ def _sparsities(settings: Settings) -> tuple[float, ...]:
 
 
 LOSSES = Experiment(
-    "losses",
-    "Three losses on paired, permuted and collapsed predictions",
-    OPTIONS,
-    units,
-    work,
-    tables,
-    draw,
+    "losses", "Three losses on paired, permuted and collapsed predictions", OPTIONS, units, work, tables, draw
 )

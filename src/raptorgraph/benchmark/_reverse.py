@@ -118,12 +118,5 @@ def draw(tables: Tables) -> Figure:
 
 
 REVERSE = Experiment(
-    "reverse",
-    "Hit rates of the reverse task",
-    OPTIONS,
-    units,
-    fits.work,
-    tables,
-    draw,
-    fits.WORK_OPTIONS,
+    "reverse", "Hit rates of the reverse task", OPTIONS, units, fits.work, tables, draw, fits.WORK_OPTIONS
 )

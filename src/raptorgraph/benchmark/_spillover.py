@@ -232,11 +232,5 @@ def draw(tables: Tables) -> Figure:
 
 
 SPILLOVER = Experiment(
-    "spillover",
-    "Share of a single-gene intervention off one latent",
-    OPTIONS,
-    units,
-    work,
-    tables,
-    draw,
+    "spillover", "Share of a single-gene intervention off one latent", OPTIONS, units, work, tables, draw
 )

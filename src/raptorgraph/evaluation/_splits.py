@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from raptorgraph._docs import docs
 from raptorgraph.screen._asked import did_you_mean
 from raptorgraph.screen._cell_labels import parse_obs
 from raptorgraph.screen._labels import format_perturbation, parse_perturbation
@@ -16,6 +17,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from anndata import AnnData
+
+    Sets = Sequence[tuple[str, ...]]
+    Groups = Sequence[str] | None
 
 
 @dataclass(frozen=True)
@@ -58,6 +62,7 @@ class Split:
     left_out: tuple[str, ...] = ()
 
 
+@docs.dedent
 def singles_only(
     conditions: Iterable[str],
     *,
@@ -78,11 +83,9 @@ def singles_only(
     validation_share
         Part of the combinations to tune on.
     seed
-        Of the draw.
-    control
-        Label, or several labels, of the control.
-    delimiter
-        What separates the genes of a combination.
+        Seed of the draw.
+    %(control)s
+    %(delimiter)s
 
     Returns
     -------
@@ -109,6 +112,7 @@ def singles_only(
     return screen.split("singles only", screen.singles, validation, test)
 
 
+@docs.dedent
 def doubles_folds(
     conditions: Iterable[str],
     *,
@@ -133,11 +137,9 @@ def doubles_folds(
     validation_share
         Part of the other folds' combinations to tune on.
     seed
-        Of the draw.
-    control
-        Label, or several labels, of the control.
-    delimiter
-        What separates the genes of a combination.
+        Seed of the draw.
+    %(control)s
+    %(delimiter)s
 
     Returns
     -------
@@ -178,6 +180,7 @@ def doubles_folds(
     return folds
 
 
+@docs.dedent
 def paper_split(conditions: Iterable[str], *, control: str | Sequence[str] = "control", delimiter: str = "+") -> Split:
     """Split as in the RAPTORGraph paper (section E.5): train on all singles, test on all combinations.
 
@@ -188,10 +191,8 @@ def paper_split(conditions: Iterable[str], *, control: str | Sequence[str] = "co
     ----------
     conditions
         Labels of the screen, in any order and spelling; the control may be among them.
-    control
-        Label, or several labels, of the control.
-    delimiter
-        What separates the genes of a combination.
+    %(control)s
+    %(delimiter)s
 
     Returns
     -------
@@ -213,6 +214,7 @@ def paper_split(conditions: Iterable[str], *, control: str | Sequence[str] = "co
     return screen.split("paper", screen.singles, [], screen.testable)
 
 
+@docs.dedent
 def seen_singles(
     conditions: Iterable[str],
     *,
@@ -237,11 +239,9 @@ def seen_singles(
     validation_share
         Part of the combinations of seen genes to tune on, and as many to test.
     seed
-        Of the draw.
-    control
-        Label, or several labels, of the control.
-    delimiter
-        What separates the genes of a combination.
+        Seed of the draw.
+    %(control)s
+    %(delimiter)s
 
     Returns
     -------
@@ -294,6 +294,7 @@ def seen_singles(
     )
 
 
+@docs.dedent
 def split_cells(
     adata: AnnData,
     conditions: Iterable[str],
@@ -312,10 +313,8 @@ def split_cells(
         Labels, such as ``split.refit``, in any spelling, or tuples or sets of genes.
     perturbation_key
         Column of ``adata.obs`` with the labels.
-    control
-        Label, or several labels, of the control.
-    delimiter
-        What separates the genes of a combination.
+    %(control)s
+    %(delimiter)s
 
     Returns
     -------
@@ -370,14 +369,7 @@ class _Screen:
         return [items[i] for i in np.random.default_rng(seed).permutation(len(items))]
 
     def split(
-        self,
-        name: str,
-        train: Sequence[tuple[str, ...]],
-        validation: Sequence[tuple[str, ...]],
-        test: Sequence[tuple[str, ...]],
-        *,
-        refit: Sequence[tuple[str, ...]] | None = None,
-        groups: Sequence[str] | None = None,
+        self, name: str, train: Sets, validation: Sets, test: Sets, *, refit: Sets | None = None, groups: Groups = None
     ) -> Split:
         """Split with sorted canonical labels; ValueError if there is nothing to test."""
         if not test:
