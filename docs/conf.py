@@ -12,8 +12,13 @@ from pathlib import Path
 DOCS = Path(__file__).parent
 sys.path.insert(0, str(DOCS / "_ext"))
 os.environ.setdefault("MPLBACKEND", "Agg")
+# For the pages that show what the command prints: that of this environment, at the width of a page.
+os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+os.environ["COLUMNS"] = "90"
 # Of imports, not of the documentation, whose warnings are errors.
 warnings.filterwarnings("ignore", category=FutureWarning)
+# sphinx-autodoc-typehints 3.6
+warnings.filterwarnings("ignore", message=".*_RstSnippetParser.set_application")
 
 project = "raptorgraph"
 author = "raptorgraph developers"
@@ -27,12 +32,13 @@ extensions = [
     "sphinx.ext.intersphinx",
     "sphinx.ext.mathjax",
     "sphinx.ext.napoleon",
+    "sphinx_autodoc_typehints",  # after napoleon
     "sphinx_copybutton",
-    # in _ext
-    "command_help",
+    "sphinxcontrib.bibtex",
+    "sphinxcontrib.programoutput",
+    # in _ext: each says why it is there
     "local_tutorials",
     "prose_returns",
-    "resolved_types",
     "scrolling_tables",
 ]
 exclude_patterns = ["_build", "**.ipynb_checkpoints", "benchmark"]
@@ -51,11 +57,17 @@ nb_ipywidgets_js = {}
 autosummary_generate = True
 autosummary_ignore_module_all = False
 autodoc_member_order = "bysource"
-autodoc_typehints = "description"
-autodoc_typehints_description_target = "documented"
+autodoc_typehints = "none"  # sphinx_autodoc_typehints writes them into the lists of parameters
+always_use_bars_union = True
+typehints_document_rtype = False  # the section Returns says it, with what it is
 napoleon_google_docstring = False
 napoleon_use_ivar = True
 napoleon_use_rtype = False
+
+# -- references --------------------------------------------------------------------------------------------------------
+bibtex_bibfiles = ["references.bib"]
+bibtex_default_style = "plain"
+bibtex_reference_style = "author_year"
 
 # -- links to other projects -------------------------------------------------------------------------------------------
 # Their inventories need a network. Without one, names of other projects stay plain text.
@@ -88,8 +100,6 @@ nitpick_ignore_regex = [
     ("py:exc", r"\w*(Error|Warning)"),
     # in the signature of scvi-tools' save
     ("py:class", "LightningDataModule"),
-    # what properties of the benchmark's Screen return
-    ("py:class", r"raptorgraph\.pp\._statistics\.\w+Moments"),
 ]
 
 # -- pages -------------------------------------------------------------------------------------------------------------
