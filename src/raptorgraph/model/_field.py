@@ -9,7 +9,7 @@ import rich.table
 from scipy import sparse
 from scvi.data.fields import BaseAnnDataField
 
-from raptorgraph.screen._labels import parse_obs
+from raptorgraph.screen._cell_labels import parse_obs
 
 
 class Keys(NamedTuple):

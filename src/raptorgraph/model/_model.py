@@ -27,7 +27,7 @@ from raptorgraph.model._presets import get_preset
 from raptorgraph.model._setup import plain_names, register
 from raptorgraph.model._training import TrainingMixin
 from raptorgraph.pp import format_perturbation
-from raptorgraph.screen._moments import effects_by_label
+from raptorgraph.screen import Screen
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -395,9 +395,7 @@ class RaptorGraphModel(
         >>> model.measured_effects().shape
         (10, 100)
         """
-        args = self.setup_args
-        keys = ("control", "delimiter", "layer", "library_size_key", "batch_key")
-        return effects_by_label(self._data(), args["perturbation_key"], **{key: args[key] for key in keys})
+        return Screen(self._data(), self.setup_args).effects
 
 
 RaptorGraph = RaptorGraphModel

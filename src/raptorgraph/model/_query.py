@@ -5,9 +5,9 @@ from __future__ import annotations
 from anndata import AnnData
 
 from raptorgraph.model._field import KEYS, LIBRARY_KEY
+from raptorgraph.screen._cell_labels import parse_obs
 from raptorgraph.screen._expression import data_kind
 from raptorgraph.screen._inputs import library_of, matrix, obs_column
-from raptorgraph.screen._labels import parse_obs
 from raptorgraph.screen._matrix import check_matrix
 from raptorgraph.screen._names import gene_names, strip_gene_names
 

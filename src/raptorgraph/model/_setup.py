@@ -22,9 +22,10 @@ from raptorgraph.model._covariates import ContinuousField, finite_numbers
 from raptorgraph.model._field import KEYS, LIBRARY_KEY, PerturbationField, order_genes
 from raptorgraph.model._manager import ScreenManager
 from raptorgraph.model._query import check_categories, known_categories, other_kind
+from raptorgraph.screen._cell_labels import parse_obs
 from raptorgraph.screen._expression import data_kind
 from raptorgraph.screen._inputs import batch_codes, library_of, matrix, obs_column
-from raptorgraph.screen._labels import format_perturbation, parse_obs, plain_control
+from raptorgraph.screen._labels import format_perturbation, plain_control
 from raptorgraph.screen._names import gene_names, strip_gene_names
 from raptorgraph.screen._setup_hints import warn_of_setup
 
