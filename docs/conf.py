@@ -38,8 +38,8 @@ extensions = [
     "sphinxcontrib.programoutput",
     # in _ext: each says why it is there
     "local_tutorials",
-    "prose_returns",
-    "scrolling_tables",
+    "numpydoc_prose",
+    "whole_numbers",
 ]
 exclude_patterns = ["_build", "**.ipynb_checkpoints", "benchmark"]
 templates_path = ["_templates"]
@@ -98,6 +98,9 @@ nitpick_ignore_regex = [
     ("py:.*", rf"({_OTHERS})(\..+)?"),
     ("py:class", r"(bool|bytes|dict|float|int|list|object|set|str|tuple|type|range)"),
     ("py:exc", r"\w*(Error|Warning)"),
+    ("py:data", "Ellipsis"),
+    # types of arguments that are not public
+    ("py:class", r"raptorgraph\.(\w+\.)*_\w+\.\w+"),
     # in the signature of scvi-tools' save
     ("py:class", "LightningDataModule"),
 ]
