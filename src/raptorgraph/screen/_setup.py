@@ -52,7 +52,7 @@ class Setup(Mapping[str, Any]):
     """
 
     perturbation_key: str = "perturbation"
-    control: str | tuple[str, ...] = "control"
+    control: str | Sequence[str] = "control"
     delimiter: str = "+"
     layer: str | None = None
     library_size_key: str | None = None
@@ -86,10 +86,13 @@ class Setup(Mapping[str, Any]):
 
     @classmethod
     def of(cls, setup: Mapping[str, Any]) -> Setup:
-        """Setup of its arguments by name; those that are None have their defaults."""
+        """Setup of its arguments by name."""
         if isinstance(setup, cls):
             return setup
-        return cls(**{name: value for name, value in setup.items() if value is not None})
+        given: dict[str, Any] = {
+            name: () if value is None and name in _COVARIATES else value for name, value in setup.items()
+        }
+        return cls(**given)
 
     # -- mapping -----------------------------------------------------------------------------------------------------
     def __getitem__(self, name: str) -> Any:
