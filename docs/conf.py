@@ -9,6 +9,12 @@ import warnings
 from importlib.metadata import version as installed_version
 from pathlib import Path
 
+import anndata
+import matplotlib.axes
+import mudata
+import networkx
+import pandas
+
 DOCS = Path(__file__).parent
 sys.path.insert(0, str(DOCS / "_ext"))
 os.environ.setdefault("MPLBACKEND", "Agg")
@@ -58,6 +64,7 @@ autosummary_generate = True
 autosummary_ignore_module_all = False
 autodoc_member_order = "bysource"
 autodoc_typehints = "none"  # sphinx_autodoc_typehints writes them into the lists of parameters
+autodoc_type_aliases = {"ArrayLike": "numpy.typing.ArrayLike"}  # a union of a dozen types
 always_use_bars_union = True
 typehints_document_rtype = False  # the section Returns says it, with what it is
 napoleon_google_docstring = False
@@ -90,6 +97,10 @@ intersphinx_mapping = (
     if os.environ.get("READTHEDOCS") or os.environ.get("DOCS_ONLINE")
     else {}
 )
+# The names under which these inventories have them.
+for _cls in (anndata.AnnData, mudata.MuData, networkx.DiGraph, pandas.DataFrame, pandas.Series):
+    _cls.__module__ = _cls.__module__.split(".")[0]
+matplotlib.axes.Axes.__module__ = "matplotlib.axes"
 _OTHERS = (
     "anndata|collections|gseapy|lightning|matplotlib|mudata|networkx|numpy|os|pandas|pathlib|scanpy|scipy|scvi|"
     "sklearn|torch|typing"
