@@ -6,9 +6,25 @@ of the parameter, as scvi-tools does.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Protocol, TypeVar
+
 from docrep import DocstringProcessor
 
-docs = DocstringProcessor(
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+Documented = TypeVar("Documented", bound="Callable[..., Any]")
+
+
+class Docs(Protocol):
+    """What is used of docrep's processor, with types: a decorated function or class keeps its own."""
+
+    def dedent(self, documented: Documented, /) -> Documented:
+        """Fill in the parameters."""
+
+
+docs: Docs = DocstringProcessor(
     perturbation_key="""perturbation_key
     Column of ``adata.obs`` with the labels.""",
     control="""control
@@ -36,5 +52,19 @@ save
     File to save the figure to.
 return_fig
     Return the figure and not the axes.""",
+    predicted_effects="""predicted
+    Predicted effects, shape (n_perturbations, n_genes), or (n_genes,) for one perturbation.
+measured
+    Measured effects, of the same shape.""",
+    per_row="""per_row
+    Whether to return the score of every perturbation, shape (n_perturbations,), and not their mean.""",
+    pair_effects="""a, b
+    Effects of the two perturbations, shape (..., n_genes).
+ab
+    Effects of the pairs, of the same shape.""",
+    graph_truth="""weights
+    Estimated weights, shape (n_nodes, n_nodes).
+truth
+    True weights, of the same shape; every weight other than 0 is an edge.""",
 )
 """Parameters by name: ``%(control)s`` and its like."""
