@@ -6,25 +6,25 @@ of the parameter, as scvi-tools does.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from typing import TypeVar
 
 from docrep import DocstringProcessor
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-    from typing import Any
-
-Documented = TypeVar("Documented", bound="Callable[..., Any]")
+Documented = TypeVar("Documented")
 
 
-class Docs(Protocol):
-    """What is used of docrep's processor, with types: a decorated function or class keeps its own."""
+class _Docs:
+    """Parameters by name."""
 
-    def dedent(self, documented: Documented, /) -> Documented:
-        """Fill in the parameters."""
+    def __init__(self, **parameters: str) -> None:
+        self._processor = DocstringProcessor(**parameters)
+
+    def dedent(self, documented: Documented) -> Documented:
+        """Fill in the docstring of a function or a class."""
+        return self._processor.dedent(documented)  # type: ignore[no-any-return]  # docrep has no types
 
 
-docs: Docs = DocstringProcessor(
+docs = _Docs(
     perturbation_key="""perturbation_key
     Column of ``adata.obs`` with the labels.""",
     control="""control
