@@ -52,6 +52,10 @@ save
     File to save the figure to.
 return_fig
     Return the figure and not the axes.""",
+    baseline_setup="""**setup
+    Further arguments of :class:`Baseline`.""",
+    graph_setup="""adata, perturbation_key, **setup
+    The screen, as for :func:`graph_methods`.""",
     predicted_effects="""predicted
     Predicted effects, shape (n_perturbations, n_genes), or (n_genes,) for one perturbation.
 measured
