@@ -44,8 +44,8 @@ def check_matrix(X: Any) -> None:
     if not sparse.issparse(X):
         if np.ma.is_masked(X):
             raise ValueError(
-                f"{np.ma.getmaskarray(X).sum()} values are masked, and a model cannot learn from missing ones: fill them, "
-                "for example adata.X = adata.X.filled(0), or drop the cells or genes."
+                f"{np.ma.getmaskarray(X).sum()} values are masked; missing values cannot be learned from: fill them, "
+                "adata.X = adata.X.filled(0), or drop the cells or genes."
             )
         kind, X = type(X).__name__, np.asarray(X)
         if not X.ndim:
