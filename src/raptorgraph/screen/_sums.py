@@ -37,9 +37,9 @@ class Sums:
 
     Examples
     --------
-    >>> sums = rg.screen.add_up(np.eye(4), [0, 0, 1, 1], 2)
-    >>> sums.n, sums.total.tolist()
-    (array([2, 2]), [[1.0, 1.0, 0.0, 0.0], [0.0, 0.0, 1.0, 1.0]])
+    >>> sums = rg.screen.Screen(adata, {"library_size_key": "total_counts"}).sums()
+    >>> sums.total.shape, int(sums.n[0])  # control and ten conditions, in one batch
+    ((11, 100), 300)
     """
 
     n_conditions: int
@@ -104,11 +104,10 @@ def add_up(
 
     Examples
     --------
-    Parts of the cells that are apart, such as two halves, can be taken together again.
-
-    >>> sums = rg.screen.add_up(np.ones((4, 2)), [0, 0, 1, 1], 2, part=[0, 1, 0, 1])
-    >>> sums.of_parts(1).n, sums.of_parts(0, 1).n
-    (array([1, 1]), array([1, 1, 1, 1]))
+    >>> sums = rg.screen.add_up(np.array([[1.0, 0.0], [3.0, 2.0], [5.0, 5.0]]), [0, 1, 1], n_conditions=2)
+    >>> sums.total / sums.n[:, None]  # means of control and of the condition
+    array([[1. , 0. ],
+           [4. , 3.5]])
     """
     codes, rows = _check_codes(codes, rows, X.shape[0], n_conditions)
     library = _check_library(library, rows, X.shape[0])
