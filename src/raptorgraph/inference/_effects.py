@@ -53,7 +53,7 @@ class EffectPosterior(nn.Module):
     K, a, :math:`\beta`, :math:`\gamma`, :math:`\omega`, :math:`\kappa` and the weights of classes and levels maximize
     the marginal likelihood times their prior (empirical Bayes). The effect of a perturbation on its own target has a
     wide prior, and adds up to combinations unscaled. Symbols, derivations and approximations are in
-    ``docs/concepts/inference.md``.
+    :doc:`/concepts/inference`.
 
     Where no combination is measured a, :math:`\beta` and :math:`\gamma` have their prior alone. The prior median of a
     is :math:`1 - 0.35 \kappa / (\kappa + 0.7)`: in screens whose conditions differ by more than sampling, sums of

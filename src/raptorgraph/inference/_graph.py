@@ -93,7 +93,7 @@ def infer_graph(
     r"""Infer the graph from the effects of single perturbations and their sampling variance.
 
     Spike-and-slab regression of the effects on each other, by coordinate ascent variational inference as in [1]_.
-    Symbols, updates and approximations are in ``docs/concepts/inference.md``.
+    Symbols, updates and approximations are in :doc:`/concepts/inference`.
 
     In the structural model u = u A + z a perturbation of gene i shifts z_i, and a decoder that is linear on the log
     scale turns the shift of u into a shift of log rates. In units of the shift of each perturbation, the effect e_i of
