@@ -55,7 +55,7 @@ class Sets:
     def measured_cross(self, fitted: Fitted) -> torch.Tensor:
         """Covariance with the measured effects, classes x levels x sets x C.
 
-        All effects are differences to the same control cells, whose sampling error they share.
+        All effects are differences to the same control cells, whose sampling error is part of each.
         """
         return LEVELS[:, None, None] * self.cross[:, None] + fitted.measured.control_noise
 

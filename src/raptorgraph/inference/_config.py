@@ -29,7 +29,7 @@ class EffectPosteriorConfig:
     independent, condition_specific
         Whether there are genes of these classes, besides the *shared* one.
     target_effects
-        Whether the effect of a perturbation on its own target has a prior of its own.
+        Whether the effect of a perturbation on its own target has a separate prior.
     graph
         Whether effects are expected to travel along the graph that :meth:`EffectPosterior.fit` is given.
     excess_by_condition

@@ -38,13 +38,13 @@ class EffectPosterior(nn.Module):
 
     :math:`a_P = 1` for a single gene and a for a combination, and it is measured with an error of covariance
     :math:`w_g N`, :math:`N = \operatorname{diag}((1 + \kappa_c) / n_c) + 1 1^\top / n_0`: sampling noise of condition
-    c, more of the same kind between conditions (:math:`\kappa_c`, from clones, guides or days), and that of the shared
-    controls (part of every effect: all are differences to these very cells). The residual :math:`\eta` belongs to a
-    condition and not to its genes: it is part of no mean, and of every standard deviation. :math:`\tau_g / w_g` has a
+    c, more of the same kind between conditions (:math:`\kappa_c`, from clones, guides or days), and that of the
+    control cells (part of every effect: all are differences to these very cells). The residual :math:`\eta` belongs to
+    a condition and not to its genes: it is part of no mean, and of every standard deviation. :math:`\tau_g / w_g` has a
     discrete prior on eleven levels (the grid of scales), and a gene is of one of three classes of covariances:
 
     - *shared*: :math:`K_g = K = B B^\top + \operatorname{diag}(s)`, which says which perturbations act alike, so
-      that they lend each other strength;
+      that they borrow strength from each other;
     - *independent*: :math:`K_g \propto (I - W)^{-1} (I - W)^{-\top}`, for genes that few perturbations move directly,
       and others along the graph W; I without a graph;
     - *condition-specific*: no t; each condition has an effect that no combination inherits, as transcripts of a
@@ -59,7 +59,7 @@ class EffectPosterior(nn.Module):
     is :math:`1 - 0.35 \kappa / (\kappa + 0.7)`: in screens whose conditions differ by more than sampling, sums of
     effects overshoot. It is a rule of thumb, chosen on a few screens, and the first thing to doubt where no pair was
     measured. A set that is larger than a pair has the scale of a pair. Combinations with a gene that
-    was never perturbed alone have a scale of their own.
+    was never perturbed alone have a separate scale.
 
     **Predictions are not the posterior mean.** That minimizes the expected squared error and makes perturbations look
     too much alike, since shrinkage takes first what is particular to the weak ones. The prediction is therefore
@@ -215,7 +215,8 @@ class EffectPosterior(nn.Module):
             targets = torch.full((k,), -1)
         with torch.enable_grad(), torch.inference_mode(False), one_thread(n_conditions <= _FEW_CONDITIONS):
             design, effect, variance, n_cells, lowest = (
-                x.cpu().double().clone() for x in (design, effect, variance, n_cells, lowest)
+                x.cpu().double().clone(memory_format=torch.contiguous_format)
+                for x in (design, effect, variance, n_cells, lowest)
             )
             for name, found in {"effect": effect, "variance": variance[n_cells > 0]}.items():
                 if not torch.isfinite(found).all():

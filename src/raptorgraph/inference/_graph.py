@@ -295,7 +295,7 @@ class _Variational:
             return
         gradient = precision * (self.y - self.c - self.weight @ e)
         for block in torch.split(torch.argsort((e**2).sum(1)), _BLOCK):
-            # One pass over all entries for a block; what its members take from each other is kept by their products.
+            # One pass over all entries for a block; what its effects take from each other is kept by their products.
             explaining = e[block]
             numerator = gradient @ explaining.T
             first, later = torch.triu_indices(len(block), len(block), 1, device=e.device)
@@ -317,9 +317,9 @@ class _Variational:
         """Posterior of the weights `at`, from the precision of their likelihood and its mode times that."""
         moments = []
         for sd in (_EDGE_SD, _NO_EDGE_SD):
-            spread = 1 / (precision + 1 / sd**2)
-            mean = spread * numerator
-            moments.append((mean, spread + mean**2, 0.5 * (spread / sd**2).log() + 0.5 * mean**2 / spread))
+            squared_sd = 1 / (precision + 1 / sd**2)
+            mean = squared_sd * numerator
+            moments.append((mean, squared_sd + mean**2, 0.5 * (squared_sd / sd**2).log() + 0.5 * mean**2 / squared_sd))
         (edge, edge_second, evidence), (other, other_second, other_evidence) = moments
         odds = torch.logit(numerator.new_tensor(self.edge_fraction)) + evidence - other_evidence
         odds = torch.where(self.allowed[at], odds, -torch.inf)

@@ -85,7 +85,7 @@ def _inherited(
 def _scale(prior: Hyperparameters, design: torch.Tensor) -> torch.Tensor:
     """Scale of the single effects in each set.
 
-    Combinations with a gene that was not perturbed alone have a scale of their own: the size of an effect that only
+    Combinations with a gene that was not perturbed alone have a separate scale: the size of an effect that only
     they show is no evidence of how effects add up.
     """
     scale = torch.where(design @ prior.unseen > 0, prior.unseen_scale, prior.scale.expand(len(design)))
