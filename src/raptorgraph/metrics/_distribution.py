@@ -28,7 +28,7 @@ def mk_mmd(
     biased: bool = False,
     chunk_size: int = 512,
 ) -> float:
-    r"""Multi-kernel squared maximum mean discrepancy of two samples (RAPTORGraph paper, eq. S9 and S10).
+    r"""Multi-kernel squared maximum mean discrepancy of two samples (RAPTORGraph paper, Eq. S9 and Eq. S10).
 
     .. math::
         k(x, y) = \sum_{l=0}^{L-1} \exp(-\lVert x - y \rVert^2 / b_l), \qquad b_l = b f^{\,l - \lfloor L/2 \rfloor}

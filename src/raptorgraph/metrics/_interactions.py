@@ -1,7 +1,7 @@
 """Scores of genetic interactions: how the effect of a pair departs from the sum of its two effects.
 
 Effects are vectors over genes, ``a`` and ``b`` of the two perturbations and ``ab`` of the pair; the naive expectation
-is ``a + b`` (RAPTORGraph paper, eq. S11). Each function takes arrays of shape (..., n_genes) and returns (...).
+is ``a + b`` (RAPTORGraph paper, Eq. S11). Each function takes arrays of shape (..., n_genes) and returns (...).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def synergy(a: ArrayLike, b: ArrayLike, ab: ArrayLike) -> np.ndarray:
-    r"""Magnitude of the pair's effect against that of the sum (eq. S12).
+    r"""Magnitude of the pair's effect against that of the sum (Eq. S12).
 
     .. math::
         \frac{\lVert \Delta_{ab} \rVert_2}{\lVert \Delta_a + \Delta_b \rVert_2}
@@ -50,7 +50,7 @@ def synergy(a: ArrayLike, b: ArrayLike, ab: ArrayLike) -> np.ndarray:
 
 
 def suppression(a: ArrayLike, b: ArrayLike, ab: ArrayLike) -> np.ndarray:
-    r"""Magnitude of the sum against that of the pair's effect, the inverse of :func:`synergy` (eq. S12).
+    r"""Magnitude of the sum against that of the pair's effect, the inverse of :func:`synergy` (Eq. S12).
 
     .. math::
         \frac{\lVert \Delta_a + \Delta_b \rVert_2}{\lVert \Delta_{ab} \rVert_2}
@@ -83,7 +83,7 @@ def suppression(a: ArrayLike, b: ArrayLike, ab: ArrayLike) -> np.ndarray:
 
 
 def neomorphism(a: ArrayLike, b: ArrayLike, ab: ArrayLike) -> np.ndarray:
-    r"""Change of direction against the sum (eq. S13).
+    r"""Change of direction against the sum (Eq. S13).
 
     .. math::
         1 - \cos(\Delta_{ab}, \Delta_a + \Delta_b)
@@ -117,7 +117,7 @@ def neomorphism(a: ArrayLike, b: ArrayLike, ab: ArrayLike) -> np.ndarray:
 
 
 def redundancy(a: ArrayLike, b: ArrayLike, ab: ArrayLike) -> np.ndarray:
-    r"""Likeness of the pair to both of its members (eq. S14).
+    r"""Likeness of the pair to both of its members (Eq. S14).
 
     .. math::
         \min(\cos(\Delta_{ab}, \Delta_a), \cos(\Delta_{ab}, \Delta_b))
@@ -150,7 +150,7 @@ def redundancy(a: ArrayLike, b: ArrayLike, ab: ArrayLike) -> np.ndarray:
 
 
 def epistasis(a: ArrayLike, b: ArrayLike, ab: ArrayLike) -> np.ndarray:
-    r"""Dominance of one member over the other (eq. S15).
+    r"""Dominance of one member over the other (Eq. S15).
 
     .. math::
         |\cos(\Delta_{ab}, \Delta_a) - \cos(\Delta_{ab}, \Delta_b)|

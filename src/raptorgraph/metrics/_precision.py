@@ -20,7 +20,7 @@ def precision_at_k(
     largest: bool = True,
     decimals: int = 6,
 ) -> float:
-    r"""Part of the k pairs with the strongest predicted score that truly interact (RAPTORGraph paper, D.4).
+    r"""Part of the k pairs with the strongest predicted score that truly interact (RAPTORGraph paper, section D.4).
 
     A pair is positive if its measured score is among the :math:`m = \lceil f n \rceil` strongest of the n pairs, f the
     fraction (the number at or above numpy's quantile 1 - f for f = 1/4). Where scores tie, the expected value under a

@@ -32,7 +32,7 @@ class SameCellError(NamedTuple):
 
 
 def control_mse(reconstructed: ArrayLike, x: ArrayLike, *, batch_size: int = 256, seed: int = 0) -> float:
-    r"""Error of reconstructed control cells against *other* control cells (RAPTORGraph paper, section D.1, eq. S6).
+    r"""Error of reconstructed control cells against *other* control cells (RAPTORGraph paper, section D.1, Eq. S6).
 
     The cells are split at random in two halves. Batches of reconstructions of the first are compared, row by row, with
     batches of the second; the result is the mean over batches of

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def reverse_distances(predicted: ArrayLike, queries: ArrayLike, *, exclude: ArrayLike | None = None) -> np.ndarray:
-    r"""Euclidean distance of each measured query to each predicted perturbation (RAPTORGraph paper, eq. S18).
+    r"""Euclidean distance of each measured query to each predicted perturbation (RAPTORGraph paper, Eq. S18).
 
     .. math::
         d_{qp} = \sqrt{\sum_{g \notin E} (x_{qg} - \hat x_{pg})^2}
@@ -73,7 +73,7 @@ def hit_rates(
     *,
     k: Sequence[int] = (1, 3, 5, 10),
 ) -> dict[str, np.ndarray]:
-    r"""Correct and relevant hit rate at K (RAPTORGraph paper, eq. S19 and S20).
+    r"""Correct and relevant hit rate at K (RAPTORGraph paper, Eq. S19 and Eq. S20).
 
     The correct one is the part of the queries whose own perturbation is among the K nearest of the database, the
     relevant one the part with a perturbation among them that shares a gene with the query's. Where distances tie, the
