@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:
-    from numpy.typing import ArrayLike
+    from numpy.typing import ArrayLike, NDArray
 
 
 def precision_at_k(
@@ -127,11 +127,11 @@ def _n_positive(n: int, fraction: float) -> int:
     return int(np.ceil(round(fraction * n, 9)))  # rounded, so that 0.1 * 30 is 3
 
 
-def _among_top(strength: np.ndarray, k: int) -> np.ndarray:
+def _among_top(strength: NDArray[np.float64], k: int) -> NDArray[np.float64]:
     """Probability of each to be among the k largest, when ties are in random order."""
     boundary = np.partition(strength, -k)[-k]
     above, ties = strength > boundary, strength == boundary
-    return above + ties * (k - above.sum()) / ties.sum()
+    return np.asarray(above + ties * (k - above.sum()) / ties.sum())
 
 
 def _check_measured(measured: ArrayLike, fraction: float) -> np.ndarray:
