@@ -6,9 +6,27 @@ of the parameter, as scvi-tools does.
 
 from __future__ import annotations
 
+import re
+from typing import TypeVar
+
 from docrep import DocstringProcessor
 
-docs = DocstringProcessor(
+Decorated = TypeVar("Decorated")
+
+
+class Texts:
+    """Parameter texts by name."""
+
+    def __init__(self, **texts: str) -> None:
+        self._processor = DocstringProcessor(**texts)
+
+    def dedent(self, function: Decorated) -> Decorated:
+        """Write the texts into the docstring of a function or class, in which a lone ``%`` is a percent sign."""
+        function.__doc__ = self._processor.dedent(re.sub(r"%(?!\()", "%%", function.__doc__ or ""))
+        return function
+
+
+docs = Texts(
     perturbation_key="""perturbation_key
     Column of ``adata.obs`` with the labels.""",
     control="""control
