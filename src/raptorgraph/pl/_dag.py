@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from raptorgraph._arguments import check_integer
+from raptorgraph._docs import docs
 from raptorgraph.pl._dag_drawing import draw_graph, figure_size, node_colors, node_labels
 from raptorgraph.pl._figure import axes_or_new, check_save, finish
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 _COLUMNS = ("source", "target", "weight")
 
 
+@docs.dedent
 def dag(
     graph: RaptorGraphModel | pd.DataFrame,
     *,
@@ -36,7 +38,7 @@ def dag(
     title: str | None = None,
     ax: Axes | None = None,
     show: bool | None = None,
-    save: str | PathLike | None = None,
+    save: str | PathLike[str] | None = None,
     return_fig: bool = False,
 ) -> Axes | Figure:
     """Draw a causal graph in layers, causes above effects.
@@ -71,12 +73,7 @@ def dag(
     ax
         Axes to draw on; default those of a new figure, as large as the graph needs. Letters and boxes scale with the
         axes.
-    show
-        Whether to show the figure; not by default.
-    save
-        File to save the figure to.
-    return_fig
-        Return the figure and not the axes.
+    %(figure)s
 
     Returns
     -------

@@ -55,14 +55,10 @@ def select_genes(
         Cells x genes, with a perturbation label for each cell.
     n_top_genes
         Number of highly variable genes; perturbed genes that are not among them come on top.
-    perturbation_key
-        Column of ``adata.obs`` with the labels.
-    control
-        Label, or several labels, of the control.
-    delimiter
-        What separates the genes of a combination.
-    layer
-        Layer with counts or log-normalized values; default ``adata.X``.
+    %(perturbation_key)s
+    %(control)s
+    %(delimiter)s
+    %(layer)s
     library_size_key
         Column of ``adata.obs`` with each cell's total counts; written if it is not there. Default
         ``"raptorgraph_library_size"``. Not used for log-normalized values.

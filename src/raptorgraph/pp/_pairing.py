@@ -222,19 +222,13 @@ def pair_cells(
     ----------
     adata
         Cells x genes, with a perturbation label for each cell.
-    perturbation_key
-        Column of ``adata.obs`` with the labels.
-    control
-        Label, or several labels, of the control.
-    delimiter
-        What separates the genes of a combination.
+    %(perturbation_key)s
+    %(control)s
+    %(delimiter)s
     method
         ``"emd"``, ``"sinkhorn"``, ``"hungarian"``, ``"nearest"`` or ``"random"``.
-    layer
-        Layer with counts or log-normalized values; default ``adata.X``.
-    library_size_key
-        Column of ``adata.obs`` with each cell's total counts, where the matrix is a part of the genes; default row
-        sums. Not used for log-normalized values.
+    %(layer)s
+    %(library_size_key)s
     batch_key
         Column of ``adata.obs`` with batches: cells are then paired within their batch, and with all control cells
         where a batch has none.
