@@ -9,7 +9,7 @@ from scipy import sparse
 from scipy.optimize import linear_sum_assignment, linprog
 from scipy.spatial.distance import cdist
 
-from raptorgraph.pp import _pairing, pair_cells
+from raptorgraph.pp import _couplings, pair_cells
 from raptorgraph.pp._pairing import pairing_plan, principal_components, sample_partners
 
 DATA = Path(os.environ.get("RAPTORGRAPH_DATA", Path(__file__).parents[2].parent / "shared" / "data"))
@@ -102,7 +102,7 @@ def test_sinkhorn_is_near_the_optimum_and_uses_controls_evenly():
 def test_sinkhorn_agrees_with_its_own_scaling_form():
     Z, codes = cloud(12, 8)
     cost = cdist(Z[12:], Z[:12], "sqeuclidean")
-    kernel = np.exp(-cost / (_pairing._REGULARIZATION * np.median(cost)))
+    kernel = np.exp(-cost / (_couplings._REGULARIZATION * np.median(cost)))
     u, v = np.ones(8), np.ones(12)
     for _ in range(20_000):
         u = (1 / 8) / (kernel @ v)
@@ -113,7 +113,7 @@ def test_sinkhorn_agrees_with_its_own_scaling_form():
 
 
 def test_sinkhorn_that_does_not_converge_warns(monkeypatch):
-    monkeypatch.setattr(_pairing, "_MAX_ITERATIONS", 1)
+    monkeypatch.setattr(_couplings, "_MAX_ITERATIONS", 1)
     with pytest.warns(RuntimeWarning, match="uneven"):
         pairing_plan(*cloud(30, 20), method="sinkhorn")
 

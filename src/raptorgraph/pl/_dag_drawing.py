@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import textwrap
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import pandas as pd
-from matplotlib.artist import Artist
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize, to_hex
 from matplotlib.font_manager import FontProperties
@@ -18,7 +18,7 @@ from matplotlib.text import Text
 from matplotlib.textpath import TextPath
 from scipy.interpolate import CubicHermiteSpline, PchipInterpolator
 
-from raptorgraph.pl._figure import BLUE, GRAY, LIGHT, ORANGE, ink
+from raptorgraph.pl._figure import BLUE, GRAY, LIGHT, ORANGE, BeforeDrawing, ink
 from raptorgraph.pl._layered import Edge, Layout, Node, layered_layout
 from raptorgraph.pl._set_names import clean_set_names, readable
 
@@ -161,7 +161,7 @@ def draw_graph(
         scaled += _draw_weights(ax, layout.routes, {(a, b): data["weight"] for a, b, data in edges})
     for node in network:
         scaled += _draw_node(ax, str(node), layout.positions[node], texts[node], fills.of_node.get(node), node in bold)
-    ax.add_artist(_Scaling(ax, scaled))
+    ax.add_artist(BeforeDrawing(partial(_scale, ax, scaled)))
     _draw_legends(ax, edges, largest, fills, remark)
 
 
@@ -176,24 +176,15 @@ def _set_limits(ax: Axes, layout: Layout) -> None:
     ax.set_ylim(size[1] / 2 - half[1], size[1] / 2 + half[1])
 
 
-class _Scaling(Artist):
-    """An artist that draws nothing, but scales fonts and lines with the axes right before they are drawn."""
-
-    def __init__(self, ax: Axes, scaled: list[Scaled]) -> None:
-        super().__init__()
-        self._of, self._scaled = ax, scaled
-        self.set_zorder(-1)
-        self.set_in_layout(False)
-
-    def draw(self, renderer: RendererBase) -> None:
-        """Scale everything that is in points."""
-        (x0, _), (x1, _) = self._of.transData.transform([(0, 0), (1, 0)])
-        scale = (x1 - x0) / float(np.asarray(renderer.points_to_pixels(1.0)))
-        for artist, size in self._scaled:
-            if isinstance(artist, Text):
-                artist.set_fontsize(max(size * scale, 1.0))
-            else:
-                artist.set_linewidth(size * scale)
+def _scale(ax: Axes, scaled: list[Scaled], renderer: RendererBase) -> None:
+    """Set font sizes and line widths by the scale of the axes."""
+    (x0, _), (x1, _) = ax.transData.transform([(0, 0), (1, 0)])
+    scale = (x1 - x0) / float(np.asarray(renderer.points_to_pixels(1.0)))
+    for artist, size in scaled:
+        if isinstance(artist, Text):
+            artist.set_fontsize(max(size * scale, 1.0))
+        else:
+            artist.set_linewidth(size * scale)
 
 
 def _draw_edge(ax: Axes, route: Floats, data: Mapping[str, float], largest: float) -> list[Scaled]:

@@ -114,7 +114,7 @@ def enrichment(
     n_shown = scores.shape[1]
     ax.set(xlabel=latent if n_shown == n_known else f"{latent} ({n_shown} of {n_known})", ylabel="gene set")
     box = (1.03, 0.0, 0.18 / max(width, 0.5), min(0.42, 1.6 / max(height, 2.4)))
-    color_bar_beside(ax, mappable, value, box=box)
+    color_bar_beside(ax, mappable, value, box)
     if faint.any():
         handles.append(Patch(facecolor=LIGHT, label="faint: effect does not\nstand out from noise"))
     if handles:

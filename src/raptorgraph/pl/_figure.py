@@ -8,11 +8,15 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure, SubFigure
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from matplotlib.backend_bases import RendererBase
     from matplotlib.gridspec import GridSpecBase
 
 BLUE, ORANGE, GRAY = "#0072B2", "#D55E00", "#7F7F7F"  # told apart by color-blind readers (Okabe and Ito)
@@ -45,6 +49,20 @@ def new_figure(size: tuple[float, float]) -> Figure:
     return plt.figure(figsize=size, layout="constrained")
 
 
+class BeforeDrawing(Artist):
+    """An artist that draws nothing, but calls a function right before all other artists are drawn."""
+
+    def __init__(self, function: Callable[[RendererBase], None]) -> None:
+        super().__init__()
+        self._function = function
+        self.set_zorder(-1)
+        self.set_in_layout(False)
+
+    def draw(self, renderer: RendererBase) -> None:
+        """Call the function."""
+        self._function(renderer)
+
+
 def axes_or_new(ax: Axes | None, size: tuple[float, float]) -> Axes:
     """Give back the axes, or those of a new figure of this size in inches."""
     return new_figure(size).subplots() if ax is None else ax
@@ -53,25 +71,9 @@ def axes_or_new(ax: Axes | None, size: tuple[float, float]) -> Axes:
 def panels(
     ax: Axes | None, size: tuple[float, float], n: int, *, n_columns: int | None = None, share: bool = False
 ) -> AxesArray:
-    """Make panels in a new figure of this size, or in the place of the given axes, which are removed.
+    """Make `n` panels in a new figure of this size in inches, or in the place of the given axes, which are removed.
 
-    Parameters
-    ----------
-    ax
-        Axes to replace.
-    size
-        Width and height of a new figure in inches.
-    n
-        Number of panels.
-    n_columns
-        Number of panels in a row; default all.
-    share
-        Whether all panels have the same limits.
-
-    Returns
-    -------
-    numpy.ndarray
-        The `n` axes, row by row.
+    Panels fill rows of `n_columns`, by default all in one row, and `share` their limits or not.
     """
     n_columns = n_columns or n
     n_rows = -(-n // n_columns)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -41,7 +41,7 @@ _TYPES = {
     "epistasis": "#009E73",
     "undefined": "white",
 }
-_RATIO_TICKS = np.array([0.1, 0.2, 0.25, 0.33, 0.5, 0.67, 0.8, 1.0, 1.25, 1.5, 2.0, 3.0, 4.0, 5.0, 10.0])
+_RATIO_TICKS = (0.1, 0.2, 0.25, 0.33, 0.5, 0.67, 0.8, 1.0, 1.25, 1.5, 2.0, 3.0, 4.0, 5.0, 10.0)
 
 
 @docs.dedent
@@ -158,24 +158,18 @@ def _colors(values: np.ma.MaskedArray, score: str) -> Style:
 
 
 def _draw_bar(ax: Axes, image: AxesImage, score: str) -> None:
-    """Draw the color bar, with an arrow where values lie beyond it, and ratios as ticks."""
-    values, (low, high) = np.ma.compressed(np.ma.asarray(image.get_array())), image.get_clim()
-    slack = 1e-9 * (high - low)
-    below, above = (values < low - slack).any(), (values > high + slack).any()
-    extend: Literal["both", "min", "max", "neither"] = (
-        "both" if below and above else "min" if below else "max" if above else "neither"
-    )
-    label = _BAR_LABELS.get(score, score.replace("_", " "))
-    bar = color_bar_beside(ax, image, label, box=(1.04, 0.0, 0.03, 0.5), extend=extend)
+    """Draw the color bar, of ratios with round ones as ticks."""
+    bar = color_bar_beside(ax, image, _BAR_LABELS.get(score, score.replace("_", " ")), (1.04, 0.0, 0.03, 0.5))
     if score in _RATIOS:
-        ticks = _RATIO_TICKS[(low <= _RATIO_TICKS) & (high >= _RATIO_TICKS)]
-        bar.ax.yaxis.set_major_locator(FixedLocator(ticks.tolist()))
+        low, high = image.get_clim()
+        ticks = [tick for tick in _RATIO_TICKS if low <= tick <= high]
+        bar.ax.yaxis.set_major_locator(FixedLocator(ticks))
         bar.ax.yaxis.set_minor_locator(NullLocator())
         bar.ax.set_yticklabels([f"{tick:g}" for tick in ticks])
 
 
 def _draw_types(ax: Axes, table: pd.DataFrame, genes: pd.Index) -> None:
-    """The lower half: one color for each type."""
+    """Color the lower half by the type of the interaction."""
     unknown = sorted(set(table["interaction"].astype(str)) - set(_TYPES))
     if unknown:
         raise ValueError(f"The interaction {unknown[0]!r} is none of {list(_TYPES)}.")
@@ -183,17 +177,13 @@ def _draw_types(ax: Axes, table: pd.DataFrame, genes: pd.Index) -> None:
     codes = table["interaction"].astype(str).map(names.index).to_numpy(dtype=float)
     square = _square(table, codes).loc[genes, genes].to_numpy()
     upper = np.triu(np.ones_like(square, dtype=bool))
-    ax.imshow(
-        np.ma.masked_where(upper, np.ma.masked_invalid(square)),
-        cmap=ListedColormap(list(_TYPES.values())),
-        norm=Normalize(-0.5, len(names) - 0.5),
-        interpolation="nearest",
-        aspect="auto",
-    )
+    colors: Style = {"cmap": ListedColormap(list(_TYPES.values())), "norm": Normalize(-0.5, len(names) - 0.5)}
+    shown = np.ma.masked_where(upper, np.ma.masked_invalid(square))
+    ax.imshow(shown, interpolation="nearest", aspect="auto", **colors)
 
 
 def _draw_legend(ax: Axes, table: pd.DataFrame | None) -> None:
-    """Types that occur, with their numbers, and the dot of measured pairs."""
+    """Explain the types that occur, with their numbers, and the dot of measured pairs."""
     handles, _ = ax.get_legend_handles_labels()
     if table is not None:
         counts = table["interaction"].astype(str).value_counts()

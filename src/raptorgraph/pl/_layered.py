@@ -24,16 +24,10 @@ _DUMMY_WIDTH = 3.0  # room for an edge that passes a layer
 
 @dataclass
 class Layout:
-    """Centers of the nodes, the points through which each edge runs, and the size of the graph.
+    """Where everything is between (0, 0) and (`width`, `height`); y grows upwards.
 
-    Attributes
-    ----------
-    positions
-        Node to (x, y); y grows upwards.
-    routes
-        Edge to an array (n, 2), from the lower side of the cause to the upper side of the effect.
-    width, height
-        Everything lies between (0, 0) and these.
+    `positions` are the centers of the nodes. Each of the `routes` has the points of an edge, shape (n, 2), from the
+    lower side of the cause to the upper side of the effect.
     """
 
     positions: dict[Node, tuple[float, float]] = field(default_factory=dict)
@@ -50,23 +44,10 @@ def layered_layout(
     layer_gap: float = 32.0,
     aspect: float = 1.5,
 ) -> Layout:
-    """Lay out an acyclic graph.
+    """Lay out an acyclic graph, in the units of the `sizes`: width and height of each node's box.
 
-    Parameters
-    ----------
-    network
-        Acyclic graph.
-    sizes
-        Width and height of each node's box.
-    gap, layer_gap
-        Least distance between boxes of a layer, and between layers.
-    aspect
-        Width over height that the packing of the parts aims at.
-
-    Returns
-    -------
-    Layout
-        Places in the units of `sizes`.
+    Boxes of a layer and layers have at least these gaps. The packing of unconnected parts aims at the `aspect`, width
+    over height.
     """
     parts = [network.subgraph(part) for part in nx.weakly_connected_components(network) if len(part) > 1]
     # from the node order of the network, not of the components' sets, which changes between runs

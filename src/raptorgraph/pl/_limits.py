@@ -12,17 +12,8 @@ _MARGIN = 0.08  # of the range, on each side
 def far_off(sizes: npt.ArrayLike, *, at_least: int = 0) -> npt.NDArray[np.bool_]:
     """Find the values that would leave no room for the others, mostly those of perturbed genes.
 
-    Parameters
-    ----------
-    sizes
-        Absolute values, shape (n,).
-    at_least
-        Number of values below which none is far off.
-
-    Returns
-    -------
-    numpy.ndarray
-        Mask of at most three values: the largest ones, down to one that is more than twice the next.
+    These are at most three, the largest absolute values down to one that is more than twice the next; of fewer values
+    than `at_least` none is far off.
     """
     sizes = np.asarray(sizes, dtype=float)
     order = np.argsort(-sizes, kind="stable")

@@ -103,26 +103,10 @@ def draw_groups(
     title: str | None = None,
     legend: bool = True,
 ) -> None:
-    """Draw the groups in one color each, their cells in random order, above those without a color in light gray.
+    """Draw each group in its color, in the order of the legend, and all other cells in light gray below.
 
-    Parameters
-    ----------
-    ax
-        Axes to draw on.
-    points
-        Shape (n_cells, 2).
-    labels
-        Group of each cell, NaN where it has none.
-    colors
-        Color of each group that has one, in the order of the legend.
-    behind
-        Groups that are drawn before the others.
-    more
-        Further entries of the legend.
-    title
-        Title of the legend.
-    legend
-        Whether there is one.
+    `labels` has the group of each cell, NaN where it has none. Cells are drawn in random order, those of the groups
+    `behind` before the others. `more` are further entries of the legend, which has a `title`, or is left out.
     """
     labels = pd.Series(np.asarray(labels, dtype=object))
     known = labels.isin(list(colors)).to_numpy()

@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
+import numpy as np
 from matplotlib.lines import Line2D
 
 from raptorgraph.pl._figure import LIGHT
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from typing import Literal
 
     from matplotlib.artist import Artist
     from matplotlib.axes import Axes
     from matplotlib.cm import ScalarMappable
     from matplotlib.colorbar import Colorbar
 
+    from raptorgraph.pl._figure import Floats
+
 Style = dict[str, Any]
 """Properties that several calls of matplotlib take by keyword."""
+
+
+_EXTEND: tuple[Literal["neither", "min", "max", "both"], ...] = ("neither", "min", "max", "both")
 
 
 def marker(label: str, color: str, *, size: float = 5.0, shape: str = "o", **style: Any) -> Line2D:
@@ -36,14 +41,13 @@ def legend_beside(
 
 
 def color_bar_beside(
-    ax: Axes,
-    mappable: ScalarMappable,
-    label: str,
-    *,
-    box: tuple[float, float, float, float],
-    extend: Literal["neither", "both", "min", "max"] = "neither",
+    ax: Axes, mappable: ScalarMappable, label: str, box: tuple[float, float, float, float]
 ) -> Colorbar:
-    """Set a color bar into this box, in units of the axes, below the place of the legend."""
+    """Set a color bar into this box, in units of the axes, with an arrow where values lie beyond its limits."""
+    values: Floats = np.ma.asarray(mappable.get_array()).compressed()
+    low, high = mappable.get_clim()
+    slack = 1e-9 * (high - low)
+    extend = _EXTEND[int((values < low - slack).any()) + 2 * int((values > high + slack).any())]
     place = ax.inset_axes(box)
     bar = ax.figure.colorbar(mappable, cax=place, extend=extend)
     bar.set_label(label, fontsize=8)

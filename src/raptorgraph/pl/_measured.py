@@ -23,20 +23,10 @@ if TYPE_CHECKING:
 def measured_with_error(
     model: RaptorGraphModel, perturbations: Sequence[str] | None = None, adata: AnnData | None = None
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Measured effects and their standard errors, perturbations x genes of the model.
+    """Measured effects and their standard errors, perturbations x genes of the model, on the expression scale.
 
-    Parameters
-    ----------
-    model
-        Model whose settings say how `adata` is read.
-    perturbations
-        Canonical labels; default all but the control.
-    adata
-        Labeled cells, control cells among them; default the model's data.
-
-    Returns
-    -------
-    Two tables of the perturbations that `adata` has, on the expression scale: effects, and the standard errors that
+    `perturbations` are canonical labels, by default all but the control; those that the cells lack are left out. The
+    model says how `adata` is read, which has control cells, too, and is by default the model's data. Standard errors
     follow from the numbers of perturbed and of control cells.
 
     Raises

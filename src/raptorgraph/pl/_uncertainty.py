@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
     from raptorgraph.model import RaptorGraphModel
 
+    Asked = str | Collection[str] | Sequence[str | Collection[str]] | None  # one perturbation or a list of them
+
 _HALF, _NINE_TENTHS = norm.ppf(0.75), norm.ppf(0.95)
 _MOST_BINS, _IN_BIN = 12, 100
 _ONE = (str, tuple, set, frozenset)  # types of one perturbation
@@ -110,12 +112,9 @@ def uncertainty(
 
 
 def _draw_effect(
-    model: RaptorGraphModel,
-    perturbation: str | Collection[str] | Sequence[str | Collection[str]] | None,
-    measured: AnnData | pd.Series | None,
-    n_genes: int,
-    ax: Axes | None,
+    model: RaptorGraphModel, perturbation: Asked, measured: AnnData | pd.Series | None, n_genes: int, ax: Axes | None
 ) -> Axes:
+    """Draw the largest effects of one perturbation with their intervals."""
     if not isinstance(perturbation, _ONE):
         raise TypeError(f"kind='effect' draws one perturbation, such as 'A+B', not {perturbation!r}.")
     check_integer("n_genes", n_genes, 1)
@@ -146,11 +145,9 @@ def _draw_effect(
 
 
 def _draw_calibration(
-    model: RaptorGraphModel,
-    perturbations: str | Collection[str] | Sequence[str | Collection[str]] | None,
-    measured: AnnData | pd.Series | None,
-    ax: Axes | None,
+    model: RaptorGraphModel, perturbations: Asked, measured: AnnData | pd.Series | None, ax: Axes | None
 ) -> Axes:
+    """Draw the errors that were made against those expected."""
     if isinstance(measured, pd.Series):
         raise TypeError("The calibration needs measured cells, from which standard errors can be had, not a series.")
     labels = None
