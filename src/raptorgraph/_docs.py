@@ -11,22 +11,22 @@ from typing import TypeVar
 
 from docrep import DocstringProcessor
 
-Decorated = TypeVar("Decorated")
+Documented = TypeVar("Documented")
 
 
-class Texts:
-    """Parameter texts by name."""
+class _Docs:
+    """Parameters by name."""
 
-    def __init__(self, **texts: str) -> None:
-        self._processor = DocstringProcessor(**texts)
+    def __init__(self, **parameters: str) -> None:
+        self._processor = DocstringProcessor(**parameters)
 
-    def dedent(self, function: Decorated) -> Decorated:
-        """Write the texts into the docstring of a function or class, in which a lone ``%`` is a percent sign."""
-        function.__doc__ = self._processor.dedent(re.sub(r"%(?!\()", "%%", function.__doc__ or ""))
-        return function
+    def dedent(self, documented: Documented) -> Documented:
+        """Fill in the docstring of a function or a class, in which a lone ``%`` is a percent sign."""
+        documented.__doc__ = self._processor.dedent(re.sub(r"%(?!\()", "%%", documented.__doc__ or ""))
+        return documented
 
 
-docs = Texts(
+docs = _Docs(
     perturbation_key="""perturbation_key
     Column of ``adata.obs`` with the labels.""",
     control="""control

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from copy import deepcopy
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any
@@ -14,9 +14,10 @@ from anndata import AnnData
 from mudata import MuData
 
 from raptorgraph._arguments import check_mapping
-from raptorgraph.model._setup import check_keys, check_screen, plain_names
+from raptorgraph.model._setup import check_screen, plain_names
 from raptorgraph.pp._guide_counts import GuideSettings
 from raptorgraph.pp._guides import GUIDES_KEY, plan_assignment, write_assignment
+from raptorgraph.screen import Setup
 from raptorgraph.screen._labels import plain_control
 from raptorgraph.screen._modalities import modality, refresh, strip_modality_names
 
@@ -116,7 +117,7 @@ def _names(modalities: Mapping[str, str], mdata: MuData) -> tuple[str, str | Non
     return modalities["expression"], modalities.get("guides")
 
 
-def _targets(guide_targets) -> dict[str, str]:
+def _targets(guide_targets: Any) -> dict[str, str]:
     if not isinstance(guide_targets, Mapping | pd.Series):
         raise TypeError(
             f"guide_targets={guide_targets!r} must be a column of the guides' var, or a mapping or Series from guide "
@@ -180,7 +181,9 @@ def _check_decided(assignment: Assignment, settings: GuideSettings) -> None:
         raise ValueError(f"Of {n} cells, {'; '.join(open_questions)}. Say what they are.")
 
 
-def _global_columns(mdata: MuData, cells: AnnData, setup_args: dict[str, Any], *, skip) -> dict[str, Any]:
+def _global_columns(
+    mdata: MuData, cells: AnnData, setup_args: dict[str, Any], *, skip: Collection[str]
+) -> dict[str, Any]:
     """Columns that are asked for, that the cells lack and the whole MuData has."""
     found = {}
     for argument in _COLUMNS:
@@ -191,7 +194,9 @@ def _global_columns(mdata: MuData, cells: AnnData, setup_args: dict[str, Any], *
     return found
 
 
-def _check(cells: AnnData, columns: dict, assignment: Assignment | None, key: str, setup_args: dict[str, Any]) -> None:
+def _check(
+    cells: AnnData, columns: dict[str, Any], assignment: Assignment | None, key: str, setup_args: dict[str, Any]
+) -> None:
     """Check the screen as it will be, on an AnnData that shares the values."""
     obs = cells.obs.assign(**columns)
     if assignment is not None:
@@ -199,12 +204,7 @@ def _check(cells: AnnData, columns: dict, assignment: Assignment | None, key: st
     screen = ad.AnnData(cells.X, obs=obs, var=cells.var, layers=dict(cells.layers))
     if assignment is not None and assignment.dropped.any():
         screen = screen[~assignment.dropped].copy()
-    check_screen(
-        screen,
-        key,
-        covariates=check_keys(**setup_args),
-        **{name: setup_args[name] for name in ("control", "delimiter", "layer", "library_size_key", "batch_key")},
-    )
+    check_screen(screen, Setup.of(setup_args))
 
 
 class MuDataMixin:
@@ -321,7 +321,7 @@ class MuDataMixin:
             "categorical_covariate_keys": categorical_covariate_keys,
             "continuous_covariate_keys": continuous_covariate_keys,
         }
-        check_keys(**setup_args)
+        Setup.of(setup_args)  # raises where the arguments do not suit each other
         cells = label_cells(mdata, mudata_args, setup_args)
         strip_modality_names(mdata, modalities["expression"])
         cls.setup_anndata(cells, **setup_args)
@@ -337,7 +337,7 @@ class MuDataMixin:
         return query_expression(adata, self.mudata_args_, self.setup_args, labels=labels)
 
     @classmethod
-    def _get_most_recent_anndata_manager(cls, adata, required: bool = False):
+    def _get_most_recent_anndata_manager(cls, adata: AnnData | MuData, required: bool = False) -> Any:
         if isinstance(adata, MuData):
             name = adata.uns.get(EXPRESSION_KEY, "rna")
             raise TypeError(f"This works on an AnnData: pass the modality with the expression, mdata[{name!r}].")

@@ -11,7 +11,7 @@ from sklearn.neighbors import NearestNeighbors
 
 from raptorgraph._arguments import check_choice, check_integer
 from raptorgraph._docs import docs
-from raptorgraph.pl._cells import canonical, data_of, expression_of, labels_of
+from raptorgraph.pl._cells import canonical, expression_of, screen_of
 from raptorgraph.pl._figure import BLUE, ORANGE, axes_or_new, check_save, finish
 from raptorgraph.pl._map import draw_groups, given_map, map_name, remarks, sampled, set_view, umap
 from raptorgraph.pl._marks import marker
@@ -21,12 +21,12 @@ if TYPE_CHECKING:
     from os import PathLike
 
     import numpy.typing as npt
-    from anndata import AnnData
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
     from raptorgraph.model import RaptorGraphModel
     from raptorgraph.pl._figure import Floats
+    from raptorgraph.screen._screen import Screen
 
 _N_COMPONENTS = 30
 _N_NEAR = 15  # cells whose mean place is that of a predicted cell
@@ -105,26 +105,25 @@ def counterfactual(
     check_choice("kind", kind, ("arrows", "cells"))
     check_integer("n_cells", n_cells, 1)
     check_integer("max_cells", max_cells, 50)
-    adata = data_of(model)
-    label = canonical(model, perturbation)
-    conditions, codes = labels_of(model, adata)
+    screen = screen_of(model)
+    adata, label = model.adata, canonical(model, perturbation)
     rows = sampled(adata.n_obs, max_cells, seed)
     points = None if basis is None else given_map(adata, basis)[rows]
     after = model.predict(label, n_cells=n_cells, seed=seed)
     before = adata.obs_names.get_indexer(after.obs["control_cell"])
 
-    coordinates, project = _components(model, adata[rows])
+    coordinates, project = _components(screen, rows)
     if points is None:
         points = umap(coordinates, n_neighbors=15, seed=seed)
     near = NearestNeighbors(n_neighbors=min(_N_NEAR, len(rows))).fit(coordinates)
     start, end = (
         points[near.kneighbors(cells, return_distance=False)].mean(axis=1)
-        for cells in (project(expression_of(model, adata[before])), project(after[:, adata.var_names].X))
+        for cells in (project(expression_of(screen, before)), project(after[:, adata.var_names].X))
     )
 
     ax = axes_or_new(ax, (6.6, 4.8))
-    colors = {conditions[0]: _CONTROL_COLOR, label: BLUE}
-    _draw_shift(ax, points, conditions[codes[rows]].tolist(), colors, start, end, kind)
+    colors = {screen.control: _CONTROL_COLOR, label: BLUE}
+    _draw_shift(ax, points, [screen.labels[code] for code in screen.codes[rows]], colors, start, end, kind)
     n_outside = set_view(ax, points, map_name(basis))
     if title is None:
         title = f"{label}: {len(start):,} control cells perturbed\n{remarks(len(rows), adata.n_obs, n_outside)}"
@@ -132,11 +131,11 @@ def counterfactual(
     return finish(ax, show=show, save=save, return_fig=return_fig)
 
 
-def _components(model: RaptorGraphModel, adata: AnnData) -> tuple[Floats, Callable[[npt.ArrayLike], Floats]]:
+def _components(screen: Screen, rows: npt.NDArray[np.int64]) -> tuple[Floats, Callable[[npt.ArrayLike], Floats]]:
     """Principal components of the cells, and the function that projects other cells on them."""
     import scanpy as sc  # here, since it takes seconds
 
-    cells = ad.AnnData(expression_of(model, adata))
+    cells = ad.AnnData(expression_of(screen, rows))
     sc.pp.pca(cells, n_comps=min(_N_COMPONENTS, min(cells.shape) - 1), random_state=0)
     mean = np.asarray(cells.X.mean(axis=0)).ravel()
     loadings = cells.varm["PCs"]

@@ -10,7 +10,7 @@ from anndata import AnnData
 
 from raptorgraph._arguments import check_choice, check_integer
 from raptorgraph._docs import docs
-from raptorgraph.pl._cells import canonical, data_of, expression_of, labels_of
+from raptorgraph.pl._cells import canonical, expression_of, screen_of
 from raptorgraph.pl._figure import PALETTE, SCALE, axes_or_new, check_save, finish
 from raptorgraph.pl._map import (
     GROUP_COLORS,
@@ -114,7 +114,7 @@ def latents(
     check_integer("n_neighbors", n_neighbors, 2)
     check_integer("max_cells", max_cells, 3)
     model = None if isinstance(data, AnnData) else data
-    adata = data_of(model) if model is not None else data
+    adata = screen_of(model).adata if model is not None else data
     if model is None and _KEYS[kind] not in adata.obsm:
         raise KeyError(f"{_KEYS[kind]!r} is not in adata.obsm: call model.annotate(adata) first.")
     values, known_control = _values(model, adata, color)
@@ -155,15 +155,15 @@ def _values(model: RaptorGraphModel | None, adata: AnnData, color: str | None) -
     if color is None:
         if model is None:
             return None, None
-        conditions, codes = labels_of(model, adata)
-        return pd.Series(conditions[codes], name="perturbation"), conditions[0]
+        screen = screen_of(model)
+        return pd.Series([screen.labels[code] for code in screen.codes], name="perturbation"), screen.control
     if color in adata.obs:
         return adata.obs[color].reset_index(drop=True), None
     names = gene_names(adata)
     if color.strip() not in names:
         raise KeyError(f"color={color!r} is neither a column of obs, {list(adata.obs)}, nor a gene.")
     column = [names.get_loc(color.strip())]
-    values = as_matrix(adata[:, column].X) if model is None else expression_of(model, adata, column)
+    values = as_matrix(adata[:, column].X) if model is None else expression_of(screen_of(model), genes=column)
     values = values if isinstance(values, np.ndarray) else values.toarray()
     return pd.Series(values.ravel(), name=f"{color} ({'X' if model is None else SCALE})"), None
 

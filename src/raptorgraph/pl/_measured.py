@@ -7,10 +7,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from raptorgraph.pl._cells import data_of, labels_of
-from raptorgraph.screen._inputs import batch_codes, expression_source
-from raptorgraph.screen._moments import effect_moments
-from raptorgraph.screen._names import gene_names
+from raptorgraph.pl._cells import screen_of
+from raptorgraph.screen._screen import Screen
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -36,29 +34,16 @@ def measured_with_error(
     ValueError
         If there are no data.
     """
-    source = data_of(model, ", or give the measured cells.") if adata is None else adata
-    setup = model.setup_args
-    labels, cells = labels_of(model, source, require_control=True)
-    chosen = [0, *np.flatnonzero(np.isin(labels, labels if perturbations is None else list(perturbations))[1:]) + 1]
-    code = np.full(len(labels), -1)
-    code[chosen] = np.arange(len(chosen))
-    codes = code[cells]
-
-    X, library = expression_source(source, setup.get("layer"), setup.get("library_size_key"))
-    moments = effect_moments(
-        X,
-        np.maximum(codes, 0),
-        len(chosen),
-        library=library,
-        batch=batch_codes(source, setup.get("batch_key")),
-        rows=np.flatnonzero(codes >= 0),
-    )
-    index, genes = pd.Index(labels[chosen[1:]], name="perturbation"), list(gene_names(source))
-    tables = [pd.DataFrame(x[1:], index, genes) for x in (moments.effect, np.sqrt(moments.variance))]
-    missing = [gene for gene in model.var_names_ if gene not in tables[0]]
+    screen = screen_of(model, ", or give the measured cells.") if adata is None else Screen(adata, model.setup_args)
+    genes, index = screen.adata.var_names, pd.Index(screen.labels, name="perturbation")
+    missing = [gene for gene in model.var_names_ if gene not in genes]
     if missing:
         raise KeyError(f"{len(missing)} genes of the model are not in the measured cells, first {missing[0]!r}.")
-    return tables[0][list(model.var_names_)], tables[1][list(model.var_names_)]
+    rows = index[1:] if perturbations is None else index[1:][index[1:].isin(perturbations)]
+    moments = screen.moments
+    tables = [pd.DataFrame(x, index, genes) for x in (moments.effect, np.sqrt(moments.variance))]
+    effects, errors = (table.loc[rows, list(model.var_names_)] for table in tables)
+    return effects, errors
 
 
 def one_measured(

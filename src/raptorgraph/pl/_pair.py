@@ -14,13 +14,13 @@ from matplotlib.ticker import MaxNLocator
 from raptorgraph import metrics
 from raptorgraph._arguments import check_integer
 from raptorgraph._docs import docs
-from raptorgraph.pl._cells import canonical, spelling
+from raptorgraph.pl._cells import canonical
 from raptorgraph.pl._figure import BLUE, GRAY, LIGHT, ORANGE, SCALE, check_save, finish, panels
 from raptorgraph.pl._limits import far_off, limits_with_zero
 from raptorgraph.pl._marks import Style, legend_beside, marker, vertical_grid
 from raptorgraph.pl._measured import measured_with_error, predicted_with_sd
 from raptorgraph.screen._asked import did_you_mean
-from raptorgraph.screen._labels import parse_perturbation
+from raptorgraph.screen._setup import Setup
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
@@ -112,9 +112,10 @@ def pair(
     """
     check_save(save)
     label = canonical(model, perturbation)
-    names = parse_perturbation(label, **spelling(model))
+    setup = Setup.of(model.setup_args)
+    names = setup.genes(label)
     if len(names) != 2:
-        hint = did_you_mean(label, model.perturbed_genes, **spelling(model))
+        hint = did_you_mean(label, model.perturbed_genes, **setup.spelling)
         raise ValueError(f"{perturbation!r} has {len(names)} genes: name a pair, such as 'A+B'{hint or '.'}")
     check_integer("n_genes", n_genes, 2)
     shown = _panels(model, label, names, measured)
