@@ -1,4 +1,4 @@
-"""Measured effects beside predictions: with the standard errors that sampling leaves them."""
+"""Measured and predicted effects, with their standard errors and deviations."""
 
 from __future__ import annotations
 
