@@ -63,10 +63,9 @@ def test_the_most_frequent_categories_have_colors_ties_by_name():
     names = [*"aab", *"cdefghij"]
     graph = graph_of({}, [f"n{k}" for k in range(len(names) + 1)])
     fills = node_colors(graph, pd.Series(names, [f"n{k}" for k in range(len(names))], name="program"))
-    assert fills.categories == {**dict(zip("abcdefg", _FILLS, strict=True)), "3 others": LIGHT}
-    assert fills.of_node == {
-        f"n{k}": dict(zip("abcdefg", _FILLS, strict=True)).get(x, LIGHT) for k, x in enumerate(names)
-    }
+    palette = dict(zip("abcdefg", _FILLS, strict=True))
+    assert fills.categories == {**palette, "3 others": LIGHT}
+    assert fills.of_node == {f"n{k}": palette.get(name, LIGHT) for k, name in enumerate(names)}
     assert (fills.mappable, fills.name) == (None, "program")
 
 
@@ -115,11 +114,9 @@ def test_edges_end_in_an_arrow_or_a_bar_above_their_effect(graph):
 def test_boxes_hold_their_words_and_the_bold_ones_a_thicker_frame(graph):
     ax, layout = drawn(graph, label=pd.Series({"A": "a second line"}), bold={"B"})
     boxes = dict(zip(graph, [patch for patch in ax.patches if isinstance(patch, FancyBboxPatch)], strict=True))
-    middle = {
-        name: (box.get_x() + box.get_width() / 2, box.get_y() + box.get_height() / 2) for name, box in boxes.items()
-    }
-    for name in graph:
-        assert middle[name] == pytest.approx(layout.positions[name])
+    for name, box in boxes.items():
+        middle = box.get_x() + box.get_width() / 2, box.get_y() + box.get_height() / 2
+        assert middle == pytest.approx(layout.positions[name])
     assert boxes["A"].get_height() - boxes["B"].get_height() == pytest.approx(1.25 * SMALL)
     assert boxes["B"].get_linewidth() / boxes["C"].get_linewidth() == pytest.approx(2)
     words = {text.get_text(): text for text in ax.texts}

@@ -91,9 +91,7 @@ def test_what_are_no_counts_is_refused(table, match):
 def test_text_in_a_table_is_refused():
     cells = holder()
     cells.obsm["guides"] = pd.DataFrame({"g1": ["9", "x"]}, index=cells.obs_names)
-    with pytest.raises(
-        ValueError, match=r"obsm\['guides'\] must hold counts of guides, whole numbers from 0: could not"
-    ):
+    with pytest.raises(ValueError, match=r"obsm\['guides'\] must hold counts .* from 0: could not"):
         read_guides(cells, settings(guide_names=None), is_modality=False)
 
 
@@ -145,4 +143,4 @@ def test_mixture_has_the_threshold_of_an_independent_fit():
     np.testing.assert_allclose(thresholds[:2], expected, atol=1)
     assert thresholds[2:].tolist() == [1, 1]  # too few cells, and too little spread
     _, thresholds = call_guides(sparse.csr_matrix(counts), settings(method="mixture", min_counts=25))
-    assert thresholds.tolist() == [25, max(25, expected[1]), 25, 25]
+    np.testing.assert_allclose(thresholds, [25, max(25, expected[1]), 25, 25], atol=1)
