@@ -102,7 +102,7 @@ def pair(
     -----
     The scores in the titles are those of :func:`raptorgraph.tl.interactions`: of the predicted pair against the
     predicted sum, and of the measured pair against the measured sum, where both singles were measured. Noise lengthens
-    measured effects and changes their direction, so scores of measured pairs are biased.
+    measured effects and changes their directions, and thereby the scores of measured pairs.
 
     Examples
     --------
@@ -185,8 +185,8 @@ def _row(table: pd.DataFrame, name: str) -> pd.Series | None:
 
 
 def _scores(a: pd.Series, b: pd.Series, both: pd.Series) -> str:
-    found = {name: float(getattr(metrics, name)(a, b, both)) for name in ("synergy", "neomorphism")}
-    return "\n".join(f"{name} {value:.2f}" for name, value in found.items())
+    """Scores of a pair against its singles, as lines of a title."""
+    return f"synergy {metrics.synergy(a, b, both):.2f}\nneomorphism {metrics.neomorphism(a, b, both):.2f}"
 
 
 def _blocks(shown: list[_Panel], genes: Sequence[str] | None, n_genes: int) -> list[list[str]]:
@@ -218,7 +218,7 @@ def _limits(shown: list[_Panel], rows: list[str]) -> tuple[tuple[float, float], 
         ends += [x[rows] for x in (part.total, part.mark) if x is not None]
     table = pd.concat(ends, axis=1)
     beyond = far_off(table.abs().max(axis=1))
-    return limits_with_zero(table[~beyond]), set(table.index[beyond])
+    return limits_with_zero(table[~beyond].to_numpy()), set(table.index[beyond])
 
 
 def _draw_panel(ax: Axes, part: _Panel, rows: list[str], y: Floats, limits: tuple[float, float], cut: set[str]) -> None:
