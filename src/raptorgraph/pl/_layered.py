@@ -7,7 +7,7 @@ straighten the edges. Each connected part is laid out by itself.
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import networkx as nx
 import numpy as np
@@ -22,7 +22,7 @@ _WIDEST = 2.0  # width over height from which layers are moved apart
 _DUMMY_WIDTH = 3.0  # room for an edge that passes a layer
 
 
-@dataclass
+@dataclass(frozen=True)
 class Layout:
     """Where everything is between (0, 0) and (`width`, `height`); y grows upwards.
 
@@ -30,10 +30,10 @@ class Layout:
     lower side of the cause to the upper side of the effect.
     """
 
-    positions: dict[Node, tuple[float, float]] = field(default_factory=dict)
-    routes: dict[Edge, npt.NDArray[np.float64]] = field(default_factory=dict)
-    width: float = 0.0
-    height: float = 0.0
+    positions: dict[Node, tuple[float, float]]
+    routes: dict[Edge, npt.NDArray[np.float64]]
+    width: float
+    height: float
 
 
 def layered_layout(
@@ -73,7 +73,7 @@ def _packed(layouts: list[Layout], gap: float, layer_gap: float, aspect: float) 
     """Set the parts, the tallest first, in rows of columns: below another part where there is room, or beside it."""
     area = sum((part.width + 3 * gap) * (part.height + layer_gap) for part in layouts)
     row_width = 1.05 * max([np.sqrt(area * aspect), *(part.width for part in layouts)])
-    whole = Layout()
+    width = height = 0.0
     places: list[tuple[float, float]] = []
     columns: list[list[float]] = []
     # y grows downwards here; a column is its left side, its width and the lower end of what it holds
@@ -85,17 +85,18 @@ def _packed(layouts: list[Layout], gap: float, layer_gap: float, aspect: float) 
             below[2] = at[1] + part.height
         else:
             if right + part.width > row_width:
-                top, right, columns = whole.height + (layer_gap if places else 0.0), 0.0, []
+                top, right, columns = height + (layer_gap if places else 0.0), 0.0, []
                 deepest = top + part.height
             at = right, top
             columns.append([right, part.width, top + part.height])
             right += part.width + 3 * gap
         places.append(at)
-        whole.width, whole.height = max(whole.width, at[0] + part.width), max(whole.height, at[1] + part.height)
+        width, height = max(width, at[0] + part.width), max(height, at[1] + part.height)
+    whole = Layout({}, {}, width, height)
     for part, (x, y) in zip(layouts, places, strict=True):
-        shift = np.array([x, whole.height - y - part.height])
-        whole.positions |= {node: tuple(np.add(place, shift).tolist()) for node, place in part.positions.items()}
-        whole.routes |= {edge: route + shift for edge, route in part.routes.items()}
+        shift = np.array([x, height - y - part.height])
+        whole.positions.update({node: tuple(np.add(place, shift).tolist()) for node, place in part.positions.items()})
+        whole.routes.update({edge: route + shift for edge, route in part.routes.items()})
     return whole
 
 
