@@ -114,3 +114,18 @@ def test_latents_without_data(fixed):
     fixed.adata = None
     with pytest.raises(ValueError, match="without data"):
         pl.latents(fixed)
+
+
+def test_more_groups_than_colors_are_refused(fixed):
+    fixed.adata.obs["kind"] = [f"k{k % 10}" for k in range(300)]
+    with pytest.raises(ValueError, match="9 groups cannot be told apart by color: name 8 at most"):
+        pl.latents(fixed, color="kind", groups=[f"k{k}" for k in range(9)], basis="X_map")
+
+
+def test_a_gene_of_annotated_cells_is_drawn_as_it_is(fixed):
+    cells = fixed.adata.copy()
+    cells.obsm["X_raptorgraph"] = cells.X[:, :3]
+    ax = pl.latents(cells, color="gene05", basis="X_map")
+    column = cells.var_names.get_loc("gene05")
+    np.testing.assert_array_equal(ax.collections[-1].get_array(), np.sort(cells.X[:, column]))
+    assert ax.figure.axes[1].get_ylabel() == "gene05 (X)"

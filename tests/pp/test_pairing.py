@@ -37,6 +37,24 @@ def test_the_number_of_components_is_clipped():
         principal_components(X[:1], 2)
 
 
+@pytest.mark.parametrize("make", [np.asarray, sparse.csr_matrix])
+def test_of_one_gene_the_component_is_the_gene(make):
+    counts = np.array([[1.0], [4.0], [0.0]])
+    library = np.array([100.0, 200.0, 50.0])
+    values = np.log1p(1e4 * counts[:, 0] / library)
+    found = principal_components(make(counts), 5, library=library)
+    np.testing.assert_allclose(found[:, 0], values - values.mean(), rtol=1e-5)
+
+
+def test_components_are_found_on_some_cells_and_all_are_projected():
+    X = np.random.default_rng(0).normal(size=(300, 6)) * [9, 4, 1, 0.1, 0.1, 0.1]
+    found = principal_components(X, 2, max_cells=100, chunk_size=70, seed=1)
+    rows = np.sort(np.random.default_rng(1).choice(300, 100, replace=False))
+    _, _, axes = np.linalg.svd(X[rows] - X[rows].mean(axis=0), full_matrices=False)
+    expected = (X - X[rows].mean(axis=0)) @ axes[:2].T
+    np.testing.assert_allclose(np.abs(found), np.abs(expected), atol=1e-4)
+
+
 @pytest.mark.parametrize("method", METHODS)
 def test_rows_of_perturbed_cells_are_distributions_over_controls(method):
     Z, codes = cloud(25, 10, 40)
