@@ -96,4 +96,4 @@ def test_graphs_among_the_perturbed_genes(fitted, screen):
     expected = np.einsum("gi,ij,hj->gh", target, weights, target) * (1 - np.eye(len(genes)))
     np.testing.assert_allclose(gene_graph(dvae), expected, atol=1e-7)  # float32
     with pytest.raises(TypeError, match="Additive has no graph"):
-        gene_graph(make_method("additive", screen.setup))
+        gene_graph(make_method("additive", screen.setup).fit(screen.cells(screen.singles)))
