@@ -22,6 +22,8 @@ docs = DocstringProcessor(
     Not used for log-normalized values.""",
     batch_key="""batch_key
     Column of ``adata.obs`` with batches.""",
+    baseline_setup="""**setup
+    Further arguments of :class:`Baseline`.""",
     model="""model
     A trained model.""",
     seed_draws="""seed

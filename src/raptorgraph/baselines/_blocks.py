@@ -22,6 +22,8 @@ class GeneSetLayer(nn.Module):
         Sets x genes: 1 where the gene is in the set, 0 (or SENA's lambda, a small leak) elsewhere.
     """
 
+    mask: torch.Tensor
+
     def __init__(self, mask: torch.Tensor) -> None:
         super().__init__()
         self.register_buffer("mask", mask.float())
@@ -138,7 +140,8 @@ class DiscrepancyModule(nn.Module):
 
     def forward(self, z: torch.Tensor) -> torch.Tensor:
         """Map exogenous z, shifted or not, (cells x latents) to cells x genes on the expression scale."""
-        return self.decoder(self.graph(z))
+        cells: torch.Tensor = self.decoder(self.graph(z))
+        return cells
 
 
 def small_linear(n_in: int, n_out: int) -> nn.Linear:

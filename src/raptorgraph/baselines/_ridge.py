@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 from sklearn.linear_model import Ridge
 
 from raptorgraph._arguments import check_number
+from raptorgraph._docs import docs
 from raptorgraph.baselines._shift import SinglesBaseline
 from raptorgraph.baselines._sums import fit_scale
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 Scale = Literal["joint", "before"]
 
 
+@docs.dedent
 class MainEffectsRidge(SinglesBaseline):
     r"""Predict a scaled sum of single effects plus what each gene adds in combinations.
 
@@ -33,15 +35,13 @@ class MainEffectsRidge(SinglesBaseline):
 
     Parameters
     ----------
-    perturbation_key
-        Column of ``adata.obs`` with the labels.
+    %(perturbation_key)s
     ridge
         Penalty :math:`\lambda`, positive: a correction is shrunk as if it had been 0 in so many more combinations.
     scale
         ``"joint"`` minimizes over a together with b and m; ``"before"`` fits a first and alone, as
         :class:`ScaledAdditive` does.
-    **setup
-        Further arguments of :class:`Baseline`.
+    %(baseline_setup)s
 
     Attributes
     ----------
@@ -71,12 +71,12 @@ class MainEffectsRidge(SinglesBaseline):
             raise ValueError(f"scale={scale!r} must be one of {list(get_args(Scale))}.")
         self.ridge, self.scale = ridge, scale
 
-    def _learn_combinations(self, members: np.ndarray, sums: np.ndarray, measured: np.ndarray) -> None:
+    def _learn_combinations(self, design: np.ndarray, sums: np.ndarray, measured: np.ndarray) -> None:
         corrections = Ridge(alpha=self.ridge, solver="svd")
         # For a given scale the minimum over b and m is quadratic in D - aP, with the weights of a ridge fit's residual.
-        left = sums - corrections.fit(members, sums).predict(members) if self.scale == "joint" else None
+        left = sums - corrections.fit(design, sums).predict(design) if self.scale == "joint" else None
         self.scale_ = fit_scale(sums, measured, left)
-        self._corrections = corrections.fit(members, measured - self.scale_ * sums)
+        self._corrections = corrections.fit(design, measured - self.scale_ * sums)
 
-    def _combine(self, members: np.ndarray, sums: np.ndarray) -> np.ndarray:
-        return self.scale_ * sums + self._corrections.predict(members)
+    def _combine(self, design: np.ndarray, sums: np.ndarray) -> np.ndarray:
+        return self.scale_ * sums + self._corrections.predict(design)

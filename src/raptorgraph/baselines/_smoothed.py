@@ -7,9 +7,11 @@ from typing import Any
 import numpy as np
 
 from raptorgraph._arguments import check_integer, check_number
+from raptorgraph._docs import docs
 from raptorgraph.baselines._shift import SinglesBaseline
 
 
+@docs.dedent
 class LowRankAdditive(SinglesBaseline):
     r"""Predict the sum of single effects that are reduced to a few directions.
 
@@ -19,12 +21,10 @@ class LowRankAdditive(SinglesBaseline):
 
     Parameters
     ----------
-    perturbation_key
-        Column of ``adata.obs`` with the labels.
+    %(perturbation_key)s
     rank
         Number r of components; all of them if there are fewer.
-    **setup
-        Further arguments of :class:`Baseline`.
+    %(baseline_setup)s
 
     Raises
     ------
@@ -49,6 +49,7 @@ class LowRankAdditive(SinglesBaseline):
         return (left[:, : self.rank] * size[: self.rank]) @ right[: self.rank]
 
 
+@docs.dedent
 class DampedLowRank(LowRankAdditive):
     r"""Predict a damped sum of half low-rank, half measured single effects.
 
@@ -60,14 +61,12 @@ class DampedLowRank(LowRankAdditive):
 
     Parameters
     ----------
-    perturbation_key
-        Column of ``adata.obs`` with the labels.
+    %(perturbation_key)s
     rank
         Number of components of the low-rank part.
     scale
         The scale a.
-    **setup
-        Further arguments of :class:`Baseline`.
+    %(baseline_setup)s
 
     Raises
     ------
@@ -90,7 +89,7 @@ class DampedLowRank(LowRankAdditive):
     def _estimate_singles(self, effect: np.ndarray, variance: np.ndarray) -> np.ndarray:
         return (super()._estimate_singles(effect, variance) + effect) / 2
 
-    def _combine(self, members: np.ndarray, sums: np.ndarray) -> np.ndarray:
+    def _combine(self, design: np.ndarray, sums: np.ndarray) -> np.ndarray:
         return self.scale * sums
 
 

@@ -7,10 +7,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from raptorgraph._arguments import check_number
-from raptorgraph.baselines._shift import ShiftBaseline, SinglesBaseline, TrainingEffects
+from raptorgraph._docs import docs
+from raptorgraph.baselines._shift import ShiftBaseline, SinglesBaseline
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from raptorgraph.screen import Screen
 
 
 class NoChange(ShiftBaseline):
@@ -23,8 +26,8 @@ class NoChange(ShiftBaseline):
     0.0
     """
 
-    def _learn(self, training: TrainingEffects) -> None:
-        self._n_genes = training.effect.shape[1]
+    def _learn(self, screen: Screen) -> None:
+        self._n_genes = screen.moments.effect.shape[1]
 
     def _shifts(self, sets: Sequence[tuple[str, ...]]) -> np.ndarray:
         return np.zeros((len(sets), self._n_genes))
@@ -41,12 +44,12 @@ class MeanSingle(ShiftBaseline):
     True
     """
 
-    def _check_training(self, conditions: Sequence[tuple[str, ...]]) -> None:
-        if all(len(genes) > 1 for genes in conditions):
+    def _check_training(self, screen: Screen) -> None:
+        if not screen.singles:
             raise ValueError("MeanSingle averages single perturbations, of which the training data have none.")
 
-    def _learn(self, training: TrainingEffects) -> None:
-        self._mean = training.effect[~training.combined].mean(axis=0)
+    def _learn(self, screen: Screen) -> None:
+        self._mean = screen.moments.effect[screen.n_perturbed == 1].mean(axis=0)
 
     def _shifts(self, sets: Sequence[tuple[str, ...]]) -> np.ndarray:
         return np.tile(self._mean, (len(sets), 1))
@@ -65,8 +68,8 @@ class MeanDouble(ShiftBaseline):
 
     needs_doubles = True
 
-    def _learn(self, training: TrainingEffects) -> None:
-        self._mean = training.effect[training.combined].mean(axis=0)
+    def _learn(self, screen: Screen) -> None:
+        self._mean = screen.moments.effect[screen.n_perturbed > 1].mean(axis=0)
 
     def _shifts(self, sets: Sequence[tuple[str, ...]]) -> np.ndarray:
         return np.tile(self._mean, (len(sets), 1))
@@ -95,8 +98,8 @@ class MeanOfTwo(SinglesBaseline):
     True
     """
 
-    def _combine(self, members: np.ndarray, sums: np.ndarray) -> np.ndarray:
-        return sums / members.sum(axis=1, keepdims=True)
+    def _combine(self, design: np.ndarray, sums: np.ndarray) -> np.ndarray:
+        return sums / design.sum(axis=1, keepdims=True)
 
 
 class ScaledAdditive(SinglesBaseline):
@@ -123,13 +126,14 @@ class ScaledAdditive(SinglesBaseline):
 
     needs_doubles = True
 
-    def _learn_combinations(self, members: np.ndarray, sums: np.ndarray, measured: np.ndarray) -> None:
+    def _learn_combinations(self, design: np.ndarray, sums: np.ndarray, measured: np.ndarray) -> None:
         self.scale_ = fit_scale(sums, measured)
 
-    def _combine(self, members: np.ndarray, sums: np.ndarray) -> np.ndarray:
+    def _combine(self, design: np.ndarray, sums: np.ndarray) -> np.ndarray:
         return self.scale_ * sums
 
 
+@docs.dedent
 class GeneScaledAdditive(SinglesBaseline):
     r"""Predict a scaled sum of the single effects, with a scale for each gene that is shrunk to the common one.
 
@@ -144,12 +148,10 @@ class GeneScaledAdditive(SinglesBaseline):
 
     Parameters
     ----------
-    perturbation_key
-        Column of ``adata.obs`` with the labels.
+    %(perturbation_key)s
     shrinkage
         Weight k of the common scale, as a part of what an average gene tells; positive.
-    **setup
-        Further arguments of :class:`Baseline`.
+    %(baseline_setup)s
 
     Attributes
     ----------
@@ -175,12 +177,12 @@ class GeneScaledAdditive(SinglesBaseline):
         check_number("shrinkage", shrinkage, 0, above=True)
         self.shrinkage = shrinkage
 
-    def _learn_combinations(self, members: np.ndarray, sums: np.ndarray, measured: np.ndarray) -> None:
+    def _learn_combinations(self, design: np.ndarray, sums: np.ndarray, measured: np.ndarray) -> None:
         common, size = fit_scale(sums, measured), (sums**2).sum(axis=0)
         weight = self.shrinkage * size.mean()
         self.scale_ = ((sums * measured).sum(axis=0) + weight * common) / (size + weight)
 
-    def _combine(self, members: np.ndarray, sums: np.ndarray) -> np.ndarray:
+    def _combine(self, design: np.ndarray, sums: np.ndarray) -> np.ndarray:
         return self.scale_ * sums
 
 

@@ -39,6 +39,11 @@ def as_matrix(X) -> Matrix:
     return _canonical(X) if sparse.issparse(X) else np.asarray(X)
 
 
+def to_dense(X: Matrix) -> np.ndarray:
+    """The matrix as an array; itself where it is one."""
+    return X if isinstance(X, np.ndarray) else X.toarray()
+
+
 def check_matrix(X) -> None:
     """Raise the errors of :func:`as_matrix`, before rows or columns are taken."""
     if not sparse.issparse(X):

@@ -52,7 +52,7 @@ class Setup(Mapping[str, Any]):
     """
 
     perturbation_key: str = "perturbation"
-    control: str | tuple[str, ...] = "control"
+    control: str | Sequence[str] = "control"
     delimiter: str = "+"
     layer: str | None = None
     library_size_key: str | None = None
