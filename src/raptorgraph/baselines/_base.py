@@ -12,7 +12,8 @@ from sklearn.exceptions import NotFittedError
 
 from raptorgraph._arguments import check_integer
 from raptorgraph._docs import docs
-from raptorgraph.screen import Screen, Setup
+from raptorgraph.screen._screen import Screen
+from raptorgraph.screen._setup import Setup
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

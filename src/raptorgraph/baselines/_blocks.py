@@ -102,6 +102,8 @@ class TriangularLayer(StructuralLayer):
         Number of latents d.
     """
 
+    support: torch.Tensor
+
     def __init__(self, n_latent: int) -> None:
         super().__init__(n_latent)
         self.support.copy_(torch.triu(torch.ones(n_latent, n_latent), diagonal=1))
@@ -110,7 +112,9 @@ class TriangularLayer(StructuralLayer):
     def forward(self, z: torch.Tensor) -> torch.Tensor:
         """Map exogenous z to causal u = z (I - A)^-1, both cells x d."""
         # The diagonal of I is implied by `unitriangular`.
-        return torch.linalg.solve_triangular(-self.adjacency(), z, upper=True, left=False, unitriangular=True)
+        adjacency = self.adjacency()
+        u: torch.Tensor = torch.linalg.solve_triangular(-adjacency, z, upper=True, left=False, unitriangular=True)
+        return u
 
 
 class DiscrepancyModule(nn.Module):

@@ -55,8 +55,9 @@ class DiscrepancyVAE(Baseline):
     lr
         Learning rate of Adam.
     mmd_weight, kl_weight, temperature
-        Values that the published schedules rise to. The weight of the MMD is 0 for 5 epochs and has its value from half of the
-        epochs on; that of the KL is 0 for 10, the temperature 1 for 5, and both reach their value in the last epoch.
+        Values that the published schedules rise to. The weight of the MMD is 0 for 5 epochs and has its value from
+        half of the epochs on; that of the KL is 0 for 10, the temperature 1 for 5, and both reach their value in the
+        last epoch.
     l1_weight
         Weight of the L1 norm of the graph.
     fix_sigma

@@ -13,8 +13,9 @@ import pandas as pd
 from sklearn.linear_model import LassoLarsIC, LinearRegression
 
 from raptorgraph._progress import progress_bar
-from raptorgraph.screen import Screen, Setup
 from raptorgraph.screen._matrix import to_dense
+from raptorgraph.screen._screen import Screen
+from raptorgraph.screen._setup import Setup
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

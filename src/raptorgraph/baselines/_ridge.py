@@ -79,4 +79,5 @@ class MainEffectsRidge(SinglesBaseline):
         self._corrections = corrections.fit(design, measured - self.scale_ * sums)
 
     def _combine(self, design: np.ndarray, sums: np.ndarray) -> np.ndarray:
-        return self.scale_ * sums + self._corrections.predict(design)
+        effects: np.ndarray = self.scale_ * sums + self._corrections.predict(design)
+        return effects

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from anndata import AnnData
 
-    from raptorgraph.screen import Screen
+    from raptorgraph.screen._screen import Screen
 
 
 class ShiftBaseline(Baseline):
@@ -87,8 +87,8 @@ class SinglesBaseline(ShiftBaseline):
     """A baseline that makes the effect of a combination from those of its genes.
 
     With S the estimated effects of the singles and M the design of combinations (1 where a combination has the gene,
-    else 0), a subclass may replace how S is estimated and how a combination follows from the sum M S. Training combinations with a gene that
-    was not perturbed alone are not used.
+    else 0), a subclass may replace how S is estimated and how a combination follows from the sum M S. Training
+    combinations with a gene that was not perturbed alone are not used.
     """
 
     def _check_training(self, screen: Screen) -> None:

@@ -46,7 +46,8 @@ class LowRankAdditive(SinglesBaseline):
 
     def _estimate_singles(self, effect: np.ndarray, variance: np.ndarray) -> np.ndarray:
         left, size, right = np.linalg.svd(effect, full_matrices=False)
-        return (left[:, : self.rank] * size[: self.rank]) @ right[: self.rank]
+        reduced: np.ndarray = (left[:, : self.rank] * size[: self.rank]) @ right[: self.rank]
+        return reduced
 
 
 @docs.dedent
@@ -87,7 +88,8 @@ class DampedLowRank(LowRankAdditive):
         self.scale = scale
 
     def _estimate_singles(self, effect: np.ndarray, variance: np.ndarray) -> np.ndarray:
-        return (super()._estimate_singles(effect, variance) + effect) / 2
+        half: np.ndarray = (super()._estimate_singles(effect, variance) + effect) / 2
+        return half
 
     def _combine(self, design: np.ndarray, sums: np.ndarray) -> np.ndarray:
         return self.scale * sums
@@ -123,4 +125,5 @@ class ShrunkenAdditive(SinglesBaseline):
         strength = np.maximum(excess.mean(axis=1), 0.0)
         response = np.maximum(excess.mean(axis=0), 0.0)
         prior = np.outer(strength, response) / (strength.mean() or 1.0)
-        return prior / (prior + variance) * effect
+        shrunken: np.ndarray = prior / (prior + variance) * effect
+        return shrunken

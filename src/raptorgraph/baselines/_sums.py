@@ -13,7 +13,7 @@ from raptorgraph.baselines._shift import ShiftBaseline, SinglesBaseline
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from raptorgraph.screen import Screen
+    from raptorgraph.screen._screen import Screen
 
 
 class NoChange(ShiftBaseline):
@@ -99,7 +99,8 @@ class MeanOfTwo(SinglesBaseline):
     """
 
     def _combine(self, design: np.ndarray, sums: np.ndarray) -> np.ndarray:
-        return sums / design.sum(axis=1, keepdims=True)
+        means: np.ndarray = sums / design.sum(axis=1, keepdims=True)
+        return means
 
 
 class ScaledAdditive(SinglesBaseline):
@@ -183,7 +184,8 @@ class GeneScaledAdditive(SinglesBaseline):
         self.scale_ = ((sums * measured).sum(axis=0) + weight * common) / (size + weight)
 
     def _combine(self, design: np.ndarray, sums: np.ndarray) -> np.ndarray:
-        return self.scale_ * sums
+        effects: np.ndarray = self.scale_ * sums
+        return effects
 
 
 def fit_scale(sums: np.ndarray, measured: np.ndarray, weighted: np.ndarray | None = None) -> float:

@@ -100,14 +100,14 @@ class Screen:
             self.batch = batch
 
     def of_genes(self, genes: Sequence[str]) -> Screen:
-        """This screen with some of its genes, in the order given; library sizes stay those of all."""
+        """Screen of some of the genes, in the order given; library sizes stay those of all."""
         columns = self.adata.var_names.get_indexer(genes)
         X, library = self.source
         source = X[:, columns], library
         return Screen(self.adata[:, columns], self.setup, parsed=self.parsed, source=source, batch=self.batch)
 
     def with_codes(self, codes: np.ndarray) -> Screen:
-        """This screen with other conditions of its cells, such as permuted ones."""
+        """Screen of the same cells in other conditions, such as permuted ones."""
         parsed = replace(self.parsed, codes=codes)
         return Screen(self.adata, self.setup, parsed=parsed, source=self.source, batch=self.batch)
 
