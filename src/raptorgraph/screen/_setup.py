@@ -86,10 +86,10 @@ class Setup(Mapping[str, Any]):
 
     @classmethod
     def of(cls, setup: Mapping[str, Any]) -> Setup:
-        """Setup of its arguments by name; those that are None have their defaults."""
+        """Setup of its arguments by name."""
         if isinstance(setup, cls):
             return setup
-        return cls(**{name: value for name, value in setup.items() if value is not None})
+        return cls(**{name: () if value is None and name in _COVARIATES else value for name, value in setup.items()})
 
     # -- mapping -----------------------------------------------------------------------------------------------------
     def __getitem__(self, name: str) -> Any:
