@@ -135,13 +135,13 @@ def test_set_changes():
 
 def test_measured_latents_are_those_of_the_model(known_screen):
     model = known_screen.model
-    measured = measured_latents(model)
+    measured = measured_latents(model.screen)
     effects = model.measured_effects()
     np.testing.assert_allclose(measured.effect, effects.loc[model.perturbed_genes])
     cells = known_screen.adata.obs["perturbation"].value_counts()
     np.testing.assert_allclose(measured.n_cells, cells[model.perturbed_genes])
     assert measured.shared[0, 1] == pytest.approx(1 / cells["control"], rel=0.1)
-    one, other = halves_of_controls(model, np.random.default_rng(0))
+    one, other = halves_of_controls(model.screen, np.random.default_rng(0))
     both = np.intersect1d(one, other)
     assert (known_screen.adata.obs["perturbation"].to_numpy()[both] != "control").all()
     assert len(np.union1d(one, other)) == known_screen.adata.n_obs

@@ -234,4 +234,5 @@ def _pulling(ranking: Ranking, name: str, score: float) -> np.ndarray:
     others = np.setdiff1d(ranking.ranked, found)
     pull = np.sign(score) * ranking.weights[name] * (ranking.values[found] - ranking.values[others].mean())
     order = np.argsort(-pull, kind="stable")
-    return found[order[pull[order] > 0]]
+    pulling: np.ndarray = found[order[pull[order] > 0]]
+    return pulling
