@@ -6,9 +6,25 @@ of the parameter, as scvi-tools does.
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 from docrep import DocstringProcessor
 
-docs = DocstringProcessor(
+Documented = TypeVar("Documented")
+
+
+class _Docs:
+    """Parameters by name."""
+
+    def __init__(self, **parameters: str) -> None:
+        self._processor = DocstringProcessor(**parameters)
+
+    def dedent(self, documented: Documented) -> Documented:
+        """Fill in the docstring of a function or a class."""
+        return self._processor.dedent(documented)  # type: ignore[no-any-return]  # docrep has no types
+
+
+docs = _Docs(
     perturbation_key="""perturbation_key
     Column of ``adata.obs`` with the labels.""",
     control="""control

@@ -274,7 +274,7 @@ class Screen:
     @property
     def control_mean(self) -> np.ndarray:
         """Mean of the control cells, shape (n_genes,), float64."""
-        return self.condition_moments.mean[0]
+        return np.asarray(self.condition_moments.mean[0])
 
 
 def order_genes(genes: Sequence[str], var_names: Sequence[str]) -> list[str]:

@@ -89,7 +89,10 @@ class Setup(Mapping[str, Any]):
         """Setup of its arguments by name."""
         if isinstance(setup, cls):
             return setup
-        return cls(**{name: () if value is None and name in _COVARIATES else value for name, value in setup.items()})
+        given: dict[str, Any] = {
+            name: () if value is None and name in _COVARIATES else value for name, value in setup.items()
+        }
+        return cls(**given)
 
     # -- mapping -----------------------------------------------------------------------------------------------------
     def __getitem__(self, name: str) -> Any:

@@ -56,7 +56,7 @@ class Sums:
     @property
     def n_genes(self) -> int:
         """Number of genes."""
-        return self.total.shape[1]
+        return int(self.total.shape[1])
 
 
 def add_up(
@@ -132,7 +132,7 @@ def _add_chunk(sums: Sums, values: Matrix, groups: np.ndarray) -> None:
     sums.n[present] += np.bincount(local)
     sums.total[present] += to_dense(members @ values)
     sums.squares[present] += to_dense(members @ _squared(values))
-    if sums.rate_total is not None:
+    if sums.rate_total is not None and sums.rate_squares is not None:
         rates = values.expm1() if sparse.issparse(values) else np.expm1(values)
         sums.rate_total[present] += to_dense(members @ rates)
         sums.rate_squares[present] += to_dense(members @ _squared(rates))
