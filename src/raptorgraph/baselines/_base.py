@@ -1,4 +1,4 @@
-"""What every baseline has in common: labels, checks, and the answers it gives."""
+"""Base class of the baselines: their setup, labels and checks, and the form of their predictions."""
 
 from __future__ import annotations
 
@@ -182,7 +182,7 @@ class Baseline(abc.ABC):
         self._conditions = screen.parsed.conditions[1:]
 
     def _asked(self, perturbations: str | Sequence[str]) -> tuple[list[str], list[tuple[str, ...]]]:
-        """Canonical labels and gene sets of what is asked, once every gene is known from the training data."""
+        """Canonical labels and gene sets of the perturbations; ValueError for genes that the training data lack."""
         sets = self.setup_args.asked(perturbations, self.perturbed_genes, where="training data")
         return [self._label(genes) for genes in sets], sets
 

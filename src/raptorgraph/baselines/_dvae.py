@@ -176,7 +176,7 @@ class DiscrepancyVAE(Baseline):
         return self
 
     def _encoder_maker(self) -> Callable[[int], VariationalEncoder]:
-        """Function of the number of latents that builds the encoder; raises what speaks against the data."""
+        """Function that builds the encoder for a number of latents; ValueError where the genes do not allow one."""
 
         def make(n_latent: int) -> VariationalEncoder:
             return VariationalEncoder(small_linear(len(self.var_names), self.n_hidden), self.n_hidden, n_latent)
@@ -193,7 +193,7 @@ class DiscrepancyVAE(Baseline):
 
     @torch.no_grad()
     def _keep_results(self, genes: list[str]) -> None:
-        """Bring what was learned into tables."""
+        """Write graph, targets and strengths into tables."""
         module = self.module_
         latents = [f"latent{k}" for k in range(len(module.graph.weight))]
         rows = pd.Index(genes, name="perturbed_gene")

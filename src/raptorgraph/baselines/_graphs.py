@@ -42,7 +42,7 @@ def graph_methods(seed: int = 0) -> dict[str, Callable[..., pd.DataFrame]]:
     Name to function. All take ``(adata, perturbation_key="perturbation", *, control="control", delimiter="+",
     layer=None, library_size_key=None, batch_key=None)`` as :meth:`raptorgraph.RaptorGraphModel.setup_anndata` does, use
     the control cells and those of single perturbations, and return a DataFrame k x k of the genes that were perturbed
-    alone: row = cause, 0 on the diagonal and where a method has nothing to say.
+    alone: row = cause, 0 on the diagonal and where a method gives no weight.
 
     Examples
     --------
@@ -62,7 +62,7 @@ def graph_methods(seed: int = 0) -> dict[str, Callable[..., pd.DataFrame]]:
 
 
 def difference_of_means(adata: AnnData, perturbation_key: str = "perturbation", **setup: Any) -> pd.DataFrame:
-    """Total effects: what perturbing i does to the own gene of j, with everything that lies between them.
+    """Total effects: change of gene j under perturbation of gene i, over all paths from i to j.
 
     Parameters
     ----------
@@ -134,7 +134,7 @@ def modular_response(adata: AnnData, perturbation_key: str = "perturbation", **s
 
 
 def sort_by_variance(adata: AnnData, perturbation_key: str = "perturbation", **setup: Any) -> pd.DataFrame:
-    """Regress each target on those of smaller variance: what the order of variances alone gives away.
+    """Regress each target on those of smaller variance, so that the order of variances alone directs the edges.
 
     The variance is that of the log-normalized expression over all control cells and cells of singles. As in
     "sortnregress" (Reisach et al. 2021) the regression is an adaptive lasso: a lasso whose penalty is chosen by the
@@ -228,7 +228,7 @@ def dagma_on_targets(
 def random_graph_weights(
     adata: AnnData, perturbation_key: str = "perturbation", *, seed: int = 0, **setup: Any
 ) -> pd.DataFrame:
-    """Chance: standard normal weights from each gene to all that follow in a random order.
+    """Weights by chance: standard normal weights from each gene to all that follow in a random order.
 
     Parameters
     ----------
@@ -293,7 +293,7 @@ class _Targets:
     def expression(self, n_cells: int | None = None, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
         """Expression of the targets that vary, cells x targets, and which of the genes these are.
 
-        Of more than `n_cells` cells, that many are drawn.
+        If there are more than `n_cells` cells, that many are drawn.
         """
         rows = self.rows
         if n_cells is not None and len(rows) > n_cells:

@@ -1,4 +1,4 @@
-"""The ladder of baselines that a model must climb."""
+"""The ladder: all baselines by name, from the simplest up."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Sums of single effects that are freed of noise first: by low rank, or by shrinkage to zero."""
+"""Sums of single effects that are denoised first, by low rank or by shrinkage to zero."""
 
 from __future__ import annotations
 

@@ -92,9 +92,9 @@ def dag_stability(
         return graph_of_log_ratios(screen.log_ratios_of(rows), screen.design, targets)
 
     rng = np.random.default_rng(seed)
-    own = module.edge_weight.cpu().double().numpy()
+    weight = module.edge_weight.cpu().double().numpy()
     n_edges = int((module.edge_probability >= CALLED).sum())
-    count, weights = np.zeros(own.shape), []
+    count, weights = np.zeros(weight.shape), []
     null, n_null_edges = [], 0
     with progress_bar("Graphs", n + n_null) as advance:
         for step in range(n + n_null):
@@ -108,8 +108,8 @@ def dag_stability(
                 null.append(np.abs(_off_diagonal(found.weight.numpy())))
             advance()
 
-    frequency, q_value = count / n, np.ones(own.shape)
-    q_value[~np.eye(len(own), dtype=bool)] = q_values(np.abs(_off_diagonal(own)), np.concatenate(null), n_null)
+    frequency, q_value = count / n, np.ones(weight.shape)
+    q_value[~np.eye(len(weight), dtype=bool)] = q_values(np.abs(_off_diagonal(weight)), np.concatenate(null), n_null)
     module.edge_frequency.copy_(torch.as_tensor(frequency))
     module.edge_q_value.copy_(torch.as_tensor(q_value))
     source, target = np.nonzero((count > 0) | (module.edge_probability >= CALLED).cpu().numpy())
@@ -121,7 +121,7 @@ def dag_stability(
     jaccard = chance = np.nan
     if n_edges:
         jaccard = float(np.nanmean([top_edge_jaccard(a, b, n_edges) for a, b in combinations(weights, 2)]))
-        chance = chance_jaccard(len(own) * (len(own) - 1), n_edges)
+        chance = chance_jaccard(len(weight) * (len(weight) - 1), n_edges)
     table.attrs = {
         "n_edges": n_edges,
         "jaccard": jaccard,

@@ -49,9 +49,9 @@ def enrich(
     r"""Ask which gene sets each latent moves, and whether the cells support it.
 
     The genes are ranked by what the latent does to them (:func:`latent_programs`), and the ranking goes through a
-    preranked gene set enrichment analysis (RAPTORGraph paper, section D.6). Two questions are then put to the measured
-    cells of the perturbation, which no model has touched: whether its effect stands out from sampling noise at all,
-    and whether the gene set changes by more than noise.
+    preranked gene set enrichment analysis (RAPTORGraph paper, section D.6). Two tests then use the measured cells of
+    the perturbation, without the model: whether its effect stands out from sampling noise at all, and whether the gene
+    set changes by more than noise.
 
     Parameters
     ----------
@@ -76,7 +76,7 @@ def enrich(
     n_permutations
         Random sets for each gene set.
     n_null
-        Pseudo-perturbations of each number of cells (powers of two); 0 to leave out the questions to the cells.
+        Pseudo-perturbations of each number of cells (powers of two); 0 to leave out the tests on cells.
     exclude_targets, permute
         As in :func:`enrich_effects`. Whether an effect stands out is asked without the perturbed gene in any case.
     seed
@@ -137,7 +137,7 @@ def enrich(
     takes for its share if effects add up, and genes that were only perturbed together share theirs.
 
     The learned effect of a perturbation whose own cells show little is borrowed from perturbations like it, and so
-    are its gene sets: they are in the table, and not to be believed where ``stands_out`` is False.
+    are its gene sets: they are in the table, and are not reliable where ``stands_out`` is False.
 
     Examples
     --------

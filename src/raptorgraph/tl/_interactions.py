@@ -161,17 +161,17 @@ def _stacked(pairs: Sequence[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
 
 
 def widened(draws: np.ndarray, expected: np.ndarray, sd: np.ndarray, seed: int | None) -> np.ndarray:
-    """Draws of what would be measured of two genes and their pair, with an interaction of unknown size.
+    """Draws of the effects of two genes and their pair, with an interaction of unknown size.
 
     The posterior has one spread for the departures of all pairs from the sum, so that over many genes each draw
     departs by about the same length. Pairs differ: many do not interact at all, and a few a lot. The departure from
     the expected one is therefore drawn with a size of its own for each draw, whose square is twice a chi-square
-    variable with one degree of freedom, and what belongs to conditions and not to genes is drawn too.
+    variable with one degree of freedom, and condition-specific effects are drawn too.
 
     Parameters
     ----------
     draws
-        Draws x (a, b, ab) x genes, of the effects that belong to the genes.
+        Draws x (a, b, ab) x genes, of effects without their condition-specific part.
     expected, sd
         Predictions and their standard deviations, (a, b, ab) x genes.
     seed
@@ -182,8 +182,8 @@ def widened(draws: np.ndarray, expected: np.ndarray, sd: np.ndarray, seed: int |
     Draws x (a, b, ab) x genes.
     """
     rng = np.random.default_rng(seed)
-    own = np.sqrt(np.clip(sd**2 - draws.var(axis=0), 0, None))
-    full = draws + own * rng.standard_normal(draws.shape)
+    specific = np.sqrt(np.clip(sd**2 - draws.var(axis=0), 0, None))
+    full = draws + specific * rng.standard_normal(draws.shape)
     size = np.sqrt(_SIZE_OF_DEPARTURE * rng.chisquare(1, (len(draws), 1)))
     sign = np.array([-1.0, -1.0, 1.0])  # the pair, less the sum
     departure = np.einsum("s,dsg->dg", sign, full - draws.mean(axis=0))

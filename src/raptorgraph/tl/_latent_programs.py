@@ -1,4 +1,4 @@
-"""What each latent does to the genes: the learned effects, or the decoder's answer to a unit shift."""
+"""Programs of latents: their learned effects on genes, or the decoder's response to a unit shift."""
 
 from __future__ import annotations
 

@@ -100,11 +100,11 @@ def program_similarity(
     Notes
     -----
     Learned programs of perturbations that do little are borrowed from others and from the noise of the shared
-    controls, and then look very much alike. The cells tell: for measured effects :math:`e_a, e_b`, without the common
-    direction, :math:`e_a \cdot e_b` has the expectation :math:`\mu_a \cdot \mu_b + s_{ab} \operatorname{tr} S`,
-    S the covariance of genes among control cells and :math:`s_{ab}` the noise of the controls that both are compared
-    with. With :math:`s_a` the sampling variance of effect a over that of a single cell, its variance if
-    :math:`\mu_a \cdot \mu_b = 0` is about
+    controls, and then look very much alike. ``p_null`` therefore rests on the measured effects :math:`e_a, e_b`:
+    without the common direction, :math:`e_a \cdot e_b` has the expectation
+    :math:`\mu_a \cdot \mu_b + s_{ab} \operatorname{tr} S`, S the covariance of genes among control cells and
+    :math:`s_{ab}` the noise of the controls that both are compared with. With :math:`s_a` the sampling variance of
+    effect a over that of a single cell, its variance if :math:`\mu_a \cdot \mu_b = 0` is about
 
     .. math::
         s_b \, e_a^\top S e_a + s_a \, e_b^\top S e_b - s_a s_b \operatorname{tr} S^2,
@@ -191,7 +191,7 @@ class _CommonDirection:
         return clipped
 
 
-def _without_own(values: np.ndarray, model: RaptorGraphModel) -> np.ndarray:
+def _without_targets(values: np.ndarray, model: RaptorGraphModel) -> np.ndarray:
     """Effects with 0 for the perturbed gene itself, perturbed genes x genes."""
     values = values.copy()
     for i, column in enumerate(model._target_columns()):
@@ -202,7 +202,7 @@ def _without_own(values: np.ndarray, model: RaptorGraphModel) -> np.ndarray:
 
 def _units(values: np.ndarray, model: RaptorGraphModel) -> np.ndarray:
     """Unit vectors of effects without the perturbed genes themselves; 0 where there is no effect."""
-    values = _without_own(values, model)
+    values = _without_targets(values, model)
     norm = np.linalg.norm(values, axis=1, keepdims=True)
     units: np.ndarray = np.divide(values, norm, out=np.zeros_like(values), where=norm > 0)
     return units
@@ -247,7 +247,7 @@ def _products(
     draws: np.ndarray,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Inner products of all pairs less that of the noise they share, and their variance; directions are of `other`."""
-    effect, common = _without_own(measured.effect, model), _CommonDirection(_units(other.effect, model), clear)
+    effect, common = _without_targets(measured.effect, model), _CommonDirection(_units(other.effect, model), clear)
     size = np.median(measured.variance / noise.variance, axis=1)  # of a sampling variance, by that of one cell
     # inner products with the directions, with each other, and of draws with other draws
     effect_units, draw_units = effect @ common.units.T, draws @ common.units.T

@@ -31,7 +31,7 @@ class Ranking:
     ranked
         Positions of the genes that take part.
     places
-        Shape (G,): whose effect stands at each position; their own, unless gene labels are permuted.
+        Shape (G,): position of the gene whose effect is in `values`; its own unless gene labels are permuted.
     members
         Name of each set and the positions of its genes, all among `ranked`.
     weights
@@ -56,7 +56,7 @@ class Ranking:
 
 
 def check_method(method: str) -> None:
-    """Raise where there is no such method, or what it needs is not installed."""
+    """ValueError for an unknown method, ModuleNotFoundError for one that needs decoupler, where it is missing."""
     if method not in METHODS:
         raise ValueError(f"method={method!r} is unknown; use one of {', '.join(map(repr, METHODS))}.")
     if method != "gsea":
