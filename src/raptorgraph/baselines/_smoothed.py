@@ -13,7 +13,7 @@ from raptorgraph.baselines._shift import SinglesBaseline
 
 @docs.dedent
 class LowRankAdditive(SinglesBaseline):
-    r"""Predict the sum of single effects that are reduced to a few directions.
+    r"""Predict the sum of the low-rank parts of the single effects.
 
     With the singular value decomposition :math:`S = U \Sigma V^\top` of the single effects (singles x genes, not
     centered), :math:`\hat e_{ij} = L_i + L_j` with :math:`L = U_r \Sigma_r V_r^\top` of the first r components. For a
@@ -52,13 +52,13 @@ class LowRankAdditive(SinglesBaseline):
 
 @docs.dedent
 class DampedLowRank(LowRankAdditive):
-    r"""Predict a damped sum of half low-rank, half measured single effects.
+    r"""Predict a damped sum of single effects, each the mean of its measured and its low-rank value.
 
     .. math::
         \hat e_{ij} = a (H_i + H_j), \qquad H = (L + S) / 2
 
-    with measured single effects S, their low-rank part L as in :class:`LowRankAdditive`, and a scale a that is set
-    beforehand: effects of combinations mostly fall short of the sum. For a single :math:`H_i`.
+    with measured single effects S, their low-rank part L as in :class:`LowRankAdditive`, and a given scale a, since
+    effects of combinations are mostly smaller than the sum. For a single :math:`H_i`.
 
     Parameters
     ----------
@@ -99,15 +99,15 @@ class ShrunkenAdditive(SinglesBaseline):
     r"""Predict the sum of single effects that are shrunk to 0 by their sampling variance (empirical Bayes).
 
     The measured effect of single i on gene g is normal around the true one with sampling variance :math:`v_{ig}`, and
-    the true one is normal around 0, with a variance that grows with how strong the perturbation and how responsive
-    the gene is:
+    the true one is normal around 0, with a variance that grows with the strength of the perturbation and the
+    responsiveness of the gene:
 
     .. math::
         \theta_{ig} \sim N(0, \tau_{ig}^2), \qquad
         \hat\theta_{ig} = \frac{\tau_{ig}^2}{\tau_{ig}^2 + v_{ig}} S_{ig}, \qquad
         \tau_{ig}^2 = \frac{r_i c_g}{\sum_k r_k / n},
 
-    by the method of moments, with the row and column means of :math:`S_{ig}^2 - v_{ig}`, no less than 0:
+    by the method of moments, with the row and column means of :math:`S_{ig}^2 - v_{ig}`, at least 0:
     :math:`r_i` over genes and :math:`c_g` over the n singles. :math:`\hat e_{ij} = \hat\theta_i + \hat\theta_j`, and
     for a single :math:`\hat\theta_i`.
 

@@ -88,7 +88,7 @@ class Additive(SinglesBaseline):
 
 
 class MeanOfTwo(SinglesBaseline):
-    r"""Predict the mean of the single effects, :math:`\hat e_{ij} = (S_i + S_j) / 2`; of three for three genes.
+    r"""Predict the mean of the single effects, :math:`\hat e_{ij} = (S_i + S_j) / 2`, over all genes of a combination.
 
     Examples
     --------
@@ -109,8 +109,8 @@ class ScaledAdditive(SinglesBaseline):
     .. math::
         \hat e_{ij} = a (S_i + S_j), \qquad a = \frac{\sum_{d,g} P_{dg} D_{dg}}{\sum_{d,g} P_{dg}^2},
 
-    the least squares fit over training combinations d with measured effects D and sums of singles P. For a single the
-    measured effect.
+    the least squares fit over training combinations d with measured effects D and sums of singles P. The
+    prediction for a single is its measured effect.
 
     Attributes
     ----------
@@ -144,8 +144,8 @@ class GeneScaledAdditive(SinglesBaseline):
         \kappa = k \, \frac{1}{G} \sum_{d,g} P_{dg}^2,
 
     with training combinations d, their measured effects D and sums of singles P, the common scale a of
-    :class:`ScaledAdditive` and the shrinkage k: a gene whose effects are small keeps the common scale. For a single
-    the measured effect.
+    :class:`ScaledAdditive` and the shrinkage k: a gene whose effects are small keeps the common scale. The prediction
+    for a single is its measured effect.
 
     Parameters
     ----------
@@ -191,11 +191,11 @@ class GeneScaledAdditive(SinglesBaseline):
 def fit_scale(sums: np.ndarray, measured: np.ndarray, weighted: np.ndarray | None = None) -> float:
     """Least squares scale of `sums` to `measured`, all combinations x genes; ValueError where it is undefined.
 
-    `weighted` is W times `sums` for a symmetric weight matrix W over combinations, by default `sums` itself.
+    `weighted` is W times `sums` for a symmetric matrix W of weights of combinations; default `sums`.
     """
     weighted = sums if weighted is None else weighted
     size = (weighted * sums).sum()
-    # what rounding leaves of sums that do not vary
+    # a smaller size is the rounding error of sums that do not vary
     if not size > 1e-12 * (sums**2).sum():
         raise ValueError(
             f"A scale cannot be fitted to {len(sums)} training combinations whose sums of single effects do not vary; "

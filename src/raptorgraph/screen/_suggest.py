@@ -127,7 +127,7 @@ def other_delimiter(labels: Sequence[str], controls: Sequence[str], delimiter: s
     for other in _DELIMITERS:
         supported = _combinations(labels, controls, other, known=())
         if len(supported) > 0.5 * sum(other in label and label.strip() not in controls for label in labels):
-            return other, sorted(supported)[0]
+            return other, min(supported)
     return None
 
 
