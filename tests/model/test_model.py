@@ -343,11 +343,11 @@ def test_kinds_of_effects(trained):
     assert plain.predict_effects(asked).shape == (2, 60)
     with pytest.raises(ValueError, match="effect_posterior=True"):
         plain.sample_effects(asked)
-    options = {"spread": False, "temper": 1.0}
+    options = {"constrained": False, "noise_fraction": 1.0}
     mean = train(rg.RaptorGraph(adata, effect_posterior=options), max_epochs=1)
     assert not np.allclose(mean.predict_effects(asked), trained.predict_effects(asked))
-    with pytest.raises(ValueError, match="temper=0"):
-        rg.RaptorGraph(adata, effect_posterior={"temper": 0})
+    with pytest.raises(ValueError, match="noise_fraction=0"):
+        rg.RaptorGraph(adata, effect_posterior={"noise_fraction": 0})
 
 
 def test_combinations_are_sets(trained):

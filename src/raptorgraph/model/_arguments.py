@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Collection, Mapping
+from dataclasses import asdict
 from numbers import Integral
 from typing import Any
 
@@ -12,7 +13,7 @@ from anndata import AnnData
 from mudata import MuData
 
 from raptorgraph._arguments import LARGEST, check_choice, check_flag, check_integer, check_number
-from raptorgraph.inference import EffectPosterior
+from raptorgraph.inference import EffectPosteriorConfig
 from raptorgraph.model._graph import GRAPHS
 from raptorgraph.pp._pairing import METHODS
 
@@ -56,22 +57,17 @@ def check_model(arguments: Mapping[str, Any]) -> None:
     for name in ("linear_decoder", "learn_scale"):
         check_flag(name, arguments[name])
     check_number("init_strength", arguments["init_strength"], 0, 100, above=True)
-    _check_effect_posterior(arguments["effect_posterior"])
 
 
-def _check_effect_posterior(value: Any) -> None:
-    if isinstance(value, Mapping):
-        known = inspect.signature(EffectPosterior).parameters
-        unknown = [name for name in value if name not in known]
-        if unknown:
-            raise TypeError(f"effect_posterior has {unknown[0]!r}, which EffectPosterior lacks; it has {list(known)}.")
-        for name, option in value.items():
-            if name == "temper":
-                check_number("effect_posterior: temper", option, 0, 1, above=True)
-            else:
-                check_flag(f"effect_posterior: {name}", option)
-    elif not isinstance(value, bool | np.bool_):
-        raise TypeError(f"effect_posterior={value!r} must be True, False or a dict of arguments of EffectPosterior.")
+def effect_posterior_options(value: Any) -> bool | dict[str, Any]:
+    """Check ``effect_posterior`` of the model's constructor; its settings as a dict of Python's own values, if any."""
+    if isinstance(value, bool | np.bool_):
+        return bool(value)
+    if not isinstance(value, Mapping | EffectPosteriorConfig):
+        raise TypeError(
+            f"effect_posterior={value!r} must be True, False, an EffectPosteriorConfig or a dict of its settings."
+        )
+    return asdict(value if isinstance(value, EffectPosteriorConfig) else EffectPosteriorConfig.from_options(value, 4))
 
 
 def check_training(

@@ -51,7 +51,7 @@ class CalibrationMixin:
                 targets=torch.as_tensor(self._target_columns()),
                 graph=self._known_graph(),
             )
-        scale = float(self.module.effects.state["scale"])
+        scale = self.module.effects.combination_scale
         logger.info("Effects of pairs are about %.2f times the sum of their single effects.", scale)
 
     @torch.inference_mode()
@@ -61,27 +61,23 @@ class CalibrationMixin:
         # Each control as often as any other, give or take one.
         repeated = np.tile(rng.permutation(controls), -(-_N_REFERENCE // len(controls)))
         rows = np.sort(repeated[:_N_REFERENCE])
-        found: dict[str, list] = {"reference_z": [], "reference_library": [], "reference_covariates": []}
+        z, libraries, covariates = [], [], []
         for tensors in self._cells(self.adata_manager, rows=rows):
             library = tensors.get(KEYS.LIBRARY)
             mean, log_var = self.module.encode(self.module.expression(tensors[KEYS.X], library))
             noise = torch.as_tensor(rng.standard_normal(mean.shape), dtype=mean.dtype, device=mean.device)
-            found["reference_z"].append(mean + torch.exp(0.5 * log_var) * noise)
-            found["reference_library"].append(library)
-            found["reference_covariates"].append(self.module.covariates(tensors))
-        kept = {name: torch.cat(parts).cpu() for name, parts in found.items() if parts[0] is not None}
-        self.module.effects.state.update(kept)
+            z.append(mean + torch.exp(0.5 * log_var) * noise)
+            libraries.append(library)
+            covariates.append(self.module.covariates(tensors))
+        self.module.reference.store(z=z, library=libraries, covariates=covariates)
 
     def _offset(self, mask: torch.Tensor) -> torch.Tensor | float:
         """Offset of each gene, shape (n_genes,), under the perturbation of a 0/1 ``mask`` over perturbed genes."""
-        if not self._has_posterior or "reference_z" not in self.module.effects.state:
+        module = self.module
+        if not self._has_posterior or module.reference.z is None:
             return 0.0
-        module, values = self.module, self.module.effects.state
-        z, library, covariates = (
-            None if values.get(name) is None else values[name].to(self.device)
-            for name in ("reference_z", "reference_library", "reference_covariates")
-        )
-        control = -values["lowest"]
+        z, library, covariates = module.reference.on(self.device)
+        control = module.effects.control_mean
         target = control + module.effects.mean(mask[None])[0]
         shifted = module.modulator(z, mask[None])
         if module.likelihood == "normal":

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from mudata import MuData
 from scvi.model.base import BaseModelClass
 
-from raptorgraph.model._arguments import check_data, check_model
+from raptorgraph.model._arguments import check_data, check_model, effect_posterior_options
 from raptorgraph.model._expected import ExpectationMixin
 from raptorgraph.model._export import ExportMixin
 from raptorgraph.model._field import KEYS
@@ -30,10 +29,12 @@ from raptorgraph.pp import format_perturbation
 from raptorgraph.screen import Screen
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     import pandas as pd
     from anndata import AnnData
+
+    from raptorgraph.inference import EffectPosteriorConfig
 
 logger = logging.getLogger(__name__)
 
@@ -91,8 +92,8 @@ class RaptorGraphModel(
         reads an effect from a latent's natural variation, which then shows up as noise in control cells.
     effect_posterior
         Predict mean effects by the hierarchical posterior :class:`raptorgraph.inference.EffectPosterior`, to which the
-        decoded cells are shifted, in seconds for a hundred conditions; False predicts by the decoder alone, a dict
-        gives the arguments of that class.
+        decoded cells are shifted, in seconds for a hundred conditions; False predicts by the decoder alone, an
+        :class:`~raptorgraph.inference.EffectPosteriorConfig` or a dict of its settings changes it.
 
     Raises
     ------
@@ -128,15 +129,12 @@ class RaptorGraphModel(
         latent_norm: str = "none",
         learn_scale: bool = True,
         init_strength: float = 2.5,
-        effect_posterior: bool | dict[str, Any] = True,
+        effect_posterior: bool | Mapping[str, Any] | EffectPosteriorConfig = True,
     ) -> None:
         check_model(locals())
         n_subgraphs, n_hidden, n_layers = int(n_subgraphs), int(n_hidden), int(n_layers)
         linear_decoder, learn_scale, init_strength = bool(linear_decoder), bool(learn_scale), float(init_strength)
-        if isinstance(effect_posterior, Mapping):
-            effect_posterior = {k: v.item() if hasattr(v, "item") else v for k, v in effect_posterior.items()}
-        else:
-            effect_posterior = bool(effect_posterior)
+        effect_posterior = effect_posterior_options(effect_posterior)
         if adata is not None:
             check_data(adata)
         adata = expression_of(adata) if isinstance(adata, MuData) else adata

@@ -10,8 +10,9 @@ from torch import nn
 from torch.nn import functional as F
 
 from raptorgraph import nn as blocks
-from raptorgraph.inference import EffectPosterior
+from raptorgraph.inference import EffectPosterior, EffectPosteriorConfig
 from raptorgraph.model._field import KEYS
+from raptorgraph.model._reference import ReferenceControls
 from raptorgraph.nn._posterior_draws import posterior_draws, posterior_expectation
 from raptorgraph.screen._expression import TARGET_SUM
 
@@ -87,10 +88,15 @@ class RaptorGraphModule(BaseModuleClass):
         self.log_scale = nn.Parameter(torch.zeros(n_genes), requires_grad=learn_scale)
         # Not trained by gradients of the loss: fitted once, to the measured effects.
         options = effect_posterior if isinstance(effect_posterior, dict) else {}
-        self.effects = None if effect_posterior is False else EffectPosterior(**options)
+        self.effects = None if effect_posterior is False else EffectPosterior(EffectPosteriorConfig(**options))
+        self.reference = None if self.effects is None else ReferenceControls()
         # Control statistics: the encoder reads genes in units of their own spread.
         self.register_buffer("center", torch.zeros(n_genes))
         self.register_buffer("spread", torch.ones(n_genes))
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        ReferenceControls.move_old_state(state_dict, prefix)
+        super()._load_from_state_dict(state_dict, prefix, *args)
 
     # -- pieces ------------------------------------------------------------------------------------------------
     def expression(self, x: torch.Tensor, library: torch.Tensor | None) -> torch.Tensor:
