@@ -12,6 +12,7 @@ from scvi import settings
 
 from raptorgraph import metrics
 from raptorgraph._arguments import check_integer
+from raptorgraph._docs import docs
 from raptorgraph._progress import progress_argument, progress_bar, track
 from raptorgraph.screen._asked import did_you_mean, listed
 from raptorgraph.screen._setup import Setup
@@ -28,6 +29,7 @@ _FROM_ZERO = ("neomorphism",)  # noise turns vectors away from each other, so th
 
 
 @progress_argument()
+@docs.dedent
 def interactions(
     model: RaptorGraphModel,
     pairs: Sequence[tuple[str, str] | str] | None = None,
@@ -44,8 +46,7 @@ def interactions(
 
     Parameters
     ----------
-    model
-        A trained model.
+    %(model)s
     pairs
         Pairs of perturbed genes, ``("A", "B")`` or labels such as ``"A+B"``, in any order; each is scored once.
         Default: all pairs.
@@ -56,8 +57,7 @@ def interactions(
         0 for none. They take most of the time.
     seed
         Seed of the draws; by default ``scvi.settings.seed``.
-    progress
-        Whether to show progress bars; by default in a terminal or a notebook.
+    %(progress)s
 
     Returns
     -------
