@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import abc
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 import anndata as ad
 import numpy as np
@@ -17,7 +17,6 @@ from raptorgraph.screen._setup import Setup
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from typing import Self
 
     from anndata import AnnData
 

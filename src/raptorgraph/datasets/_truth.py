@@ -10,13 +10,11 @@ import torch
 from scipy.interpolate import CubicSpline
 from scipy.special import ndtri
 
-from raptorgraph.datasets._screen import PANEL_SHARE
+from raptorgraph.datasets._screen import PANEL_SHARE, Cells, Screen
 from raptorgraph.nn._expectation import expected_log1p_nb
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
-
-    from raptorgraph.datasets._screen import Cells, Screen
 
 
 MAX_COUNT = 2.0**24  # beyond it float32 skips integers

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
 from scipy.spatial.distance import cdist
 from sklearn.metrics.pairwise import cosine_distances
 
@@ -12,10 +13,7 @@ from raptorgraph._arguments import check_choice
 from raptorgraph._docs import docs
 from raptorgraph.metrics._effects import average, check_pair
 
-if TYPE_CHECKING:
-    from numpy.typing import ArrayLike, NDArray
-
-    Floats = NDArray[np.float64]
+Floats = NDArray[np.float64]
 
 
 @docs.dedent
@@ -100,11 +98,8 @@ def centroid_accuracy(
         Predicted effects or mean profiles, shape (n_perturbations, n_genes).
     measured
         Measured ones of the same perturbations, of the same shape.
-    metric
-        Distance: ``"l1"``, ``"l2"`` or ``"cosine"`` (1 - cosine; 1 where an effect is zero).
-    exclude
-        Booleans of shape (n_perturbations, n_genes), True for genes that the distances of a perturbation leave out,
-        such as all targets in every row.
+    metric, exclude
+        As for :func:`discrimination_score`.
     %(per_row)s
 
     Returns
@@ -115,8 +110,7 @@ def centroid_accuracy(
     Raises
     ------
     ValueError
-        If the shapes differ, a value is not finite, the metric is unknown, there are fewer than two perturbations, or
-        all genes of a perturbation are left out.
+        As for :func:`discrimination_score`.
 
     Examples
     --------

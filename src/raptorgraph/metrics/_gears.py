@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from itertools import combinations
-from numbers import Integral
-from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
 from scipy.spatial.distance import pdist, squareform
 
-if TYPE_CHECKING:
-    from numpy.typing import ArrayLike, NDArray
+from raptorgraph._arguments import check_integer
 
-    Floats = NDArray[np.float64]
-    GenePairs = tuple[NDArray[np.intp], NDArray[np.intp]]
+Floats = NDArray[np.float64]
+GenePairs = tuple[NDArray[np.intp], NDArray[np.intp]]
 
 # Score of each type of interaction, whether it is strong when large, and the threshold of GEARS.
 _RULES = {
@@ -87,8 +85,7 @@ def gears_scores(
         )
     if a.shape[1] < 3:
         raise ValueError(f"A fit with two coefficients needs three genes or more, got {a.shape[1]}.")
-    if not isinstance(max_subpopulation, Integral) or max_subpopulation < 1:
-        raise ValueError(f"max_subpopulation={max_subpopulation!r} must be a number of pairs of genes, at least 1.")
+    check_integer("max_subpopulation", max_subpopulation, 1, hint=", the number of pairs of genes in a fit")
     for name, effects in (("a", a), ("b", b), ("ab", ab)):
         if not np.isfinite(effects).all():
             row = int((~np.isfinite(effects)).any(axis=1).argmax())

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
+from scipy.sparse.csgraph import shortest_path
 from scipy.stats import wasserstein_distance
 
 from raptorgraph.metrics._rank_sum import rank_sum
@@ -122,7 +123,8 @@ def false_omission_rate(
     expression, codes, edge = _checked(expression, codes, graph)
     if p_values is None:
         p_values = intervention_p_values(expression, codes)
-    omitted = ~_reachable(edge) & np.isfinite(p_values)
+    joined = np.isfinite(shortest_path(edge, unweighted=True))
+    omitted = ~joined & np.isfinite(p_values)
     return float((p_values[omitted] < alpha).mean()) if omitted.any() else float("nan")
 
 
@@ -173,16 +175,6 @@ def _perturbed(expression: np.ndarray, codes: np.ndarray) -> Iterator[tuple[int,
         cells = expression[codes == i + 1]
         if len(cells):
             yield i, cells, np.flatnonzero(measured & (np.arange(len(measured)) != i))
-
-
-def _reachable(edge: np.ndarray) -> np.ndarray:
-    """Whether a path leads from one node to another; cycles are allowed."""
-    paths = edge
-    while True:
-        longer = paths | ((paths.astype(np.float64) @ paths) > 0)  # twice the length each time
-        if (longer == paths).all():
-            return paths
-        paths = longer
 
 
 def _checked(expression: ArrayLike, codes: ArrayLike, graph: ArrayLike) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -155,12 +155,8 @@ def chance_hit_rates(
 
     Parameters
     ----------
-    database
-        Genes of each perturbation of the database.
-    queries
-        Genes of each query, each of which must be in the database.
-    k
-        Numbers of nearest perturbations, K.
+    database, queries, k
+        As for :func:`hit_rates`.
 
     Returns
     -------
@@ -169,11 +165,8 @@ def chance_hit_rates(
 
     Raises
     ------
-    TypeError
-        If a perturbation is given as one string.
-    ValueError
-        If there is no query, a K is out of range, a query is not in the database, or a perturbation is in the
-        database twice.
+    TypeError, ValueError
+        As for :func:`hit_rates`.
 
     Examples
     --------

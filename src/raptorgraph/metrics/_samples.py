@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TypeAlias
 
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
 from scipy import sparse
 
-if TYPE_CHECKING:
-    from typing import TypeAlias
-
-    from numpy.typing import ArrayLike, NDArray
-
-    Cells: TypeAlias = NDArray[np.floating] | sparse.csr_matrix
+Cells: TypeAlias = NDArray[np.floating] | sparse.csr_matrix
 
 
 def as_samples(*samples: ArrayLike, least: int = 1) -> list[Cells]:

@@ -11,9 +11,9 @@ from matplotlib.patches import Patch
 
 from raptorgraph._arguments import check_choice, check_integer, check_number
 from raptorgraph._docs import docs
-from raptorgraph.pl._figure import GRAY, LIGHT, axes_or_new, check_save, finish
+from raptorgraph.pl._figure import GRAY, LIGHT, Floats, axes_or_new, check_save, finish
 from raptorgraph.pl._heat_map import name_squares, similar_side_by_side
-from raptorgraph.pl._marks import color_bar_beside, legend_beside, marker
+from raptorgraph.pl._marks import Style, color_bar_beside, legend_beside, marker
 from raptorgraph.pl._set_names import clean_set_names
 
 if TYPE_CHECKING:
@@ -25,8 +25,6 @@ if TYPE_CHECKING:
     from matplotlib.cm import ScalarMappable
     from matplotlib.figure import Figure
 
-    from raptorgraph.pl._figure import Floats
-    from raptorgraph.pl._marks import Style
 
 KINDS = ("heatmap", "dots")
 _SMALLEST_FDR = 1e-3  # the largest dot

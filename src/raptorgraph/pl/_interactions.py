@@ -12,9 +12,9 @@ from matplotlib.ticker import FixedLocator, NullLocator
 
 from raptorgraph._arguments import check_choice
 from raptorgraph._docs import docs
-from raptorgraph.pl._figure import BLUE, GRAY, LIGHT, ORANGE, axes_or_new, check_save, finish
+from raptorgraph.pl._figure import BLUE, GRAY, LIGHT, ORANGE, Floats, axes_or_new, check_save, finish
 from raptorgraph.pl._heat_map import name_squares, similar_side_by_side
-from raptorgraph.pl._marks import color_bar_beside, legend_beside
+from raptorgraph.pl._marks import Style, color_bar_beside, legend_beside
 
 if TYPE_CHECKING:
     from os import PathLike
@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from matplotlib.image import AxesImage
 
-    from raptorgraph.pl._figure import Floats
-    from raptorgraph.pl._marks import Style
 
 _RATIOS = ("synergy", "suppression")  # 1 = additive
 _BAR_LABELS = {

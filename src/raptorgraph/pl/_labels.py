@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from matplotlib.text import Annotation, Text
 
-from raptorgraph.pl._figure import GRAY, BeforeDrawing
+from raptorgraph.pl._figure import GRAY, BeforeDrawing, Floats
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.backend_bases import RendererBase
 
-    from raptorgraph.pl._figure import Floats
     from raptorgraph.pl._marks import Style
 
 _DISTANCES = (7.0, 12.0, 18.0, 26.0, 36.0, 48.0, 64.0, 84.0)  # of a name from its point, in points of 1/72 inch

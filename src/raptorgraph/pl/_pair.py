@@ -15,7 +15,7 @@ from raptorgraph import metrics
 from raptorgraph._arguments import check_integer
 from raptorgraph._docs import docs
 from raptorgraph.pl._cells import canonical
-from raptorgraph.pl._figure import BLUE, GRAY, LIGHT, ORANGE, SCALE, check_save, finish, panels
+from raptorgraph.pl._figure import BLUE, GRAY, LIGHT, ORANGE, SCALE, AxesArray, Floats, check_save, finish, panels
 from raptorgraph.pl._limits import far_off, limits_with_zero
 from raptorgraph.pl._marks import Style, legend_beside, marker, vertical_grid
 from raptorgraph.pl._measured import measured_with_error, predicted_with_sd
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from raptorgraph.model import RaptorGraphModel
-    from raptorgraph.pl._figure import AxesArray, Floats
 
 _INTERVAL = 1.645  # standard deviations: 90 %
 _BLOCK_GAP = 1.0  # rows between the two blocks of genes

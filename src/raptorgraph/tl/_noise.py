@@ -9,10 +9,9 @@ import numpy as np
 from scipy import sparse, stats
 
 from raptorgraph.screen._expression import to_expression
-from raptorgraph.screen._matrix import to_dense
+from raptorgraph.screen._matrix import Matrix, to_dense
 
 if TYPE_CHECKING:
-    from raptorgraph.screen._matrix import Matrix
     from raptorgraph.screen._screen import Screen
 
 _FLOOR = 1e-2  # smallest variance, as a part of the typical one, as in effect_moments
