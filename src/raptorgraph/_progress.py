@@ -67,12 +67,7 @@ def progress_argument(name: str = "progress") -> Callable[[Callable[P, T]], Call
 def progress_bar(description: str, total: int | None = None) -> Iterator[Callable[[], None]]:
     """A bar, gone at the end, that goes on between steps; what is given is called after each. None shows within it.
 
-    Parameters
-    ----------
-    description
-        What is being done.
-    total
-        Number of steps; None for work that tells nothing of its steps: then a line with the time that has passed.
+    A total of None is for work that tells nothing of its steps: then a line shows the time that has passed.
     """
     n = 0
 

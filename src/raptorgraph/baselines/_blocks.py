@@ -16,10 +16,7 @@ _SLOPE = 0.2  # of every LeakyReLU
 class GeneSetLayer(nn.Module):
     r"""Linear map from genes to gene sets in which a set reads its own genes: :math:`h = x (W \circ M)^\top + b`.
 
-    Parameters
-    ----------
-    mask
-        Sets x genes: 1 where the gene is in the set, 0 (or SENA's lambda, a small leak) elsewhere.
+    The `mask` M, sets x genes, is 1 where the gene is in the set, and 0 (or SENA's lambda, a small leak) elsewhere.
     """
 
     mask: torch.Tensor
@@ -40,12 +37,7 @@ class GeneSetLayer(nn.Module):
 class VariationalEncoder(nn.Module):
     """One hidden layer with LeakyReLU, then heads for the mean and the variance (softplus) of each latent.
 
-    Parameters
-    ----------
-    hidden
-        Map from genes to hidden units: dense in dVAE, a :class:`GeneSetLayer` in SENA.
-    n_hidden, n_latent
-        Number of hidden units and of latents.
+    The `hidden` layer maps genes to hidden units: dense in dVAE, a :class:`GeneSetLayer` in SENA.
     """
 
     def __init__(self, hidden: nn.Module, n_hidden: int, n_latent: int) -> None:
@@ -67,11 +59,6 @@ class SoftmaxTarget(nn.Module):
     :math:`t_g = \mathrm{softmax}(\tau \, \mathrm{MLP}(e_g))` for the one-hot :math:`e_g` of gene g, with temperature
     :math:`\tau` (more is sharper), and a strength :math:`s_g`; a set P of genes shifts z by
     :math:`\sum_{g \in P} s_g t_g`.
-
-    Parameters
-    ----------
-    n_perturbed, n_latent, n_hidden
-        Number of perturbed genes, latents and hidden units.
     """
 
     def __init__(self, n_perturbed: int, n_latent: int, n_hidden: int = 128) -> None:
@@ -95,11 +82,6 @@ class TriangularLayer(StructuralLayer):
     """:class:`StructuralLayer` whose graph is acyclic because only entries above the diagonal exist.
 
     The order of the latents is therefore given, not learned. Weights start at N(0, 0.1).
-
-    Parameters
-    ----------
-    n_latent
-        Number of latents d.
     """
 
     support: torch.Tensor
@@ -120,12 +102,7 @@ class TriangularLayer(StructuralLayer):
 class DiscrepancyModule(nn.Module):
     r"""Encoder, softmax targets, triangular graph and decoder: :math:`\hat x = f((z + \sum_g s_g t_g)(I - A)^{-1})`.
 
-    Parameters
-    ----------
-    encoder
-        Maps cells x genes to the mean and the log variance of z.
-    n_genes, n_perturbed, n_latent, n_hidden
-        Number of genes, perturbed genes, latents, and hidden units of targets and decoder.
+    The encoder maps cells x genes to the mean and the log variance of z; targets and decoder have `n_hidden` units.
     """
 
     def __init__(

@@ -45,24 +45,10 @@ def cache_folder(path: str | os.PathLike[str] | None = None) -> Path:
 
 
 def fetch(sources: Sequence[Source], folder: Path, *, sha256: str | None = None) -> Path:
-    """Return the file from the folder, or download it from the first mirror that has it.
+    """Return the file from the folder, or download it from the first of the mirrors that has it.
 
     The SHA-256 of a new file is written beside it (``FILE.sha256``, as ``sha256sum --check`` reads it) and compared
-    whenever the file is used again.
-
-    Parameters
-    ----------
-    sources
-        Mirrors, in order of preference.
-    folder
-        Folder of the files.
-    sha256
-        Expected SHA-256 of the file, in place of the published checksums.
-
-    Returns
-    -------
-    pathlib.Path
-        The file.
+    whenever the file is used again. `sha256` is expected in place of the published checksums.
 
     Raises
     ------

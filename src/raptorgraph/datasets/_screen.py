@@ -135,23 +135,10 @@ def random_screen(
     batch_effect: float,
     rng: np.random.Generator,
 ) -> Screen:
-    """Draw the response of the genes to the latents.
+    """Draw the response of the genes to the latents, whose base rates are then to be scaled by :func:`normalized`.
 
-    Parameters
-    ----------
-    graph
-        Structural model of the d latents.
-    gene_of_latent
-        Column of each perturbed gene, shape (n_perturbed,); -1 for a gene outside the panel.
-    n_genes, mechanism, interaction_strength, effect_size, n_batches, batch_effect
-        See :func:`raptorgraph.datasets.simulate`.
-    rng
-        Source of randomness.
-
-    Returns
-    -------
-    Screen
-        Its base rates are to be scaled by :func:`normalized`.
+    `gene_of_latent` has the column of each perturbed gene, -1 for a gene outside the panel. The other arguments are
+    those of :func:`raptorgraph.datasets.simulate`.
     """
     n_latent, n_perturbed = len(graph.noise_sd), len(gene_of_latent)
     own_latents = np.flatnonzero(gene_of_latent >= 0)

@@ -39,31 +39,11 @@ def normalized(screen: Screen, cells: Cells) -> Screen:
 
 
 def true_effects(screen: Screen, cells: Cells, conditions: Sequence[Sequence[int]], dispersion: float) -> np.ndarray:
-    """Expected effect of each condition on ``log1p(1e4 * count / library size)``.
+    """Expected effect of each condition on ``log1p(1e4 * count / library size)``, conditions x genes, float32.
 
-    The same cells are put under every condition (common random numbers); the expectation over the counts of a cell
-    is exact, that over cells is a mean over ``cells``.
-
-    Parameters
-    ----------
-    screen
-        A normalized screen.
-    cells
-        Draws of n cells.
-    conditions
-        Indices of the perturbed genes of each condition.
-    dispersion
-        Inverse dispersion of the negative binomial.
-
-    Returns
-    -------
-    numpy.ndarray
-        Shape (n_conditions, n_genes), float32: condition minus control.
-
-    Raises
-    ------
-    ValueError
-        When a condition drives the mean count of a gene beyond 2^24 in a cell.
+    A condition has the indices of its perturbed genes. The same cells are put under every condition (common random
+    numbers); the expectation over the counts of a cell is exact, that over cells is a mean over ``cells``. ValueError
+    when a condition drives the mean count of a gene beyond 2^24 in a cell.
     """
     expectation = _Expectation(cells.library_size, dispersion)
     means = (expectation(rates).mean(axis=0) for rates in _log_rates(screen, cells, [(), *conditions]))

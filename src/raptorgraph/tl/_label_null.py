@@ -41,17 +41,8 @@ class LabelNull:
 def label_null(model: RaptorGraphModel, rankings: Sequence[Ranking], *, n_null: int, seed: int) -> LabelNull:
     """Compare the measured effects of the perturbed genes with those of `n_null` pseudo-perturbations.
 
-    Parameters
-    ----------
-    model
-        A trained model with its data.
-    rankings
-        Genes that take part and gene sets, for each perturbed gene; or none, for ``p_effect`` alone. Their values are
-        not used.
-    n_null
-        Pseudo-perturbations of each number of cells.
-    seed
-        Seed of the draws of their cells.
+    The `rankings` say, for each perturbed gene, which genes take part and which gene sets there are; their values are
+    not used. Without any there is only ``p_effect``.
     """
     screen = model.screen
     measured, noise = measured_latents(screen), control_noise(screen)
