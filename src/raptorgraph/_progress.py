@@ -50,12 +50,22 @@ def progress_default(progress: bool | None) -> Iterator[None]:
 
 def progress_argument(name: str = "progress") -> Callable[[Callable[P, T]], Callable[P, T]]:
     """Let an argument of a function, given by its name, decide on all bars within it."""
+    return _within(lambda arguments: progress_default(arguments.get(name)))
+
+
+def _within(
+    context: Callable[[dict[str, Any]], contextlib.AbstractContextManager[object]],
+) -> Callable[[Callable[P, T]], Callable[P, T]]:
+    """Run a function within a context that is made from its keyword arguments.
+
+    The context manager would do as a decorator too, but for warnings: they are shown if they come from this package,
+    and a frame of contextlib would stand between it and its caller.
+    """
 
     def decorate(function: Callable[P, T]) -> Callable[P, T]:
         @functools.wraps(function)
         def decorated(*args: P.args, **kwargs: P.kwargs) -> T:
-            asked: Any = kwargs.get(name)
-            with progress_default(asked):
+            with context(dict(kwargs)):
                 return function(*args, **kwargs)
 
         return decorated
@@ -104,21 +114,8 @@ def progress_bar(description: str, total: int | None = None) -> Iterator[Callabl
 
 
 def progress_line(description: str) -> Callable[[Callable[P, T]], Callable[P, T]]:
-    """Show the time that a function takes.
-
-    The context manager would do as a decorator too, but for warnings: they are shown if they come from this package,
-    and a frame of contextlib would stand between it and its caller.
-    """
-
-    def decorate(function: Callable[P, T]) -> Callable[P, T]:
-        @functools.wraps(function)
-        def decorated(*args: P.args, **kwargs: P.kwargs) -> T:
-            with progress_bar(description):
-                return function(*args, **kwargs)
-
-        return decorated
-
-    return decorate
+    """Show the time that a function takes."""
+    return _within(lambda arguments: progress_bar(description))
 
 
 def track(items: Iterable[Item], description: str, *, total: int | None = None) -> Iterable[Item]:

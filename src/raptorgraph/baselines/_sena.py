@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 import torch
 
-from raptorgraph._arguments import check_integer
+from raptorgraph._arguments import check_integer, check_number
 from raptorgraph._docs import docs
 from raptorgraph.baselines._blocks import GeneSetLayer, VariationalEncoder
 from raptorgraph.baselines._dvae import DiscrepancyVAE
@@ -37,7 +37,8 @@ class SENA(DiscrepancyVAE):
     min_genes
         Sets with fewer genes among those of the data are left out.
     leak
-        Factor of the weights of genes outside a set, the lambda of the publication; 0 blocks them.
+        Factor of the weights of genes outside a set, the lambda of the publication; 0 blocks them, and 1 makes a dense
+        encoder.
     n_latent, n_hidden, max_epochs, batch_size, lr, mmd_weight, kl_weight, l1_weight, temperature, fix_sigma
         See :class:`DiscrepancyVAE`; `n_hidden` is that of targets and decoder.
     predict_temperature, seed
@@ -120,8 +121,7 @@ class SENA(DiscrepancyVAE):
             **setup,
         )
         check_integer("min_genes", min_genes, 1)
-        if not 0 <= leak <= 1:
-            raise ValueError(f"leak={leak!r} must be from 0 (blocked) to 1 (a dense encoder).")
+        check_number("leak", leak, 0, 1)
         self.min_genes, self.leak = min_genes, leak
         self._gene_sets = read_gene_sets(_plain_table(gene_sets) if isinstance(gene_sets, pd.DataFrame) else gene_sets)
 

@@ -13,7 +13,6 @@ if TYPE_CHECKING:
 
 CACHE_VARIABLE = "RAPTORGRAPH_CACHE"
 _FIRST_BYTES = {".h5ad": b"\x89HDF", ".gz": b"\x1f\x8b"}  # a web page in place of the file has others
-_NEEDS_POOCH = 'Downloading a public screen needs pooch: pip install "raptorgraph[datasets]"'
 
 
 @dataclass(frozen=True)
@@ -147,5 +146,5 @@ def _pooch() -> Any:
     try:
         import pooch
     except ImportError as error:
-        raise ImportError(_NEEDS_POOCH) from error
+        raise ImportError('Downloading a public screen needs pooch: pip install "raptorgraph[datasets]"') from error
     return pooch

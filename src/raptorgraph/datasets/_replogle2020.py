@@ -173,14 +173,10 @@ def _read_geo(folder: Path, cells_file: Path) -> tuple[ad.AnnData, pd.Series]:
         raise ValueError(f"{len(unknown)} cells of {cells_file.name!r} are not in the matrix (first: {unknown[0]!r}).")
     adata = adata[cells.index, ~adata.var["gene_ids"].str.startswith("sg")].copy()
     adata.obs = cells
-    labels = _pair_labels(cells)
+    first, second = (cells[column].astype(str).replace(SECOND_GUIDES) for column in ("gene_A", "gene_B"))
+    labels = (first + "+" + second).rename("gene_A+gene_B")
     keep = _good_quality(adata, labels)
     return adata[keep.to_numpy()].copy(), labels[keep]
-
-
-def _pair_labels(cells: pd.DataFrame) -> pd.Series:
-    pairs = [cells[column].astype(str).replace(SECOND_GUIDES) for column in ("gene_A", "gene_B")]
-    return (pairs[0] + "+" + pairs[1]).rename("gene_A+gene_B")
 
 
 def _good_quality(adata: ad.AnnData, labels: pd.Series) -> pd.Series:

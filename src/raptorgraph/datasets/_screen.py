@@ -97,16 +97,14 @@ class Screen:
         """Causal latents ``u = (z + shift) (I - A)^-1``, shape (n, d)."""
         shifted = exogenous.copy()
         shifted[:, : shifts.shape[1]] += shifts
-        latents: np.ndarray = shifted @ self.graph.total
-        return latents
+        return np.asarray(shifted @ self.graph.total)
 
     def respond(self, values: np.ndarray) -> np.ndarray:
         """Response phi of the leading latents: the identity, or ``c tanh(value / c)``."""
         if self.saturation is None:
             return values
         bound = self.saturation[: values.shape[1]]
-        response: np.ndarray = bound * np.tanh(values / bound)
-        return response
+        return np.asarray(bound * np.tanh(values / bound))
 
     def log_rates(self, latents: np.ndarray, shifts: np.ndarray, batch: np.ndarray) -> np.ndarray:
         """Log share of the library of every gene, shape (n, n_genes).

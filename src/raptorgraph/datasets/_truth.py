@@ -90,5 +90,4 @@ class _Expectation:
         position -= GRID_STEP * step
         cell = np.arange(len(log_means))[:, None]
         cubic, square, slope, level = (c.take(step * len(log_means) + cell) for c in self.coefficients)
-        values: np.ndarray = ((cubic * position + square) * position + slope) * position + level
-        return values
+        return np.asarray(((cubic * position + square) * position + slope) * position + level)

@@ -42,7 +42,7 @@ def edge_correlation(a: ArrayLike, b: ArrayLike) -> float:
     >>> round(rg.metrics.edge_correlation(2 * truth, truth), 6)
     1.0
     """
-    x, y = (_off_diagonal(weights) for weights in _graphs(a=a, b=b))
+    x, y = (off_diagonal(weights) for weights in _graphs(a=a, b=b))
     if np.ptp(x) == 0 or np.ptp(y) == 0:
         return float("nan")
     return float(pearsonr(x, y).statistic)
@@ -195,7 +195,7 @@ def edge_auprc(weights: ArrayLike, truth: ArrayLike, *, directed: bool = True) -
     weights, truth = _graphs(weights=weights, truth=truth)
     size, edge = np.abs(weights), truth != 0
     if directed:
-        return _average_precision(_off_diagonal(edge), _off_diagonal(size))
+        return _average_precision(off_diagonal(edge), off_diagonal(size))
     upper = np.triu_indices(len(size), k=1)
     return _average_precision((edge | edge.T)[upper], np.maximum(size, size.T)[upper])
 
@@ -232,7 +232,7 @@ def ancestor_auprc(weights: ArrayLike, truth: ArrayLike) -> float:
     matrix = np.eye(len(weights)) - weights * (1 - np.eye(len(weights)))
     if np.linalg.matrix_rank(matrix) < len(matrix):
         return float("nan")
-    return _average_precision(_off_diagonal(ancestors(truth)), _off_diagonal(np.abs(np.linalg.inv(matrix))))
+    return _average_precision(off_diagonal(ancestors(truth)), off_diagonal(np.abs(np.linalg.inv(matrix))))
 
 
 def ancestors(weights: ArrayLike) -> np.ndarray:
@@ -332,7 +332,8 @@ def _graphs(**graphs: ArrayLike) -> list[NDArray[np.float64]]:
     return list(arrays.values())
 
 
-def _off_diagonal(values: np.ndarray) -> np.ndarray:
+def off_diagonal(values: np.ndarray) -> np.ndarray:
+    """Entries of a square array without its diagonal, row by row."""
     return values[~np.eye(len(values), dtype=bool)]
 
 

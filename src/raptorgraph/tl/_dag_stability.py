@@ -13,6 +13,7 @@ from raptorgraph._arguments import check_integer
 from raptorgraph._docs import docs
 from raptorgraph._progress import progress_argument, progress_bar
 from raptorgraph.metrics import chance_jaccard, top_edge_jaccard
+from raptorgraph.metrics._graph import off_diagonal
 from raptorgraph.model._graph import CALLED, graph_of_log_ratios
 
 if TYPE_CHECKING:
@@ -105,11 +106,11 @@ def dag_stability(
             else:
                 found = graph(screen.with_codes(_permuted(codes, batch, rng)))
                 n_null_edges += int((found.probability >= CALLED).sum())
-                null.append(np.abs(_off_diagonal(found.weight.numpy())))
+                null.append(np.abs(off_diagonal(found.weight.numpy())))
             advance()
 
     frequency, q_value = count / n, np.ones(weight.shape)
-    q_value[~np.eye(len(weight), dtype=bool)] = q_values(np.abs(_off_diagonal(weight)), np.concatenate(null), n_null)
+    q_value[~np.eye(len(weight), dtype=bool)] = q_values(np.abs(off_diagonal(weight)), np.concatenate(null), n_null)
     module.edge_frequency.copy_(torch.as_tensor(frequency))
     module.edge_q_value.copy_(torch.as_tensor(q_value))
     source, target = np.nonzero((count > 0) | (module.edge_probability >= CALLED).cpu().numpy())
@@ -157,7 +158,3 @@ def _permuted(codes: np.ndarray, batch: np.ndarray, rng: np.random.Generator) ->
         rows = np.flatnonzero(batch == value)
         found[rows] = codes[rng.permutation(rows)]
     return found
-
-
-def _off_diagonal(values: np.ndarray) -> np.ndarray:
-    return values[~np.eye(len(values), dtype=bool)]

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy import sparse
 
+from raptorgraph._arguments import check_integer
 from raptorgraph._progress import progress_bar
 from raptorgraph.tl._noise import (
     ControlNoise,
@@ -36,6 +37,14 @@ class LabelNull:
     p_effect: np.ndarray
     change: np.ndarray
     p_change: np.ndarray
+
+
+def check_null(model: RaptorGraphModel, n_null: int) -> None:
+    """ValueError if pseudo-perturbations are too few, or the model has no control cells to draw them from."""
+    if check_integer("n_null", n_null, 0) and n_null < 20:
+        raise ValueError(f"n_null={n_null!r} must be 0 or at least 20.")
+    if n_null and model.adata is None:
+        raise ValueError("The model was loaded without data: load it with adata=..., or use n_null=0.")
 
 
 def label_null(model: RaptorGraphModel, rankings: Sequence[Ranking], *, n_null: int, seed: int) -> LabelNull:
@@ -68,10 +77,17 @@ def label_null(model: RaptorGraphModel, rankings: Sequence[Ranking], *, n_null: 
     return LabelNull(p_effect, np.array(change), np.array(p_change))
 
 
+def clear_latents(model: RaptorGraphModel, p_effect: np.ndarray, n_latents: int) -> np.ndarray:
+    """Whether the first latents stand out; of those without a gene, and so without a p-value, which are active."""
+    clear = stands_out(p_effect)
+    if n_latents > len(clear):
+        clear = np.append(clear, model.latent_activity()["active"].to_numpy()[len(clear) : n_latents])
+    return clear
+
+
 def stands_out(p_effect: np.ndarray) -> np.ndarray:
     """Whether the false discovery rate among all latents is at most 0.05; False where the p-value is NaN."""
-    clear: np.ndarray = false_discovery_rates(p_effect) <= _CLEAR
-    return clear
+    return np.asarray(false_discovery_rates(p_effect) <= _CLEAR)
 
 
 def set_changes(effects: np.ndarray, ranking: Ranking) -> np.ndarray:
@@ -90,8 +106,7 @@ def set_changes(effects: np.ndarray, ranking: Ranking) -> np.ndarray:
     norm = np.array([np.abs(w).sum() for w in weights])
     total = effects[:, ranking.ranked].sum(axis=1, dtype=np.float64)[:, None]
     others = (total - effects @ members) / (len(ranking.ranked) - sizes)
-    change: np.ndarray = effects @ weighted / norm - others * (np.array([w.sum() for w in weights]) / norm)
-    return change
+    return np.asarray(effects @ weighted / norm - others * (np.array([w.sum() for w in weights]) / norm))
 
 
 def _statistics(measured: MeasuredLatents, noise: ControlNoise, i: int, target: int) -> np.ndarray:
@@ -99,5 +114,4 @@ def _statistics(measured: MeasuredLatents, noise: ControlNoise, i: int, target: 
     genes = noise.seen.copy()
     genes[target if target >= 0 else []] = False
     genes = genes if genes.any() else noise.seen
-    found: np.ndarray = effect_statistics(measured.effect[[i]], measured.variance[i], genes)[0]
-    return found
+    return np.asarray(effect_statistics(measured.effect[[i]], measured.variance[i], genes)[0])

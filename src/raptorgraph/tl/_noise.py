@@ -154,8 +154,7 @@ def _contrasts(design: np.ndarray, n_cells: np.ndarray) -> np.ndarray:
 
 def cell_classes(n_cells: np.ndarray) -> np.ndarray:
     """Number of cells of the pseudo-perturbations that each effect is compared with: the power of two below its own."""
-    classes: np.ndarray = np.minimum(2 ** np.floor(np.log2(np.maximum(n_cells, 1))), _MOST_CELLS).astype(int)
-    return classes
+    return np.asarray(np.minimum(2 ** np.floor(np.log2(np.maximum(n_cells, 1))), _MOST_CELLS).astype(int))
 
 
 def effect_statistics(effect: np.ndarray, variance: np.ndarray, genes: np.ndarray) -> np.ndarray:

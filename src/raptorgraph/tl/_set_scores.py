@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
+from raptorgraph._arguments import check_choice
 from raptorgraph.pp._gene_sets import match_gene_sets, read_gene_sets
 from raptorgraph.tl._noise import false_discovery_rates
 
@@ -57,8 +58,7 @@ class Ranking:
 
 def check_method(method: str) -> None:
     """ValueError for an unknown method, ModuleNotFoundError for one that needs decoupler, where it is missing."""
-    if method not in METHODS:
-        raise ValueError(f"method={method!r} is unknown; use one of {', '.join(map(repr, METHODS))}.")
+    check_choice("method", method, METHODS)
     if method != "gsea":
         try:
             import decoupler  # noqa: F401
@@ -234,5 +234,4 @@ def _pulling(ranking: Ranking, name: str, score: float) -> np.ndarray:
     others = np.setdiff1d(ranking.ranked, found)
     pull = np.sign(score) * ranking.weights[name] * (ranking.values[found] - ranking.values[others].mean())
     order = np.argsort(-pull, kind="stable")
-    pulling: np.ndarray = found[order[pull[order] > 0]]
-    return pulling
+    return np.asarray(found[order[pull[order] > 0]])
