@@ -40,7 +40,7 @@ def shows_progress(progress: bool | None = None) -> bool:
 
 @contextlib.contextmanager
 def progress_default(progress: bool | None) -> Iterator[None]:
-    """What holds for all bars within that are not asked for one by one; None changes nothing."""
+    """Show or hide all bars within that are not asked for one by one; None changes nothing."""
     token = _ASKED.set(_ASKED.get() if progress is None else progress)
     try:
         yield
@@ -75,7 +75,7 @@ def _within(
 
 @contextlib.contextmanager
 def progress_bar(description: str, total: int | None = None) -> Iterator[Callable[[], None]]:
-    """A bar, gone at the end, that goes on between steps; what is given is called after each. None shows within it.
+    """Show a bar until the end; the context gives what is called after each step. Bars within this one are not shown.
 
     A total of None is for work that tells nothing of its steps: then a line shows the time that has passed.
     """

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from itertools import combinations
-
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.spatial.distance import pdist, squareform
@@ -224,8 +222,7 @@ def _correlation(x: Floats, y: Floats) -> float:
 
 def _gene_pairs(n_genes: int, limit: int, seed: int) -> GenePairs:
     if n_genes * (n_genes - 1) // 2 <= limit:
-        pairs = np.array(list(combinations(range(n_genes), 2)))
-        return pairs[:, 0], pairs[:, 1]
+        return np.triu_indices(n_genes, 1)
     rng = np.random.default_rng(seed)
     first, second = rng.integers(n_genes, size=limit), rng.integers(n_genes - 1, size=limit)
     return first, second + (second >= first)  # two different genes

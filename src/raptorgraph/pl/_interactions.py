@@ -12,7 +12,7 @@ from matplotlib.ticker import FixedLocator, NullLocator
 
 from raptorgraph._arguments import check_choice
 from raptorgraph._docs import docs
-from raptorgraph.pl._figure import BLUE, GRAY, LIGHT, ORANGE, Floats, axes_or_new, check_save, finish
+from raptorgraph.pl._figure import BLUE, GRAY, LIGHT, ORANGE, Floats, axes_or_new, check_columns, check_save, finish
 from raptorgraph.pl._heat_map import name_squares, similar_side_by_side
 from raptorgraph.pl._marks import Style, color_bar_beside, legend_beside
 
@@ -92,9 +92,7 @@ def interactions(
     """
     check_save(save)
     types = "interaction" in table if types is None else types
-    for column in ("gene_a", "gene_b", score, *(["interaction"] if types else [])):
-        if column not in table:
-            raise KeyError(f"{column!r} is not a column of the table, which has {list(table.columns)}.")
+    check_columns(table, ("gene_a", "gene_b", score, *(["interaction"] if types else [])))
     if not pd.api.types.is_numeric_dtype(table[score]):
         raise ValueError(f"score={score!r} does not hold numbers: use a score such as 'synergy'.")
     if table.empty:

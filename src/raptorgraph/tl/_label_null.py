@@ -10,16 +10,7 @@ from scipy import sparse
 
 from raptorgraph._arguments import check_integer
 from raptorgraph._progress import progress_bar
-from raptorgraph.tl._noise import (
-    ControlNoise,
-    MeasuredLatents,
-    cell_classes,
-    control_noise,
-    effect_statistics,
-    false_discovery_rates,
-    measured_latents,
-    tail_probability,
-)
+from raptorgraph.tl import _noise
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -54,24 +45,24 @@ def label_null(model: RaptorGraphModel, rankings: Sequence[Ranking], *, n_null: 
     not used. Without any there is only ``p_effect``.
     """
     screen = model.screen
-    measured, noise = measured_latents(screen), control_noise(screen)
+    measured, noise = _noise.measured_latents(screen), _noise.control_noise(screen)
     targets = model._target_columns()
     p_effect = np.empty(len(targets))
     change = [set_changes(measured.effect[[i]], ranking)[0] for i, ranking in enumerate(rankings)]
     p_change = [np.empty(0)] * len(change)
-    classes = cell_classes(measured.n_cells)
+    classes = _noise.cell_classes(measured.n_cells)
     sizes = np.unique(classes)
     with progress_bar("Noise", len(sizes)) as advance:
         for n in sizes:
             effects, variance = noise.draw(int(n), n_null, np.random.default_rng([seed, int(n)]))
-            statistics = effect_statistics(effects, variance, noise.seen)
+            statistics = _noise.effect_statistics(effects, variance, noise.seen)
             for i in np.flatnonzero(classes == n).tolist():
                 observed = _statistics(measured, noise, i, targets[i])
                 # two statistics, of which the smaller p-value counts twice
-                p_effect[i] = min(1.0, 2 * tail_probability(observed, statistics).min())
+                p_effect[i] = min(1.0, 2 * _noise.tail_probability(observed, statistics).min())
                 if change:
                     null = set_changes(effects, rankings[i]) * np.sqrt(np.median(measured.variance[i] / variance))
-                    up, down = tail_probability(change[i], null), tail_probability(-change[i], -null)
+                    up, down = _noise.tail_probability(change[i], null), _noise.tail_probability(-change[i], -null)
                     p_change[i] = np.minimum(1.0, 2 * np.minimum(up, down))
             advance()
     return LabelNull(p_effect, np.array(change), np.array(p_change))
@@ -87,7 +78,7 @@ def clear_latents(model: RaptorGraphModel, p_effect: np.ndarray, n_latents: int)
 
 def stands_out(p_effect: np.ndarray) -> np.ndarray:
     """Whether the false discovery rate among all latents is at most 0.05; False where the p-value is NaN."""
-    return np.asarray(false_discovery_rates(p_effect) <= _CLEAR)
+    return np.asarray(_noise.false_discovery_rates(p_effect) <= _CLEAR)
 
 
 def set_changes(effects: np.ndarray, ranking: Ranking) -> np.ndarray:
@@ -109,9 +100,9 @@ def set_changes(effects: np.ndarray, ranking: Ranking) -> np.ndarray:
     return np.asarray(effects @ weighted / norm - others * (np.array([w.sum() for w in weights]) / norm))
 
 
-def _statistics(measured: MeasuredLatents, noise: ControlNoise, i: int, target: int) -> np.ndarray:
+def _statistics(measured: _noise.MeasuredLatents, noise: _noise.ControlNoise, i: int, target: int) -> np.ndarray:
     """Size of an effect in units of noise, without the perturbed gene itself."""
     genes = noise.seen.copy()
     genes[target if target >= 0 else []] = False
     genes = genes if genes.any() else noise.seen
-    return np.asarray(effect_statistics(measured.effect[[i]], measured.variance[i], genes)[0])
+    return np.asarray(_noise.effect_statistics(measured.effect[[i]], measured.variance[i], genes)[0])

@@ -7,21 +7,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 from scipy import stats
+from scipy.spatial.distance import squareform
 
 from raptorgraph._arguments import check_choice
 from raptorgraph._docs import docs
 from raptorgraph._progress import progress_argument
+from raptorgraph.tl import _noise
 from raptorgraph.tl._label_null import check_null, clear_latents, label_null
 from raptorgraph.tl._latent_programs import latent_programs
-from raptorgraph.tl._noise import (
-    ControlNoise,
-    MeasuredLatents,
-    cell_classes,
-    control_noise,
-    false_discovery_rates,
-    halves_of_controls,
-    measured_latents,
-)
 
 if TYPE_CHECKING:
     from raptorgraph.model import RaptorGraphModel
@@ -144,11 +137,11 @@ def program_similarity(
     if n_null:
         p = np.full(len(table), np.nan)
         p[second < n_perturbed] = _noise_probabilities(model, clear[:n_perturbed], n_null, seed)
-        table["p_null"], table["FDR_null"] = p, false_discovery_rates(p)
+        table["p_null"], table["FDR_null"] = p, _noise.false_discovery_rates(p)
         table["stand_out"] = clear[first] & clear[second]
     if matrix is not None:
         diagonal = 1.0 if matrix in COLUMNS[:2] else np.nan
-        square = _square(table[matrix].to_numpy(), len(programs), diagonal)
+        square = _square(table[matrix].to_numpy(), diagonal)
         return pd.DataFrame(square, index=programs.index, columns=programs.index.rename(None))
     return table.sort_values("specific", ascending=False, kind="stable", ignore_index=True)
 
@@ -203,7 +196,7 @@ def _units(values: np.ndarray, model: RaptorGraphModel) -> np.ndarray:
 def _relative(specific: np.ndarray, clear: np.ndarray) -> np.ndarray:
     """Specific similarities in units of the spread of those that the two latents have to others."""
     n = len(clear)
-    square = _square(specific, n, np.nan)
+    square = _square(specific, np.nan)
     spread = np.full(n, np.nan)
     for i in np.flatnonzero(clear):
         others = square[i, clear & (np.arange(n) != i)]
@@ -217,9 +210,9 @@ def _relative(specific: np.ndarray, clear: np.ndarray) -> np.ndarray:
 def _noise_probabilities(model: RaptorGraphModel, clear: np.ndarray, n_null: int, seed: int) -> np.ndarray:
     """Two-sided p-values of the inner products of measured effects, of all pairs of perturbed genes."""
     screen, rng = model.screen, np.random.default_rng([seed, 0])
-    noise = control_noise(screen)
-    halves = [measured_latents(screen, rows) for rows in halves_of_controls(screen, rng)]
-    n = int(cell_classes(np.median(halves[0].n_cells)))
+    noise = _noise.control_noise(screen)
+    halves = [_noise.measured_latents(screen, rows) for rows in _noise.halves_of_controls(screen, rng)]
+    n = int(_noise.cell_classes(np.median(halves[0].n_cells)))
     draws, variance = noise.draw(n, n_null, rng)
     draws = draws * np.sqrt(noise.variance.sum() / variance.sum())  # of covariance S
     ways = [_products(model, a, b, clear, noise, draws) for a, b in (halves, halves[::-1])]
@@ -231,10 +224,10 @@ def _noise_probabilities(model: RaptorGraphModel, clear: np.ndarray, n_null: int
 
 def _products(
     model: RaptorGraphModel,
-    measured: MeasuredLatents,
-    other: MeasuredLatents,
+    measured: _noise.MeasuredLatents,
+    other: _noise.MeasuredLatents,
     clear: np.ndarray,
-    noise: ControlNoise,
+    noise: _noise.ControlNoise,
     draws: np.ndarray,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Inner products of all pairs less that of the noise they share, and their variance; directions are of `other`."""
@@ -260,9 +253,8 @@ def _products(
     return np.concatenate(found), np.concatenate(spread)
 
 
-def _square(values: np.ndarray, n: int, diagonal: float) -> np.ndarray:
+def _square(values: np.ndarray, diagonal: float) -> np.ndarray:
     """Symmetric matrix of the values of all pairs, in the order of :func:`numpy.triu_indices`."""
-    square = np.full((n, n), diagonal)
-    first, second = np.triu_indices(n, 1)
-    square[first, second] = square[second, first] = values
-    return square
+    square = squareform(values)
+    np.fill_diagonal(square, diagonal)
+    return np.asarray(square)
