@@ -206,7 +206,7 @@ def draw_controls(n_controls: int, n_cells: int | None, seed: int) -> np.ndarray
 
 
 def stack_cells(X: np.ndarray, labels: Sequence[str], control_cells: Sequence[str], var: pd.DataFrame) -> AnnData:
-    """Annotate the predicted cells of several perturbations, categories of ``obs["perturbation"]`` in their order.
+    """Annotate the predicted cells of several perturbations, with the labels as categories in this order.
 
     `X` has, for each label in turn, one cell for each of the `control_cells` (whose names go to
     ``obs["control_cell"]``), on the expression scale. `var` is copied.

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from raptorgraph._arguments import check_integer, check_number
+from raptorgraph._arguments import check_integer, check_number, settings_of
 from raptorgraph._docs import docs
 from raptorgraph.baselines._base import Baseline, draw_controls, stack_cells
 from raptorgraph.baselines._blocks import DiscrepancyModule, VariationalEncoder, small_linear
@@ -120,23 +120,13 @@ class DiscrepancyVAE(Baseline):
         seed: int = 0,
         **setup: Any,
     ):
+        self.settings = settings_of(TrainingSettings, locals())
         super().__init__(perturbation_key, **setup)
         for name, value in (("n_latent", n_latent), ("n_hidden", n_hidden)):
             if value is not None:
                 check_integer(name, value, 1)
         check_number("predict_temperature", predict_temperature, 0, above=True)
         self.n_latent, self.n_hidden, self.predict_temperature = n_latent, n_hidden, predict_temperature
-        self.settings = TrainingSettings(
-            max_epochs=max_epochs,
-            batch_size=batch_size,
-            lr=lr,
-            mmd_weight=mmd_weight,
-            kl_weight=kl_weight,
-            l1_weight=l1_weight,
-            temperature=temperature,
-            fix_sigma=fix_sigma,
-            seed=seed,
-        )
 
     # -- training --------------------------------------------------------------------------------------------------
     def fit(self, adata: AnnData) -> Self:

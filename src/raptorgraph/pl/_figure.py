@@ -32,7 +32,7 @@ Drawn = TypeVar("Drawn", Axes, AxesArray)
 
 
 def check_save(save: str | PathLike[str] | None) -> None:
-    """Fail before any work where the file could not be written after it."""
+    """Raise, before any work is done, the error that saving the figure to this file would raise after it."""
     if save is None:
         return
     path, given = Path(save), f"save={fspath(save)!r}"

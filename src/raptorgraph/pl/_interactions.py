@@ -134,7 +134,7 @@ def _square(table: pd.DataFrame, values: Floats) -> pd.DataFrame:
 
 
 def _clustered(values: pd.DataFrame, *, ratio: bool) -> pd.DataFrame:
-    """The same with genes of similar scores side by side; pairs without a score count as typical ones."""
+    """Set genes of similar scores side by side; pairs without a score count as typical ones."""
     x = np.log(values.where(values > 0)) if ratio else values
     typical = float(np.nanmedian(x)) if np.isfinite(x.to_numpy()).any() else 0.0
     leaves = similar_side_by_side(x.fillna(typical).to_numpy())

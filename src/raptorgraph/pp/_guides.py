@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 import anndata as ad
@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from scipy import sparse
 
-from raptorgraph._arguments import check_text
+from raptorgraph._arguments import check_text, settings_of
 from raptorgraph._docs import docs
 from raptorgraph.pp._guide_counts import GuideSettings, call_guides, read_guides
 from raptorgraph.screen._label_hints import likely_controls, warn_of_controls
@@ -181,8 +181,7 @@ def assign_guides(
     >>> report.outcomes["n_cells"].to_dict()
     {'control': 1, '1 gene': 1, '2 genes': 1, 'no guide': 1, 'too many genes': 0}
     """
-    arguments = locals()
-    settings = GuideSettings(**{field.name: arguments[field.name] for field in fields(GuideSettings)})
+    settings = settings_of(GuideSettings, locals())
     assignment = plan_assignment(data, settings, expression=expression, key_added=key_added)
     write_assignment(data, assignment, expression=expression, key_added=key_added)
     return assignment.report
