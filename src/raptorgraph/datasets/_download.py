@@ -17,16 +17,10 @@ _FIRST_BYTES = {".h5ad": b"\x89HDF", ".gz": b"\x1f\x8b"}  # a web page in place 
 
 @dataclass(frozen=True)
 class Source:
-    """One mirror of a file.
+    """One mirror of a file: its `url`, http or https, and the name of the `file` in the cache.
 
-    Attributes
-    ----------
-    url
-        Address, http or https.
-    file
-        Name of the file in the cache, the same for all mirrors with the same content.
-    known_hash
-        Published checksum, ``"md5:..."`` or ``"sha256:..."``; None where none is published.
+    Mirrors with the same content have the same name. The published checksum is ``"md5:..."`` or ``"sha256:..."``, and
+    None where none is published.
     """
 
     url: str

@@ -13,14 +13,8 @@ WEIGHT_RANGE = (0.3, 0.9)
 class LatentGraph:
     """Structural model ``u = u A + z`` with ``z ~ N(0, diag(noise_sd ** 2))`` and ``Var(u) = 1`` for every latent.
 
-    Attributes
-    ----------
-    adjacency
-        ``A``, shape (d, d); ``A[i, j]`` is the direct effect of latent i on latent j.
-    total
-        ``(I - A)^-1``, shape (d, d): the total effects, so ``u = z @ total``.
-    noise_sd
-        Standard deviation of each exogenous variable, shape (d,).
+    ``A[i, j]`` of the `adjacency` is the direct effect of latent i on latent j; `total` has the total effects,
+    ``(I - A)^-1``, so that ``u = z @ total``. Both have shape (d, d).
     """
 
     adjacency: np.ndarray

@@ -188,6 +188,5 @@ def _good_quality(adata: ad.AnnData, labels: pd.Series) -> pd.Series:
         limit += 5.0
     keep = pd.Series(enough & (mitochondrial < limit), index=labels.index)
     condition = labels.map(lambda label: "+".join(sorted(set(_public.genes_of_label(label)))))  # "" is control
-    n_cells = condition[keep].value_counts()
-    rare = [label for label, n in n_cells.items() if label and n < MIN_CELLS]
-    return keep & ~condition.isin(rare)
+    rare = condition.map(condition[keep].value_counts()) < MIN_CELLS
+    return keep & ~(rare & (condition != ""))

@@ -32,16 +32,8 @@ PAIR_LOADING_SD = 0.5
 class Cells:
     """Draws of n cells.
 
-    Attributes
-    ----------
-    exogenous
-        Values of z before any perturbation, shape (n, d).
-    shifts
-        Shift that each perturbed gene would cause on its own latent of this cell, shape (n, n_perturbed), negative.
-    library_size
-        Counts of the whole cell, shape (n,).
-    batch
-        Batch index, shape (n,).
+    `exogenous` has z before any perturbation, shape (n, d), and `shifts` the shift, negative, that each perturbed gene
+    would cause on its own latent of this cell, shape (n, n_perturbed). `library_size` are the counts of the whole cell.
     """
 
     exogenous: np.ndarray

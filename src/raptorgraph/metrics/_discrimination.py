@@ -12,6 +12,7 @@ from sklearn.metrics.pairwise import cosine_distances
 from raptorgraph._arguments import check_choice
 from raptorgraph._docs import docs
 from raptorgraph.metrics._effects import average, check_pair
+from raptorgraph.metrics._samples import check_rows
 
 Floats = NDArray[np.float64]
 
@@ -132,10 +133,7 @@ def _ranks(predicted: ArrayLike, measured: ArrayLike, metric: str, exclude: Arra
     if n < 2:
         raise ValueError(f"A rank among perturbations needs two or more, got {n}.")
     check_choice("metric", metric, ("l1", "l2", "cosine"))
-    for name, values in (("Predicted", predicted), ("Measured", measured)):
-        bad = np.flatnonzero(~np.isfinite(values).all(axis=1))
-        if bad.size:
-            raise ValueError(f"{name} effects of row {bad[0]} are not finite ({bad.size} such rows): leave them out.")
+    check_rows(predicted=predicted, measured=measured)
     if exclude is None:
         distance = _distance(predicted, measured, metric)
     else:

@@ -7,6 +7,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.spatial.distance import pdist, squareform
 
 from raptorgraph._arguments import check_integer
+from raptorgraph.metrics._samples import check_rows
 
 Floats = NDArray[np.float64]
 GenePairs = tuple[NDArray[np.intp], NDArray[np.intp]]
@@ -84,10 +85,7 @@ def gears_scores(
     if a.shape[1] < 3:
         raise ValueError(f"A fit with two coefficients needs three genes or more, got {a.shape[1]}.")
     check_integer("max_subpopulation", max_subpopulation, 1, hint=", the number of pairs of genes in a fit")
-    for name, effects in (("a", a), ("b", b), ("ab", ab)):
-        if not np.isfinite(effects).all():
-            row = int((~np.isfinite(effects)).any(axis=1).argmax())
-            raise ValueError(f"Effects in row {row} of `{name}` are not finite: leave out such pairs.")
+    check_rows(a=a, b=b, ab=ab)
     samples = _gene_pairs(a.shape[1], max_subpopulation, seed)
     rows = [_scores(x, y, xy, samples) for x, y, xy in zip(a, b, ab, strict=True)]
     names = ("c1", "c2", "magnitude", "dominance", "model_fit", "similarity", "equality_contribution")

@@ -31,6 +31,14 @@ def as_samples(*samples: ArrayLike, least: int = 1) -> list[Cells]:
     return matrices
 
 
+def check_rows(**tables: NDArray[np.float64]) -> None:
+    """ValueError where a row of one of the tables, given by their names, has a value that is not finite."""
+    for name, values in tables.items():
+        bad = np.flatnonzero(~np.isfinite(values).all(axis=1))
+        if bad.size:
+            raise ValueError(f"Row {bad[0]} of `{name}` is not finite ({bad.size} such rows): leave it out.")
+
+
 def dense(matrix: Cells) -> NDArray[np.float64]:
     """Cells x genes as a float64 array, from sparse or dense."""
     return np.asarray(matrix if isinstance(matrix, np.ndarray) else matrix.toarray(), dtype=np.float64)

@@ -25,18 +25,9 @@ _SCORES = {"ES": "ES", "NES": "NES", "NOM p-val": "p", "FDR q-val": "FDR"}
 class Ranking:
     """One effect and the gene sets that it is compared with.
 
-    Attributes
-    ----------
-    values
-        Shape (G,): effects of all genes.
-    ranked
-        Positions of the genes that take part.
-    places
-        Shape (G,): position of the gene whose effect is in `values`; its own unless gene labels are permuted.
-    members
-        Name of each set and the positions of its genes, all among `ranked`.
-    weights
-        Weights of these genes; 1 unless a method takes others.
+    `values` are the effects of all genes, shape (G,), and `ranked` the positions of the genes that take part. `places`
+    has the position of the gene whose effect is in `values`, its own unless gene labels are permuted. `members` has the
+    name of each set and the positions of its genes, all among `ranked`; `weights` are 1 unless a method takes others.
     """
 
     values: np.ndarray
