@@ -14,6 +14,7 @@ from mudata import MuData
 from raptorgraph._arguments import LARGEST, check_choice, check_flag, check_integer, check_number
 from raptorgraph.inference import EffectPosterior
 from raptorgraph.model._graph import GRAPHS
+from raptorgraph.nn._likelihoods import LIKELIHOODS
 from raptorgraph.pp._pairing import METHODS
 
 _SIZES = {"n_subgraphs": 1, "n_hidden": 1, "n_layers": 0}  # the least value of each
@@ -50,7 +51,7 @@ def check_model(arguments: Mapping[str, Any]) -> None:
     for name, least in _SIZES.items():
         check_integer(name, arguments[name], least)
     if arguments["likelihood"] is not None:
-        check_choice("likelihood", arguments["likelihood"], ("nb", "normal"))
+        check_choice("likelihood", arguments["likelihood"], LIKELIHOODS)
     for name, choices in _CHOICES.items():
         check_choice(name, arguments[name], choices)
     for name in ("linear_decoder", "learn_scale"):

@@ -17,17 +17,13 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _N_REFERENCE = 256  # draws of control cells on which decoded means are compared
-_QUADRATURE = {"step": 1.0, "lower": -16.0}
-_N_STEPS = 24  # one or two are usual
-_TOLERANCE = 5e-4  # of a mean, on the expression scale: far below the error of any effect
-_LARGEST = 8.0  # offset of a log rate
 
 
 class CalibrationMixin:
     """The posterior of the effects beside the network: fitted, and carried over to cells.
 
     The network says how cells differ, the posterior what their mean is: each gene gets one offset for a perturbation,
-    added to its log rate (its value for likelihood ``"normal"``), such that the mean over reference controls of the
+    added to the output of the decoder, such that the mean over reference controls of the
     training data is the measured control mean plus the posterior's effect.
     """
 
@@ -83,35 +79,5 @@ class CalibrationMixin:
         )
         control = -values["lowest"]
         target = control + module.effects.mean(mask[None])[0]
-        shifted = module.modulator(z, mask[None])
-        if module.likelihood == "normal":
-            mean = module.decode(shifted, covariates, library).mean(0)
-            return target.to(mean) - mean
-        target = torch.maximum(target, 1e-3 * control + 1e-6).float().to(self.device)
-        location = module.decode(shifted, covariates, library)
-
-        def mean_at(offset: torch.Tensor) -> torch.Tensor:
-            return module.mean_expression(location * offset.exp(), library, **_QUADRATURE).mean(0)
-
-        # The mean grows with the offset, exponentially where it is small and linearly where it is large, as a softplus
-        # does: Newton's method after its inverse, kept within a shrinking bracket.
-        offset, low = torch.zeros_like(target), torch.full_like(target, -_LARGEST)
-        high = -low
-        wanted = _inverse_softplus(target)
-        for _ in range(_N_STEPS):
-            mean = mean_at(offset)
-            off = (mean - target).abs() >= _TOLERANCE
-            if not bool(off.any()):
-                break
-            low, high = torch.where(mean < target, offset, low), torch.where(mean < target, high, offset)
-            found = _inverse_softplus(mean)
-            slope = (_inverse_softplus(mean_at(offset + 0.02)) - found) / 0.02
-            step = offset + (wanted - found) / slope.clamp_min(1e-3)
-            step = torch.where((step > low) & (step < high), step, 0.5 * (low + high))
-            offset = torch.where(off, step, offset)
-        return offset
-
-
-def _inverse_softplus(x: torch.Tensor) -> torch.Tensor:
-    x = x.clamp_min(1e-12)
-    return x + torch.log(-torch.expm1(-x))
+        location = module.decode(module.modulator(z, mask[None]), covariates, library)
+        return module.distribution.offset(target, control, location, library)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from itertools import islice
-from numbers import Real
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -167,10 +166,8 @@ class ExpectationMixin:
         True
         """
         check_integer("n_samples", n_samples, 1)
-        if library_size != "latent" and not (isinstance(library_size, Real) and 0 < library_size < np.inf):
-            raise ValueError(f"library_size={library_size!r} must be a positive number or 'latent'.")
-        if self.module.likelihood == "normal" and library_size != 1:
-            raise ValueError(f"library_size={library_size!r}: likelihood='normal' has none; leave it out.")
+        module, distribution = self.module, self.module.distribution
+        distribution.check_library_size(library_size)
         columns = pd.Index(self.var_names_) if gene_list is None else pd.Index(list(gene_list))
         unknown = columns.difference(self.var_names_)
         if len(unknown):
@@ -180,7 +177,6 @@ class ExpectationMixin:
         manager = self._query(adata, "cells", batch=codes is None)
         rows = np.arange(manager.adata.n_obs)
         rows = rows if indices is None else np.atleast_1d(rows[np.asarray(indices)])
-        module, counts = self.module, self.module.likelihood == "nb"
         offset = self._offset(self.module.modulator.strength.new_zeros(len(self.perturbed_genes_)))
         parts = []
         for tensors in self._cells(manager, rows=rows, batch_size=batch_size):
@@ -193,9 +189,7 @@ class ExpectationMixin:
             found = []
             for z in draws if return_mean else islice(draws, n_samples):
                 located = torch.stack([module.decode(z, values, library, offset) for values in placed]).mean(0)
-                if counts and library_size != "latent":
-                    located = located / library * library_size
-                found.append(located[:, columns])
+                found.append(distribution.at_library_size(located, library, library_size)[:, columns])
             found = torch.stack(found)
             parts.append((found.mean(0) if return_mean else found).cpu().numpy())
         found = np.concatenate(parts, axis=-2) if parts else np.zeros((0, len(columns)), np.float32)

@@ -8,6 +8,7 @@ import torch
 from raptorgraph._progress import progress_line
 from raptorgraph.model._field import KEYS
 from raptorgraph.model._splitter import condition_codes
+from raptorgraph.nn._likelihood_base import ControlStatistics
 from raptorgraph.screen._moments import condition_moments
 
 
@@ -18,7 +19,7 @@ def initialize(module, adata_manager) -> None:
     control = np.flatnonzero(condition_codes(mask)[0] == 0)
     X = adata_manager.get_from_registry(KEYS.X)
     library = None
-    if module.counts:
+    if KEYS.LIBRARY in adata_manager.data_registry:
         library = np.asarray(adata_manager.get_from_registry(KEYS.LIBRARY), dtype=float).ravel()
     codes = np.zeros(X.shape[0], dtype=np.int64)
     moments = condition_moments(X, codes, 1, library=library, rows=control)
@@ -27,17 +28,15 @@ def initialize(module, adata_manager) -> None:
     floor = 0.05 * max(float(np.median(sd[sd > 0])) if (sd > 0).any() else 1.0, 1e-3)
     _fill(module.center, mean)
     _fill(module.spread, np.maximum(sd, floor))
-    if module.likelihood == "nb":
-        n = len(control)
-        counts = condition_moments(X, codes, 1, rows=control)
-        count_mean, count_var = counts.mean[0], counts.var[0] * (n - 1) / n
-        theta = count_mean**2 / np.maximum(count_var - count_mean, 0.01 * count_mean**2 + 1e-8)
-        _fill(module.decoder.base, np.log((n * count_mean + 0.1) / library[control].sum()))
-        _fill(module.log_scale, np.log(np.clip(theta, 0.2, 50.0)))
-    else:
-        _fill(module.decoder.base, mean)
-        if module.learn_scale:
-            _fill(module.log_scale, np.log(np.maximum(sd, floor)))
+    distribution = module.distribution
+    observed = condition_moments(X, codes, 1, rows=control) if distribution.needs_counts else moments
+    total = len(control) if library is None else library[control].sum()
+    base, log_scale = distribution.starting_values(
+        ControlStatistics(mean, np.maximum(sd, floor), observed.mean[0], observed.var[0], len(control), total)
+    )
+    _fill(module.decoder.base, base)
+    if log_scale is not None:
+        _fill(module.log_scale, log_scale)
 
 
 def _fill(target: torch.Tensor, values: np.ndarray) -> None:

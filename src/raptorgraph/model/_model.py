@@ -26,6 +26,7 @@ from raptorgraph.model._predict import PredictionMixin
 from raptorgraph.model._presets import get_preset
 from raptorgraph.model._setup import plain_names, register
 from raptorgraph.model._training import TrainingMixin
+from raptorgraph.nn._likelihoods import likelihood_for
 from raptorgraph.pp import format_perturbation
 from raptorgraph.screen._moments import effects_by_label
 
@@ -147,12 +148,10 @@ class RaptorGraphModel(
         self.perturbed_genes_ = list(perturbation["perturbed_genes"])
         counts = KEYS.LIBRARY in state
         if likelihood is None:
-            likelihood = "nb" if counts else "normal"
+            likelihood = likelihood_for(None, counts=counts)
             found = "counts" if counts else "log-normalized values"
             logger.info("The data are %s: likelihood=%r.", found, likelihood)
-        if likelihood == "nb" and not counts:
-            raise ValueError("likelihood='nb' needs counts and the data are log values; register the layer with the "
-                             "counts (setup_anndata(..., layer=...)) or use likelihood='normal'.")  # fmt: skip
+        likelihood_for(likelihood, counts=counts)
         k = len(self.perturbed_genes_)
         n_latent = k + max(4, math.ceil(0.1 * k)) if n_latent is None else int(n_latent)
         if n_latent < k:

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from raptorgraph import nn as blocks
 from raptorgraph.inference import EffectPosterior
 from raptorgraph.model._field import KEYS
+from raptorgraph.nn._likelihoods import make_likelihood
 from raptorgraph.nn._posterior_draws import posterior_draws, posterior_expectation
 from raptorgraph.screen._expression import TARGET_SUM
 
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
 
 # In training a coarse quadrature is enough: its error is far below the sampling error of a shift, and cancels.
 _COARSE = {"step": 1.3, "lower": -13.0}
-_HIGHEST = 2.0  # log rate
 
 
 class RaptorGraphModule(BaseModuleClass):
@@ -66,9 +66,7 @@ class RaptorGraphModule(BaseModuleClass):
         effect_posterior: bool | dict[str, Any] = True,
     ) -> None:
         super().__init__()
-        self.likelihood = likelihood
         self.counts = counts
-        self.learn_scale = learn_scale
         self.n_batch = n_batch
         self.n_cats_per_cov = list(n_cats_per_cov)
         n_covariates = (n_batch if n_batch > 1 else 0) + sum(self.n_cats_per_cov) + n_continuous
@@ -83,8 +81,7 @@ class RaptorGraphModule(BaseModuleClass):
             self.register_buffer(f"edge_{name}", torch.full((n_perturbed, n_perturbed), torch.nan))
         self.norm = nn.LayerNorm(n_latent) if latent_norm == "layer" else nn.Identity()
         self.decoder = blocks.Decoder(n_latent, n_covariates, n_genes, n_hidden, n_layers, linear=linear_decoder)
-        # Log inverse dispersion for "nb", log standard deviation for "normal".
-        self.log_scale = nn.Parameter(torch.zeros(n_genes), requires_grad=learn_scale)
+        self.distribution = make_likelihood(likelihood, n_genes, learn_scale=learn_scale, target_sum=TARGET_SUM)
         # Not trained by gradients of the loss: fitted once, to the measured effects.
         options = effect_posterior if isinstance(effect_posterior, dict) else {}
         self.effects = None if effect_posterior is False else EffectPosterior(**options)
@@ -93,9 +90,19 @@ class RaptorGraphModule(BaseModuleClass):
         self.register_buffer("spread", torch.ones(n_genes))
 
     # -- pieces ------------------------------------------------------------------------------------------------
+    @property
+    def likelihood(self) -> str:
+        """Name of the likelihood, :attr:`distribution`."""
+        return self.distribution.name
+
+    @property
+    def log_scale(self) -> nn.Parameter:
+        """Logarithm of the scale of each gene."""
+        return self.distribution.log_scale
+
     def expression(self, x: torch.Tensor, library: torch.Tensor | None) -> torch.Tensor:
-        """Bring X to the expression scale, ``log1p(1e4 * count / library)`` for counts."""
-        return torch.log1p(TARGET_SUM * x / library) if self.counts else x
+        """Bring X to the expression scale, ``log1p(1e4 * count / library)`` for counts, which have a library size."""
+        return x if library is None else torch.log1p(TARGET_SUM * x / library)
 
     def covariates(self, tensors: dict[str, torch.Tensor]) -> torch.Tensor | None:
         """One-hot batch and categories and the continuous covariates, cells x n_covariates, or None."""
@@ -120,19 +127,17 @@ class RaptorGraphModule(BaseModuleClass):
         library: torch.Tensor | None,
         offset: torch.Tensor | float = 0.0,
     ) -> torch.Tensor:
-        """Spread z along the graph and decode: mean counts for "nb", mean expression for "normal".
+        """Spread z along the graph and decode to the location of the likelihood.
 
-        The ``offset`` of each gene is added to what the decoder says, log rates for "nb".
+        The ``offset`` of each gene is added to what the decoder says.
         """
-        location = self.decoder(self.graph(self.norm(z)), covariates) + offset
-        return library * location.clamp(max=_HIGHEST).exp() if self.likelihood == "nb" else location
+        return self.distribution.location(self.decoder(self.graph(self.norm(z)), covariates) + offset, library)
 
-    def mean_expression(self, location: torch.Tensor, library: torch.Tensor | None, **quadrature) -> torch.Tensor:
+    def mean_expression(
+        self, location: torch.Tensor, library: torch.Tensor | None, **quadrature: float
+    ) -> torch.Tensor:
         """Expectation of the expression scale, cells x genes, of what :meth:`decode` returned."""
-        if self.likelihood == "nb":
-            theta = self.log_scale.detach().exp()
-            return blocks.expected_log1p_nb(location, theta, TARGET_SUM / library, **quadrature)
-        return location
+        return self.distribution.expected_expression(location, library, **quadrature)
 
     def expected_causal(self, mean: torch.Tensor, log_var: torch.Tensor, n_draws: int, seed: int) -> torch.Tensor:
         """Posterior mean of u, cells x d, from that of z; without a norm it is linear in z and needs no draws."""
@@ -152,9 +157,7 @@ class RaptorGraphModule(BaseModuleClass):
     ) -> torch.Tensor:
         """Posterior mean of the expression scale under a perturbation, cells x genes, on the path of the training.
 
-        z is drawn, shifted and decoded. Counts would need one quadrature for each draw. The expectation is smooth in
-        the log rate instead, and taken at the three points that match the mean and the variance of the log rate over
-        the draws (Gauss-Hermite): on a simulated screen within 1e-3 of the mean over all draws in every cell and gene.
+        z is drawn, shifted and decoded; the likelihood takes the expectation over the draws.
 
         Parameters
         ----------
@@ -170,79 +173,14 @@ class RaptorGraphModule(BaseModuleClass):
             As for :meth:`mean_expression`.
         """
         draws = (self.graph(self.norm(self.modulator(z, mask))) for z in posterior_draws(*posterior, n_draws, seed))
-        if self.likelihood != "nb":  # linear in what the last layer reads, whose mean it therefore takes
-            inputs, hidden, n = 0.0, 0.0, 0
-            for u in draws:
-                read = self.decoder.features(u, covariates)
-                inputs, hidden, n = inputs + read[0], hidden + read[1], n + 1
-            return self.decoder.read(inputs / n, hidden / n) + offset
-        first, n = None, 0
-        for u in draws:
-            rate = self.decoder(u, covariates).add_(offset).clamp_(max=_HIGHEST)
-            if first is None:
-                first, total, square = rate, torch.zeros_like(rate), torch.zeros_like(rate)
-            else:  # moments about the first do not cancel
-                rate -= first
-                total += rate
-                square.addcmul_(rate, rate)
-            n += 1
-        mean = first + total / n
-        step = (3.0 * (square / n - (total / n) ** 2).clamp_min(0.0)).sqrt()
-        low, middle, high = (
-            self.mean_expression(library * torch.exp(at), library, **quadrature)
-            for at in (mean - step, mean, mean + step)
-        )
-        return (low + 4.0 * middle + high) / 6.0
+        features = (self.decoder.features(u, covariates) for u in draws)
+        return self.distribution.expected_over_draws(features, self.decoder.read, library, offset, **quadrature)
 
-    def nll(self, location: torch.Tensor, x: torch.Tensor, expression: torch.Tensor) -> torch.Tensor:
-        """Negative log-likelihood (squared error without a learned scale), elementwise."""
-        if self.likelihood == "nb":
-            return blocks.nb_nll(x, location, self.log_scale.exp())
-        if not self.learn_scale:
-            return (expression - location) ** 2
-        return blocks.normal_nll(expression, location, self.log_scale.exp())
-
-    def draw(self, location: torch.Tensor, generator: torch.Generator | None = None) -> torch.Tensor:
-        """Draw cells from the likelihood: counts for "nb", expression for "normal"."""
-        if self.likelihood == "nb":
-            theta = self.log_scale.exp().expand_as(location)
-            gamma = torch._standard_gamma(theta, generator=generator)
-            return torch.poisson(gamma * location / theta, generator=generator)
-        if not self.learn_scale:
-            return location
-        noise = torch.randn(location.shape, generator=generator, dtype=location.dtype, device=location.device)
-        return location + self.log_scale.exp() * noise
-
-    def carry(
-        self, x: torch.Tensor, before: torch.Tensor, after: torch.Tensor, generator: torch.Generator | None = None
-    ) -> torch.Tensor:
-        r"""Take cells from one location to another, each with the noise that it was measured with.
-
-        The abduction of a counterfactual: a count is Poisson with rate :math:`\lambda g`, g a gamma variable of mean
-        1. Given the count x, g is gamma with shape :math:`\theta + x` and rate :math:`\theta + \lambda`. Where
-        :math:`\lambda` falls, each molecule stays with probability :math:`\lambda' / \lambda`; where it rises, a
-        Poisson number of mean :math:`(\lambda' - \lambda) g` comes to it. If x follows the negative binomial of mean
-        :math:`\lambda`, the result follows that of :math:`\lambda'`, with as few molecules changed as can be.
-
-        Parameters
-        ----------
-        x
-            Measured cells x genes: counts for "nb", expression for "normal".
-        before, after
-            Locations, as :meth:`decode` returns them.
-        generator
-            Of the draws.
-
-        Returns
-        -------
-        Cells x genes, like ``x``. A model without a scale has no noise to keep: its cells are at their location.
-        """
-        if self.likelihood == "nb":
-            theta = self.log_scale.exp()
-            kept = torch.binomial(x, (after / before).clamp(max=1.0), generator=generator)
-            gamma = torch._standard_gamma(theta + x, generator=generator) / (theta + before)
-            return kept + torch.poisson(gamma * (after - before).clamp_min(0.0), generator=generator)
-        return after if not self.learn_scale else x + (after - before)
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        """Take over state, also that of models that were saved before the likelihood had its scale."""
+        if f"{prefix}log_scale" in state_dict:
+            state_dict[f"{prefix}distribution.log_scale"] = state_dict.pop(f"{prefix}log_scale")
+        super()._load_from_state_dict(state_dict, prefix, *args)
 
     # -- scvi-tools' protocol -----------------------------------------------------------------------------------
     def _get_inference_input(self, tensors, **kwargs):
@@ -301,7 +239,7 @@ class RaptorGraphModule(BaseModuleClass):
         x, n = tensors[KEYS.X], len(tensors[KEYS.X])
         library = tensors.get(KEYS.LIBRARY)
         location, counterfactual = generative_outputs["location"].split(n)
-        nll = self.nll(location, x, inference_outputs["expression"])
+        nll = self.distribution.nll(self.distribution.observed(x, inference_outputs["expression"]), location)
         kl = blocks.kl_standard_normal(inference_outputs["mean"], inference_outputs["log_var"])
         kl_term = blocks.free_bits(kl, free_bits) / (x.shape[1] if kl_per_gene else 1)
         terms = {"reconstruction": (1.0, nll.mean()), "kl": (kl_weight, kl_term)}
@@ -326,7 +264,8 @@ class RaptorGraphModule(BaseModuleClass):
             )
             x_partner = tensors["partner"][KEYS.X]
             e_partner = self.expression(x_partner, tensors["partner"].get(KEYS.LIBRARY))
-            terms["pair"] = (pair_weight, self.nll(partner, x_partner, e_partner).mean())
+            observed = self.distribution.observed(x_partner, e_partner)
+            terms["pair"] = (pair_weight, self.distribution.nll(observed, partner).mean())
         if dag_weight > 0:
             z = self.norm(inference_outputs["z"])
             z = z if graph_gradient else z.detach()
@@ -343,8 +282,7 @@ class RaptorGraphModule(BaseModuleClass):
     def _mmd(self, expected, counterfactual, library, tensors, condition, n_conditions) -> torch.Tensor:
         """Mean over conditions of the MK-MMD of drawn cells; the draw's gradient is that of its expectation."""
         with torch.no_grad():
-            drawn = self.draw(counterfactual)
-            drawn = torch.log1p(TARGET_SUM * drawn / library) if self.likelihood == "nb" else drawn
+            drawn = self.distribution.to_expression(self.distribution.draw(counterfactual), library)
         drawn = drawn + (expected - expected.detach())
         real = self.expression(tensors["partner"][KEYS.X], tensors["partner"].get(KEYS.LIBRARY))
         rows = [torch.nonzero(condition == c).squeeze(1) for c in range(n_conditions)]
@@ -356,4 +294,4 @@ class RaptorGraphModule(BaseModuleClass):
         """Draw latents of the cells in ``tensors`` from their posterior, and cells under a perturbation mask."""
         z = self.inference(**self._get_inference_input(tensors))["z"]
         library = tensors.get(KEYS.LIBRARY)
-        return self.draw(self.decode(self.modulator(z, mask), self.covariates(tensors), library))
+        return self.distribution.draw(self.decode(self.modulator(z, mask), self.covariates(tensors), library))

@@ -8,7 +8,6 @@ import anndata as ad
 import numpy as np
 import pandas as pd
 import torch
-from scipy import sparse
 from scvi import settings
 
 from raptorgraph._arguments import check_integer
@@ -19,7 +18,6 @@ from raptorgraph.model._field import KEYS, MASK_KEY
 from raptorgraph.model._loader import as_tensors
 from raptorgraph.model._query import known_categories
 from raptorgraph.screen._asked import asked_perturbations
-from raptorgraph.screen._expression import TARGET_SUM
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Sequence
@@ -152,7 +150,7 @@ class PredictionMixin(CalibrationMixin):
         rng = np.random.default_rng(self._seed(seed))
         generator = torch.Generator(device=self.device).manual_seed(self._seed(seed))
         rows = self._start_rows(source, n_cells, rng, replace=True)
-        module, counts = self.module, self.module.likelihood == "nb"
+        module, distribution = self.module, self.module.distribution
         at_control = self._offset(torch.zeros_like(masks[0]))
         offsets = [self._offset(mask) for mask in track(masks, "Means")]
         if codes is not None:
@@ -171,15 +169,15 @@ class PredictionMixin(CalibrationMixin):
                     module.covariates(tensors),
                     tensors.get(KEYS.LIBRARY),
                 )
-                measured = tensors[KEYS.X] if counts else module.expression(tensors[KEYS.X], library)
+                measured = distribution.observed(tensors[KEYS.X], module.expression(tensors[KEYS.X], library))
                 before = module.decode(z, covariates, library, at_control)
                 for found, mask, offset in zip(cells, masks, offsets, strict=True):
                     after = module.decode(module.modulator(z, mask[None]), covariates, library, offset)
                     if noise == "own":
-                        drawn = module.carry(measured, before, after, generator)
+                        drawn = distribution.carry(measured, before, after, generator)
                     else:
-                        drawn = module.draw(after, generator)
-                    found.append(sparse.csr_matrix(drawn.cpu().numpy()) if counts else drawn.cpu().numpy())
+                        drawn = distribution.draw(after, generator)
+                    found.append(distribution.pack(drawn))
                     advance()
                 if library is not None:
                     library_sizes.append(library.cpu().numpy().ravel())
@@ -194,11 +192,8 @@ class PredictionMixin(CalibrationMixin):
             key = self.setup_args["batch_key"]
             names = np.asarray(known_categories(self.registry_)[KEYS.BATCH][key])
             obs[key] = pd.Categorical(np.tile(names[codes], len(labels)), categories=names)
-        if library_sizes:
-            obs["library_size"] = np.tile(np.concatenate(library_sizes), len(labels))
-        parts = [part for found in cells for part in found]
-        if not counts:
-            return ad.AnnData(np.vstack(parts), obs=obs, var=source.var.copy())
-        drawn = sparse.vstack(parts).tocsr()
-        X = sparse.diags_array(TARGET_SUM / obs["library_size"].to_numpy()) @ drawn
-        return ad.AnnData(X.log1p().astype(np.float32), obs=obs, var=source.var.copy(), layers={"counts": drawn})
+        sizes = np.tile(np.concatenate(library_sizes), len(labels)) if library_sizes else None
+        if sizes is not None:
+            obs["library_size"] = sizes
+        X, layers = distribution.matrices([part for found in cells for part in found], sizes)
+        return ad.AnnData(X, obs=obs, var=source.var.copy(), layers=layers)
