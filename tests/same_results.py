@@ -216,10 +216,12 @@ def record(folder: Path, only: list[str]) -> None:
         print(f"{fit.__name__}: {len(found)} arrays", flush=True)
 
 
-def compare(old: Path, new: Path, tolerance: float) -> int:
+def compare(old: Path, new: Path, tolerance: float, only: list[str]) -> int:
     """Print what differs; number of arrays that differ by more than the tolerance."""
     n_bad = 0
     for path in sorted(old.glob("*.npz")):
+        if only and path.stem not in only:
+            continue
         before, after = np.load(path), np.load(new / path.name)
         listed: list[tuple[float, str]] = []
         for key in before.files:
@@ -283,7 +285,7 @@ def main() -> int:
             finally:
                 subprocess.run(["git", "-C", ROOT, "worktree", "remove", "--force", tree], check=True)
         _run(ROOT, new, options.only)
-        return int(compare(old, new, options.tolerance) > 0)
+        return int(compare(old, new, options.tolerance, options.only) > 0)
 
 
 if __name__ == "__main__":

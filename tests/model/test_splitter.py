@@ -5,7 +5,7 @@ import pytest
 import scvi
 
 import raptorgraph as rg
-from raptorgraph.model._splitter import ScreenSplitter, condition_codes
+from raptorgraph.model._splitter import ScreenSplitter
 
 
 @pytest.fixture(scope="module")
@@ -27,14 +27,6 @@ def splitter(manager, request):
 
 def labels(manager):
     return manager.adata.obs["perturbation"].astype(str).to_numpy()
-
-
-def test_codes_number_the_conditions(manager):
-    codes, first = condition_codes(manager.get_from_registry("perturbation").tocsr())
-    names = labels(manager)
-    assert len({(code, name) for code, name in zip(codes, names, strict=True)}) == len(set(names)) == len(first)
-    assert set(names[codes == 0]) == {"control"}
-    assert list(names[first]) == [names[codes == code][0] for code in range(len(first))]
 
 
 def test_split_takes_its_share_of_every_condition(manager, splitter):
@@ -101,3 +93,19 @@ def test_bad_shares_are_refused(manager):
     others = np.flatnonzero(labels(manager) != "control")
     with pytest.raises(ValueError, match="two control"):
         ScreenSplitter(manager, external_indexing=[others, controls])
+
+
+def test_sums_of_the_parts_give_the_effects_of_their_cells(manager, splitter):
+    X, library = manager.screen.source
+    codes = splitter.codes
+    for split, rows in ((splitter.train_split, splitter.train_idx), (splitter.val_split, splitter.val_idx)):
+        values = np.log1p(1e4 * X[rows].toarray() / library[rows][:, None])
+        control = values[codes[rows] == 0].mean(axis=0)
+        for code in range(1, codes.max() + 1):
+            effect = values[codes[rows] == code].mean(axis=0) - control
+            np.testing.assert_allclose(split.effects.effect[code], effect, rtol=1e-5, atol=1e-6)
+    known, control_mean = splitter.known_effects()
+    values = np.log1p(1e4 * X.toarray() / library[:, None])
+    np.testing.assert_allclose(control_mean, values[codes == 0].mean(axis=0), rtol=1e-5)
+    assert known.n.tolist() == np.bincount(codes).tolist()
+    assert splitter.known_log_ratios().n.tolist() == known.n.tolist()

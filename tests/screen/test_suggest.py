@@ -7,8 +7,8 @@ import pytest
 
 import raptorgraph as rg
 from raptorgraph.pp import suggest_setup
+from raptorgraph.screen._cell_labels import parse_obs
 from raptorgraph.screen._label_hints import likely_controls
-from raptorgraph.screen._labels import parse_obs
 
 GENES = ["KLF1", "BAK1", "CEBPA", "SPI1", "HLA-A", "ACTB"]
 

@@ -13,7 +13,8 @@ from sklearn.exceptions import NotFittedError
 from raptorgraph._arguments import check_integer
 from raptorgraph.pp import format_perturbation
 from raptorgraph.screen._asked import asked_perturbations
-from raptorgraph.screen._labels import parse_obs, plain_control
+from raptorgraph.screen._cell_labels import parse_obs
+from raptorgraph.screen._labels import plain_control
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -14,9 +14,9 @@ from scipy import sparse
 from sklearn.linear_model import LassoLarsIC, LinearRegression
 
 from raptorgraph._progress import progress_bar
+from raptorgraph.screen._cell_labels import parse_obs
 from raptorgraph.screen._expression import to_expression
 from raptorgraph.screen._inputs import batch_codes, expression_source
-from raptorgraph.screen._labels import parse_obs
 from raptorgraph.screen._moments import log_ratio_moments
 from raptorgraph.screen._names import gene_names
 

@@ -62,8 +62,8 @@ from raptorgraph.metrics import (
 from raptorgraph.metrics._graph import ancestors, top_edges
 from raptorgraph.model._graph import CALLED, graph_of_log_ratios
 from raptorgraph.pl._figure import ORANGE
+from raptorgraph.screen._cell_labels import parse_obs
 from raptorgraph.screen._inputs import batch_codes, expression_source
-from raptorgraph.screen._labels import parse_obs
 from raptorgraph.screen._moments import log_ratio_moments
 
 if TYPE_CHECKING:

@@ -8,9 +8,9 @@ from typing import Any
 from raptorgraph import datasets, pp
 from raptorgraph.benchmark._settings import Settings, screen_file
 from raptorgraph.screen import Screen
+from raptorgraph.screen._cell_labels import parse_obs
 from raptorgraph.screen._files import read_cells
 from raptorgraph.screen._inputs import batch_codes, expression_source
-from raptorgraph.screen._labels import parse_obs
 from raptorgraph.screen._setup_hints import warn_of_setup
 
 _PUBLIC = ("norman2019", "replogle2020")

@@ -14,9 +14,9 @@ from raptorgraph.datasets import simulate
 from raptorgraph.pp._gene_sets import match_gene_sets, read_gene_sets
 from raptorgraph.report import source_of_file
 from raptorgraph.report._results import RESAMPLES, Result, Source, Task, fit_and_write, split
+from raptorgraph.screen import Screen
 from raptorgraph.screen._files import check_folder, read_cells
 from raptorgraph.screen._label_tables import tabulate_labels
-from raptorgraph.screen._moments import effects_by_label
 from raptorgraph.screen._names import strip_gene_names
 
 if TYPE_CHECKING:
@@ -194,7 +194,7 @@ def run(
     if sets is not None:
         match_gene_sets(sets, [str(name) for name in adata.var_names])  # raises where no set fits
 
-    measured = effects_by_label(adata, **setup)
+    measured = Screen(adata, setup).effects
     genes, combined = split(adata, setup)
     singles = {genes[label][0] for label in measured.index if len(genes[label]) == 1}
     is_combination = pd.Series({label: len(genes[label]) > 1 for label in measured.index}, dtype=bool)

@@ -12,8 +12,8 @@ from anndata import AnnData
 from scipy import sparse
 
 from raptorgraph import pp
+from raptorgraph.screen._cell_labels import parse_obs
 from raptorgraph.screen._expression import data_kind, library_sizes, to_expression
-from raptorgraph.screen._labels import parse_obs
 from raptorgraph.screen._matrix import as_matrix
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ import numpy as np
 
 from raptorgraph.pp import format_perturbation, parse_perturbation
 from raptorgraph.screen._asked import did_you_mean
-from raptorgraph.screen._labels import parse_obs
+from raptorgraph.screen._cell_labels import parse_obs
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence

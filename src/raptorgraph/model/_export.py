@@ -15,9 +15,9 @@ from scipy import sparse
 
 from raptorgraph.model._query import check_genes
 from raptorgraph.screen._asked import listed
+from raptorgraph.screen._cell_labels import parse_obs
 from raptorgraph.screen._expression import to_expression
 from raptorgraph.screen._inputs import expression_source
-from raptorgraph.screen._labels import parse_obs
 from raptorgraph.screen._names import gene_names
 
 if TYPE_CHECKING:

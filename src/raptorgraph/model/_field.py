@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import rich.table
 from scipy import sparse
 from scvi.data.fields import BaseAnnDataField
 
-from raptorgraph.screen._labels import parse_obs
+from raptorgraph.screen._cell_labels import parse_obs
+from raptorgraph.screen._screen import design_matrix, order_genes
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+    from raptorgraph.screen import Setup
+    from raptorgraph.screen._labels import ParsedLabels
 
 
 class Keys(NamedTuple):
@@ -28,58 +35,55 @@ MASK_KEY = "_scvi_perturbation"
 LIBRARY_KEY = "_scvi_library_size"
 
 
-def order_genes(genes: tuple[str, ...], var_names) -> list[str]:
-    """Perturbed genes with a column in the data first, both parts in alphabetical order."""
-    present = set(var_names)
-    return [g for g in genes if g in present] + [g for g in genes if g not in present]
-
-
 class PerturbationField(BaseAnnDataField):
-    """Parse ``obs[key]`` into sets of genes and write ``obsm["_scvi_perturbation"]`` (CSR, cells x genes)."""
+    """Write the genes that each cell's label names to ``obsm["_scvi_perturbation"]`` (CSR, cells x genes).
 
-    def __init__(self, key: str, control: str | list[str], delimiter: str) -> None:
-        self.key = key
-        self.control = control
-        self.delimiter = delimiter
+    `parsed` are the labels of the cells to be registered, where they are known already.
+    """
 
     registry_key = KEYS.PERTURBATION
     attr_name = "obsm"
     attr_key = MASK_KEY
     is_empty = False
 
-    def validate_field(self, adata) -> None:
-        parse_obs(adata, self.key, control=self.control, delimiter=self.delimiter)
+    def __init__(self, setup: Setup, parsed: ParsedLabels | None = None) -> None:
+        self.setup, self.parsed = setup, parsed
 
-    def _write_mask(self, adata, genes: list[str]) -> None:
-        parsed = parse_obs(adata, self.key, control=self.control, delimiter=self.delimiter)
+    def validate_field(self, adata: AnnData) -> None:
+        """Do nothing: labels are checked where they are parsed."""
+
+    def _parse(self, adata: AnnData, *, require_control: bool = False) -> ParsedLabels:
+        key = self.setup.perturbation_key
+        return parse_obs(adata, key, **self.setup.spelling, require_control=require_control)
+
+    def _write_mask(self, adata: AnnData, parsed: ParsedLabels, genes: list[str]) -> None:
         unknown = sorted(set(parsed.genes) - set(genes))
         if unknown:
             raise ValueError(
-                f"obs[{self.key!r}] perturbs genes that the model was not trained on: {', '.join(unknown[:10])}. "
-                "It knows the perturbed genes of its training screen only: drop these cells or relabel them."
+                f"obs[{self.setup.perturbation_key!r}] perturbs genes that the model was not trained on: "
+                f"{', '.join(unknown[:10])}. It knows the perturbed genes of its training screen only: drop these "
+                "cells or relabel them."
             )
-        column = {gene: j for j, gene in enumerate(genes)}
-        table = sparse.lil_matrix((len(parsed.conditions), len(genes)), dtype=np.float32)
-        for i, condition in enumerate(parsed.conditions):
-            for gene in condition:
-                table[i, column[gene]] = 1.0
-        adata.obsm[MASK_KEY] = table.tocsr()[parsed.codes]
+        design = sparse.csr_matrix(design_matrix(parsed.conditions, genes), dtype=np.float32)
+        adata.obsm[MASK_KEY] = design[parsed.codes]
 
-    def register_field(self, adata) -> dict:
-        parsed = parse_obs(adata, self.key, control=self.control, delimiter=self.delimiter, require_control=True)
+    def register_field(self, adata: AnnData) -> dict[str, Any]:
+        """Write the genes, and return what a model has to know of them."""
+        parsed = self._parse(adata, require_control=True) if self.parsed is None else self.parsed
         genes = order_genes(parsed.genes, adata.var_names)
-        self._write_mask(adata, genes)
+        self._write_mask(adata, parsed, genes)
         return {
             "perturbed_genes": genes,
             "n_targets": len(set(genes) & set(adata.var_names)),
             "conditions": [list(condition) for condition in parsed.conditions],
-            "control": self.control if isinstance(self.control, str) else list(self.control),
-            "delimiter": self.delimiter,
-            "perturbation_key": self.key,
+            "control": self.setup["control"],
+            "delimiter": self.setup.delimiter,
+            "perturbation_key": self.setup.perturbation_key,
         }
 
-    def transfer_field(self, state_registry: dict, adata_target, **kwargs) -> dict:
-        self._write_mask(adata_target, state_registry["perturbed_genes"])
+    def transfer_field(self, state_registry: dict[str, Any], adata_target: AnnData, **kwargs: Any) -> dict[str, Any]:
+        """Write the genes of other cells, all of which the model must know."""
+        self._write_mask(adata_target, self._parse(adata_target), state_registry["perturbed_genes"])
         return dict(state_registry)
 
     def get_summary_stats(self, state_registry: dict) -> dict:

@@ -12,8 +12,6 @@ import torch
 from raptorgraph._arguments import LARGEST, check_number
 from raptorgraph._progress import progress_bar
 from raptorgraph.inference import GraphPosterior, infer_graph
-from raptorgraph.model._field import KEYS
-from raptorgraph.model._splitter import condition_codes
 from raptorgraph.nn import acyclic_support
 from raptorgraph.screen._moments import LogRatioMoments, log_ratio_moments
 
@@ -115,9 +113,7 @@ class GraphMixin:
 
     def _members(self) -> np.ndarray:
         """Conditions x perturbed genes, 0 or 1; row 0 is the control."""
-        mask = self.adata_manager.get_from_registry(KEYS.PERTURBATION).tocsr()
-        _, first = condition_codes(mask)
-        return np.vstack([np.zeros(mask.shape[1]), mask[first[1:]].toarray()])
+        return self.screen.design
 
     def _target_columns(self) -> np.ndarray:
         """Column of each perturbed gene, -1 where it has none; the perturbed genes come first."""

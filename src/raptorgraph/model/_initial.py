@@ -6,8 +6,6 @@ import numpy as np
 import torch
 
 from raptorgraph._progress import progress_line
-from raptorgraph.model._field import KEYS
-from raptorgraph.model._splitter import condition_codes
 from raptorgraph.nn._likelihood_base import ControlStatistics
 from raptorgraph.screen._moments import condition_moments
 
@@ -15,12 +13,8 @@ from raptorgraph.screen._moments import condition_moments
 @progress_line("Reading control cells")
 def initialize(module, adata_manager) -> None:
     """Set the encoder's center and spread, the decoder's base and the genes' scale from control cells."""
-    mask = adata_manager.get_from_registry(KEYS.PERTURBATION).tocsr()
-    control = np.flatnonzero(condition_codes(mask)[0] == 0)
-    X = adata_manager.get_from_registry(KEYS.X)
-    library = None
-    if KEYS.LIBRARY in adata_manager.data_registry:
-        library = np.asarray(adata_manager.get_from_registry(KEYS.LIBRARY), dtype=float).ravel()
+    screen = adata_manager.screen
+    (X, library), control = screen.source, np.flatnonzero(screen.codes == 0)
     codes = np.zeros(X.shape[0], dtype=np.int64)
     moments = condition_moments(X, codes, 1, library=library, rows=control)
     mean, sd = moments.mean[0], np.sqrt(moments.var[0])

@@ -25,6 +25,7 @@ from raptorgraph.model._query import (
     prepare_query,
 )
 from raptorgraph.model._setup import check_transfer, screen_manager
+from raptorgraph.screen import Setup
 from raptorgraph.screen._files import check_cells
 from raptorgraph.screen._modalities import refresh, strip_modality_names
 
@@ -90,13 +91,8 @@ class LoadingMixin:
         known = known_categories(self.registry_)
         used_columns = {column: values for key in known if key in used for column, values in known[key].items()}
         check_categories(query, used_columns, args["batch_key"])
-        manager = screen_manager(
-            {key: self.registry_[key] for key in ("model_name", "setup_args")},
-            covariates={kind: list(args[f"{kind}_covariate_keys"] or []) for kind in ("categorical", "continuous")},
-            counts=self.module.counts,
-            only=used,
-            **{key: args[key] for key in ("perturbation_key", "control", "delimiter", "layer", "batch_key")},
-        )
+        method_args = {key: self.registry_[key] for key in ("model_name", "setup_args")}
+        manager = screen_manager(Setup.of(args), method_args, counts=self.module.counts, only=used)
         with warnings.catch_warnings():
             # Advice on training, of which there is none.
             warnings.filterwarnings("ignore", "Category .* has fewer than 3 cells", UserWarning)

@@ -9,7 +9,9 @@ from scvi.data._constants import _MANAGER_UUID_KEY, _SCVI_UUID_KEY
 
 from raptorgraph.model._field import KEYS, LIBRARY_KEY
 from raptorgraph.screen._inputs import library_of, matrix
+from raptorgraph.screen._labels import ParsedLabels
 from raptorgraph.screen._matrix import as_matrix
+from raptorgraph.screen._screen import Screen
 
 _LOOKED_AT = 100  # cells, enough to tell counts from logarithms
 
@@ -49,6 +51,23 @@ class ScreenManager(AnnDataManager):
             self.adata.obs[LIBRARY_KEY] = library_of(self.adata, X, args["library_size_key"])
         super().validate()
 
+    @property
+    def screen(self) -> Screen:
+        """The registered cells as training reads them; conditions are coded in the order of their first cells."""
+        genes = list(self.get_state_registry(KEYS.PERTURBATION)["perturbed_genes"])
+        codes, conditions = conditions_of(self.get_from_registry(KEYS.PERTURBATION).tocsr())
+        parsed = ParsedLabels(
+            codes, tuple(tuple(sorted(genes[j] for j in columns)) for columns in conditions), tuple(sorted(genes))
+        )
+        library = batch = None
+        if KEYS.LIBRARY in self.data_registry:
+            library = np.asarray(self.get_from_registry(KEYS.LIBRARY), dtype=float).ravel()
+        if KEYS.BATCH in self.data_registry:
+            batch = np.asarray(self.get_from_registry(KEYS.BATCH)).ravel().astype(int)
+            batch = batch if batch.max() > 0 else None
+        source = (self.get_from_registry(KEYS.X), library)
+        return Screen(self.adata, self._registry["setup_args"], parsed=parsed, source=source, batch=batch)
+
     def get_from_registry(self, registry_key: str):
         """Registered data; the matrix is a copy, made once, where its storage is not canonical.
 
@@ -80,3 +99,30 @@ def _whole(X) -> bool:
     X = as_matrix(X)
     values = X.data if sparse.issparse(X) else X
     return bool((values == np.rint(values)).all())
+
+
+def conditions_of(mask: sparse.csr_matrix) -> tuple[np.ndarray, list[tuple[int, ...]]]:
+    """Number the distinct rows of a CSR 0/1 mask in the order in which they come; 0 is the empty row (control).
+
+    Returns
+    -------
+    codes
+        Shape (n_cells,), int: the number of each row.
+    conditions
+        Columns of each number; none for 0, whether or not there is such a row.
+    """
+    mask.sort_indices()
+    sizes = np.diff(mask.indptr)
+    codes = np.zeros(mask.shape[0], dtype=np.int64)
+    found: list[tuple[int, tuple[int, ...], np.ndarray]] = []  # first row, columns, all rows
+    for size in np.unique(sizes[sizes > 0]):
+        rows = np.flatnonzero(sizes == size)
+        columns = mask.indices[mask.indptr[rows][:, None] + np.arange(size)]
+        distinct, first, which = np.unique(columns, axis=0, return_index=True, return_inverse=True)
+        order = np.argsort(which.ravel(), kind="stable")
+        members = np.split(rows[order], np.cumsum(np.bincount(which.ravel()))[:-1])
+        found += [(rows[i], tuple(row.tolist()), cells) for row, i, cells in zip(distinct, first, members, strict=True)]
+    found.sort(key=lambda condition: condition[0])
+    for code, (_, _, cells) in enumerate(found, start=1):
+        codes[cells] = code
+    return codes, [(), *(columns for _, columns, _ in found)]

@@ -28,7 +28,7 @@ from raptorgraph.model._setup import plain_names, register
 from raptorgraph.model._training import TrainingMixin
 from raptorgraph.nn._likelihoods import likelihood_for
 from raptorgraph.pp import format_perturbation
-from raptorgraph.screen._moments import effects_by_label
+from raptorgraph.screen import Screen
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -279,21 +279,7 @@ class RaptorGraphModel(
             control, categorical_covariate_keys, continuous_covariate_keys
         )
         setup_method_args = cls._get_setup_method_args(**locals())
-        manager = register(
-            cls,
-            adata,
-            setup_method_args,
-            perturbation_key=perturbation_key,
-            control=control,
-            delimiter=delimiter,
-            layer=layer,
-            library_size_key=library_size_key,
-            batch_key=batch_key,
-            categorical=categorical_covariate_keys,
-            continuous=continuous_covariate_keys,
-            **kwargs,
-        )
-        cls.register_manager(manager)
+        cls.register_manager(register(cls, adata, setup_method_args, **kwargs))
 
     @classmethod
     def from_preset(cls, adata: AnnData | MuData, preset: str = "paper", **model_kwargs) -> RaptorGraphModel:
@@ -384,6 +370,27 @@ class RaptorGraphModel(
         args = self.setup_args
         return format_perturbation(genes, control=args["control"], delimiter=args["delimiter"])
 
+    @property
+    def screen(self) -> Screen:
+        """The model's own cells, their labels and what was measured on them.
+
+        Conditions are numbered in the order of their first cells, 0 being the control.
+
+        Raises
+        ------
+        AttributeError
+            In a model that was loaded without data.
+
+        Examples
+        --------
+        >>> screen = model.screen
+        >>> screen.design.shape, screen.codes.shape == (adata.n_obs,)
+        ((11, 6), True)
+        """
+        if self.adata is None:  # no ValueError: scvi-tools reads all properties of a model that it saves
+            raise AttributeError("The model was loaded without data: load(folder, adata) gives it a screen.")
+        return self.adata_manager.screen
+
     def measured_effects(self) -> pd.DataFrame:
         """Measured effects of the conditions in the data, conditions x genes, on the expression scale.
 
@@ -394,9 +401,7 @@ class RaptorGraphModel(
         >>> model.measured_effects().shape
         (10, 100)
         """
-        args = self.setup_args
-        keys = ("control", "delimiter", "layer", "library_size_key", "batch_key")
-        return effects_by_label(self._data(), args["perturbation_key"], **{key: args[key] for key in keys})
+        return Screen(self._data(), self.setup_args).effects
 
 
 RaptorGraph = RaptorGraphModel

@@ -14,9 +14,10 @@ from anndata import AnnData
 from mudata import MuData
 
 from raptorgraph._arguments import check_mapping
-from raptorgraph.model._setup import check_keys, check_screen, plain_names
+from raptorgraph.model._setup import check_screen, plain_names
 from raptorgraph.pp._guide_counts import GuideSettings
 from raptorgraph.pp._guides import GUIDES_KEY, plan_assignment, write_assignment
+from raptorgraph.screen import Setup
 from raptorgraph.screen._labels import plain_control
 from raptorgraph.screen._modalities import modality, refresh, strip_modality_names
 
@@ -199,12 +200,7 @@ def _check(cells: AnnData, columns: dict, assignment: Assignment | None, key: st
     screen = ad.AnnData(cells.X, obs=obs, var=cells.var, layers=dict(cells.layers))
     if assignment is not None and assignment.dropped.any():
         screen = screen[~assignment.dropped].copy()
-    check_screen(
-        screen,
-        key,
-        covariates=check_keys(**setup_args),
-        **{name: setup_args[name] for name in ("control", "delimiter", "layer", "library_size_key", "batch_key")},
-    )
+    check_screen(screen, Setup.of(setup_args))
 
 
 class MuDataMixin:
@@ -321,7 +317,7 @@ class MuDataMixin:
             "categorical_covariate_keys": categorical_covariate_keys,
             "continuous_covariate_keys": continuous_covariate_keys,
         }
-        check_keys(**setup_args)
+        Setup.of(setup_args)  # raises where the arguments do not suit each other
         cells = label_cells(mdata, mudata_args, setup_args)
         strip_modality_names(mdata, modalities["expression"])
         cls.setup_anndata(cells, **setup_args)

@@ -5,9 +5,10 @@ from __future__ import annotations
 from anndata import AnnData
 
 from raptorgraph.model._field import KEYS, LIBRARY_KEY
+from raptorgraph.screen import Setup
+from raptorgraph.screen._cell_labels import parse_obs
 from raptorgraph.screen._expression import data_kind
 from raptorgraph.screen._inputs import library_of, matrix, obs_column
-from raptorgraph.screen._labels import parse_obs
 from raptorgraph.screen._matrix import check_matrix
 from raptorgraph.screen._names import gene_names, strip_gene_names
 
@@ -73,8 +74,7 @@ def control_cells(adata: AnnData, setup_args: dict) -> AnnData:
     key = setup_args["perturbation_key"]
     if not isinstance(adata, AnnData) or key not in adata.obs:
         return adata
-    parsed = parse_obs(adata, key, control=setup_args["control"], delimiter=setup_args["delimiter"])
-    is_control = parsed.codes == 0
+    is_control = parse_obs(adata, key, **Setup.of(setup_args).spelling).codes == 0
     return adata[is_control] if is_control.any() else adata
 
 

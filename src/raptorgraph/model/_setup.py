@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -16,17 +17,24 @@ from scvi.data.fields import (
     NumericalObsField,
 )
 
-from raptorgraph._arguments import check_text, check_texts
+from raptorgraph._arguments import check_texts
 from raptorgraph._progress import progress_line
 from raptorgraph.model._covariates import ContinuousField, finite_numbers
-from raptorgraph.model._field import KEYS, LIBRARY_KEY, PerturbationField, order_genes
+from raptorgraph.model._field import KEYS, LIBRARY_KEY, PerturbationField
 from raptorgraph.model._manager import ScreenManager
 from raptorgraph.model._query import check_categories, known_categories, other_kind
-from raptorgraph.screen._expression import data_kind
-from raptorgraph.screen._inputs import batch_codes, library_of, matrix, obs_column
-from raptorgraph.screen._labels import format_perturbation, parse_obs, plain_control
+from raptorgraph.screen import Setup
+from raptorgraph.screen._cell_labels import parse_obs
+from raptorgraph.screen._inputs import batch_codes, expression_source, obs_column
+from raptorgraph.screen._labels import plain_control
 from raptorgraph.screen._names import gene_names, strip_gene_names
+from raptorgraph.screen._screen import order_genes
 from raptorgraph.screen._setup_hints import warn_of_setup
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+    from raptorgraph.screen._labels import ParsedLabels
 
 
 def plain_names(
@@ -43,36 +51,8 @@ def plain_names(
     return plain_control(control), categorical, continuous
 
 
-def check_keys(
-    perturbation_key, *, control, delimiter, layer, library_size_key, batch_key, categorical_covariate_keys,
-    continuous_covariate_keys,
-) -> dict[str, list[str]]:  # fmt: skip
-    """Check the arguments of the setup among themselves, and return the categorical and continuous covariates."""
-    check_text("perturbation_key", perturbation_key, "the name of a column of obs")
-    format_perturbation((), control=control, delimiter=delimiter)  # which raises where they are no such things
-    optional = {"layer": layer, "library_size_key": library_size_key, "batch_key": batch_key}
-    for name, value in optional.items():
-        if value is not None:
-            check_text(name, value, "the name of a layer" if name == "layer" else "the name of a column of obs")
-    if batch_key == perturbation_key:
-        raise ValueError(
-            f"batch_key={batch_key!r} is the perturbation_key: within a perturbation there is nothing to compare it "
-            "with; name the column of lanes, days or donors."
-        )
-    used = {perturbation_key: "the perturbation_key", batch_key: "the batch_key"}
-    covariates = {}
-    for kind, keys in {"categorical": categorical_covariate_keys, "continuous": continuous_covariate_keys}.items():
-        argument = f"{kind}_covariate_keys"
-        covariates[kind] = check_texts(argument, keys, "columns of obs")
-        for key in covariates[kind]:
-            if key in used:
-                raise ValueError(f"{argument}: {key!r} is {used[key]} already; leave it out here.")
-        used |= dict.fromkeys(covariates[kind], f"among {argument}")
-    return covariates
-
-
-def check_screen(adata, perturbation_key, *, control, delimiter, layer, library_size_key, batch_key, covariates):
-    """Raise one clear error for anything that would fail later; return kind of data, library sizes and labels."""
+def check_screen(adata: Any, setup: Setup) -> tuple[np.ndarray | None, ParsedLabels]:
+    """Raise one clear error for what would fail later; return library sizes, None for logarithms, and labels."""
     if not isinstance(adata, AnnData):
         hint = "; use setup_mudata" if isinstance(adata, MuData) else ""
         raise TypeError(f"adata must be an AnnData, not {type(adata).__name__}{hint}.")
@@ -89,25 +69,22 @@ def check_screen(adata, perturbation_key, *, control, delimiter, layer, library_
             raise ValueError(f"{axis}_names are not unique ({', '.join(map(str, repeated))}, ...); use "
                              f"adata.{axis}_names_make_unique().")  # fmt: skip
     gene_names(adata)
-    parsed = parse_obs(adata, perturbation_key, control=control, delimiter=delimiter, require_control=True)
+    key = setup.perturbation_key
+    parsed = parse_obs(adata, key, **setup.spelling, require_control=True)
     n_cells = np.bincount(parsed.codes, minlength=len(parsed.conditions))
     if n_cells[0] < 2:
-        raise ValueError(f"obs[{perturbation_key!r}] has {n_cells[0]} control cell(s); at least two are needed.")
+        raise ValueError(f"obs[{key!r}] has {n_cells[0]} control cell(s); at least two are needed.")
     if len(parsed.conditions) < 2:
-        raise ValueError(f"obs[{perturbation_key!r}] has control cells only; there is no perturbation to learn.")
-    X = matrix(adata, layer)
-    kind = data_kind(X)
-    library = None
-    if kind == "counts":
-        library = library_of(adata, X, library_size_key)
-    elif library_size_key is not None:
-        obs_column(adata, library_size_key, "library_size_key")
-    batch_codes(adata, batch_key)
-    for key in covariates["categorical"]:
+        raise ValueError(f"obs[{key!r}] has control cells only; there is no perturbation to learn.")
+    _, library = expression_source(adata, setup.layer, setup.library_size_key)
+    if library is None and setup.library_size_key is not None:
+        obs_column(adata, setup.library_size_key, "library_size_key")
+    batch_codes(adata, setup.batch_key)
+    for key in setup.categorical_covariate_keys:
         _check_categories(obs_column(adata, key, "categorical_covariate_keys"), key)
-    for key in covariates["continuous"]:
+    for key in setup.continuous_covariate_keys:
         finite_numbers(adata, key)
-    return kind, library, parsed
+    return library, parsed
 
 
 def _check_categories(column, key: str) -> None:
@@ -142,81 +119,44 @@ def check_transfer(adata, registry: dict) -> None:
 
     Its warnings come with the registration.
     """
-    args, layer = registry["setup_args"], registry["setup_args"]["layer"]
+    setup = Setup.of(registry["setup_args"])
+    layer = setup.layer
     layers = {layer: adata.layers[layer]} if layer in adata.layers else {}
     var = pd.DataFrame(index=adata.var_names)
     cells = AnnData(adata.X if layer is None else None, obs=adata.obs.copy(), var=var, layers=layers)
-    covariates = {kind: args[f"{kind}_covariate_keys"] or [] for kind in ("categorical", "continuous")}
-    setup = {name: args[name] for name in ("perturbation_key", "control", "delimiter", "layer", "batch_key")}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        kind, *_ = check_screen(cells, **setup, library_size_key=args["library_size_key"], covariates=covariates)
+        library, _ = check_screen(cells, setup)
         counts = KEYS.LIBRARY in registry["field_registries"]
-        if (kind == "counts") != counts:
+        if (library is not None) != counts:
             raise ValueError(other_kind(counts=counts))
         known = known_categories(registry)
-        check_categories(cells, {**known[KEYS.BATCH], **known[KEYS.CATEGORICAL]}, args["batch_key"])
+        check_categories(cells, {**known[KEYS.BATCH], **known[KEYS.CATEGORICAL]}, setup.batch_key)
         used = {KEYS.PERTURBATION, KEYS.BATCH, KEYS.CATEGORICAL, KEYS.CONTINUOUS}
-        manager = screen_manager(None, **setup, covariates=covariates, counts=False, only=used)
-        manager.register_fields(cells, registry)
+        screen_manager(setup, counts=False, only=used).register_fields(cells, registry)
 
 
 @progress_line("Registering cells")
-def register(
-    cls, adata, setup_method_args, *, perturbation_key, control, delimiter, layer, library_size_key, batch_key,
-    categorical, continuous, **kwargs,
-) -> ScreenManager:  # fmt: skip
+def register(cls: type, adata: AnnData, setup_method_args: dict[str, Any], **kwargs: Any) -> ScreenManager:
     """Check, reorder, and build the manager."""
-    source = kwargs.get("source_registry")
-    if source is None:
-        if kwargs:
-            raise TypeError(f"setup_anndata() got unexpected keyword arguments {sorted(kwargs)}.")
-        covariates = check_keys(
-            perturbation_key,
-            control=control,
-            delimiter=delimiter,
-            layer=layer,
-            library_size_key=library_size_key,
-            batch_key=batch_key,
-            categorical_covariate_keys=categorical,
-            continuous_covariate_keys=continuous,
-        )
-    else:  # of a saved model, which is as it is
-        covariates = {"categorical": list(categorical or []), "continuous": list(continuous or [])}
-    kind, library, parsed = check_screen(
-        adata,
-        perturbation_key,
-        control=control,
-        delimiter=delimiter,
-        layer=layer,
-        library_size_key=library_size_key,
-        batch_key=batch_key,
-        covariates=covariates,
-    )
-    if source is None:
+    setup, saved = Setup.of(setup_method_args["setup_args"]), kwargs.get("source_registry") is not None
+    if kwargs and not saved:
+        raise TypeError(f"setup_anndata() got unexpected keyword arguments {sorted(kwargs)}.")
+    library, parsed = check_screen(adata, setup)
+    if not saved:
         warn_of_setup(
             adata,
             parsed,
-            perturbation_key=perturbation_key,
-            control=control,
-            delimiter=delimiter,
-            batch_key=batch_key,
-            categorical=covariates["categorical"],
+            perturbation_key=setup.perturbation_key,
+            **setup.spelling,
+            batch_key=setup.batch_key,
+            categorical=setup.categorical_covariate_keys,
         )
         strip_gene_names(adata)
         perturbed_genes_first(adata, order_genes(parsed.genes, adata.var_names))
-    if kind == "counts":
+    if library is not None:
         adata.obs[LIBRARY_KEY] = library
-    manager = screen_manager(
-        setup_method_args,
-        perturbation_key=perturbation_key,
-        control=control,
-        delimiter=delimiter,
-        layer=layer,
-        batch_key=batch_key,
-        covariates=covariates,
-        counts=kind == "counts",
-    )
+    manager = screen_manager(setup, setup_method_args, counts=library is not None, parsed=parsed)
     twin = cls._setup_adata_manager_store.get(adata.uns.get(_SCVI_UUID_KEY))
     if twin is not None and twin.adata is not adata:  # a copy, which must not take the place of the original
         del adata.uns[_SCVI_UUID_KEY]
@@ -225,16 +165,21 @@ def register(
 
 
 def screen_manager(
-    setup_method_args, *, perturbation_key, control, delimiter, layer, batch_key, covariates, counts, only=None,
-) -> ScreenManager:  # fmt: skip
+    setup: Setup,
+    setup_method_args: dict[str, Any] | None = None,
+    *,
+    counts: bool,
+    only: Collection[str] | None = None,
+    parsed: ParsedLabels | None = None,
+) -> ScreenManager:
     """Manager that is to register cells: with all fields, or with those of the registry keys `only`."""
     fields = [
         # The manager reads it in canonical form; scvi-tools would change the user's storage, or advise on it.
-        LayerField(KEYS.X, layer, is_count_data=False, correct_data_format=False),
-        PerturbationField(perturbation_key, control, delimiter),
-        CategoricalObsField(KEYS.BATCH, batch_key),
-        CategoricalJointObsField(KEYS.CATEGORICAL, covariates["categorical"]),
-        ContinuousField(KEYS.CONTINUOUS, covariates["continuous"]),
+        LayerField(KEYS.X, setup.layer, is_count_data=False, correct_data_format=False),
+        PerturbationField(setup, parsed),
+        CategoricalObsField(KEYS.BATCH, setup.batch_key),
+        CategoricalJointObsField(KEYS.CATEGORICAL, list(setup.categorical_covariate_keys)),
+        ContinuousField(KEYS.CONTINUOUS, list(setup.continuous_covariate_keys)),
     ]
     if counts:
         fields.append(NumericalObsField(KEYS.LIBRARY, LIBRARY_KEY))

@@ -2,60 +2,21 @@
 
 from __future__ import annotations
 
+from functools import cached_property
+from typing import TYPE_CHECKING
+
 import lightning.pytorch as pl
 import numpy as np
 from scvi import settings
 
 from raptorgraph._arguments import check_choice, check_flag, check_integer, check_number
-from raptorgraph.model._field import KEYS
 from raptorgraph.model._loader import Split, make_loader
 from raptorgraph.pp._pairing import METHODS, pairing_plan, principal_components
-from raptorgraph.screen._moments import (
-    EffectMoments,
-    LogRatioMoments,
-    condition_moments,
-    effect_moments,
-    log_ratio_moments,
-)
+from raptorgraph.screen._moments import effects_of, log_ratios_of, moments_of
 
-
-def condition_codes(mask) -> tuple[np.ndarray, np.ndarray]:
-    """Number the distinct rows of a CSR 0/1 mask; 0 is the empty row (control).
-
-    Returns
-    -------
-    codes
-        One number for each cell.
-    first
-        For each number, a row that carries it (-1 for control where no cell is).
-    """
-    rows = [tuple(mask.indices[mask.indptr[i] : mask.indptr[i + 1]]) for i in range(mask.shape[0])]
-    numbers: dict[tuple, int] = {(): 0}
-    first = [-1]
-    codes = np.empty(len(rows), dtype=np.int64)
-    for i, row in enumerate(rows):
-        key = tuple(sorted(row))
-        if key not in numbers:
-            numbers[key] = len(first)
-            first.append(i)
-        elif first[numbers[key]] < 0:
-            first[numbers[key]] = i
-        codes[i] = numbers[key]
-    return codes, np.asarray(first)
-
-
-def screen_data(adata_manager) -> tuple:
-    """Values, library sizes and batches of all cells; None for what the data do not have."""
-    registry = adata_manager.data_registry
-    X = adata_manager.get_from_registry(KEYS.X)
-    library = None
-    if KEYS.LIBRARY in registry:
-        library = np.asarray(adata_manager.get_from_registry(KEYS.LIBRARY), dtype=float).ravel()
-    batch = None
-    if KEYS.BATCH in registry:
-        batch = np.asarray(adata_manager.get_from_registry(KEYS.BATCH)).ravel().astype(int)
-        batch = batch if batch.max() > 0 else None
-    return X, library, batch
+if TYPE_CHECKING:
+    from raptorgraph.screen import Screen, Sums
+    from raptorgraph.screen._moments import EffectMoments, LogRatioMoments
 
 
 class ScreenSplitter(pl.LightningDataModule):
@@ -101,6 +62,7 @@ class ScreenSplitter(pl.LightningDataModule):
         if validation_size is not None:
             check_number("validation_size", validation_size, 0, 1)
         self.adata_manager = adata_manager
+        self.screen: Screen = adata_manager.screen
         self.train_size = 0.9 if train_size is None else train_size
         self.validation_size = 1 - self.train_size if validation_size is None else validation_size
         if self.train_size + self.validation_size > 1 + 1e-9:
@@ -133,8 +95,7 @@ class ScreenSplitter(pl.LightningDataModule):
 
     def _split_cells(self) -> None:
         """Take the shares within each condition, at least one training cell (two controls) of each."""
-        mask = self.adata_manager.get_from_registry(KEYS.PERTURBATION).tocsr()
-        self.codes, _ = condition_codes(mask)
+        self.codes = self.screen.codes
         if self.external_indexing is not None:
             self.train_idx, self.val_idx, self.test_idx = self.external_indexing
         else:
@@ -167,12 +128,12 @@ class ScreenSplitter(pl.LightningDataModule):
         """Measure shifts and pair, within each part by itself."""
         if hasattr(self, "train_split"):
             return
-        X, library, batch = self._data()
+        X, library = self.screen.source
         components = None
         if self.pairing != "random":
             components = principal_components(X, library=library, seed=self.seed)
-        self.train_split = self._part(self.train_idx, X, library, batch, components)
-        self.val_split = self._part(self.val_idx, X, library, batch, components) if self.n_val else None
+        self.train_split = self._part(self.train_idx, 0, components)
+        self.val_split = self._part(self.val_idx, 1, components) if self.n_val else None
 
     @property
     def known_rows(self) -> np.ndarray:
@@ -184,31 +145,25 @@ class ScreenSplitter(pl.LightningDataModule):
         """Control cells among them."""
         return self.known_rows[self.codes[self.known_rows] == 0]
 
+    @cached_property
+    def sums(self) -> Sums:
+        """Sums over these cells, the training being part 0 and the validation part 1."""
+        part = np.zeros(len(self.codes), dtype=np.int64)
+        part[self.val_idx] = 1
+        return self.screen.sums(self.known_rows, part=part, rates=True)
+
     def known_effects(self) -> tuple[EffectMoments, np.ndarray]:
         """Effects measured on them, and the mean of their controls."""
-        X, library, batch = self._data()
-        one = np.zeros(len(self.codes), dtype=np.int64)
-        control = condition_moments(X, one, 1, library=library, rows=self.known_controls)
-        return self._effects(self.known_rows, X, library, batch), control.mean[0]
+        return effects_of(self.sums), moments_of(self.sums).mean[0]
 
     def known_log_ratios(self) -> LogRatioMoments:
         """Log ratios of rates measured on them."""
-        X, library, batch = self._data()
-        n_conditions = int(self.codes.max()) + 1
-        return log_ratio_moments(X, self.codes, n_conditions, library=library, batch=batch, rows=self.known_rows)
+        return log_ratios_of(self.sums)
 
-    def _data(self):
-        return screen_data(self.adata_manager)
-
-    def _effects(self, rows, X, library, batch) -> EffectMoments:
-        n_conditions = int(self.codes.max()) + 1
-        return effect_moments(X, self.codes, n_conditions, library=library, batch=batch, rows=rows)
-
-    def _part(self, rows, X, library, batch, components) -> Split:
-        effects = self._effects(rows, X, library, batch)
-        plan = None
+    def _part(self, rows: np.ndarray, part: int, components: np.ndarray | None) -> Split:
+        effects, batch, plan = effects_of(self.sums.of_parts(part)), self.screen.batch, None
         if components is not None:
-            part = pairing_plan(
+            pairs = pairing_plan(
                 components[rows],
                 self.codes[rows],
                 method=self.pairing,
@@ -216,7 +171,7 @@ class ScreenSplitter(pl.LightningDataModule):
                 seed=self.seed,
             ).tocoo()
             n = len(self.codes)
-            plan = type(part)((part.data, (rows[part.row], rows[part.col])), shape=(n, n)).tocsr()
+            plan = type(pairs)((pairs.data, (rows[pairs.row], rows[pairs.col])), shape=(n, n)).tocsr()
         controls = rows[self.codes[rows] == 0]
         return Split(controls, rows[self.codes[rows] != 0], self.codes, effects, plan)
 

@@ -16,9 +16,9 @@ from raptorgraph.pl._figure import BLUE, ORANGE, axes_or_new, check_save, finish
 from raptorgraph.pl._map import draw_groups, given_map, map_name, remarks, sampled, set_view, umap
 from raptorgraph.pl._measured import canonical, spelling
 from raptorgraph.pp import format_perturbation
+from raptorgraph.screen._cell_labels import parse_obs
 from raptorgraph.screen._expression import to_expression
 from raptorgraph.screen._inputs import expression_source
-from raptorgraph.screen._labels import parse_obs
 
 if TYPE_CHECKING:
     from collections.abc import Collection

@@ -24,9 +24,9 @@ from raptorgraph.pl._map import (
 from raptorgraph.pl._measured import canonical, spelling
 from raptorgraph.pp import format_perturbation
 from raptorgraph.screen._asked import listed
+from raptorgraph.screen._cell_labels import parse_obs
 from raptorgraph.screen._expression import to_expression
 from raptorgraph.screen._inputs import expression_source
-from raptorgraph.screen._labels import parse_obs
 from raptorgraph.screen._matrix import as_matrix
 from raptorgraph.screen._names import gene_names
 

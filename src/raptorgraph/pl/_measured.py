@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 
 from raptorgraph.pp import format_perturbation, parse_perturbation
+from raptorgraph.screen._cell_labels import parse_obs
 from raptorgraph.screen._inputs import batch_codes, expression_source
-from raptorgraph.screen._labels import parse_obs
 from raptorgraph.screen._moments import effect_moments
 from raptorgraph.screen._names import gene_names
 

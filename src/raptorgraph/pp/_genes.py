@@ -11,9 +11,9 @@ import pandas as pd
 
 from raptorgraph._arguments import check_choice, check_flag, check_integer, check_text
 from raptorgraph._progress import progress_line
+from raptorgraph.screen._cell_labels import parse_obs
 from raptorgraph.screen._expression import data_kind, to_expression
 from raptorgraph.screen._inputs import batch_codes, library_of, matrix
-from raptorgraph.screen._labels import parse_obs
 from raptorgraph.screen._moments import condition_moments
 from raptorgraph.screen._names import gene_names
 

@@ -15,9 +15,9 @@ from sklearn.neighbors import NearestNeighbors
 
 from raptorgraph._arguments import check_choice, check_integer, check_text
 from raptorgraph._progress import progress_bar, track
+from raptorgraph.screen._cell_labels import parse_obs
 from raptorgraph.screen._expression import to_expression
 from raptorgraph.screen._inputs import batch_codes, expression_source
-from raptorgraph.screen._labels import parse_obs
 from raptorgraph.screen._matrix import as_matrix
 
 if TYPE_CHECKING:

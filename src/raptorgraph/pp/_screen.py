@@ -1,8 +1,8 @@
 """What users ask of labels and effects before there is a model; the room `screen` has it."""
 
+from raptorgraph.screen._effects import measured_effects
 from raptorgraph.screen._label_tables import perturbation_report, tidy_labels
 from raptorgraph.screen._labels import format_perturbation, parse_perturbation
-from raptorgraph.screen._moments import measured_effects
 from raptorgraph.screen._suggest import suggest_setup
 
 __all__ = [

@@ -6,5 +6,7 @@ __getattr__, __dir__, __all__ = lazy.attach(
     __name__,
     submod_attrs={
         "_screen": ["Screen"],
+        "_setup": ["Setup"],
+        "_sums": ["Sums", "add_up"],
     },
 )

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
+from raptorgraph.screen._cell_labels import parse_obs
 from raptorgraph.screen._label_hints import likely_names, no_control_message
 from raptorgraph.screen._labels import (
     ParsedLabels,
@@ -15,7 +16,6 @@ from raptorgraph.screen._labels import (
     distinct_labels,
     format_perturbation,
     gene_set,
-    parse_obs,
     parse_perturbation,
 )
 from raptorgraph.screen._names import gene_names

@@ -4,17 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
-from raptorgraph.screen._inputs import obs_column
 from raptorgraph.screen._label_hints import no_control_message
 from raptorgraph.screen._names import means_missing
-
-if TYPE_CHECKING:
-    from anndata import AnnData
 
 
 @dataclass(frozen=True)
@@ -158,43 +153,6 @@ def parse_labels(
         raise ValueError(no_control_message(labels, spellings, controls, delimiter))
     genes = tuple(sorted({gene for condition in conditions for gene in condition}))
     return ParsedLabels(codes=codes, conditions=conditions, genes=genes)
-
-
-def parse_obs(
-    adata: AnnData,
-    perturbation_key: str,
-    *,
-    control: str | Sequence[str] = "control",
-    delimiter: str = "+",
-    require_control: bool = False,
-) -> ParsedLabels:
-    """:func:`parse_labels` of ``adata.obs[perturbation_key]``, with errors that name the arguments that would do.
-
-    Raises KeyError if there is no such column. With `require_control`, which asks for labels that can be learned from,
-    ValueError also if no label has the delimiter while many are combinations by another.
-    """
-    from raptorgraph.screen._suggest import advice, other_delimiter  # which reads labels by means of this file
-
-    try:
-        labels = obs_column(adata, perturbation_key, "perturbation_key")
-    except KeyError as error:
-        raise KeyError(f"{error.args[0]}{advice(adata)}") from None
-    parsed = parse_labels(labels, control=control, delimiter=delimiter)
-    if not require_control:
-        return parsed
-    spellings, _ = distinct_labels(labels)
-    controls = control_labels(control)
-    if not (parsed.codes == 0).any():
-        raise ValueError(no_control_message(labels, spellings, controls, delimiter) + advice(adata, perturbation_key))
-    other = other_delimiter(spellings, controls, delimiter)
-    if other is not None:
-        delimiter_found, example = other
-        raise ValueError(
-            f"No label has the delimiter {delimiter!r}, and {example!r} looks like a combination: use "
-            f"delimiter={delimiter_found!r}. If it is one gene, spell it without {delimiter_found!r}."
-            f"{advice(adata, perturbation_key)}"
-        )
-    return parsed
 
 
 def control_labels(control: str | Collection[str]) -> tuple[str, ...]:

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from typing import TypeAlias
+
 import numpy as np
 from scipy import sparse
 
+Matrix: TypeAlias = np.ndarray | sparse.csr_matrix
+"""What :func:`as_matrix` gives."""
 
-def as_matrix(X) -> np.ndarray | sparse.csr_matrix:
+
+def as_matrix(X) -> Matrix:
     """Bring a cells x genes matrix into canonical form, on a copy where it does not have that form.
 
     Whatever is summed, squared or iterated comes through here: entries of a sparse matrix may be stored in parts that

@@ -1,31 +1,22 @@
-"""Means, variances and effects of every condition, with their sampling variance."""
+"""Means, variances and effects of every condition, with their sampling variance, from sums over cells."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
-from scipy import sparse
 
-from raptorgraph._progress import progress_line
-from raptorgraph.screen._expression import check_library, to_expression
-from raptorgraph.screen._inputs import batch_codes, expression_source
-from raptorgraph.screen._labels import format_perturbation, parse_obs
 from raptorgraph.screen._matrix import as_matrix
-from raptorgraph.screen._names import gene_names
-from raptorgraph.screen._setup_hints import batch_hints, cut_names, warn
+from raptorgraph.screen._sums import Sums, add_up
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from anndata import AnnData
-
 _FLOOR = 1e-2  # smallest variance, as a part of the typical control variance
 
 
-@dataclass
+@dataclass(frozen=True)
 class ConditionMoments:
     """Number of cells `n` (C,), `mean` (C, G) and unbiased `var` (C, G) of every condition; 0 where undefined."""
 
@@ -34,7 +25,7 @@ class ConditionMoments:
     var: np.ndarray
 
 
-@dataclass
+@dataclass(frozen=True)
 class EffectMoments:
     """`effect` (C, G) against control, its sampling `variance` (C, G), and the number of cells `n` (C,)."""
 
@@ -43,7 +34,7 @@ class EffectMoments:
     n: np.ndarray
 
 
-@dataclass
+@dataclass(frozen=True)
 class LogRatioMoments:
     """`log_ratio` (C, G) to control, its sampling `variance` (C, G) without what all share, `shared_variance` (G,).
 
@@ -56,89 +47,17 @@ class LogRatioMoments:
     n: np.ndarray
 
 
-@dataclass
-class _Comparison:
-    """Means (C, G), the control means that they are compared with (C, G), variances, and numbers of cells.
-
-    `within` (C, G) are sums of squares about the means of condition and batch, `freedom` (C,) their degrees of freedom;
-    `control_var` (G,) is the control's variance and `reference_share` (C,) what turns it into that of the reference.
-    """
-
-    n: np.ndarray
-    mean: np.ndarray
-    reference: np.ndarray
-    within: np.ndarray
-    freedom: np.ndarray
-    control_var: np.ndarray
-    reference_share: np.ndarray
-
-    def shrunk_variance(self, prior: np.ndarray, shrinkage: float) -> np.ndarray:
-        """Variances of the conditions (C, G), with a prior that counts for `shrinkage` cells."""
-        dof = (self.freedom + shrinkage)[:, None]
-        found = (self.within + shrinkage * prior) / np.where(dof > 0, dof, 1)
-        return np.where(dof > 0, found, prior)
+# -- from sums ---------------------------------------------------------------------------------------------------------
+def moments_of(sums: Sums) -> ConditionMoments:
+    """Mean and unbiased variance of each gene in each condition, whatever the batch."""
+    shape = (sums.n_conditions, sums.n_genes)
+    n, total, squares = np.zeros(sums.n_conditions, dtype=np.int64), np.zeros(shape), np.zeros(shape)
+    for to, added in ((n, sums.n), (total, sums.total), (squares, sums.squares)):
+        np.add.at(to, sums.condition, added)
+    return ConditionMoments(n, *_mean_and_variance(n, total, squares))
 
 
-def condition_moments(
-    X, codes, n_conditions: int, *, library=None, rows=None, chunk_size: int = 4096, rates: bool = False
-) -> ConditionMoments:
-    """Mean and variance of each gene in each condition, on the expression scale.
-
-    Parameters
-    ----------
-    X
-        Cells x genes, sparse or dense: counts if `library` is given, else values on the expression scale.
-    codes
-        Shape (n_cells,), int: condition of each cell, from 0 to ``n_conditions - 1``.
-    n_conditions
-        Number of conditions, C.
-    library
-        Shape (n_cells,): total counts of each cell.
-    rows
-        Indices of the cells to use; default all.
-    chunk_size
-        Number of cells brought to the expression scale at a time.
-    rates
-        Take ``1e4 * count / library size`` itself and not its logarithm.
-
-    Returns
-    -------
-    Cells, means and unbiased variances, float64; the mean of a condition without cells and the variance of one with
-    fewer than two are 0.
-
-    Raises
-    ------
-    ValueError
-        If the codes do not fit the cells or the number of conditions.
-    """
-    X = as_matrix(X)
-    codes, rows = _check_codes(codes, rows, X.shape[0], n_conditions)
-    library = _check_library(library, rows, X.shape[0])
-    return _moments(X, codes, n_conditions, library, rows, rates=rates, chunk_size=chunk_size)
-
-
-def _moments(X, codes, n_conditions: int, library, rows, *, rates: bool, chunk_size: int = 4096) -> ConditionMoments:
-    """Moments of a matrix in canonical form, of codes and rows that were checked."""
-    total, squares = np.zeros((2, n_conditions, X.shape[1]))
-    for start in range(0, len(rows), chunk_size):
-        part = rows[start : start + chunk_size]
-        values = to_expression(X[part], None if library is None else library[part]).astype(np.float64)
-        values = (values.expm1() if sparse.issparse(values) else np.expm1(values)) if rates else values
-        members = sparse.csr_matrix(
-            (np.ones(len(part)), (codes[part], np.arange(len(part)))), (n_conditions, len(part))
-        )
-        total += _dense(members @ values)
-        squares += _dense(members @ (values.multiply(values) if sparse.issparse(values) else values**2))
-    n = np.bincount(codes[rows], minlength=n_conditions)
-    mean = total / np.maximum(n, 1)[:, None]
-    var = np.maximum(squares - total * mean, 0.0) / np.maximum(n - 1, 1)[:, None]
-    var[n < 2] = 0.0  # what is left of a difference of equals
-    return ConditionMoments(n=n, mean=mean, var=var)
-
-
-def effect_moments(
-    X, codes, n_conditions: int, *, library=None, batch=None, rows=None, shrinkage: float = 10.0
-) -> EffectMoments:
+def effects_of(sums: Sums, shrinkage: float = 10.0) -> EffectMoments:
     r"""Mean difference of each condition to control, and the sampling variance of that difference.
 
     With :math:`w_{cb} = n_{cb} / n_c` the part of the cells of condition c that lie in batch b,
@@ -154,18 +73,8 @@ def effect_moments(
 
     Parameters
     ----------
-    X
-        Cells x genes, sparse or dense: counts if `library` is given, else values on the expression scale.
-    codes
-        Shape (n_cells,), int: condition of each cell; 0 is the control.
-    n_conditions
-        Number of conditions, C.
-    library
-        Shape (n_cells,): total counts of each cell.
-    batch
-        Shape (n_cells,), int: batch of each cell, from 0; default one batch.
-    rows
-        Indices of the cells to use; default all.
+    sums
+        Sums over the cells, condition 0 being the control.
     shrinkage
         Number of cells that the control variance counts for.
 
@@ -178,11 +87,11 @@ def effect_moments(
     Raises
     ------
     ValueError
-        If there are fewer than two control cells, or codes or batches do not fit the cells.
+        If there are fewer than two control cells.
     """
     if not shrinkage >= 0:
         raise ValueError(f"shrinkage must be a non-negative number of cells, got {shrinkage!r}.")
-    found = _compare(X, codes, n_conditions, library, batch, rows)
+    found = _compare(sums)
     n = np.maximum(found.n, 1)[:, None]
     variance = found.shrunk_variance(found.control_var, shrinkage) / n
     variance += found.reference_share[:, None] * found.control_var
@@ -195,9 +104,7 @@ def effect_moments(
     return EffectMoments(effect=effect, variance=variance, n=found.n)
 
 
-def log_ratio_moments(
-    X, codes, n_conditions: int, *, library=None, batch=None, rows=None, shrinkage: float = 50.0
-) -> LogRatioMoments:
+def log_ratios_of(sums: Sums, shrinkage: float = 50.0) -> LogRatioMoments:
     r"""Log ratio of each condition's mean rate to that of control, and its sampling variance.
 
     Rates are ``1e4 * count / library size``, of which effects multiply: where latents act on log rates, log ratios add
@@ -214,8 +121,8 @@ def log_ratio_moments(
 
     Parameters
     ----------
-    X, codes, n_conditions, library, batch, rows
-        As for :func:`effect_moments`.
+    sums
+        Sums over the cells, those of rates among them; condition 0 is the control.
     shrinkage
         Number of cells that the control's variance counts for.
 
@@ -228,9 +135,9 @@ def log_ratio_moments(
     Raises
     ------
     ValueError
-        As for :func:`effect_moments`.
+        If there are fewer than two control cells.
     """
-    found = _compare(X, codes, n_conditions, library, batch, rows, rates=True)
+    found = _compare(sums, rates=True)
     n = np.maximum(found.n, 1)[:, None]
     control_mean = found.reference[0]
     seen = (control_mean > 0) & (found.control_var > 0)
@@ -253,33 +160,63 @@ def log_ratio_moments(
     )
 
 
-def _compare(X, codes, n_conditions: int, library, batch, rows, *, rates: bool = False) -> _Comparison:
+def _mean_and_variance(n: np.ndarray, total: np.ndarray, squares: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    mean = total / np.maximum(n, 1)[:, None]
+    variance = np.maximum(squares - total * mean, 0.0) / np.maximum(n - 1, 1)[:, None]
+    variance[n < 2] = 0.0  # what is left of a difference of equals
+    return mean, variance
+
+
+@dataclass(frozen=True)
+class _Comparison:
+    """Means (C, G), the control means that they are compared with (C, G), variances, and numbers of cells.
+
+    `within` (C, G) are sums of squares about the means of condition and batch, `freedom` (C,) their degrees of freedom;
+    `control_var` (G,) is the control's variance and `reference_share` (C,) what turns it into that of the reference.
+    """
+
+    n: np.ndarray
+    mean: np.ndarray
+    reference: np.ndarray
+    within: np.ndarray
+    freedom: np.ndarray
+    control_var: np.ndarray
+    reference_share: np.ndarray
+
+    def shrunk_variance(self, prior: np.ndarray, shrinkage: float) -> np.ndarray:
+        """Variances of the conditions (C, G), with a prior that counts for `shrinkage` cells."""
+        dof = (self.freedom + shrinkage)[:, None]
+        found = (self.within + shrinkage * prior) / np.where(dof > 0, dof, 1)
+        return np.where(dof > 0, found, prior)
+
+
+def _compare(sums: Sums, *, rates: bool = False) -> _Comparison:
     """Means of conditions, and of the controls of the same batches."""
-    X = as_matrix(X)
-    codes, rows = _check_codes(codes, rows, X.shape[0], n_conditions)
-    library = _check_library(library, rows, X.shape[0])
-    n = np.bincount(codes[rows], minlength=n_conditions)
+    totals, squares = (sums.rate_total, sums.rate_squares) if rates else (sums.total, sums.squares)
+    if totals is None or squares is None:
+        raise ValueError("Log ratios need the sums of rates: add_up(..., rates=True).")
+    batches = np.unique(sums.batch)
+    shape = (sums.n_conditions, sums.n_genes)
+    total, within, freedom = np.zeros(shape), np.zeros(shape), np.zeros(sums.n_conditions)
+    counts = np.zeros((sums.n_conditions, len(batches)))
+    control_mean = np.zeros((len(batches), sums.n_genes))
+    for b, batch in enumerate(batches):
+        groups = np.flatnonzero(sums.batch == batch)
+        present, local = np.unique(sums.condition[groups], return_inverse=True)
+        n = np.bincount(local, sums.n[groups]).astype(np.int64)
+        here, here_squares = np.zeros((2, len(present), sums.n_genes))
+        np.add.at(here, local, totals[groups])
+        np.add.at(here_squares, local, squares[groups])
+        mean, variance = _mean_and_variance(n, here, here_squares)
+        counts[present, b] = n
+        total[present] += n[:, None] * mean
+        within[present] += (n - 1)[:, None] * variance
+        freedom[present] += n - 1
+        if present[0] == 0:
+            control_mean[b] = mean[0]
+    n = counts.sum(axis=1).astype(np.int64)
     if n[0] < 2:
         raise ValueError(f"Effects are differences to control cells, of which there must be at least 2; found {n[0]}.")
-    batch = np.zeros(X.shape[0], dtype=np.int64) if batch is None else np.asarray(batch)
-    if batch.shape != (X.shape[0],):
-        raise ValueError(f"There must be one batch for each of the {X.shape[0]} cells, got shape {batch.shape}.")
-
-    shape, batches = (n_conditions, X.shape[1]), np.unique(batch[rows])
-    total, within, freedom = np.zeros(shape), np.zeros(shape), np.zeros(n_conditions)
-    counts, control_mean = np.zeros((n_conditions, len(batches))), np.zeros((len(batches), X.shape[1]))
-    for b, value in enumerate(batches):
-        members = rows[batch[rows] == value]
-        present = np.unique(codes[members])
-        local = np.searchsorted(present, codes)  # compact codes, so that the work is that of the conditions present
-        moments = _moments(X, local, len(present), library, members, rates=rates)
-        counts[present, b] = moments.n
-        total[present] += moments.n[:, None] * moments.mean
-        within[present] += (moments.n - 1)[:, None] * moments.var
-        freedom[present] += moments.n - 1
-        if present[0] == 0:
-            control_mean[b] = moments.mean[0]
-
     share = counts / np.maximum(n, 1)[:, None]
     has_control = counts[0] > 0
     # Weight of each batch's controls in the reference of a condition: its own share, and for the cells of batches
@@ -296,116 +233,21 @@ def _compare(X, codes, n_conditions: int, library, batch, rows, *, rates: bool =
     )
 
 
-@progress_line("Measuring effects")
-def measured_effects(
-    adata: AnnData,
-    perturbation_key: str = "perturbation",
-    *,
-    control: str | Sequence[str] = "control",
-    delimiter: str = "+",
-    layer: str | None = None,
-    library_size_key: str | None = None,
-    batch_key: str | None = None,
-) -> pd.DataFrame:
-    """Measured effect of every perturbation: mean over its cells minus mean over the control cells.
-
-    Values are on the expression scale, ``log1p(1e4 * count / library size)`` where the data are counts (integers), and
-    the data's own scale where they are log-normalized.
-
-    Parameters
-    ----------
-    adata
-        Cells x genes, with a perturbation label for each cell.
-    perturbation_key
-        Column of ``adata.obs`` with the labels.
-    control
-        Label, or several labels, of the control.
-    delimiter
-        What separates the genes of a combination.
-    layer
-        Layer with counts or log-normalized values; default ``adata.X``.
-    library_size_key
-        Column of ``adata.obs`` with each cell's total counts, where the matrix is a part of the genes; default row
-        sums. Not used for log-normalized values.
-    batch_key
-        Column of ``adata.obs`` with batches: cells are then compared with the control cells of their batch (with all
-        control cells where a batch has none), and the differences averaged over the cells.
-
-    Returns
-    -------
-    Perturbations (canonical labels, control left out) x genes, float64.
-
-    Raises
-    ------
-    KeyError
-        If a column or the layer is not there.
-    ValueError
-        If labels are missing, there are fewer than two control cells, the values are neither counts nor logarithms,
-        or library sizes are not positive or below the row sums in more than half of the cells.
-
-    Warns
-    -----
-    UserWarning
-        If batches have no control cells or are the perturbation, and if `delimiter` cuts the name of a gene.
-
-    Examples
-    --------
-    >>> effects = rg.pp.measured_effects(adata, library_size_key="total_counts")
-    >>> effects.shape
-    (10, 100)
-    >>> list(effects.index[:3])
-    ['P01', 'P01+P03', 'P02']
-    """
-    parsed = parse_obs(adata, perturbation_key, control=control, delimiter=delimiter, require_control=True)
-    batch_codes(adata, batch_key)
-    warn(cut_names(adata, perturbation_key, control, delimiter) + batch_hints(adata, parsed, delimiter, batch_key))
-    return effects_by_label(
-        adata,
-        perturbation_key,
-        control=control,
-        delimiter=delimiter,
-        layer=layer,
-        library_size_key=library_size_key,
-        batch_key=batch_key,
-    )
+# -- from matrices -----------------------------------------------------------------------------------------------------
+def condition_moments(X: Any, codes: Sequence[int] | np.ndarray, n_conditions: int, **cells: Any) -> ConditionMoments:
+    """:func:`moments_of` the sums of a matrix; arguments as for :func:`~raptorgraph.screen._sums.add_up`."""
+    return moments_of(add_up(as_matrix(X), codes, n_conditions, **cells))
 
 
-def effects_by_label(
-    adata: AnnData, perturbation_key: str, *, control, delimiter, layer=None, library_size_key=None, batch_key=None
-) -> pd.DataFrame:
-    """:func:`measured_effects` without warnings."""
-    parsed = parse_obs(adata, perturbation_key, control=control, delimiter=delimiter, require_control=True)
-    batch, genes = batch_codes(adata, batch_key), gene_names(adata)
-    X, library = expression_source(adata, layer, library_size_key)
-    moments = effect_moments(X, parsed.codes, len(parsed.conditions), library=library, batch=batch)
-    names = [format_perturbation(genes, control=control, delimiter=delimiter) for genes in parsed.conditions[1:]]
-    return pd.DataFrame(moments.effect[1:], index=pd.Index(names, name="perturbation"), columns=genes)
+def effect_moments(
+    X: Any, codes: Sequence[int] | np.ndarray, n_conditions: int, *, shrinkage: float = 10.0, **cells: Any
+) -> EffectMoments:
+    """:func:`effects_of` the sums of a matrix; arguments as for :func:`~raptorgraph.screen._sums.add_up`."""
+    return effects_of(add_up(as_matrix(X), codes, n_conditions, **cells), shrinkage)
 
 
-def _check_codes(codes, rows, n_cells: int, n_codes: int) -> tuple[np.ndarray, np.ndarray]:
-    """Codes of all cells and indices of the used cells as int64, checked against each other."""
-    codes = np.asarray(codes, dtype=np.int64)
-    if codes.shape != (n_cells,):
-        raise ValueError(f"There must be one code for each of the {n_cells} cells, got shape {codes.shape}.")
-    rows = np.arange(n_cells) if rows is None else np.asarray(rows)
-    rows = np.flatnonzero(rows) if rows.dtype == bool else rows.astype(np.int64)
-    if rows.size == 0:
-        raise ValueError("There are no cells to average: `rows` is empty.")
-    used = codes[rows]
-    if used.min() < 0 or used.max() >= n_codes:
-        raise ValueError(f"Codes must be from 0 to {n_codes - 1}, found {used.min()} to {used.max()}.")
-    return codes, rows
-
-
-def _check_library(library, rows: np.ndarray, n_cells: int) -> np.ndarray | None:
-    if library is None:
-        return None
-    library = np.asarray(library, dtype=np.float64)
-    if library.shape != (n_cells,):
-        raise ValueError(f"There must be one library size for each of the {n_cells} cells, got shape {library.shape}.")
-    check_library(library[rows], names=rows)
-    return library
-
-
-def _dense(product) -> np.ndarray:
-    return product.toarray() if sparse.issparse(product) else product
+def log_ratio_moments(
+    X: Any, codes: Sequence[int] | np.ndarray, n_conditions: int, *, shrinkage: float = 50.0, **cells: Any
+) -> LogRatioMoments:
+    """:func:`log_ratios_of` the sums of a matrix; arguments as for :func:`~raptorgraph.screen._sums.add_up`."""
+    return log_ratios_of(add_up(as_matrix(X), codes, n_conditions, rates=True, **cells), shrinkage)

@@ -1,8 +1,7 @@
-"""A screen: cells, conditions, and effects with their sampling variance."""
+"""A screen: its cells, their labels parsed once, the design of its conditions, and sums over cells."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -10,67 +9,99 @@ import numpy as np
 import pandas as pd
 from scipy import sparse
 
+from raptorgraph.screen._cell_labels import parse_obs
 from raptorgraph.screen._expression import to_expression
 from raptorgraph.screen._inputs import batch_codes, expression_source
-from raptorgraph.screen._labels import format_perturbation, parse_obs
-from raptorgraph.screen._moments import ConditionMoments, EffectMoments, condition_moments, effect_moments
+from raptorgraph.screen._moments import effects_of, log_ratios_of, moments_of
 from raptorgraph.screen._names import gene_names, strip_gene_names
+from raptorgraph.screen._setup import Setup
+from raptorgraph.screen._sums import add_up
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    import anndata as ad
+    from anndata import AnnData
+
+    from raptorgraph.screen._labels import ParsedLabels
+    from raptorgraph.screen._matrix import Matrix
+    from raptorgraph.screen._moments import ConditionMoments, EffectMoments, LogRatioMoments
+    from raptorgraph.screen._sums import Sums
 
 
-@dataclass
 class Screen:
-    """A screen and its setup.
+    """A screen and how it is read. `adata` is unchanged; nothing but labels is read before it is asked for.
+
+    Parameters
+    ----------
+    adata
+        Cells x genes, with a perturbation label for each cell.
+    setup
+        A :class:`Setup`, or its arguments by name.
+    parsed
+        Labels of the cells, where they are known already; default those in ``adata.obs``.
+    source
+        Matrix and library sizes, where they are known already; default as the setup says.
+    batch
+        Batch of each cell, where it is known already.
 
     Attributes
     ----------
-    adata
-        Cells x genes.
-    setup
-        Arguments of ``setup_anndata``.
+    adata, setup, parsed
+        As above; blanks around the names of genes are taken away, on a copy.
+    codes
+        Shape (n_cells,), int: condition of each cell, 0 being the control.
+    labels
+        Canonical labels of control and all conditions, by code.
+    genes_of
+        Genes of each label.
+
+    Raises
+    ------
+    KeyError
+        If the column of labels is not there.
+    ValueError
+        If labels are missing or none is that of a control.
 
     Examples
     --------
-    >>> screen = rg.benchmark.Screen(
-    ...     adata, {"perturbation_key": "perturbation", "control": "control", "delimiter": "+"}
-    ... )
+    >>> screen = rg.screen.Screen(adata, {"library_size_key": "total_counts"})
     >>> screen.singles
     ['P01', 'P02', 'P03', 'P04', 'P05', 'P06']
     >>> screen.combinations
     ['P01+P03', 'P02+P03', 'P02+P06', 'P03+P06']
     >>> len(screen.rows("control"))
     300
+    >>> screen.effects.shape
+    (10, 100)
     """
 
-    adata: ad.AnnData
-    setup: Mapping[str, Any]
-
-    def __post_init__(self) -> None:
-        parsed = parse_obs(self.adata, self.setup["perturbation_key"], require_control=True, **self.spelling)
-        if list(gene_names(self.adata)) != list(self.adata.var_names):
-            self.adata = self.adata.copy()
-            strip_gene_names(self.adata)
-        self.codes = parsed.codes
-        self.labels = [self.label(genes) for genes in parsed.conditions]
+    def __init__(
+        self,
+        adata: AnnData,
+        setup: Setup | Mapping[str, Any] | None = None,
+        *,
+        parsed: ParsedLabels | None = None,
+        source: tuple[Matrix, np.ndarray | None] | None = None,
+        batch: np.ndarray | None = None,
+    ) -> None:
+        self.setup = Setup.of({} if setup is None else setup)
+        if parsed is None:
+            parsed = parse_obs(adata, self.setup.perturbation_key, **self.setup.spelling, require_control=True)
+        if list(gene_names(adata)) != list(adata.var_names):
+            adata = adata.copy()
+            strip_gene_names(adata)
+        self.adata, self.parsed, self.codes = adata, parsed, parsed.codes
+        self.labels = [self.setup.label(genes) for genes in parsed.conditions]
         self.genes_of = dict(zip(self.labels, parsed.conditions, strict=True))
-        self.control = self.labels[0]
+        if source is not None:
+            self.source = source
+            self.batch = batch
 
+    # -- conditions --------------------------------------------------------------------------------------------------
     @property
-    def spelling(self) -> dict[str, Any]:
-        """How labels are spelled, as arguments of :func:`raptorgraph.format_perturbation`."""
-        return {"control": self.setup["control"], "delimiter": self.setup["delimiter"]}
-
-    def label(self, genes: Sequence[str]) -> str:
-        """Canonical label of the perturbation of these genes; of control without any."""
-        return format_perturbation(genes, **self.spelling)
-
-    def single(self, gene: str) -> str:
-        """Canonical label of the perturbation of one gene."""
-        return self.label([gene])
+    def control(self) -> str:
+        """Canonical label of the control."""
+        return self.labels[0]
 
     @property
     def conditions(self) -> list[str]:
@@ -87,56 +118,43 @@ class Screen:
         """Conditions of two genes or more."""
         return [label for label in self.conditions if len(self.genes_of[label]) > 1]
 
+    @property
+    def spelling(self) -> dict[str, Any]:
+        """How labels are spelled, as arguments of :func:`raptorgraph.pp.format_perturbation`."""
+        return self.setup.spelling
+
+    def label(self, genes: Sequence[str]) -> str:
+        """Canonical label of the perturbation of these genes; of control without any."""
+        return self.setup.label(genes)
+
+    def single(self, gene: str) -> str:
+        """Canonical label of the perturbation of one gene."""
+        return self.setup.label([gene])
+
+    @cached_property
+    def perturbed_genes(self) -> list[str]:
+        """Perturbed genes: those with a column in the data first, both parts in alphabetical order."""
+        return order_genes(self.parsed.genes, self.adata.var_names)
+
+    @cached_property
+    def design(self) -> np.ndarray:
+        """Control and conditions x perturbed genes, 0 or 1: which genes are perturbed in which condition."""
+        return design_matrix(self.parsed.conditions, self.perturbed_genes)
+
+    # -- cells -------------------------------------------------------------------------------------------------------
+    @cached_property
+    def n_cells(self) -> pd.Series:
+        """Number of cells of control and all conditions, by label."""
+        return pd.Series(np.bincount(self.codes, minlength=len(self.labels)), index=self.labels)
+
     def rows(self, label: str) -> np.ndarray:
-        """Rows of the cells of a condition, or of ``"control"``."""
+        """Rows of the cells of a condition, or of the control."""
         return np.flatnonzero(self.codes == self.labels.index(label))
 
-    def cells(self, conditions: Sequence[str]) -> ad.AnnData:
+    def cells(self, conditions: Sequence[str]) -> AnnData:
         """Copy of the control cells and those of the given conditions."""
         wanted = [0, *(self.labels.index(label) for label in conditions)]
         return self.adata[np.isin(self.codes, wanted)].copy()
-
-    @cached_property
-    def expression(self) -> sparse.csr_matrix:
-        """Cells x genes on the expression scale."""
-        X, library = expression_source(self.adata, self.setup.get("layer"), self.setup.get("library_size_key"))
-        return sparse.csr_matrix(to_expression(X, library))
-
-    @cached_property
-    def moments(self) -> EffectMoments:
-        """Measured effects of control and all conditions, in the order of ``labels``."""
-        return self.moments_of(None)
-
-    @cached_property
-    def condition_moments(self) -> ConditionMoments:
-        """Number of cells, mean and variance of control and all conditions, in the order of ``labels``."""
-        return condition_moments(self.expression, self.codes, len(self.labels))
-
-    def expression_of(self, label: str) -> np.ndarray:
-        """Cells of a condition x genes on the expression scale, dense."""
-        return self.expression[self.rows(label)].toarray()
-
-    def moments_of(self, rows: np.ndarray | None) -> EffectMoments:
-        """Effects measured on some of the cells."""
-        batch = batch_codes(self.adata, self.setup.get("batch_key"))
-        return effect_moments(self.expression, self.codes, len(self.labels), batch=batch, rows=rows)
-
-    @cached_property
-    def effects(self) -> pd.DataFrame:
-        """Measured effects, conditions x genes."""
-        return self._table(self.moments)
-
-    def effects_of(self, rows: np.ndarray) -> pd.DataFrame:
-        """Effects measured on some of the cells, conditions x genes."""
-        return self._table(self.moments_of(rows))
-
-    def _table(self, moments: EffectMoments) -> pd.DataFrame:
-        return pd.DataFrame(moments.effect[1:], index=self.conditions, columns=self.adata.var_names)
-
-    @cached_property
-    def control_mean(self) -> np.ndarray:
-        """Mean of the control cells, shape (n_genes,)."""
-        return np.asarray(self.expression[self.codes == 0].mean(axis=0), dtype=np.float64).ravel()
 
     def halves(self, seed: int) -> tuple[np.ndarray, np.ndarray]:
         """Rows of two random halves of every condition, control included."""
@@ -147,3 +165,107 @@ class Screen:
             first.append(rows[: len(rows) // 2])
             second.append(rows[len(rows) // 2 :])
         return np.sort(np.concatenate(first)), np.sort(np.concatenate(second))
+
+    # -- values ------------------------------------------------------------------------------------------------------
+    @cached_property
+    def source(self) -> tuple[Matrix, np.ndarray | None]:
+        """Cells x genes and library sizes; these are None where the matrix is on the expression scale."""
+        return expression_source(self.adata, self.setup.layer, self.setup.library_size_key)
+
+    @cached_property
+    def batch(self) -> np.ndarray | None:
+        """Shape (n_cells,), int: batch of each cell; None without batches."""
+        return batch_codes(self.adata, self.setup.batch_key)
+
+    @cached_property
+    def expression(self) -> sparse.csr_matrix:
+        """Cells x genes on the expression scale, float32."""
+        return sparse.csr_matrix(to_expression(*self.source))
+
+    def expression_of(self, label: str) -> np.ndarray:
+        """Cells of a condition x genes on the expression scale, dense."""
+        X, library = self.source
+        rows = self.rows(label)
+        values = to_expression(X[rows], None if library is None else library[rows])
+        return values.toarray() if sparse.issparse(values) else values
+
+    # -- what was measured -------------------------------------------------------------------------------------------
+    def sums(self, rows: np.ndarray | None = None, *, part: np.ndarray | None = None, rates: bool = False) -> Sums:
+        """Sums over cells by condition, batch and part, in one pass; arguments as of :func:`add_up`.
+
+        Raises
+        ------
+        ValueError
+            If there are fewer than two control cells.
+        """
+        n_controls = int(((self.codes if rows is None else self.codes[rows]) == 0).sum())
+        if n_controls < 2:
+            raise ValueError(
+                f"Effects are differences to control cells, of which there must be at least 2; found {n_controls}."
+            )
+        X, library = self.source
+        return add_up(
+            X,
+            self.codes,
+            len(self.labels),
+            library=library,
+            batch=self.batch,
+            part=part,
+            rows=rows,
+            rates=rates,
+        )
+
+    @cached_property
+    def _all(self) -> Sums:
+        return self.sums()
+
+    @cached_property
+    def moments(self) -> EffectMoments:
+        """Measured effects of control and all conditions, in the order of ``labels``."""
+        return effects_of(self._all)
+
+    @cached_property
+    def condition_moments(self) -> ConditionMoments:
+        """Number of cells, mean and variance of control and all conditions, in the order of ``labels``."""
+        return moments_of(self._all)
+
+    def moments_of(self, rows: np.ndarray | None = None, shrinkage: float = 10.0) -> EffectMoments:
+        """Effects measured on some of the cells."""
+        return effects_of(self._all if rows is None else self.sums(rows), shrinkage)
+
+    def log_ratios_of(self, rows: np.ndarray | None = None) -> LogRatioMoments:
+        """Log ratios of mean rates to those of control, measured on some of the cells."""
+        return log_ratios_of(self.sums(rows, rates=True))
+
+    @cached_property
+    def effects(self) -> pd.DataFrame:
+        """Measured effects, conditions x genes, float64."""
+        return self._table(self.moments)
+
+    def effects_of(self, rows: np.ndarray) -> pd.DataFrame:
+        """Effects measured on some of the cells, conditions x genes."""
+        return self._table(self.moments_of(rows))
+
+    def _table(self, moments: EffectMoments) -> pd.DataFrame:
+        index = pd.Index(self.conditions, name="perturbation")
+        return pd.DataFrame(moments.effect[1:], index=index, columns=self.adata.var_names)
+
+    @property
+    def control_mean(self) -> np.ndarray:
+        """Mean of the control cells, shape (n_genes,), float64."""
+        return self.condition_moments.mean[0]
+
+
+def order_genes(genes: Sequence[str], var_names: Sequence[str]) -> list[str]:
+    """Perturbed genes with a column in the data first, both parts in alphabetical order."""
+    present = set(var_names)
+    return [g for g in genes if g in present] + [g for g in genes if g not in present]
+
+
+def design_matrix(conditions: Sequence[Sequence[str]], genes: Sequence[str]) -> np.ndarray:
+    """Conditions x genes, 0 or 1, float64."""
+    column = {gene: j for j, gene in enumerate(genes)}
+    design = np.zeros((len(conditions), len(genes)))
+    for i, condition in enumerate(conditions):
+        design[i, [column[gene] for gene in condition]] = 1.0
+    return design

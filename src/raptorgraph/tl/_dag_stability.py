@@ -12,9 +12,7 @@ import torch
 from raptorgraph._arguments import check_integer
 from raptorgraph._progress import progress_argument, progress_bar
 from raptorgraph.metrics import chance_jaccard, top_edge_jaccard
-from raptorgraph.model._field import KEYS
 from raptorgraph.model._graph import CALLED, screen_graph
-from raptorgraph.model._splitter import condition_codes, screen_data
 
 if TYPE_CHECKING:
     from raptorgraph.model import RaptorGraphModel
@@ -84,9 +82,9 @@ def dag_stability(
         raise ValueError("Only graphs that were inferred from interventions are drawn again: graph='interventional'.")
     if model.adata is None:
         raise ValueError("The model was loaded without data: load it with adata=...")
-    X, library, batch = screen_data(model.adata_manager)
-    codes, _ = condition_codes(model.adata_manager.get_from_registry(KEYS.PERTURBATION).tocsr())
-    members, targets = model._members(), model._target_columns()
+    screen = model.screen
+    (X, library), codes, batch = screen.source, screen.codes, screen.batch
+    members, targets = screen.design, model._target_columns()
     kept, module = np.arange(len(codes)), model.module
     groups = np.zeros(len(codes), dtype=int) if batch is None else batch
 

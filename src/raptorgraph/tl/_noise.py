@@ -8,10 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy import sparse, stats
 
-from raptorgraph.model._field import KEYS
-from raptorgraph.model._splitter import condition_codes, screen_data
 from raptorgraph.screen._expression import to_expression
-from raptorgraph.screen._moments import effect_moments
 
 if TYPE_CHECKING:
     from raptorgraph.model import RaptorGraphModel
@@ -119,15 +116,14 @@ class MeasuredLatents:
 
 def measured_latents(model: RaptorGraphModel, rows: np.ndarray | None = None) -> MeasuredLatents:
     """Effects of all perturbed genes in the model's own cells, or in those of some `rows`."""
-    X, library, batch = screen_data(model.adata_manager)
-    codes, _ = condition_codes(model.adata_manager.get_from_registry(KEYS.PERTURBATION).tocsr())
-    members = model._members()
+    screen = model.screen
+    codes, batch, members = screen.codes, screen.batch, screen.design
     batch = np.zeros(len(codes), dtype=int) if batch is None else batch
     rows = np.arange(len(codes)) if rows is None else rows
     counts = np.zeros((len(members), batch.max() + 1))
     np.add.at(counts, (codes[rows], batch[rows]), 1)
     pooled = max(1, int(counts[0].sum()) - 1)
-    moments = effect_moments(X, codes, len(members), library=library, batch=batch, rows=rows, shrinkage=pooled)
+    moments = screen.moments_of(rows, shrinkage=pooled)
     contrast = _contrasts(members[1:], moments.n[1:])
     per_batch = contrast @ (counts[1:] / moments.n[1:, None])
     return MeasuredLatents(
@@ -141,9 +137,8 @@ def measured_latents(model: RaptorGraphModel, rows: np.ndarray | None = None) ->
 
 def halves_of_controls(model: RaptorGraphModel, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     """Rows of all perturbed cells with one half of the controls, and with the other; batches are split evenly."""
-    _, _, batch = screen_data(model.adata_manager)
-    mask = model.adata_manager.get_from_registry(KEYS.PERTURBATION).tocsr()
-    is_control = np.diff(mask.indptr) == 0
+    screen = model.screen
+    batch, is_control = screen.batch, screen.codes == 0
     controls = rng.permutation(np.flatnonzero(is_control))
     if batch is not None:
         controls = controls[np.argsort(batch[controls], kind="stable")]
@@ -153,10 +148,10 @@ def halves_of_controls(model: RaptorGraphModel, rng: np.random.Generator) -> tup
 
 def control_noise(model: RaptorGraphModel) -> ControlNoise:
     """Noise of the model's own control cells."""
-    X, library, batch = screen_data(model.adata_manager)
-    mask = model.adata_manager.get_from_registry(KEYS.PERTURBATION).tocsr()
-    rows = np.flatnonzero(np.diff(mask.indptr) == 0)
-    return ControlNoise(X[rows], *(None if values is None else values[rows] for values in (library, batch)))
+    screen = model.screen
+    X, library = screen.source
+    rows = np.flatnonzero(screen.codes == 0)
+    return ControlNoise(X[rows], *(None if values is None else values[rows] for values in (library, screen.batch)))
 
 
 def _contrasts(members: np.ndarray, n_cells: np.ndarray) -> np.ndarray:

@@ -16,8 +16,8 @@ from raptorgraph._arguments import check_integer
 from raptorgraph._progress import progress_argument, progress_bar
 from raptorgraph.pp import format_perturbation, measured_effects, parse_perturbation
 from raptorgraph.screen._asked import meant_label
+from raptorgraph.screen._cell_labels import parse_obs
 from raptorgraph.screen._inputs import expression_source
-from raptorgraph.screen._labels import parse_obs
 from raptorgraph.screen._moments import condition_moments
 from raptorgraph.screen._names import gene_names, stripped
 

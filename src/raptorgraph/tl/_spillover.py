@@ -12,7 +12,7 @@ from raptorgraph._arguments import check_integer
 from raptorgraph._progress import track
 from raptorgraph.model._field import KEYS
 from raptorgraph.nn._posterior_draws import posterior_expectation
-from raptorgraph.screen._labels import parse_obs
+from raptorgraph.screen._cell_labels import parse_obs
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

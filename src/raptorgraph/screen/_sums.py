@@ -1,0 +1,181 @@
+"""Sums over cells by condition, batch and part: a reduction over chunks of cells, from which all moments are made."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+from scipy import sparse
+
+from raptorgraph.screen._expression import check_library, to_expression
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from raptorgraph.screen._matrix import Matrix
+
+_CHUNK = 4096  # cells brought to the expression scale at a time
+
+
+@dataclass(frozen=True)
+class Sums:
+    """Number of cells, sums and sums of squares of each gene, in groups of cells: a condition in a batch and a part.
+
+    Attributes
+    ----------
+    n_conditions
+        Number of conditions, C; 0 is the control.
+    condition, batch, part
+        Shape (K,), int: which of each a group belongs to.
+    n
+        Shape (K,), int: cells.
+    total, squares
+        K x G, float64: sums on the expression scale, and of its squares.
+    rate_total, rate_squares
+        K x G: the same of ``1e4 * count / library size`` itself, or None.
+    """
+
+    n_conditions: int
+    condition: np.ndarray
+    batch: np.ndarray
+    part: np.ndarray
+    n: np.ndarray
+    total: np.ndarray
+    squares: np.ndarray
+    rate_total: np.ndarray | None = None
+    rate_squares: np.ndarray | None = None
+
+    def of_parts(self, *parts: int) -> Sums:
+        """Sums of some of the parts."""
+        chosen = np.isin(self.part, parts)
+        names = ("condition", "batch", "part", "n", "total", "squares", "rate_total", "rate_squares")
+        return replace(self, **{name: values[chosen] for name in names if (values := getattr(self, name)) is not None})
+
+    @property
+    def n_genes(self) -> int:
+        """Number of genes."""
+        return self.total.shape[1]
+
+
+def add_up(
+    X: Matrix,
+    codes: Sequence[int] | np.ndarray,
+    n_conditions: int,
+    *,
+    library: np.ndarray | None = None,
+    batch: np.ndarray | None = None,
+    part: np.ndarray | None = None,
+    rows: np.ndarray | None = None,
+    rates: bool = False,
+    chunk_size: int = _CHUNK,
+) -> Sums:
+    """Sums of a matrix in memory, in one pass over chunks of its cells.
+
+    Parameters
+    ----------
+    X
+        Cells x genes in canonical form: counts if `library` is given, else values on the expression scale.
+    codes
+        Shape (n_cells,), int: condition of each cell, from 0 to ``n_conditions - 1``.
+    n_conditions
+        Number of conditions, C.
+    library
+        Shape (n_cells,): total counts of each cell.
+    batch, part
+        Shape (n_cells,), int: batch and part of each cell, from 0; default one of each.
+    rows
+        Indices of the cells to use, or a mask of them; default all.
+    rates
+        Whether to add up rates too.
+    chunk_size
+        Number of cells in a chunk.
+
+    Raises
+    ------
+    ValueError
+        If codes, batches, parts or library sizes do not fit the cells, or a code the number of conditions.
+    """
+    codes, rows = _check_codes(codes, rows, X.shape[0], n_conditions)
+    library = _check_library(library, rows, X.shape[0])
+    batch, part = (_check_groups(values, name, X.shape[0]) for values, name in ((batch, "batch"), (part, "part")))
+    (parts, part), (batches, batch) = (np.unique(of[rows], return_inverse=True) for of in (part, batch))
+    keys, groups = np.unique((part * len(batches) + batch) * n_conditions + codes[rows], return_inverse=True)
+    part, batch = np.divmod(keys // n_conditions, len(batches))
+    sums = _empty(n_conditions, keys % n_conditions, batches[batch], parts[part], X.shape[1], rates=rates)
+    for place in _chunks(len(rows), chunk_size):
+        cells = rows[place]
+        values = to_expression(X[cells], None if library is None else library[cells]).astype(np.float64)
+        _add_chunk(sums, values, groups[place])
+    return sums
+
+
+def _chunks(n: int, size: int) -> Iterator[slice]:
+    return (slice(start, start + size) for start in range(0, n, size))
+
+
+def _empty(
+    n_conditions: int, condition: np.ndarray, batch: np.ndarray, part: np.ndarray, n_genes: int, *, rates: bool
+) -> Sums:
+    """Sums of no cell."""
+    shape = (len(condition), n_genes)
+    names = ("total", "squares", *(("rate_total", "rate_squares") if rates else ()))
+    n = np.zeros(len(condition), dtype=np.int64)
+    return Sums(n_conditions, condition, batch, part, n, **{name: np.zeros(shape) for name in names})
+
+
+def _add_chunk(sums: Sums, values: Matrix, groups: np.ndarray) -> None:
+    """Add cells on the expression scale to the sums of their groups, in place."""
+    present, local = np.unique(groups, return_inverse=True)
+    members = sparse.csr_matrix((np.ones(len(groups)), (local, np.arange(len(groups)))), (len(present), len(groups)))
+    sums.n[present] += np.bincount(local)
+    sums.total[present] += _dense(members @ values)
+    sums.squares[present] += _dense(members @ _squared(values))
+    if sums.rate_total is not None:
+        rates = values.expm1() if sparse.issparse(values) else np.expm1(values)
+        sums.rate_total[present] += _dense(members @ rates)
+        sums.rate_squares[present] += _dense(members @ _squared(rates))
+
+
+def _squared(values: Matrix) -> Matrix:
+    return values.multiply(values) if sparse.issparse(values) else values**2
+
+
+def _dense(product: Matrix) -> np.ndarray:
+    return product.toarray() if sparse.issparse(product) else product
+
+
+def _check_codes(
+    codes: Sequence[int] | np.ndarray, rows: np.ndarray | None, n_cells: int, n_codes: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Codes of all cells and indices of the used cells as int64, checked against each other."""
+    codes = np.asarray(codes, dtype=np.int64)
+    if codes.shape != (n_cells,):
+        raise ValueError(f"There must be one code for each of the {n_cells} cells, got shape {codes.shape}.")
+    rows = np.arange(n_cells) if rows is None else np.asarray(rows)
+    rows = np.flatnonzero(rows) if rows.dtype == bool else rows.astype(np.int64)
+    if rows.size == 0:
+        raise ValueError("There are no cells to average: `rows` is empty.")
+    used = codes[rows]
+    if used.min() < 0 or used.max() >= n_codes:
+        raise ValueError(f"Codes must be from 0 to {n_codes - 1}, found {used.min()} to {used.max()}.")
+    return codes, rows
+
+
+def _check_library(library: np.ndarray | None, rows: np.ndarray, n_cells: int) -> np.ndarray | None:
+    if library is None:
+        return None
+    library = np.asarray(library, dtype=np.float64)
+    if library.shape != (n_cells,):
+        raise ValueError(f"There must be one library size for each of the {n_cells} cells, got shape {library.shape}.")
+    check_library(library[rows], names=rows)
+    return library
+
+
+def _check_groups(values: np.ndarray | None, name: str, n_cells: int) -> np.ndarray:
+    if values is None:
+        return np.zeros(n_cells, dtype=np.int64)
+    values = np.asarray(values)
+    if values.shape != (n_cells,):
+        raise ValueError(f"There must be one {name} for each of the {n_cells} cells, got shape {values.shape}.")
+    return values
