@@ -6,7 +6,14 @@ of the parameter, as scvi-tools does.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any, TypeVar
+
 from docrep import DocstringProcessor
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+Function = TypeVar("Function", bound="Callable[..., Any]")
 
 docs = DocstringProcessor(
     perturbation_key="""perturbation_key
@@ -38,3 +45,19 @@ return_fig
     Return the figure and not the axes.""",
 )
 """Parameters by name: ``%(control)s`` and its like."""
+
+
+def documented_by(source: Callable[..., Any]) -> Callable[[Function], Function]:
+    """Give a function the docstring of the one that does its work, of which its own is the first line.
+
+    Parameters
+    ----------
+    source
+        The function or method with the whole docstring.
+    """
+
+    def decorate(function: Function) -> Function:
+        function.__doc__ = source.__doc__
+        return function
+
+    return decorate

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -11,17 +11,17 @@ from raptorgraph.model._field import KEYS
 from raptorgraph.model._query import known_categories
 
 if TYPE_CHECKING:
-    from raptorgraph.model import RaptorGraphModel
+    from collections.abc import Mapping
 
 ALL = "all"
 TransformBatch = str | int | Iterable[str | int] | None
 
 
-def transform_codes(model: RaptorGraphModel, transform_batch: TransformBatch) -> list[int] | None:
+def transform_codes(registry: Mapping[str, Any], transform_batch: TransformBatch) -> list[int] | None:
     """Codes of the batches that are asked for, each once; None for the cells' own; ValueError for unknown ones."""
     if transform_batch is None:
         return None
-    known = list(known_categories(model.registry_)[KEYS.BATCH].values())
+    known = list(known_categories(registry)[KEYS.BATCH].values())
     if not known:
         raise ValueError(
             f"transform_batch={transform_batch!r}: the model knows no batches; leave it out, or set up the screen with "

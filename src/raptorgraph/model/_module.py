@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import torch
 from scvi.module.base import BaseModuleClass, LossOutput, auto_move_data
@@ -11,16 +11,21 @@ from torch.nn import functional as F
 
 from raptorgraph import nn as blocks
 from raptorgraph.inference import EffectPosterior
+from raptorgraph.model._config import LossConfig
 from raptorgraph.model._field import KEYS
+from raptorgraph.model._reference import ReferenceControls
+from raptorgraph.nn._expectation import COARSE
 from raptorgraph.nn._likelihoods import make_likelihood
 from raptorgraph.nn._posterior_draws import posterior_draws, posterior_expectation
 from raptorgraph.screen._expression import TARGET_SUM
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping
 
-# In training a coarse quadrature is enough: its error is far below the sampling error of a shift, and cancels.
-_COARSE = {"step": 1.3, "lower": -13.0}
+    from raptorgraph.model._config import ModuleConfig
+
+Batch: TypeAlias = dict[str, Any]
+"""Tensors of cells by name, with those of the partners in one of their own."""
 
 
 class RaptorGraphModule(BaseModuleClass):
@@ -28,68 +33,59 @@ class RaptorGraphModule(BaseModuleClass):
 
     Parameters
     ----------
-    n_genes, n_perturbed, n_targets, n_latent
-        Genes; perturbed genes; perturbed genes with a column (the first ones); latents.
-    n_subgraphs, n_hidden, n_layers
-        Sizes of encoder and decoder.
-    likelihood
-        ``"nb"`` on counts or ``"normal"`` on the expression scale.
-    counts
-        Whether X holds counts.
-    n_batch, n_cats_per_cov, n_continuous
-        Covariates of the decoder.
-    linear_decoder, graph, graph_init, latent_norm, learn_scale, init_strength, effect_posterior
-        Variants; see the model class.
+    config
+        Sizes and variants.
     """
 
-    def __init__(
-        self,
-        n_genes: int,
-        n_perturbed: int,
-        n_targets: int,
-        n_latent: int,
-        *,
-        n_subgraphs: int,
-        n_hidden: int,
-        n_layers: int,
-        likelihood: str,
-        counts: bool,
-        n_batch: int = 1,
-        n_cats_per_cov: Sequence[int] = (),
-        n_continuous: int = 0,
-        linear_decoder: bool = True,
-        graph: str = "interventional",
-        graph_init: str = "zero",
-        latent_norm: str = "none",
-        learn_scale: bool = True,
-        init_strength: float = 1.0,
-        effect_posterior: bool | dict[str, Any] = True,
-    ) -> None:
+    center: torch.Tensor
+    spread: torch.Tensor
+    edge_weight: torch.Tensor
+    edge_probability: torch.Tensor
+    edge_share: torch.Tensor
+    edge_frequency: torch.Tensor
+    edge_q_value: torch.Tensor
+
+    def __init__(self, config: ModuleConfig) -> None:
         super().__init__()
-        self.counts = counts
-        self.n_batch = n_batch
-        self.n_cats_per_cov = list(n_cats_per_cov)
-        n_covariates = (n_batch if n_batch > 1 else 0) + sum(self.n_cats_per_cov) + n_continuous
-        self.encoder = blocks.GraphPathwayEncoder(n_genes, n_latent, n_targets, n_subgraphs)
-        self.modulator = blocks.LatentModulator(n_latent, n_perturbed, init_strength)
-        self.graph_kind = graph
-        self.graph = blocks.StructuralLayer(n_latent, graph_init)
+        self.config = config
+        n_genes, k, d = config.n_genes, config.n_perturbed, config.n_latent
+        n_covariates = (config.n_batch if config.n_batch > 1 else 0) + sum(config.n_cats_per_cov) + config.n_continuous
+        self.encoder = blocks.GraphPathwayEncoder(n_genes, d, config.n_targets, config.n_subgraphs)
+        self.modulator = blocks.LatentModulator(d, k, config.init_strength)
+        self.graph = blocks.StructuralLayer(d, config.graph_init)
         # What was inferred of the edges among perturbed genes, those included that are not in the graph.
         for name in ("weight", "probability", "share"):
-            self.register_buffer(f"edge_{name}", torch.zeros(n_perturbed, n_perturbed))
+            self.register_buffer(f"edge_{name}", torch.zeros(k, k))
         for name in ("frequency", "q_value"):  # once they were asked for
-            self.register_buffer(f"edge_{name}", torch.full((n_perturbed, n_perturbed), torch.nan))
-        self.norm = nn.LayerNorm(n_latent) if latent_norm == "layer" else nn.Identity()
-        self.decoder = blocks.Decoder(n_latent, n_covariates, n_genes, n_hidden, n_layers, linear=linear_decoder)
-        self.distribution = make_likelihood(likelihood, n_genes, learn_scale=learn_scale, target_sum=TARGET_SUM)
+            self.register_buffer(f"edge_{name}", torch.full((k, k), torch.nan))
+        self.norm: nn.Module = nn.LayerNorm(d) if config.latent_norm == "layer" else nn.Identity()
+        self.decoder = blocks.Decoder(
+            d, n_covariates, n_genes, config.n_hidden, config.n_layers, linear=config.linear_decoder
+        )
+        self.distribution = make_likelihood(
+            config.likelihood, n_genes, learn_scale=config.learn_scale, target_sum=TARGET_SUM
+        )
         # Not trained by gradients of the loss: fitted once, to the measured effects.
-        options = effect_posterior if isinstance(effect_posterior, dict) else {}
-        self.effects = None if effect_posterior is False else EffectPosterior(**options)
+        options = config.effect_posterior
+        self.effects = None
+        if options is not False:
+            self.effects = EffectPosterior(**(options if isinstance(options, dict) else {}))
+        self.reference = None if self.effects is None else ReferenceControls()
         # Control statistics: the encoder reads genes in units of their own spread.
         self.register_buffer("center", torch.zeros(n_genes))
         self.register_buffer("spread", torch.ones(n_genes))
 
     # -- pieces ------------------------------------------------------------------------------------------------
+    @property
+    def counts(self) -> bool:
+        """Whether the data are counts."""
+        return self.config.counts
+
+    @property
+    def graph_kind(self) -> str:
+        """Where the graph comes from: ``"interventional"``, ``"dagma"`` or ``"fixed"``."""
+        return self.config.graph
+
     @property
     def likelihood(self) -> str:
         """Name of the likelihood, :attr:`distribution`."""
@@ -107,11 +103,11 @@ class RaptorGraphModule(BaseModuleClass):
     def covariates(self, tensors: dict[str, torch.Tensor]) -> torch.Tensor | None:
         """One-hot batch and categories and the continuous covariates, cells x n_covariates, or None."""
         parts = []
-        if self.n_batch > 1:
-            parts.append(F.one_hot(tensors[KEYS.BATCH].long().squeeze(-1), self.n_batch).float())
-        if self.n_cats_per_cov:
+        if self.config.n_batch > 1:
+            parts.append(F.one_hot(tensors[KEYS.BATCH].long().squeeze(-1), self.config.n_batch).float())
+        if self.config.n_cats_per_cov:
             columns = tensors[KEYS.CATEGORICAL].long()
-            parts += [F.one_hot(columns[:, i], n).float() for i, n in enumerate(self.n_cats_per_cov)]
+            parts += [F.one_hot(columns[:, i], n).float() for i, n in enumerate(self.config.n_cats_per_cov)]
         if KEYS.CONTINUOUS in tensors:
             parts.append(tensors[KEYS.CONTINUOUS].float())
         return torch.cat(parts, dim=1) if parts else None
@@ -177,7 +173,8 @@ class RaptorGraphModule(BaseModuleClass):
         return self.distribution.expected_over_draws(features, self.decoder.read, library, offset, **quadrature)
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
-        """Take over state, also that of models that were saved before the likelihood had its scale."""
+        """Take over state, also that of older models, where the scale and the reference have another place."""
+        ReferenceControls.move_old_state(state_dict, prefix)
         if f"{prefix}log_scale" in state_dict:
             state_dict[f"{prefix}distribution.log_scale"] = state_dict.pop(f"{prefix}log_scale")
         super()._load_from_state_dict(state_dict, prefix, *args)
@@ -215,48 +212,38 @@ class RaptorGraphModule(BaseModuleClass):
 
     def loss(
         self,
-        tensors,
-        inference_outputs,
-        generative_outputs,
-        *,
-        kl_weight: float = 1.0,
-        kl_per_gene: bool = True,
-        free_bits: float = 0.0,
-        shift_weight: float = 1.0,
-        mmd_weight: float = 0.0,
-        pair_weight: float = 0.0,
-        dag_weight: float = 1.0,
-        mu: float = 1.0,
-        lambda1: float = 0.05,
-        graph_gradient: bool = False,
+        tensors: Batch,
+        inference_outputs: Mapping[str, torch.Tensor],
+        generative_outputs: Mapping[str, torch.Tensor],
+        **settings: Any,
     ) -> LossOutput:
         """Weighted sum of the terms, each a mean over cells (or conditions) and genes.
 
-        The KL is summed over latents and, with ``kl_per_gene``, divided by the number of genes: reconstruction and
-        KL then are the ELBO per gene at ``kl_weight`` = 1, whatever the number of genes. The graph's term does not
-        reach the encoder (section 3.2), unless ``graph_gradient``.
+        The `settings` are those of :class:`~raptorgraph.model._config.LossConfig`. The KL is summed over latents.
         """
+        config = LossConfig(**settings)
         x, n = tensors[KEYS.X], len(tensors[KEYS.X])
         library = tensors.get(KEYS.LIBRARY)
         location, counterfactual = generative_outputs["location"].split(n)
         nll = self.distribution.nll(self.distribution.observed(x, inference_outputs["expression"]), location)
         kl = blocks.kl_standard_normal(inference_outputs["mean"], inference_outputs["log_var"])
-        kl_term = blocks.free_bits(kl, free_bits) / (x.shape[1] if kl_per_gene else 1)
-        terms = {"reconstruction": (1.0, nll.mean()), "kl": (kl_weight, kl_term)}
+        kl_term = blocks.free_bits(kl, config.free_bits) / (x.shape[1] if config.kl_per_gene else 1)
+        terms = {"reconstruction": (1.0, nll.mean()), "kl": (config.kl_weight, kl_term)}
 
         condition = tensors["condition"]  # position of each cell's condition among those of the batch
         n_conditions = len(tensors["shift"])
         expected = None
-        if shift_weight > 0 or mmd_weight > 0:
-            expected = self.mean_expression(counterfactual, library, **_COARSE)
-        if shift_weight > 0:
-            change = expected - self.mean_expression(location, library, **_COARSE)
+        if config.shift_weight > 0 or config.mmd_weight > 0:
+            expected = self.mean_expression(counterfactual, library, **COARSE)
+        if config.shift_weight > 0:
+            change = expected - self.mean_expression(location, library, **COARSE)
             total = change.new_zeros(n_conditions, x.shape[1]).index_add_(0, condition, change)
             size = torch.bincount(condition, minlength=n_conditions).clamp_min(1)[:, None]
-            terms["shift"] = (shift_weight, blocks.shift_nll(total / size, tensors["shift"], tensors["shift_variance"]))
-        if mmd_weight > 0:
-            terms["mmd"] = (mmd_weight, self._mmd(expected, counterfactual, library, tensors, condition, n_conditions))
-        if pair_weight > 0:
+            shift = blocks.shift_nll(total / size, tensors["shift"], tensors["shift_variance"])
+            terms["shift"] = (config.shift_weight, shift)
+        if config.mmd_weight > 0:
+            terms["mmd"] = (config.mmd_weight, self._mmd(expected, counterfactual, tensors))
+        if config.pair_weight > 0:
             partner = self.decode(
                 self.modulator(inference_outputs["z"], tensors["mask"]),
                 self.covariates(tensors["partner"]),
@@ -265,11 +252,12 @@ class RaptorGraphModule(BaseModuleClass):
             x_partner = tensors["partner"][KEYS.X]
             e_partner = self.expression(x_partner, tensors["partner"].get(KEYS.LIBRARY))
             observed = self.distribution.observed(x_partner, e_partner)
-            terms["pair"] = (pair_weight, self.distribution.nll(observed, partner).mean())
-        if dag_weight > 0:
+            terms["pair"] = (config.pair_weight, self.distribution.nll(observed, partner).mean())
+        if config.dag_weight > 0:
             z = self.norm(inference_outputs["z"])
-            z = z if graph_gradient else z.detach()
-            terms["dag"] = (dag_weight, blocks.dagma_loss(z, self.graph.adjacency(), mu=mu, lambda1=lambda1))
+            z = z if config.graph_gradient else z.detach()
+            dag = blocks.dagma_loss(z, self.graph.adjacency(), mu=config.mu, lambda1=config.lambda1)
+            terms["dag"] = (config.dag_weight, dag)
         total = sum(weight * value for weight, value in terms.values())
         # "normal" and "nb" differ in scale; nats per cell are what scvi-tools calls the reconstruction loss.
         return LossOutput(
@@ -279,13 +267,14 @@ class RaptorGraphModule(BaseModuleClass):
             extra_metrics={name: value.detach() for name, (_, value) in terms.items()},
         )
 
-    def _mmd(self, expected, counterfactual, library, tensors, condition, n_conditions) -> torch.Tensor:
+    def _mmd(self, expected: torch.Tensor, counterfactual: torch.Tensor, tensors: Batch) -> torch.Tensor:
         """Mean over conditions of the MK-MMD of drawn cells; the draw's gradient is that of its expectation."""
         with torch.no_grad():
-            drawn = self.distribution.to_expression(self.distribution.draw(counterfactual), library)
+            drawn = self.distribution.draw(counterfactual)
+            drawn = self.distribution.to_expression(drawn, tensors.get(KEYS.LIBRARY))
         drawn = drawn + (expected - expected.detach())
         real = self.expression(tensors["partner"][KEYS.X], tensors["partner"].get(KEYS.LIBRARY))
-        rows = [torch.nonzero(condition == c).squeeze(1) for c in range(n_conditions)]
+        rows = [torch.nonzero(tensors["condition"] == c).squeeze(1) for c in range(len(tensors["shift"]))]
         values = [blocks.mk_mmd(drawn[r], real[r]) for r in rows if len(r) > 1]
         return torch.stack(values).mean() if values else expected.new_zeros(())
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-import inspect
 import math
+from typing import TYPE_CHECKING, Any
 
 import torch
 from scvi.train import TrainingPlan
 
-from raptorgraph.model._arguments import check_plan
+from raptorgraph.model._config import TrainingConfig
+
+if TYPE_CHECKING:
+    from raptorgraph.model._module import RaptorGraphModule
 
 
 class NonFiniteLossError(RuntimeError):
@@ -38,8 +41,8 @@ class RaptorGraphTrainingPlan(TrainingPlan):
     dag_threshold
         Edges with an absolute weight at or below it are dropped in the projection; 0.3 is DAGMA's own. The latents
         have unit variance a priori, so weights compare.
-    **loss_kwargs
-        Weights passed to the module's loss.
+    kl_per_gene, free_bits, shift_weight, mmd_weight, pair_weight, dag_weight, lambda1, graph_gradient
+        Of the loss: see :class:`~raptorgraph.model._config.LossConfig`.
 
     Raises
     ------
@@ -55,55 +58,30 @@ class RaptorGraphTrainingPlan(TrainingPlan):
     >>> model.train(max_epochs=1, plan_kwargs={"lr": 1e-3, "kl_weight": 0.5}, enable_progress_bar=False)
     """
 
-    def __init__(
-        self,
-        module,
-        *,
-        optimizer: str = "AdamW",
-        lr: float = 3e-3,
-        weight_decay: float = 1e-4,
-        eps: float = 1e-8,
-        lr_schedule: str = "cosine",
-        kl_weight: float = 1.0,
-        kl_warmup: float = 0.2,
-        mu: float = 1.0,
-        mu_final: float = 1e-2,
-        project_at: float = 0.8,
-        dag_threshold: float = 0.3,
-        **loss_kwargs,
-    ) -> None:
-        check_plan(
-            loss_kwargs
-            | {"optimizer": optimizer, "lr": lr, "weight_decay": weight_decay, "eps": eps, "lr_schedule": lr_schedule}
-            | {"kl_weight": kl_weight, "kl_warmup": kl_warmup, "mu": mu, "mu_final": mu_final}
-            | {"project_at": project_at, "dag_threshold": dag_threshold},
-            module.loss,
+    def __init__(self, module: RaptorGraphModule, **arguments: Any) -> None:
+        self.config = config = TrainingConfig.of(arguments)
+        super().__init__(
+            module,
+            optimizer=config.optimizer,
+            lr=config.lr,
+            weight_decay=config.weight_decay,
+            eps=config.eps,
+            **config.loss_settings(),
         )
-        super().__init__(module, optimizer=optimizer, lr=lr, weight_decay=weight_decay, eps=eps, **loss_kwargs)
-        defaults = {name: p.default for name, p in inspect.signature(module.loss).parameters.items()}
-        self.weights = {name: loss_kwargs.get(name, defaults[name]) for name in defaults if name.endswith("_weight")}
-        self.lr_schedule = lr_schedule
-        self.final_kl_weight = kl_weight
-        self.kl_warmup = kl_warmup
-        self.mu_path = (mu, mu_final)
-        self.project_at = project_at
-        self.dag_threshold = dag_threshold
         self.n_retreats = 0
 
     @property
     def kl_weight(self) -> float:
         """Weight of the KL in the current epoch."""
-        if not hasattr(self, "kl_warmup"):  # the parent asks while it is being built
-            return 0.0
-        n_warm = self.kl_warmup * (self.trainer.max_epochs or 1)
-        return self.final_kl_weight * min(1.0, (self.current_epoch + 1) / max(n_warm, 1.0))
+        n_warm = self.config.kl_warmup * (self.trainer.max_epochs or 1)
+        return self.config.kl_weight * min(1.0, (self.current_epoch + 1) / max(n_warm, 1.0))
 
     @property
     def mu(self) -> float:
         """Weight of the graph's score in the current epoch."""
-        first, last = self.mu_path
-        share = min(1.0, self.current_epoch / max(1.0, self.project_at * (self.trainer.max_epochs or 1)))
-        return first * (last / first) ** share
+        first, last = self.config.mu, self.config.mu_final
+        share = min(1.0, self.current_epoch / max(1.0, self.config.project_at * (self.trainer.max_epochs or 1)))
+        return float(first * (last / first) ** share)
 
     def configure_optimizers(self):
         """Optimizer with and without decay, and the schedule of the learning rate over all steps."""
@@ -112,15 +90,15 @@ class RaptorGraphTrainingPlan(TrainingPlan):
         for parameter in self.module.parameters():
             if parameter.requires_grad:
                 groups[parameter.ndim > 1 and id(parameter) not in free].append(parameter)
-        optimizer = {"AdamW": torch.optim.AdamW, "Adam": torch.optim.Adam}[self.optimizer_name](
+        optimizer = {"AdamW": torch.optim.AdamW, "Adam": torch.optim.Adam}[self.config.optimizer](
             [
-                {"params": groups[True], "weight_decay": self.weight_decay},
+                {"params": groups[True], "weight_decay": self.config.weight_decay},
                 {"params": groups[False], "weight_decay": 0.0},
             ],
-            lr=self.lr,
-            eps=self.eps,
+            lr=self.config.lr,
+            eps=self.config.eps,
         )
-        if self.lr_schedule == "constant":
+        if self.config.lr_schedule == "constant":
             return {"optimizer": optimizer}
         n_steps = max(1, int(self.trainer.estimated_stepping_batches))
         n_warm = max(1, round(0.03 * n_steps))
@@ -155,7 +133,7 @@ class RaptorGraphTrainingPlan(TrainingPlan):
 
     def validation_step(self, batch, batch_idx):
         """Loss with the final weights, so that epochs compare."""
-        weights = {**self.loss_kwargs, "kl_weight": self.final_kl_weight, "mu": self.mu_path[1]}
+        weights = {**self.loss_kwargs, "kl_weight": self.config.kl_weight, "mu": self.config.mu_final}
         _, _, output = self.forward(batch, loss_kwargs=weights)
         n = output.n_obs_minibatch
         self.log("validation_loss", output.loss, on_step=False, on_epoch=True, batch_size=n)
@@ -172,11 +150,11 @@ class RaptorGraphTrainingPlan(TrainingPlan):
 
     def on_train_epoch_end(self):
         """Project the graph once its share of the epochs is over."""
-        done = (self.current_epoch + 1) >= self.project_at * (self.trainer.max_epochs or 1)
+        done = (self.current_epoch + 1) >= self.config.project_at * (self.trainer.max_epochs or 1)
         if done and not bool(self.module.graph.projected):
-            self.module.graph.project(self.dag_threshold)
+            self.module.graph.project(self.config.dag_threshold)
 
     def on_train_end(self):
         """Make sure that the graph is acyclic, also after an early stop."""
         if not bool(self.module.graph.projected):
-            self.module.graph.project(self.dag_threshold)
+            self.module.graph.project(self.config.dag_threshold)

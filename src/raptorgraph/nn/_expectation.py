@@ -7,6 +7,11 @@ from typing import Any
 
 import torch
 
+FINE = {"step": 1.0, "lower": -18.0}
+"""Quadrature that is accurate to 1e-4 for expression up to 1e4 per 1e4 counts."""
+COARSE = {"step": 1.3, "lower": -13.0}
+"""Quadrature for training: its error is far below the sampling error of a shift, and cancels."""
+
 # exp(-t) at t = exp(UPPER) is below 1e-15, so nothing is lost above it.
 _UPPER = 3.6
 

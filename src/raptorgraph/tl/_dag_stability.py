@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
-import torch
 
 from raptorgraph._arguments import check_integer
 from raptorgraph._progress import progress_argument, progress_bar
@@ -78,22 +77,22 @@ def dag_stability(
     """
     check_integer("n", n, 2)
     check_integer("n_null", n_null, 1)
-    if not model._has_edges:
+    if not model.edges.is_inferred:
         raise ValueError("Only graphs that were inferred from interventions are drawn again: graph='interventional'.")
     if model.adata is None:
         raise ValueError("The model was loaded without data: load it with adata=...")
     screen = model.screen
     (X, library), codes, batch = screen.source, screen.codes, screen.batch
-    members, targets = screen.design, model._target_columns()
-    kept, module = np.arange(len(codes)), model.module
+    members, targets = screen.design, model.target_columns
+    kept, edges = np.arange(len(codes)), model.edges
     groups = np.zeros(len(codes), dtype=int) if batch is None else batch
 
     def graph(codes: np.ndarray, rows: np.ndarray):
         return screen_graph(X, codes, members, targets, library=library, batch=batch, rows=rows)
 
     rng = np.random.default_rng(seed)
-    own = module.edge_weight.cpu().double().numpy()
-    n_edges = int((module.edge_probability >= CALLED).sum())
+    own, called = edges.values("weight").astype(float), edges.called
+    n_edges = int(called.sum())
     count, weights = np.zeros(own.shape), []
     null, n_null_edges = [], 0
     with progress_bar("Graphs", n + n_null) as advance:
@@ -110,13 +109,12 @@ def dag_stability(
 
     frequency, q_value = count / n, np.ones(own.shape)
     q_value[~np.eye(len(own), dtype=bool)] = q_values(np.abs(_off_diagonal(own)), np.concatenate(null), n_null)
-    module.edge_frequency.copy_(torch.as_tensor(frequency))
-    module.edge_q_value.copy_(torch.as_tensor(q_value))
-    source, target = np.nonzero((count > 0) | (module.edge_probability >= CALLED).cpu().numpy())
+    edges.keep_stability(frequency, q_value)
+    source, target = np.nonzero((count > 0) | called)
     genes = np.asarray(model.perturbed_genes)
     table = pd.DataFrame({"source": genes[source], "target": genes[target]})
     for column in ("weight", "probability", "share", "frequency", "q_value"):
-        table[column] = getattr(module, f"edge_{column}").cpu().double().numpy()[source, target]
+        table[column] = edges.values(column).astype(float)[source, target]
     table = table.sort_values(["frequency", "share"], ascending=False, kind="stable", ignore_index=True)
     jaccard = chance = np.nan
     if n_edges:

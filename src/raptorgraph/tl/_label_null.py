@@ -54,7 +54,7 @@ def label_null(model: RaptorGraphModel, rankings: Sequence[Ranking], *, n_null: 
         Of their cells.
     """
     measured, noise = measured_latents(model), control_noise(model)
-    targets = model._target_columns()
+    targets = model.target_columns
     p_effect = np.empty(len(targets))
     change = [set_changes(measured.effect[[i]], ranking)[0] for i, ranking in enumerate(rankings)]
     p_change = [np.empty(0)] * len(change)

@@ -190,7 +190,7 @@ class _CommonDirection:
 def _without_own(values: np.ndarray, model: RaptorGraphModel) -> np.ndarray:
     """Effects, of which each is 0 on the perturbed gene itself."""
     values = values.copy()
-    for i, column in enumerate(model._target_columns()):
+    for i, column in enumerate(model.target_columns):
         if column >= 0:
             values[i, column] = 0.0
     return values

@@ -10,7 +10,6 @@ import torch
 
 from raptorgraph._arguments import check_integer
 from raptorgraph._progress import track
-from raptorgraph.model._field import KEYS
 from raptorgraph.nn._posterior_draws import posterior_expectation
 from raptorgraph.screen._cell_labels import parse_obs
 
@@ -74,9 +73,10 @@ def spillover(
     """
     check_integer("n_cells", n_cells, 2)
     setup = model.setup_args
-    module, query = model.module, model._query(adata, "latents")
+    module, cells = model.module, model.cells
+    query = cells.query(adata, "latents")
     spelling = {"control": setup["control"], "delimiter": setup["delimiter"]}
-    parsed = parse_obs(model._data(adata), setup["perturbation_key"], require_control=True, **spelling)
+    parsed = parse_obs(cells.data(adata), setup["perturbation_key"], require_control=True, **spelling)
     rows = np.flatnonzero(parsed.codes == 0)
     rng = np.random.default_rng(seed)
     chosen = np.sort(rng.choice(rows, min(n_cells, len(rows)), replace=False))
@@ -85,11 +85,10 @@ def spillover(
         return posterior_expectation(module.norm, *module.encode(expression))
 
     with torch.no_grad():
-        z = torch.cat([encode(module.expression(t[KEYS.X], t.get(KEYS.LIBRARY))).cpu() for t in model._cells(query)])
+        z = torch.cat([encode(expression).cpu() for expression in cells.expression(query)])
     z = z.numpy()
     singles = {genes[0]: z[parsed.codes == code] for code, genes in enumerate(parsed.conditions) if len(genes) == 1}
-    cells = [module.expression(t[KEYS.X], t.get(KEYS.LIBRARY)) for t in model._cells(query, rows=chosen)]
-    x = torch.cat(cells)
+    x = torch.cat(list(cells.expression(query, rows=chosen)))
     column = {gene: k for k, gene in enumerate(query.adata.var_names)}
     return _table(
         encode,
