@@ -45,7 +45,7 @@ def check_training(
         check_integer("max_epochs", max_epochs, 1)
     check_flag("early_stopping", early_stopping)
     given = {name: value for name, value in trainer_kwargs.items() if value is not None}
-    plain = {
+    plain: dict[str, Any] = {
         name: check_integer(name, given[name], least) for name, least in _TRAINER_INTEGERS.items() if name in given
     }
     plain |= {name: check_number(name, given[name], 0) for name in _TRAINER_NUMBERS if name in given}

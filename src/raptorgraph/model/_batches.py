@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
 from raptorgraph.model._field import KEYS
 from raptorgraph.model._query import known_categories
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
 ALL = "all"
 TransformBatch = str | int | Iterable[str | int] | None
 
 
-def transform_codes(registry: Mapping[str, Any], transform_batch: TransformBatch) -> list[int] | None:
+def transform_codes(registry: dict[str, Any], transform_batch: TransformBatch) -> list[int] | None:
     """Codes of the batches that are asked for, each once; None for the cells' own; ValueError for unknown ones."""
     if transform_batch is None:
         return None
@@ -31,7 +28,7 @@ def transform_codes(registry: Mapping[str, Any], transform_batch: TransformBatch
     if isinstance(transform_batch, str) and transform_batch == ALL and ALL not in known:
         return list(range(len(known)))
     one = isinstance(transform_batch, str) or not isinstance(transform_batch, Iterable)
-    asked = [transform_batch] if one else list(transform_batch)
+    asked: list[Any] = [transform_batch] if one else list(transform_batch)  # type: ignore[arg-type]  # then it is iterable
     unknown = [batch for batch in asked if batch not in known]
     if unknown or not asked:
         raise ValueError(

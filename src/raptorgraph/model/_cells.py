@@ -20,7 +20,7 @@ from raptorgraph.model._setup import screen_manager
 from raptorgraph.screen import Setup
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Sequence
 
     import torch
     from anndata import AnnData
@@ -61,7 +61,7 @@ class Cells:
 
     module: RaptorGraphModule
     own: AnnDataManager | None
-    registry: Mapping[str, Any]
+    registry: dict[str, Any]
     var_names: Sequence[str]
     mudata_args: dict[str, Any] | None = None
     is_trained: bool = True

@@ -133,14 +133,26 @@ class ModuleConfig(Checked):
         )
 
 
-def data_sizes(state: Mapping[str, Any], stats: Mapping[str, int]) -> dict[str, Any]:
-    """Settings that follow from the registered data, by the registries of their fields and their summary."""
+def data_sizes(
+    state: Mapping[str, Any], stats: Mapping[str, int], n_latent: int | None, likelihood: str | None
+) -> dict[str, Any]:
+    """Settings that follow from the registered data, those included that a user may leave open (None).
+
+    Parameters
+    ----------
+    state, stats
+        Registries of the fields, and summary of the data.
+    n_latent, likelihood
+        What the user asks for.
+    """
     perturbation = state[KEYS.PERTURBATION]["state_registry"]
     return {
         "n_genes": stats["n_vars"],
         "n_perturbed": len(perturbation["perturbed_genes"]),
         "n_targets": perturbation["n_targets"],
         "counts": KEYS.LIBRARY in state,
+        "n_latent": n_latent,
+        "likelihood": likelihood,
         "n_batch": stats.get("n_batch", 1),
         "n_cats_per_cov": tuple(state.get(KEYS.CATEGORICAL, {}).get("state_registry", {}).get("n_cats_per_key", ())),
         "n_continuous": stats.get("n_extra_continuous_covs", 0),

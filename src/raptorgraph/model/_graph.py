@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from raptorgraph.model._module import RaptorGraphModule
+    from raptorgraph.screen._matrix import Matrix
 
 logger = logging.getLogger(__name__)
 
@@ -29,10 +30,10 @@ EDGE_COLUMNS = ("probability", "share", "frequency", "q_value")
 
 
 def screen_graph(
-    X,
+    X: Matrix,
     codes: np.ndarray,
     members: np.ndarray,
-    targets: Sequence[int],
+    targets: Sequence[int] | np.ndarray,
     *,
     library: np.ndarray | None = None,
     batch: np.ndarray | None = None,
@@ -65,7 +66,9 @@ def screen_graph(
     return graph_of_log_ratios(moments, members, targets)
 
 
-def graph_of_log_ratios(moments: LogRatioMoments, members: np.ndarray, targets: Sequence[int]) -> GraphPosterior:
+def graph_of_log_ratios(
+    moments: LogRatioMoments, members: np.ndarray, targets: Sequence[int] | np.ndarray
+) -> GraphPosterior:
     """Infer the graph from the log ratios of conditions; see :func:`screen_graph`."""
     k = members.shape[1]
     alone = np.flatnonzero((members.sum(1) == 1) & (moments.n > 0))
@@ -161,7 +164,8 @@ class EdgeTable:
         """Weights of the network among the perturbed genes, k x k; None where they are still to be learned."""
         if self.module.graph_kind == "dagma":
             return None
-        return self.module.graph.adjacency()[: self.n_perturbed, : self.n_perturbed].detach()
+        adjacency: torch.Tensor = self.module.graph.adjacency().detach()
+        return adjacency[: self.n_perturbed, : self.n_perturbed]
 
     def values(self, name: str) -> np.ndarray:
         """What was inferred of every pair of perturbed genes, k x k, float32, row = cause; NaN where it is not known.

@@ -7,11 +7,17 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import rich.pretty  # noqa: F401  scvi-tools' view_anndata_setup takes it to be imported
 from scvi.model.base import BaseModelClass
+from scvi.train import TrainRunner
+
+from raptorgraph.model._cells import Cells
+from raptorgraph.model._module import RaptorGraphModule
+from raptorgraph.model._mudata import REGISTRY_KEY
+from raptorgraph.model._plan import RaptorGraphTrainingPlan
+from raptorgraph.model._splitter import ScreenSplitter
 
 if TYPE_CHECKING:
     from anndata import AnnData
 
-    from raptorgraph.model._cells import Cells
     from raptorgraph.model._types import Data
 
 _CELLS = "give the cells to the methods themselves, such as predict(..., adata) and get_latent_representation(adata)"
@@ -30,10 +36,19 @@ class NotOffered:
         raise AttributeError(f"RaptorGraphModel has no {self.name}: {self.instead}.")
 
 
-class InheritedModel(BaseModelClass):
+class InheritedModel(BaseModelClass):  # type: ignore[misc]  # scvi-tools has no types
     """scvi-tools' base class, less what does not fit this model; genes of other cells are matched by name."""
 
-    cells: Cells
+    _module_cls = RaptorGraphModule
+    _training_plan_cls = RaptorGraphTrainingPlan
+    _data_splitter_cls = ScreenSplitter
+    _train_runner_cls = TrainRunner
+
+    @property
+    def cells(self) -> Cells:
+        """Its cells, and others, as the network reads them."""
+        own, args = self._adata_manager, self.registry_.get(REGISTRY_KEY)
+        return Cells(self.module, own, self.registry_, self.var_names_, args, self.is_trained_)
 
     differential_expression = NotOffered(
         "predict_effects(perturbations, return_sd=True) gives the effects of perturbations with their standard "

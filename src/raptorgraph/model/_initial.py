@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 import torch
 
@@ -9,9 +11,13 @@ from raptorgraph._progress import progress_line
 from raptorgraph.nn._likelihood_base import ControlStatistics
 from raptorgraph.screen._moments import condition_moments
 
+if TYPE_CHECKING:
+    from raptorgraph.model._manager import ScreenManager
+    from raptorgraph.model._module import RaptorGraphModule
+
 
 @progress_line("Reading control cells")
-def initialize(module, adata_manager) -> None:
+def initialize(module: RaptorGraphModule, adata_manager: ScreenManager) -> None:
     """Set the encoder's center and spread, the decoder's base and the genes' scale from control cells."""
     screen = adata_manager.screen
     (X, library), control = screen.source, np.flatnonzero(screen.codes == 0)

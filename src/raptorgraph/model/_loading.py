@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 from zipfile import ZipFile, is_zipfile
 
 from anndata import AnnData
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
     from raptorgraph.model import RaptorGraphModel
     from raptorgraph.model._types import Data
+
+Model = TypeVar("Model", bound="RaptorGraphModel")
 
 
 def save(
@@ -71,12 +73,12 @@ def save(
 @progress_line("Loading")
 @quietly
 def load(
-    parent_load: Callable[..., RaptorGraphModel],
+    parent_load: Callable[..., Model],
     dir_path: str | Path,
     adata: Data | bool | None = None,
     *args: Any,
     **kwargs: Any,
-) -> RaptorGraphModel:
+) -> Model:
     """Load a saved model, on this or another machine.
 
     Parameters

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
-from scvi.train import TrainRunner
 
 from raptorgraph._arguments import check_choice
 from raptorgraph._docs import documented_by
 from raptorgraph.model import _export, _loading, _presets, _registration, _training
 from raptorgraph.model._arguments import expression_cells
 from raptorgraph.model._calibration import Calibration
-from raptorgraph.model._cells import Cells
 from raptorgraph.model._config import ModuleConfig, data_sizes
 from raptorgraph.model._expected import ExpectedExpression
 from raptorgraph.model._field import KEYS
@@ -21,11 +19,8 @@ from raptorgraph.model._graph import EdgeTable
 from raptorgraph.model._inherited import InheritedModel
 from raptorgraph.model._initial import initialize
 from raptorgraph.model._latents import Latents
-from raptorgraph.model._module import RaptorGraphModule
 from raptorgraph.model._mudata import REGISTRY_KEY, MuDataMixin
-from raptorgraph.model._plan import RaptorGraphTrainingPlan
 from raptorgraph.model._predictor import Predictor
-from raptorgraph.model._splitter import ScreenSplitter
 from raptorgraph.nn._posterior_draws import N_DRAWS
 from raptorgraph.pp._pairing import METHODS
 from raptorgraph.screen import Screen, Setup
@@ -63,8 +58,7 @@ class RaptorGraphModel(MuDataMixin, InheritedModel):
     n_hidden, n_layers
         Width and number of the decoder's hidden layers.
     likelihood
-        ``"nb"`` (counts), ``"normal"`` (expression scale, with counts normalized on the way), or None: what fits
-        the data.
+        ``"nb"`` (counts), ``"normal"`` (expression scale, to which counts are brought), or None: what fits the data.
     pairing
         How control and perturbed cells are paired in training: see :func:`raptorgraph.pp.pair_cells`.
     linear_decoder
@@ -74,7 +68,7 @@ class RaptorGraphModel(MuDataMixin, InheritedModel):
         (:func:`raptorgraph.inference.infer_graph`). ``"dagma"``: learned with the network, by DAGMA's score on its
         latents, as published. ``"fixed"``: left as it is in ``module.graph``, which has no edge at first.
     graph_init
-        Of ``graph="dagma"``: ``"zero"`` or ``"uniform"`` (as published).
+        Start of a graph that is learned: ``"zero"`` or ``"uniform"`` (as published).
     latent_norm
         ``"none"`` or ``"layer"`` (as published; rescales all latents when one is shifted).
     learn_scale
@@ -103,12 +97,7 @@ class RaptorGraphModel(MuDataMixin, InheritedModel):
     (2, 100)
     """
 
-    _module_cls = RaptorGraphModule
-    _training_plan_cls = RaptorGraphTrainingPlan
-    _data_splitter_cls = ScreenSplitter
-    _train_runner_cls = TrainRunner
-
-    # -- setup -----------------------------------------------------------------------------------------------------
+    # -- setup and construction ------------------------------------------------------------------------------------
     @classmethod
     @documented_by(_registration.setup_anndata)
     def setup_anndata(
@@ -125,7 +114,6 @@ class RaptorGraphModel(MuDataMixin, InheritedModel):
             continuous_covariate_keys=continuous_covariate_keys, **kwargs,
         )  # fmt: skip
 
-    # -- construction ----------------------------------------------------------------------------------------------
     def __init__(
         self, adata: Data | None = None, registry: dict[str, Any] | None = None, n_latent: int | None = None,
         n_subgraphs: int = 3, n_hidden: int = 128, n_layers: int = 1, likelihood: str | None = None,
@@ -140,26 +128,25 @@ class RaptorGraphModel(MuDataMixin, InheritedModel):
         self.preset_ = "default"
         self.control_digests_: list[str] = []
         self.perturbed_genes_ = list(self.get_state_registry(KEYS.PERTURBATION)["perturbed_genes"])
-        if adata is not None:
-            self.var_names_ = [str(name) for name in adata.var_names]
         config = ModuleConfig(
-            **data_sizes(self.registry_["field_registries"], self.summary_stats),
-            n_latent=n_latent, n_subgraphs=n_subgraphs, n_hidden=n_hidden, n_layers=n_layers, likelihood=likelihood,
-            linear_decoder=linear_decoder, graph=graph, graph_init=graph_init, latent_norm=latent_norm,
-            learn_scale=learn_scale, init_strength=init_strength, effect_posterior=effect_posterior,
+            **data_sizes(self.registry_["field_registries"], self.summary_stats, n_latent, likelihood),
+            n_subgraphs=n_subgraphs, n_hidden=n_hidden, n_layers=n_layers, linear_decoder=linear_decoder, graph=graph,
+            graph_init=graph_init, latent_norm=latent_norm, learn_scale=learn_scale, init_strength=init_strength,
+            effect_posterior=effect_posterior,
         )  # fmt: skip
         if likelihood is None:
             kind = "counts" if config.counts else "log-normalized values"
             logger.info("The data are %s: likelihood=%r.", kind, config.likelihood)
         self.module = self._module_cls(config)
         if adata is not None:
+            self.var_names_ = [str(name) for name in adata.var_names]
             initialize(self.module, self.adata_manager)
         self._model_summary_string = f"RaptorGraphModel: {config}."
         self.init_params_ = self._get_init_params(locals() | vars(config))
 
     @classmethod
     @documented_by(_presets.from_preset)
-    def from_preset(cls, adata: Data, preset: str = "paper", **model_kwargs: Any) -> RaptorGraphModel:
+    def from_preset(cls, adata: Data, preset: str = "paper", **model_kwargs: Any) -> Self:
         """Build a model in a named configuration, for its construction and its training."""
         return _presets.from_preset(cls, adata, preset, **model_kwargs)
 
@@ -271,14 +258,6 @@ class RaptorGraphModel(MuDataMixin, InheritedModel):
         return Screen(self.cells.data(), self.setup_args).effects
 
     @property
-    def cells(self) -> Cells:
-        """Its cells, and others, as the network reads them."""
-        return Cells(
-            self.module, self.adata_manager, self.registry_, self.var_names_, self.mudata_args_, self.is_trained_
-        )
-
-    # -- latents ---------------------------------------------------------------------------------------------------
-    @property
     def latents(self) -> Latents:
         """Latents of cells."""
         return Latents(self.module, self.cells, self.perturbed_genes_, self.latent_names)
@@ -359,8 +338,8 @@ class RaptorGraphModel(MuDataMixin, InheritedModel):
     ) -> pd.DataFrame | np.ndarray:  # fmt: skip
         """Decoded expression of cells as they are, without measurement noise, as scvi-tools' models give it."""
         return ExpectedExpression(self.predictor).get_normalized_expression(
-            adata, indices, transform_batch, gene_list, library_size, n_samples, batch_size, return_mean, return_numpy,
-            seed=seed,
+            adata, indices, transform_batch, gene_list, library_size, n_samples, batch_size, return_mean,
+            return_numpy, seed=seed,
         )  # fmt: skip
 
     # -- graph -----------------------------------------------------------------------------------------------------
@@ -385,9 +364,8 @@ class RaptorGraphModel(MuDataMixin, InheritedModel):
     # -- saving and export -----------------------------------------------------------------------------------------
     @documented_by(_export.annotate)
     def annotate(
-        self, adata: Data | None = None, counterfactuals: Perturbations = (), *,
-        transform_batch: TransformBatch = None,
-    ) -> None:  # fmt: skip
+        self, adata: Data | None = None, counterfactuals: Perturbations = (), *, transform_batch: TransformBatch = None
+    ) -> None:
         """Write latents, graph, effects and counterfactuals into an AnnData, in place."""
         _export.annotate(self, adata, counterfactuals, transform_batch=transform_batch)
 
@@ -413,11 +391,10 @@ class RaptorGraphModel(MuDataMixin, InheritedModel):
 
     @classmethod
     @documented_by(_loading.load)
-    def load(
-        cls, dir_path: str | Path, adata: Data | bool | None = None, *args: Any, **kwargs: Any
-    ) -> RaptorGraphModel:
+    def load(cls, dir_path: str | Path, adata: Data | bool | None = None, *args: Any, **kwargs: Any) -> Self:
         """Load a saved model, on this or another machine."""
-        return _loading.load(super().load, dir_path, adata, *args, **kwargs)
+        model: Self = _loading.load(super().load, dir_path, adata, *args, **kwargs)
+        return model
 
 
 RaptorGraph = RaptorGraphModel

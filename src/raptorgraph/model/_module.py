@@ -20,15 +20,14 @@ from raptorgraph.nn._posterior_draws import posterior_draws, posterior_expectati
 from raptorgraph.screen._expression import TARGET_SUM
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from raptorgraph.model._config import ModuleConfig
 
+Tensors: TypeAlias = dict[str, torch.Tensor]
 Batch: TypeAlias = dict[str, Any]
 """Tensors of cells by name, with those of the partners in one of their own."""
 
 
-class RaptorGraphModule(BaseModuleClass):
+class RaptorGraphModule(BaseModuleClass):  # type: ignore[misc]  # scvi-tools has no types
     """GraphPathway encoder, latent modulator, structural layer and decoder under one loss.
 
     Parameters
@@ -114,7 +113,8 @@ class RaptorGraphModule(BaseModuleClass):
 
     def encode(self, expression: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Posterior mean and log variance of z."""
-        return self.encoder((expression - self.center) / self.spread)
+        mean, log_var = self.encoder((expression - self.center) / self.spread)
+        return mean, log_var
 
     def decode(
         self,
@@ -137,7 +137,8 @@ class RaptorGraphModule(BaseModuleClass):
 
     def expected_causal(self, mean: torch.Tensor, log_var: torch.Tensor, n_draws: int, seed: int) -> torch.Tensor:
         """Posterior mean of u, cells x d, from that of z; without a norm it is linear in z and needs no draws."""
-        return self.graph(posterior_expectation(self.norm, mean, log_var, n_draws, seed))
+        u: torch.Tensor = self.graph(posterior_expectation(self.norm, mean, log_var, n_draws, seed))
+        return u
 
     def expected_expression(
         self,
@@ -149,7 +150,7 @@ class RaptorGraphModule(BaseModuleClass):
         *,
         n_draws: int,
         seed: int,
-        **quadrature,
+        **quadrature: float,
     ) -> torch.Tensor:
         """Posterior mean of the expression scale under a perturbation, cells x genes, on the path of the training.
 
@@ -180,17 +181,18 @@ class RaptorGraphModule(BaseModuleClass):
         super()._load_from_state_dict(state_dict, prefix, *args)
 
     # -- scvi-tools' protocol -----------------------------------------------------------------------------------
-    def _get_inference_input(self, tensors, **kwargs):
+    def _get_inference_input(self, tensors: Batch, **kwargs: Any) -> Tensors:
         library = tensors.get(KEYS.LIBRARY)
         return {"expression": self.expression(tensors[KEYS.X], library)}
 
-    @auto_move_data
-    def inference(self, expression):
+    @auto_move_data  # type: ignore[untyped-decorator]
+    def inference(self, expression: torch.Tensor) -> Tensors:
+        """Encode cells, and draw z."""
         mean, log_var = self.encode(expression)
         z = mean + torch.exp(0.5 * log_var) * torch.randn_like(mean)
         return {"mean": mean, "log_var": log_var, "z": z, "expression": expression}
 
-    def _get_generative_input(self, tensors, inference_outputs, **kwargs):
+    def _get_generative_input(self, tensors: Batch, inference_outputs: Tensors, **kwargs: Any) -> dict[str, Any]:
         return {
             "z": inference_outputs["z"],
             "mask": tensors["mask"],
@@ -198,8 +200,14 @@ class RaptorGraphModule(BaseModuleClass):
             "covariates": self.covariates(tensors),
         }
 
-    @auto_move_data
-    def generative(self, z, mask, library, covariates):
+    @auto_move_data  # type: ignore[untyped-decorator]
+    def generative(
+        self,
+        z: torch.Tensor,
+        mask: torch.Tensor,
+        library: torch.Tensor | None,
+        covariates: torch.Tensor | None,
+    ) -> Tensors:
         """Decode the same controls twice: as they are, and under the perturbation of their partners."""
         both = torch.cat([z, self.modulator(z, mask)])
         return {
@@ -213,8 +221,8 @@ class RaptorGraphModule(BaseModuleClass):
     def loss(
         self,
         tensors: Batch,
-        inference_outputs: Mapping[str, torch.Tensor],
-        generative_outputs: Mapping[str, torch.Tensor],
+        inference_outputs: Tensors,
+        generative_outputs: Tensors,
         **settings: Any,
     ) -> LossOutput:
         """Weighted sum of the terms, each a mean over cells (or conditions) and genes.
@@ -224,7 +232,7 @@ class RaptorGraphModule(BaseModuleClass):
         config = LossConfig(**settings)
         x, n = tensors[KEYS.X], len(tensors[KEYS.X])
         library = tensors.get(KEYS.LIBRARY)
-        location, counterfactual = generative_outputs["location"].split(n)
+        location, counterfactual = generative_outputs["location"][:n], generative_outputs["location"][n:]
         nll = self.distribution.nll(self.distribution.observed(x, inference_outputs["expression"]), location)
         kl = blocks.kl_standard_normal(inference_outputs["mean"], inference_outputs["log_var"])
         kl_term = blocks.free_bits(kl, config.free_bits) / (x.shape[1] if config.kl_per_gene else 1)
@@ -232,7 +240,6 @@ class RaptorGraphModule(BaseModuleClass):
 
         condition = tensors["condition"]  # position of each cell's condition among those of the batch
         n_conditions = len(tensors["shift"])
-        expected = None
         if config.shift_weight > 0 or config.mmd_weight > 0:
             expected = self.mean_expression(counterfactual, library, **COARSE)
         if config.shift_weight > 0:
@@ -279,7 +286,7 @@ class RaptorGraphModule(BaseModuleClass):
         return torch.stack(values).mean() if values else expected.new_zeros(())
 
     @torch.no_grad()
-    def sample(self, tensors, mask):
+    def sample(self, tensors: Tensors, mask: torch.Tensor) -> torch.Tensor:
         """Draw latents of the cells in ``tensors`` from their posterior, and cells under a perturbation mask."""
         z = self.inference(**self._get_inference_input(tensors))["z"]
         library = tensors.get(KEYS.LIBRARY)

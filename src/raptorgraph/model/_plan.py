@@ -18,7 +18,7 @@ class NonFiniteLossError(RuntimeError):
     """A term of the loss became NaN or infinite; training was stopped before the update."""
 
 
-class RaptorGraphTrainingPlan(TrainingPlan):
+class RaptorGraphTrainingPlan(TrainingPlan):  # type: ignore[misc]  # scvi-tools has no types
     """scvi-tools' plan with the schedules of this model.
 
     Parameters
@@ -74,7 +74,7 @@ class RaptorGraphTrainingPlan(TrainingPlan):
     def kl_weight(self) -> float:
         """Weight of the KL in the current epoch."""
         n_warm = self.config.kl_warmup * (self.trainer.max_epochs or 1)
-        return self.config.kl_weight * min(1.0, (self.current_epoch + 1) / max(n_warm, 1.0))
+        return float(self.config.kl_weight * min(1.0, (self.current_epoch + 1) / max(n_warm, 1.0)))
 
     @property
     def mu(self) -> float:
@@ -83,10 +83,10 @@ class RaptorGraphTrainingPlan(TrainingPlan):
         share = min(1.0, self.current_epoch / max(1.0, self.config.project_at * (self.trainer.max_epochs or 1)))
         return float(first * (last / first) ** share)
 
-    def configure_optimizers(self):
+    def configure_optimizers(self) -> dict[str, Any]:
         """Optimizer with and without decay, and the schedule of the learning rate over all steps."""
         free = {id(p) for p in (self.module.graph.weight, self.module.modulator.strength, self.module.log_scale)}
-        groups = {True: [], False: []}
+        groups: dict[bool, list[torch.nn.Parameter]] = {True: [], False: []}
         for parameter in self.module.parameters():
             if parameter.requires_grad:
                 groups[parameter.ndim > 1 and id(parameter) not in free].append(parameter)
@@ -114,7 +114,7 @@ class RaptorGraphTrainingPlan(TrainingPlan):
     def _weights(self) -> None:
         self.loss_kwargs.update({"kl_weight": self.kl_weight, "mu": self.mu})
 
-    def training_step(self, batch, batch_idx):
+    def training_step(self, batch: dict[str, Any], batch_idx: int) -> torch.Tensor:
         """One step; stops on a loss that is not finite and names the term."""
         self._weights()
         _, _, output = self.forward(batch, loss_kwargs=self.loss_kwargs)
@@ -129,9 +129,10 @@ class RaptorGraphTrainingPlan(TrainingPlan):
         for name, value in output.extra_metrics.items():
             self.log(name, value, on_step=False, on_epoch=True, prog_bar=True, logger=False, batch_size=n)
         self.compute_and_log_metrics(output, self.train_metrics, "train")
-        return output.loss
+        loss: torch.Tensor = output.loss
+        return loss
 
-    def validation_step(self, batch, batch_idx):
+    def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
         """Loss with the final weights, so that epochs compare."""
         weights = {**self.loss_kwargs, "kl_weight": self.config.kl_weight, "mu": self.config.mu_final}
         _, _, output = self.forward(batch, loss_kwargs=weights)
@@ -139,7 +140,7 @@ class RaptorGraphTrainingPlan(TrainingPlan):
         self.log("validation_loss", output.loss, on_step=False, on_epoch=True, batch_size=n)
         self.compute_and_log_metrics(output, self.val_metrics, "validation")
 
-    def optimizer_step(self, *args, **kwargs):
+    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         """Update, and undo the part of it that took the graph out of the acyclicity's domain."""
         if not self.module.graph.weight.requires_grad:
             super().optimizer_step(*args, **kwargs)
@@ -148,13 +149,13 @@ class RaptorGraphTrainingPlan(TrainingPlan):
         super().optimizer_step(*args, **kwargs)
         self.n_retreats += self.module.graph.retreat(previous) > 0
 
-    def on_train_epoch_end(self):
+    def on_train_epoch_end(self) -> None:
         """Project the graph once its share of the epochs is over."""
         done = (self.current_epoch + 1) >= self.config.project_at * (self.trainer.max_epochs or 1)
         if done and not bool(self.module.graph.projected):
             self.module.graph.project(self.config.dag_threshold)
 
-    def on_train_end(self):
+    def on_train_end(self) -> None:
         """Make sure that the graph is acyclic, also after an early stop."""
         if not bool(self.module.graph.projected):
             self.module.graph.project(self.config.dag_threshold)

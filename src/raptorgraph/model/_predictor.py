@@ -322,7 +322,8 @@ class Predictor:
             raise ValueError(f"{labels} names a perturbation twice.")
         posterior = self.calibration.posterior
         check_integer("n_draws", n_draws, 1)
-        return posterior.draw(masks, n_draws, torch.Generator().manual_seed(draw_seed(seed))).numpy()
+        draws: np.ndarray = posterior.draw(masks, n_draws, torch.Generator().manual_seed(draw_seed(seed))).numpy()
+        return draws
 
     def _frame(self, effects: torch.Tensor, labels: list[str], kind: str) -> pd.DataFrame:
         index, columns = pd.Index(labels, name="perturbation"), pd.Index(self.latents.cells.var_names)
