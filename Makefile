@@ -1,4 +1,4 @@
-# make demo | test | test-slow | test-lowest | test-newest | lint | docs | tutorials | results | clean
+# make demo | test | test-slow | test-lowest | test-newest | coverage | lint | types | docs | tutorials | results | clean
 # The first call builds .venv; later calls reinstall only after pyproject.toml or constraints.txt changed.
 # PYTHON=/path/to/python chooses the interpreter, ARGS="-k name -x" goes to pytest.
 
@@ -12,7 +12,7 @@ TORCH := $(shell grep '^torch==' constraints.txt)
 INSTALL := $(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt
 
 .NOTPARALLEL:
-.PHONY: demo test test-slow test-lowest test-newest lint docs tutorials results clean
+.PHONY: demo test test-slow test-lowest test-newest coverage lint types docs tutorials results clean
 
 demo: $(DONE)/package
 	$(BIN)/raptorgraph demo --out demo
@@ -28,9 +28,20 @@ test-slow: $(DONE)/test
 test-lowest test-newest: test-%: .venv-%/versions.txt
 	.venv-$*/bin/python -m pytest $(ARGS)
 
+# Lines and branches that the tests run, listed in htmlcov; ROOM=pl for those of one room by its own tests.
+coverage: $(DONE)/test
+	$(BIN)/python -m pytest $(if $(ROOM),tests/$(ROOM) src/raptorgraph/$(ROOM) --cov=raptorgraph.$(ROOM),--cov) \
+		--cov-report=term --cov-report=html $(ARGS)
+
+# The last line is of the imports between rooms and within them.
 lint: $(DONE)/lint
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
+	PYTHONPATH=src $(BIN)/lint-imports --no-logo
+
+# With the libraries, whose types are read.
+types: $(DONE)/lint $(DONE)/test
+	$(BIN)/mypy
 
 # docs/_build/html, without a network; names of other projects become links with DOCS_ONLINE=1.
 docs: $(DONE)/doc
@@ -47,7 +58,7 @@ results: $(DONE)/package
 
 # Removes what runs and builds leave behind; the environment stays (rm -r .venv removes it).
 clean:
-	rm -rf build dist demo docs/_build docs/api/generated .pytest_cache .ruff_cache lightning_logs
+	rm -rf build dist demo docs/_build docs/api/generated .coverage* htmlcov .*_cache lightning_logs
 	find src tests -type d -name __pycache__ -prune -exec rm -rf {} +
 
 $(BIN)/python:
@@ -73,7 +84,7 @@ $(DONE)/doc: pyproject.toml $(DONE)/torch
 	@touch $(DONE)/package $@
 
 $(DONE)/lint: constraints.txt | $(BIN)/python
-	$(INSTALL) ruff
+	$(INSTALL) import-linter mypy ruff types-tqdm
 	@mkdir -p $(DONE) && touch $@
 
 # Without cell-eval, which asks for much newer versions of numpy, pandas and scipy than this package.

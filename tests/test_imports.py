@@ -10,14 +10,17 @@ import operator
 import os
 import pickle
 import pkgutil
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 import raptorgraph as rg
 from raptorgraph.pp import _screen as pp_screen
 
+ROOT = Path(__file__).parents[1]
 PACKAGES = [
     "raptorgraph",
     *(f"raptorgraph.{m.name}" for m in pkgutil.iter_modules(rg.__path__) if not m.name.startswith("_")),
@@ -141,3 +144,44 @@ def test_old_names_work_and_say_the_new_one(old, new):
     with pytest.warns(FutureWarning, match=f"raptorgraph.{new}"):
         found = operator.attrgetter(old)(rg)
     assert found is operator.attrgetter(new)(rg)
+
+
+def linted(folder: Path) -> str:
+    """What import-linter says of the package in a folder, by the contracts of pyproject.toml."""
+    code = "import importlinter.cli as cli; cli.lint_imports_command()"
+    argv = [sys.executable, "-c", code, "--no-cache", "--no-logo", str(ROOT / "pyproject.toml")]
+    path = {"PYTHONPATH": str(folder), "NO_COLOR": "1", "COLUMNS": "200"}
+    done = subprocess.run(argv, capture_output=True, text=True, check=False, cwd=folder, env={**os.environ, **path})
+    assert done.returncode == ("0 broken" not in done.stdout), done.stdout + done.stderr
+    return done.stdout
+
+
+def test_rooms_import_only_rooms_below_them_and_nothing_in_a_circle():
+    pytest.importorskip("importlinter")
+    assert "0 broken" in linted(ROOT / "src")
+
+
+def test_an_import_from_above_or_in_a_circle_is_found(tmp_path):
+    pytest.importorskip("importlinter")
+    shutil.copytree(ROOT / "src", tmp_path, dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__"))
+    package = tmp_path / "raptorgraph"
+    (package / "nn" / "_sibling.py").write_text("from raptorgraph.metrics._graph import edge_scores\n")
+    (package / "pp" / "_late.py").write_text("def f():\n    from raptorgraph.tl import enrich\n")
+    (package / "pl" / "_one.py").write_text("from raptorgraph.pl import _two\n")
+    (package / "pl" / "_two.py").write_text("def f():\n    from raptorgraph.pl import _one\n")
+    types = "from typing import TYPE_CHECKING\n\nif TYPE_CHECKING:\n    from raptorgraph.cli import main\n"
+    (package / "nn" / "_types.py").write_text(types)
+    said = linted(tmp_path)
+    assert "2 broken" in said
+    assert "raptorgraph.nn._sibling -> raptorgraph.metrics._graph" in said
+    assert "raptorgraph.pp._late -> raptorgraph.tl" in said
+    assert "No cycles are allowed in raptorgraph.pl." in said
+    assert "_types" not in said
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_no_file_imports_by_the_way_of_its_own_package(package):
+    """There the names are loaded late, so that an import from above or in a circle would not be found."""
+    graph = pytest.importorskip("grimp").build_graph("raptorgraph", exclude_type_checking_imports=True, cache_dir=None)
+    importers = graph.find_modules_that_directly_import(package)
+    assert [name for name in importers if name.startswith(f"{package}.")] == []

@@ -2,6 +2,7 @@
 
 import importlib
 import importlib.metadata
+import importlib.resources
 import pkgutil
 import re
 import tomllib
@@ -55,6 +56,24 @@ def test_public_names_exist(name):
     assert [public for public in package.__all__ if not hasattr(package, public)] == []
 
 
+def test_the_package_says_that_it_has_types(pyproject):
+    assert (importlib.resources.files("raptorgraph") / "py.typed").is_file()
+    assert "Typing :: Typed" in pyproject["project"]["classifiers"]
+
+
+def test_addresses_are_those_of_one_repository(pyproject):
+    urls = pyproject["project"]["urls"]
+    assert {"Homepage", "Documentation", "Source", "Issues", "Changelog"} == set(urls)
+    assert urls["Issues"] == f"{urls['Source']}/issues"
+    assert urls["Changelog"].startswith(f"{urls['Source']}/blob/")
+
+
+def test_modules_with_unchecked_types_are_there(pyproject):
+    """An entry that is left behind, or misspelled, would hide a room of that name from the check."""
+    (unchecked,) = [o["module"] for o in pyproject["tool"]["mypy"]["overrides"] if "ignore_errors" in o]
+    assert {name.removesuffix(".*") for name in unchecked} <= set(PACKAGES)
+
+
 def test_dependencies_have_no_upper_bounds(pyproject):
     for line in pyproject["project"]["dependencies"]:
         operators = sorted(s.operator for s in Requirement(line).specifier)
@@ -71,7 +90,7 @@ def test_installed_versions_are_those_required(pyproject):
 
 def test_constraints_pin_every_dependency(pyproject, pins):
     project = pyproject["project"]
-    for line in [*project["dependencies"], *project["optional-dependencies"]["test"], "ruff"]:
+    for line in [*project["dependencies"], *project["optional-dependencies"]["test"], "mypy", "ruff", "types-tqdm"]:
         requirement = Requirement(line)
         (pin,) = pins[canonicalize_name(requirement.name)]
         assert pin.operator == "==", line

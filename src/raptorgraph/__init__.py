@@ -27,4 +27,4 @@ __getattr__, __dir__, __all__ = lazy.attach(
     ],
     submod_attrs={"_version": ["__version__"], "model._model": ["RaptorGraph", "RaptorGraphModel"]},
 )
-__all__.remove("model")  # which is what users call their models
+__all__.remove("model")  # noqa: PYI056  which is what users call their models

@@ -34,7 +34,7 @@ def acyclic_support(adjacency: np.ndarray, threshold: float = 0.0) -> np.ndarray
     d = adjacency.shape[0]
     weight = np.abs(np.asarray(adjacency, dtype=float))
     np.fill_diagonal(weight, 0.0)
-    support = weight > threshold
+    support: np.ndarray = weight > threshold
     if nx.is_directed_acyclic_graph(nx.from_numpy_array(support, create_using=nx.DiGraph)):
         return support
     cause, effect = np.nonzero(support)

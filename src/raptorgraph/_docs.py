@@ -13,9 +13,22 @@ from docrep import DocstringProcessor
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+Documented = TypeVar("Documented")
 Function = TypeVar("Function", bound="Callable[..., Any]")
 
-docs = DocstringProcessor(
+
+class _Docs:
+    """Parameters by name."""
+
+    def __init__(self, **parameters: str) -> None:
+        self._processor = DocstringProcessor(**parameters)
+
+    def dedent(self, documented: Documented) -> Documented:
+        """Fill in the docstring of a function or a class."""
+        return self._processor.dedent(documented)  # type: ignore[no-any-return]  # docrep has no types
+
+
+docs = _Docs(
     perturbation_key="""perturbation_key
     Column of ``adata.obs`` with the labels.""",
     control="""control

@@ -7,12 +7,15 @@ import functools
 import logging
 import sys
 import warnings
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 from rich.logging import RichHandler
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 _LIBRARIES = ("lightning", "pytorch_lightning", "scvi")
 _NOTES = (
@@ -67,11 +70,11 @@ def quiet_libraries() -> Iterator[None]:
             logger.removeFilter(heard)
 
 
-def quietly(function: Callable) -> Callable:
+def quietly(function: Callable[P, T]) -> Callable[P, T]:
     """Run a function within :func:`quiet_libraries`; warnings have no frame of contextlib to come from."""
 
     @functools.wraps(function)
-    def decorated(*args, **kwargs):
+    def decorated(*args: P.args, **kwargs: P.kwargs) -> T:
         with quiet_libraries():
             return function(*args, **kwargs)
 

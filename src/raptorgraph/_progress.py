@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 import rich
 
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
 Item = TypeVar("Item")
+P = ParamSpec("P")
+T = TypeVar("T")
 
 DELAY = 1.0  # seconds; shorter work shows nothing
 _INTERVAL = 0.5  # seconds between two looks at the count
@@ -46,13 +48,14 @@ def progress_default(progress: bool | None) -> Iterator[None]:
         _ASKED.reset(token)
 
 
-def progress_argument(name: str = "progress") -> Callable[[Callable], Callable]:
+def progress_argument(name: str = "progress") -> Callable[[Callable[P, T]], Callable[P, T]]:
     """Let an argument of a function, given by its name, decide on all bars within it."""
 
-    def decorate(function: Callable) -> Callable:
+    def decorate(function: Callable[P, T]) -> Callable[P, T]:
         @functools.wraps(function)
-        def decorated(*args, **kwargs):
-            with progress_default(kwargs.get(name)):
+        def decorated(*args: P.args, **kwargs: P.kwargs) -> T:
+            asked: Any = kwargs.get(name)
+            with progress_default(asked):
                 return function(*args, **kwargs)
 
         return decorated
@@ -105,16 +108,16 @@ def progress_bar(description: str, total: int | None = None) -> Iterator[Callabl
         thread.join()
 
 
-def progress_line(description: str) -> Callable[[Callable], Callable]:
+def progress_line(description: str) -> Callable[[Callable[P, T]], Callable[P, T]]:
     """Show the time that a function takes.
 
     The context manager would do as a decorator too, but for warnings: they are shown if they come from this package,
     and a frame of contextlib would stand between it and its caller.
     """
 
-    def decorate(function: Callable) -> Callable:
+    def decorate(function: Callable[P, T]) -> Callable[P, T]:
         @functools.wraps(function)
-        def decorated(*args, **kwargs):
+        def decorated(*args: P.args, **kwargs: P.kwargs) -> T:
             with progress_bar(description):
                 return function(*args, **kwargs)
 

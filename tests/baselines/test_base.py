@@ -144,12 +144,12 @@ def test_training_data_that_hold_too_little(effects):
         Additive().fit(adata[adata.obs["perturbation"] != "control"].copy())
     with pytest.raises(KeyError, match="guide"):
         Additive("guide").fit(adata)
-    for name, kind in LADDER.items():
+    for kind in LADDER.values():
         if kind.needs_doubles:
             with pytest.raises(ValueError, match=f"{kind.__name__} learns from combinations"):
                 kind().fit(adata)
         else:
-            assert LADDER[name]().fit(adata).perturbed_genes == effects.genes
+            assert kind().fit(adata).perturbed_genes == effects.genes
 
 
 def test_members_without_a_single(effects):

@@ -3,7 +3,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from raptorgraph import benchmark, datasets, metrics, pp
+from raptorgraph import datasets, evaluation, metrics, pp
 from raptorgraph.baselines import ladder
 from raptorgraph.benchmark._load import load_screen
 from raptorgraph.benchmark._settings import Settings
@@ -56,7 +56,7 @@ def test_no_change_and_additive_score_as_computed_by_hand(result):
         adata = load_screen(settings, seed).adata
         effects = pp.measured_effects(adata, library_size_key="total_counts")
         doubles = [label for label in effects.index if "+" in label]
-        test = benchmark.singles_only(effects.index, seed=0).test
+        test = evaluation.singles_only(effects.index, seed=0).test
         assert set(test) < set(doubles)
         sums = np.array([effects.loc[label.split("+")].sum() for label in test])
         by_hand.append(metrics.relative_mse(sums, effects.loc[list(test)]))

@@ -249,7 +249,7 @@ def test_a_perfect_prediction_scores_as_the_floor(screen):
     measured, control = screen
     half, other = measured[:50], measured[50:]
     scores = sampled_scores(half, other, n_cells=30, n_repeats=3)
-    assert list(scores.columns)[0] == "repeat"
+    assert next(iter(scores.columns)) == "repeat"
     assert len(scores) == 3
     assert scores["energy_distance"].mean() < 0.2 * energy_distance(control, other)
 

@@ -43,10 +43,10 @@ def test_ties_count_by_their_expected_value():
     drawn = {"correct": [], "relevant": []}
     for _ in range(4000):
         order = hit_rates(distances + 1e-3 * rng.random(distances.shape), database, queries, k=(1, 4))
-        for name in drawn:
-            drawn[name].append(order[name])
-    for name in drawn:
-        np.testing.assert_allclose(np.mean(drawn[name], axis=0), rates[name], atol=0.03)
+        for name, rate in drawn.items():
+            rate.append(order[name])
+    for name, rate in drawn.items():
+        np.testing.assert_allclose(np.mean(rate, axis=0), rates[name], atol=0.03)
 
 
 def test_chance_of_the_twenty_genes():

@@ -34,7 +34,7 @@ def trained():
 
 # -- cell-eval -----------------------------------------------------------------------------------------------------
 def test_pair_of_files(trained, tmp_path):
-    labels = [label for label in trained.conditions if "+" in label][:1] + ["P03"]
+    labels = [*[label for label in trained.conditions if "+" in label][:1], "P03"]
     predicted, real = trained.export_to_cell_eval(tmp_path / "out", labels, seed=0)
     for cells, name in ((predicted, "pred"), (real, "real")):
         back = ad.read_h5ad(tmp_path / "out" / f"{name}.h5ad")

@@ -8,7 +8,7 @@ import os
 from pathlib import Path
 from types import SimpleNamespace
 
-import matplotlib
+import matplotlib as mpl
 import numpy as np
 import pandas as pd
 import pytest
@@ -27,9 +27,9 @@ DRAWN_BY = (3, 11)  # version of matplotlib
 @pytest.fixture
 def fixed_style():
     """The same letters and lines whatever the user's settings are."""
-    with matplotlib.rc_context():
-        matplotlib.rcdefaults()
-        matplotlib.rcParams.update({"font.family": ["DejaVu Sans"], "text.hinting": "none", "svg.hashsalt": "x"})
+    with mpl.rc_context():
+        mpl.rcdefaults()
+        mpl.rcParams.update({"font.family": ["DejaVu Sans"], "text.hinting": "none", "svg.hashsalt": "x"})
         yield
 
 
@@ -42,7 +42,7 @@ def differs(tmp_path, fixed_style):
         figure.savefig(found, dpi=DPI, metadata={"Software": None}, pil_kwargs={"optimize": True})
         if os.environ.get("RAPTORGRAPH_REGENERATE"):
             expected.write_bytes(found.read_bytes())
-        if version.parse(matplotlib.__version__).release[:2] < DRAWN_BY:
+        if version.parse(mpl.__version__).release[:2] < DRAWN_BY:
             pytest.skip("the baselines are those of a later matplotlib, which places letters otherwise")
         assert expected.exists(), f"{expected} is missing: RAPTORGRAPH_REGENERATE=1 python -m pytest tests/pl writes it"
         far = compare_images(str(expected), str(found), tol=TOLERANCE, in_decorator=True)

@@ -1,3 +1,5 @@
+import itertools
+
 import networkx as nx
 import numpy as np
 import pandas as pd
@@ -205,7 +207,7 @@ def test_layout_keeps_boxes_apart_and_edges_downward(seed):
         assert route[-1, 1] == pytest.approx(layout.positions[effect][1] + 6)
         for node in set(graph) - {cause, effect}:  # no edge runs through the box of another node
             x, y = layout.positions[node]
-            for (x0, y0), (x1, y1) in zip(route[:-1], route[1:], strict=True):
+            for (x0, y0), (x1, y1) in itertools.pairwise(route):
                 if x0 == x1 and y1 <= y <= y0:
                     assert abs(x0 - x) >= 15
 

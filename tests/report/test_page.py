@@ -1,5 +1,6 @@
 """The page as a document, without a browser."""
 
+import itertools
 import re
 from html.parser import HTMLParser
 from importlib.resources import files
@@ -58,7 +59,7 @@ def test_headings_are_in_order_and_figures_have_words(document):
     levels = [int(tag[1]) for tag, _ in document.elements if re.fullmatch("h[1-6]", tag)]
     assert levels[0] == 1
     assert levels.count(1) == 1
-    assert all(b <= a + 1 for a, b in zip(levels, levels[1:], strict=False))
+    assert all(b <= a + 1 for a, b in itertools.pairwise(levels))
     images = [attrs for tag, attrs in document.elements if tag == "img"]
     assert images
     assert all(len(attrs["alt"]) > 30 for attrs in images)

@@ -83,8 +83,11 @@ def test_false_discovery_rates_count(rows):
 def test_a_table_without_what_the_cells_say(rows):
     plain = table(*rows.itertuples(index=False), null=False)
     labels = annotate_latents(MODEL, plain)
-    assert labels["label"].tolist()[:4] == ["MYC targets V1 ↓", "Mitotic spindle ↑", "Heme metabolism ↓"] + [
-        labels.loc["D", "label"]
+    assert labels["label"].tolist()[:4] == [
+        "MYC targets V1 ↓",
+        "Mitotic spindle ↑",
+        "Heme metabolism ↓",
+        labels.loc["D", "label"],
     ]
     assert labels.loc["D", "label"]
     assert "FDR_null" not in labels

@@ -1,5 +1,7 @@
 """Total effects, paths and single edges, against closed forms, networkx and decoding by hand."""
 
+import itertools
+
 import networkx as nx
 import numpy as np
 import pandas as pd
@@ -34,7 +36,7 @@ def by_enumeration(table, source, target):
     """Every path with the product of its weights, the strongest first."""
     network = nx.from_pandas_adjacency(table, create_using=nx.DiGraph)
     products = {
-        " -> ".join(path): np.prod([table.loc[edge] for edge in zip(path, path[1:], strict=False)])
+        " -> ".join(path): np.prod([table.loc[edge] for edge in itertools.pairwise(path)])
         for path in nx.all_simple_paths(network, source, target)
     }
     return dict(sorted(products.items(), key=lambda item: -abs(item[1])))

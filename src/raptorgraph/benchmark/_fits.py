@@ -216,9 +216,7 @@ def external(settings: Settings, screen: Screen) -> dict[str, Predictions]:
     """Predictions of other tools, read and checked; ValueError for one that is named like a method of the package."""
     own = {*ladder(), *MODELS, "reference"}.intersection(settings.options.get("predictions") or {})
     if own:
-        raise ValueError(
-            f"predictions: {sorted(own)[0]!r} is the name of a method of this package; choose another one."
-        )
+        raise ValueError(f"predictions: {min(own)!r} is the name of a method of this package; choose another one.")
     found = {
         name: Predictions(path, screen.spelling, screen.adata.var_names, screen.control_mean)
         for name, path in (settings.options.get("predictions") or {}).items()

@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from pathlib import Path
+from typing import Self
 
 _STATM = Path("/proc/self/statm")
 _INTERVAL = 0.01  # seconds between looks at the memory
@@ -20,7 +21,7 @@ class Measured:
     highest value elsewhere, which sees only what exceeds all that came before.
     """
 
-    def __enter__(self) -> Measured:
+    def __enter__(self) -> Self:
         self._start_bytes = self._peak_bytes = _resident()
         self._done = threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)

@@ -77,7 +77,7 @@ class Closure:
     # -- from name to definition -------------------------------------------------------------------------------------
     def _follow(self, module: str, names: Sequence[str]) -> None:
         """Reach what ``module.names[0].names[1]...`` stands for; without names all of the module."""
-        top = module.split(".")[0]
+        top = module.split(".", maxsplit=1)[0]
         if top != self._package:
             self.external.add(top)
             return

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import io
 import json
 import logging
 import os
@@ -11,13 +12,13 @@ import shlex
 import sys
 import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from rich.console import Console
 from rich.table import Table
 
-from raptorgraph import __version__
 from raptorgraph._failures import told
+from raptorgraph._version import __version__
 from raptorgraph.benchmark import EXPERIMENTS
 
 if TYPE_CHECKING:
@@ -47,13 +48,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     work, show = args.pop("work"), args.pop("show")
     if work is not _benchmark:
         args["command"] = shlex.join(["raptorgraph", *argv])
-    console = Console(highlight=False, markup=False)  # names of genes are no markup
-    console.on_broken_pipe = lambda: _reader_gone(console)
-    if hasattr(sys.stdout, "reconfigure"):
+    console = _Console(highlight=False, markup=False)  # names of genes are no markup
+    if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # a terminal may have no letter for a name
     try:
         with _quiet():
-            result = work(**args, say=lambda line: console.print(line))
+            result = work(**args, say=console.print)
         show(result, console)
         sys.stdout.flush()
     except KeyboardInterrupt:
@@ -63,18 +63,20 @@ def main(argv: Sequence[str] | None = None) -> int:
             return _failed("interrupted", 130)
         return _failed(f"the work ended with exit code {error.code}")
     except BrokenPipeError:
-        _reader_gone(console)
+        console.on_broken_pipe()
         return 141
     except Exception as error:  # noqa: BLE001  the last place to turn what went wrong into one line
         return _failed(told(error))
     return 0
 
 
-def _reader_gone(console: Console) -> None:
-    """Go on in silence where whoever read the output has gone: the files are worth more than the lines."""
-    console.quiet = True
-    with contextlib.suppress(OSError, ValueError):  # a stream that is no file
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+class _Console(Console):
+    """Console that goes on in silence where its reader has gone: the files are worth more than the lines."""
+
+    def on_broken_pipe(self) -> None:
+        self.quiet = True
+        with contextlib.suppress(OSError, ValueError):  # a stream that is no file
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _failed(message: str, code: int = 2) -> int:
@@ -82,19 +84,19 @@ def _failed(message: str, code: int = 2) -> int:
     return code
 
 
-def _demo(**options) -> Result:
+def _demo(**options: Any) -> Result:
     from raptorgraph.cli._run import demo  # here, since torch takes seconds to import
 
     return demo(**options)
 
 
-def _run(**options) -> Result:
+def _run(**options: Any) -> Result:
     from raptorgraph.cli._run import run
 
     return run(control=_control(options), **options)
 
 
-def _benchmark(**options) -> dict[str, pd.DataFrame]:
+def _benchmark(**options: Any) -> dict[str, pd.DataFrame]:
     from raptorgraph.benchmark import run
 
     name, out, say = options.pop("name"), options.pop("out"), options.pop("say")
@@ -102,7 +104,9 @@ def _benchmark(**options) -> dict[str, pd.DataFrame]:
     special = _once(options.pop("set"), "--set {}=...")
     for key in {*options, "name", "out", "predictions", "control"}.intersection(special):
         raise ValueError(f"--set {key}=...: there is an option --{key.replace('_', '-')}, use that one.")
-    tables = run(name, out=out, control=_control(options), predictions=predictions or None, **options, **special)
+    tables: dict[str, pd.DataFrame] = run(
+        name, out=out, control=_control(options), predictions=predictions or None, **options, **special
+    )
     say(f"Tables and figure are in {out}.")
     return tables
 
@@ -118,14 +122,14 @@ def _once(pairs: Sequence[tuple[str, Any]] | None, what: str) -> dict[str, Any]:
 
 
 def _control(options: dict[str, Any]) -> str | list[str]:
-    control = options.pop("control") or ["control"]
+    control: list[str] = options.pop("control") or ["control"]
     return control[0] if len(control) == 1 else control
 
 
 class _Parser(argparse.ArgumentParser):
     """Parser that reports an error in one line."""
 
-    def error(self, message: str):
+    def error(self, message: str) -> NoReturn:
         self.exit(2, f"error: {message} (see {self.prog} --help)\n")
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import anndata as ad
 import pandas as pd
@@ -79,7 +79,7 @@ def demo(
         n_cells_per_perturbation=n_cells_per_perturbation,
         seed=seed,
     )
-    setup = {
+    setup: dict[str, Any] = {
         "perturbation_key": "perturbation",
         "control": "control",
         "delimiter": "+",
@@ -182,7 +182,7 @@ def run(
     sets = None if gene_sets is None else read_gene_sets(Path(gene_sets))
     adata = read_cells(path)
     strip_gene_names(adata)
-    spelling = {"perturbation_key": perturbation_key, "control": control, "delimiter": delimiter}
+    spelling: dict[str, Any] = {"perturbation_key": perturbation_key, "control": control, "delimiter": delimiter}
     table = tabulate_labels(adata, **spelling)  # the setup warns of what there is to say
     setup = {**spelling, "layer": layer, "library_size_key": library_size_key, "batch_key": batch_key}
     n_genes_read = adata.n_vars
@@ -203,12 +203,12 @@ def run(
         raise ValueError(
             "The screen has no combination of genes that were perturbed alone too: run without --singles-only."
         )
-    facts, n_resamples = [], 0
+    origin, n_resamples = [], 0
     if report:
-        facts, n_resamples = source_of_file(path), RESAMPLES if resamples is None else resamples
+        origin, n_resamples = source_of_file(path), RESAMPLES if resamples is None else resamples
         if n_top_genes is not None:
-            facts.append(("genes in the file", f"{n_genes_read:,}, of which variable and perturbed ones were kept"))
-    source = Source(path.stem, facts, _bare(adata, setup), n_resamples, command, wanted=report)
+            origin.append(("genes in the file", f"{n_genes_read:,}, of which variable and perturbed ones were kept"))
+    source = Source(path.stem, origin, _bare(adata, setup), n_resamples, command, wanted=report)
     if singles_only:
         truth = {"singles": measured[~is_combination], "unseen combinations": measured.loc[predictable]}
         train, title = (
@@ -221,7 +221,7 @@ def run(
         train, title = adata, "Fit to the measured effects of the training data: no test of predictions"
 
     targets = table.loc[table["n_genes"] == 1]
-    facts = {
+    facts: dict[str, Any] = {
         "cells, genes": f"{adata.n_obs:,}, {adata.n_vars:,}",
         "control cells": f"{table['n_cells'].iloc[0]:,}",
         "singles, combinations": f"{len(targets)}, {(table['n_genes'] > 1).sum()}",
@@ -252,7 +252,7 @@ def run(
     return fit_and_write(task, out, facts, say)
 
 
-def _bare(adata: ad.AnnData, setup: dict) -> ad.AnnData:
+def _bare(adata: ad.AnnData, setup: dict[str, Any]) -> ad.AnnData:
     """The cells as they are before the model's setup writes into them; the values are shared, not copied."""
     layer = setup.get("layer")
     values = adata.X if layer is None else adata.layers[layer]

@@ -101,7 +101,7 @@ def check_sha256(path: Path, sha256: str | None) -> Path:
 
 def file_hash(path: Path, algorithm: str = "sha256") -> str:
     """Checksum of a file, in hexadecimal digits."""
-    with open(path, "rb") as file:
+    with path.open("rb") as file:
         return hashlib.file_digest(file, algorithm).hexdigest()
 
 
@@ -110,7 +110,7 @@ def _download(source: Source, folder: Path, sha256: str | None) -> Path:
     # under another name until it is known to be the file
     part = Path(_pooch().retrieve(source.url, known_hash, fname=f"{source.file}.part", path=folder))
     first = _FIRST_BYTES[Path(source.file).suffix]
-    with open(part, "rb") as file:
+    with part.open("rb") as file:
         start = file.read(len(first))
     if start != first:
         part.unlink()

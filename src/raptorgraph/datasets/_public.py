@@ -33,7 +33,7 @@ def genes_of_label(label: str) -> tuple[str, ...]:
     Understands ``"A"``, ``"A+B"``, ``"A+ctrl"``, ``"ctrl+A"``, ``"A_B"``, ``"A,B"``, ``""``, ``"ctrl"``,
     ``"control"`` and guide pairs such as ``"A_NegCtrl0__A_NegCtrl0_2"``.
     """
-    parts = re.split(r"[_+,]", label.split("__")[0])
+    parts = re.split(r"[_+,]", label.split("__", maxsplit=1)[0])
     return tuple(part.strip() for part in parts if not _CONTROL_PART.fullmatch(part.strip()))
 
 

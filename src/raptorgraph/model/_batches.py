@@ -18,17 +18,17 @@ def transform_codes(registry: dict[str, Any], transform_batch: TransformBatch) -
     """Codes of the batches that are asked for, each once; None for the cells' own; ValueError for unknown ones."""
     if transform_batch is None:
         return None
-    known = list(known_categories(registry)[KEYS.BATCH].values())
-    if not known:
+    batches = known_categories(registry)[KEYS.BATCH].values()
+    if not batches:
         raise ValueError(
             f"transform_batch={transform_batch!r}: the model knows no batches; leave it out, or set up the screen with "
             "batch_key."
         )
-    (known,) = known
+    (known,) = batches
     if isinstance(transform_batch, str) and transform_batch == ALL and ALL not in known:
         return list(range(len(known)))
     one = isinstance(transform_batch, str) or not isinstance(transform_batch, Iterable)
-    asked: list[Any] = [transform_batch] if one else list(transform_batch)  # type: ignore[arg-type]  # then it is iterable
+    asked: list[Any] = [transform_batch] if one else [*transform_batch]
     unknown = [batch for batch in asked if batch not in known]
     if unknown or not asked:
         raise ValueError(

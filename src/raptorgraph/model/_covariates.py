@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -11,11 +12,14 @@ from scvi.data.fields import NumericalJointObsField
 
 from raptorgraph.screen._inputs import numbers, obs_column
 
+if TYPE_CHECKING:
+    from anndata import AnnData
+
 _ARGUMENT = "continuous_covariate_keys"
 _LIMIT = 10.0  # standard deviations beyond which a value is taken to be there
 
 
-def finite_numbers(adata, key: str) -> np.ndarray:
+def finite_numbers(adata: AnnData, key: str) -> np.ndarray:
     """Covariate `key` of all cells, float64; ValueError if it holds no numbers, or not a finite one for every cell."""
     values = numbers(adata, key, _ARGUMENT)
     bad = np.flatnonzero(~np.isfinite(values))
@@ -52,7 +56,7 @@ class Scale:
     def units(self, values: np.ndarray) -> np.ndarray:
         """Standard deviations from the mean, infinite where float64 ends."""
         with np.errstate(over="ignore"):
-            return (values - self.mean) / self.sd if self.sd else np.zeros(len(values))
+            return np.asarray((values - self.mean) / self.sd) if self.sd else np.zeros(len(values))
 
     def standardize(self, values: np.ndarray) -> np.ndarray:
         """What enters the network: :meth:`units` within the range of the training data and the limit."""
@@ -61,7 +65,7 @@ class Scale:
     def outside(self, values: np.ndarray) -> np.ndarray:
         """Which values are more than a standard deviation outside of the range."""
         margin = self.sd or 1e-6 * abs(self.mean)
-        return (values < self.lowest - margin) | (values > self.highest + margin)
+        return np.asarray((values < self.lowest - margin) | (values > self.highest + margin))
 
 
 class ContinuousField(NumericalJointObsField):
@@ -75,28 +79,28 @@ class ContinuousField(NumericalJointObsField):
 
     SCALES_KEY = "scales"
 
-    def validate_field(self, adata) -> None:
+    def validate_field(self, adata: AnnData) -> None:
         """Raise where a column is not there."""
         for key in self.attr_keys:
             obs_column(adata, key, _ARGUMENT)
 
-    def register_field(self, adata) -> dict:
+    def register_field(self, adata: AnnData) -> dict[str, Any]:
         """Learn the scales and write the covariates."""
         scales = {key: Scale.of(finite_numbers(adata, key)) for key in self.attr_keys}
         for key, scale in scales.items():
             _warn_of_scale(adata, key, scale)
         return self._write(adata, scales)
 
-    def transfer_field(self, state_registry: dict, adata_target, **kwargs) -> dict:
+    def transfer_field(self, state_registry: dict[str, Any], adata_target: AnnData, **kwargs: Any) -> dict[str, Any]:
         """Write the covariates of other cells, by the scales of the training data."""
         if self.SCALES_KEY not in state_registry:  # of a model that was saved before there were any
-            return super().register_field(adata_target)
+            return dict(super().register_field(adata_target))
         scales = {key: Scale(**scale) for key, scale in state_registry[self.SCALES_KEY].items()}
         for key, scale in scales.items():
             _warn_of_range(adata_target, key, scale)
         return self._write(adata_target, scales)
 
-    def _write(self, adata, scales: dict[str, Scale]) -> dict:
+    def _write(self, adata: AnnData, scales: dict[str, Scale]) -> dict[str, Any]:
         table = {key: scale.standardize(finite_numbers(adata, key)) for key, scale in scales.items()}
         adata.obsm[self.attr_key] = pd.DataFrame(table, index=adata.obs_names)
         return {
@@ -105,7 +109,7 @@ class ContinuousField(NumericalJointObsField):
         }
 
 
-def _warn_of_scale(adata, key: str, scale: Scale) -> None:
+def _warn_of_scale(adata: AnnData, key: str, scale: Scale) -> None:
     """Warn of a covariate that says nothing, or whose spread is that of a few cells."""
     values = finite_numbers(adata, key)
     far = np.abs(scale.units(values)) > _LIMIT
@@ -119,7 +123,7 @@ def _warn_of_scale(adata, key: str, scale: Scale) -> None:
         )
 
 
-def _warn_of_range(adata, key: str, scale: Scale) -> None:
+def _warn_of_range(adata: AnnData, key: str, scale: Scale) -> None:
     """Warn of cells whose covariate the model has not seen the like of."""
     values = finite_numbers(adata, key)
     outside = scale.outside(values)

@@ -86,10 +86,10 @@ class PerturbationField(BaseAnnDataField):
         self._write_mask(adata_target, self._parse(adata_target), state_registry["perturbed_genes"])
         return dict(state_registry)
 
-    def get_summary_stats(self, state_registry: dict) -> dict:
+    def get_summary_stats(self, state_registry: dict[str, Any]) -> dict[str, int]:
         return {"n_perturbed": len(state_registry["perturbed_genes"])}
 
-    def view_state_registry(self, state_registry: dict):
+    def view_state_registry(self, state_registry: dict[str, Any]) -> rich.table.Table:
         table = rich.table.Table(title="perturbation State Registry")
         for name in ("Latent", "Perturbed gene", "In var_names"):
             table.add_column(name)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import torch
@@ -13,10 +13,19 @@ from raptorgraph.model._field import KEYS
 from raptorgraph.pp._pairing import sample_partners
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from scipy import sparse
+
+    from raptorgraph.model._manager import ScreenManager
     from raptorgraph.screen._moments import EffectMoments
 
 
-@dataclass
+Batch: TypeAlias = dict[str, Any]
+"""Tensors by name, those of the partners under ``"partner"``."""
+
+
+@dataclass(frozen=True)
 class Split:
     """Cells of one part of the data and what was measured on them.
 
@@ -28,10 +37,10 @@ class Split:
     perturbed: np.ndarray
     codes: np.ndarray
     effects: EffectMoments
-    plan: object | None
+    plan: sparse.csr_matrix | None
 
 
-@dataclass
+@dataclass(frozen=True)
 class PairedBatch:
     """Row numbers of control partners and perturbed cells, of equal length."""
 
@@ -39,7 +48,7 @@ class PairedBatch:
     perturbed: np.ndarray
 
 
-class PairedSampler(Sampler):
+class PairedSampler(Sampler[PairedBatch]):
     """Yield :class:`PairedBatch`; an epoch passes over each perturbed cell once, its partner drawn anew.
 
     The cells of a condition come together, in chunks of at most ``chunk_size`` so that a large condition does not
@@ -59,7 +68,7 @@ class PairedSampler(Sampler):
     def __len__(self) -> int:
         return max(1, -(-self.n_cells // self.batch_size))
 
-    def __iter__(self):
+    def __iter__(self) -> Iterator[PairedBatch]:
         split = self.split
         # Validation batches are the same in every epoch.
         rng = np.random.default_rng((self.seed, self.epoch if self.shuffle else 0))
@@ -82,11 +91,11 @@ class PairedSampler(Sampler):
             yield PairedBatch(partners[part], cells[part])
 
 
-class PairedDataset(Dataset):
+class PairedDataset(Dataset[Batch]):
     """Read a :class:`PairedBatch` from the registered AnnData, densifying the cells of the batch alone."""
 
-    def __init__(self, adata_manager, split: Split, *, with_partners: bool) -> None:
-        self.base = adata_manager.create_torch_dataset()
+    def __init__(self, manager: ScreenManager, split: Split, *, with_partners: bool) -> None:
+        self.base = manager.create_torch_dataset()
         self.split = split
         self.with_partners = with_partners
 
@@ -96,8 +105,8 @@ class PairedDataset(Dataset):
     def _read(self, rows: np.ndarray) -> dict[str, torch.Tensor]:
         return as_tensors(self.base[rows])
 
-    def __getitem__(self, batch: PairedBatch) -> dict:
-        tensors = self._read(batch.controls)
+    def __getitem__(self, batch: PairedBatch) -> Batch:
+        tensors: Batch = dict(self._read(batch.controls))
         del tensors[KEYS.PERTURBATION]
         conditions, position = np.unique(self.split.codes[batch.perturbed], return_inverse=True)
         mask = self.base.data[KEYS.PERTURBATION][batch.perturbed].toarray()
@@ -117,7 +126,7 @@ def as_tensors(cells: dict[str, np.ndarray]) -> dict[str, torch.Tensor]:
 
 
 def make_loader(
-    adata_manager,
+    manager: ScreenManager,
     split: Split,
     *,
     batch_size: int,
@@ -125,8 +134,8 @@ def make_loader(
     seed: int,
     with_partners: bool = True,
     chunk_size: int = 64,
-) -> DataLoader:
+) -> DataLoader[Batch]:
     """Batches of one split as a torch loader."""
     sampler = PairedSampler(split, batch_size=batch_size, chunk_size=chunk_size, shuffle=shuffle, seed=seed)
-    dataset = PairedDataset(adata_manager, split, with_partners=with_partners)
+    dataset = PairedDataset(manager, split, with_partners=with_partners)
     return DataLoader(dataset, sampler=sampler, batch_size=None)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 import numpy as np
 from scipy import sparse
 from scvi.data import AnnDataManager
@@ -13,6 +15,9 @@ from raptorgraph.screen._labels import ParsedLabels
 from raptorgraph.screen._matrix import as_matrix
 from raptorgraph.screen._screen import Screen
 
+if TYPE_CHECKING:
+    from raptorgraph.screen._matrix import Matrix
+
 _LOOKED_AT = 100  # cells, enough to tell counts from logarithms
 
 
@@ -22,9 +27,10 @@ class ScreenManager(AnnDataManager):
     The user's AnnData keeps its own storage; training, prediction and everything that is measured see the same values.
     """
 
-    def __init__(self, *args, **kwargs) -> None:
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._arrays, self._canonical = (), None
+        self._arrays: tuple[Any, ...] = ()
+        self._canonical: Matrix = None
 
     def validate(self) -> None:
         """Register once more where the data were set up for another model since, library sizes included.
@@ -68,7 +74,7 @@ class ScreenManager(AnnDataManager):
         source = (self.get_from_registry(KEYS.X), library)
         return Screen(self.adata, self._registry["setup_args"], parsed=parsed, source=source, batch=batch)
 
-    def get_from_registry(self, registry_key: str):
+    def get_from_registry(self, registry_key: str) -> Any:
         """Registered data; the matrix is a copy, made once, where its storage is not canonical.
 
         Raises
@@ -95,7 +101,7 @@ class ScreenManager(AnnDataManager):
         return self._canonical
 
 
-def _whole(X) -> bool:
+def _whole(X: Matrix) -> bool:
     X = as_matrix(X)
     values = X.data if sparse.issparse(X) else X
     return bool((values == np.rint(values)).all())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from copy import deepcopy
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any
@@ -117,7 +117,7 @@ def _names(modalities: Mapping[str, str], mdata: MuData) -> tuple[str, str | Non
     return modalities["expression"], modalities.get("guides")
 
 
-def _targets(guide_targets) -> dict[str, str]:
+def _targets(guide_targets: Any) -> dict[str, str]:
     if not isinstance(guide_targets, Mapping | pd.Series):
         raise TypeError(
             f"guide_targets={guide_targets!r} must be a column of the guides' var, or a mapping or Series from guide "
@@ -181,7 +181,9 @@ def _check_decided(assignment: Assignment, settings: GuideSettings) -> None:
         raise ValueError(f"Of {n} cells, {'; '.join(open_questions)}. Say what they are.")
 
 
-def _global_columns(mdata: MuData, cells: AnnData, setup_args: dict[str, Any], *, skip) -> dict[str, Any]:
+def _global_columns(
+    mdata: MuData, cells: AnnData, setup_args: dict[str, Any], *, skip: Collection[str]
+) -> dict[str, Any]:
     """Columns that are asked for, that the cells lack and the whole MuData has."""
     found = {}
     for argument in _COLUMNS:
@@ -192,7 +194,9 @@ def _global_columns(mdata: MuData, cells: AnnData, setup_args: dict[str, Any], *
     return found
 
 
-def _check(cells: AnnData, columns: dict, assignment: Assignment | None, key: str, setup_args: dict[str, Any]) -> None:
+def _check(
+    cells: AnnData, columns: dict[str, Any], assignment: Assignment | None, key: str, setup_args: dict[str, Any]
+) -> None:
     """Check the screen as it will be, on an AnnData that shares the values."""
     obs = cells.obs.assign(**columns)
     if assignment is not None:
@@ -327,7 +331,7 @@ class MuDataMixin:
         refresh(mdata)
 
     @classmethod
-    def _get_most_recent_anndata_manager(cls, adata, required: bool = False):
+    def _get_most_recent_anndata_manager(cls, adata: AnnData | MuData, required: bool = False) -> Any:
         if isinstance(adata, MuData):
             name = adata.uns.get(EXPRESSION_KEY, "rna")
             raise TypeError(f"This works on an AnnData: pass the modality with the expression, mdata[{name!r}].")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from anndata import AnnData
 
 from raptorgraph.model._field import KEYS, LIBRARY_KEY
@@ -45,7 +47,7 @@ def align_genes(adata: AnnData, var_names: list[str]) -> AnnData:
     return adata
 
 
-def prepare_query(adata: AnnData, var_names: list[str], setup_args: dict, *, counts: bool) -> AnnData:
+def prepare_query(adata: AnnData, var_names: list[str], setup_args: dict[str, Any], *, counts: bool) -> AnnData:
     """Copy the cells with the model's genes in its order, and everything that a registration needs."""
     if not isinstance(adata, AnnData):
         raise TypeError(f"adata must be an AnnData, not {type(adata).__name__}.")
@@ -69,7 +71,7 @@ def prepare_query(adata: AnnData, var_names: list[str], setup_args: dict, *, cou
     return query
 
 
-def control_cells(adata: AnnData, setup_args: dict) -> AnnData:
+def control_cells(adata: AnnData, setup_args: dict[str, Any]) -> AnnData:
     """The control cells, or all cells where none is one or there are no labels; a view."""
     key = setup_args["perturbation_key"]
     if not isinstance(adata, AnnData) or key not in adata.obs:
@@ -78,10 +80,10 @@ def control_cells(adata: AnnData, setup_args: dict) -> AnnData:
     return adata[is_control] if is_control.any() else adata
 
 
-def known_categories(registry: dict) -> dict[str, dict[str, list]]:
+def known_categories(registry: dict[str, Any]) -> dict[str, dict[str, list[Any]]]:
     """Values that a model knows of the batch and of each categorical covariate, by registry key and column."""
     fields, batch_key = registry["field_registries"], registry["setup_args"]["batch_key"]
-    batches = {}
+    batches: dict[str, list[Any]] = {}
     if batch_key is not None:
         batches[batch_key] = fields[KEYS.BATCH]["state_registry"]["categorical_mapping"].tolist()
     mappings = fields.get(KEYS.CATEGORICAL, {}).get("state_registry", {}).get("mappings", {})
@@ -91,7 +93,7 @@ def known_categories(registry: dict) -> dict[str, dict[str, list]]:
     }
 
 
-def check_categories(query: AnnData, known: dict[str, list], batch_key: str | None) -> None:
+def check_categories(query: AnnData, known: dict[str, list[Any]], batch_key: str | None) -> None:
     """Raise for batches and categories that are missing or that the model was not trained on, with the way out.
 
     Parameters

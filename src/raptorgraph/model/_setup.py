@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 
 def plain_names(
-    control, categorical_covariate_keys, continuous_covariate_keys
+    control: Any, categorical_covariate_keys: Any, continuous_covariate_keys: Any
 ) -> tuple[str | list[str], list[str] | None, list[str] | None]:
     """Control labels and keys of covariates in plain lists, as they are saved with the model; TypeError for others."""
     keys = {
@@ -87,7 +87,7 @@ def check_screen(adata: Any, setup: Setup) -> tuple[np.ndarray | None, ParsedLab
     return library, parsed
 
 
-def _check_categories(column, key: str) -> None:
+def _check_categories(column: pd.Series, key: str) -> None:
     """Raise where cells have no category, or about as many as there are cells."""
     if column.isna().any():
         raise ValueError(
@@ -105,7 +105,7 @@ def _check_categories(column, key: str) -> None:
         )
 
 
-def perturbed_genes_first(adata, genes: list[str]) -> None:
+def perturbed_genes_first(adata: AnnData, genes: list[str]) -> None:
     """Put the perturbed genes that are in ``var_names`` first, in place, with every aligned slot; raw is untouched."""
     first = adata.var_names.get_indexer([g for g in genes if g in set(adata.var_names)])
     if np.array_equal(first, np.arange(len(first))):
@@ -114,7 +114,7 @@ def perturbed_genes_first(adata, genes: list[str]) -> None:
     adata._inplace_subset_var(np.concatenate([first, rest]))
 
 
-def check_transfer(adata, registry: dict) -> None:
+def check_transfer(adata: AnnData, registry: dict[str, Any]) -> None:
     """Raise what the registration by a saved setup would, on an AnnData that shares the values; `adata` is unchanged.
 
     Its warnings come with the registration.
@@ -137,7 +137,7 @@ def check_transfer(adata, registry: dict) -> None:
 
 
 @progress_line("Registering cells")
-def register(cls: type, adata: AnnData, setup_method_args: dict[str, Any], **kwargs: Any) -> ScreenManager:
+def register(cls: Any, adata: AnnData, setup_method_args: dict[str, Any], **kwargs: Any) -> ScreenManager:
     """Check, reorder, and build the manager."""
     setup, saved = Setup.of(setup_method_args["setup_args"]), kwargs.get("source_registry") is not None
     if kwargs and not saved:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import lightning.pytorch as pl
 import numpy as np
@@ -15,6 +15,10 @@ from raptorgraph.pp._pairing import METHODS, pairing_plan, principal_components
 from raptorgraph.screen._moments import effects_of, log_ratios_of, moments_of
 
 if TYPE_CHECKING:
+    from torch.utils.data import DataLoader
+
+    from raptorgraph.model._loader import Batch
+    from raptorgraph.model._manager import ScreenManager
     from raptorgraph.screen import Screen, Sums
     from raptorgraph.screen._moments import EffectMoments, LogRatioMoments
 
@@ -38,7 +42,7 @@ class ScreenSplitter(pl.LightningDataModule):
 
     def __init__(
         self,
-        adata_manager,
+        adata_manager: ScreenManager,
         *,
         train_size: float | None = None,
         validation_size: float | None = None,
@@ -47,7 +51,7 @@ class ScreenSplitter(pl.LightningDataModule):
         pairing: str = "emd",
         with_partners: bool = True,
         external_indexing: list[np.ndarray] | None = None,
-        **kwargs,
+        **kwargs: Any,
     ) -> None:
         super().__init__()
         unknown = {k for k, v in kwargs.items() if k not in ("distributed_sampler", "load_sparse_tensor") and v}
@@ -77,7 +81,7 @@ class ScreenSplitter(pl.LightningDataModule):
         self.seed = 0 if settings.seed is None else settings.seed
         self._split_cells()
 
-    def _given_parts(self, parts) -> list[np.ndarray]:
+    def _given_parts(self, parts: Any) -> list[np.ndarray]:
         """Training, validation and test cells that the user names; ValueError where they are no three sets of rows."""
         if not isinstance(parts, list | tuple) or not 1 <= len(parts) <= 3:
             raise ValueError("external_indexing must be a list of one to three arrays: training, validation and test.")
@@ -100,7 +104,7 @@ class ScreenSplitter(pl.LightningDataModule):
             self.train_idx, self.val_idx, self.test_idx = self.external_indexing
         else:
             rng = np.random.default_rng(self.seed)
-            parts = ([], [], [])
+            parts: tuple[list[np.ndarray], ...] = ([], [], [])
             for code in np.unique(self.codes):
                 cells = np.flatnonzero(self.codes == code)
                 cells = rng.permutation(cells) if self.shuffle_set_split else cells
@@ -143,7 +147,7 @@ class ScreenSplitter(pl.LightningDataModule):
     @property
     def known_controls(self) -> np.ndarray:
         """Control cells among them."""
-        return self.known_rows[self.codes[self.known_rows] == 0]
+        return np.asarray(self.known_rows[self.codes[self.known_rows] == 0])
 
     @cached_property
     def sums(self) -> Sums:
@@ -175,7 +179,7 @@ class ScreenSplitter(pl.LightningDataModule):
         controls = rows[self.codes[rows] == 0]
         return Split(controls, rows[self.codes[rows] != 0], self.codes, effects, plan)
 
-    def _loader(self, split: Split, *, shuffle: bool):
+    def _loader(self, split: Split, *, shuffle: bool) -> DataLoader[Batch]:
         return make_loader(
             self.adata_manager,
             split,
@@ -185,10 +189,10 @@ class ScreenSplitter(pl.LightningDataModule):
             with_partners=self.with_partners,
         )
 
-    def train_dataloader(self):
+    def train_dataloader(self) -> DataLoader[Batch]:
         """Training batches."""
         return self._loader(self.train_split, shuffle=True)
 
-    def val_dataloader(self):
+    def val_dataloader(self) -> DataLoader[Batch] | list[Any]:
         """Validation batches, or none where too few cells are left for it."""
         return self._loader(self.val_split, shuffle=False) if self.val_split is not None else []

@@ -6,6 +6,7 @@ straighten the edges. Each connected part is laid out by itself.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field
 
@@ -212,7 +213,7 @@ def _swap(graph: nx.DiGraph, rows: list[list[Node]]) -> None:
 
 def _crossings(graph: nx.DiGraph, rows: list[list[Node]]) -> int:
     total = 0
-    for upper, lower in zip(rows[:-1], rows[1:], strict=True):
+    for upper, lower in itertools.pairwise(rows):
         place = {node: i for i, node in enumerate(lower)}
         ends = [np.sort([place[other] for other in graph.successors(node)]) for node in upper]
         sequence = np.concatenate(ends)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup
 
-from raptorgraph import __version__
+from raptorgraph._version import __version__
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from raptorgraph import __version__
 from raptorgraph._progress import progress_bar
+from raptorgraph._version import __version__
 from raptorgraph.report import _record as record
 from raptorgraph.report._content import sections
 from raptorgraph.report._findings import Findings

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -16,7 +17,7 @@ from raptorgraph.screen._variants import find_variants
 _SHORTEST = 4  # letters of a name for which a similar one is proposed
 
 
-def listed(perturbations: str | Collection[str] | Iterable) -> list:
+def listed(perturbations: str | Collection[str] | Iterable[Any]) -> list[Any]:
     """One entry for each perturbation that is asked for.
 
     A string is one label; a tuple, set or frozenset of strings is one perturbation, its genes. Anything else, such as a
@@ -38,7 +39,7 @@ def listed(perturbations: str | Collection[str] | Iterable) -> list:
 
 
 def asked_perturbations(
-    perturbations: str | Collection[str] | Iterable,
+    perturbations: str | Collection[str] | Iterable[Any],
     known: Sequence[str],
     *,
     control: str | Sequence[str],
@@ -49,7 +50,7 @@ def asked_perturbations(
 
     Raises ValueError for an unknown gene, with the label that was probably meant, and where nothing is asked.
     """
-    spelling = {"control": control, "delimiter": delimiter}
+    spelling: dict[str, Any] = {"control": control, "delimiter": delimiter}
     given = listed(perturbations)
     if not given:
         raise ValueError("perturbations is empty; name at least one, for example 'A' or 'A+B'.")
@@ -75,20 +76,19 @@ def did_you_mean(label: str, known: Iterable[str], *, control: str | Sequence[st
 
 def meant_label(label: str, known: Iterable[str], *, control: str | Sequence[str], delimiter: str) -> str | None:
     """The label of known genes that was probably meant; None if there is none such."""
-    spelling = {"control": control, "delimiter": delimiter}
+    spelling: dict[str, Any] = {"control": control, "delimiter": delimiter}
     known = sorted(known)
     controls = control_labels(control)
     by_key: dict[str, set[str]] = {}
     for name in [*known, *controls]:
         by_key.setdefault(_key(name), set()).add(name)
     names = {key: next(iter(found)) for key, found in by_key.items() if len(found) == 1}
-    found = _covered(re.findall(r"[^\W_]+", label), names)
-    if found is None:
+    covered = _covered(re.findall(r"[^\W_]+", label), names)
+    if covered is None:
         parts = [part.strip() for part in label.split(delimiter) if part.strip()]
-        found = [_near(part, known, controls) for part in parts]
-    if not found or None in found:
-        return None
-    return format_perturbation(found, **spelling)
+        near = [_near(part, known, controls) for part in parts]
+        covered = [] if None in near else [name for name in near if name is not None]
+    return format_perturbation(covered, **spelling) if covered else None
 
 
 def _covered(words: list[str], names: dict[str, str]) -> list[str] | None:
@@ -97,8 +97,8 @@ def _covered(words: list[str], names: dict[str, str]) -> list[str] | None:
         return []
     for end in range(len(words), 0, -1):
         name = names.get(_key("".join(words[:end])))
-        rest = None if name is None else _covered(words[end:], names)
-        if rest is not None:
+        rest = _covered(words[end:], names) if name is not None else None
+        if name is not None and rest is not None:
             return [name, *rest]
     return None
 

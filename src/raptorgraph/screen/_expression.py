@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from scipy import sparse
@@ -10,7 +10,11 @@ from scipy import sparse
 from raptorgraph.screen._matrix import as_matrix
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     import pandas as pd
+
+    from raptorgraph.screen._matrix import Matrix
 
 TARGET_SUM = 1e4
 """Counts per cell after normalization, before the logarithm."""
@@ -23,7 +27,7 @@ _LARGEST_LOG = 30.0  # log1p of any count is far below
 _SMALLEST_LIBRARY, _LARGEST_LIBRARY = 1e-6, 1e12
 
 
-def data_kind(X) -> str:
+def data_kind(X: Any) -> str:
     """Tell counts from log-normalized values.
 
     Parameters
@@ -82,21 +86,22 @@ def data_kind(X) -> str:
 def _off_whole(values: np.ndarray) -> np.ndarray:
     """Distance to the nearest whole number, less for large values, whose rounding errors are relative."""
     values = values.astype(np.float64)
-    return np.abs(values - np.rint(values)) / (1 + 0.01 * values)
+    distance: np.ndarray = np.abs(values - np.rint(values)) / (1 + 0.01 * values)
+    return distance
 
 
-def library_sizes(X) -> np.ndarray:
+def library_sizes(X: Any) -> np.ndarray:
     """Row sums of a sparse or dense matrix (cells x genes), shape (n_cells,), float64."""
     X = as_matrix(X)
     if not sparse.issparse(X):
-        return X.sum(axis=1, dtype=np.float64)
+        return np.asarray(X.sum(axis=1, dtype=np.float64))
     # The products are float64, which scipy's own sum of a narrow type is not; in parts, since it casts what it adds.
     ones = np.ones(X.shape[1])
     parts = [X[i : i + _ROWS] @ ones for i in range(0, X.shape[0], _ROWS)]
     return np.concatenate(parts) if parts else np.zeros(0)
 
 
-def to_expression(X, library=None) -> np.ndarray | sparse.csr_matrix:
+def to_expression(X: Any, library: np.ndarray | None = None) -> Matrix:
     """Bring counts to the expression scale, ``log1p(1e4 * count / library size)``.
 
     Parameters
@@ -131,12 +136,12 @@ def to_expression(X, library=None) -> np.ndarray | sparse.csr_matrix:
     return out
 
 
-def check_library(library, *, names: pd.Index | np.ndarray | None = None, column: str = "") -> np.ndarray:
+def check_library(sizes: Any, *, names: pd.Index | np.ndarray | None = None, column: str = "") -> np.ndarray:
     """Library sizes as float64, or a ValueError that names the first cells where they are no numbers of counts.
 
     `column` names what they were read from, if they are no row sums.
     """
-    library = np.asarray(library, dtype=np.float64)
+    library = np.asarray(sizes, dtype=np.float64)
     bad = np.flatnonzero(~((library >= _SMALLEST_LIBRARY) & (library <= _LARGEST_LIBRARY)))
     if bad.size:
         cells = bad[:5] if names is None else names[bad[:5]]
@@ -153,7 +158,7 @@ def check_library(library, *, names: pd.Index | np.ndarray | None = None, column
     return library
 
 
-def _bad_value_message(X, is_bad, what: str) -> str:
+def _bad_value_message(X: Matrix, is_bad: Callable[[Any], Any], what: str) -> str:
     """Name the first bad value and where it is; slow, and only called to raise."""
     coo = X.tocoo() if sparse.issparse(X) else None
     bad = np.argwhere(is_bad(coo.data if coo is not None else X))

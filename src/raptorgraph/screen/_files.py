@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
+from typing import Any, BinaryIO
 
 import anndata as ad
 import h5py
@@ -95,7 +96,7 @@ def _problem_of_folder(path: Path) -> str | None:
         missing = [name for name in _listed(path) if not (path / name).is_file()]
         if missing:  # zarr would fill it with zeros
             return f"is not a whole zarr store: {missing[0]!r} is missing; copy it again"
-        store = zarr.open_group(str(path), mode="r")
+        store: Any = zarr.open_group(str(path), mode="r")
         modalities = list(store["mod"]) if "mod" in store else []
         problem = _problem_of_store(path, dict(store.attrs), list(store), modalities)
         return problem or _lost_chunks(store)
@@ -114,7 +115,7 @@ def _listed(path: Path) -> list[str]:
     return []
 
 
-def _lost_chunks(store) -> str | None:
+def _lost_chunks(store: Any) -> str | None:
     """What is wrong where chunks, which zarr would fill with zeros, are not there.
 
     zarr itself leaves out chunks that hold zeros alone, which entries of a sparse matrix and names never are; of other
@@ -124,7 +125,7 @@ def _lost_chunks(store) -> str | None:
     return f"is not a whole zarr store: {lost[0]!r} lacks chunks; copy it again" if lost else None
 
 
-def _lacking(item, name: str) -> list[str]:
+def _lacking(item: Any, name: str) -> list[str]:
     """Names of the arrays below a group that lack chunks and cannot be zeros."""
     if hasattr(item, "shape"):
         return []
@@ -134,7 +135,7 @@ def _lacking(item, name: str) -> list[str]:
     else:
         found = []
     key = {"csr_matrix": "data", "csc_matrix": "data", "categorical": "categories"}.get(kind, item.attrs.get("_index"))
-    array = item[key] if key is not None and key in item else None
+    array: Any = item[key] if key is not None and key in item else None
     if hasattr(array, "keys"):  # text of the newest anndata, with a mask beside it
         array = array.get("values")
     is_text = kind not in ("csr_matrix", "csc_matrix")
@@ -159,14 +160,14 @@ def _problem_of_file(path: Path) -> str | None:
         return f"is a damaged HDF5 file, or not a whole one: copy it again ({one_line(error)[:300]})"
 
 
-def _opened(path: Path):
+def _opened(path: Path) -> BinaryIO:
     try:
         return path.open("rb")
     except PermissionError as error:
         raise PermissionError(f"{str(path)!r} must not be read by this user: see its permissions.") from error
 
 
-def _problem_of_store(path: Path, attributes: dict, keys: list[str], modalities: list[str]) -> str | None:
+def _problem_of_store(path: Path, attributes: dict[str, Any], keys: list[str], modalities: list[str]) -> str | None:
     """What is wrong with the keys at the top of HDF5 or zarr; None for those of an AnnData."""
     kind = str(attributes.get("encoding-type", "")).lower()
     if modalities or kind == "mudata":

@@ -16,6 +16,8 @@ from raptorgraph.screen._matrix import as_matrix
 if TYPE_CHECKING:
     from anndata import AnnData
 
+    from raptorgraph.screen._matrix import Matrix
+
 _ROUNDING = 0.01  # part of its row sum by which a library size may lie below it, as rounded totals do
 _WARNED = 0.1  # share of cells with such a library size from which there is a warning
 _REFUSED = 0.5  # and from which there is an error
@@ -47,7 +49,7 @@ def numbers(adata: AnnData, key: str, argument: str) -> np.ndarray:
     column = obs_column(adata, key, argument)
     dtype, name = column.dtype, f"adata.obs[{key!r}]"
     if pd.api.types.is_numeric_dtype(dtype) and dtype.kind != "c":
-        return column.to_numpy(dtype=np.float64, na_value=np.nan)
+        return np.asarray(column.to_numpy(dtype=np.float64, na_value=np.nan))
     values = column.astype(object)
     found = "text" if values.map(lambda value: isinstance(value, str)).any() else f"values of type {dtype}"
     if dtype.kind == "c":
@@ -63,7 +65,7 @@ def numbers(adata: AnnData, key: str, argument: str) -> np.ndarray:
     raise ValueError(f"{argument}: {key!r} holds {found}, not numbers; {fix}.")
 
 
-def matrix(adata: AnnData, layer: str | None):
+def matrix(adata: AnnData, layer: str | None) -> Matrix:
     """``adata.X`` or a layer, in canonical form.
 
     KeyError if there is none, ValueError if it is empty, TypeError if it has no numbers.
@@ -83,7 +85,7 @@ def matrix(adata: AnnData, layer: str | None):
     return as_matrix(X)
 
 
-def observed_library(adata: AnnData, key: str, X, argument: str = "library_size_key") -> np.ndarray:
+def observed_library(adata: AnnData, key: str, X: Matrix, argument: str = "library_size_key") -> np.ndarray:
     """Library sizes (total counts) in column `key` of ``adata.obs``, shape (n_cells,), float64.
 
     They are the totals of cells of which `X`, the counts, may hold a part of the genes.
@@ -136,7 +138,7 @@ def observed_library(adata: AnnData, key: str, X, argument: str = "library_size_
     return library
 
 
-def library_of(adata: AnnData, X, library_size_key: str | None) -> np.ndarray:
+def library_of(adata: AnnData, X: Matrix, library_size_key: str | None) -> np.ndarray:
     """Library sizes of the counts `X`, shape (n_cells,): from a column of ``obs``, or else row sums."""
     if library_size_key is not None:
         return observed_library(adata, library_size_key, X)
@@ -148,7 +150,9 @@ def library_of(adata: AnnData, X, library_size_key: str | None) -> np.ndarray:
     return check_library(library_sizes(X), names=adata.obs_names)
 
 
-def expression_source(adata: AnnData, layer: str | None, library_size_key: str | None):
+def expression_source(
+    adata: AnnData, layer: str | None, library_size_key: str | None
+) -> tuple[Matrix, np.ndarray | None]:
     """Matrix and library sizes that :func:`~raptorgraph.screen._expression.to_expression` takes.
 
     The library sizes are None where the matrix is log-normalized already, and row sums without `library_size_key`.
@@ -172,4 +176,4 @@ def batch_codes(adata: AnnData, batch_key: str | None) -> np.ndarray | None:
     if missing.size:
         first = ", ".join(str(name) for name in adata.obs_names[missing[:5]])
         raise ValueError(f"batch_key={batch_key!r} is missing for {missing.size} cells (first: {first}).")
-    return codes.astype(np.int64)
+    return np.asarray(codes, dtype=np.int64)

@@ -82,7 +82,8 @@ def likely_names(missing: Sequence[str], var_names: pd.Index, targets: Sequence[
     if not missing:
         return {}
     others = [str(name) for name in var_names if name not in set(targets)]
-    by_plain, by_initial = {}, {}
+    by_plain: dict[str, str] = {}
+    by_initial: dict[str, list[str]] = {}
     for name in others:
         by_plain.setdefault(_plain(name), name)
         by_initial.setdefault(name[:1].lower(), []).append(name)

@@ -182,7 +182,7 @@ def _check_delimiter(delimiter: str) -> str:
 
 
 def _parse(label: str | Collection[str], controls: tuple[str, ...], delimiter: str) -> tuple[str, ...]:
-    if isinstance(label, (tuple, list, set, frozenset, pd.Index, pd.Series)) or getattr(label, "ndim", 0):
+    if isinstance(label, (tuple, list, set, frozenset, pd.Index, pd.Series)) or getattr(label, "ndim", False):
         return gene_set(label, controls, delimiter)
     if not isinstance(label, str):
         raise TypeError(f"Perturbation labels must be strings, found {label!r} of type {type(label).__name__}.")

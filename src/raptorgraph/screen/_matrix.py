@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 from scipy import sparse
 
-Matrix: TypeAlias = np.ndarray | sparse.csr_matrix
-"""What :func:`as_matrix` gives."""
+Matrix: TypeAlias = Any
+"""What :func:`as_matrix` gives, an ndarray or a csr_matrix; scipy has no types."""
 
 
-def as_matrix(X) -> Matrix:
+def as_matrix(X: Any) -> Matrix:
     """Bring a cells x genes matrix into canonical form, on a copy where it does not have that form.
 
     Whatever is summed, squared or iterated comes through here: entries of a sparse matrix may be stored in parts that
@@ -39,13 +39,13 @@ def as_matrix(X) -> Matrix:
     return _canonical(X) if sparse.issparse(X) else np.asarray(X)
 
 
-def check_matrix(X) -> None:
+def check_matrix(X: Any) -> None:
     """Raise the errors of :func:`as_matrix`, before rows or columns are taken."""
     if not sparse.issparse(X):
         if np.ma.is_masked(X):
             raise ValueError(
-                f"{np.ma.count_masked(X)} values are masked, and a model cannot learn from missing values: fill them, "
-                "for example adata.X = adata.X.filled(0), or drop the cells or genes."
+                f"{np.ma.getmaskarray(X).sum()} values are masked; missing values cannot be learned from: fill them, "
+                "adata.X = adata.X.filled(0), or drop the cells or genes."
             )
         kind, X = type(X).__name__, np.asarray(X)
         if not X.ndim:
@@ -67,7 +67,7 @@ def check_matrix(X) -> None:
         )
 
 
-def _canonical(X) -> sparse.csr_matrix:
+def _canonical(X: Any) -> sparse.csr_matrix:
     # Sums are taken in float64, as 200 + 100 is not 300 in uint8; two of these formats add up on the way to CSR.
     wide = X.dtype if X.dtype == bool else np.float64
     csr = (X.astype(wide) if X.format in ("coo", "bsr") else X).tocsr()

@@ -30,8 +30,8 @@ def stripped(names: Iterable[str], where: str) -> pd.Index:
     given = pd.Index(names).astype(str)
     found = given.str.strip()
     if found.nunique() < given.nunique():
-        same = {name: sorted(set(given[found == name])) for name in found[found.duplicated()].unique()}
-        same = [repr(spelling) for spellings in same.values() if len(spellings) > 1 for spelling in spellings]
+        spelled = [sorted(set(given[found == name])) for name in found[found.duplicated()].unique()]
+        same = [repr(spelling) for spellings in spelled if len(spellings) > 1 for spelling in spellings]
         raise ValueError(
             f"{where} differ only in the blanks around them: {', '.join(same[:10])}. Rename all but one, or drop them."
         )

@@ -78,7 +78,7 @@ def versioned_ids(adata: AnnData, genes: Collection[str]) -> dict[str, str]:
     return {gene: name for gene, name in sorted(plain.items()) if name in known}
 
 
-def text_columns(adata: AnnData) -> list:
+def text_columns(adata: AnnData) -> list[str]:
     """Columns of ``var`` that hold text."""
     types = {
         column: values.cat.categories.dtype if isinstance(values.dtype, pd.CategoricalDtype) else values.dtype
@@ -87,13 +87,15 @@ def text_columns(adata: AnnData) -> list:
     return [column for column, dtype in types.items() if pd.api.types.is_string_dtype(dtype)]
 
 
-def texts(adata: AnnData, column) -> pd.Index:
+def texts(adata: AnnData, column: str) -> pd.Index:
     """Column of ``var`` without the blanks around its texts; empty where it is missing."""
     values = adata.var[column].astype(object)
     return pd.Index(values.where(values.notna(), "")).astype(str).str.strip()
 
 
-def _message(adata: AnnData, genes: Sequence[str], direct: int, column, code: str, found: dict[str, str]) -> str:
+def _message(
+    adata: AnnData, genes: Sequence[str], direct: int, column: str | None, code: str, found: dict[str, str]
+) -> str:
     few = "None" if not direct else f"Only {direct}"
     examples = ", ".join(f"{gene!r} is {name!r}" for gene, name in list(found.items())[:2])
     if column is None:

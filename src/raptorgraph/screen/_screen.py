@@ -187,7 +187,7 @@ class Screen:
         X, library = self.source
         rows = self.rows(label)
         values = to_expression(X[rows], None if library is None else library[rows])
-        return values.toarray() if sparse.issparse(values) else values
+        return np.asarray(values.toarray() if sparse.issparse(values) else values)
 
     # -- what was measured -------------------------------------------------------------------------------------------
     def sums(self, rows: np.ndarray | None = None, *, part: np.ndarray | None = None, rates: bool = False) -> Sums:
@@ -253,7 +253,7 @@ class Screen:
     @property
     def control_mean(self) -> np.ndarray:
         """Mean of the control cells, shape (n_genes,), float64."""
-        return self.condition_moments.mean[0]
+        return np.asarray(self.condition_moments.mean[0])
 
 
 def order_genes(genes: Sequence[str], var_names: Sequence[str]) -> list[str]:

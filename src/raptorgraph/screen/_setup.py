@@ -52,7 +52,7 @@ class Setup(Mapping[str, Any]):
     """
 
     perturbation_key: str = "perturbation"
-    control: str | tuple[str, ...] = "control"
+    control: str | Sequence[str] = "control"
     delimiter: str = "+"
     layer: str | None = None
     library_size_key: str | None = None
@@ -89,7 +89,10 @@ class Setup(Mapping[str, Any]):
         """Setup of its arguments by name."""
         if isinstance(setup, cls):
             return setup
-        return cls(**{name: () if value is None and name in _COVARIATES else value for name, value in setup.items()})
+        given: dict[str, Any] = {
+            name: () if value is None and name in _COVARIATES else value for name, value in setup.items()
+        }
+        return cls(**given)
 
     # -- mapping -----------------------------------------------------------------------------------------------------
     def __getitem__(self, name: str) -> Any:

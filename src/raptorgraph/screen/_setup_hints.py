@@ -205,10 +205,14 @@ def cut_names(adata: AnnData, key: str, control: str | Sequence[str], delimiter:
         of_genes: set[int] = set()  # positions of parts
         for start in range(len(parts)):
             for end in range(start + 2, len(parts) + 1):
-                name = delimiter.join(parts[start:end])
+                name: str | None = delimiter.join(parts[start:end])
                 if name not in genes:
                     # NKX2_1 where NKX2-1 is measured; GENE_1 beside GENE is not GENE-1
-                    name = by_letters.get(_letters(name)) if genes.isdisjoint(parts[start:end]) else None
+                    name = (
+                        by_letters.get(_letters(delimiter.join(parts[start:end])))
+                        if genes.isdisjoint(parts[start:end])
+                        else None
+                    )
                 if name is not None:
                     cut[name] = label
                     of_genes.update(range(start, end))
@@ -225,11 +229,11 @@ def cut_names(adata: AnnData, key: str, control: str | Sequence[str], delimiter:
     if numbers:
         number, label = next(iter(numbers.items()))
         mark = re.escape(delimiter)
-        end = r"\d{1,3}" if all(map(str.isdigit, numbers)) else rf"(?:\d{{1,3}}|{DOSE})"
+        ending = r"\d{1,3}" if all(map(str.isdigit, numbers)) else rf"(?:\d{{1,3}}|{DOSE})"
         messages.append(
             f"delimiter={delimiter!r} cuts numbers off, such as {number!r} off {label!r}, and these will be taken as "
             f"perturbed genes. If they number guides, or are doses to be taken together, take them away: {column} = "
-            f"{column}.astype(object).str.replace(r'{mark}{end}(?={mark}|$)', '', regex=True)"
+            f"{column}.astype(object).str.replace(r'{mark}{ending}(?={mark}|$)', '', regex=True)"
         )
     if strands:
         messages.append(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
@@ -56,7 +56,7 @@ class _Candidate:
         return sum(len(condition) > 1 for condition in self.parsed.conditions)
 
     @property
-    def rank(self) -> tuple:
+    def rank(self) -> tuple[bool, bool, int, float, int]:
         """A column with one perturbation says only who was perturbed; the rest is how sure the reading is."""
         return (self.n_perturbations > 1, self.agrees, self.level, self.in_var, -self.position)
 
@@ -127,7 +127,7 @@ def other_delimiter(labels: Sequence[str], controls: Sequence[str], delimiter: s
     for other in _DELIMITERS:
         supported = _combinations(labels, controls, other, known=())
         if len(supported) > 0.5 * sum(other in label and label.strip() not in controls for label in labels):
-            return other, sorted(supported)[0]
+            return other, min(supported)
     return None
 
 
@@ -229,7 +229,7 @@ def _blank_controls(adata: AnnData) -> str:
     return ""
 
 
-def _label_rows(adata: AnnData, best: _Candidate, found: list[_Candidate]) -> dict[str, tuple]:
+def _label_rows(adata: AnnData, best: _Candidate, found: list[_Candidate]) -> dict[str, tuple[Any, str]]:
     others = [candidate.key for candidate in found if candidate is not best]
     named = {2: "a usual name of labels", 1: "no usual name", 0: "a usual name of guides"}[best.level]
     hints, _ = label_hints(adata, best.parsed, best.key, best.controls, best.delimiter)
@@ -251,9 +251,9 @@ def _label_rows(adata: AnnData, best: _Candidate, found: list[_Candidate]) -> di
     }
 
 
-def _value_rows(adata: AnnData) -> dict[str, tuple]:
+def _value_rows(adata: AnnData) -> dict[str, tuple[Any, str]]:
     """Layer and column of library sizes, where the data show that they are needed."""
-    rows: dict[str, tuple] = {}
+    rows: dict[str, tuple[Any, str]] = {}
     X, kind = adata.X, _kind(adata.X)
     if kind is None:
         layer = next((name for name in adata.layers if _kind(adata.layers[name]) == "counts"), None)
@@ -273,7 +273,7 @@ def _value_rows(adata: AnnData) -> dict[str, tuple]:
     return rows
 
 
-def _kind(X) -> str | None:
+def _kind(X: Any) -> str | None:
     if X is None:
         return None
     try:

@@ -55,7 +55,7 @@ class Sums:
     @property
     def n_genes(self) -> int:
         """Number of genes."""
-        return self.total.shape[1]
+        return int(self.total.shape[1])
 
 
 def add_up(
@@ -131,7 +131,7 @@ def _add_chunk(sums: Sums, values: Matrix, groups: np.ndarray) -> None:
     sums.n[present] += np.bincount(local)
     sums.total[present] += _dense(members @ values)
     sums.squares[present] += _dense(members @ _squared(values))
-    if sums.rate_total is not None:
+    if sums.rate_total is not None and sums.rate_squares is not None:
         rates = values.expm1() if sparse.issparse(values) else np.expm1(values)
         sums.rate_total[present] += _dense(members @ rates)
         sums.rate_squares[present] += _dense(members @ _squared(rates))
@@ -142,7 +142,7 @@ def _squared(values: Matrix) -> Matrix:
 
 
 def _dense(product: Matrix) -> np.ndarray:
-    return product.toarray() if sparse.issparse(product) else product
+    return np.asarray(product.toarray() if sparse.issparse(product) else product)
 
 
 def _check_codes(

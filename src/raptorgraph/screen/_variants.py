@@ -157,7 +157,8 @@ def _without_prefix(prefixed: dict[str, str], found: dict[str, str], known: Coll
     bases = {}
     for name, rest in prefixed.items():
         if name in found:  # sgKLF1_g2
-            bases[name] = _PREFIXED.fullmatch(found[name])["base"] if _PREFIXED.fullmatch(found[name]) else found[name]
+            prefix = _PREFIXED.fullmatch(found[name])
+            bases[name] = found[name] if prefix is None else prefix["base"]
         elif name in numbered and rest not in known and (most or numbered[name] in known):
             bases[name] = numbered[name]
         else:

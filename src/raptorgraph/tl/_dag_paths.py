@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+import itertools
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -129,7 +130,7 @@ def paths(model: RaptorGraphModel | pd.DataFrame, source: str, target: str, *, m
     total = float(_totals(weights, order)[start, end])
     n_paths, found = _strongest_paths(weights, order, start, end, max_paths)
 
-    effects = [float(np.prod([weights[edge] for edge in zip(path, path[1:], strict=False)])) for path in found]
+    effects = [float(np.prod([weights[edge] for edge in itertools.pairwise(path)])) for path in found]
     ranked = sorted(zip(found, effects, strict=True), key=lambda pair: (-abs(pair[1]), len(pair[0]), pair[0]))
     effect = np.array([size for _, size in ranked], dtype=float)
     sizes = _totals(np.abs(weights), order)[start, end]
