@@ -9,11 +9,22 @@ import warnings
 from importlib.metadata import version as installed_version
 from pathlib import Path
 
+import anndata
+import matplotlib.axes
+import mudata
+import networkx
+import pandas
+
 DOCS = Path(__file__).parent
 sys.path.insert(0, str(DOCS / "_ext"))
 os.environ.setdefault("MPLBACKEND", "Agg")
+# For the pages that show what the command prints: that of this environment, at the width of a page.
+os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+os.environ["COLUMNS"] = "90"
 # Of imports, not of the documentation, whose warnings are errors.
 warnings.filterwarnings("ignore", category=FutureWarning)
+# sphinx-autodoc-typehints 3.6
+warnings.filterwarnings("ignore", message=".*_RstSnippetParser.set_application")
 
 project = "raptorgraph"
 author = "raptorgraph developers"
@@ -27,13 +38,14 @@ extensions = [
     "sphinx.ext.intersphinx",
     "sphinx.ext.mathjax",
     "sphinx.ext.napoleon",
+    "sphinx_autodoc_typehints",  # after napoleon
     "sphinx_copybutton",
-    # in _ext
-    "command_help",
+    "sphinxcontrib.bibtex",
+    "sphinxcontrib.programoutput",
+    # in _ext: each says why it is there
     "local_tutorials",
-    "prose_returns",
-    "resolved_types",
-    "scrolling_tables",
+    "numpydoc_prose",
+    "whole_numbers",
 ]
 exclude_patterns = ["_build", "**.ipynb_checkpoints", "benchmark"]
 templates_path = ["_templates"]
@@ -51,11 +63,18 @@ nb_ipywidgets_js = {}
 autosummary_generate = True
 autosummary_ignore_module_all = False
 autodoc_member_order = "bysource"
-autodoc_typehints = "description"
-autodoc_typehints_description_target = "documented"
+autodoc_typehints = "none"  # sphinx_autodoc_typehints writes them into the lists of parameters
+autodoc_type_aliases = {"ArrayLike": "numpy.typing.ArrayLike"}  # a union of a dozen types
+always_use_bars_union = True
+typehints_document_rtype = False  # the section Returns says it, with what it is
 napoleon_google_docstring = False
 napoleon_use_ivar = True
 napoleon_use_rtype = False
+
+# -- references --------------------------------------------------------------------------------------------------------
+bibtex_bibfiles = ["references.bib"]
+bibtex_default_style = "plain"
+bibtex_reference_style = "author_year"
 
 # -- links to other projects -------------------------------------------------------------------------------------------
 # Their inventories need a network. Without one, names of other projects stay plain text.
@@ -78,6 +97,10 @@ intersphinx_mapping = (
     if os.environ.get("READTHEDOCS") or os.environ.get("DOCS_ONLINE")
     else {}
 )
+# The names under which these inventories have them.
+for _cls in (anndata.AnnData, mudata.MuData, networkx.DiGraph, pandas.DataFrame, pandas.Series):
+    _cls.__module__ = _cls.__module__.split(".")[0]
+matplotlib.axes.Axes.__module__ = "matplotlib.axes"
 _OTHERS = (
     "anndata|collections|gseapy|lightning|matplotlib|mudata|networkx|numpy|os|pandas|pathlib|scanpy|scipy|scvi|"
     "sklearn|torch|typing"
@@ -86,10 +109,11 @@ nitpick_ignore_regex = [
     ("py:.*", rf"({_OTHERS})(\..+)?"),
     ("py:class", r"(bool|bytes|dict|float|int|list|object|set|str|tuple|type|range)"),
     ("py:exc", r"\w*(Error|Warning)"),
+    ("py:data", "Ellipsis"),
+    # types of arguments that are not public
+    ("py:class", r"raptorgraph\.(\w+\.)*_\w+\.\w+"),
     # in the signature of scvi-tools' save
     ("py:class", "LightningDataModule"),
-    # what properties of the benchmark's Screen return
-    ("py:class", r"raptorgraph\.pp\._statistics\.\w+Moments"),
 ]
 
 # -- pages -------------------------------------------------------------------------------------------------------------

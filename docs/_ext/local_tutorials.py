@@ -1,4 +1,7 @@
-"""Bring the notebooks of ``tutorials/`` into the documentation, with their links to it made to fit."""
+"""Bring the notebooks of ``tutorials/`` into the documentation, with their links to it made to fit.
+
+Our own, since Sphinx reads below ``docs/`` alone: nbsphinx-link and a link in the file system leave links as they are.
+"""
 
 from __future__ import annotations
 

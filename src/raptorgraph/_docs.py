@@ -56,6 +56,24 @@ save
     File to save the figure to.
 return_fig
     Return the figure and not the axes.""",
+    baseline_setup="""**setup
+    Further arguments of :class:`Baseline`.""",
+    graph_setup="""adata, perturbation_key, **setup
+    The screen, as for :func:`graph_methods`.""",
+    predicted_effects="""predicted
+    Predicted effects, shape (n_perturbations, n_genes), or (n_genes,) for one perturbation.
+measured
+    Measured effects, of the same shape.""",
+    per_row="""per_row
+    Whether to return the score of every perturbation, shape (n_perturbations,), and not their mean.""",
+    pair_effects="""a, b
+    Effects of the two perturbations, shape (..., n_genes).
+ab
+    Effects of the pairs, of the same shape.""",
+    graph_truth="""weights
+    Estimated weights, shape (n_nodes, n_nodes).
+truth
+    True weights, of the same shape; every weight other than 0 is an edge.""",
 )
 """Parameters by name: ``%(control)s`` and its like."""
 

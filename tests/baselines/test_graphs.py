@@ -4,6 +4,7 @@ import anndata as ad
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.stats import kstest, norm
 
 from raptorgraph.baselines import (
     dagma_on_targets,
@@ -142,6 +143,11 @@ def test_random_weights_are_acyclic_and_seeded():
     graph = found[0].to_numpy() != 0
     assert graph.sum() == 10
     assert not np.linalg.matrix_power(graph.astype(int), 5).any()
+    many = np.array([random_graph_weights(screen(), seed=seed) for seed in range(100)])
+    assert kstest(many[many != 0], norm.cdf).pvalue > 1e-3
+    # the number of edges in the order of the index is that of the concordant pairs of a random order (Kendall)
+    upper = np.count_nonzero(np.triu(many))
+    assert upper == pytest.approx(100 * 5, abs=4 * np.sqrt(100 * 5 * 4 * 15 / 72))
 
 
 def test_all_methods_answer_alike_for_a_real_shape():

@@ -1,4 +1,4 @@
-"""The simulated screen: its graph, its mechanism, its truth and its table."""
+"""The simulated screen: its counts, its truth and its table."""
 
 from dataclasses import replace
 
@@ -10,37 +10,9 @@ import pytest
 from scipy import sparse, stats
 
 from raptorgraph.datasets import _simulate, simulate
-from raptorgraph.datasets._graph import random_graph
-from raptorgraph.datasets._screen import Cells, random_screen
-from raptorgraph.datasets._truth import latin_normal, normalized, true_effects
+from raptorgraph.datasets._screen import Cells
 
 SMALL = {"n_genes": 40, "n_perturbed": 4, "n_control_cells": 60, "n_cells_per_perturbation": 20, "n_doubles": 3}
-
-
-def make_screen(n_genes=30, n_perturbed=3, n_latent=6, mechanism="linear", interaction_strength=0.0, n_batches=1):
-    rng = np.random.default_rng(1)
-    return random_screen(
-        random_graph(n_latent, "erdos-renyi", 1.0, rng),
-        np.array([4, -1, *range(n_perturbed - 2)]),
-        n_genes=n_genes,
-        mechanism=mechanism,
-        interaction_strength=interaction_strength,
-        effect_size=2.0,
-        n_batches=n_batches,
-        batch_effect=0.2,
-        rng=rng,
-    )
-
-
-def make_cells(screen, n_cells, library_size=5000.0):
-    normal = latin_normal(n_cells, screen.loadings.shape[0] + len(screen.shift) + 1, np.random.default_rng(2))
-    return screen.draw_cells(normal, np.zeros(n_cells, dtype=int), library_size, 0.3)
-
-
-def log_rates(screen, cells, condition):
-    shifts = np.zeros_like(cells.shifts)
-    shifts[:, condition] = cells.shifts[:, condition]
-    return screen.log_rates(screen.latents(cells.exogenous, shifts), shifts, cells.batch)
 
 
 @pytest.fixture(scope="module")
@@ -48,111 +20,12 @@ def screen_data():
     return simulate(**SMALL)
 
 
-@pytest.mark.parametrize(("kind", "degree"), [("erdos-renyi", 2.0), ("scale-free", 1.0), ("scale-free", 2.5)])
-def test_graph_is_acyclic_and_standardized(kind, degree):
-    d = 120
-    graph = random_graph(d, kind, degree, np.random.default_rng(0))
-    network = nx.from_numpy_array(graph.adjacency, create_using=nx.DiGraph)
-    assert nx.is_directed_acyclic_graph(network)
-    rows, columns = np.nonzero(graph.adjacency)
-    assert 0.3 < (rows < columns).mean() < 0.7  # the order of the index says nothing
-    assert 0.3 < (graph.adjacency[rows, columns] > 0).mean() < 0.7
-    assert len(rows) / d == pytest.approx(degree, rel=0.15)
-    np.testing.assert_allclose((np.eye(d) - graph.adjacency) @ graph.total, np.eye(d), atol=1e-12)
-    variance = graph.total.T @ np.diag(graph.noise_sd**2) @ graph.total
-    np.testing.assert_allclose(np.diag(variance), 1.0)
-    has_path = nx.to_numpy_array(nx.transitive_closure_dag(network), nodelist=range(d), weight=None) > 0
-    assert not graph.total[~has_path & ~np.eye(d, dtype=bool)].any()
-
-
-def test_scale_free_graph_has_hubs():
-    children = {
-        kind: np.count_nonzero(random_graph(300, kind, 1.0, np.random.default_rng(0)).adjacency, axis=1).max()
-        for kind in ("erdos-renyi", "scale-free")
-    }
-    assert children["scale-free"] > 2 * children["erdos-renyi"]
-
-
-def test_two_latents_are_not_in_index_order():
-    edges = [random_graph(2, "erdos-renyi", 0.5, np.random.default_rng(seed)).adjacency for seed in range(5)]
-    assert all(edge[1, 0] != 0 and edge[0, 1] == 0 for edge in edges)
-
-
-def test_linear_screen_without_interaction_is_additive():
-    screen = make_screen()
-    cells = make_cells(screen, 20)
-    control, first, second, both = (log_rates(screen, cells, list(c)) for c in [(), (0,), (1,), (0, 1)])
-    np.testing.assert_allclose(both - control, (first - control) + (second - control), atol=1e-12)
-    assert np.abs(both - control).max() > 0.5
-
-
-@pytest.mark.parametrize("mechanism", ["linear", "saturating"])
-def test_interaction_is_bilinear_in_the_shifts(mechanism):
-    screen = make_screen(mechanism=mechanism, interaction_strength=0.5, n_perturbed=6, n_latent=9)
-    cells = make_cells(screen, 20)
-    without = replace(screen, pairs=screen.pairs[:0], pair_loadings=screen.pair_loadings[:0])
-    for single in ([], [0], [3]):
-        np.testing.assert_array_equal(log_rates(screen, cells, single), log_rates(without, cells, single))
-    i, j = screen.pairs[1]
-    bound = np.full(6, np.inf) if mechanism == "linear" else screen.saturation[:6]
-    a, b = (
-        cells.shifts[:, k] if mechanism == "linear" else bound[k] * np.tanh(cells.shifts[:, k] / bound[k])
-        for k in (i, j)
-    )
-    expected = np.outer(a * b, screen.pair_loadings.toarray()[1])
-    assert np.count_nonzero(expected) == 20 * 3  # a tenth of the genes
-    difference = log_rates(screen, cells, [i, j]) - log_rates(without, cells, [i, j])
-    np.testing.assert_allclose(difference, expected, atol=1e-12)
-
-
-def test_saturating_response_is_odd_bounded_and_of_slope_one():
-    screen = make_screen(mechanism="saturating")
-    small, large = np.full((1, 6), 1e-4), np.full((1, 6), 50.0)
-    np.testing.assert_allclose(screen.respond(small), small, rtol=1e-6)
-    np.testing.assert_allclose(screen.respond(large)[0], screen.saturation)
-    np.testing.assert_array_equal(screen.respond(-large), -screen.respond(large))
-
-
-def test_panel_takes_its_share_of_the_library():
-    screen = make_screen()
-    cells = make_cells(screen, 500)
-    rates = np.exp(log_rates(normalized(screen, cells), cells, []))
-    assert rates.sum(axis=1).mean() == pytest.approx(0.6)
-    assert rates.sum(axis=1).std() > 0.01  # no cell is normalized again
-
-
-def test_true_effects_match_the_sum_over_counts():
-    screen = make_screen(n_genes=8, mechanism="saturating", interaction_strength=0.5)
-    cells = make_cells(screen, 3, library_size=60.0)
-    screen = normalized(screen, cells)
-    counts = np.arange(3000)
-
-    def expectation(condition):
-        mean = cells.library_size[:, None] * np.exp(log_rates(screen, cells, condition))
-        weights = stats.nbinom.pmf(counts, 2.0, 2.0 / (2.0 + mean[..., None]))
-        return (weights * np.log1p(1e4 * counts / cells.library_size[:, None, None])).sum(axis=-1).mean(axis=0)
-
-    conditions = [[0], [2], [0, 2]]
-    expected = [expectation(condition) - expectation([]) for condition in conditions]
-    np.testing.assert_allclose(true_effects(screen, cells, conditions, 2.0), expected, atol=2e-5)
-
-
-def test_genes_that_a_perturbation_does_not_reach_have_no_effect():
-    screen = make_screen(n_genes=200)
-    cells = make_cells(screen, 50)
-    effect = true_effects(normalized(screen, cells), cells, [[0]], 2.0)[0]
-    network = nx.from_numpy_array(screen.graph.adjacency, create_using=nx.DiGraph)
-    reached = np.abs(screen.loadings.toarray()[[0, *nx.descendants(network, 0)]]).sum(axis=0) > 0
-    assert 0 < reached.sum() < 200
-    np.testing.assert_array_equal(effect != 0, reached)
-
-
 def test_too_large_counts_are_refused():
     with pytest.raises(ValueError, match=r"beyond 2\^24: lower effect_size"):
         simulate(**SMALL, effect_size=10.0, mechanism="linear", interaction_strength=10.0)
 
 
-def test_counts_are_negative_binomial():
+def test_counts_are_negative_binomial(make_screen):
     screen = make_screen(n_genes=5)
     n_cells = 20_000
     means = np.array([2.0, 4.0, 0.2, 0.05, 12.0])
@@ -342,41 +215,3 @@ def test_one_gene_alone():
     adata = simulate(1, 1, n_doubles=0, n_control_cells=5, n_cells_per_perturbation=5)
     assert list(adata.uns["simulation"]["effects"].index) == ["P01"]
     assert adata.uns["simulation"]["effects"].to_numpy().item() < 0
-
-
-@pytest.mark.parametrize(
-    ("arguments", "error", "message"),
-    [
-        ({"n_genes": 0}, ValueError, "n_genes=0 is too small: use 1 or more"),
-        ({"n_genes": 3.5}, TypeError, "n_genes=3.5 is not an integer"),
-        ({"n_genes": True}, TypeError, "n_genes=True is not an integer"),
-        ({"n_genes": 10}, ValueError, "n_genes=10 leaves no room for the 20 perturbed genes"),
-        ({"n_perturbed": 0}, ValueError, "n_perturbed=0 is too small"),
-        ({"n_latent": 19}, ValueError, "n_latent=19 is too small: use 20 or more, a latent for each"),
-        ({"n_control_cells": 0}, ValueError, "n_control_cells=0"),
-        ({"n_cells_per_perturbation": -1}, ValueError, "n_cells_per_perturbation=-1"),
-        ({"n_doubles": 191}, ValueError, "n_doubles=191 but 20 perturbed genes have 190 pairs"),
-        ({"n_doubles": "some"}, TypeError, "n_doubles='some' is not an integer: use 0 or more or 'all'"),
-        ({"n_doubles": -1}, ValueError, "n_doubles=-1 is too small"),
-        ({"graph": "ring"}, ValueError, "graph='ring' is unknown: use one of 'erdos-renyi', 'scale-free'"),
-        ({"mechanism": "relu"}, ValueError, "mechanism='relu' is unknown"),
-        ({"expected_degree": 12.5}, ValueError, "expected_degree=12.5 is impossible: .* 25 latents takes 0 to 12"),
-        ({"expected_degree": 0.5, "graph": "scale-free"}, ValueError, "expected_degree=0.5 .* takes 1 to 24"),
-        ({"expected_degree": float("inf")}, ValueError, "expected_degree=inf is impossible"),
-        ({"interaction_strength": -0.1}, ValueError, "interaction_strength=-0.1 is out of range"),
-        ({"effect_size": float("nan")}, ValueError, "effect_size=nan is out of range"),
-        ({"effect_size": "big"}, TypeError, "effect_size='big' is not a number"),
-        ({"targets_without_gene": 1.5}, ValueError, "targets_without_gene=1.5 is out of range: .* from 0 to 1"),
-        ({"n_batches": 0}, ValueError, "n_batches=0"),
-        ({"batch_effect": -1.0}, ValueError, "batch_effect=-1.0"),
-        ({"library_size": 0.0}, ValueError, "library_size=0.0"),
-        ({"library_size_sd": -0.1}, ValueError, "library_size_sd=-0.1"),
-        ({"dispersion": 0.0}, ValueError, "dispersion=0.0"),
-        ({"n_truth_cells": 2, "n_batches": 3}, ValueError, "n_truth_cells=2 is too small: use 3 or more, one for each"),
-        ({"seed": -1}, ValueError, "seed=-1"),
-        ({"seed": None}, TypeError, "seed=None is not an integer"),
-    ],
-)
-def test_bad_arguments(arguments, error, message):
-    with pytest.raises(error, match=message):
-        simulate(**arguments)

@@ -11,6 +11,8 @@ import raptorgraph as rg
 
 API = Path(__file__).parents[2] / "docs" / "api"
 ROOMS = ["model", "pp", "tl", "pl", "datasets", "metrics", "baselines", "benchmark", "nn"]
+ROOMS += ["screen", "inference", "evaluation"]
+SHELL = {"raptorgraph.cli", "raptorgraph.report"}  # the command line and what it writes, which have a page of their own
 _MODULE = re.compile(r"^\.\. (?:current)?module:: (\S+)$")
 _ENTRY = re.compile(r"^   ([\w.]+)$")
 _DATA = re.compile(r"^\.\. py:data:: (\w+)$")
@@ -52,7 +54,7 @@ def docstring(value: object) -> str:
 def test_what_is_public_is_documented():
     at_home = {f"raptorgraph.{name}" for name in rg.__all__} - {"raptorgraph.RaptorGraph", "raptorgraph.__version__"}
     rooms = {f"raptorgraph.{room}" for room in ROOMS}
-    assert at_home - rooms == {"raptorgraph.RaptorGraphModel"}
+    assert at_home - rooms - SHELL == {"raptorgraph.RaptorGraphModel"}
     missing = set(public()) - documented()
     assert sorted(missing) == []
 

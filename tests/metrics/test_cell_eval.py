@@ -5,6 +5,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from raptorgraph import metrics
 from raptorgraph.metrics import _differential as differential
 from raptorgraph.metrics._discrimination import discrimination_score
 from raptorgraph.metrics._effects import mae, mse, pearson_delta
@@ -116,14 +117,14 @@ def test_differential_expression(pair, screens, comparison):
 @pytest.mark.parametrize("k", [None, 5, 50])
 def test_recovery_of_differential_genes(pair, screens, comparison, metric, k):
     changes, fdrs = _tables(screens, pair.perts)
-    score = {"overlap": differential.overlap_at_N, "precision": differential.precision_at_N}[metric]
+    score = {"overlap": metrics.overlap_at_N, "precision": metrics.precision_at_N}[metric]
     theirs = cell_eval.metrics.de_overlap_metric(comparison[0], k=k, metric=metric)
     _agree(theirs, score(*changes, *fdrs, k=k, per_row=True), pair.perts)
 
 
 def test_direction(pair, screens, comparison):
     changes, fdrs = _tables(screens, pair.perts)
-    rows = differential.de_direction_match(*changes, fdrs[1], per_row=True)
+    rows = metrics.de_direction_match(*changes, fdrs[1], per_row=True)
     theirs = cell_eval.metrics.DEDirectionMatch()(comparison[0])
     defined = ~np.isnan(rows)
     assert not defined.all()  # cell-eval leaves out a perturbation without differential genes

@@ -7,10 +7,7 @@ from scipy import sparse
 from scipy.stats import false_discovery_control, ttest_ind
 
 from raptorgraph.metrics._differential import (
-    de_direction_match,
     log2_fold_change,
-    overlap_at_N,
-    precision_at_N,
     top_genes,
     welch_t,
     wilcoxon,
@@ -108,27 +105,6 @@ def test_top_genes_are_strongest_first_and_ties_in_order():
     np.testing.assert_array_equal(top_genes([np.inf, 1, -np.inf], 2), [0, 2])
 
 
-def test_recovery_of_differential_genes():
-    measured = np.array([[5.0, -4, 3, 2, 1, 0], [1, 1, 1, 1, 1, 1], [3, 2, 1, 0, 0, 0]])
-    true_fdr = np.array([[0.01, 0.01, 0.01, 0.01, 0.5, 0.5], [1, 1, 1, 1, 1, 1], [0.01, 0.01, 1, 1, 1, 1]])
-    predicted = np.array([[1.0, -6, 0, -5, 4, 0], [1, 1, 1, 1, 1, 1], [1, 1, 1, 1, 1, 1]])
-    fdr = np.array([[0.01, 0.01, 1, 0.01, 0.01, 1], [0.01, 1, 1, 1, 1, 1], [1, 1, 1, 1, 1, 1]])
-    tables = predicted, measured, fdr, true_fdr
-    # measured 0 1 2 3, predicted 1 3 4 0
-    np.testing.assert_allclose(overlap_at_N(*tables, per_row=True), [3 / 4, 0, 0])
-    np.testing.assert_allclose(overlap_at_N(*tables, k=2, per_row=True), [1 / 2, 0, 0])
-    np.testing.assert_allclose(precision_at_N(*tables, per_row=True), [3 / 4, 0, 0])
-    np.testing.assert_allclose(precision_at_N(*tables, k=1, per_row=True), [0, 0, 0])
-    assert overlap_at_N(*tables) == pytest.approx(0.25)
-    assert precision_at_N(measured, measured, true_fdr, true_fdr) == pytest.approx(2 / 3)
-    # threshold 0.6 makes all six genes of the first perturbation differential
-    assert overlap_at_N(*tables, threshold=0.6, per_row=True)[0] == pytest.approx(4 / 6)
-    direction = de_direction_match(predicted, measured, true_fdr, per_row=True)
-    np.testing.assert_allclose(direction, [1 / 2, np.nan, 1])
-    assert de_direction_match(predicted, measured, true_fdr) == pytest.approx(0.75)
-    assert np.isnan(de_direction_match(predicted, measured, np.ones((3, 6))))
-
-
 def test_errors(cells):
     groups, control = cells
     zeros = np.zeros((2, 4))
@@ -148,9 +124,3 @@ def test_errors(cells):
         top_genes(zeros, 5)
     with pytest.raises(ValueError, match="1 scores are NaN"):
         top_genes([0.0, np.nan], 1)
-    with pytest.raises(ValueError, match="k=0"):
-        overlap_at_N(zeros, zeros, zeros, zeros, k=0)
-    with pytest.raises(ValueError, match=r"\(2, 4\), \(1, 4\)"):
-        de_direction_match(zeros, zeros[:1], zeros)
-    with pytest.raises(ValueError, match="is NaN"):
-        de_direction_match(zeros + np.nan, zeros, zeros)

@@ -8,7 +8,6 @@ from scipy import sparse
 from scipy.spatial.distance import cdist
 
 from raptorgraph.metrics._distribution import distribution_scores, energy_distance, mk_mmd, variance_ratio
-from raptorgraph.metrics._reference import floor_and_ceiling, sampled_scores
 from raptorgraph.nn import _losses
 
 
@@ -202,67 +201,3 @@ def test_variance_ratio():
     np.testing.assert_array_equal(variance_ratio(collapsed, measured, per_gene=True)[2:], 0.0)
     with pytest.raises(ValueError, match="at least 2 cells"):
         variance_ratio(predicted[:1], measured)
-
-
-@pytest.fixture
-def screen():
-    rng = np.random.default_rng(5)
-    return rng.normal(0.5, 1, size=(100, 20)), rng.normal(size=(300, 20))
-
-
-def test_floor_lies_below_ceiling(screen):
-    measured, control = screen
-    table = floor_and_ceiling(measured, control, n_cells=50, n_repeats=4, seed=1)
-    assert list(table.columns[:2]) == ["reference", "repeat"]
-    assert table["reference"].tolist() == ["floor", "ceiling"] * 4
-    mean = table.groupby("reference").mean()
-    for name in ("mk_mmd_200", "mk_mmd_1000", "mk_mmd_mean_distance", "energy_distance"):
-        floor = table.loc[table["reference"] == "floor", name]
-        assert floor.nunique() == 4
-        assert abs(mean.loc["floor", name]) < 0.2 * mean.loc["ceiling", name]
-    again = floor_and_ceiling(measured, control, n_cells=50, n_repeats=4, seed=1)
-    np.testing.assert_array_equal(table.iloc[:, 2:], again.iloc[:, 2:])
-
-
-def test_samples_are_disjoint_and_shared(screen):
-    measured, control = (np.arange(len(sample), dtype=float)[:, None] for sample in screen)
-    calls = []
-
-    def score(x, y):
-        calls.append((set(x.ravel()), set(y.ravel())))
-        return float(len(calls))
-
-    table = floor_and_ceiling(measured, control, n_cells=50, n_repeats=2, seed=3, score=score)
-    assert table["value"].tolist() == [1, 2, 3, 4]
-    (second, first), (controls, same) = calls[:2]
-    assert first.isdisjoint(second)
-    assert len(first | second) == 100
-    assert same == first
-    assert len(controls) == 50
-    sampled = sampled_scores(control, sparse.csr_matrix(measured), n_cells=50, n_repeats=2, seed=3, score=score)
-    assert sampled["value"].tolist() == [5, 6]
-    assert calls[4][1] == first
-    assert calls[5][1] == calls[2][1] != first
-
-
-def test_a_perfect_prediction_scores_as_the_floor(screen):
-    measured, control = screen
-    half, other = measured[:50], measured[50:]
-    scores = sampled_scores(half, other, n_cells=30, n_repeats=3)
-    assert next(iter(scores.columns)) == "repeat"
-    assert len(scores) == 3
-    assert scores["energy_distance"].mean() < 0.2 * energy_distance(control, other)
-
-
-def test_too_few_cells(screen):
-    measured, control = screen
-    with pytest.raises(ValueError, match="n_cells=51 cells, but only 100.*50 at most"):
-        floor_and_ceiling(measured, control, n_cells=51)
-    with pytest.raises(ValueError, match="only 40 control cells"):
-        floor_and_ceiling(measured, control[:40], n_cells=50)
-    with pytest.raises(ValueError, match="30 predicted and 100 measured.*30 at most"):
-        sampled_scores(control[:30], measured, n_cells=50)
-    with pytest.raises(ValueError, match="n_cells=0"):
-        sampled_scores(control, measured, n_cells=0)
-    with pytest.raises(ValueError, match="n_repeats=0"):
-        floor_and_ceiling(measured, control, n_cells=5, n_repeats=0)

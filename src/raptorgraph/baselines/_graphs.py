@@ -1,4 +1,4 @@
-"""Weighted graphs among the perturbed genes by methods that need no model of the whole screen."""
+"""Weighted graphs among the perturbed genes by methods without a model of the whole screen."""
 
 from __future__ import annotations
 
@@ -6,13 +6,14 @@ import contextlib
 import io
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 from scipy import sparse
 from sklearn.linear_model import LassoLarsIC, LinearRegression
 
+from raptorgraph._docs import docs
 from raptorgraph._progress import progress_bar
 from raptorgraph.screen._cell_labels import parse_obs
 from raptorgraph.screen._expression import to_expression
@@ -33,19 +34,20 @@ _NEEDS_DAGMA = "The graph of DAGMA needs the package dagma: pip install dagma"
 
 
 def graph_methods(seed: int = 0) -> dict[str, Callable[..., pd.DataFrame]]:
-    """Methods by name, each a function of a screen that gives a graph among its perturbed genes.
+    """Methods by name, each a function from a screen to a graph among its perturbed genes.
 
     Parameters
     ----------
     seed
-        Of those that draw something.
+        Seed of the methods that draw.
 
     Returns
     -------
-    Name to function. All take ``(adata, perturbation_key="perturbation", *, control="control", delimiter="+",
-    layer=None, library_size_key=None, batch_key=None)`` as :meth:`raptorgraph.RaptorGraphModel.setup_anndata` does, use
-    the control cells and those of single perturbations, and return a DataFrame k x k of the genes that were perturbed
-    alone: row = cause, 0 on the diagonal and where a method has nothing to say.
+    dict of str to function
+        All take ``(adata, perturbation_key="perturbation", *, control="control", delimiter="+", layer=None,
+        library_size_key=None, batch_key=None)`` as :meth:`raptorgraph.RaptorGraphModel.setup_anndata` does, use the
+        control cells and those of single perturbations, and return a DataFrame k x k of the genes that were perturbed
+        alone: row = cause, 0 on the diagonal and where a method finds no edge.
 
     Examples
     --------
@@ -64,18 +66,19 @@ def graph_methods(seed: int = 0) -> dict[str, Callable[..., pd.DataFrame]]:
     }
 
 
-def difference_of_means(adata: AnnData, perturbation_key: str = "perturbation", **setup) -> pd.DataFrame:
-    """Total effects: what perturbing i does to the own gene of j, with everything that lies between them.
+@docs.dedent
+def difference_of_means(adata: AnnData, perturbation_key: str = "perturbation", **setup: Any) -> pd.DataFrame:
+    """Total effects: the change of gene j where gene i is perturbed, along all paths between them.
 
     Parameters
     ----------
-    adata, perturbation_key, **setup
-        See :func:`graph_methods`.
+    %(graph_setup)s
 
     Returns
     -------
-    DataFrame k x k, row = cause: log ratio of the mean rate of gene j in the cells of i to that in control cells. The
-    columns of genes that are not measured are 0.
+    pandas.DataFrame
+        Shape k x k, row = cause: log ratio of the mean rate of gene j in the cells of i to that in control cells. The
+        columns of genes that are not measured are 0.
 
     Raises
     ------
@@ -92,7 +95,8 @@ def difference_of_means(adata: AnnData, perturbation_key: str = "perturbation", 
     return screen.graph(screen.log_ratios()[0])
 
 
-def modular_response(adata: AnnData, perturbation_key: str = "perturbation", **setup) -> pd.DataFrame:
+@docs.dedent
+def modular_response(adata: AnnData, perturbation_key: str = "perturbation", **setup: Any) -> pd.DataFrame:
     r"""Direct effects by inverting the matrix of total effects (modular response analysis; Kholodenko et al. 2002).
 
     With the log ratios y of :func:`difference_of_means` and own effects as the unit,
@@ -101,18 +105,18 @@ def modular_response(adata: AnnData, perturbation_key: str = "perturbation", **s
 
     which is exact for the structural model :math:`u = u A + z` without noise, where
     :math:`W_{ij} = A_{ij} \delta_i / \delta_j` for shifts :math:`\delta`. Log ratios of less than three standard errors
-    are taken as 0. Genes that are not measured, and those of which the own effect is that small, have no unit: they
-    are left out, and have no edges. Where the smallest singular value of T is below 1e-3 its inverse is that of a ridge
+    are taken as 0. Genes that are not measured or whose own effect is taken as 0 have no unit: they are left out and
+    have no edges. Where the smallest singular value of T is below 1e-3 its inverse is that of a ridge
     regression, :math:`(T^\top T + 10^{-3} I)^{-1} T^\top`.
 
     Parameters
     ----------
-    adata, perturbation_key, **setup
-        See :func:`graph_methods`.
+    %(graph_setup)s
 
     Returns
     -------
-    DataFrame k x k, row = cause.
+    pandas.DataFrame
+        Shape k x k, row = cause.
 
     Raises
     ------
@@ -136,8 +140,9 @@ def modular_response(adata: AnnData, perturbation_key: str = "perturbation", **s
     return screen.graph(weights)
 
 
-def sort_by_variance(adata: AnnData, perturbation_key: str = "perturbation", **setup) -> pd.DataFrame:
-    """Regress each target on those of smaller variance: what the order of variances alone gives away.
+@docs.dedent
+def sort_by_variance(adata: AnnData, perturbation_key: str = "perturbation", **setup: Any) -> pd.DataFrame:
+    """Regress each target on those of smaller variance: what the order of the variances alone reveals.
 
     The variance is that of the log-normalized expression over all control cells and cells of singles. As in
     "sortnregress" (Reisach et al. 2021) the regression is an adaptive lasso: a lasso whose penalty is chosen by the
@@ -145,12 +150,12 @@ def sort_by_variance(adata: AnnData, perturbation_key: str = "perturbation", **s
 
     Parameters
     ----------
-    adata, perturbation_key, **setup
-        See :func:`graph_methods`.
+    %(graph_setup)s
 
     Returns
     -------
-    DataFrame k x k, row = cause: coefficients. Genes that are not measured, or that do not vary, have no edges.
+    pandas.DataFrame
+        Coefficients, k x k, row = cause. Genes that are not measured or do not vary have no edges.
 
     Raises
     ------
@@ -175,28 +180,29 @@ def sort_by_variance(adata: AnnData, perturbation_key: str = "perturbation", **s
     return screen.graph(weights)
 
 
+@docs.dedent
 def dagma_on_targets(
-    adata: AnnData, perturbation_key: str = "perturbation", *, seed: int = 0, n_cells: int = DAGMA_CELLS, **setup
+    adata: AnnData, perturbation_key: str = "perturbation", *, seed: int = 0, n_cells: int = DAGMA_CELLS, **setup: Any
 ) -> pd.DataFrame:
-    """Linear DAGMA (Bello et al. 2022) on the expression of the targets, blind to which cell was perturbed.
+    """Linear DAGMA (Bello et al. 2022) on the expression of the targets, without the perturbation labels.
 
-    Log-normalized expression of control cells and cells of singles, each gene with mean 0 and variance 1, with the
-    settings that the package recommends (its defaults) but for the threshold: weights are returned as they are, and
-    DAGMA's own graph has those of 0.3 or more. With 50 targets it ends by its own rule of convergence after some
-    seconds on one core, long before its largest number of iterations, which is left as it is.
+    The data are the log-normalized expression of control cells and cells of singles, each gene with mean 0 and
+    variance 1. The settings are the package's defaults except for the threshold: all weights are returned, of which
+    DAGMA's own graph has those of 0.3 or more. With 50 targets it converges within seconds on one core, long before
+    its largest number of iterations.
 
     Parameters
     ----------
-    adata, perturbation_key, **setup
-        See :func:`graph_methods`.
+    %(graph_setup)s
     seed
-        Of the draw of cells.
+        Seed of the draw of cells.
     n_cells
-        Largest number of cells to use; if there are more, that many are drawn at random.
+        Largest number of cells; from a larger screen so many are drawn at random.
 
     Returns
     -------
-    DataFrame k x k, row = cause. Genes that are not measured, or that do not vary, have no edges.
+    pandas.DataFrame
+        Weights, k x k, row = cause. Genes that are not measured or do not vary have no edges.
 
     Raises
     ------
@@ -231,21 +237,22 @@ def dagma_on_targets(
     return screen.graph(weights)
 
 
+@docs.dedent
 def random_graph_weights(
-    adata: AnnData, perturbation_key: str = "perturbation", *, seed: int = 0, **setup
+    adata: AnnData, perturbation_key: str = "perturbation", *, seed: int = 0, **setup: Any
 ) -> pd.DataFrame:
-    """Chance: standard normal weights from each gene to all that follow in a random order.
+    """Standard normal weights from each gene to all that follow in a random order.
 
     Parameters
     ----------
-    adata, perturbation_key, **setup
-        See :func:`graph_methods`.
+    %(graph_setup)s
     seed
-        Of weights and order.
+        Seed of weights and order.
 
     Returns
     -------
-    DataFrame k x k, row = cause; acyclic.
+    pandas.DataFrame
+        Weights of an acyclic graph, k x k, row = cause.
 
     Raises
     ------
@@ -288,14 +295,15 @@ class _Screen:
         k = len(self.genes)
         ratio, error = np.zeros((k, k)), np.zeros((k, k))
         if len(self.nodes):
-            source = {"library": self.library, "batch": self.batch, "rows": self.rows}
-            moments = log_ratio_moments(self.X, self.codes, self.n_conditions, **source)
+            moments = log_ratio_moments(
+                self.X, self.codes, self.n_conditions, library=self.library, batch=self.batch, rows=self.rows
+            )
             ratio[:, self.nodes] = moments.log_ratio[self.conditions]
             error[:, self.nodes] = np.sqrt(moments.variance[self.conditions] + moments.shared_variance)
         return ratio, error
 
     def expression(self) -> tuple[np.ndarray, np.ndarray]:
-        """Log-normalized expression, cells x targets, and which genes these are: those that vary."""
+        """Log-normalized expression of the targets that vary, cells x targets, and their positions."""
         values = to_expression(self.X[self.rows], None if self.library is None else self.library[self.rows])
         values = (values.toarray() if sparse.issparse(values) else values).astype(np.float64)
         varies = np.ptp(values, axis=0) > 0
@@ -342,7 +350,7 @@ def _read(
 
 
 def _inverse(total: np.ndarray) -> np.ndarray:
-    """Inverse of total effects, by ridge regression where it would be none or nearly so."""
+    """Inverse of total effects, by ridge regression where they are singular or nearly so."""
     if total.size == 0:
         return total
     if np.linalg.svd(total, compute_uv=False)[-1] >= SINGULAR:

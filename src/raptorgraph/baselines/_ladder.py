@@ -1,4 +1,4 @@
-"""The ladder of baselines that a model must climb."""
+"""The baselines by name, from the simplest up."""
 
 from __future__ import annotations
 
@@ -25,7 +25,8 @@ def ladder() -> dict[str, type[Baseline]]:
 
     Returns
     -------
-    Name to class; see :class:`Baseline` for their common arguments, all of which are optional.
+    dict of str to type
+        Classes by name; see :class:`Baseline` for their common arguments, all of which are optional.
 
     Examples
     --------

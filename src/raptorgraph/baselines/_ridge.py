@@ -1,4 +1,4 @@
-"""Sums of single effects corrected by what each gene does in combinations."""
+"""Sums of single effects with a correction for each gene in combinations."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from sklearn.linear_model import Ridge
 
-from raptorgraph._arguments import check_number
+from raptorgraph._arguments import check_choice, check_number
+from raptorgraph._docs import docs
 from raptorgraph.baselines._shift import SinglesBaseline
 from raptorgraph.baselines._sums import fit_scale
 
@@ -16,8 +17,9 @@ if TYPE_CHECKING:
 Scale = Literal["joint", "before"]
 
 
+@docs.dedent
 class MainEffectsRidge(SinglesBaseline):
-    r"""Predict a scaled sum of single effects plus what each gene adds in combinations.
+    r"""Predict a scaled sum of single effects plus a correction for each gene in combinations.
 
     .. math::
         \hat e_{ij} = a (S_i + S_j) + b + m_i + m_j
@@ -29,19 +31,16 @@ class MainEffectsRidge(SinglesBaseline):
     .. math::
         \lVert D - a P - 1 b^\top - M m \rVert^2 + \lambda \lVert m \rVert^2 .
 
-    A gene in no training combination has no correction. For a single the measured effect.
+    A gene in no training combination has no correction. The prediction for a single is its measured effect.
 
     Parameters
     ----------
-    perturbation_key
-        Column of ``adata.obs`` with the labels.
+    %(perturbation_key)s
     ridge
-        Penalty :math:`\lambda`, positive: a correction is shrunk as if it had been 0 in so many more combinations.
+        Penalty :math:`\lambda`, positive: a correction is shrunk as if it were 0 in that many more combinations.
     scale
-        ``"joint"`` minimizes over a together with b and m; ``"before"`` fits a first and alone, as
-        :class:`ScaledAdditive` does.
-    **setup
-        Further arguments of :class:`Baseline`.
+        ``"joint"`` minimizes over a together with b and m; ``"before"`` fits a first, as :class:`ScaledAdditive` does.
+    %(baseline_setup)s
 
     Attributes
     ----------
@@ -51,7 +50,7 @@ class MainEffectsRidge(SinglesBaseline):
     Raises
     ------
     ValueError
-        If `ridge` is not positive or `scale` is another word.
+        If `ridge` is not positive or `scale` is unknown.
 
     Examples
     --------
@@ -67,8 +66,7 @@ class MainEffectsRidge(SinglesBaseline):
     ):
         super().__init__(perturbation_key, **setup)
         check_number("ridge", ridge, 0, above=True)
-        if scale not in get_args(Scale):
-            raise ValueError(f"scale={scale!r} must be one of {list(get_args(Scale))}.")
+        check_choice("scale", scale, get_args(Scale))
         self.ridge, self.scale = ridge, scale
 
     def _learn_combinations(self, members: np.ndarray, sums: np.ndarray, measured: np.ndarray) -> None:
@@ -79,4 +77,5 @@ class MainEffectsRidge(SinglesBaseline):
         self._corrections = corrections.fit(members, measured - self.scale_ * sums)
 
     def _combine(self, members: np.ndarray, sums: np.ndarray) -> np.ndarray:
-        return self.scale_ * sums + self._corrections.predict(members)
+        corrected: np.ndarray = self.scale_ * sums + self._corrections.predict(members)
+        return corrected

@@ -1,4 +1,4 @@
-"""Sums of single effects that are freed of noise first: by low rank, or by shrinkage to zero."""
+"""Sums of single effects that are denoised first, by low rank or by shrinkage to zero."""
 
 from __future__ import annotations
 
@@ -7,11 +7,13 @@ from typing import Any
 import numpy as np
 
 from raptorgraph._arguments import check_integer, check_number
+from raptorgraph._docs import docs
 from raptorgraph.baselines._shift import SinglesBaseline
 
 
+@docs.dedent
 class LowRankAdditive(SinglesBaseline):
-    r"""Predict the sum of single effects that are reduced to a few directions.
+    r"""Predict the sum of the low-rank parts of the single effects.
 
     With the singular value decomposition :math:`S = U \Sigma V^\top` of the single effects (singles x genes, not
     centered), :math:`\hat e_{ij} = L_i + L_j` with :math:`L = U_r \Sigma_r V_r^\top` of the first r components. For a
@@ -19,12 +21,10 @@ class LowRankAdditive(SinglesBaseline):
 
     Parameters
     ----------
-    perturbation_key
-        Column of ``adata.obs`` with the labels.
+    %(perturbation_key)s
     rank
         Number r of components; all of them if there are fewer.
-    **setup
-        Further arguments of :class:`Baseline`.
+    %(baseline_setup)s
 
     Raises
     ------
@@ -46,28 +46,28 @@ class LowRankAdditive(SinglesBaseline):
 
     def _estimate_singles(self, effect: np.ndarray, variance: np.ndarray) -> np.ndarray:
         left, size, right = np.linalg.svd(effect, full_matrices=False)
-        return (left[:, : self.rank] * size[: self.rank]) @ right[: self.rank]
+        reduced: np.ndarray = (left[:, : self.rank] * size[: self.rank]) @ right[: self.rank]
+        return reduced
 
 
+@docs.dedent
 class DampedLowRank(LowRankAdditive):
-    r"""Predict a damped sum of half low-rank, half measured single effects.
+    r"""Predict a damped sum of single effects, each the mean of its measured and its low-rank value.
 
     .. math::
         \hat e_{ij} = a (H_i + H_j), \qquad H = (L + S) / 2
 
-    with measured single effects S, their low-rank part L as in :class:`LowRankAdditive`, and a scale a that is set
-    beforehand: effects of combinations mostly fall short of the sum. For a single :math:`H_i`.
+    with measured single effects S, their low-rank part L as in :class:`LowRankAdditive`, and a given scale a, since
+    effects of combinations are mostly smaller than the sum. For a single :math:`H_i`.
 
     Parameters
     ----------
-    perturbation_key
-        Column of ``adata.obs`` with the labels.
+    %(perturbation_key)s
     rank
         Number of components of the low-rank part.
     scale
         The scale a.
-    **setup
-        Further arguments of :class:`Baseline`.
+    %(baseline_setup)s
 
     Raises
     ------
@@ -88,7 +88,8 @@ class DampedLowRank(LowRankAdditive):
         self.scale = scale
 
     def _estimate_singles(self, effect: np.ndarray, variance: np.ndarray) -> np.ndarray:
-        return (super()._estimate_singles(effect, variance) + effect) / 2
+        mixed: np.ndarray = (super()._estimate_singles(effect, variance) + effect) / 2
+        return mixed
 
     def _combine(self, members: np.ndarray, sums: np.ndarray) -> np.ndarray:
         return self.scale * sums
@@ -98,15 +99,15 @@ class ShrunkenAdditive(SinglesBaseline):
     r"""Predict the sum of single effects that are shrunk to 0 by their sampling variance (empirical Bayes).
 
     The measured effect of single i on gene g is normal around the true one with sampling variance :math:`v_{ig}`, and
-    the true one is normal around 0, with a variance that grows with how strong the perturbation and how responsive
-    the gene is:
+    the true one is normal around 0, with a variance that grows with the strength of the perturbation and the
+    responsiveness of the gene:
 
     .. math::
         \theta_{ig} \sim N(0, \tau_{ig}^2), \qquad
         \hat\theta_{ig} = \frac{\tau_{ig}^2}{\tau_{ig}^2 + v_{ig}} S_{ig}, \qquad
         \tau_{ig}^2 = \frac{r_i c_g}{\sum_k r_k / n},
 
-    by the method of moments, with the row and column means of :math:`S_{ig}^2 - v_{ig}`, no less than 0:
+    by the method of moments, with the row and column means of :math:`S_{ig}^2 - v_{ig}`, at least 0:
     :math:`r_i` over genes and :math:`c_g` over the n singles. :math:`\hat e_{ij} = \hat\theta_i + \hat\theta_j`, and
     for a single :math:`\hat\theta_i`.
 
@@ -124,4 +125,5 @@ class ShrunkenAdditive(SinglesBaseline):
         strength = np.maximum(excess.mean(axis=1), 0.0)
         response = np.maximum(excess.mean(axis=0), 0.0)
         prior = np.outer(strength, response) / (strength.mean() or 1.0)
-        return prior / (prior + variance) * effect
+        shrunken: np.ndarray = prior / (prior + variance) * effect
+        return shrunken

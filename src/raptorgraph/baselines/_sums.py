@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from raptorgraph._arguments import check_number
+from raptorgraph._docs import docs
 from raptorgraph.baselines._shift import ShiftBaseline, SinglesBaseline, TrainingEffects
 
 if TYPE_CHECKING:
@@ -85,7 +86,7 @@ class Additive(SinglesBaseline):
 
 
 class MeanOfTwo(SinglesBaseline):
-    r"""Predict the mean of the single effects, :math:`\hat e_{ij} = (S_i + S_j) / 2`; of three for three genes.
+    r"""Predict the mean of the single effects, :math:`\hat e_{ij} = (S_i + S_j) / 2`, over all genes of a combination.
 
     Examples
     --------
@@ -96,7 +97,8 @@ class MeanOfTwo(SinglesBaseline):
     """
 
     def _combine(self, members: np.ndarray, sums: np.ndarray) -> np.ndarray:
-        return sums / members.sum(axis=1, keepdims=True)
+        mean: np.ndarray = sums / members.sum(axis=1, keepdims=True)
+        return mean
 
 
 class ScaledAdditive(SinglesBaseline):
@@ -105,8 +107,8 @@ class ScaledAdditive(SinglesBaseline):
     .. math::
         \hat e_{ij} = a (S_i + S_j), \qquad a = \frac{\sum_{d,g} P_{dg} D_{dg}}{\sum_{d,g} P_{dg}^2},
 
-    the least squares fit over training combinations d with measured effects D and sums of singles P. For a single the
-    measured effect.
+    the least squares fit over training combinations d with measured effects D and sums of singles P. The
+    prediction for a single is its measured effect.
 
     Attributes
     ----------
@@ -130,6 +132,7 @@ class ScaledAdditive(SinglesBaseline):
         return self.scale_ * sums
 
 
+@docs.dedent
 class GeneScaledAdditive(SinglesBaseline):
     r"""Predict a scaled sum of the single effects, with a scale for each gene that is shrunk to the common one.
 
@@ -139,17 +142,15 @@ class GeneScaledAdditive(SinglesBaseline):
         \kappa = k \, \frac{1}{G} \sum_{d,g} P_{dg}^2,
 
     with training combinations d, their measured effects D and sums of singles P, the common scale a of
-    :class:`ScaledAdditive` and the shrinkage k: a gene whose effects are small keeps the common scale. For a single
-    the measured effect.
+    :class:`ScaledAdditive` and the shrinkage k: a gene whose effects are small keeps the common scale. The prediction
+    for a single is its measured effect.
 
     Parameters
     ----------
-    perturbation_key
-        Column of ``adata.obs`` with the labels.
+    %(perturbation_key)s
     shrinkage
-        Weight k of the common scale, as a part of what an average gene tells; positive.
-    **setup
-        Further arguments of :class:`Baseline`.
+        Weight k of the common scale relative to the data of an average gene; positive.
+    %(baseline_setup)s
 
     Attributes
     ----------
@@ -181,17 +182,17 @@ class GeneScaledAdditive(SinglesBaseline):
         self.scale_ = ((sums * measured).sum(axis=0) + weight * common) / (size + weight)
 
     def _combine(self, members: np.ndarray, sums: np.ndarray) -> np.ndarray:
-        return self.scale_ * sums
+        return np.asarray(self.scale_ * sums)
 
 
 def fit_scale(sums: np.ndarray, measured: np.ndarray, weighted: np.ndarray | None = None) -> float:
     """Least squares scale of `sums` to `measured`, all combinations x genes; ValueError where it is undefined.
 
-    `weighted` is W times `sums` for a symmetric weight matrix W over combinations, by default `sums` itself.
+    `weighted` is W times `sums` for a symmetric matrix W of weights of combinations; default `sums`.
     """
     weighted = sums if weighted is None else weighted
     size = (weighted * sums).sum()
-    # what rounding leaves of sums that do not vary
+    # a smaller size is the rounding error of sums that do not vary
     if not size > 1e-12 * (sums**2).sum():
         raise ValueError(
             f"A scale cannot be fitted to {len(sums)} training combinations whose sums of single effects do not vary; "

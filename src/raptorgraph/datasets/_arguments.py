@@ -1,9 +1,13 @@
 """Checks of the arguments of the simulator."""
 
-from collections.abc import Mapping
-from typing import Any
+from __future__ import annotations
 
-from raptorgraph._arguments import check_integer, check_number
+from typing import TYPE_CHECKING, Any
+
+from raptorgraph._arguments import check_choice, check_integer, check_number
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 CHOICES = {"graph": ("erdos-renyi", "scale-free"), "mechanism": ("saturating", "linear")}
 LEAST = {  # integers, and the least value of each
@@ -49,8 +53,7 @@ def check_arguments(arguments: Mapping[str, Any]) -> dict[str, Any]:
     """
     settings = dict(arguments)
     for name, choices in CHOICES.items():
-        if settings[name] not in choices:
-            raise ValueError(f"{name}={settings[name]!r} is unknown: use one of {', '.join(map(repr, choices))}.")
+        check_choice(name, settings[name], choices)
     for name, least in LEAST.items():
         check_integer(name, settings[name], least)
     for name, (low, high) in RANGES.items():
@@ -90,5 +93,5 @@ def check_arguments(arguments: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def n_targets_without_gene(n_perturbed: int, share: float) -> int:
-    """Perturbed genes that have no column."""
+    """Number of perturbed genes without a column."""
     return round(share * n_perturbed)

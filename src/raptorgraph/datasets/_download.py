@@ -1,4 +1,4 @@
-"""Download files of public screens, once, and notice when they change."""
+"""Files of public screens: each is downloaded once, and its checksum compared on every use."""
 
 from __future__ import annotations
 
@@ -6,26 +6,26 @@ import hashlib
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 CACHE_VARIABLE = "RAPTORGRAPH_CACHE"
-_FIRST_BYTES = {".h5ad": b"\x89HDF", ".gz": b"\x1f\x8b"}  # a web page in place of the file starts otherwise
+_FIRST_BYTES = {".h5ad": b"\x89HDF", ".gz": b"\x1f\x8b"}  # a web page in place of the file has others
 _NEEDS_POOCH = 'Downloading a public screen needs pooch: pip install "raptorgraph[datasets]"'
 
 
 @dataclass(frozen=True)
 class Source:
-    """A place from which a file can be had.
+    """One mirror of a file.
 
     Attributes
     ----------
     url
         Address, http or https.
     file
-        Name of the file in the cache; sources of the same file share it.
+        Name of the file in the cache, the same for all mirrors with the same content.
     known_hash
         Published checksum, ``"md5:..."`` or ``"sha256:..."``; None where none is published.
     """
@@ -35,7 +35,7 @@ class Source:
     known_hash: str | None = None
 
 
-def cache_folder(path: str | os.PathLike | None = None) -> Path:
+def cache_folder(path: str | os.PathLike[str] | None = None) -> Path:
     """Folder of downloaded files: `path`, else ``$RAPTORGRAPH_CACHE``, else the user's cache folder."""
     if path is not None:
         return Path(path).expanduser()
@@ -45,7 +45,7 @@ def cache_folder(path: str | os.PathLike | None = None) -> Path:
 
 
 def fetch(sources: Sequence[Source], folder: Path, *, sha256: str | None = None) -> Path:
-    """File of the first source that is in the folder, or else that can be downloaded.
+    """Return the file from the folder, or download it from the first mirror that has it.
 
     The SHA-256 of a new file is written beside it (``FILE.sha256``, as ``sha256sum --check`` reads it) and compared
     whenever the file is used again.
@@ -55,7 +55,7 @@ def fetch(sources: Sequence[Source], folder: Path, *, sha256: str | None = None)
     sources
         Mirrors, in order of preference.
     folder
-        Where the files are kept.
+        Folder of the files.
     sha256
         Expected SHA-256 of the file, in place of the published checksums.
 
@@ -69,9 +69,9 @@ def fetch(sources: Sequence[Source], folder: Path, *, sha256: str | None = None)
     ImportError
         If a download is needed and pooch is not installed.
     ConnectionError
-        If no source gives the file: all are listed with their reasons.
+        If no mirror has the file; all mirrors are listed with their reasons.
     ValueError
-        If a file in the folder has not the recorded or expected checksum.
+        If a file in the folder does not have the recorded or expected checksum.
     """
     for source in sources:
         if (folder / source.file).is_file():
@@ -92,8 +92,16 @@ def fetch(sources: Sequence[Source], folder: Path, *, sha256: str | None = None)
     )
 
 
+def local_file(path: str | os.PathLike[str], sha256: str | None = None) -> Path:
+    """Path of a file that is there already; FileNotFoundError if it is not, ValueError if its SHA-256 differs."""
+    path = Path(path).expanduser()
+    if not path.is_file():
+        raise FileNotFoundError(f"There is no file {str(path)!r}; name a folder to download to, or nothing.")
+    return check_sha256(path, sha256)
+
+
 def check_sha256(path: Path, sha256: str | None) -> Path:
-    """`path`, or a ValueError if the file has not the expected SHA-256 (None: anything will do)."""
+    """`path`; ValueError if the file does not have the expected SHA-256, None for any."""
     if sha256 is not None and (found := file_hash(path)) != sha256.lower():
         raise ValueError(f"{str(path)!r} has the SHA-256 {found}, not the expected {sha256.lower()}.")
     return path
@@ -107,7 +115,7 @@ def file_hash(path: Path, algorithm: str = "sha256") -> str:
 
 def _download(source: Source, folder: Path, sha256: str | None) -> Path:
     known_hash = source.known_hash if sha256 is None else f"sha256:{sha256.lower()}"
-    # under another name until it is known to be the file
+    # under another name until its first bytes are checked
     part = Path(_pooch().retrieve(source.url, known_hash, fname=f"{source.file}.part", path=folder))
     first = _FIRST_BYTES[Path(source.file).suffix]
     with part.open("rb") as file:
@@ -119,7 +127,7 @@ def _download(source: Source, folder: Path, sha256: str | None) -> Path:
 
 
 def _verified(path: Path, source: Source, sha256: str | None) -> Path:
-    """A file of the folder, once its checksum is the expected and the recorded one."""
+    """`path`; ValueError if the file does not have the expected and the recorded checksum."""
     check_sha256(path, sha256)
     record = _record_of(path)
     if not record.is_file():  # somebody put the file there
@@ -149,7 +157,7 @@ def _record_of(path: Path) -> Path:
     return path.with_name(f"{path.name}.sha256")
 
 
-def _pooch():
+def _pooch() -> Any:
     try:
         import pooch
     except ImportError as error:

@@ -33,7 +33,7 @@ def random_graph(n_latent: int, kind: str, expected_degree: float, rng: np.rando
 
     The nodes of a random undirected graph are laid out in a random causal order and every edge points from the
     earlier to the later node. Weights have a random sign and a size uniform in [0.3, 0.9]; then the latents are
-    scaled to unit variance, so that neither variances nor indices give the order away.
+    scaled to unit variance, so that neither variances nor indices reveal the order.
 
     Parameters
     ----------
@@ -58,7 +58,7 @@ def random_graph(n_latent: int, kind: str, expected_degree: float, rng: np.rando
         skeleton = nx.dual_barabasi_albert_graph(n_latent, low, high, 1 - (expected_degree - low), seed=rng)
 
     order = rng.permutation(n_latent)
-    if (np.diff(order) > 0).all():  # the order of the index is no secret
+    if (np.diff(order) > 0).all():  # an order that the index reveals
         order = order[::-1]
 
     edges = np.sort(np.array(sorted(skeleton.edges), dtype=int).reshape(-1, 2), axis=1)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from raptorgraph.datasets._download import Source, cache_folder, check_sha256, fetch
+from raptorgraph.datasets._download import Source, cache_folder, fetch, local_file
 from raptorgraph.datasets._public import check_published, numbers, set_labels, to_screen, use_symbols
 from raptorgraph.screen._files import read_cells
 
@@ -52,7 +52,7 @@ _LABEL_COLUMNS = ("guide_ids", "perturbation_name", "condition", "perturbation")
 
 
 def norman2019(
-    path: str | os.PathLike | None = None,
+    path: str | os.PathLike[str] | None = None,
     *,
     n_top_genes: int | None = 5000,
     sha256: str | None = None,
@@ -68,7 +68,7 @@ def norman2019(
     ----------
     path
         Folder to keep the download in (about 0.7 GB); default ``$RAPTORGRAPH_CACHE`` or the user's cache folder. Or
-        an h5ad file that is there already: scPerturb's, pertpy's, CPA's or GEARS's.
+        an existing h5ad file: scPerturb's, pertpy's, CPA's or GEARS's.
     n_top_genes
         Number of highly variable genes; None for all genes. A file of fewer than 15,000 genes is taken as it is.
     sha256
@@ -98,9 +98,9 @@ def norman2019(
     ConnectionError
         If the file cannot be downloaded from any of its mirrors.
     FileNotFoundError
-        If `path` is an h5ad file that is not there.
+        If `path` is an h5ad file that does not exist.
     KeyError
-        If the file has no column of labels that is known.
+        If the file has no known column of labels.
     ValueError
         If the file has changed since it was downloaded, or its checksum is not the expected one.
 
@@ -112,7 +112,7 @@ def norman2019(
     Notes
     -----
     The whole matrix has 33,694 genes and about 360 million counts above zero: loading it takes some 12 GB of memory for
-    a moment. The last choice of file, pertpy's, lacks cells that its quality control dropped, and the check says so.
+    a moment. The last mirror, pertpy's file, lacks cells that its quality control dropped, and the check says so.
 
     References
     ----------
@@ -136,9 +136,9 @@ def norman2019(
 
 
 def _load(
-    path: str | os.PathLike | None, sources: Sequence[Source], n_top_genes: int | None, sha256: str | None
+    path: str | os.PathLike[str] | None, sources: Sequence[Source], n_top_genes: int | None, sha256: str | None
 ) -> tuple[ad.AnnData, Mapping[str, int]]:
-    """The screen, and its numbers."""
+    """The screen and the numbers to compare with the published ones."""
     adata = read_cells(_file(path, sources, sha256))
     use_symbols(adata)
     guide = next((column for column in _GUIDE_COLUMNS if column in adata.obs), None)
@@ -152,13 +152,10 @@ def _load(
     return adata, {**numbers(adata), **found}
 
 
-def _file(path: str | os.PathLike | None, sources: Sequence[Source], sha256: str | None) -> Path:
+def _file(path: str | os.PathLike[str] | None, sources: Sequence[Source], sha256: str | None) -> Path:
     if path is None or Path(path).suffix != ".h5ad":
         return fetch(sources, cache_folder(path), sha256=sha256)
-    path = Path(path).expanduser()
-    if not path.is_file():
-        raise FileNotFoundError(f"There is no file {str(path)!r}; name a folder to download to, or nothing.")
-    return check_sha256(path, sha256)
+    return local_file(path, sha256)
 
 
 def _labels(obs: pd.DataFrame) -> pd.Series:
@@ -168,7 +165,7 @@ def _labels(obs: pd.DataFrame) -> pd.Series:
     if column is None:
         raise KeyError(
             f"The file has none of the columns {', '.join(columns)} in obs, but {', '.join(map(str, obs.columns))}: "
-            "it is no file of this screen that is known."
+            "it is no known file of this screen."
         )
     return obs[column]
 

@@ -1,10 +1,10 @@
-"""What the public screens have in common: labels, gene names, genes to keep, and a check of the published numbers."""
+"""Public screens: labels, gene names, choice of genes and the comparison with published numbers."""
 
 from __future__ import annotations
 
 import re
 import warnings
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -38,7 +38,7 @@ def genes_of_label(label: str) -> tuple[str, ...]:
 
 
 def set_labels(adata: AnnData, labels: pd.Series, aliases: Iterable[Sequence[str]] = ()) -> None:
-    """Write canonical labels, in which genes have the names of ``adata.var_names`` where these know them by an alias.
+    """Write canonical labels, with the names of ``adata.var_names`` for genes that are there under an alias.
 
     Parameters
     ----------
@@ -51,8 +51,8 @@ def set_labels(adata: AnnData, labels: pd.Series, aliases: Iterable[Sequence[str
 
     Returns
     -------
-    Nothing; writes ``adata.obs["perturbation"]`` (categorical) and ``adata.uns["target_aliases"]`` (the genes that were
-    renamed).
+    None
+        Writes ``adata.obs["perturbation"]`` (categorical) and ``adata.uns["target_aliases"]`` (old to new name).
 
     Raises
     ------
@@ -103,7 +103,7 @@ def to_screen(adata: AnnData, n_top_genes: int | None) -> AnnData:
     Raises
     ------
     ValueError
-        If there are counts of some genes only, and nothing that tells the library sizes.
+        If there are counts of a part of the genes and no log-normalized values.
     """
     counts = adata.layers.get("counts", None)
     if counts is None and data_kind(adata.X) == "counts":
@@ -129,7 +129,7 @@ def to_screen(adata: AnnData, n_top_genes: int | None) -> AnnData:
         library = library_sizes(counts)
         screen.obs[LIBRARY_SIZE] = library
     if n_top_genes is not None:
-        # the flavor that needs no further package: the genes must not depend on what is installed
+        # this flavor needs no further package, so that the genes do not depend on what is installed
         pp.select_genes(
             screen, n_top_genes, flavor="seurat", library_size_key=None if library is None else LIBRARY_SIZE
         )
@@ -140,7 +140,7 @@ def to_screen(adata: AnnData, n_top_genes: int | None) -> AnnData:
 
 
 def numbers(adata: AnnData) -> dict[str, int]:
-    """Numbers by which a screen is known: cells, conditions (control is one), singles, doubles and targets."""
+    """Numbers of cells, conditions (with the control), singles, doubles and targets."""
     parsed = parse_obs(adata, "perturbation", control=CONTROL)
     sizes = [len(genes) for genes in parsed.conditions]
     return {
@@ -160,14 +160,14 @@ def check_published(found: Mapping[str, int], published: Mapping[str, int], sour
     found
         Numbers of the screen, by name.
     published
-        Published ones; those that were not found cannot be compared.
+        Published numbers; those without a counterpart in `found` are not compared.
     source
-        Where they were published.
+        Reference of the published numbers.
 
     Warns
     -----
     UserWarning
-        If a number differs; all that do are named.
+        If numbers differ; it names each of them.
     """
     differences = [
         f"{name}: {found[name]:,}, published {number:,}"
@@ -184,7 +184,7 @@ def check_published(found: Mapping[str, int], published: Mapping[str, int], sour
 
 
 def _resolve(targets: Sequence[str], var_names: pd.Index, aliases: Iterable[Sequence[str]]) -> dict[str, str]:
-    """Name among the genes of each target that is there under an alias only."""
+    """New name of each target that is among the genes under an alias only."""
     renamed = {}
     for group in aliases:
         there = [name for name in group if name in var_names]
@@ -192,5 +192,5 @@ def _resolve(targets: Sequence[str], var_names: pd.Index, aliases: Iterable[Sequ
     return renamed
 
 
-def _csr(X) -> sparse.csr_matrix:
+def _csr(X: Any) -> sparse.csr_matrix:
     return sparse.csr_matrix(as_matrix(X), dtype=np.float32)

@@ -9,7 +9,7 @@ import anndata as ad
 import pandas as pd
 import scanpy as sc
 
-from raptorgraph.datasets._download import Source, cache_folder, check_sha256, fetch
+from raptorgraph.datasets._download import Source, cache_folder, fetch, local_file
 from raptorgraph.datasets._public import (
     CONTROL,
     check_published,
@@ -40,7 +40,7 @@ PUBLISHED_IN = "PerturBase, PRJNA609688 exp6"
 
 
 def replogle2020(
-    path: str | os.PathLike | None = None,
+    path: str | os.PathLike[str] | None = None,
     *,
     n_top_genes: int | None = 5000,
     sha256: Mapping[str, str] | str | None = None,
@@ -55,8 +55,8 @@ def replogle2020(
     Parameters
     ----------
     path
-        Folder to keep the download in; default ``$RAPTORGRAPH_CACHE`` or the user's cache folder. Or an h5ad file of
-        this screen that is there already: PerturBase's (``obs["gene"]``, ``"CTRL"`` for control) or scPerturBench's
+        Folder to keep the download in; default ``$RAPTORGRAPH_CACHE`` or the user's cache folder. Or an existing h5ad
+        file of this screen: PerturBase's (``obs["gene"]``, ``"CTRL"`` for control) or scPerturBench's
         (``obs["perturbation"]``), whose cells are taken as they are.
     n_top_genes
         Number of highly variable genes; None for all genes. A file of fewer than 15,000 genes is taken as it is.
@@ -68,6 +68,8 @@ def replogle2020(
     Returns
     -------
     anndata.AnnData
+        Cells x genes, with
+
         - ``X``: ``log1p(1e4 * count / library size)``, CSR float32, the library being the counts of all genes;
         - ``layers["counts"]``: counts, where the file has them;
         - ``obs["perturbation"]``: categorical, ``"control"``, ``"A"``, ``"A+B"``;
@@ -83,7 +85,7 @@ def replogle2020(
     ConnectionError
         If a file cannot be downloaded.
     FileNotFoundError
-        If `path` is an h5ad file that is not there.
+        If `path` is an h5ad file that does not exist.
     KeyError
         If a column of labels or barcodes is missing.
     ValueError
@@ -118,13 +120,13 @@ def replogle2020(
 
 
 def _load(
-    path: str | os.PathLike | None,
+    path: str | os.PathLike[str] | None,
     sources: Mapping[str, Sequence[Source]],
     n_top_genes: int | None,
     sha256: Mapping[str, str] | str | None,
 ) -> ad.AnnData:
     if path is not None and Path(path).suffix == ".h5ad":
-        adata, labels = _read_h5ad(Path(path).expanduser(), sha256)
+        adata, labels = _read_h5ad(Path(path), sha256)
     else:
         hashes = _hashes(sha256, sources)
         folder = cache_folder(path)
@@ -147,9 +149,7 @@ def _hashes(sha256: Mapping[str, str] | str | None, sources: Mapping[str, Sequen
 
 
 def _read_h5ad(path: Path, sha256: Mapping[str, str] | str | None) -> tuple[ad.AnnData, pd.Series]:
-    if not path.is_file():
-        raise FileNotFoundError(f"There is no file {str(path)!r}; name a folder to download to, or nothing.")
-    adata = read_cells(check_sha256(path, sha256 if isinstance(sha256, str) else (sha256 or {}).get(path.name)))
+    adata = read_cells(local_file(path, sha256 if isinstance(sha256, str) else (sha256 or {}).get(path.name)))
     use_symbols(adata)
     column = next((name for name in ("perturbation", "gene") if name in adata.obs), None)
     if column is None:

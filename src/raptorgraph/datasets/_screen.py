@@ -1,12 +1,17 @@
 """The mechanism of a simulated screen: from exogenous noise to the mean count of every gene."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from scipy import sparse
 from scipy.special import ndtr, ndtri
 
-from raptorgraph.datasets._graph import LatentGraph
+if TYPE_CHECKING:
+    from raptorgraph.datasets._graph import LatentGraph
+
 
 PANEL_SHARE = 0.6  # of a cell's library that falls on the genes of the panel
 BASE_SD = 3.0  # of the log base rates, a normal cut off above: no gene takes a large part of a small panel
@@ -14,7 +19,7 @@ BASE_MAX = 1.5  # in standard deviations
 PROGRAMS_PER_GENE = 3
 LOADING_SD = 0.3
 OWN_LOADING = (0.8, 1.2)  # of a perturbed gene on its own latent
-OTHER_SHARE = 0.25  # what is left of its other loadings
+OTHER_SHARE = 0.25  # factor of its other loadings
 SATURATION = (1.0, 2.5)
 EFFICIENCY = (0.6, 1.2)  # of the guides of a gene
 EFFICIENCY_SD = 0.1  # relative, between cells
@@ -25,7 +30,7 @@ PAIR_LOADING_SD = 0.5
 
 @dataclass(frozen=True)
 class Cells:
-    """What is drawn for each of n cells.
+    """Draws of n cells.
 
     Attributes
     ----------
@@ -47,7 +52,7 @@ class Cells:
 
 @dataclass(frozen=True)
 class Screen:
-    """All that the cells of one simulated screen share.
+    """Parameters of a simulated screen.
 
     Attributes
     ----------
@@ -92,14 +97,16 @@ class Screen:
         """Causal latents ``u = (z + shift) (I - A)^-1``, shape (n, d)."""
         shifted = exogenous.copy()
         shifted[:, : shifts.shape[1]] += shifts
-        return shifted @ self.graph.total
+        latents: np.ndarray = shifted @ self.graph.total
+        return latents
 
     def respond(self, values: np.ndarray) -> np.ndarray:
         """Response phi of the leading latents: the identity, or ``c tanh(value / c)``."""
         if self.saturation is None:
             return values
         bound = self.saturation[: values.shape[1]]
-        return bound * np.tanh(values / bound)
+        response: np.ndarray = bound * np.tanh(values / bound)
+        return response
 
     def log_rates(self, latents: np.ndarray, shifts: np.ndarray, batch: np.ndarray) -> np.ndarray:
         """Log share of the library of every gene, shape (n, n_genes).
@@ -144,7 +151,7 @@ def random_screen(
     Returns
     -------
     Screen
-        With base rates that are not yet a composition, see :func:`normalized`.
+        Its base rates are to be scaled by :func:`normalized`.
     """
     n_latent, n_perturbed = len(graph.noise_sd), len(gene_of_latent)
     own_latents = np.flatnonzero(gene_of_latent >= 0)

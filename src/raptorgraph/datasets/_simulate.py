@@ -1,8 +1,9 @@
 """A simulated Perturb-seq screen whose causal graph, effects and interactions are known."""
 
-from collections.abc import Sequence
+from __future__ import annotations
+
 from itertools import combinations
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import pandas as pd
@@ -11,8 +12,14 @@ from scipy import sparse
 
 from raptorgraph.datasets._arguments import check_arguments, n_targets_without_gene
 from raptorgraph.datasets._graph import random_graph
-from raptorgraph.datasets._screen import Cells, Screen, random_screen
+from raptorgraph.datasets._screen import random_screen
 from raptorgraph.datasets._truth import latin_normal, normalized, true_effects
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from raptorgraph.datasets._screen import Cells, Screen
+
 
 CONTROL = "control"
 CHUNK_ENTRIES = 2_000_000  # cells x genes that are dense at a time
@@ -63,7 +70,7 @@ def simulate(
     product of the interventions' own shifts, so it is zero in controls and in singles; a random half of the pairs
     have loadings :math:`C_{ij}`, on a tenth of the genes, normal with standard deviation
     ``0.5 * interaction_strength``. A saturating response makes doubles deviate from the sum of their singles too,
-    where the two genes share descendants. A perturbed gene that is in the panel reads mostly from its own latent.
+    where the two genes share descendants. A perturbed gene in the panel reads mostly from its own latent.
     Base rates b are normal (log-normal rates) without the upper tail; those of perturbed genes lie above the median.
 
     Rates are shares of the whole cell's library L, as in a screen of which a part of the genes is kept: the panel
@@ -177,8 +184,10 @@ def simulate(
     n_normal = n_latent + n_perturbed + 1
     truth_cells = draw(latin_normal(n_truth_cells, n_normal, truth_rng), np.arange(n_truth_cells) % n_batches)
     screen = normalized(screen, truth_cells)
-    singles, pairs = list(combinations(range(n_perturbed), 1)), list(combinations(range(n_perturbed), 2))
-    effects = true_effects(screen, truth_cells, singles + pairs, dispersion)
+    singles = [(i,) for i in range(n_perturbed)]
+    pairs = list(combinations(range(n_perturbed), 2))
+    truth = [*singles, *pairs]
+    effects = true_effects(screen, truth_cells, truth, dispersion)
 
     measured = np.sort(rng.permutation(len(pairs))[: None if n_doubles == "all" else n_doubles])
     conditions = [(), *singles, *(pairs[k] for k in measured)]
@@ -209,7 +218,7 @@ def simulate(
         uns={
             "simulation": {
                 "adjacency": pd.DataFrame(screen.graph.adjacency, index=names, columns=names),
-                "effects": pd.DataFrame(effects, index=[_label(names, hit) for hit in singles + pairs], columns=genes),
+                "effects": pd.DataFrame(effects, index=[_label(names, hit) for hit in truth], columns=genes),
                 "settings": settings,
             }
         },
@@ -236,7 +245,7 @@ def _names(
 
 
 def _label(names: Sequence[str], hit: Sequence[int]) -> str:
-    """Label of the condition in which these perturbed genes are hit."""
+    """Label of the condition in which these genes are perturbed."""
     return "+".join(sorted(names[k] for k in hit)) or CONTROL
 
 
@@ -248,7 +257,7 @@ def _draw_counts(
     gamma_rng: np.random.Generator,
     poisson_rng: np.random.Generator,
 ) -> sparse.csr_matrix:
-    """Negative binomial counts, chunk by chunk; each generator runs through the cells in order, however cut."""
+    """Negative binomial counts in chunks of cells; every draw is in the order of cells, whatever the chunks are."""
     n_cells, n_genes = len(latents), len(screen.base)
     n_rows = max(1, CHUNK_ENTRIES // n_genes)
     chunks = []

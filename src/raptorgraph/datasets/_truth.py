@@ -1,18 +1,26 @@
 """True effects of the perturbations of a simulated screen."""
 
-from collections.abc import Iterator, Sequence
+from __future__ import annotations
+
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from scipy.interpolate import CubicSpline
 from scipy.special import ndtri
 
-from raptorgraph.datasets._screen import PANEL_SHARE, Cells, Screen
+from raptorgraph.datasets._screen import PANEL_SHARE
 from raptorgraph.nn._expectation import expected_log1p_nb
 
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from raptorgraph.datasets._screen import Cells, Screen
+
+
 MAX_COUNT = 2.0**24  # beyond it float32 skips integers
-MIN_MEAN = 1e-7  # counts; any rarer gene is as good as absent
+MIN_MEAN = 1e-7  # counts; the expression of a rarer gene is negligible
 GRID_STEP = 0.1  # of the log mean; the spline is then good to about 1e-7
 
 
@@ -22,7 +30,7 @@ def latin_normal(n_rows: int, n_columns: int, rng: np.random.Generator) -> np.nd
     The Latin hypercube takes most of the sampling error out of means over the rows.
     """
     slices = rng.permuted(np.tile(np.arange(n_rows), (n_columns, 1)), axis=1).T
-    return ndtri((slices + rng.random((n_rows, n_columns))) / n_rows)
+    return np.asarray(ndtri((slices + rng.random((n_rows, n_columns))) / n_rows))
 
 
 def normalized(screen: Screen, cells: Cells) -> Screen:
@@ -79,7 +87,7 @@ def _log_rates(screen: Screen, cells: Cells, conditions: Sequence[Sequence[int]]
 class _Expectation:
     """Expectation of ``log1p(1e4 * count / library size)`` as a function of the log rate, one spline for each cell."""
 
-    def __init__(self, library_size: np.ndarray, dispersion: float):
+    def __init__(self, library_size: np.ndarray, dispersion: float) -> None:
         self.log_library = np.log(library_size)[:, None]
         self.first = np.log(MIN_MEAN)
         self.n_steps = int(np.ceil((np.log(MAX_COUNT) - self.first) / GRID_STEP))
@@ -90,7 +98,7 @@ class _Expectation:
             torch.from_numpy(1e4 / library_size),
         )
         # coefficients: power x (step, cell)
-        self.coefficients = CubicSpline(grid, values.numpy()).c.reshape(4, -1)
+        self.coefficients: np.ndarray = CubicSpline(grid, values.numpy()).c.reshape(4, -1)
 
     def __call__(self, log_rates: np.ndarray) -> np.ndarray:
         log_means = log_rates + self.log_library
@@ -104,4 +112,5 @@ class _Expectation:
         position -= GRID_STEP * step
         cell = np.arange(len(log_means))[:, None]
         cubic, square, slope, level = (c.take(step * len(log_means) + cell) for c in self.coefficients)
-        return ((cubic * position + square) * position + slope) * position + level
+        values: np.ndarray = ((cubic * position + square) * position + slope) * position + level
+        return values

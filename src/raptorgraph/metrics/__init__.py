@@ -5,16 +5,7 @@ import lazy_loader as lazy
 __getattr__, __dir__, __all__ = lazy.attach(
     __name__,
     submod_attrs={
-        "_differential": [
-            "Differential",
-            "de_direction_match",
-            "log2_fold_change",
-            "overlap_at_N",
-            "precision_at_N",
-            "top_genes",
-            "welch_t",
-            "wilcoxon",
-        ],
+        "_differential": ["Differential", "log2_fold_change", "top_genes", "welch_t", "wilcoxon"],
         "_discrimination": ["centroid_accuracy", "discrimination_score"],
         "_distribution": ["distribution_scores", "energy_distance", "mk_mmd", "variance_ratio"],
         "_effects": ["against_centroid", "cosine_delta", "mae", "mse", "on_top_genes", "pearson_delta", "relative_mse"],
@@ -33,6 +24,7 @@ __getattr__, __dir__, __all__ = lazy.attach(
         "_interactions": ["epistasis", "neomorphism", "redundancy", "suppression", "synergy"],
         "_precision": ["chance_precision", "precision_at_k"],
         "_reconstruction": ["SameCellError", "control_mse", "same_cell_mse"],
+        "_recovery": ["de_direction_match", "overlap_at_N", "precision_at_N"],
         "_reference": ["floor_and_ceiling", "sampled_scores"],
         "_reverse": ["chance_hit_rates", "hit_rates", "reverse_distances"],
     },

@@ -8,12 +8,17 @@ import numpy as np
 from scipy.spatial.distance import cdist
 from sklearn.metrics.pairwise import cosine_distances
 
+from raptorgraph._arguments import check_choice
+from raptorgraph._docs import docs
 from raptorgraph.metrics._effects import average, check_pair
 
 if TYPE_CHECKING:
-    from numpy.typing import ArrayLike
+    from numpy.typing import ArrayLike, NDArray
+
+    Floats = NDArray[np.float64]
 
 
+@docs.dedent
 def discrimination_score(
     predicted: ArrayLike,
     measured: ArrayLike,
@@ -42,15 +47,14 @@ def discrimination_score(
         Distance: ``"l1"``, ``"l2"`` or ``"cosine"`` (1 - cosine; 1 where an effect is zero).
     exclude
         Booleans of shape (n_perturbations, n_genes), True for genes that the distances of a perturbation leave out.
-        cell-eval leaves out the gene whose name is the perturbation's label. Of a strong knockdown the other targets
-        still tell whose effect it is not: to leave all targets out, mark them in every row.
-    per_row
-        Whether to return the score of every perturbation.
+        cell-eval leaves out the gene whose name is the perturbation's label. The measured levels of the other targets
+        then still rule their perturbations out: to leave out all targets, mark them in every row.
+    %(per_row)s
 
     Returns
     -------
     float or numpy.ndarray
-        Mean score; with ``per_row`` shape (n_perturbations,).
+        Mean score.
 
     Raises
     ------
@@ -70,6 +74,7 @@ def discrimination_score(
     return average(1.0 - rank / n, per_row)
 
 
+@docs.dedent
 def centroid_accuracy(
     predicted: ArrayLike,
     measured: ArrayLike,
@@ -87,7 +92,7 @@ def centroid_accuracy(
     for each of the P perturbations p, then the mean. From 0 to 1. A prediction that is the same for all perturbations
     scores .5 on average, and "no change" scores .5 for each by the cosine. With s the :func:`discrimination_score` it
     is (P s - 1) / (P - 1). With ``"l2"`` it is Systema's centroid accuracy (Vinas Torne et al., Nature Biotechnology
-    2025), where ties, which count half here, count nothing.
+    2025), except that ties count half here and nothing there.
 
     Parameters
     ----------
@@ -100,13 +105,12 @@ def centroid_accuracy(
     exclude
         Booleans of shape (n_perturbations, n_genes), True for genes that the distances of a perturbation leave out,
         such as all targets in every row.
-    per_row
-        Whether to return the share of every perturbation.
+    %(per_row)s
 
     Returns
     -------
     float or numpy.ndarray
-        Mean share; with ``per_row`` shape (n_perturbations,).
+        Mean share.
 
     Raises
     ------
@@ -127,14 +131,13 @@ def centroid_accuracy(
     return average(1.0 - rank / (n - 1), per_row)
 
 
-def _ranks(predicted, measured, metric, exclude) -> tuple[np.ndarray, int]:
+def _ranks(predicted: ArrayLike, measured: ArrayLike, metric: str, exclude: ArrayLike | None) -> tuple[Floats, int]:
     """Number of other perturbations nearer to each prediction than its own truth, ties a half; and P."""
     predicted, measured = check_pair(predicted, measured)
     n = len(predicted)
     if n < 2:
         raise ValueError(f"A rank among perturbations needs two or more, got {n}.")
-    if metric not in ("l1", "l2", "cosine"):
-        raise ValueError(f"metric={metric!r} is unknown: use 'l1', 'l2' or 'cosine'.")
+    check_choice("metric", metric, ("l1", "l2", "cosine"))
     for name, values in (("Predicted", predicted), ("Measured", measured)):
         bad = np.flatnonzero(~np.isfinite(values).all(axis=1))
         if bad.size:
@@ -151,7 +154,7 @@ def _ranks(predicted, measured, metric, exclude) -> tuple[np.ndarray, int]:
     return (distance < own).sum(axis=1) + 0.5 * ties, n
 
 
-def _check_exclude(exclude: ArrayLike, shape: tuple[int, int]) -> np.ndarray:
+def _check_exclude(exclude: ArrayLike, shape: tuple[int, ...]) -> NDArray[np.bool_]:
     exclude = np.asarray(exclude)
     if exclude.dtype != bool or exclude.shape != shape:
         raise ValueError(
@@ -163,7 +166,7 @@ def _check_exclude(exclude: ArrayLike, shape: tuple[int, int]) -> np.ndarray:
     return exclude
 
 
-def _distance(x: np.ndarray, y: np.ndarray, metric: str) -> np.ndarray:
+def _distance(x: Floats, y: Floats, metric: str) -> Floats:
     if metric == "cosine":
-        return cosine_distances(x, y)  # scipy's has no value for zero vectors
-    return cdist(x, y, "cityblock" if metric == "l1" else "euclidean")
+        return np.asarray(cosine_distances(x, y))  # scipy's has no value for zero vectors
+    return np.asarray(cdist(x, y, "cityblock" if metric == "l1" else "euclidean"))

@@ -6,12 +6,18 @@ from numbers import Integral
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
-from scipy import sparse
+
+from raptorgraph.metrics._samples import as_samples, dense
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Collection, Sequence
 
-    from numpy.typing import ArrayLike
+    from numpy.typing import ArrayLike, NDArray
+
+    from raptorgraph.metrics._samples import Cells
+
+    Floats = NDArray[np.float64]
+    Statistic = Callable[[Floats], float]  # sum over a matrix of squared distances
 
 Bandwidth = float | Literal["mean-distance"]
 
@@ -28,7 +34,7 @@ def mk_mmd(
     biased: bool = False,
     chunk_size: int = 512,
 ) -> float:
-    r"""Multi-kernel squared maximum mean discrepancy of two samples (RAPTORGraph paper, eq. S9 and S10).
+    r"""Multi-kernel squared maximum mean discrepancy of two samples (RAPTORGraph paper, Eq. S9 and Eq. S10).
 
     .. math::
         k(x, y) = \sum_{l=0}^{L-1} \exp(-\lVert x - y \rVert^2 / b_l), \qquad b_l = b f^{\,l - \lfloor L/2 \rfloor}
@@ -181,7 +187,7 @@ def distribution_scores(
             f"got n_kernels={n_kernels}, factor={factor}, chunk_size={chunk_size}."
         )
     x, y = _centered(x, y, least=1 if biased else 2)
-    statistics: dict[str, Callable] = {}
+    statistics: dict[str, Statistic] = {}
     at_zero = []  # value of each statistic for a cell and itself
     for bandwidth in bandwidths:
         largest = _base(bandwidth, x, y) * float(factor) ** (n_kernels - 1 - n_kernels // 2)
@@ -189,7 +195,7 @@ def distribution_scores(
         at_zero.append(n_kernels)
     if energy:
         # minus the distance, so that it combines as a kernel does
-        statistics["energy_distance"] = lambda distance: -np.sqrt(distance).sum()
+        statistics["energy_distance"] = lambda distance: -float(np.sqrt(distance).sum())
         at_zero.append(0)
     parts = [_pair_means(a, np.array(at_zero), statistics.values(), biased, chunk_size) for a in (x, y)]
     cross = _cross_sum(x, y, statistics.values(), chunk_size) / (len(x) * len(y))
@@ -233,62 +239,27 @@ def variance_ratio(predicted: ArrayLike, measured: ArrayLike, *, per_gene: bool 
     """
     predicted, measured = as_samples(predicted, measured, least=2)
     top, bottom = _variance(predicted), _variance(measured)
-    ratio = np.divide(top, bottom, out=np.full(len(bottom), np.nan), where=bottom > 0)
+    ratio: Floats = np.divide(top, bottom, out=np.full(len(bottom), np.nan), where=bottom > 0)
     if per_gene:
         return ratio
     return float(np.median(ratio[bottom > 0])) if (bottom > 0).any() else float("nan")
 
 
-def as_samples(*samples: ArrayLike, least: int = 1) -> list[np.ndarray | sparse.csr_matrix]:
-    """Samples of cells as floats, arrays or CSR; ValueError if genes differ, cells are too few or not finite."""
-    matrices = [_floats(x) for x in samples]
-    shapes = [matrix.shape for matrix in matrices]
-    if any(len(shape) != 2 for shape in shapes) or len({shape[1] for shape in shapes}) != 1 or shapes[0][1] == 0:
-        raise ValueError(
-            f"Samples have shapes {' and '.join(map(str, shapes))}: give cells x genes, the same genes in each."
-        )
-    for matrix in matrices:
-        if matrix.shape[0] < least:
-            raise ValueError(f"A sample needs at least {least} cells, got {matrix.shape[0]}.")
-        if not np.isfinite(matrix.data if sparse.issparse(matrix) else matrix).all():
-            wrong = np.flatnonzero(~np.isfinite(dense(matrix)).all(axis=0))
-            raise ValueError(
-                f"A sample has values that are not finite, first of gene {wrong[0]} (counted from 0): leave out genes "
-                "that are not measured, or replace the values."
-            )
-    return matrices
-
-
-def _floats(x: ArrayLike) -> np.ndarray | sparse.csr_matrix:
-    """Cells in a type in which sums and differences do not wrap around; CSR from sparse."""
-    if np.ma.is_masked(x):
-        raise ValueError("A sample has masked values: remove or replace them.")
-    x = x if sparse.issparse(x) else np.asarray(x)
-    x = x.astype(np.result_type(x.dtype, np.float32), copy=False)
-    return x.tocsr() if sparse.issparse(x) else x
-
-
-def dense(matrix: np.ndarray | sparse.csr_matrix) -> np.ndarray:
-    """Return a float64 array, from sparse or dense."""
-    return np.asarray(matrix.toarray() if sparse.issparse(matrix) else matrix, dtype=np.float64)
-
-
-def _centered(x: ArrayLike, y: ArrayLike, least: int) -> tuple[np.ndarray, np.ndarray]:
+def _centered(x: ArrayLike, y: ArrayLike, least: int) -> list[Floats]:
     """Both samples minus their common mean: far from the origin a distance is a small difference of large norms."""
-    x, y = (np.array(dense(sample), dtype=np.float64) for sample in as_samples(x, y, least=least))
-    center = (x.sum(axis=0) + y.sum(axis=0)) / (len(x) + len(y))
-    x -= center
-    y -= center
-    return x, y
+    samples = [np.array(dense(sample)) for sample in as_samples(x, y, least=least)]
+    center = sum(sample.sum(axis=0) for sample in samples) / sum(map(len, samples))
+    for sample in samples:
+        sample -= center
+    return samples
 
 
-def _base(bandwidth: Bandwidth, x: np.ndarray, y: np.ndarray) -> float:
+def _base(bandwidth: Bandwidth, x: Floats, y: Floats) -> float:
     if isinstance(bandwidth, str):
         if bandwidth != "mean-distance":
             raise ValueError(f"bandwidth must be a number or 'mean-distance', got {bandwidth!r}.")
         # about the mean of N cells: sum over ordered pairs of |a - b|^2 = 2 N sum |a|^2
-        size = np.einsum("ij,ij", x, x) + np.einsum("ij,ij", y, y)
-        bandwidth = 2 * size / (len(x) + len(y) - 1)
+        bandwidth = 2 * float(np.einsum("ij,ij", x, x) + np.einsum("ij,ij", y, y)) / (len(x) + len(y) - 1)
         if bandwidth <= 0:
             raise ValueError("All cells are equal: the mean distance is no bandwidth, give a positive number.")
     if not (np.isfinite(bandwidth) and bandwidth > 0):
@@ -300,20 +271,22 @@ def _name(bandwidth: Bandwidth) -> str:
     return "mk_mmd_" + (bandwidth.replace("-", "_") if isinstance(bandwidth, str) else f"{bandwidth:g}")
 
 
-def _kernel_sum(largest: float, n_kernels: int, factor: float) -> Callable[[np.ndarray], float]:
-    def kernel_sum(distance: np.ndarray) -> float:
+def _kernel_sum(largest: float, n_kernels: int, factor: float) -> Statistic:
+    def kernel_sum(distance: Floats) -> float:
         kernel = distance * (-1.0 / largest)
         np.exp(kernel, out=kernel)
-        total = kernel.sum()
+        total = float(kernel.sum())
         for _ in range(n_kernels - 1):
             kernel **= factor  # the next smaller bandwidth
-            total += kernel.sum()
+            total += float(kernel.sum())
         return total
 
     return kernel_sum
 
 
-def _pair_means(a, at_zero, statistics, biased: bool, chunk_size: int) -> np.ndarray:
+def _pair_means(
+    a: Floats, at_zero: NDArray[np.int64], statistics: Collection[Statistic], biased: bool, chunk_size: int
+) -> Floats:
     """Mean of each statistic over pairs of cells of one sample: pairs of different cells, or all if `biased`."""
     n, norms, total = len(a), _squared_norms(a), np.zeros(len(statistics))
     for start in range(0, n, chunk_size):
@@ -325,7 +298,7 @@ def _pair_means(a, at_zero, statistics, biased: bool, chunk_size: int) -> np.nda
     return total / n**2 if biased else (total - n * at_zero) / (n * (n - 1))
 
 
-def _cross_sum(a, b, statistics, chunk_size: int) -> np.ndarray:
+def _cross_sum(a: Floats, b: Floats, statistics: Collection[Statistic], chunk_size: int) -> Floats:
     """Sum of each statistic over pairs of a cell of `a` and a cell of `b`."""
     norms_a, norms_b = _squared_norms(a), _squared_norms(b)
     total = np.zeros(len(statistics))
@@ -336,11 +309,11 @@ def _cross_sum(a, b, statistics, chunk_size: int) -> np.ndarray:
     return total
 
 
-def _squared_norms(a: np.ndarray) -> np.ndarray:
-    return np.einsum("ij,ij->i", a, a)
+def _squared_norms(a: Floats) -> Floats:
+    return np.asarray(np.einsum("ij,ij->i", a, a))
 
 
-def _squared_distances(a, b, norms_a, norms_b) -> np.ndarray:
+def _squared_distances(a: Floats, b: Floats, norms_a: Floats, norms_b: Floats) -> Floats:
     """Squared Euclidean distances of the rows of `a` and `b` by their Gram matrix."""
     scale = norms_a[:, None] + norms_b
     distance = a @ b.T
@@ -351,18 +324,18 @@ def _squared_distances(a, b, norms_a, norms_b) -> np.ndarray:
     return distance
 
 
-def _variance(x: np.ndarray | sparse.csr_matrix) -> np.ndarray:
+def _variance(x: Cells) -> Floats:
     """Unbiased variance of each gene, exactly 0 where it is constant."""
     n = x.shape[0]
     mean = np.asarray(x.mean(axis=0, dtype=np.float64)).ravel()
-    if sparse.issparse(x):
+    if isinstance(x, np.ndarray):
+        squares = ((x - mean) ** 2).sum(axis=0)
+    else:
         x = x.tocsc()
         x.sum_duplicates()  # a value that is stored in parts has one square
-        genes = np.repeat(np.arange(x.shape[1]), np.diff(x.indptr))
-        squares = np.bincount(genes, (x.data - mean[genes]) ** 2, minlength=x.shape[1])
-        squares += (n - np.diff(x.indptr)) * mean**2
-    else:
-        squares = ((x - mean) ** 2).sum(axis=0)
-    variance = squares / (n - 1)
+        stored = np.diff(x.indptr)
+        genes = np.repeat(np.arange(x.shape[1]), stored)
+        squares = np.bincount(genes, (x.data - mean[genes]) ** 2, minlength=x.shape[1]) + (n - stored) * mean**2
+    variance: Floats = squares / (n - 1)
     variance[np.sqrt(variance) <= 1e-12 * np.abs(mean)] = 0.0  # rounding of the mean
     return variance

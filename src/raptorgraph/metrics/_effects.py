@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+from raptorgraph._docs import docs
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from numpy.typing import ArrayLike
+    from numpy.typing import ArrayLike, NDArray
 
 
+@docs.dedent
 def pearson_delta(predicted: ArrayLike, measured: ArrayLike, *, per_row: bool = False) -> float | np.ndarray:
     r"""Pearson correlation of predicted and measured effects over genes.
 
@@ -23,18 +26,14 @@ def pearson_delta(predicted: ArrayLike, measured: ArrayLike, *, per_row: bool = 
 
     Parameters
     ----------
-    predicted
-        Predicted effects, shape (n_perturbations, n_genes), or (n_genes,) for one perturbation.
-    measured
-        Measured effects, of the same shape.
-    per_row
-        Whether to return the correlation of every perturbation.
+    %(predicted_effects)s
+    %(per_row)s
 
     Returns
     -------
     float or numpy.ndarray
-        Mean correlation; NaN where it is defined for no perturbation (an effect that is constant over genes has no
-        correlation). With ``per_row`` shape (n_perturbations,), NaN where undefined.
+        Mean correlation; NaN where it is defined for no perturbation, as for an effect that is constant
+        over genes. With ``per_row`` NaN where undefined.
 
     Raises
     ------
@@ -54,19 +53,16 @@ def pearson_delta(predicted: ArrayLike, measured: ArrayLike, *, per_row: bool = 
         raise ValueError(f"A correlation over genes needs two genes or more, got {predicted.shape[1]}.")
     centered = [values - values.mean(axis=1, keepdims=True) for values in (predicted, measured)]
     norms = [np.linalg.norm(values, axis=1) for values in centered]
-    # below rounding of its own values a row is constant
-    flat = [
-        norm <= 1e-12 * np.linalg.norm(values, axis=1)
-        for norm, values in zip(norms, (predicted, measured), strict=True)
+    # a row is constant if it varies by no more than the rounding of its values
+    varies = [
+        norm > 1e-12 * np.linalg.norm(values, axis=1) for norm, values in zip(norms, (predicted, measured), strict=True)
     ]
-    defined = ~(flat[0] | flat[1])
     rows = np.full(len(predicted), np.nan)
-    np.divide((centered[0] * centered[1]).sum(axis=1), norms[0] * norms[1], out=rows, where=defined)
-    if per_row:
-        return rows
-    return float(rows[defined].mean()) if defined.any() else float("nan")
+    np.divide((centered[0] * centered[1]).sum(axis=1), norms[0] * norms[1], out=rows, where=varies[0] & varies[1])
+    return average(rows, per_row)
 
 
+@docs.dedent
 def relative_mse(predicted: ArrayLike, measured: ArrayLike) -> float:
     r"""Squared error of the predicted effects, as a part of the measured effects' squared size.
 
@@ -77,10 +73,7 @@ def relative_mse(predicted: ArrayLike, measured: ArrayLike) -> float:
 
     Parameters
     ----------
-    predicted
-        Predicted effects, shape (n_perturbations, n_genes), or (n_genes,) for one perturbation.
-    measured
-        Measured effects, of the same shape.
+    %(predicted_effects)s
 
     Returns
     -------
@@ -109,6 +102,7 @@ def relative_mse(predicted: ArrayLike, measured: ArrayLike) -> float:
     return float(((predicted - measured) ** 2).sum() / size)
 
 
+@docs.dedent
 def mse(predicted: ArrayLike, measured: ArrayLike, *, per_row: bool = False) -> float | np.ndarray:
     r"""Mean squared error over genes.
 
@@ -120,17 +114,13 @@ def mse(predicted: ArrayLike, measured: ArrayLike, *, per_row: bool = False) -> 
 
     Parameters
     ----------
-    predicted
-        Predicted effects or profiles, shape (n_perturbations, n_genes), or (n_genes,) for one perturbation.
-    measured
-        Measured ones, of the same shape.
-    per_row
-        Whether to return the error of every perturbation.
+    %(predicted_effects)s
+    %(per_row)s
 
     Returns
     -------
     float or numpy.ndarray
-        Error, at least 0, in squared units of the values; with ``per_row`` shape (n_perturbations,).
+        Error, at least 0, in squared units of the values.
 
     Raises
     ------
@@ -149,6 +139,7 @@ def mse(predicted: ArrayLike, measured: ArrayLike, *, per_row: bool = False) -> 
     return average(((predicted - measured) ** 2).mean(axis=1), per_row)
 
 
+@docs.dedent
 def mae(predicted: ArrayLike, measured: ArrayLike, *, per_row: bool = False) -> float | np.ndarray:
     r"""Mean absolute error over genes.
 
@@ -160,17 +151,13 @@ def mae(predicted: ArrayLike, measured: ArrayLike, *, per_row: bool = False) -> 
 
     Parameters
     ----------
-    predicted
-        Predicted effects or profiles, shape (n_perturbations, n_genes), or (n_genes,) for one perturbation.
-    measured
-        Measured ones, of the same shape.
-    per_row
-        Whether to return the error of every perturbation.
+    %(predicted_effects)s
+    %(per_row)s
 
     Returns
     -------
     float or numpy.ndarray
-        Error, at least 0, in units of the values; with ``per_row`` shape (n_perturbations,).
+        Error, at least 0, in units of the values.
 
     Raises
     ------
@@ -187,6 +174,7 @@ def mae(predicted: ArrayLike, measured: ArrayLike, *, per_row: bool = False) -> 
     return average(np.abs(predicted - measured).mean(axis=1), per_row)
 
 
+@docs.dedent
 def cosine_delta(predicted: ArrayLike, measured: ArrayLike, *, per_row: bool = False) -> float | np.ndarray:
     r"""Cosine of predicted and measured effects.
 
@@ -198,18 +186,14 @@ def cosine_delta(predicted: ArrayLike, measured: ArrayLike, *, per_row: bool = F
 
     Parameters
     ----------
-    predicted
-        Predicted effects, shape (n_perturbations, n_genes), or (n_genes,) for one perturbation.
-    measured
-        Measured effects, of the same shape.
-    per_row
-        Whether to return the cosine of every perturbation.
+    %(predicted_effects)s
+    %(per_row)s
 
     Returns
     -------
     float or numpy.ndarray
-        Mean cosine, from -1 to 1; NaN where it is defined for no perturbation (an effect of zero has no direction).
-        With ``per_row`` shape (n_perturbations,), NaN where undefined.
+        Mean cosine, from -1 to 1; NaN where it is defined for no perturbation, as for an effect of zero. With
+        ``per_row`` NaN where undefined.
 
     Raises
     ------
@@ -237,9 +221,9 @@ def against_centroid(effects: ArrayLike, reference: ArrayLike) -> np.ndarray:
     .. math::
         e_{pg} - \frac{1}{R} \sum_{r=1}^{R} e_{rg}
 
-    where r runs over the reference conditions. What all perturbations share (stress, cell cycle, batch) is then no
-    merit of a prediction (Systema: Vinas Torne et al., Nature Biotechnology 2025). Every condition counts once,
-    however many cells it has; the control cancels, so effects and mean profiles give the same result. Use one
+    where r runs over the reference conditions. A prediction then gains nothing from what all perturbations share, such
+    as stress, cell cycle and batch (Systema: Vinas Torne et al., Nature Biotechnology 2025). Every condition counts
+    once, however many cells it has; the control cancels, so effects and mean profiles give the same result. Use one
     reference for predicted and measured effects: the *measured* effects of the *training* conditions.
 
     Parameters
@@ -271,11 +255,13 @@ def against_centroid(effects: ArrayLike, reference: ArrayLike) -> np.ndarray:
             f"The reference has shape {reference.shape} and the effects {effects.shape}: "
             "give one row or more of reference conditions, with the same genes."
         )
-    return effects - reference.mean(axis=0)
+    centered: NDArray[np.float64] = effects - reference.mean(axis=0)
+    return centered
 
 
+@docs.dedent
 def on_top_genes(
-    score: Callable[..., float | np.ndarray], predicted: ArrayLike, measured: ArrayLike, top: ArrayLike, **kwargs
+    score: Callable[..., float | np.ndarray], predicted: ArrayLike, measured: ArrayLike, top: ArrayLike, **kwargs: Any
 ) -> float | np.ndarray:
     """Score each perturbation on its own genes alone, such as its top 20 differential ones.
 
@@ -285,10 +271,7 @@ def on_top_genes(
     ----------
     score
         Function of predicted and measured effects, such as :func:`pearson_delta` or :func:`mse`.
-    predicted
-        Predicted effects, shape (n_perturbations, n_genes), or (n_genes,) for one perturbation.
-    measured
-        Measured effects, of the same shape.
+    %(predicted_effects)s
     top
         Indices of the genes of each perturbation, shape (n_perturbations, k), or (k,) for one perturbation.
     **kwargs
@@ -325,16 +308,16 @@ def on_top_genes(
     return score(np.take_along_axis(predicted, top, axis=1), np.take_along_axis(measured, top, axis=1), **kwargs)
 
 
-def average(rows: np.ndarray, per_row: bool) -> float | np.ndarray:
-    """The rows themselves, or their mean over those that are defined (NaN if none is)."""
+def average(rows: NDArray[np.float64], per_row: bool) -> float | np.ndarray:
+    """Score of every row, or the mean over the rows in which it is defined (NaN if there is none)."""
     if per_row:
         return rows
     defined = ~np.isnan(rows)
     return float(rows[defined].mean()) if defined.any() else float("nan")
 
 
-def check_pair(predicted: ArrayLike, measured: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
-    """Both as float64 of shape (n_perturbations, n_genes)."""
+def check_pair(predicted: ArrayLike, measured: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Predicted and measured effects as float64, shape (n_perturbations, n_genes)."""
     predicted, measured = np.asarray(predicted, dtype=np.float64), np.asarray(measured, dtype=np.float64)
     if predicted.shape != measured.shape:
         raise ValueError(

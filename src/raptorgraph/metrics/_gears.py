@@ -10,7 +10,10 @@ import numpy as np
 from scipy.spatial.distance import pdist, squareform
 
 if TYPE_CHECKING:
-    from numpy.typing import ArrayLike
+    from numpy.typing import ArrayLike, NDArray
+
+    Floats = NDArray[np.float64]
+    GenePairs = tuple[NDArray[np.intp], NDArray[np.intp]]
 
 # Score of each type of interaction, whether it is strong when large, and the threshold of GEARS.
 _RULES = {
@@ -97,7 +100,7 @@ def gears_scores(
 
 
 def gears_classes(scores: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Which pairs interact, by the thresholds of GEARS; a pair may interact in several ways, or in none.
+    """Types of interaction of each pair by the thresholds of GEARS; a pair may have several, or none.
 
     Synergy: magnitude > 1.15. Suppression: magnitude < 1. Redundancy: similarity > 0.85. Neomorphism: model fit
     < 0.88. Epistasis: equality of contribution < 0.28.
@@ -110,8 +113,8 @@ def gears_classes(scores: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     Returns
     -------
     dict of str to numpy.ndarray
-        Booleans of shape (n_pairs,) for each of the five types; False where the score is NaN. Of the measured scores
-        they are the positives of :func:`~raptorgraph.metrics.precision_at_k`.
+        Booleans of shape (n_pairs,) for each of the five types; False where the score is NaN. Those of measured scores
+        are the positives of :func:`~raptorgraph.metrics.precision_at_k`.
 
     Examples
     --------
@@ -128,7 +131,7 @@ def gears_classes(scores: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 
 def gears_strengths(scores: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Score of each type of interaction, with its sign such that larger is stronger, to rank the pairs by.
+    """Scores to rank the pairs by, one for each type of interaction: larger is stronger.
 
     Parameters
     ----------
@@ -191,7 +194,7 @@ def distance_correlation(x: ArrayLike, y: ArrayLike) -> float:
     return _correlation(_centered(squareform(pdist(x))), _centered(squareform(pdist(y))))
 
 
-def _scores(a: np.ndarray, b: np.ndarray, ab: np.ndarray, samples: tuple[np.ndarray, np.ndarray]) -> list[float]:
+def _scores(a: Floats, b: Floats, ab: Floats, samples: GenePairs) -> list[float]:
     c1, c2 = _theil_sen(np.column_stack([a, b]), ab, samples)
     within_a, within_b, within_ab = (np.abs(np.subtract.outer(effect, effect)) for effect in (a, b, ab))
     within_both, within_ab = _centered(np.hypot(within_a, within_b)), _centered(within_ab)
@@ -204,25 +207,25 @@ def _scores(a: np.ndarray, b: np.ndarray, ab: np.ndarray, samples: tuple[np.ndar
             np.abs(np.log10(np.abs(c1 / c2))),
             np.corrcoef(c1 * a + c2 * b, ab)[0, 1],
             _correlation(within_both, within_ab),
-            np.divide(*parts) if parts[1] > 0 else np.nan,
+            parts[0] / parts[1] if parts[1] > 0 else np.nan,
         ]
 
 
-def _centered(distances: np.ndarray) -> np.ndarray:
+def _centered(distances: Floats) -> Floats:
     means = distances.mean(axis=0)
     distances -= means
     distances -= (means - means.mean())[:, None]
     return distances
 
 
-def _correlation(x: np.ndarray, y: np.ndarray) -> float:
+def _correlation(x: Floats, y: Floats) -> float:
     """Square root of the cosine of two double-centered matrices of distances."""
     size = np.sqrt(np.vdot(x, x) * np.vdot(y, y))
     # the covariance is not negative but for rounding
     return float(np.sqrt(max(np.vdot(x, y), 0.0) / size)) if size > 0 else 0.0
 
 
-def _gene_pairs(n_genes: int, limit: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+def _gene_pairs(n_genes: int, limit: int, seed: int) -> GenePairs:
     if n_genes * (n_genes - 1) // 2 <= limit:
         pairs = np.array(list(combinations(range(n_genes), 2)))
         return pairs[:, 0], pairs[:, 1]
@@ -231,7 +234,7 @@ def _gene_pairs(n_genes: int, limit: int, seed: int) -> tuple[np.ndarray, np.nda
     return first, second + (second >= first)  # two different genes
 
 
-def _theil_sen(X: np.ndarray, y: np.ndarray, samples: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
+def _theil_sen(X: Floats, y: Floats, samples: GenePairs) -> Floats:
     """Coefficients of scikit-learn's TheilSenRegressor(fit_intercept=False), with all its small fits at once."""
     first, second = samples
     (p, q), (r, t), y1, y2 = X[first].T, X[second].T, y[first], y[second]
@@ -249,9 +252,9 @@ def _theil_sen(X: np.ndarray, y: np.ndarray, samples: tuple[np.ndarray, np.ndarr
     return _spatial_median(points)
 
 
-def _spatial_median(points: np.ndarray) -> np.ndarray:
+def _spatial_median(points: Floats) -> Floats:
     """Point of the least sum of distances: Weiszfeld's iteration as modified by Vardi & Zhang (PNAS 2000)."""
-    center = np.median(points, axis=0)
+    center: Floats = np.median(points, axis=0)
     for _ in range(_MAX_ITER):
         difference = points - center
         distance = np.hypot(*difference.T)

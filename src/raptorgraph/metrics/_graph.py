@@ -1,7 +1,7 @@
-"""Agreement of weighted graphs: with each other, and with a graph that is known.
+"""Agreement of weighted graphs with each other and with a known graph.
 
-A graph is a square array of weights, ``weights[i, j]`` the edge from i to j and 0 for none. The diagonal is ignored
-everywhere: no node is its own cause. Scores of an array of weights rank edges by their absolute value.
+A graph is a square array of weights, ``weights[i, j]`` the edge from i to j and 0 for none. The diagonal is ignored,
+since no node is its own cause. Scores that rank edges do so by the absolute weight.
 """
 
 from __future__ import annotations
@@ -14,8 +14,10 @@ import numpy as np
 from scipy.stats import hypergeom, pearsonr
 from sklearn.metrics import average_precision_score
 
+from raptorgraph._docs import docs
+
 if TYPE_CHECKING:
-    from numpy.typing import ArrayLike
+    from numpy.typing import ArrayLike, NDArray
 
 
 def edge_correlation(a: ArrayLike, b: ArrayLike) -> float:
@@ -157,7 +159,7 @@ def chance_jaccard(n_possible: int, k: int, k_other: int | None = None) -> float
 
 
 def structural_hamming_distance(a: ArrayLike, b: ArrayLike) -> int:
-    """Number of pairs of nodes that two graphs join differently: an edge added, missing, or reversed counts 1.
+    """Number of pairs of nodes that two graphs join differently: an added, missing or reversed edge counts 1.
 
     Parameters
     ----------
@@ -185,23 +187,21 @@ def structural_hamming_distance(a: ArrayLike, b: ArrayLike) -> int:
     return int(np.triu(different | different.T, k=1).sum())
 
 
+@docs.dedent
 def edge_auprc(weights: ArrayLike, truth: ArrayLike, *, directed: bool = True) -> float:
     """Area under the precision-recall curve (average precision) of the true edges, ranked by absolute weight.
 
     Parameters
     ----------
-    weights
-        Estimated weights, shape (n_nodes, n_nodes).
-    truth
-        True weights, of the same shape; every one other than 0 is an edge.
+    %(graph_truth)s
     directed
         Whether the direction counts. Otherwise pairs of nodes are ranked by the larger of their two weights.
 
     Returns
     -------
     float
-        From 0 to 1, NaN where the truth has no edge. Ties are one step of the curve, so an empty estimate scores the
-        share of edges among what is ranked; a random order scores :func:`chance_auprc`.
+        From 0 to 1; NaN where the truth has no edge. Ties are one step of the curve, so an empty estimate scores the
+        share of true edges among the candidates; a random order scores :func:`chance_auprc`.
 
     Raises
     ------
@@ -224,24 +224,22 @@ def edge_auprc(weights: ArrayLike, truth: ArrayLike, *, directed: bool = True) -
     return _average_precision((edge | edge.T)[upper], np.maximum(size, size.T)[upper])
 
 
+@docs.dedent
 def ancestor_auprc(weights: ArrayLike, truth: ArrayLike) -> float:
     """Average precision of "i is an ancestor of j", ranked by the absolute total effect of i on j.
 
-    The total effects of weights A are those of ``u = u A + z``, the off-diagonal part of ``(I - A)^-1``. This does not
-    punish an estimate that replaces a path by an edge.
+    The total effects of weights A in ``u = u A + z`` are the off-diagonal part of ``(I - A)^-1``. An estimate that
+    replaces a path by an edge loses nothing.
 
     Parameters
     ----------
-    weights
-        Estimated weights, shape (n_nodes, n_nodes).
-    truth
-        True weights, of the same shape, of an acyclic graph.
+    %(graph_truth)s
 
     Returns
     -------
     float
-        From 0 to 1, NaN where the truth has no edge, see :func:`edge_auprc`, and where I - A has no inverse: weights
-        with cycles may have no total effects.
+        From 0 to 1 as :func:`edge_auprc`. NaN where the truth has no edge, and where I - A has no inverse, as may be
+        for weights with cycles.
 
     Raises
     ------
@@ -262,7 +260,7 @@ def ancestor_auprc(weights: ArrayLike, truth: ArrayLike) -> float:
 
 
 def ancestors(weights: ArrayLike) -> np.ndarray:
-    """Which nodes are ancestors of which.
+    """Pairs of nodes that a directed path joins.
 
     Parameters
     ----------
@@ -286,7 +284,7 @@ def ancestors(weights: ArrayLike) -> np.ndarray:
     if not nx.is_directed_acyclic_graph(graph):
         raise ValueError("The graph has a cycle, so ancestors are undefined: give an acyclic one.")
     closure = nx.transitive_closure_dag(graph)
-    return nx.to_numpy_array(closure, nodelist=range(len(edge)), weight=None) > 0
+    return np.asarray(nx.to_numpy_array(closure, nodelist=range(len(edge)), weight=None) > 0)
 
 
 def chance_auprc(n_possible: int, n_edges: int) -> float:
@@ -328,22 +326,20 @@ def chance_auprc(n_possible: int, n_edges: int) -> float:
     return float((harmonic + (n_edges - 1) / (n_possible - 1) * (n_possible - harmonic)) / n_possible)
 
 
+@docs.dedent
 def orientation_accuracy(weights: ArrayLike, truth: ArrayLike) -> float:
     """Share of the found edges that point in the true direction.
 
     Parameters
     ----------
-    weights
-        Estimated weights, shape (n_nodes, n_nodes).
-    truth
-        True weights, of the same shape.
+    %(graph_truth)s
 
     Returns
     -------
     float
-        Over the true edges i -> j of which the estimate has a weight in either direction, the share in which that of
-        i -> j is the larger one in absolute value; equal ones count a half. 0.5 by chance; NaN where no true edge
-        is found, in either direction.
+        Share of the true edges i -> j, among those with an estimated weight in either direction, for which the weight
+        of i -> j is the larger one in absolute value; equal weights count a half. 0.5 by chance; NaN where no true
+        edge is found in either direction.
 
     Raises
     ------
@@ -366,7 +362,7 @@ def orientation_accuracy(weights: ArrayLike, truth: ArrayLike) -> float:
     return float((0.5 + 0.5 * np.sign(forward - backward)[found]).mean())
 
 
-def _graphs(**graphs: ArrayLike) -> list[np.ndarray]:
+def _graphs(**graphs: ArrayLike) -> list[NDArray[np.float64]]:
     arrays = {name: np.asarray(graph, dtype=np.float64) for name, graph in graphs.items()}
     for name, array in arrays.items():
         if array.ndim != 2 or array.shape[0] != array.shape[1] or len(array) < 2:

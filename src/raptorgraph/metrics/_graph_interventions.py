@@ -1,7 +1,7 @@
-"""Scores of a graph where the truth is not known: does perturbing a cause change the expression of its effect?
+"""Scores of a graph without a known one: whether perturbing a cause changes the expression of its effect.
 
-As in CausalBench (Chevalley et al. 2023), to be measured on cells that the graph was not learned from. Both scores look
-at marginal distributions, which perturbing any ancestor changes: they do not tell direct effects from indirect ones.
+The scores are those of CausalBench (Chevalley et al. 2023), on cells that the graph was not learned from. Both compare
+marginal distributions, which change with every ancestor: they do not tell direct effects from indirect ones.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ def mean_wasserstein(expression: ArrayLike, codes: ArrayLike, graph: ArrayLike) 
     .. math::
         \frac{1}{|E|} \sum_{(i, j) \in E} W_1\left(x_j \mid \text{i perturbed},\; x_j \mid \text{control}\right)
 
-    over the predicted edges E, with the first Wasserstein distance. Compare with that of as many random edges: more
-    edges make it smaller, as the strongest come first.
+    over the predicted edges E, with the first Wasserstein distance. Compare it with the value of as many random edges:
+    it falls with the number of edges, as the strongest come first.
 
     Parameters
     ----------
@@ -41,8 +41,8 @@ def mean_wasserstein(expression: ArrayLike, codes: ArrayLike, graph: ArrayLike) 
     Returns
     -------
     float
-        In the unit of the expression, 0 or more. Edges from nodes that no cell has perturbed, and those to genes that
-        are not measured, are left out; NaN where no edge is left.
+        In units of the expression, at least 0. Edges from nodes that are perturbed in no cell and edges to genes that
+        are not measured are left out; NaN where no edge is left.
 
     Raises
     ------
@@ -79,27 +79,27 @@ def false_omission_rate(
     alpha: float = 0.05,
     p_values: np.ndarray | None = None,
 ) -> float:
-    """Share of the pairs that a graph says to be unrelated in which the perturbation does change the expression.
+    """Share of the pairs without a path in the graph in which the perturbation does change the expression.
 
-    A pair (i, j) is omitted if the predicted graph has no path from i to j, of whatever length, since a perturbation
-    reaches all descendants. It is a false omission if a Mann-Whitney test tells the expression of j in cells with i
-    perturbed from that in control cells (two-sided, p < `alpha`, not corrected for the number of tests). CausalBench
-    does the same on a random sample of the omitted pairs; here all of them are tested.
+    A pair (i, j) is omitted if the predicted graph has no path of any length from i to j, since a perturbation reaches
+    all descendants. The omission is false if a Mann-Whitney test finds that the expression of j in cells with i
+    perturbed differs from that in control cells (two-sided, p < `alpha`, not corrected for the number of tests).
+    CausalBench tests a random sample of the omitted pairs; here all of them are tested.
 
     Parameters
     ----------
     expression, codes, graph
         As for :func:`mean_wasserstein`. Paths may lead through any node.
     alpha
-        Level of the test: about the rate that is expected where nothing was omitted falsely.
+        Level of the test, which is about the expected rate where no omission is false.
     p_values
-        Those of :func:`intervention_p_values`, where several graphs are scored on the same cells.
+        What :func:`intervention_p_values` returns, to score several graphs on the same cells.
 
     Returns
     -------
     float
         From 0 to 1; NaN where no pair that can be tested is omitted. The empty graph scores the share of all pairs that
-        differ, and so on average does one of random edges.
+        differ, and a graph of random edges does so on average.
 
     Raises
     ------
@@ -127,7 +127,7 @@ def false_omission_rate(
 
 
 def intervention_p_values(expression: ArrayLike, codes: ArrayLike) -> np.ndarray:
-    """Whether perturbing i changes the expression of j: p values of two-sided Mann-Whitney tests against control.
+    """P values of two-sided Mann-Whitney tests of the expression of j in cells with i perturbed against control.
 
     Parameters
     ----------
@@ -137,7 +137,7 @@ def intervention_p_values(expression: ArrayLike, codes: ArrayLike) -> np.ndarray
     Returns
     -------
     numpy.ndarray
-        Nodes x nodes, row = perturbed; NaN on the diagonal, for nodes that no cell has perturbed, and for genes that
+        Nodes x nodes, row = perturbed; NaN on the diagonal, for nodes that are perturbed in no cell and for genes that
         are not measured; 1 for genes with one value in all cells.
 
     Raises

@@ -1,7 +1,7 @@
 """Scores of genetic interactions: how the effect of a pair departs from the sum of its two effects.
 
 Effects are vectors over genes, ``a`` and ``b`` of the two perturbations and ``ab`` of the pair; the naive expectation
-is ``a + b`` (RAPTORGraph paper, eq. S11). Each function takes arrays of shape (..., n_genes) and returns (...).
+is ``a + b`` (RAPTORGraph paper, Eq. S11). Each function takes arrays of shape (..., n_genes) and returns (...).
 """
 
 from __future__ import annotations
@@ -10,22 +10,24 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from raptorgraph._docs import docs
+
 if TYPE_CHECKING:
-    from numpy.typing import ArrayLike
+    from numpy.typing import ArrayLike, NDArray
+
+    Floats = NDArray[np.float64]
 
 
+@docs.dedent
 def synergy(a: ArrayLike, b: ArrayLike, ab: ArrayLike) -> np.ndarray:
-    r"""Magnitude of the pair's effect against that of the sum (eq. S12).
+    r"""Magnitude of the pair's effect against that of the sum (Eq. S12).
 
     .. math::
         \frac{\lVert \Delta_{ab} \rVert_2}{\lVert \Delta_a + \Delta_b \rVert_2}
 
     Parameters
     ----------
-    a, b
-        Effects of the two perturbations, shape (..., n_genes).
-    ab
-        Effects of the pairs, of the same shape.
+    %(pair_effects)s
 
     Returns
     -------
@@ -49,18 +51,16 @@ def synergy(a: ArrayLike, b: ArrayLike, ab: ArrayLike) -> np.ndarray:
     return _ratio(_norm(ab), _norm(a + b))
 
 
+@docs.dedent
 def suppression(a: ArrayLike, b: ArrayLike, ab: ArrayLike) -> np.ndarray:
-    r"""Magnitude of the sum against that of the pair's effect, the inverse of :func:`synergy` (eq. S12).
+    r"""Magnitude of the sum against that of the pair's effect, the inverse of :func:`synergy` (Eq. S12).
 
     .. math::
         \frac{\lVert \Delta_a + \Delta_b \rVert_2}{\lVert \Delta_{ab} \rVert_2}
 
     Parameters
     ----------
-    a, b
-        Effects of the two perturbations, shape (..., n_genes).
-    ab
-        Effects of the pairs, of the same shape.
+    %(pair_effects)s
 
     Returns
     -------
@@ -82,18 +82,16 @@ def suppression(a: ArrayLike, b: ArrayLike, ab: ArrayLike) -> np.ndarray:
     return _ratio(_norm(a + b), _norm(ab))
 
 
+@docs.dedent
 def neomorphism(a: ArrayLike, b: ArrayLike, ab: ArrayLike) -> np.ndarray:
-    r"""Change of direction against the sum (eq. S13).
+    r"""Change of direction against the sum (Eq. S13).
 
     .. math::
         1 - \cos(\Delta_{ab}, \Delta_a + \Delta_b)
 
     Parameters
     ----------
-    a, b
-        Effects of the two perturbations, shape (..., n_genes).
-    ab
-        Effects of the pairs, of the same shape.
+    %(pair_effects)s
 
     Returns
     -------
@@ -116,18 +114,16 @@ def neomorphism(a: ArrayLike, b: ArrayLike, ab: ArrayLike) -> np.ndarray:
     return 1.0 - _cosine(ab, a + b)
 
 
+@docs.dedent
 def redundancy(a: ArrayLike, b: ArrayLike, ab: ArrayLike) -> np.ndarray:
-    r"""Likeness of the pair to both of its members (eq. S14).
+    r"""Similarity of the pair's effect to both single effects (Eq. S14).
 
     .. math::
         \min(\cos(\Delta_{ab}, \Delta_a), \cos(\Delta_{ab}, \Delta_b))
 
     Parameters
     ----------
-    a, b
-        Effects of the two perturbations, shape (..., n_genes).
-    ab
-        Effects of the pairs, of the same shape.
+    %(pair_effects)s
 
     Returns
     -------
@@ -146,21 +142,20 @@ def redundancy(a: ArrayLike, b: ArrayLike, ab: ArrayLike) -> np.ndarray:
     1.0
     """
     a, b, ab = _effects(a, b, ab)
-    return np.minimum(_cosine(ab, a), _cosine(ab, b))
+    lower: Floats = np.minimum(_cosine(ab, a), _cosine(ab, b))
+    return lower
 
 
+@docs.dedent
 def epistasis(a: ArrayLike, b: ArrayLike, ab: ArrayLike) -> np.ndarray:
-    r"""Dominance of one member over the other (eq. S15).
+    r"""Dominance of one perturbation over the other (Eq. S15).
 
     .. math::
         |\cos(\Delta_{ab}, \Delta_a) - \cos(\Delta_{ab}, \Delta_b)|
 
     Parameters
     ----------
-    a, b
-        Effects of the two perturbations, shape (..., n_genes).
-    ab
-        Effects of the pairs, of the same shape.
+    %(pair_effects)s
 
     Returns
     -------
@@ -175,7 +170,7 @@ def epistasis(a: ArrayLike, b: ArrayLike, ab: ArrayLike) -> np.ndarray:
     Examples
     --------
     >>> a, b = np.array([1.0, 0.0, 0.0]), np.array([0.0, 1.0, 0.0])
-    >>> rg.metrics.epistasis(a, b, a).item()  # a decides alone
+    >>> rg.metrics.epistasis(a, b, a).item()  # the effect of a alone
     1.0
     >>> rg.metrics.epistasis(a, b, a + b).item()
     0.0
@@ -184,7 +179,7 @@ def epistasis(a: ArrayLike, b: ArrayLike, ab: ArrayLike) -> np.ndarray:
     return np.abs(_cosine(ab, a) - _cosine(ab, b))
 
 
-def _effects(*effects: ArrayLike) -> list[np.ndarray]:
+def _effects(*effects: ArrayLike) -> list[Floats]:
     arrays = [np.asarray(effect, dtype=np.float64) for effect in effects]
     if len({array.shape for array in arrays}) != 1 or arrays[0].ndim == 0:
         raise ValueError(
@@ -194,13 +189,13 @@ def _effects(*effects: ArrayLike) -> list[np.ndarray]:
     return arrays
 
 
-def _norm(x: np.ndarray) -> np.ndarray:
-    return np.linalg.norm(x, axis=-1)
+def _norm(x: Floats) -> Floats:
+    return np.asarray(np.linalg.norm(x, axis=-1))
 
 
-def _ratio(top: np.ndarray, bottom: np.ndarray) -> np.ndarray:
-    return np.divide(top, bottom, out=np.full(np.shape(bottom), np.nan), where=bottom > 0)
+def _ratio(top: Floats, bottom: Floats) -> Floats:
+    return np.asarray(np.divide(top, bottom, out=np.full(bottom.shape, np.nan), where=bottom > 0))
 
 
-def _cosine(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+def _cosine(x: Floats, y: Floats) -> Floats:
     return np.clip(_ratio((x * y).sum(axis=-1), _norm(x) * _norm(y)), -1.0, 1.0)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:
-    from numpy.typing import ArrayLike
+    from numpy.typing import ArrayLike, NDArray
 
 
 def precision_at_k(
@@ -20,7 +20,7 @@ def precision_at_k(
     largest: bool = True,
     decimals: int = 6,
 ) -> float:
-    r"""Part of the k pairs with the strongest predicted score that truly interact (RAPTORGraph paper, D.4).
+    r"""Part of the k pairs with the strongest predicted score that truly interact (RAPTORGraph paper, section D.4).
 
     A pair is positive if its measured score is among the :math:`m = \lceil f n \rceil` strongest of the n pairs, f the
     fraction (the number at or above numpy's quantile 1 - f for f = 1/4). Where scores tie, the expected value under a
@@ -127,11 +127,11 @@ def _n_positive(n: int, fraction: float) -> int:
     return int(np.ceil(round(fraction * n, 9)))  # rounded, so that 0.1 * 30 is 3
 
 
-def _among_top(strength: np.ndarray, k: int) -> np.ndarray:
+def _among_top(strength: NDArray[np.float64], k: int) -> NDArray[np.float64]:
     """Probability of each to be among the k largest, when ties are in random order."""
     boundary = np.partition(strength, -k)[-k]
     above, ties = strength > boundary, strength == boundary
-    return above + ties * (k - above.sum()) / ties.sum()
+    return np.asarray(above + ties * (k - above.sum()) / ties.sum())
 
 
 def _check_measured(measured: ArrayLike, fraction: float) -> np.ndarray:

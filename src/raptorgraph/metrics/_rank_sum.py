@@ -23,10 +23,10 @@ def rank_sum(
     Returns
     -------
     tuple of numpy.ndarray
-        U and p, both of shape (k,). p = 1 where all values of both samples are the same, which says nothing against
-        their being alike; NaN where a value is missing.
+        U and p, both of shape (k,). p is 1 where all values of both samples are equal, and NaN where a value is
+        missing.
     """
     found = mannwhitneyu(x, y, axis=0, method=method)
     constant = (x == x[:1]).all(axis=0) & (y == x[:1]).all(axis=0)
-    # without any variance, the value depends on scipy's version: 1 before 1.18, NaN since
+    # scipy's p of equal values is 1 before version 1.18, NaN since
     return found.statistic, np.where(constant, 1.0, found.pvalue)

@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from raptorgraph.metrics._distribution import as_samples, dense
+from raptorgraph.metrics._samples import as_samples, dense
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
-    from scipy import sparse
+
+    from raptorgraph.metrics._samples import Cells
 
 _CHUNK = 1024  # cells made dense at a time
 
@@ -32,7 +33,7 @@ class SameCellError(NamedTuple):
 
 
 def control_mse(reconstructed: ArrayLike, x: ArrayLike, *, batch_size: int = 256, seed: int = 0) -> float:
-    r"""Error of reconstructed control cells against *other* control cells (RAPTORGraph paper, section D.1, eq. S6).
+    r"""Error of reconstructed control cells against *other* control cells (RAPTORGraph paper, section D.1, Eq. S6).
 
     The cells are split at random in two halves. Batches of reconstructions of the first are compared, row by row, with
     batches of the second; the result is the mean over batches of
@@ -40,9 +41,9 @@ def control_mse(reconstructed: ArrayLike, x: ArrayLike, *, batch_size: int = 256
     .. math::
         \frac{1}{i n} \sum_{i,j} (x_{ij} - \hat x_{ij})^2
 
-    The two cells of a row have nothing in common but their distribution, so this number rewards collapse: with
-    V the variance of the cells (mean over genes), giving the mean for every cell has the expected error V, a perfect
-    copy of every cell 2 V. Read it beside :func:`same_cell_mse`.
+    The two cells of a row have nothing in common but their distribution, so this number rewards collapse: with the
+    variance V of the cells (mean over genes), the mean in place of every cell has an expected error of V, and a
+    perfect copy of every cell one of 2 V. Read it beside :func:`same_cell_mse`.
 
     Parameters
     ----------
@@ -95,8 +96,8 @@ def same_cell_mse(reconstructed: ArrayLike, x: ArrayLike) -> SameCellError:
         \mathrm{MSE} = \frac{1}{N n} \sum_{i,j} (x_{ij} - \hat x_{ij})^2, \qquad
         V = \frac{1}{N n} \sum_{i,j} (x_{ij} - \bar x_j)^2, \qquad \mathrm{explained} = 1 - \mathrm{MSE} / V
 
-    This number does not reward collapse: giving the mean for every cell has the error V and explains 0, a perfect copy
-    has the error 0 and explains 1.
+    This number does not reward collapse: the mean in place of every cell has an error of V and explains 0, a perfect
+    copy has an error of 0 and explains 1.
 
     Parameters
     ----------
@@ -136,8 +137,8 @@ def same_cell_mse(reconstructed: ArrayLike, x: ArrayLike) -> SameCellError:
     return SameCellError(error / size, spread / size, 1 - error / spread if spread > 0 else float("nan"))
 
 
-def _pair(reconstructed: ArrayLike, x: ArrayLike, *, least: int) -> list[np.ndarray | sparse.csr_matrix]:
-    reconstructed, x = as_samples(reconstructed, x, least=least)
-    if reconstructed.shape != x.shape:
-        raise ValueError(f"Reconstructions have shape {reconstructed.shape}, the cells {x.shape}: give one of each.")
-    return [reconstructed, x]
+def _pair(reconstructed: ArrayLike, x: ArrayLike, *, least: int) -> list[Cells]:
+    given, cells = as_samples(reconstructed, x, least=least)
+    if given.shape != cells.shape:
+        raise ValueError(f"Reconstructions have shape {given.shape}, the cells {cells.shape}: give one of each.")
+    return [given, cells]

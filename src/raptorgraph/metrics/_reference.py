@@ -1,4 +1,4 @@
-"""What a distance between samples is worth: the same score for real cells (floor) and for controls (ceiling)."""
+"""Reference values of distances between samples: of real cells (floor) and of controls (ceiling) to real cells."""
 
 from __future__ import annotations
 
@@ -9,10 +9,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from raptorgraph.metrics._distribution import as_samples, dense, distribution_scores
+from raptorgraph.metrics._distribution import distribution_scores
+from raptorgraph.metrics._samples import as_samples, dense
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
+
+    from raptorgraph.metrics._samples import Cells
 
 Score = Callable[[np.ndarray, np.ndarray], float | Mapping[str, float]]
 
@@ -26,7 +29,7 @@ def floor_and_ceiling(
     seed: int = 0,
     score: Score = distribution_scores,
 ) -> pd.DataFrame:
-    """Scores between which a prediction lies: real cells against real cells, and controls against real cells.
+    """Scores of perturbed against perturbed cells (floor) and of controls against perturbed cells (ceiling).
 
     Each repeat draws two disjoint samples of the perturbed cells and one of the control cells, without replacement.
     The floor compares the two samples of perturbed cells, the ceiling the controls with the first of them.
@@ -48,8 +51,9 @@ def floor_and_ceiling(
 
     Returns
     -------
-    Two rows for each repeat, with columns ``reference`` (``"floor"`` or ``"ceiling"``), ``repeat`` and one for each
-    score (``"value"`` where `score` gives a number).
+    pandas.DataFrame
+        Two rows for each repeat, with columns ``reference`` (``"floor"`` or ``"ceiling"``), ``repeat`` and one for each
+        score (``"value"`` where `score` gives a number).
 
     Raises
     ------
@@ -108,7 +112,9 @@ def sampled_scores(
 
     Returns
     -------
-    One row for each repeat, with columns ``repeat`` and one for each score (``"value"`` where `score` gives a number).
+    pandas.DataFrame
+        One row for each repeat, with columns ``repeat`` and one for each score (``"value"`` where `score` gives a
+        number).
 
     Raises
     ------
@@ -138,8 +144,8 @@ def sampled_scores(
     return pd.DataFrame(rows)
 
 
-def _shuffled(measured, seed: int, repeat: int) -> tuple[np.ndarray, np.random.Generator]:
-    """Order of the measured cells, the same for every function here, and the generator for what else is drawn."""
+def _shuffled(measured: Cells, seed: int, repeat: int) -> tuple[np.ndarray, np.random.Generator]:
+    """Order of the measured cells of a repeat, and the generator of its further draws."""
     rng = np.random.default_rng([seed, repeat])
     return rng.permutation(measured.shape[0]), rng
 

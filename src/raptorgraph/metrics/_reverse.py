@@ -1,4 +1,4 @@
-"""The reverse task: which perturbation made a measured profile, by the nearest predicted one."""
+"""The reverse task: find the perturbation of a measured profile by the nearest predicted profiles."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from scipy.special import comb
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from numpy.typing import ArrayLike
+    from numpy.typing import ArrayLike, NDArray
 
 
 def reverse_distances(predicted: ArrayLike, queries: ArrayLike, *, exclude: ArrayLike | None = None) -> np.ndarray:
-    r"""Euclidean distance of each measured query to each predicted perturbation (RAPTORGraph paper, eq. S18).
+    r"""Euclidean distance of each measured query to each predicted perturbation (RAPTORGraph paper, Eq. S18).
 
     .. math::
         d_{qp} = \sqrt{\sum_{g \notin E} (x_{qg} - \hat x_{pg})^2}
@@ -63,7 +63,7 @@ def reverse_distances(predicted: ArrayLike, queries: ArrayLike, *, exclude: Arra
                 f"give booleans, one for each of the {predicted.shape[1]} genes, that leave some gene."
             )
         predicted, queries = predicted[:, ~exclude], queries[:, ~exclude]
-    return cdist(queries, predicted)
+    return np.asarray(cdist(queries, predicted))
 
 
 def hit_rates(
@@ -73,10 +73,10 @@ def hit_rates(
     *,
     k: Sequence[int] = (1, 3, 5, 10),
 ) -> dict[str, np.ndarray]:
-    r"""Correct and relevant hit rate at K (RAPTORGraph paper, eq. S19 and S20).
+    r"""Correct and relevant hit rate at K (RAPTORGraph paper, Eq. S19 and Eq. S20).
 
-    The correct one is the part of the queries whose own perturbation is among the K nearest of the database, the
-    relevant one the part with a perturbation among them that shares a gene with the query's. Where distances tie, the
+    The correct rate is the part of the queries whose own perturbation is among the K nearest of the database, the
+    relevant rate the part with a perturbation among them that shares a gene with the query's. Where distances tie, the
     expected value under a random order of the ties: if s entries are nearer than a group of t that tie for the last
     :math:`r = K - s` places, a member is among the K nearest with probability r / t, and at least one of c relevant
     members with probability :math:`1 - \binom{t - c}{r} / \binom{t}{r}`.
@@ -185,7 +185,7 @@ def chance_hit_rates(
     return hit_rates(np.zeros((len(queries), len(database))), database, queries, k=k)
 
 
-def _hit(distances: np.ndarray, wanted: np.ndarray, k: int) -> float:
+def _hit(distances: NDArray[np.float64], wanted: NDArray[np.bool_], k: int) -> float:
     """Probability that one of the wanted is among the k nearest, when ties are in random order."""
     boundary = np.partition(distances, k - 1)[k - 1]
     nearer, ties = distances < boundary, distances == boundary
@@ -193,7 +193,7 @@ def _hit(distances: np.ndarray, wanted: np.ndarray, k: int) -> float:
         return 1.0
     n_ties, places = int(ties.sum()), k - int(nearer.sum())
     misses = comb(n_ties - int((ties & wanted).sum()), places, exact=True)
-    return 1.0 - misses / comb(n_ties, places, exact=True)
+    return 1.0 - float(misses / comb(n_ties, places, exact=True))
 
 
 def _gene_sets(perturbations: Sequence[Iterable[str]], argument: str) -> list[frozenset[str]]:

@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 
 class PreconditionedLayer(nn.Module):
-    r"""Linear maps from genes to latents in which a perturbed gene reaches its own latent only (Eq. 4, S21).
+    r"""Linear maps from genes to latents in which a perturbed gene reaches its own latent only (Eq. 4, Eq. S21).
 
     The input holds the ``n_targets`` perturbed genes first. Column ``i`` of these feeds latent ``i`` alone, through
     a diagonal weight; all other genes feed every latent. The structural zeros are not stored, so no update can

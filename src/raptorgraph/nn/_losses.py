@@ -94,7 +94,7 @@ def shift_nll(predicted: torch.Tensor, measured: torch.Tensor, variance: torch.T
 def mk_mmd(
     x: torch.Tensor, y: torch.Tensor, *, fix_sigma: float = 200.0, n_kernels: int = 10, biased: bool = False
 ) -> torch.Tensor:
-    r"""Unbiased multi-kernel squared MMD between two samples (Eq. S9, S10).
+    r"""Unbiased multi-kernel squared MMD between two samples (Eq. S9, Eq. S10).
 
     :math:`k(x, y) = \sum_{l<L} \exp(-\|x - y\|^2 / b_l)`, :math:`b_l = \mathrm{fix\_sigma} \cdot 2^{l - L // 2}`.
     The kernels are summed, so the value lies below 2 L; negative values are normal for equal distributions.
@@ -132,7 +132,9 @@ def mk_mmd(
 
 
 def dagma_loss(z: torch.Tensor, adjacency: torch.Tensor, *, mu: float, lambda1: float) -> torch.Tensor:
-    r"""DAGMA's objective on given latents (Eq. 7, S24), :math:`\mu (\frac{1}{2n} \|z - zA\|^2 + \lambda_1 |A|) + h(A)`.
+    r"""DAGMA's objective on given latents (Eq. 7, Eq. S24).
+
+    .. math:: \mu \left(\frac{1}{2n} \|z - zA\|^2 + \lambda_1 |A|\right) + h(A)
 
     Parameters
     ----------

@@ -10,7 +10,7 @@ from raptorgraph._acyclic import acyclic_support
 
 
 def acyclicity(adjacency: torch.Tensor, s: float = 1.0) -> torch.Tensor:
-    r"""DAGMA's :math:`h_s(A) = -\log\det(sI - A \circ A) + d \log s` (Eq. 5).
+    r"""DAGMA's :math:`h_s(A) = -\log\det(sI - A \circ A) + d \log s` (Eq. 5, Eq. S23).
 
     Zero if and only if A is acyclic, within the domain that :func:`in_domain` checks; nothing is clamped. It is
     infinite where the determinant is not positive; elsewhere outside the domain its value means nothing.
@@ -54,7 +54,7 @@ def in_domain(adjacency: torch.Tensor, s: float = 1.0) -> bool:
 
 
 class StructuralLayer(nn.Module):
-    r"""Spread latents along a graph: u = u A + z, so u = z (I - A)^-1, with A[i, j] the effect of i on j.
+    r"""Spread latents along a graph (Eq. 1): u = u A + z, so u = z (I - A)^-1, with A[i, j] the effect of i on j.
 
     Parameters
     ----------

@@ -34,6 +34,12 @@ class Sums:
         K x G, float64: sums on the expression scale, and of its squares.
     rate_total, rate_squares
         K x G: the same of ``1e4 * count / library size`` itself, or None.
+
+    Examples
+    --------
+    >>> sums = rg.screen.Screen(adata, {"library_size_key": "total_counts"}).sums()
+    >>> sums.total.shape, int(sums.n[0])  # control and ten conditions, in one batch
+    ((11, 100), 300)
     """
 
     n_conditions: int
@@ -95,6 +101,13 @@ def add_up(
     ------
     ValueError
         If codes, batches, parts or library sizes do not fit the cells, or a code the number of conditions.
+
+    Examples
+    --------
+    >>> sums = rg.screen.add_up(np.array([[1.0, 0.0], [3.0, 2.0], [5.0, 5.0]]), [0, 1, 1], n_conditions=2)
+    >>> sums.total / sums.n[:, None]  # means of control and of the condition
+    array([[1. , 0. ],
+           [4. , 3.5]])
     """
     codes, rows = _check_codes(codes, rows, X.shape[0], n_conditions)
     library = _check_library(library, rows, X.shape[0])

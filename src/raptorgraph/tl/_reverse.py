@@ -45,7 +45,7 @@ def reverse(
     r"""Rank perturbations by how near their predicted effect comes to a query.
 
     The model predicts every set of `min_genes` to `max_genes` candidate genes, measured or not, and these are ranked
-    by their distance to each query q (RAPTORGraph paper, eq. S17 and S18),
+    by their distance to each query q (RAPTORGraph paper, Eq. S17 and Eq. S18),
 
     .. math::
         \lVert q - \hat x \rVert_2, \qquad 1 - \cos(q, \hat x) \quad \text{or} \quad 1 - r(q, \hat x),

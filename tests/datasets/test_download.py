@@ -1,0 +1,101 @@
+import hashlib
+import sys
+
+import pytest
+
+from raptorgraph.datasets import norman2019, replogle2020
+from raptorgraph.datasets._download import Source, cache_folder, fetch
+
+
+@pytest.fixture
+def download(server):
+    """Served file, a function that makes its sources, and the paths asked for; pooch is needed."""
+    pytest.importorskip("pooch")
+    folder, url, asked = server
+    content = b"\x89HDF\r\n\x1a\n some file"
+    (folder / "good.h5ad").write_bytes(content)
+    (folder / "page.h5ad").write_text("<!DOCTYPE html>Download anyway?")
+
+    def sources(*names, known_hash=None):
+        return [Source(f"{url}/{name}", "screen.h5ad", known_hash) for name in names]
+
+    return content, sources, asked
+
+
+def test_first_mirror_fails_and_second_gives_the_file(download, tmp_path):
+    content, sources, asked = download
+    mirrors = sources("gone.h5ad", "page.h5ad", "good.h5ad")
+    path = fetch(mirrors, tmp_path / "cache")
+    assert path == tmp_path / "cache" / "screen.h5ad"
+    assert path.read_bytes() == content
+    assert asked == ["/gone.h5ad", "/page.h5ad", "/good.h5ad"]
+    sha256 = hashlib.sha256(content).hexdigest()
+    assert (tmp_path / "cache" / "screen.h5ad.sha256").read_text() == f"{sha256}  screen.h5ad\n"
+    assert sorted(file.name for file in path.parent.iterdir()) == ["screen.h5ad", "screen.h5ad.sha256"]
+
+    assert fetch(mirrors, tmp_path / "cache", sha256=sha256) == path
+    assert len(asked) == 3  # not downloaded again
+
+
+def test_changed_file_is_noticed(download, tmp_path):
+    _, sources, _ = download
+    path = fetch(sources("good.h5ad"), tmp_path)
+    path.write_bytes(path.read_bytes()[:-3])
+    with pytest.raises(ValueError, match=r"has changed since it was downloaded.*screen.h5ad.sha256.*Delete both"):
+        fetch(sources("good.h5ad"), tmp_path)
+
+
+def test_checksums_are_enforced(download, tmp_path):
+    content, sources, _ = download
+    md5 = f"md5:{hashlib.md5(content).hexdigest()}"
+    assert fetch(sources("good.h5ad", known_hash=md5), tmp_path / "a").is_file()
+    with pytest.raises(ConnectionError, match="good.h5ad .*does not match the known hash"):
+        fetch(sources("good.h5ad", known_hash="md5:" + "0" * 32), tmp_path / "b")
+    with pytest.raises(ConnectionError, match="does not match the known hash"):
+        fetch(sources("good.h5ad", known_hash=md5), tmp_path / "b", sha256="0" * 64)
+    assert not list((tmp_path / "b").iterdir())
+    with pytest.raises(ValueError, match="not the expected 0000"):
+        fetch(sources("good.h5ad", known_hash=md5), tmp_path / "a", sha256="0" * 64)
+
+
+def test_file_put_there_by_hand_is_compared_with_the_published_one(download, tmp_path):
+    content, sources, asked = download
+    (tmp_path / "screen.h5ad").write_bytes(content)
+    with pytest.raises(ValueError, match="the published file 0000"):
+        fetch(sources("good.h5ad", known_hash="md5:" + "0" * 32), tmp_path)
+    fetch(sources("good.h5ad", known_hash=f"md5:{hashlib.md5(content).hexdigest()}"), tmp_path)
+    assert (tmp_path / "screen.h5ad.sha256").is_file()
+    assert not asked
+
+
+def test_error_lists_all_mirrors_and_reasons(download, tmp_path):
+    _, sources, _ = download
+    nobody = Source("http://127.0.0.1:9/screen.h5ad", "screen.h5ad")  # nothing listens there
+    with pytest.raises(ConnectionError) as caught:
+        fetch([*sources("gone.h5ad", "page.h5ad"), nobody], tmp_path)
+    lines = str(caught.value).split("\n")
+    assert lines[0].startswith("screen.h5ad could not be downloaded to")
+    assert "gone.h5ad (to screen.h5ad): 404" in lines[1]
+    assert "page.h5ad (to screen.h5ad): what it sends is no .h5ad file" in lines[2]
+    assert nobody.url in lines[3]
+    assert "Connection refused" in lines[3]
+    assert "by hand" in lines[4]
+    assert not list(tmp_path.glob("screen*"))
+
+
+def test_download_needs_pooch(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pooch", None)
+    monkeypatch.delenv("RAPTORGRAPH_CACHE", raising=False)
+    with pytest.raises(ImportError, match=r'pip install "raptorgraph\[datasets\]"'):
+        norman2019()
+    with pytest.raises(ImportError, match=r'pip install "raptorgraph\[datasets\]"'):
+        replogle2020(tmp_path)
+
+
+def test_cache_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("RAPTORGRAPH_CACHE", str(tmp_path / "set"))
+    assert cache_folder() == tmp_path / "set"
+    assert cache_folder(tmp_path) == tmp_path
+    pooch = pytest.importorskip("pooch")
+    monkeypatch.delenv("RAPTORGRAPH_CACHE")
+    assert cache_folder() == pooch.os_cache("raptorgraph")
