@@ -12,7 +12,6 @@ import torch
 from raptorgraph._arguments import check_choice
 from raptorgraph.model._cells import draw_seed
 from raptorgraph.model._field import KEYS
-from raptorgraph.nn import kl_standard_normal
 from raptorgraph.nn._posterior_draws import N_DRAWS
 
 if TYPE_CHECKING:
@@ -123,7 +122,7 @@ class Latents:
         """
         manager = self.cells.query()
         rows = self.cells.control_rows(manager.adata)
-        parts = [kl_standard_normal(*self._encode(tensors)) for tensors in self.cells.batches(manager, rows=rows)]
+        parts = [self.module.kl(*self._encode(tensors)) for tensors in self.cells.batches(manager, rows=rows)]
         kl = torch.cat(parts).mean(0).cpu().numpy()
         genes = [*self.genes, *[None] * (len(kl) - len(self.genes))]
         index = pd.Index(self.names, name="latent")
@@ -136,6 +135,7 @@ class Latents:
         noise = torch.as_tensor(rng.standard_normal(mean.shape), dtype=mean.dtype, device=mean.device)
         return mean + torch.exp(0.5 * log_var) * noise
 
+    @torch.inference_mode()
     def draw(self, manager: AnnDataManager, rows: np.ndarray, rng: np.random.Generator) -> DrawnLatents:
         """Draw z of some of the registered cells, all at once."""
         batches = list(self.cells.batches(manager, rows=rows))

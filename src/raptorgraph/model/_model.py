@@ -198,7 +198,7 @@ class RaptorGraphModel(MuDataMixin, InheritedModel):
         [0, 1, 2, 3, 4, 5]
         """
         columns = np.arange(len(self.perturbed_genes_))  # the perturbed genes come first
-        return np.where(columns < self.module.config.n_targets, columns, -1)
+        return np.where(columns < self.module.encoder.preconditioned.n_targets, columns, -1)
 
     @property
     def latent_names(self) -> list[str]:

@@ -116,6 +116,10 @@ class RaptorGraphModule(BaseModuleClass):  # type: ignore[misc]  # scvi-tools ha
         mean, log_var = self.encoder((expression - self.center) / self.spread)
         return mean, log_var
 
+    def kl(self, mean: torch.Tensor, log_var: torch.Tensor) -> torch.Tensor:
+        """KL of the posterior of each latent to its prior, the standard normal distribution, cells x latents."""
+        return blocks.kl_standard_normal(mean, log_var)
+
     def decode(
         self,
         z: torch.Tensor,
@@ -234,7 +238,7 @@ class RaptorGraphModule(BaseModuleClass):  # type: ignore[misc]  # scvi-tools ha
         library = tensors.get(KEYS.LIBRARY)
         location, counterfactual = generative_outputs["location"][:n], generative_outputs["location"][n:]
         nll = self.distribution.nll(self.distribution.observed(x, inference_outputs["expression"]), location)
-        kl = blocks.kl_standard_normal(inference_outputs["mean"], inference_outputs["log_var"])
+        kl = self.kl(inference_outputs["mean"], inference_outputs["log_var"])
         kl_term = blocks.free_bits(kl, config.free_bits) / (x.shape[1] if config.kl_per_gene else 1)
         terms = {"reconstruction": (1.0, nll.mean()), "kl": (config.kl_weight, kl_term)}
 
