@@ -1,6 +1,7 @@
 """What all tests share: no display, one thread, fixed seeds, and the folder of real screens."""
 
 import contextlib
+import inspect
 import io
 import os
 import random
@@ -46,7 +47,7 @@ def with_few_steps():
     @contextmanager
     def few():
         with pytest.MonkeyPatch.context() as patch:
-            patch.setitem(EffectPosterior.fit.__kwdefaults__, "n_steps", 20)
+            patch.setitem(inspect.unwrap(EffectPosterior.fit).__kwdefaults__, "n_steps", 20)
             yield
 
     return few

@@ -6,6 +6,7 @@ of the parameter, as scvi-tools does.
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from docrep import DocstringProcessor
@@ -24,8 +25,9 @@ class _Docs:
         self._processor = DocstringProcessor(**parameters)
 
     def dedent(self, documented: Documented) -> Documented:
-        """Fill in the docstring of a function or a class."""
-        return self._processor.dedent(documented)  # type: ignore[no-any-return]  # docrep has no types
+        """Fill in the docstring of a function or a class, in which a lone ``%`` is a percent sign."""
+        documented.__doc__ = self._processor.dedent(re.sub(r"(?<!%)%(?![%(])", "%%", documented.__doc__ or ""))
+        return documented
 
 
 docs = _Docs(

@@ -90,7 +90,7 @@ def test_noise_of_shared_controls_makes_no_edge():
     effect = torch.as_tensor(common + 0.03 * rng.standard_normal((k, n_genes)))
     variance = torch.full((k, n_genes), 0.03**2, dtype=torch.float64)
     own = torch.arange(k)
-    known = infer_graph(effect, variance, own, shared_variance=torch.full((n_genes,), 0.1**2, dtype=torch.float64))
+    known = infer_graph(effect, variance, own, control_variance=torch.full((n_genes,), 0.1**2, dtype=torch.float64))
     assert not called(known).any()
     assert float(known.weight.abs().max()) < 0.05
     ignored = infer_graph(effect, variance, own)
@@ -119,7 +119,7 @@ def test_zhangs_toy_chain():
         torch.as_tensor(mean[1:] - mean[0]),
         torch.as_tensor(var[1:]),
         torch.arange(5),
-        shared_variance=torch.as_tensor(var[0]),
+        control_variance=torch.as_tensor(var[0]),
     )
     np.testing.assert_array_equal(called(found), np.diag(np.ones(4), 1))
 
@@ -163,3 +163,19 @@ def test_the_order_of_perturbations_does_not_matter():
     one = infer_graph(effect, variance, own).weight[order][:, order]
     other = infer_graph(effect[order], variance[order], own[order]).weight
     torch.testing.assert_close(one, other, rtol=1e-6, atol=1e-8)
+
+
+def test_old_names_of_arguments_still_work():
+    rng = np.random.default_rng(4)
+    effect, variance = torch.as_tensor(rng.normal(size=(4, 50))), torch.full((4, 50), 0.01, dtype=torch.float64)
+    own, shared = torch.arange(4), torch.full((50,), 0.01, dtype=torch.float64)
+    found = infer_graph(effect, variance, own, control_variance=shared)
+    with pytest.warns(FutureWarning) as caught:
+        other = infer_graph(effect, variance, own=own, shared_variance=shared)
+    assert [str(warning.message) for warning in caught] == [
+        "own of infer_graph is now targets.",
+        "shared_variance of infer_graph is now control_variance.",
+    ]
+    torch.testing.assert_close(found.weight, other.weight, rtol=0, atol=0)
+    with pytest.raises(TypeError, match="'own', the old name of 'targets', besides"):
+        infer_graph(effect, variance, targets=own, own=own)

@@ -154,12 +154,12 @@ MODEL = [
     *(({"init_strength": value}, ValueError, "init_strength=.* above 0") for value in (NAN, INF, 0, -1.0)),
     ({"init_strength": "2"}, TypeError, "init_strength='2' is not a number"),
     *(
-        ({"effect_posterior": value}, TypeError, "effect_posterior=.* True, False or a dict")
+        ({"effect_posterior": value}, TypeError, "effect_posterior=.* True, False, an EffectPosteriorConfig or a dict")
         for value in (1, "no", None)
     ),
-    ({"effect_posterior": {"tempo": 1}}, TypeError, "effect_posterior has 'tempo'.*'temper'"),
-    ({"effect_posterior": {"temper": NAN}}, ValueError, "effect_posterior: temper=nan"),
-    ({"effect_posterior": {"alone": 1}}, TypeError, "effect_posterior: alone=1"),
+    ({"effect_posterior": {"tempo": 1}}, TypeError, "effect_posterior has no setting 'tempo'.*'noise_fraction'"),
+    ({"effect_posterior": {"noise_fraction": NAN}}, ValueError, "noise_fraction=nan"),
+    ({"effect_posterior": {"independent": 1}}, TypeError, "independent=1"),
     *(
         ({name: value}, ValueError, f"{name}=.* is unknown; use one of")
         for name in ("pairing", "graph", "graph_init", "latent_norm")

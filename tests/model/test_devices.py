@@ -1,5 +1,6 @@
 """The model on a device of its own: pretended where there is none, and a GPU where there is one."""
 
+import inspect
 import sys
 from pathlib import Path
 
@@ -114,8 +115,8 @@ def pretend(monkeypatch):
         lambda self, batch, device, index: move_data_to_device(batch, PRETENDED),
     )
     # Fits on the CPU, which take hundreds of steps.
-    learn, infer = EffectPosterior._learn, _graph.infer_graph
-    monkeypatch.setattr(EffectPosterior, "_learn", lambda self, scaled, n, *args: learn(self, scaled, 2, *args))
+    infer = _graph.infer_graph
+    monkeypatch.setitem(inspect.unwrap(EffectPosterior.fit).__kwdefaults__, "n_steps", 2)
     monkeypatch.setattr(_graph, "infer_graph", lambda *args, **kwargs: infer(*args, **{**kwargs, "n_sweeps": 2}))
     mode = Pretend()
 

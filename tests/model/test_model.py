@@ -353,13 +353,13 @@ def test_kinds_of_effects(trained):
     assert plain.predict_effects(asked).shape == (2, 60)
     with pytest.raises(ValueError, match="effect_posterior=True"):
         plain.sample_effects(asked)
-    options = {"spread": False, "temper": 1.0}
+    options = {"constrained": False, "noise_fraction": 1.0}
     mean = train(rg.RaptorGraph(adata, effect_posterior=options), max_epochs=1)
     plain_mean = mean.calibration.posterior.posterior_mean(mean.predictor.masks(asked)[1]).numpy()
     control = mean.screen.control_mean
     np.testing.assert_allclose(mean.predict_effects(asked), np.maximum(plain_mean, -control), atol=1e-5)
-    with pytest.raises(ValueError, match="temper=0"):
-        rg.RaptorGraph(adata, effect_posterior={"temper": 0})
+    with pytest.raises(ValueError, match="noise_fraction=0"):
+        rg.RaptorGraph(adata, effect_posterior={"noise_fraction": 0})
 
 
 def test_combinations_are_sets(trained):

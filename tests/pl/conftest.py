@@ -114,6 +114,10 @@ class FixedModel:
         return pd.DataFrame({"source": ["A", "B"], "target": ["C", "C"], "weight": [0.5, -0.4]})
 
     @property
+    def screen(self):
+        return rg.screen.Screen(self.adata, self.setup_args)
+
+    @property
     def latent_names(self):
         return [*self.perturbed_genes, "latent_3"]
 

@@ -1,6 +1,3 @@
-import itertools
-
-import networkx as nx
 import numpy as np
 import pandas as pd
 import pytest
@@ -10,7 +7,6 @@ from matplotlib.patches import FancyBboxPatch, PathPatch
 
 from raptorgraph import pl
 from raptorgraph.pl._figure import BLUE, ORANGE
-from raptorgraph.pl._layered import layered_layout
 
 
 def adjacency(edges, names="ABCDEF"):
@@ -95,12 +91,18 @@ def test_models_adjacencies_and_edges_draw_the_same(trained, edges):
 
 
 def test_frequencies_set_the_style_of_lines(edges):
-    styles = {width: patch.get_linestyle() for width, _, patch in lines(pl.dag(edges, weights=False))}
-    assert len(set(map(str, styles.values()))) == 3
-    unknown = edges.assign(frequency=np.nan)
-    assert {patch.get_linestyle() for *_, patch in lines(pl.dag(unknown))} == {"solid"} or {
-        patch.get_linestyle() for *_, patch in lines(pl.dag(unknown))
-    } == {"-"}
+    edges = edges.set_index(["source", "target"])
+    for frequency, dashes, alpha in ((0.95, None, 0.9), (0.9, None, 0.9), (0.5, [4, 1.5], 0.75), (0.2, [1, 1.5], 0.5)):
+        edges["frequency"] = np.nan
+        edges.loc[("A", "B"), "frequency"] = frequency
+        found = lines(pl.dag(edges.reset_index(), weights=False))
+        width, _, patch = found[-1]  # the strongest, A to B
+        offset, pattern = patch._dash_pattern
+        assert patch.get_alpha() == alpha
+        assert (pattern is None) == (dashes is None)
+        if dashes:
+            np.testing.assert_allclose(pattern, np.multiply(dashes, width))
+        assert {(other._dash_pattern[1], other.get_alpha()) for *_, other in found[:-1]} == {(None, 0.9)}  # unknown
 
 
 def fills(ax):
@@ -180,56 +182,3 @@ def test_letters_follow_the_size_of_the_axes(edges):
         ax.figure.draw_without_rendering()
         sizes.append(ax.texts[0].get_fontsize())
     assert sizes[1] > 1.3 * sizes[0]
-
-
-def layout_of(table):
-    graph = nx.DiGraph()
-    graph.add_nodes_from(table.index)
-    graph.add_edges_from((a, b) for a, b in zip(*np.nonzero(table.to_numpy()), strict=True))
-    graph = nx.relabel_nodes(graph, dict(enumerate(table.index)))
-    graph.remove_nodes_from([node for node in table.index if graph.degree(node) == 0])
-    return graph, layered_layout(graph, dict.fromkeys(graph, (30.0, 12.0)))
-
-
-@pytest.mark.parametrize("seed", range(3))
-def test_layout_keeps_boxes_apart_and_edges_downward(seed):
-    graph, layout = layout_of(random_graph(40, 60, seed))
-    places = np.array([layout.positions[node] for node in graph])
-    gaps = np.abs(places[:, None] - places[None])
-    apart = (gaps[..., 0] >= 30) | (gaps[..., 1] >= 12) | np.eye(len(places), dtype=bool)
-    assert apart.all()
-    assert (places >= [15, 6]).all()
-    assert (places <= [layout.width - 15, layout.height - 6]).all()
-    assert set(layout.routes) == set(graph.edges)
-    for (cause, effect), route in layout.routes.items():
-        assert (np.diff(route[:, 1]) < 0).all()
-        assert route[0, 1] == pytest.approx(layout.positions[cause][1] - 6)
-        assert route[-1, 1] == pytest.approx(layout.positions[effect][1] + 6)
-        for node in set(graph) - {cause, effect}:  # no edge runs through the box of another node
-            x, y = layout.positions[node]
-            for (x0, y0), (x1, y1) in itertools.pairwise(route):
-                if x0 == x1 and y1 <= y <= y0:
-                    assert abs(x0 - x) >= 15
-
-
-def test_layout_of_a_tree_has_no_crossing_and_is_the_same_every_time():
-    tree = nx.balanced_tree(3, 3, create_using=nx.DiGraph)
-    sizes = dict.fromkeys(tree, (10.0, 10.0))
-    layout = layered_layout(tree, sizes)
-    assert layered_layout(tree, sizes).positions == layout.positions
-    ends = sorted((layout.positions[a][0], layout.positions[b][0]) for a, b in tree.edges if b >= 13)
-    assert [x for _, x in ends] == sorted(x for _, x in ends)
-    parents = [layout.positions[node][0] for node in range(13)]
-    children = [np.mean([layout.positions[c][0] for c in tree.successors(node)]) for node in range(13)]
-    np.testing.assert_allclose(parents, children, atol=1.0)
-
-
-def test_unconnected_parts_share_the_room():
-    graph = nx.disjoint_union_all([nx.path_graph(n, create_using=nx.DiGraph) for n in (6, 3, 2, 2, 2)])
-    sizes = dict.fromkeys(graph, (20.0, 10.0))
-    layout = layered_layout(graph, sizes)
-    assert layout.height == layered_layout(nx.path_graph(6, create_using=nx.DiGraph), sizes).height  # of the tallest
-    assert layout.width < 4 * 44  # the small parts stand below each other
-    places = np.array(list(layout.positions.values()))
-    gaps = np.abs(places[:, None] - places[None])
-    assert ((gaps[..., 0] >= 20) | (gaps[..., 1] >= 10) | np.eye(len(places), dtype=bool)).all()

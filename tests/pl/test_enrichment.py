@@ -4,7 +4,7 @@ import pytest
 from matplotlib.colors import to_hex
 
 from raptorgraph import pl
-from raptorgraph.pl._set_names import clean_set_names, readable
+from raptorgraph.pl._set_names import readable
 
 
 def shown(ax):
@@ -87,33 +87,6 @@ def test_missing_scores_are_left_blank(enrichment_table):
 def test_table_of_effects_has_perturbations(enrichment_table):
     table = enrichment_table.rename(columns={"latent": "perturbation"})
     assert pl.enrichment(table).get_xlabel() == "perturbation"
-
-
-@pytest.mark.parametrize(
-    ("name", "clean"),
-    [
-        ("HALLMARK_TNFA_SIGNALING_VIA_NFKB", "TNFA signaling via NFKB"),
-        ("HALLMARK_IL6_JAK_STAT3_SIGNALING", "IL6 JAK STAT3 signaling"),
-        ("HALLMARK_UV_RESPONSE_DN", "UV response down"),
-        ("GOBP_DNA_REPAIR", "DNA repair"),
-        ("REACTOME_CELL_CYCLE", "Cell cycle"),
-        ("my set", "my set"),
-        ("Interferon_alpha", "Interferon alpha"),
-    ],
-)
-def test_names_of_sets(name, clean):
-    assert readable(name) == clean
-
-
-def test_names_stay_different():
-    long = "GOBP_" + "_".join(["VERY"] * 12)
-    assert (
-        clean_set_names([long]) == ["Very very very very very very very very ve…".replace(" ve…", "…")]
-        or len(clean_set_names([long])[0]) <= 42
-    )
-    both = clean_set_names([long + "_A", long + "_B"])
-    assert len(set(both)) == 2
-    assert clean_set_names(["GOBP_DNA_REPAIR", "HALLMARK_DNA_REPAIR"]) == ["GOBP_DNA_REPAIR", "HALLMARK_DNA_REPAIR"]
 
 
 def test_bad_input(enrichment_table):

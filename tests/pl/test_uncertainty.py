@@ -3,6 +3,7 @@ import pandas as pd
 import pytest
 from anndata import AnnData
 
+import raptorgraph as rg
 from raptorgraph import pl
 
 
@@ -44,6 +45,10 @@ class Posterior:
         values = 6.0 + np.repeat(np.vstack([np.zeros(shape[1]), truth]), n, axis=0)
         noise = rng.normal(scale=0.3, size=values.shape)
         self.adata = AnnData(np.maximum(values + noise, 0), obs=obs, var=pd.DataFrame(index=self.var_names_))
+
+    @property
+    def screen(self):
+        return rg.screen.Screen(self.adata, self.setup_args)
 
     def predict_effects(self, labels, return_sd):
         return self.mean.loc[labels], self.sd.loc[labels]

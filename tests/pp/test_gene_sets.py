@@ -101,3 +101,48 @@ def test_a_file_is_not_taken_for_a_library(tmp_path, monkeypatch):
 )
 def test_names_to_read(name, read):
     assert clean_set_name(name) == read
+
+
+@pytest.mark.parametrize(
+    ("given", "error", "match"),
+    [
+        ({}, ValueError, "There is no gene set"),
+        (3, TypeError, "or a table, not int"),
+        ({"one": ["G0"], "two": "G1"}, TypeError, "Gene set 'two' is the string 'G1': give a list of genes"),
+        (pd.DataFrame({"source": ["one"], "gene": ["G0"]}), KeyError, r"no column 'target', only \['source', 'gene'\]"),
+    ],
+)
+def test_other_forms_are_refused(given, error, match):
+    with pytest.raises(error, match=match):
+        read_gene_sets(given)
+
+
+@pytest.mark.parametrize(
+    ("text", "match"),
+    [("", "The file is empty"), (" \n", "The file is empty"), ("a\tb\tG1\nc d\n", "Line 2 has no tab")],
+)
+def test_files_that_are_no_gmt(tmp_path, text, match):
+    path = tmp_path / "sets.gmt"
+    path.write_text(text)
+    with pytest.raises(ValueError, match=match):
+        read_gene_sets(path)
+
+
+def test_genes_are_stripped_distinct_and_in_their_order():
+    table = pd.DataFrame({"source": pd.Categorical(["b", "a", "b"], list("abc")), "target": [" G1", "G2", "G1"]})
+    assert read_gene_sets(table) == {"b": ["G1"], "a": ["G2"]}  # an unused category is no set
+    assert read_gene_sets({1: iter([" G2 ", "G1", "G2"])}) == {"1": ["G2", "G1"]}
+
+
+def test_sets_are_matched_by_size():
+    sets, genes = (
+        {"one": ["G0", "X"], "two": ["G1", "G0"], "four": ["G3", "G2", "G1", "G0"]},
+        [f"G{k}" for k in range(5)],
+    )
+    assert match_gene_sets(sets, genes, min_size=2) == {"two": ["G0", "G1"], "four": ["G0", "G1", "G2", "G3"]}
+    assert match_gene_sets(sets, genes, min_size=1, max_size=2) == {"one": ["G0"], "two": ["G0", "G1"]}
+    assert match_gene_sets(sets, genes, min_size=3, max_size=float("inf")) == {"four": ["G0", "G1", "G2", "G3"]}
+    with pytest.raises(ValueError, match="min_size=3 and max_size=2 must be min_size <= max_size"):
+        match_gene_sets(sets, genes, min_size=3, max_size=2)
+    with pytest.raises(ValueError, match="None of the 3 gene sets has from 5 to 500 of the 5 genes .* from 1 to 4"):
+        match_gene_sets(sets, genes)

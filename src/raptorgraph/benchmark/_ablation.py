@@ -52,15 +52,15 @@ OPTIONS = ("halves", "max_epochs", "n_repeats", "n_folds", "n_draws")
 DEFAULT, PAPER = "default", "paper"
 POSTERIOR: dict[str, dict[str, Any]] = {  # arguments of the posterior
     DEFAULT: {},
-    "without genes that answer alone": {"alone": False},
+    "without genes that answer alone": {"independent": False},
     "effects do not follow the graph": {"graph": False},
-    "without private transcripts": {"private": False},
-    "without own targets": {"targets": False},
+    "without private transcripts": {"condition_specific": False},
+    "without own targets": {"target_effects": False},
     "one noise for all conditions": {"excess_by_condition": False},
     "sums are not expected to overshoot": {"overshoot": False},
-    "shrunk for all of the noise": {"temper": 1.0},
-    "not set off from the mean": {"spread": False},
-    "posterior mean": {"temper": 1.0, "spread": False},
+    "shrunk for all of the noise": {"noise_fraction": 1.0},
+    "not set off from the mean": {"constrained": False},
+    "posterior mean": {"noise_fraction": 1.0, "constrained": False},
 }
 NETWORK: dict[str, dict[str, Any]] = {  # arguments of the method
     DEFAULT: {},

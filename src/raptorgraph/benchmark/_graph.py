@@ -242,7 +242,7 @@ def _toy(seed: int) -> pd.DataFrame:
     effect, variance, shared = toy_effects(seed)
     k = len(effect)
     with Measured() as fit:
-        found = infer_graph(effect, variance, torch.arange(k), shared_variance=shared)
+        found = infer_graph(effect, variance, torch.arange(k), control_variance=shared)
     truth, call = np.eye(k, k=1), found.probability.numpy() >= CALLED
     graphs = {OURS: found.weight.numpy(), BY_SHARE: found.share.numpy()}
     return _rows({name: _against_truth(name, Learned(w, call, fit.seconds), truth) for name, w in graphs.items()})

@@ -5,6 +5,7 @@ import lazy_loader as lazy
 __getattr__, __dir__, __all__ = lazy.attach(
     __name__,
     submod_attrs={
+        "_config": ["EffectPosteriorConfig"],
         "_effects": ["EffectPosterior"],
         "_graph": ["GraphPosterior", "infer_graph"],
     },

@@ -41,7 +41,8 @@ class GeneMixture:
 
     def _rotated(self, y: torch.Tensor) -> torch.Tensor:
         """Classes x C x genes: y in the eigenbasis of each class, in units of noise."""
-        return self._vectors.mT @ torch.linalg.solve_triangular(self._factor, y, upper=False)
+        rotated: torch.Tensor = self._vectors.mT @ torch.linalg.solve_triangular(self._factor, y, upper=False)
+        return rotated
 
     @torch.no_grad()
     def log_density(self, y: torch.Tensor, rotated: torch.Tensor | None = None) -> torch.Tensor:
@@ -49,7 +50,8 @@ class GeneMixture:
         rotated = self._rotated(y) if rotated is None else rotated
         quadratic = (1 / self._variance) @ rotated**2
         log_det = self._variance.log().sum(2) + 2 * self._factor.diagonal().log().sum()
-        return self.log_weights - 0.5 * (quadratic + log_det[:, :, None])
+        density: torch.Tensor = self.log_weights - 0.5 * (quadratic + log_det[:, :, None])
+        return density
 
     def objective(self, y: torch.Tensor) -> tuple[torch.Tensor, float]:
         """Return a scalar whose gradient is that of the log marginal likelihood of all genes, and the latter's value.
@@ -61,16 +63,16 @@ class GeneMixture:
             rotated = self._rotated(y)
             density = self.log_density(y, rotated)
             value = torch.logsumexp(density.flatten(0, 1), 0)
-            share = (density - value).exp()
+            responsibility = (density - value).exp()
             back = torch.linalg.solve_triangular(self._factor.mT, self._vectors, upper=True)
             by_signal, by_noise = torch.zeros_like(self.signals), torch.zeros_like(self.noise)
             for m, at in enumerate(back):
                 signal, noise = torch.zeros_like(self.noise), torch.zeros_like(self.noise)
-                for level, variance, r in zip(LEVELS, self._variance[m], share[m], strict=True):
+                for level, variance, r in zip(LEVELS, self._variance[m], responsibility[m], strict=True):
                     z = rotated[m] / variance[:, None]
                     part = 0.5 * ((z * r) @ z.T - r.sum() * torch.diag(1 / variance))
                     signal, noise = signal + level * part, noise + part
                 by_signal[m] = at @ signal @ at.T
                 by_noise += at @ noise @ at.T
         surrogate = (by_signal * self.signals).sum() + (by_noise * self.noise).sum()
-        return surrogate + (share * self.log_weights).sum(), float(value.sum())
+        return surrogate + (responsibility * self.log_weights).sum(), float(value.sum())

@@ -1,8 +1,37 @@
-"""Prior of the effects of sets of genes: covariances between sets, noise, and what is learned of them."""
+r"""Prior of the effects of sets of genes: covariances between sets, and the noise of their measurements.
+
+What the symbols of the effect model are called in the code; ``docs/concepts/inference.md`` has the derivations.
+
+================================  ==========================  =========================================================
+symbol                            name                        meaning
+================================  ==========================  =========================================================
+:math:`P`                         row of ``design``           set of perturbed genes, 0/1 over the k perturbed genes
+:math:`y`                         ``effect``                  measured effects, conditions x genes
+:math:`w_g`                       ``gene_noise``              sampling variance of gene g in a typical condition
+:math:`1 / n_c`                   ``condition_noise``         sampling variance of condition c, in units of w
+:math:`1 / n_0`                   ``control_noise``           the same of the control cells
+:math:`\kappa, \kappa_c`          ``excess(_by_condition)``   noise between conditions over that of sampling
+:math:`N`                         ``noise()``                 covariance of the errors of measurement, in units of w
+:math:`f`                         ``noise_fraction``          fraction of the conditions' noise in N that predictions
+                                                              are shrunk for
+:math:`K`                         ``shared_covariance``,      covariance of single effects in the shared and in the
+                                  ``independent_covariance``  independent class
+:math:`W`                         ``graph``                   weights among the perturbed genes, row = cause
+:math:`a_P`                       ``scale``,                  effects of single genes in a combination over those
+                                  ``unseen_scale``            alone
+:math:`\beta`                     ``combination_variance``    variance of what all combinations have in common
+:math:`\gamma`                    ``interaction_variance``    variance of the interaction of one combination
+:math:`\omega`                    ``residual_variance``       variance of what belongs to a condition, not to its genes
+:math:`S_m`                       ``signals()``               prior covariance of effects in class m, over the level
+:math:`\ell`                      ``LEVELS``                  prior variance of a gene's effects over w
+:math:`\pi_{m\ell}`               ``log_weights``             prior probability of class m and level :math:`\ell`
+:math:`r_{m\ell g}`               ``responsibility``          posterior probability of both for gene g
+:math:`\lambda`                   ``TARGET_VARIANCE``         prior variance of the effect on a target, over w
+================================  ==========================  =========================================================
+"""
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING
 
 import torch
@@ -10,85 +39,77 @@ import torch
 from raptorgraph.inference._mixture import LEVELS
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from raptorgraph.inference._state import Hyperparameters, Measured
 
-# Prior medians, with a log SD of 1: variances relative to that of a single effect of what all combinations share, of
-# the interaction of a combination and of what is a condition's own; noise between conditions over sampling noise.
-MEDIANS = {"shared": 0.02, "interaction": 0.15, "own": 0.03, "excess": 1.0}
-_SCALE_SD = 0.15  # of the log scale of combinations, a priori
-_OVERSHOOT, _HALF = 0.35, 0.7  # largest share by which sums are expected to overshoot; excess where it is half of that
-# Classes of genes. What is private cannot be told from what is alone where no combination is measured: its share is
-# given, and it must stand far out of the noise (levels from 16 on), where alone ends.
-TOGETHER, ALONE, PRIVATE = range(3)
+# Classes of genes.
+SHARED, INDEPENDENT, CONDITION_SPECIFIC = range(3)
 N_CLASSES = 3
-_PRIVATE_SHARE, _BORDER = 0.01, 6
-CLOSED = -1e4  # log weight of what cannot be
 
 
-def free_parameters(members: torch.Tensor, y: torch.Tensor, rank: int) -> dict[str, torch.Tensor]:
-    """Starting values of what is learned, from effects ``y`` in units of noise (conditions x genes)."""
-    k = members.shape[1]
-    # Directions of the single effects; those of genes without a single follow from their combinations.
-    start = torch.linalg.lstsq(members, y, driver="gelsd").solution
-    left, size, _ = torch.linalg.svd(start, full_matrices=False)
-    rank = min(rank, len(size))
-    free = {
-        "loadings": left[:, :rank] * size[:rank] / ((size**2).sum() / k).clamp_min(1e-12).sqrt(),
-        "specific": torch.full((k,), math.log(0.3), dtype=y.dtype),
-        "scale": torch.tensor(math.log(0.8), dtype=y.dtype),
-        "scale_unseen": torch.tensor(0.0, dtype=y.dtype),
-        "deviation": torch.zeros(len(members), dtype=y.dtype),
-        "weights": torch.zeros(N_CLASSES, len(LEVELS), dtype=y.dtype),
-        **{name: torch.tensor(math.log(median), dtype=y.dtype) for name, median in MEDIANS.items()},
-    }
-    return {name: value.requires_grad_() for name, value in free.items()}
+def is_combination(design: torch.Tensor) -> torch.Tensor:
+    """1 for sets of two genes or more, and 0 for others."""
+    return (design.sum(1) > 1).to(design.dtype)
 
 
-def hyperparameters(free: Mapping[str, torch.Tensor], seen_alone: torch.Tensor) -> dict[str, torch.Tensor]:
-    """Constrained values: K (mean diagonal 1), scale, relative variances, excess of each condition, log weights."""
-    covariance = free["loadings"] @ free["loadings"].T + torch.diag(free["specific"].exp())
-    covariance = covariance / covariance.diagonal().mean()
-    values = {name: free[name].exp() for name in ("scale", "scale_unseen", *MEDIANS)}
-    closed = torch.zeros_like(free["weights"])
-    closed[ALONE, _BORDER + 1 :] = closed[PRIVATE, :_BORDER] = CLOSED
-    weights = free["weights"] + closed
-    carried = torch.log_softmax(weights[:PRIVATE].flatten(), 0).view(PRIVATE, -1) + math.log1p(-_PRIVATE_SHARE)
-    private = torch.log_softmax(weights[PRIVATE], 0) + math.log(_PRIVATE_SHARE)
-    return {
-        **values,
-        "covariance": covariance,
-        "unseen": (~seen_alone).to(covariance.dtype),
-        "excess_of": values["excess"] * free["deviation"].exp(),
-        "log_weights": torch.cat([carried, private[None]]),
-    }
+def inherited(prior: Hyperparameters, design: torch.Tensor, others: torch.Tensor) -> torch.Tensor:
+    """Covariance of the sets in `design` with `others` (both x k) by what they inherit, classes x sets x others.
 
-
-def penalty(free: Mapping[str, torch.Tensor], overshoot: bool) -> torch.Tensor:
-    """Minus the log density of the prior of the parameters, up to a constant."""
-    off = free["scale"] - expected_scale(free["excess"].detach().exp(), overshoot).log()
-    square = (off / _SCALE_SD) ** 2 + (free["deviation"] ** 2).sum() + free["scale_unseen"] ** 2
-    return 0.5 * (square + sum((free[name] - math.log(median)) ** 2 for name, median in MEDIANS.items()))
-
-
-def expected_scale(excess: torch.Tensor, overshoot: bool = True) -> torch.Tensor:
-    """Prior median of the scale of combinations, from the noise between conditions; 1 without overshoot."""
-    return 1 - overshoot * _OVERSHOOT * excess / (excess + _HALF)
-
-
-def carried(values: Mapping[str, torch.Tensor], a: torch.Tensor, b: torch.Tensor, pairs: torch.Tensor | None = None):
-    """Covariance of sets a and sets b (both x k) that comes from their genes, classes x a x b.
-
-    ``pairs`` says which of a count as combinations, by default those of two genes or more.
+    That is the effects of their genes, and what all combinations have in common.
     """
-    combined_a = _combined(a) if pairs is None else pairs
-    combined_b = _combined(b)
-    weight_a = a * _scale(values, a, combined_a, mixed=pairs is None)[:, None]
-    weight_b = b * _scale(values, b, combined_b)[:, None]
-    shared = values["shared"] * torch.outer(combined_a, combined_b)
-    covariance = values["covariance"]
-    together = weight_a @ covariance @ weight_b.T + shared
-    alone = weight_a @ values["along"] @ weight_b.T + shared
-    return torch.stack([together, alone, torch.zeros_like(shared)])
+    scale = _scale(prior, design)
+    return _inherited(prior, design, is_combination(design), scale, others)
+
+
+def inherited_by_size(prior: Hyperparameters, design: torch.Tensor, others: torch.Tensor) -> torch.Tensor:
+    """The same for the mean over all sets as large as each in `design`, in place of that set."""
+    even = design.mean(1, keepdim=True).expand_as(design)
+    combination = is_combination(design)
+    scale = 1 + combination * (prior.scale.expand(len(design)) - 1)
+    return _inherited(prior, even, combination, scale, others)
+
+
+def _inherited(
+    prior: Hyperparameters,
+    design: torch.Tensor,
+    combination: torch.Tensor,
+    scale: torch.Tensor,
+    others: torch.Tensor,
+) -> torch.Tensor:
+    left, right = design * scale[:, None], others * _scale(prior, others)[:, None]
+    common = prior.combination_variance * torch.outer(combination, is_combination(others))
+    shared = left @ prior.shared_covariance @ right.T + common
+    independent = left @ prior.independent_covariance @ right.T + common
+    return torch.stack([shared, independent, torch.zeros_like(common)])
+
+
+def _scale(prior: Hyperparameters, design: torch.Tensor) -> torch.Tensor:
+    """Scale of the single effects in each set.
+
+    Combinations with a gene that was not perturbed alone have a separate scale: the size of an effect that only
+    they show is no evidence of how effects add up.
+    """
+    scale = torch.where(design @ prior.unseen > 0, prior.unseen_scale, prior.scale.expand(len(design)))
+    return 1 + is_combination(design) * (scale - 1)
+
+
+def signals(prior: Hyperparameters, design: torch.Tensor) -> torch.Tensor:
+    """Prior covariance S of the effects of distinct sets, classes x sets x sets."""
+    residual = torch.diag(prior.interaction_variance * is_combination(design) + prior.residual_variance)
+    eye = torch.eye(len(design), dtype=design.dtype)
+    return inherited(prior, design, design) + torch.stack([residual, residual, eye])
+
+
+def noise(prior: Hyperparameters, measured: Measured, noise_fraction: float = 1.0) -> torch.Tensor:
+    """Covariance N of the errors of measurement, in units in which a typical sampling variance is 1."""
+    conditions = noise_fraction * (1 + prior.excess_by_condition) * measured.condition_noise
+    return torch.diag(conditions) + measured.control_noise
+
+
+def factors(prior: Hyperparameters, measured: Measured, noise_fraction: float = 1.0) -> torch.Tensor:
+    """Cholesky factors of the covariance of the measured effects, classes x levels x C x C."""
+    covariance = LEVELS[:, None, None] * signals(prior, measured.design)[:, None]
+    factor: torch.Tensor = torch.linalg.cholesky(covariance + noise(prior, measured, noise_fraction))
+    return factor
 
 
 def along_graph(graph: torch.Tensor | None, k: int) -> torch.Tensor:
@@ -100,33 +121,5 @@ def along_graph(graph: torch.Tensor | None, k: int) -> torch.Tensor:
     if graph is None:
         return eye
     total = torch.linalg.inv(eye - graph)
-    covariance = total @ total.T
+    covariance: torch.Tensor = total @ total.T
     return covariance / covariance.diagonal().mean()
-
-
-def _scale(values: Mapping[str, torch.Tensor], members: torch.Tensor, combined: torch.Tensor, mixed: bool = True):
-    """Scale of the single effects in each set.
-
-    Combinations with a gene that was not perturbed alone have a scale of their own: the size of an effect that only
-    they show is no evidence of how effects add up.
-    """
-    scale = values["scale"].expand(len(members))
-    if mixed:
-        scale = torch.where(members @ values["unseen"] > 0, values["scale_unseen"], scale)
-    return 1 + combined * (scale - 1)
-
-
-def signals(values: Mapping[str, torch.Tensor], members: torch.Tensor) -> torch.Tensor:
-    """Prior covariance of the effects of distinct sets, classes x sets x sets."""
-    own = torch.diag(values["interaction"] * _combined(members) + values["own"])
-    eye = torch.eye(len(members), dtype=members.dtype)
-    return carried(values, members, members) + torch.stack([own, own, eye])
-
-
-def noise(values: Mapping[str, torch.Tensor], temper: float = 1.0) -> torch.Tensor:
-    """Covariance of the measurement errors, in units in which a typical sampling variance is 1."""
-    return torch.diag(temper * (1 + values["excess_of"]) * values["own_noise"]) + values["common_noise"]
-
-
-def _combined(members: torch.Tensor) -> torch.Tensor:
-    return (members.sum(1) > 1).to(members.dtype)

@@ -96,7 +96,7 @@ class Calibration:
                 targets=torch.as_tensor(targets),
                 graph=graph,
             )
-        scale = float(effects.state["scale"])
+        scale = effects.combination_scale
         logger.info("Effects of pairs are about %.2f times the sum of their single effects.", scale)
 
     def keep_reference(self, drawn: DrawnLatents) -> None:
@@ -122,7 +122,9 @@ class Calibration:
         if not self.is_fitted or reference is None or reference.z is None:
             return 0.0
         z, library, covariates = reference.on(module.device)
-        control = -self.posterior.state["lowest"]
+        control = self.posterior.control_mean
+        if control is None:
+            return 0.0
         mask = mask.to(module.device)
         target = control + self.posterior.mean(mask[None])[0]
         location = module.decode(module.modulator(z, mask[None]), covariates, library)

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields
 from functools import partial
 from typing import Any
 
 import numpy as np
 
 from raptorgraph._arguments import LARGEST, check_choice, check_flag, check_integer, check_number
-from raptorgraph.inference import EffectPosterior
+from raptorgraph.inference import EffectPosteriorConfig
 from raptorgraph.model._field import KEYS
 from raptorgraph.model._graph import GRAPHS
 from raptorgraph.nn._likelihoods import LIKELIHOODS, likelihood_for
@@ -44,18 +44,9 @@ def _choice(default: str | None, choices: Collection[str]) -> Any:
 def _posterior_options(name: str, value: Any) -> bool | dict[str, Any]:
     if isinstance(value, bool | np.bool_):
         return bool(value)
-    if not isinstance(value, Mapping):
-        raise TypeError(f"{name}={value!r} must be True, False or a dict of arguments of EffectPosterior.")
-    known = EffectPosterior.__init__.__kwdefaults__
-    unknown = [option for option in value if option not in known]
-    if unknown:
-        raise TypeError(f"{name} has {unknown[0]!r}, which EffectPosterior lacks; it has {list(known)}.")
-    return {
-        option: check_number(f"{name}: {option}", given, 0, 1, above=True)
-        if option == "temper"
-        else check_flag(f"{name}: {option}", given)
-        for option, given in value.items()
-    }
+    if not isinstance(value, Mapping | EffectPosteriorConfig):
+        raise TypeError(f"{name}={value!r} must be True, False, an EffectPosteriorConfig or a dict of its settings.")
+    return asdict(value if isinstance(value, EffectPosteriorConfig) else EffectPosteriorConfig.from_options(value, 7))
 
 
 class Checked:

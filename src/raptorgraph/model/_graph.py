@@ -79,7 +79,7 @@ def graph_of_log_ratios(
         torch.as_tensor(moments.log_ratio[alone[first]]),
         torch.as_tensor(moments.variance[alone[first]]),
         torch.as_tensor(np.asarray(targets, dtype=np.int64)[genes]),
-        shared_variance=torch.as_tensor(moments.shared_variance),
+        control_variance=torch.as_tensor(moments.shared_variance),
     )
 
     def of_all(values: torch.Tensor) -> torch.Tensor:

@@ -26,12 +26,13 @@ from raptorgraph.pp._pairing import METHODS
 from raptorgraph.screen import Screen, Setup
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Collection, Mapping, Sequence
     from pathlib import Path
 
     import pandas as pd
     from anndata import AnnData
 
+    from raptorgraph.inference import EffectPosteriorConfig
     from raptorgraph.model._batches import TransformBatch
     from raptorgraph.model._types import Data, Perturbations
 
@@ -78,8 +79,8 @@ class RaptorGraphModel(MuDataMixin, InheritedModel):
         reads an effect from a latent's natural variation, which then shows up as noise in control cells.
     effect_posterior
         Predict mean effects by the hierarchical posterior :class:`raptorgraph.inference.EffectPosterior`, to which the
-        decoded cells are shifted, in seconds for a hundred conditions; False predicts by the decoder alone, a dict
-        gives the arguments of that class.
+        decoded cells are shifted, in seconds for a hundred conditions; False predicts by the decoder alone, an
+        :class:`~raptorgraph.inference.EffectPosteriorConfig` or a dict of its settings changes it.
 
     Raises
     ------
@@ -119,7 +120,7 @@ class RaptorGraphModel(MuDataMixin, InheritedModel):
         n_subgraphs: int = 3, n_hidden: int = 128, n_layers: int = 1, likelihood: str | None = None,
         pairing: str = "emd", linear_decoder: bool = True, graph: str = "interventional", graph_init: str = "zero",
         latent_norm: str = "none", learn_scale: bool = True, init_strength: float = 2.5,
-        effect_posterior: bool | dict[str, Any] = True,
+        effect_posterior: bool | Mapping[str, Any] | EffectPosteriorConfig = True,
     ) -> None:  # fmt: skip
         adata = None if adata is None else expression_cells(adata)
         super().__init__(adata, registry)
@@ -393,8 +394,7 @@ class RaptorGraphModel(MuDataMixin, InheritedModel):
     @documented_by(_loading.load)
     def load(cls, dir_path: str | Path, adata: Data | bool | None = None, *args: Any, **kwargs: Any) -> Self:
         """Load a saved model, on this or another machine."""
-        model: Self = _loading.load(super().load, dir_path, adata, *args, **kwargs)
-        return model
+        return _loading.load(super().load, dir_path, adata, *args, **kwargs)  # type: ignore[no-any-return]
 
 
 RaptorGraph = RaptorGraphModel

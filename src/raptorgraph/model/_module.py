@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from raptorgraph import nn as blocks
-from raptorgraph.inference import EffectPosterior
+from raptorgraph.inference import EffectPosterior, EffectPosteriorConfig
 from raptorgraph.model._config import LossConfig
 from raptorgraph.model._field import KEYS
 from raptorgraph.model._reference import ReferenceControls
@@ -65,10 +65,10 @@ class RaptorGraphModule(BaseModuleClass):  # type: ignore[misc]  # scvi-tools ha
             config.likelihood, n_genes, learn_scale=config.learn_scale, target_sum=TARGET_SUM
         )
         # Not trained by gradients of the loss: fitted once, to the measured effects.
-        options = config.effect_posterior
+        options = config.effect_posterior if isinstance(config.effect_posterior, dict) else {}
         self.effects = None
-        if options is not False:
-            self.effects = EffectPosterior(**(options if isinstance(options, dict) else {}))
+        if config.effect_posterior is not False:
+            self.effects = EffectPosterior(EffectPosteriorConfig(**options))
         self.reference = None if self.effects is None else ReferenceControls()
         # Control statistics: the encoder reads genes in units of their own spread.
         self.register_buffer("center", torch.zeros(n_genes))

@@ -7,27 +7,26 @@ from typing import TYPE_CHECKING
 import anndata as ad
 import numpy as np
 import pandas as pd
-from anndata import AnnData
-from matplotlib.lines import Line2D
 from sklearn.neighbors import NearestNeighbors
 
-from raptorgraph._arguments import check_integer
+from raptorgraph._arguments import check_choice, check_integer
+from raptorgraph._docs import docs
+from raptorgraph.pl._cells import canonical, expression_of, screen_of
 from raptorgraph.pl._figure import BLUE, ORANGE, axes_or_new, check_save, finish
 from raptorgraph.pl._map import draw_groups, given_map, map_name, remarks, sampled, set_view, umap
-from raptorgraph.pl._measured import canonical, spelling
-from raptorgraph.pp import format_perturbation
-from raptorgraph.screen._cell_labels import parse_obs
-from raptorgraph.screen._expression import to_expression
-from raptorgraph.screen._inputs import expression_source
+from raptorgraph.pl._marks import marker
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Callable, Collection
     from os import PathLike
 
+    import numpy.typing as npt
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
     from raptorgraph.model import RaptorGraphModel
+    from raptorgraph.pl._figure import Floats
+    from raptorgraph.screen._screen import Screen
 
 _N_COMPONENTS = 30
 _N_NEAR = 15  # cells whose mean place is that of a predicted cell
@@ -35,6 +34,7 @@ _GRID = 12  # fields along each side of the map
 _CONTROL_COLOR = "#8F8F8F"
 
 
+@docs.dedent
 def counterfactual(
     model: RaptorGraphModel,
     perturbation: str | Collection[str],
@@ -47,15 +47,15 @@ def counterfactual(
     title: str | None = None,
     ax: Axes | None = None,
     show: bool | None = None,
-    save: str | PathLike | None = None,
+    save: str | PathLike[str] | None = None,
     return_fig: bool = False,
 ) -> Axes | Figure:
-    """Draw how control cells move on a UMAP of the measured cells, were they perturbed.
+    """Draw how control cells would move on a UMAP of the measured cells if they were perturbed.
 
-    The map shows measured cells by their expression. Control cells are put under the perturbation
-    (``model.predict``, with the noise of their own), and each end of an arrow is the mean place of the 15 measured
-    cells nearest in 30 principal components: of the control cell itself, and of the same cell perturbed. A perturbation
-    without effect thus has no arrows.
+    The map shows measured cells by their expression. Control cells are put under the perturbation by
+    ``model.predict``, which keeps each cell's own noise. An arrow leads from the mean place of the 15 measured cells
+    that are nearest to the control cell, in 30 principal components, to that of those nearest to the same cell
+    perturbed. A perturbation without effect thus has no arrows.
 
     Parameters
     ----------
@@ -64,26 +64,21 @@ def counterfactual(
     perturbation
         Label, or tuple, list or set of genes; it need not have been measured.
     kind
-        ``"arrows"``: mean shift in each field of a grid with at least three cells. ``"cells"``: the perturbed cells.
+        ``"arrows"`` draws the mean shift in each field of a grid with at least three cells, ``"cells"`` the perturbed
+        cells.
     basis
         Coordinates of the model's cells to draw on: a key of ``obsm`` such as ``"X_umap"``, or an array, cells x 2. By
-        default a UMAP of the principal components is computed by scanpy.
+        default scanpy computes a UMAP of the principal components.
     n_cells
-        Control cells that are perturbed, at most.
+        Largest number of control cells that are perturbed.
     max_cells
-        Measured cells on the map, at most, drawn at random.
+        Largest number of measured cells on the map, drawn at random.
     seed
-        Of the draws and of the UMAP.
+        Seed of the draws and of the UMAP.
     title
-        Default names the perturbation and the number of cells.
-    ax
-        Axes to draw on; default those of a new figure.
-    show
-        Whether to show the figure; not by default.
-    save
-        File to save the figure to.
-    return_fig
-        Return the figure and not the axes.
+        Title; by default the perturbation and the number of cells.
+    %(ax)s
+    %(figure)s
 
     Returns
     -------
@@ -107,76 +102,58 @@ def counterfactual(
     >>> ax = rg.pl.counterfactual(model, gene, basis=adata.obsm["u_true"][:, :2], n_cells=100)
     """
     check_save(save)
-    if kind not in ("arrows", "cells"):
-        raise ValueError(f"kind={kind!r} is unknown; use 'arrows' or 'cells'.")
-    for name, value, least in (("n_cells", n_cells, 1), ("max_cells", max_cells, 50)):
-        check_integer(name, value, least)
-    if model.adata is None:
-        raise ValueError("The model was loaded without data: load it with adata=...")
-    names = spelling(model)
-    label, control = canonical(model, perturbation), format_perturbation((), **names)
-    parsed = parse_obs(model.adata, model.setup_args["perturbation_key"], **names)
-    labels = np.array([format_perturbation(genes, **names) for genes in parsed.conditions], dtype=object)[parsed.codes]
-    rows = sampled(model.adata.n_obs, max_cells, seed)
-    points = None if basis is None else given_map(model.adata, basis)[rows]
+    check_choice("kind", kind, ("arrows", "cells"))
+    check_integer("n_cells", n_cells, 1)
+    check_integer("max_cells", max_cells, 50)
+    screen = screen_of(model)
+    adata, label = model.adata, canonical(model, perturbation)
+    rows = sampled(adata.n_obs, max_cells, seed)
+    points = None if basis is None else given_map(adata, basis)[rows]
     after = model.predict(label, n_cells=n_cells, seed=seed)
-    before = model.adata.obs_names.get_indexer(after.obs["control_cell"])
+    before = adata.obs_names.get_indexer(after.obs["control_cell"])
 
-    coordinates, project = _components(model, model.adata, rows)
+    coordinates, project = _components(screen, rows)
     if points is None:
         points = umap(coordinates, n_neighbors=15, seed=seed)
     near = NearestNeighbors(n_neighbors=min(_N_NEAR, len(rows))).fit(coordinates)
     start, end = (
         points[near.kneighbors(cells, return_distance=False)].mean(axis=1)
-        for cells in (project(_expression(model, model.adata[before])), project(after[:, model.adata.var_names].X))
+        for cells in (project(expression_of(screen, before)), project(after[:, adata.var_names].X))
     )
 
     ax = axes_or_new(ax, (6.6, 4.8))
-    shown = pd.Series(np.where(np.isin(labels[rows], [control, label]), labels[rows], None))
-    colors = {control: _CONTROL_COLOR, label: BLUE}
-    _draw_shift(ax, points, shown, colors, start, end, kind, label)
+    colors = {screen.control: _CONTROL_COLOR, label: BLUE}
+    _draw_shift(ax, points, [screen.labels[code] for code in screen.codes[rows]], colors, start, end, kind)
     n_outside = set_view(ax, points, map_name(basis))
-    left_out = remarks(len(rows), model.adata.n_obs, n_outside)
-    ax.set_title(
-        title if title is not None else f"{label}: {len(start):,} control cells perturbed\n{left_out}", fontsize=10
-    )
+    if title is None:
+        title = f"{label}: {len(start):,} control cells perturbed\n{remarks(len(rows), adata.n_obs, n_outside)}"
+    ax.set_title(title, fontsize=10)
     return finish(ax, show=show, save=save, return_fig=return_fig)
 
 
-def _expression(model: RaptorGraphModel, adata: AnnData):
-    setup = model.setup_args
-    return to_expression(*expression_source(adata, setup.get("layer"), setup.get("library_size_key")))
-
-
-def _components(model: RaptorGraphModel, adata: AnnData, rows: np.ndarray):
-    """Principal components of the chosen cells, and the function that projects other cells on them."""
+def _components(screen: Screen, rows: npt.NDArray[np.int64]) -> tuple[Floats, Callable[[npt.ArrayLike], Floats]]:
+    """Principal components of the cells, and the function that projects other cells on them."""
     import scanpy as sc  # here, since it takes seconds
 
-    cells = ad.AnnData(_expression(model, adata[rows]))
-    n = min(_N_COMPONENTS, min(cells.shape) - 1)
-    sc.pp.pca(cells, n_comps=n, random_state=0)
+    cells = ad.AnnData(expression_of(screen, rows))
+    sc.pp.pca(cells, n_comps=min(_N_COMPONENTS, min(cells.shape) - 1), random_state=0)
     mean = np.asarray(cells.X.mean(axis=0)).ravel()
     loadings = cells.varm["PCs"]
     return cells.obsm["X_pca"], lambda X: np.asarray(X @ loadings) - mean @ loadings
 
 
 def _draw_shift(
-    ax: Axes,
-    points: np.ndarray,
-    shown: pd.Series,
-    colors: dict[str, str],
-    start: np.ndarray,
-    end: np.ndarray,
-    kind: str,
-    label: str,
+    ax: Axes, points: Floats, labels: list[str], colors: dict[str, str], start: Floats, end: Floats, kind: str
 ) -> None:
+    """Draw the measured cells, the control cells behind, and the shift from `start` to `end` as arrows or cells."""
+    control, label = colors
     if kind == "cells":
-        places = np.vstack([points, end])
         name = f"{label}, predicted"
-        groups = pd.concat([shown, pd.Series([name] * len(end))], ignore_index=True)
-        draw_groups(ax, places, groups, {**colors, name: ORANGE}, behind=list(colors)[:1])
+        places, groups = np.vstack([points, end]), pd.Series(labels + [name] * len(end))
+        draw_groups(ax, places, groups, {**colors, name: ORANGE}, behind=[control])
         return
-    draw_groups(ax, points, shown, colors, behind=list(colors)[:1])
+    arrow = marker("mean predicted shift", ORANGE, size=11, shape=r"$\rightarrow$")
+    draw_groups(ax, points, pd.Series(labels), colors, behind=[control], more=[arrow])
     # fields of the whole map, but at least three across the cells that move
     side = np.minimum(np.ptp(points, axis=0) / _GRID, np.ptp(start, axis=0) / 3)
     field = ((start - start.min(axis=0)) / np.maximum(side, 1e-12)).astype(int)
@@ -186,8 +163,3 @@ def _draw_shift(
         mean["x"], mean["y"], mean["dx"], mean["dy"], color=ORANGE, angles="xy", scale_units="xy", scale=1, width=0.006,
         edgecolor="white", linewidth=0.3, zorder=3,
     )  # fmt: skip
-    legend = ax.get_legend()
-    arrow = Line2D([], [], color=ORANGE, linestyle="", marker=r"$\rightarrow$", markersize=11)
-    handles = [*legend.legend_handles, arrow]
-    texts = [text.get_text() for text in legend.get_texts()] + ["mean predicted shift"]
-    ax.legend(handles, texts, bbox_to_anchor=(1.0, 1.0), loc="upper left", frameon=False, fontsize=8)

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from raptorgraph._arguments import check_integer
+from raptorgraph._docs import docs
 from raptorgraph.pl._dag_drawing import draw_graph, figure_size, node_colors, node_labels
 from raptorgraph.pl._figure import axes_or_new, check_save, finish
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 _COLUMNS = ("source", "target", "weight")
 
 
+@docs.dedent
 def dag(
     graph: RaptorGraphModel | pd.DataFrame,
     *,
@@ -36,15 +38,15 @@ def dag(
     title: str | None = None,
     ax: Axes | None = None,
     show: bool | None = None,
-    save: str | PathLike | None = None,
+    save: str | PathLike[str] | None = None,
     return_fig: bool = False,
 ) -> Axes | Figure:
     """Draw a causal graph in layers, causes above effects.
 
     Blue edges that end in an arrow are positive, orange edges that end in a bar negative; the width grows with the
-    absolute weight. Where the frequencies of edges are known (:func:`raptorgraph.tl.dag_stability`), edges found again
-    in 90 % of the resampled screens are solid, in 50 % dashed, and all others dotted and faint. Latents without an edge
-    are left out.
+    absolute weight. Where the frequencies of edges are known (:func:`raptorgraph.tl.dag_stability`), edges that are
+    found in at least 90 % of the resampled screens are solid, in at least 50 % dashed, and all others dotted and faint.
+    Latents without an edge are left out.
 
     Parameters
     ----------
@@ -53,30 +55,25 @@ def dag(
         of edges as of ``model.get_edges()`` (columns ``source``, ``target``, ``weight`` and, if known,
         ``frequency``).
     genes
-        Draw the part of the graph around these genes, which are set in bold.
+        Genes around which the graph is drawn; their names are bold.
     n_hops
-        With `genes`: how many edges away a gene may be, along or against their direction. 0 draws the edges between
+        With `genes`: the largest number of edges to a gene, along or against their direction. 0 draws the edges between
         the genes themselves.
     max_edges
         Number of edges to draw, largest absolute weights first.
     color
-        Colors the nodes: numbers or categories, indexed by latent; of a table, such as that of
-        ``rg.tl.annotate_latents``, the column ``label``. Of categories the seven most frequent get a color.
+        Numbers or categories that color the nodes, indexed by latent; of a table, such as that of
+        ``rg.tl.annotate_latents``, the column ``label``. The seven most frequent categories get a color.
     label
-        Writes a second line into the nodes, indexed by latent; of a table the column ``label``.
+        Second line of the nodes, indexed by latent; of a table the column ``label``.
     weights
-        Write the weight on each edge; by default where there are at most 12.
+        Whether to write the weight on each edge; by default where there are at most 12.
     title
-        Of the axes.
+        Title of the axes.
     ax
         Axes to draw on; default those of a new figure, as large as the graph needs. Letters and boxes scale with the
         axes.
-    show
-        Whether to show the figure; not by default.
-    save
-        File to save the figure to.
-    return_fig
-        Return the figure and not the axes.
+    %(figure)s
 
     Returns
     -------
@@ -103,8 +100,8 @@ def dag(
     >>> ax = rg.pl.dag(edges, genes=edges["source"].iloc[0], n_hops=2)
     """
     check_save(save)
-    for name, value, least in (("max_edges", max_edges, 1), ("n_hops", n_hops, 0)):
-        check_integer(name, value, least)
+    check_integer("max_edges", max_edges, 1)
+    check_integer("n_hops", n_hops, 0)
     edges, nodes = _edges_and_nodes(graph)
     chosen = None if genes is None else [gene.strip() for gene in ([genes] if isinstance(genes, str) else genes)]
     network, n_left_out = _network(edges, nodes, chosen, n_hops, max_edges)
@@ -121,7 +118,7 @@ def dag(
 
 
 def _edges_and_nodes(graph: RaptorGraphModel | pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
-    """Table of edges (source, target, weight, frequency or NaN) and all nodes, from whatever was given."""
+    """Table of edges (source, target, weight, frequency or NaN) and all nodes of a model or a table."""
     if not isinstance(graph, pd.DataFrame):
         if not hasattr(graph, "get_edges"):
             raise TypeError(f"graph must be a trained model or a table, not {type(graph).__name__}.")
@@ -143,6 +140,7 @@ def _edges_and_nodes(graph: RaptorGraphModel | pd.DataFrame) -> tuple[pd.DataFra
 
 
 def _of_adjacency(table: pd.DataFrame) -> pd.DataFrame:
+    """Edges of an adjacency table."""
     if table.shape[0] != table.shape[1] or list(table.index) != list(table.columns) or not table.index.is_unique:
         raise ValueError(
             f"The table of shape {table.shape} is neither an adjacency, with the same unique names as rows and as "

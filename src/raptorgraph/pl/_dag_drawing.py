@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import textwrap
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import pandas as pd
-from matplotlib.artist import Artist
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize, to_hex
+from matplotlib.font_manager import FontProperties
 from matplotlib.lines import Line2D
 from matplotlib.patches import FancyBboxPatch, Patch, PathPatch, Polygon
 from matplotlib.path import Path
@@ -17,8 +18,8 @@ from matplotlib.text import Text
 from matplotlib.textpath import TextPath
 from scipy.interpolate import CubicHermiteSpline, PchipInterpolator
 
-from raptorgraph.pl._figure import BLUE, GRAY, LIGHT, ORANGE, ink
-from raptorgraph.pl._layered import Layout, layered_layout
+from raptorgraph.pl._figure import BLUE, GRAY, LIGHT, ORANGE, BeforeDrawing, ink
+from raptorgraph.pl._layered import Edge, Layout, Node, layered_layout
 from raptorgraph.pl._set_names import clean_set_names, readable
 
 if TYPE_CHECKING:
@@ -27,6 +28,10 @@ if TYPE_CHECKING:
     import networkx as nx
     from matplotlib.axes import Axes
     from matplotlib.backend_bases import RendererBase
+    from matplotlib.typing import LineStyleType
+
+    from raptorgraph.pl._figure import Floats
+    from raptorgraph.pl._marks import Style
 
 FONT, SMALL = 8.0, 6.0  # points at the natural size
 _PAD = 3.5
@@ -37,15 +42,19 @@ _MAX_SCALE = 1.5
 _FEW_EDGES = 12
 # tints of the palette light enough for black letters
 _FILLS = ("#8CC4E8", "#F2C879", "#7FD1B9", "#E6BCD3", "#F0A67A", "#C9B458", "#B8A9D9")
-_STYLES = (
+_STYLES: tuple[tuple[float, LineStyleType, float, str], ...] = (
     (0.9, "-", 0.9, "frequency ≥ 0.9"),
     (0.5, (0, (4, 1.5)), 0.75, "frequency 0.5 to 0.9"),
     (-np.inf, (0, (1, 1.5)), 0.5, "frequency < 0.5"),
 )
 
 
+Scaled = tuple[Text | Patch, float]
+"""An artist, and its font size or line width in points at the natural size."""
+
+
 class Fills(NamedTuple):
-    """Color of each node that has one, and how the legend explains them."""
+    """Color of each node that has one, and how the legend explains the colors."""
 
     of_node: Mapping[str, str]
     categories: Mapping[str, str]
@@ -55,15 +64,12 @@ class Fills(NamedTuple):
 
 def node_labels(network: nx.DiGraph, label: pd.Series | pd.DataFrame | None) -> dict[str, str]:
     """Second line of each node, wrapped; empty where there is none."""
-    if label is None:
-        return dict.fromkeys(network, "")
-    values = _column(label, "label").reindex(list(network))
-    return {
-        node: ""
-        if _is_missing(value)
-        else "\n".join(textwrap.wrap(readable(str(value)), 18, max_lines=2, placeholder="…"))
-        for node, value in values.items()
-    }
+    texts = dict.fromkeys(network, "")
+    if label is not None:
+        for node, value in _column(label, "label").reindex(list(network)).items():
+            if not _is_missing(value):
+                texts[node] = "\n".join(textwrap.wrap(readable(str(value)), 18, max_lines=2, placeholder="…"))
+    return texts
 
 
 def node_colors(network: nx.DiGraph, color: pd.Series | pd.DataFrame | None) -> Fills:
@@ -78,7 +84,7 @@ def node_colors(network: nx.DiGraph, color: pd.Series | pd.DataFrame | None) -> 
         if values.isna().all():
             return Fills({}, {}, None, name)
         mappable = ScalarMappable(Normalize(values.min(), values.max()), "viridis")
-        return Fills({n: to_hex(mappable.to_rgba(v)) for n, v in values.dropna().items()}, {}, mappable, name)
+        return Fills({n: to_hex(tuple(mappable.to_rgba(v))) for n, v in values.dropna().items()}, {}, mappable, name)
     values = values[[not _is_missing(value) for value in values]].astype(str)
     # the most frequent ones first, ties by name
     counts = values.value_counts().sort_index().sort_values(ascending=False, kind="stable")
@@ -111,11 +117,12 @@ def figure_size(network: nx.DiGraph, texts: Mapping[str, str]) -> tuple[Layout, 
     """Places of all nodes, in points at the natural size, and inches in which they are legible."""
     sizes = {node: _box(str(node), texts[node]) for node in network}
     layout = layered_layout(network, sizes)
-    inches = np.clip([layout.width / 72 + 0.4, layout.height / 72 + 1.0], (4.5, 3.0), _MAX_SIZE)
-    return layout, tuple(inches.tolist())
+    width, height = np.clip([layout.width / 72 + 0.4, layout.height / 72 + 1.0], (4.5, 3.0), _MAX_SIZE)
+    return layout, (float(width), float(height))
 
 
 def _box(name: str, text: str) -> tuple[float, float]:
+    """Width and height of a node's box in points."""
     lines = text.split("\n") if text else []
     widths = [_width(name, FONT, "bold"), *(_width(line, SMALL, "normal") for line in lines)]
     return max(widths) + 2 * _PAD, _LINE * (FONT + SMALL * len(lines)) + _PAD
@@ -123,7 +130,7 @@ def _box(name: str, text: str) -> tuple[float, float]:
 
 def _width(text: str, size: float, weight: str) -> float:
     """Width of a line in points, without a renderer."""
-    return float(TextPath((0, 0), text, size=size, prop={"weight": weight}).get_extents().width)
+    return float(TextPath((0, 0), text, size=size, prop=FontProperties(weight=weight)).get_extents().width)
 
 
 def draw_graph(
@@ -145,7 +152,7 @@ def draw_graph(
     if not network.number_of_nodes():
         return
     _set_limits(ax, layout)
-    scaled: list[tuple[Artist, float]] = []
+    scaled: list[Scaled] = []
     edges = list(network.edges(data=True))
     largest = max((abs(data["weight"]) for *_, data in edges), default=1.0)
     for source, target, data in sorted(edges, key=lambda edge: abs(edge[2]["weight"])):  # the strong ones on top
@@ -154,7 +161,7 @@ def draw_graph(
         scaled += _draw_weights(ax, layout.routes, {(a, b): data["weight"] for a, b, data in edges})
     for node in network:
         scaled += _draw_node(ax, str(node), layout.positions[node], texts[node], fills.of_node.get(node), node in bold)
-    ax.add_artist(_Scaling(ax, scaled))
+    ax.add_artist(BeforeDrawing(partial(_scale, ax, scaled)))
     _draw_legends(ax, edges, largest, fills, remark)
 
 
@@ -169,27 +176,19 @@ def _set_limits(ax: Axes, layout: Layout) -> None:
     ax.set_ylim(size[1] / 2 - half[1], size[1] / 2 + half[1])
 
 
-class _Scaling(Artist):
-    """Draws nothing, but sets font sizes and line widths right before they are drawn, by the scale of the axes."""
-
-    def __init__(self, ax: Axes, scaled: list[tuple[Artist, float]]) -> None:
-        super().__init__()
-        self._of, self._scaled = ax, scaled
-        self.set_zorder(-1)
-        self.set_in_layout(False)
-
-    def draw(self, renderer: RendererBase) -> None:
-        """Scale everything that is in points."""
-        (x0, _), (x1, _) = self._of.transData.transform([(0, 0), (1, 0)])
-        scale = (x1 - x0) / renderer.points_to_pixels(1.0)
-        for artist, size in self._scaled:
-            if isinstance(artist, Text):
-                artist.set_fontsize(max(size * scale, 1.0))
-            else:
-                artist.set_linewidth(size * scale)
+def _scale(ax: Axes, scaled: list[Scaled], renderer: RendererBase) -> None:
+    """Set font sizes and line widths by the scale of the axes."""
+    (x0, _), (x1, _) = ax.transData.transform([(0, 0), (1, 0)])
+    scale = (x1 - x0) / float(np.asarray(renderer.points_to_pixels(1.0)))
+    for artist, size in scaled:
+        if isinstance(artist, Text):
+            artist.set_fontsize(max(size * scale, 1.0))
+        else:
+            artist.set_linewidth(size * scale)
 
 
-def _draw_edge(ax: Axes, route: np.ndarray, data: dict, largest: float) -> list[tuple[Artist, float]]:
+def _draw_edge(ax: Axes, route: Floats, data: Mapping[str, float], largest: float) -> list[Scaled]:
+    """Draw an edge that ends in an arrow if its weight is positive, else in a bar."""
     weight, frequency = data["weight"], data["frequency"]
     color = BLUE if weight > 0 else ORANGE
     width = _line_width(weight, largest)
@@ -197,29 +196,26 @@ def _draw_edge(ax: Axes, route: np.ndarray, data: dict, largest: float) -> list[
     x, y = route[-1]
     head = 4.0 + 1.2 * width
     end = y + (head if weight > 0 else 1.0 + width / 2)
-    curve = _curve(np.vstack([route[:-1], [x, end]]))
-    line = PathPatch(
-        Path(curve), facecolor="none", edgecolor=color, linestyle=style, alpha=alpha, capstyle="butt", zorder=1
-    )
+    stroke: Style = {"facecolor": "none", "linestyle": style, "alpha": alpha, "capstyle": "butt", "zorder": 1}
+    line = PathPatch(Path(_curve(np.vstack([route[:-1], [x, end]]))), edgecolor=color, **stroke)
+    scaled: list[Scaled] = [(line, width)]
     if weight > 0:
-        tip = Polygon(
-            [(x, y), (x - 0.42 * head, y + head), (x + 0.42 * head, y + head)], color=color, linewidth=0, zorder=1.5
-        )
-        found = [(line, width)]
+        corners = [(x, y), (x - 0.42 * head, y + head), (x + 0.42 * head, y + head)]
+        tip: Patch = Polygon(corners, color=color, linewidth=0, zorder=1.5)
     else:
         half = 2.4 + 0.7 * width
         tip = PathPatch(Path([(x - half, end), (x + half, end)]), edgecolor=color, zorder=1.5, capstyle="butt")
-        found = [(line, width), (tip, max(width, 1.6))]
+        scaled.append((tip, max(width, 1.6)))
     ax.add_artist(line)
     ax.add_artist(tip)
-    return found
+    return scaled
 
 
 def _line_width(weight: float, largest: float) -> float:
     return _WIDTHS[0] + (_WIDTHS[1] - _WIDTHS[0]) * abs(weight) / largest
 
 
-def _curve(route: np.ndarray) -> np.ndarray:
+def _curve(route: Floats) -> Floats:
     """Points of a smooth curve that leaves and arrives vertically."""
     x, y = route[:, 0], route[:, 1]
     slopes = np.zeros(len(x))
@@ -229,10 +225,11 @@ def _curve(route: np.ndarray) -> np.ndarray:
     return np.column_stack([CubicHermiteSpline(-y, x, slopes)(t), -t])
 
 
-def _draw_weights(ax: Axes, routes: Mapping[tuple, np.ndarray], weights: Mapping[tuple, float]) -> list:
-    """Each weight on its edge, at a place that no other one has."""
-    found, taken = [], []
-    style = {"boxstyle": "square,pad=0.1", "facecolor": "white", "edgecolor": "none", "alpha": 0.85}
+def _draw_weights(ax: Axes, routes: Mapping[Edge, Floats], weights: Mapping[Edge, float]) -> list[Scaled]:
+    """Write each weight on its edge, at a place that no other one has."""
+    scaled: list[Scaled] = []
+    taken: list[tuple[Floats, Floats]] = []
+    style: Style = {"boxstyle": "square,pad=0.1", "facecolor": "white", "edgecolor": "none", "alpha": 0.85}
     for edge, weight in weights.items():
         text, curve = f"{weight:.2g}", _curve(routes[edge])
         size = np.array([_width(text, SMALL, "normal") + 2.0, SMALL + 2.0])
@@ -243,66 +240,64 @@ def _draw_weights(ax: Axes, routes: Mapping[tuple, np.ndarray], weights: Mapping
             if not any((np.abs(at - other) < (size + room) / 2).all() for other, room in taken):
                 break
         taken.append((at, size))
-        label = ax.text(*at, text, fontsize=SMALL, ha="center", va="center", zorder=2, bbox=style, clip_on=True)
-        found.append((label, SMALL))
-    return found
+        x, y = at
+        label = ax.text(x, y, text, fontsize=SMALL, ha="center", va="center", zorder=2, bbox=style, clip_on=True)
+        scaled.append((label, SMALL))
+    return scaled
 
 
 def _draw_node(
     ax: Axes, name: str, place: tuple[float, float], text: str, fill: str | None, bold: bool
-) -> list[tuple[Artist, float]]:
+) -> list[Scaled]:
+    """Draw the box of a node with its name and its second line."""
     width, height = _box(name, text)
     x, y = place
-    box = FancyBboxPatch(
-        (x - width / 2, y - height / 2),
-        width,
-        height,
-        boxstyle="round,pad=0,rounding_size=3",
-        facecolor=fill or "white",
-        edgecolor="black" if bold else GRAY,
-        zorder=3,
-    )
+    frame: Style = {"facecolor": fill or "white", "edgecolor": "black" if bold else GRAY, "zorder": 3}
+    corner = (x - width / 2, y - height / 2)
+    box = FancyBboxPatch(corner, width, height, boxstyle="round,pad=0,rounding_size=3", **frame)
     ax.add_artist(box)
     lines = text.count("\n") + 1 if text else 0
-    middle = y + _LINE * SMALL * lines / 2
-    color = ink(fill or "white")
-    style = {"ha": "center", "va": "center_baseline", "zorder": 4, "color": color}
-    found = [(box, 1.6 if bold else 0.8)]
-    found.append((ax.text(x, middle, name, fontsize=FONT, fontweight="bold" if bold else "normal", **style), FONT))
+    middle, lower = y + _LINE * SMALL * lines / 2, y - _LINE * FONT / 2
+    style: Style = {"ha": "center", "zorder": 4, "color": ink(fill or "white")}
+    weight = "bold" if bold else "normal"
+    upper = ax.text(x, middle, name, fontsize=FONT, fontweight=weight, va="center_baseline", **style)
+    scaled: list[Scaled] = [(box, 1.6 if bold else 0.8), (upper, FONT)]
     if text:
-        lower = y - _LINE * FONT / 2
-        found.append((ax.text(x, lower, text, fontsize=SMALL, linespacing=1.15, **style | {"va": "center"}), SMALL))
-    return found
+        scaled.append((ax.text(x, lower, text, fontsize=SMALL, linespacing=1.15, va="center", **style), SMALL))
+    return scaled
 
 
-def _draw_legends(ax: Axes, edges: list, largest: float, fills: Fills, remark: str | None) -> None:
-    """Signs, widths, styles and colors below the graph."""
-    plain = {"frameon": False, "fontsize": 7, "title_fontsize": 7, "alignment": "left", "loc": "upper left"}
-    signs, widths, styles = [], [], []
-    for sign, color, marker in ((1, BLUE, "v"), (-1, ORANGE, "_")):
-        if any(sign * data["weight"] > 0 for *_, data in edges):
-            label = "positive" if sign > 0 else "negative"
-            signs.append(Line2D([], [], color=color, marker=marker, markersize=4, markeredgewidth=2, label=label))
-    smallest = min((abs(data["weight"]) for *_, data in edges), default=largest)
-    for value in dict.fromkeys((smallest, largest)) if edges else ():
-        label = f"|weight| {value:.2g}"
-        widths.append(Line2D([], [], color=GRAY, linewidth=_line_width(value, largest), label=label))
-    if any(not np.isnan(data["frequency"]) for *_, data in edges):
-        for _, style, alpha, label in _STYLES:
-            styles.append(Line2D([], [], color=GRAY, linestyle=style, alpha=alpha, linewidth=1.5, label=label))
+def _draw_legends(
+    ax: Axes, edges: list[tuple[Node, Node, dict[str, float]]], largest: float, fills: Fills, remark: str | None
+) -> None:
+    """Explain signs, widths, styles and colors of the graph."""
+    weights = [data["weight"] for *_, data in edges]
+    signs = [
+        Line2D([], [], color=color, marker=shape, markersize=4, markeredgewidth=2, label=label)
+        for label, sign, color, shape in (("positive", 1, BLUE, "v"), ("negative", -1, ORANGE, "_"))
+        if any(sign * weight > 0 for weight in weights)
+    ]
+    widths = [
+        Line2D([], [], color=GRAY, linewidth=_line_width(value, largest), label=f"|weight| {value:.2g}")
+        for value in (dict.fromkeys((min(map(abs, weights)), largest)) if edges else ())
+    ]
+    styles = [
+        Line2D([], [], color=GRAY, linestyle=style, alpha=alpha, linewidth=1.5, label=label)
+        for _, style, alpha, label in (_STYLES if any(not np.isnan(data["frequency"]) for *_, data in edges) else ())
+    ]
     groups = [group for group in (signs, widths, styles) if group]
     n_rows = max((len(group) for group in groups), default=0)
     # each group in a column of its own
     handles = [h for group in groups for h in (group + [Line2D([], [], linewidth=0, label=" ")] * n_rows)[:n_rows]]
+    plain: Style = {"frameon": False, "fontsize": 7, "title_fontsize": 7, "alignment": "left", "loc": "upper left"}
     if handles or remark:
-        below = {"bbox_to_anchor": (0.0, 0.0), "ncols": max(1, len(groups)), "title": remark, "handlelength": 2.2}
-        legend = ax.legend(handles=handles, **below, **plain)
+        below: Style = {"bbox_to_anchor": (0.0, 0.0), "ncols": max(1, len(groups)), "handlelength": 2.2}
+        legend = ax.legend(handles=handles, title=remark, **below, **plain)
         if fills.categories:  # whose legend would take its place
             ax.add_artist(legend).set_clip_on(False)
     if fills.categories:
-        patches = [
-            Patch(facecolor=fill, edgecolor=GRAY, linewidth=0.5, label=text) for text, fill in fills.categories.items()
-        ]
+        edge: Style = {"edgecolor": GRAY, "linewidth": 0.5}
+        patches = [Patch(facecolor=fill, label=text, **edge) for text, fill in fills.categories.items()]
         ax.legend(handles=patches, bbox_to_anchor=(1.0, 1.0), title=fills.name or None, **plain)
     if fills.mappable is not None:
         ax.figure.colorbar(fills.mappable, ax=ax, shrink=0.5, aspect=25, label=fills.name or "value")

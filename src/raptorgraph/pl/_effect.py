@@ -8,10 +8,13 @@ import numpy as np
 import pandas as pd
 
 from raptorgraph._arguments import check_integer
+from raptorgraph._docs import docs
 from raptorgraph.metrics import pearson_delta, relative_mse
+from raptorgraph.pl._cells import canonical
 from raptorgraph.pl._figure import BLUE, GRAY, LIGHT, SCALE, axes_or_new, check_save, finish
 from raptorgraph.pl._labels import label_points
-from raptorgraph.pl._measured import canonical, one_measured, predicted_with_sd
+from raptorgraph.pl._limits import far_off, limits_with_zero
+from raptorgraph.pl._measured import one_measured, predicted_with_sd
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -22,10 +25,12 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from raptorgraph.model import RaptorGraphModel
+    from raptorgraph.pl._marks import Style
 
 _ENOUGH = 20  # genes from which one can be far off
 
 
+@docs.dedent
 def effect(
     predicted: RaptorGraphModel | pd.Series,
     measured: pd.Series | AnnData | None = None,
@@ -38,20 +43,21 @@ def effect(
     title: str | None = None,
     ax: Axes | None = None,
     show: bool | None = None,
-    save: str | PathLike | None = None,
+    save: str | PathLike[str] | None = None,
     return_fig: bool = False,
 ) -> Axes | Figure:
     r"""Scatter the predicted against the measured effect, one point a gene, between floor and ceiling.
 
-    The diagonal is a perfect prediction, the dashed horizontal line that of no change: the ceiling. The floor is what
-    the sampling of cells alone leaves of a perfect prediction. With the measured effect m, the predicted one p and the
-    standard error s of m, the relative squared error of the prediction and its floor are
+    The diagonal is a perfect prediction, the dashed horizontal line the prediction of no change, whose error is the
+    ceiling. The floor is the error that a perfect prediction has because the measurement is that of a sample of cells.
+    With the measured effect m, the predicted one p and the standard error s of m, the relative squared error of the
+    prediction and its floor are
 
     .. math::
         \frac{\sum_g (p_g - m_g)^2}{\sum_g m_g^2}, \qquad \frac{\sum_g s_g^2}{\sum_g m_g^2},
 
-    and that of no change is 1. (A model that was trained on these very cells has seen their noise and can fall below
-    the floor.) The gray band is two standard errors wide to either side (the median over genes).
+    and the ceiling is 1. The error of a model that was trained on these very cells can lie below the floor, since the
+    model has seen their noise. The gray band is two standard errors (the median over genes) wide to either side.
 
     Parameters
     ----------
@@ -59,29 +65,23 @@ def effect(
         Predicted effect, indexed by gene, such as a row of ``model.predict_effects(...)``; or a trained model, which
         then predicts `perturbation`.
     measured
-        Measured effect, indexed by gene, in any order; the genes of both are drawn. With a model it can be cells that
-        have the perturbation and control cells, and is by default taken from the model's own data.
+        Measured effect, indexed by gene, in any order; genes that both effects have are drawn. With a model it can be
+        an AnnData with cells of the perturbation and control cells, and comes by default from the model's data.
     perturbation
-        Label, or tuple, list or set of genes, with a model.
+        Label, or tuple, list or set of genes, that the model predicts.
     predicted_sd, measured_se
         Standard deviation of the prediction and standard error of the measurement, indexed by gene. With a model and
         cells they are known.
     error_bars
-        Draw both as bars of one standard deviation to either side.
+        Whether to draw both as bars of one standard deviation to either side.
     n_labels
         Number of genes to name, largest effects (measured or predicted) first. A name that finds no free place is left
         out. Up to three genes that lie more than twice as far out as all others, mostly the perturbed ones, stand at
         the border as diamonds, with their measured and predicted effect.
     title
-        Default the name of the perturbation.
-    ax
-        Axes to draw on; default those of a new figure.
-    show
-        Whether to show the figure; not by default.
-    save
-        File to save the figure to.
-    return_fig
-        Return the figure and not the axes.
+        First words of the title; by default the name of the perturbation.
+    %(ax)s
+    %(figure)s
 
     Returns
     -------
@@ -121,56 +121,41 @@ def effect(
 
     ax = axes_or_new(ax, (4.6, 4.8))
     x, y = table["measured"].to_numpy(), table["predicted"].to_numpy()
-    beyond = _far_off(np.maximum(np.abs(x), np.abs(y)))
-    ends = _limits(x[~beyond], y[~beyond])
+    sizes = np.maximum(np.abs(x), np.abs(y))
+    beyond = far_off(sizes, at_least=_ENOUGH)
+    ends = limits_with_zero(x[~beyond], y[~beyond])
     _draw_bounds(ax, ends, table.get("measured_se"))
     if error_bars:
-        bars = {"xerr": table.get("measured_se"), "yerr": table.get("predicted_sd")}
-        ax.errorbar(x, y, **bars, fmt="none", ecolor=BLUE, alpha=0.25, elinewidth=0.6, zorder=2)
-    shown = {"color": BLUE, "linewidths": 0, "zorder": 3}
+        x_bars, y_bars = table.get("measured_se"), table.get("predicted_sd")
+        ax.errorbar(x, y, y_bars, x_bars, fmt="none", ecolor=BLUE, alpha=0.25, elinewidth=0.6, zorder=2)
+    shown: Style = {"color": BLUE, "linewidths": 0, "zorder": 3}
     ax.scatter(x[~beyond], y[~beyond], s=10, alpha=0.6, rasterized=len(x) > 5000, **shown)
     at_x, at_y = (np.clip(values, *ends) for values in (x, y))
     ax.scatter(at_x[beyond], at_y[beyond], s=36, marker="D", clip_on=False, **shown)
     ax.set(xlim=ends, ylim=ends, aspect="equal")
-    ax.set_xlabel(f"measured effect ({SCALE})")
-    ax.set_ylabel(f"predicted effect ({SCALE})")
+    ax.set(xlabel=f"measured effect ({SCALE})", ylabel=f"predicted effect ({SCALE})")
     ax.set_title(_scores(table) if name is None else f"{name}, {_scores(table)}", fontsize=8.5, loc="left")
     legend = ax.legend(loc="upper left", fontsize=7, frameon=False, handlelength=1.5, borderaxespad=0.2)
-    largest = np.argsort(-np.maximum(np.abs(x), np.abs(y)), kind="stable")[:n_labels]
+    largest = np.argsort(-sizes, kind="stable")[:n_labels]
     names = [f"{table.index[k]} ({x[k]:.1f}, {y[k]:.1f})" if beyond[k] else str(table.index[k]) for k in largest]
     among = np.column_stack([at_x, at_y])
     label_points(ax, at_x[largest], at_y[largest], names, among=among, obstacles=[legend])
     return finish(ax, show=show, save=save, return_fig=return_fig)
 
 
-def _far_off(sizes: np.ndarray) -> np.ndarray:
-    """At most three points, each more than twice as large as the next smaller one: mostly the perturbed genes."""
-    order = np.argsort(-sizes, kind="stable")
-    beyond = np.zeros(len(sizes), dtype=bool)
-    if len(sizes) < _ENOUGH:
-        return beyond
-    gaps = [k for k in range(1, min(4, len(sizes) - 1)) if sizes[order[k - 1]] > 2 * sizes[order[k]] > 0]
-    beyond[order[: max(gaps, default=0)]] = True
-    return beyond
-
-
-def _limits(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    low, high = min(x.min(), y.min(), 0.0), max(x.max(), y.max(), 0.0)
-    margin = 0.08 * (high - low) or 1.0
-    return np.array([low - margin, high + margin])
-
-
-def _draw_bounds(ax: Axes, ends: np.ndarray, measured_se: pd.Series | None) -> None:
-    """What a perfect prediction, sampling noise and no change look like."""
+def _draw_bounds(ax: Axes, ends: tuple[float, float], measured_se: pd.Series | None) -> None:
+    """Draw where a perfect prediction, sampling noise and no change lie."""
     if measured_se is not None:
         width = 2 * float(np.median(measured_se))
-        label = "sampling noise (±2 SE)"
-        ax.fill_between(ends, ends - width, ends + width, color=LIGHT, alpha=0.6, linewidth=0, zorder=0, label=label)
+        band: Style = {"color": LIGHT, "alpha": 0.6, "linewidth": 0, "zorder": 0, "label": "sampling noise (±2 SE)"}
+        ax.fill_between(ends, np.subtract(ends, width), np.add(ends, width), **band)
     ax.plot(ends, ends, color=GRAY, linewidth=1, zorder=1, label="perfect prediction")
     ax.plot(ends, [0, 0], color=GRAY, linewidth=1, linestyle="--", zorder=1, label="no change")
 
 
-def _of_model(model: RaptorGraphModel, perturbation, measured):
+def _of_model(
+    model: RaptorGraphModel, perturbation: str | Collection[str] | None, measured: pd.Series | AnnData | None
+) -> tuple[pd.Series, pd.Series | None, pd.Series, pd.Series | None]:
     """Prediction and measurement of one perturbation, each with its uncertainty."""
     if perturbation is None:
         raise TypeError("Say which effect the model is to predict: perturbation='A' or 'A+B'.")
@@ -182,7 +167,9 @@ def _of_model(model: RaptorGraphModel, perturbation, measured):
     return mean.iloc[0], None if sd is None else sd.iloc[0], known.rename(label), error
 
 
-def _aligned(predicted, measured, predicted_sd, measured_se) -> pd.DataFrame:
+def _aligned(
+    predicted: pd.Series, measured: pd.Series, predicted_sd: pd.Series | None, measured_se: pd.Series | None
+) -> pd.DataFrame:
     """One row for each gene in both effects."""
     columns = {"measured": measured, "predicted": predicted}
     columns |= {name: x for name, x in (("predicted_sd", predicted_sd), ("measured_se", measured_se)) if x is not None}

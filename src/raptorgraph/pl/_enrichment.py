@@ -7,24 +7,32 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 from matplotlib.colors import Normalize
-from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
-from scipy.cluster.hierarchy import leaves_list, linkage
 
-from raptorgraph._arguments import check_integer, check_number
+from raptorgraph._arguments import check_choice, check_integer, check_number
+from raptorgraph._docs import docs
 from raptorgraph.pl._figure import GRAY, LIGHT, axes_or_new, check_save, finish
+from raptorgraph.pl._heat_map import name_squares, similar_side_by_side
+from raptorgraph.pl._marks import color_bar_beside, legend_beside, marker
 from raptorgraph.pl._set_names import clean_set_names
 
 if TYPE_CHECKING:
     from os import PathLike
 
+    import numpy.typing as npt
+    from matplotlib.artist import Artist
     from matplotlib.axes import Axes
+    from matplotlib.cm import ScalarMappable
     from matplotlib.figure import Figure
+
+    from raptorgraph.pl._figure import Floats
+    from raptorgraph.pl._marks import Style
 
 KINDS = ("heatmap", "dots")
 _SMALLEST_FDR = 1e-3  # the largest dot
 
 
+@docs.dedent
 def enrichment(
     table: pd.DataFrame,
     *,
@@ -35,7 +43,7 @@ def enrichment(
     fdr: float = 0.05,
     ax: Axes | None = None,
     show: bool | None = None,
-    save: str | PathLike | None = None,
+    save: str | PathLike[str] | None = None,
     return_fig: bool = False,
 ) -> Axes | Figure:
     """Draw which gene sets go up or down with each latent, sets and latents of similar scores side by side.
@@ -48,22 +56,17 @@ def enrichment(
         rates counts, since a set should pass both; where it has ``stands_out``, the latents without a clear effect are
         faint and named in gray.
     kind
-        ``"heatmap"`` colors squares by the score and dots those below `fdr`; ``"dots"`` draws circles whose area grows
-        with -log10 FDR, ringed below `fdr`.
+        ``"heatmap"`` colors squares by the score and marks those below `fdr` with a dot; ``"dots"`` draws circles whose
+        area grows with -log10 FDR, with a ring below `fdr`.
     value
         Column with the score.
     n_sets, n_latents
-        At most so many rows and columns: those of the smallest FDR (of latents that stand out), larger scores first.
+        Largest number of rows and of columns. Those with the smallest FDR are drawn (of sets: in a latent that stands
+        out), of equal ones those with the largest scores.
     fdr
         False discovery rate below which a score is marked.
-    ax
-        Axes to draw on; default those of a new figure.
-    show
-        Whether to show the figure; not by default.
-    save
-        File to save the figure to.
-    return_fig
-        Return the figure and not the axes.
+    %(ax)s
+    %(figure)s
 
     Returns
     -------
@@ -92,7 +95,8 @@ def enrichment(
     scores, rates, clear = _matrices(table, latent, value)
     n_known = scores.shape[1]
     scores, rates = _top(scores, rates, clear, n_sets, n_latents)
-    rows, columns = _order(scores), _order(scores.T)
+    filled = scores.fillna(0.0).to_numpy()
+    rows, columns = similar_side_by_side(filled), similar_side_by_side(filled.T)
     scores, rates = scores.iloc[rows, columns], rates.iloc[rows, columns]
 
     names = clean_set_names(scores.index)
@@ -100,32 +104,29 @@ def enrichment(
     height, width = 0.22 * len(scores), 0.22 * scores.shape[1]
     ax = axes_or_new(ax, (float(width + 0.075 * letters + 2.3), float(max(height, 2.4) + 1.2)))
     limit = float(np.nanmax(np.abs(scores.to_numpy()))) or 1.0
-    colors = {"cmap": "RdBu_r", "norm": Normalize(-limit, limit)}
+    colors: Style = {"cmap": "RdBu_r", "norm": Normalize(-limit, limit)}
     faint = np.array([not clear[name] for name in scores.columns])
     draw = _draw_squares if kind == "heatmap" else _draw_dots
     mappable, handles = draw(ax, scores.to_numpy(), rates.to_numpy(), faint, fdr, colors)
-    _name(ax, names, scores.columns, faint)
-    if scores.shape[1] < n_known:
-        ax.set_xlabel(f"{latent} ({scores.shape[1]} of {n_known})")
-    else:
-        ax.set_xlabel(latent)
-    ax.set_ylabel("gene set")
-    place = ax.inset_axes([1.03, 0.0, 0.18 / max(width, 0.5), min(0.42, 1.6 / max(height, 2.4))])
-    ax.figure.colorbar(mappable, cax=place).set_label(value, fontsize=8)
-    place.tick_params(labelsize=7)
+    name_squares(ax, names, scores.columns)
+    for tick, gray in zip(ax.get_xticklabels(), faint, strict=True):
+        tick.set_color(GRAY if gray else "black")
+    n_shown = scores.shape[1]
+    ax.set(xlabel=latent if n_shown == n_known else f"{latent} ({n_shown} of {n_known})", ylabel="gene set")
+    box = (1.03, 0.0, 0.18 / max(width, 0.5), min(0.42, 1.6 / max(height, 2.4)))
+    color_bar_beside(ax, mappable, value, box)
     if faint.any():
         handles.append(Patch(facecolor=LIGHT, label="faint: effect does not\nstand out from noise"))
     if handles:
-        ax.legend(handles=handles, loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False, fontsize=7)
+        legend_beside(ax, handles)
     return finish(ax, show=show, save=save, return_fig=return_fig)
 
 
 def _check(table: pd.DataFrame, kind: str, value: str, n_sets: int, n_latents: int) -> str:
-    """The column that names latents or perturbations."""
-    if kind not in KINDS:
-        raise ValueError(f"kind={kind!r} is unknown; use 'heatmap' or 'dots'.")
-    for name, number in (("n_sets", n_sets), ("n_latents", n_latents)):
-        check_integer(name, number, 1)
+    """Check the arguments, and give back the name of the column with latents or perturbations."""
+    check_choice("kind", kind, KINDS)
+    check_integer("n_sets", n_sets, 1)
+    check_integer("n_latents", n_latents, 1)
     latent = next((name for name in ("latent", "perturbation") if name in table), None)
     if latent is None:
         raise KeyError(f"The table has neither a column 'latent' nor 'perturbation', only {list(table.columns)}.")
@@ -144,14 +145,13 @@ def _matrices(table: pd.DataFrame, latent: str, value: str) -> tuple[pd.DataFram
     """Scores and FDR, sets x latents, and whether each latent's effect is clear."""
     names = list(dict.fromkeys(table[latent]))
     sets = list(dict.fromkeys(table["gene_set"]))
-    scores, rates = (
-        table.pivot(index="gene_set", columns=latent, values=column).loc[sets, names].astype(float)
-        for column in (value, "FDR")
-    )
+
+    def square(column: str) -> pd.DataFrame:
+        return table.pivot(index="gene_set", columns=latent, values=column).loc[sets, names].astype(float)
+
+    scores, rates = square(value), square("FDR")
     if "FDR_null" in table:
-        rates = rates.combine(
-            table.pivot(index="gene_set", columns=latent, values="FDR_null").loc[sets, names], np.fmax
-        )
+        rates = rates.combine(square("FDR_null"), np.fmax)
     if "stands_out" not in table:
         return scores, rates, pd.Series(True, index=names)
     return scores, rates, table.groupby(latent, sort=False)["stands_out"].first().fillna(False).astype(bool).loc[names]
@@ -174,53 +174,45 @@ def _top(
     return scores, rates
 
 
-def _order(scores: pd.DataFrame) -> np.ndarray:
-    if len(scores) < 3:
-        return np.arange(len(scores))
-    return leaves_list(linkage(scores.fillna(0.0).to_numpy(), "average", optimal_ordering=len(scores) <= 300))
-
-
-def _draw_squares(ax: Axes, scores: np.ndarray, rates: np.ndarray, faint: np.ndarray, fdr: float, colors: dict):
+def _draw_squares(
+    ax: Axes, scores: Floats, rates: Floats, faint: npt.NDArray[np.bool_], fdr: float, colors: Style
+) -> tuple[ScalarMappable, list[Artist]]:
+    """Draw colored squares with dots below `fdr`; what has the colors, and entries of the legend."""
     ax.set_facecolor(LIGHT)  # where there is no score
     image = ax.imshow(np.ma.masked_invalid(scores), aspect="auto", interpolation="nearest", **colors)
     for k in np.flatnonzero(faint):
         ax.axvspan(k - 0.5, k + 0.5, color="white", alpha=0.7, linewidth=0)
     row, column = np.nonzero(rates < fdr)
-    if len(row):
-        ax.scatter(column, row, s=7, color="black", linewidths=0.3, edgecolors="white", zorder=2)
-    mark = {"marker": "o", "markersize": 3, "color": "black", "linestyle": ""}
-    return image, [Line2D([], [], label=f"FDR < {fdr:g}", **mark)] if len(row) else []
+    if not len(row):
+        return image, []
+    ax.scatter(column, row, s=7, color="black", linewidths=0.3, edgecolors="white", zorder=2)
+    return image, [marker(f"FDR < {fdr:g}", "black", size=3)]
 
 
-def _draw_dots(ax: Axes, scores: np.ndarray, rates: np.ndarray, faint: np.ndarray, fdr: float, colors: dict):
+def _draw_dots(
+    ax: Axes, scores: Floats, rates: Floats, faint: npt.NDArray[np.bool_], fdr: float, colors: Style
+) -> tuple[ScalarMappable, list[Artist]]:
+    """Draw circles of the size of the rate, with rings below `fdr`; what has the colors, and entries of the legend."""
     row, column = np.nonzero(np.isfinite(scores))
-    rate, score = rates[row, column], scores[row, column]
-
-    def area(rate):
-        return 6.0 + 110.0 * np.clip(-np.log10(np.maximum(rate, _SMALLEST_FDR)), 0, None) / -np.log10(_SMALLEST_FDR)
-
-    opacity = np.where(faint[column], 0.3, 1.0)
-    dots = ax.scatter(column, row, s=area(rate), c=score, alpha=opacity, linewidths=0, zorder=2, **colors)
+    rate, opacity = rates[row, column], np.where(faint[column], 0.3, 1.0)
+    style: Style = {"s": _area(rate), "alpha": opacity, "linewidths": 0, "zorder": 2}
+    dots = ax.scatter(column, row, c=scores[row, column], **style, **colors)
     ringed = rate < fdr
     black = [(0.0, 0.0, 0.0, alpha) for alpha in opacity[ringed]]
-    ring = {"facecolors": "none", "edgecolors": black, "linewidths": 0.8, "zorder": 3}
-    ax.scatter(column[ringed], row[ringed], s=area(rate[ringed]), **ring)
+    style = {"s": _area(rate[ringed]), "facecolors": "none", "edgecolors": black, "linewidths": 0.8, "zorder": 3}
+    ax.scatter(column[ringed], row[ringed], **style)
     ax.set(xlim=(-0.7, scores.shape[1] - 0.3), ylim=(scores.shape[0] - 0.3, -0.7))
     ax.grid(color=LIGHT, linewidth=0.4)
     ax.set_axisbelow(True)
-    mark = {"marker": "o", "linestyle": "", "color": GRAY, "markeredgewidth": 0}
-    handles = [
-        Line2D([], [], markersize=float(np.sqrt(area(rate))), label=text, **mark)
-        for rate, text in ((1.0, "FDR 1"), (0.1, "FDR 0.1"), (0.01, "FDR 0.01"), (_SMALLEST_FDR, "FDR ≤ 0.001"))
+    known = {1.0: "FDR 1", 0.1: "FDR 0.1", 0.01: "FDR 0.01", _SMALLEST_FDR: "FDR ≤ 0.001"}
+    handles: list[Artist] = [
+        marker(text, GRAY, size=float(np.sqrt(_area(rate))), markeredgewidth=0) for rate, text in known.items()
     ]
-    mark |= {"color": "none", "markeredgecolor": "black", "markeredgewidth": 0.8}
-    handles.append(Line2D([], [], markersize=6, label=f"ring: FDR < {fdr:g}", **mark))
-    return dots, handles
+    ring: Style = {"markeredgecolor": "black", "markeredgewidth": 0.8}
+    return dots, [*handles, marker(f"ring: FDR < {fdr:g}", "none", size=6, **ring)]
 
 
-def _name(ax: Axes, names: list[str], latents: pd.Index, faint: np.ndarray) -> None:
-    ax.set_yticks(range(len(names)), names, fontsize=8)
-    ax.set_xticks(range(len(latents)), latents, rotation=90, fontsize=8)
-    ax.tick_params(length=0)
-    for tick, gray in zip(ax.get_xticklabels(), faint, strict=True):
-        tick.set_color(GRAY if gray else "black")
+def _area(rate: npt.ArrayLike) -> Floats:
+    """Area of the circle of a false discovery rate."""
+    decades = np.clip(-np.log10(np.maximum(rate, _SMALLEST_FDR)), 0, None)
+    return np.asarray(6.0 + 110.0 * decades / -np.log10(_SMALLEST_FDR))

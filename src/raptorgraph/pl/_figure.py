@@ -4,12 +4,20 @@ from __future__ import annotations
 
 from os import PathLike, fspath
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
+import numpy.typing as npt
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure, SubFigure
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from matplotlib.backend_bases import RendererBase
+    from matplotlib.gridspec import GridSpecBase
 
 BLUE, ORANGE, GRAY = "#0072B2", "#D55E00", "#7F7F7F"  # told apart by color-blind readers (Okabe and Ito)
 LIGHT = "#D9D9D9"
@@ -17,10 +25,12 @@ LIGHT = "#D9D9D9"
 PALETTE = (BLUE, "#E69F00", "#009E73", "#CC79A7", "#56B4E9", ORANGE, "#000000", "#F0E442")
 SCALE = "log-normalized"  # the expression scale, as axes name it
 
-Drawn = TypeVar("Drawn", Axes, np.ndarray)
+AxesArray = npt.NDArray[Any]  # of Axes
+Floats = npt.NDArray[np.float64]
+Drawn = TypeVar("Drawn", Axes, AxesArray)
 
 
-def check_save(save: str | PathLike | None) -> None:
+def check_save(save: str | PathLike[str] | None) -> None:
     """Fail before any work where the file could not be written after it."""
     if save is None:
         return
@@ -33,60 +43,61 @@ def check_save(save: str | PathLike | None) -> None:
 
 
 def new_figure(size: tuple[float, float]) -> Figure:
-    """A figure of this size in inches, which pyplot knows of and can show."""
+    """Make a figure of this size in inches, which pyplot knows and can show."""
     import matplotlib.pyplot as plt  # here, since it starts a backend
 
     return plt.figure(figsize=size, layout="constrained")
 
 
+class BeforeDrawing(Artist):
+    """An artist that draws nothing, but calls a function right before all other artists are drawn."""
+
+    def __init__(self, function: Callable[[RendererBase], None]) -> None:
+        super().__init__()
+        self._function = function
+        self.set_zorder(-1)
+        self.set_in_layout(False)
+
+    def draw(self, renderer: RendererBase) -> None:
+        """Call the function."""
+        self._function(renderer)
+
+
 def axes_or_new(ax: Axes | None, size: tuple[float, float]) -> Axes:
-    """The given axes, or those of a new figure of this size in inches."""
+    """Give back the axes, or those of a new figure of this size in inches."""
     return new_figure(size).subplots() if ax is None else ax
 
 
 def panels(
-    ax: Axes | None, size: tuple[float, float], n_rows: int = 1, n_columns: int = 1, *, n: int | None = None, **options
-) -> np.ndarray:
-    """Panels in a new figure of this size, or in the place of the given axes, which are taken away.
+    ax: Axes | None, size: tuple[float, float], n: int, *, n_columns: int | None = None, share: bool = False
+) -> AxesArray:
+    """Make `n` panels in a new figure of this size in inches, or in the place of the given axes, which are removed.
 
-    Parameters
-    ----------
-    ax
-        Axes to replace.
-    size
-        Width and height of a new figure in inches.
-    n_rows, n_columns
-        Of the grid.
-    n
-        Number of panels, row by row; default all of the grid.
-    **options
-        Of ``GridSpec.subplots`` (``sharex``, ``sharey``) and of the grid (``width_ratios``, ``height_ratios``).
-
-    Returns
-    -------
-    numpy.ndarray
-        The `n` axes.
+    Panels fill rows of `n_columns`, by default all in one row, and `share` their limits or not.
     """
-    ratios = {key: options.pop(key) for key in ("width_ratios", "height_ratios") if key in options}
+    n_columns = n_columns or n
+    n_rows = -(-n // n_columns)
     if ax is None:
-        grid = new_figure(size).add_gridspec(n_rows, n_columns, **ratios)
+        grid: GridSpecBase = new_figure(size).add_gridspec(n_rows, n_columns)
     elif (place := ax.get_subplotspec()) is not None:
-        grid = place.subgridspec(n_rows, n_columns, **ratios)
+        grid = place.subgridspec(n_rows, n_columns)
     else:
         box = ax.get_position()
         sides = {"left": box.x0, "right": box.x1, "bottom": box.y0, "top": box.y1}
-        grid = ax.figure.add_gridspec(n_rows, n_columns, **ratios, **sides)
+        grid = ax.figure.add_gridspec(n_rows, n_columns, **sides)
     if ax is not None:
         ax.remove()
-    axes = grid.subplots(squeeze=False, **options).ravel()
-    for spare in axes[n:] if n is not None else ():
+    axes: AxesArray = grid.subplots(squeeze=False, sharex=share, sharey=share).ravel()
+    for spare in axes[n:]:
         spare.remove()
     return axes[:n]
 
 
-def finish(drawn: Drawn, *, show: bool | None, save: str | PathLike | None, return_fig: bool = False) -> Drawn | Figure:
+def finish(
+    drawn: Drawn, *, show: bool | None, save: str | PathLike[str] | None, return_fig: bool = False
+) -> Drawn | Figure:
     """Save and show the figure of these axes as asked; give back the axes or the whole figure."""
-    figure = np.ravel(drawn)[0].figure
+    figure = (drawn if isinstance(drawn, Axes) else drawn.flat[0]).figure
     if isinstance(figure, SubFigure):
         figure = figure.figure  # the whole one
     if save is not None:

@@ -9,17 +9,28 @@ import pandas as pd
 from matplotlib.colors import ListedColormap, LogNorm, Normalize
 from matplotlib.patches import Patch
 from matplotlib.ticker import FixedLocator, NullLocator
-from scipy.cluster.hierarchy import leaves_list, linkage
 
+from raptorgraph._arguments import check_choice
+from raptorgraph._docs import docs
 from raptorgraph.pl._figure import BLUE, GRAY, LIGHT, ORANGE, axes_or_new, check_save, finish
+from raptorgraph.pl._heat_map import name_squares, similar_side_by_side
+from raptorgraph.pl._marks import color_bar_beside, legend_beside
 
 if TYPE_CHECKING:
     from os import PathLike
 
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from matplotlib.image import AxesImage
+
+    from raptorgraph.pl._figure import Floats
+    from raptorgraph.pl._marks import Style
 
 _RATIOS = ("synergy", "suppression")  # 1 = additive
+_BAR_LABELS = {
+    "synergy": "synergy\n(ratio to the sum, 1 = additive)",
+    "suppression": "suppression\n(ratio of the sum to the pair, 1 = additive)",
+}
 _MAX_NAMES = 120  # more would overlap
 _TYPES = {
     "additive": LIGHT,
@@ -30,9 +41,10 @@ _TYPES = {
     "epistasis": "#009E73",
     "undefined": "white",
 }
-_RATIO_TICKS = np.array([0.1, 0.2, 0.25, 0.33, 0.5, 0.67, 0.8, 1.0, 1.25, 1.5, 2.0, 3.0, 4.0, 5.0, 10.0])
+_RATIO_TICKS = (0.1, 0.2, 0.25, 0.33, 0.5, 0.67, 0.8, 1.0, 1.25, 1.5, 2.0, 3.0, 4.0, 5.0, 10.0)
 
 
+@docs.dedent
 def interactions(
     table: pd.DataFrame,
     score: str = "synergy",
@@ -41,10 +53,10 @@ def interactions(
     order: str = "cluster",
     ax: Axes | None = None,
     show: bool | None = None,
-    save: str | PathLike | None = None,
+    save: str | PathLike[str] | None = None,
     return_fig: bool = False,
 ) -> Axes | Figure:
-    """Draw one interaction score of each pair as a gene x gene map, and the type of the interaction beside it.
+    """Draw one interaction score of each pair, genes x genes, and the type of the interaction in the other half.
 
     The upper right half shows the score, the lower left half the types. A dot marks the pairs that were measured.
 
@@ -53,21 +65,15 @@ def interactions(
     table
         Table of :func:`raptorgraph.tl.interactions`.
     score
-        Column to draw; the colors of ``"synergy"`` and ``"suppression"`` are logarithmic and centered on 1, the
-        additive pairs. The strongest 2 % of the pairs share the last color.
+        Column to draw. The colors of ``"synergy"`` and ``"suppression"`` are logarithmic and centered on 1, the
+        value of additive pairs. The strongest 2 % of the pairs share the last color.
     types
         Whether to show the column ``interaction`` in the lower half; by default where the table has it. Otherwise both
         halves show the score.
     order
         ``"cluster"`` sets genes with similar scores side by side, ``"name"`` sorts them.
-    ax
-        Axes to draw on; default those of a new figure.
-    show
-        Whether to show the figure; not by default.
-    save
-        File to save the figure to.
-    return_fig
-        Return the figure and not the axes.
+    %(ax)s
+    %(figure)s
 
     Returns
     -------
@@ -95,8 +101,7 @@ def interactions(
         raise ValueError(f"score={score!r} does not hold numbers: use a score such as 'synergy'.")
     if table.empty:
         raise ValueError("The table has no pairs.")
-    if order not in ("cluster", "name"):
-        raise ValueError(f"order={order!r} is unknown; use 'cluster' or 'name'.")
+    check_choice("order", order, ("cluster", "name"))
     values = _square(table, table[score].to_numpy(dtype=float))
     if order == "cluster":
         values = _clustered(values, ratio=score in _RATIOS)
@@ -114,21 +119,16 @@ def interactions(
         _draw_types(ax, table, genes)
     if "measured" in table:
         measured = _square(table, table["measured"].astype(float).to_numpy()).loc[genes, genes].to_numpy() == 1.0
-        row, column = np.nonzero(measured & (~lower if types else np.ones_like(lower)))
-        marker = {
-            "s": float(np.clip(0.16 * 72 * size / n, 2.2, 5.0)) ** 2,
-            "color": "black",
-            "linewidths": 0.4,
-            "edgecolors": "white",
-        }
-        if len(row):
-            ax.scatter(column, row, label="measured", **marker)
+        y, x = np.nonzero(measured & ~lower if types else measured)
+        side = float(np.clip(0.16 * 72 * size / n, 2.2, 5.0))
+        if len(y):
+            ax.scatter(x, y, side**2, color="black", linewidths=0.4, edgecolors="white", label="measured")
     _draw_legend(ax, table if types else None)
     _name_genes(ax, genes, size)
     return finish(ax, show=show, save=save, return_fig=return_fig)
 
 
-def _square(table: pd.DataFrame, values: np.ndarray) -> pd.DataFrame:
+def _square(table: pd.DataFrame, values: Floats) -> pd.DataFrame:
     """Symmetric genes x genes, NaN where there is no pair."""
     genes = pd.Index(sorted({*table["gene_a"], *table["gene_b"]}))
     first, second = genes.get_indexer(table["gene_a"]), genes.get_indexer(table["gene_b"])
@@ -139,15 +139,14 @@ def _square(table: pd.DataFrame, values: np.ndarray) -> pd.DataFrame:
 
 def _clustered(values: pd.DataFrame, *, ratio: bool) -> pd.DataFrame:
     """The same with genes of similar scores side by side; pairs without a score count as typical ones."""
-    if len(values) < 3:
-        return values
     x = np.log(values.where(values > 0)) if ratio else values
     typical = float(np.nanmedian(x)) if np.isfinite(x.to_numpy()).any() else 0.0
-    leaves = leaves_list(linkage(x.fillna(typical).to_numpy(), "average", optimal_ordering=len(x) <= 300))
+    leaves = similar_side_by_side(x.fillna(typical).to_numpy())
     return values.iloc[leaves, leaves]
 
 
-def _colors(values: np.ma.MaskedArray, score: str) -> dict:
+def _colors(values: np.ma.MaskedArray, score: str) -> Style:
+    """Color map and its limits."""
     found = values.compressed()
     if score in _RATIOS:
         found = found[found > 0]
@@ -158,26 +157,19 @@ def _colors(values: np.ma.MaskedArray, score: str) -> dict:
     return {"cmap": "cividis", "norm": Normalize(low, max(high, low + 1e-9))}
 
 
-def _draw_bar(ax: Axes, image, score: str) -> None:
-    norm, values = image.norm, image.get_array().compressed()
-    slack = 1e-9 * (norm.vmax - norm.vmin)
-    above, below = (values > norm.vmax + slack).any(), (values < norm.vmin - slack).any()
-    extend = {(0, 0): "neither", (1, 0): "max", (0, 1): "min", (1, 1): "both"}[int(above), int(below)]
-    label = f"{score}\n(ratio to the sum, 1 = additive)" if score == "synergy" else score.replace("_", " ")
-    label = "suppression\n(ratio of the sum to the pair, 1 = additive)" if score == "suppression" else label
-    place = ax.inset_axes([1.04, 0.0, 0.03, 0.5])  # below the legend
-    bar = ax.figure.colorbar(image, cax=place, extend=extend)
-    bar.set_label(label, fontsize=8)
-    place.tick_params(labelsize=7)
+def _draw_bar(ax: Axes, image: AxesImage, score: str) -> None:
+    """Draw the color bar, of ratios with round ones as ticks."""
+    bar = color_bar_beside(ax, image, _BAR_LABELS.get(score, score.replace("_", " ")), (1.04, 0.0, 0.03, 0.5))
     if score in _RATIOS:
-        ticks = _RATIO_TICKS[(norm.vmin <= _RATIO_TICKS) & (norm.vmax >= _RATIO_TICKS)]
+        low, high = image.get_clim()
+        ticks = [tick for tick in _RATIO_TICKS if low <= tick <= high]
         bar.ax.yaxis.set_major_locator(FixedLocator(ticks))
         bar.ax.yaxis.set_minor_locator(NullLocator())
         bar.ax.set_yticklabels([f"{tick:g}" for tick in ticks])
 
 
 def _draw_types(ax: Axes, table: pd.DataFrame, genes: pd.Index) -> None:
-    """The lower half: one color for each type."""
+    """Color the lower half by the type of the interaction."""
     unknown = sorted(set(table["interaction"].astype(str)) - set(_TYPES))
     if unknown:
         raise ValueError(f"The interaction {unknown[0]!r} is none of {list(_TYPES)}.")
@@ -185,17 +177,13 @@ def _draw_types(ax: Axes, table: pd.DataFrame, genes: pd.Index) -> None:
     codes = table["interaction"].astype(str).map(names.index).to_numpy(dtype=float)
     square = _square(table, codes).loc[genes, genes].to_numpy()
     upper = np.triu(np.ones_like(square, dtype=bool))
-    ax.imshow(
-        np.ma.masked_where(upper, np.ma.masked_invalid(square)),
-        cmap=ListedColormap(list(_TYPES.values())),
-        norm=Normalize(-0.5, len(names) - 0.5),
-        interpolation="nearest",
-        aspect="auto",
-    )
+    colors: Style = {"cmap": ListedColormap(list(_TYPES.values())), "norm": Normalize(-0.5, len(names) - 0.5)}
+    shown = np.ma.masked_where(upper, np.ma.masked_invalid(square))
+    ax.imshow(shown, interpolation="nearest", aspect="auto", **colors)
 
 
 def _draw_legend(ax: Axes, table: pd.DataFrame | None) -> None:
-    """Types that occur, with their numbers, and the dot of measured pairs."""
+    """Explain the types that occur, with their numbers, and the dot of measured pairs."""
     handles, _ = ax.get_legend_handles_labels()
     if table is not None:
         counts = table["interaction"].astype(str).value_counts()
@@ -205,17 +193,15 @@ def _draw_legend(ax: Axes, table: pd.DataFrame | None) -> None:
             if name in counts
         ] + handles
     if handles:
-        ax.legend(handles=handles, loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False, fontsize=8)
+        legend_beside(ax, handles, fontsize=8)
 
 
 def _name_genes(ax: Axes, genes: pd.Index, size: float) -> None:
+    """Name the genes, or say how many there are, and separate few of them by white lines."""
     n = len(genes)
-    ax.set(xlabel="gene", ylabel="gene")
-    ax.tick_params(length=0)
     if n <= _MAX_NAMES:
-        fontsize = float(np.clip(0.72 * 72 * size / n, 4.0, 8.0))
-        ax.set_xticks(range(n), genes, rotation=90, fontsize=fontsize)
-        ax.set_yticks(range(n), genes, fontsize=fontsize)
+        ax.set(xlabel="gene", ylabel="gene")
+        name_squares(ax, genes, genes, fontsize=float(np.clip(0.72 * 72 * size / n, 4.0, 8.0)))
     else:
         ax.set(xticks=[], yticks=[], xlabel=f"{n} genes", ylabel=f"{n} genes")
     for k in range(1, n) if n <= 40 else ():

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
-from matplotlib.artist import Artist
 from matplotlib.text import Annotation, Text
 
-from raptorgraph.pl._figure import GRAY
+from raptorgraph.pl._figure import GRAY, BeforeDrawing
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    import numpy.typing as npt
+    from matplotlib.artist import Artist
     from matplotlib.axes import Axes
     from matplotlib.backend_bases import RendererBase
-    from numpy.typing import ArrayLike
+
+    from raptorgraph.pl._figure import Floats
+    from raptorgraph.pl._marks import Style
 
 _DISTANCES = (7.0, 12.0, 18.0, 26.0, 36.0, 48.0, 64.0, 84.0)  # of a name from its point, in points of 1/72 inch
 _ANGLES = np.deg2rad(np.arange(0, 360, 30))
@@ -25,128 +29,95 @@ _MARGIN = 1.5  # around a name, in points
 
 def label_points(
     ax: Axes,
-    x: ArrayLike,
-    y: ArrayLike,
+    x: npt.ArrayLike,
+    y: npt.ArrayLike,
     names: Sequence[str],
     *,
-    among: ArrayLike | None = None,
+    among: npt.ArrayLike | None = None,
     obstacles: Sequence[Artist] = (),
-    fontsize: float = 7,
-    **text,
 ) -> list[Annotation]:
-    """Name points of a scatter plot; places are found whenever the figure is drawn, so they suit its size then.
+    """Name points of a scatter plot, at places that are found anew whenever the figure is drawn.
 
-    Parameters
-    ----------
-    ax
-        Axes to draw on.
-    x, y
-        Points to name, the most important first, in data coordinates.
-    names
-        Their names.
-    among
-        All points that names should not cover, shape (n, 2); default those named.
-    obstacles
-        Artists that names must not cover, such as a legend.
-    fontsize
-        Of the names.
-    **text
-        Further properties of the names.
-
-    Returns
-    -------
-    list of matplotlib.text.Annotation
-        One for each point. A name without a free place is not drawn.
+    Points come in data coordinates, the most important first. Names cover no obstacle, such as a legend, and as few as
+    possible of the points `among` which they stand, shape (n, 2), by default the named ones. A name that finds no free
+    place is invisible.
     """
     points = np.column_stack([np.asarray(x, dtype=float), np.asarray(y, dtype=float)])
+    style: Style = {"textcoords": "offset points", "ha": "center", "va": "center", "fontsize": 7, "in_layout": False}
+    style["arrowprops"] = {"arrowstyle": "-", "color": GRAY, "linewidth": 0.5, "shrinkA": 0, "shrinkB": 1}
     labels = [
-        ax.annotate(
-            str(name),
-            point,
-            xytext=(0, _DISTANCES[0]),
-            textcoords="offset points",
-            ha="center",
-            va="center",
-            fontsize=fontsize,
-            arrowprops={"arrowstyle": "-", "color": GRAY, "linewidth": 0.5, "shrinkA": 0, "shrinkB": 1},
-            **text,
-        )
-        for name, point in zip(names, points, strict=True)
+        ax.annotate(str(name), point, (0, _DISTANCES[0]), **style) for name, point in zip(names, points, strict=True)
     ]
-    for label in labels:
-        label.set_in_layout(False)
     among = points if among is None else np.asarray(among, dtype=float)
-    ax.add_artist(_Placement(labels, points, among, obstacles))
+    ax.add_artist(BeforeDrawing(partial(_place, ax, labels, points, among, obstacles)))
     return labels
 
 
-class _Placement(Artist):
-    """Draws nothing, but moves the names right before they are drawn."""
-
-    def __init__(
-        self, labels: Sequence[Annotation], points: np.ndarray, among: np.ndarray, obstacles: Sequence[Artist]
-    ) -> None:
-        super().__init__()
-        self.labels, self.points, self.among, self.obstacles = labels, points, among, obstacles
-        self.set_zorder(-1)
-        self.set_in_layout(False)
-
-    def draw(self, renderer: RendererBase) -> None:
-        """Place the names one after the other, each where it does least harm."""
-        if not self.labels:
-            return
-        axes = self.labels[0].axes
-        unit = renderer.points_to_pixels(1.0)
-        frame = axes.get_window_extent(renderer).extents
-        points, among = (axes.transData.transform(part) for part in (self.points, self.among))
-        taken = [artist.get_window_extent(renderer).extents for artist in self.obstacles]
-        lines: list[tuple[np.ndarray, np.ndarray]] = []
-        directions = np.column_stack([np.cos(_ANGLES), np.sin(_ANGLES)])
-        for label, point in zip(self.labels, points, strict=True):
-            label.set_visible(True)
-            box = Text.get_window_extent(label, renderer)  # of the words alone, without the line
-            half = 0.5 * np.array([box.width, box.height]) + _MARGIN * unit
-            # the box begins at this distance from the point, whatever its shape
-            reach = np.min(half / np.maximum(np.abs(directions), 1e-9), axis=1)
-            shifts = np.concatenate([(reach + d * unit - 4 * unit)[:, None] * directions for d in _DISTANCES])
-            best, cost = None, np.inf
-            for shift in shifts:
-                center = point + shift
-                extents = np.array([*(center - half), *(center + half)])
-                if _outside(extents, frame) or any(_overlap(extents, other) for other in taken):
-                    continue
-                inside = (among > extents[:2]).all(axis=1) & (among < extents[2:]).all(axis=1)
-                found = min(int(inside.sum()), 12) + 0.08 * np.linalg.norm(shift) / unit
-                found += 10.0 * sum(_cross(point, center, *line) or _through(extents, *line) for line in lines)
-                found += 10.0 * sum(_through(other, point, center) for other in taken)
-                if found < cost:
-                    best, cost = (shift, center, extents), found
-            label.set_visible(best is not None)
-            if best is not None:
-                shift, center, extents = best
-                label.xyann = tuple(shift / unit)
-                taken.append(extents)
-                lines.append((point, center))
+def _place(
+    ax: Axes,
+    labels: list[Annotation],
+    points: Floats,
+    among: Floats,
+    obstacles: Sequence[Artist],
+    renderer: RendererBase,
+) -> None:
+    """Place the names one after the other, each where it covers and crosses least."""
+    unit = float(np.asarray(renderer.points_to_pixels(1.0)))
+    frame = _extents(ax, renderer)
+    points, among = (ax.transData.transform(part) for part in (points, among))
+    taken = [_extents(artist, renderer) for artist in obstacles]
+    lines: list[tuple[Floats, Floats]] = []
+    directions = np.column_stack([np.cos(_ANGLES), np.sin(_ANGLES)])
+    for label, point in zip(labels, points, strict=True):
+        label.set_visible(True)
+        box = Text.get_window_extent(label, renderer)  # of the words alone, without the line
+        half = 0.5 * np.array([box.width, box.height]) + _MARGIN * unit
+        # the box begins at this distance from the point, whatever its shape
+        reach = np.min(half / np.maximum(np.abs(directions), 1e-9), axis=1)
+        shifts = np.concatenate([(reach + d * unit - 4 * unit)[:, None] * directions for d in _DISTANCES])
+        best, cost = None, np.inf
+        for shift in shifts:
+            center = point + shift
+            extents = np.array([*(center - half), *(center + half)])
+            if _outside(extents, frame) or any(_overlap(extents, other) for other in taken):
+                continue
+            inside = (among > extents[:2]).all(axis=1) & (among < extents[2:]).all(axis=1)
+            found = min(int(inside.sum()), 12) + 0.08 * float(np.linalg.norm(shift)) / unit
+            found += 10.0 * sum(_cross(point, center, *line) or _through(extents, *line) for line in lines)
+            found += 10.0 * sum(_through(other, point, center) for other in taken)
+            if found < cost:
+                best, cost = (shift, center, extents), found
+        label.set_visible(best is not None)
+        if best is not None:
+            shift, center, extents = best
+            label.xyann = tuple(shift / unit)
+            taken.append(extents)
+            lines.append((point, center))
 
 
-def _outside(extents: np.ndarray, frame: np.ndarray) -> bool:
+def _extents(artist: Artist, renderer: RendererBase) -> Floats:
+    """Left, lower, right and upper end of the artist in pixels."""
+    return np.array(artist.get_window_extent(renderer).extents, dtype=float)
+
+
+def _outside(extents: Floats, frame: Floats) -> bool:
     return bool((extents[:2] < frame[:2]).any() or (extents[2:] > frame[2:]).any())
 
 
-def _overlap(a: np.ndarray, b: np.ndarray) -> bool:
+def _overlap(a: Floats, b: Floats) -> bool:
     return bool((a[:2] < b[2:]).all() and (b[:2] < a[2:]).all())
 
 
-def _cross(a: np.ndarray, b: np.ndarray, c: np.ndarray, d: np.ndarray) -> bool:
+def _cross(a: Floats, b: Floats, c: Floats, d: Floats) -> bool:
     """Whether the segments ab and cd cross."""
 
-    def side(p, q, r) -> float:
-        return (q[0] - p[0]) * (r[1] - p[1]) - (q[1] - p[1]) * (r[0] - p[0])
+    def side(p: Floats, q: Floats, r: Floats) -> float:
+        return float((q[0] - p[0]) * (r[1] - p[1]) - (q[1] - p[1]) * (r[0] - p[0]))
 
     return side(a, b, c) * side(a, b, d) < 0 and side(c, d, a) * side(c, d, b) < 0
 
 
-def _through(extents: np.ndarray, a: np.ndarray, b: np.ndarray) -> bool:
+def _through(extents: Floats, a: Floats, b: Floats) -> bool:
     """Whether the segment ab runs through the box."""
     path = a + _ALONG * (b - a)
     return bool(((path > extents[:2]) & (path < extents[2:])).all(axis=1).any())

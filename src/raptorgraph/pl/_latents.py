@@ -8,7 +8,9 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
-from raptorgraph._arguments import check_integer
+from raptorgraph._arguments import check_choice, check_integer
+from raptorgraph._docs import docs
+from raptorgraph.pl._cells import canonical, expression_of, screen_of
 from raptorgraph.pl._figure import PALETTE, SCALE, axes_or_new, check_save, finish
 from raptorgraph.pl._map import (
     GROUP_COLORS,
@@ -21,12 +23,7 @@ from raptorgraph.pl._map import (
     set_view,
     umap,
 )
-from raptorgraph.pl._measured import canonical, spelling
-from raptorgraph.pp import format_perturbation
 from raptorgraph.screen._asked import listed
-from raptorgraph.screen._cell_labels import parse_obs
-from raptorgraph.screen._expression import to_expression
-from raptorgraph.screen._inputs import expression_source
 from raptorgraph.screen._matrix import as_matrix
 from raptorgraph.screen._names import gene_names
 
@@ -34,6 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from os import PathLike
 
+    import numpy.typing as npt
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
@@ -43,6 +41,7 @@ _KEYS = {"causal": "X_raptorgraph", "exogenous": "X_raptorgraph_exogenous"}
 _CONTROL_COLOR = "#6E6E6E"
 
 
+@docs.dedent
 def latents(
     data: RaptorGraphModel | AnnData,
     *,
@@ -57,7 +56,7 @@ def latents(
     title: str | None = None,
     ax: Axes | None = None,
     show: bool | None = None,
-    save: str | PathLike | None = None,
+    save: str | PathLike[str] | None = None,
     return_fig: bool = False,
 ) -> Axes | Figure:
     """Draw the UMAP of the cells' latents, computed by scanpy; the data stay as they are.
@@ -67,32 +66,26 @@ def latents(
     data
         A trained model, or cells that ``model.annotate()`` has written to (``obsm["X_raptorgraph"]``).
     color
-        Column of ``obs`` with categories or numbers, or a gene. Of a model the default is the perturbation.
+        Column of ``obs`` with categories or numbers, or a gene. For a model the default is the perturbation.
     groups
-        Categories to color; of a model's perturbations in any spelling. By default the six whose mean latents lie
-        farthest from the center (that of the control cells where they are known); the others are light gray.
+        Categories to color; a model's perturbations may be spelled in any order. By default the six whose mean latents
+        lie farthest from the center (the mean of the control cells where they are known); the others are light gray.
     control
-        Category of the control cells, which are drawn in dark gray behind the others. Of a model it is known.
+        Category of the control cells, which are drawn in dark gray behind the others. A model knows it.
     kind
         ``"causal"`` or ``"exogenous"`` latents.
     basis
         Coordinates to draw on instead: a key of ``obsm`` such as ``"X_umap"``, or an array, cells x 2.
     n_neighbors
-        Of the neighbor graph.
+        Number of neighbors of each cell in the graph from which the UMAP is computed.
     max_cells
-        At most so many cells, drawn at random, are embedded and shown.
+        Largest number of cells that are embedded and shown, drawn at random.
     seed
-        Of the draw and of the UMAP.
+        Seed of the draw and of the UMAP.
     title
-        Default names the latents and the number of cells.
-    ax
-        Axes to draw on; default those of a new figure.
-    show
-        Whether to show the figure; not by default.
-    save
-        File to save the figure to.
-    return_fig
-        Return the figure and not the axes.
+        Title; by default the kind of latents and the number of cells.
+    %(ax)s
+    %(figure)s
 
     Returns
     -------
@@ -117,14 +110,11 @@ def latents(
     >>> ax = rg.pl.latents(model, color=model.perturbed_genes[0], basis=adata.obsm["u_true"][:, :2])
     """
     check_save(save)
-    if kind not in _KEYS:
-        raise ValueError(f"kind={kind!r} is unknown; use 'causal' or 'exogenous'.")
-    for name, value, least in (("n_neighbors", n_neighbors, 2), ("max_cells", max_cells, 3)):
-        check_integer(name, value, least)
+    check_choice("kind", kind, _KEYS)
+    check_integer("n_neighbors", n_neighbors, 2)
+    check_integer("max_cells", max_cells, 3)
     model = None if isinstance(data, AnnData) else data
-    adata = data if model is None else model.adata
-    if adata is None:
-        raise ValueError("The model was loaded without data: load it with adata=...")
+    adata = screen_of(model).adata if model is not None else data
     if model is None and _KEYS[kind] not in adata.obsm:
         raise KeyError(f"{_KEYS[kind]!r} is not in adata.obsm: call model.annotate(adata) first.")
     values, known_control = _values(model, adata, color)
@@ -132,10 +122,10 @@ def latents(
     groups = None if groups is None else listed(groups)
     if groups is not None and model is not None and color is None:
         groups = [canonical(model, group) for group in groups]
-    if groups is not None or control is not None:
-        missing = [group for group in (*(groups or ()), control) if group is not None and group not in _known(values)]
-        if missing:
-            raise KeyError(f"{missing[0]!r} is not among the categories of color={color!r}.")
+    known = set() if values is None else set(values)
+    missing = [group for group in (*(groups or ()), control) if group is not None and group not in known]
+    if missing:
+        raise KeyError(f"{missing[0]!r} is not among the categories of color={color!r}.")
 
     rows = sampled(adata.n_obs, max_cells, seed)
     points = None if basis is None else given_map(adata, basis)[rows]
@@ -146,52 +136,40 @@ def latents(
 
     ax = axes_or_new(ax, (6.6, 4.8))
     if values is None:
-        draw_groups(ax, points, pd.Series("cells", index=rows), {"cells": GROUP_COLORS[0]})
-        ax.get_legend().remove()
+        draw_groups(ax, points, pd.Series("cells", index=rows), {"cells": GROUP_COLORS[0]}, legend=False)
     elif pd.api.types.is_numeric_dtype(values) and not pd.api.types.is_bool_dtype(values):
         draw_values(ax, points, values.iloc[rows].to_numpy(dtype=float), str(values.name))
     else:
         labels = values.iloc[rows].astype(object)
         colors = _group_colors(found, labels, control, groups)
-        draw_groups(ax, points, labels, colors, behind=[control] if control else [])
-        ax.get_legend().set_title(str(values.name))
+        draw_groups(ax, points, labels, colors, behind=[control] if control else [], title=str(values.name))
     n_outside = set_view(ax, points, map_name(basis))
-    ax.set_title(
-        title if title is not None else f"{kind} latents, {remarks(len(rows), adata.n_obs, n_outside)}", fontsize=10
-    )
+    if title is None:
+        title = f"{kind} latents, {remarks(len(rows), adata.n_obs, n_outside)}"
+    ax.set_title(title, fontsize=10)
     return finish(ax, show=show, save=save, return_fig=return_fig)
 
 
-def _values(model, adata: AnnData, color: str | None) -> tuple[pd.Series | None, str | None]:
+def _values(model: RaptorGraphModel | None, adata: AnnData, color: str | None) -> tuple[pd.Series | None, str | None]:
     """What colors the cells, and the category of control cells where it is known."""
     if color is None:
         if model is None:
             return None, None
-        names = spelling(model)
-        parsed = parse_obs(adata, model.setup_args["perturbation_key"], **names)
-        labels = np.array([format_perturbation(genes, **names) for genes in parsed.conditions], dtype=object)
-        return pd.Series(labels[parsed.codes], name="perturbation"), format_perturbation((), **names)
+        screen = screen_of(model)
+        return pd.Series([screen.labels[code] for code in screen.codes], name="perturbation"), screen.control
     if color in adata.obs:
         return adata.obs[color].reset_index(drop=True), None
     names = gene_names(adata)
     if color.strip() not in names:
         raise KeyError(f"color={color!r} is neither a column of obs, {list(adata.obs)}, nor a gene.")
     column = [names.get_loc(color.strip())]
-    if model is None:
-        values, scale = as_matrix(adata[:, column].X), "X"
-    else:
-        X, library = expression_source(adata, model.setup_args.get("layer"), model.setup_args.get("library_size_key"))
-        values, scale = to_expression(X[:, column], library), SCALE
-    values = values.toarray() if hasattr(values, "toarray") else np.asarray(values)
-    return pd.Series(values.ravel(), name=f"{color} ({scale})"), None
-
-
-def _known(values: pd.Series | None) -> set:
-    return set() if values is None else set(values)
+    values = as_matrix(adata[:, column].X) if model is None else expression_of(screen_of(model), genes=column)
+    values = values if isinstance(values, np.ndarray) else values.toarray()
+    return pd.Series(values.ravel(), name=f"{color} ({'X' if model is None else SCALE})"), None
 
 
 def _group_colors(
-    found: np.ndarray, labels: pd.Series, control: str | None, groups: list[str] | None
+    found: npt.NDArray[np.floating], labels: pd.Series, control: str | None, groups: list[str] | None
 ) -> dict[str, str]:
     """Colors of the given groups, or of those whose mean latents lie farthest from the center."""
     if groups is None:

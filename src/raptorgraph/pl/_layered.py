@@ -8,37 +8,33 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Hashable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import networkx as nx
 import numpy as np
+import numpy.typing as npt
 from scipy.optimize import isotonic_regression, linprog
 from scipy.sparse import csr_matrix
 
 Node = Hashable
+Edge = tuple[Node, Node]
 _SWEEPS = 30
 _WIDEST = 2.0  # width over height from which layers are moved apart
 _DUMMY_WIDTH = 3.0  # room for an edge that passes a layer
 
 
-@dataclass
+@dataclass(frozen=True)
 class Layout:
-    """Centers of the nodes, the points through which each edge runs, and the size of the whole.
+    """Where everything is between (0, 0) and (`width`, `height`); y grows upwards.
 
-    Attributes
-    ----------
-    positions
-        Node to (x, y); y grows upwards.
-    routes
-        Edge to an array (n, 2), from the lower side of the cause to the upper side of the effect.
-    width, height
-        Everything lies between (0, 0) and these.
+    `positions` are the centers of the nodes. Each of the `routes` has the points of an edge, shape (n, 2), from the
+    lower side of the cause to the upper side of the effect.
     """
 
-    positions: dict[Node, tuple[float, float]] = field(default_factory=dict)
-    routes: dict[tuple[Node, Node], np.ndarray] = field(default_factory=dict)
-    width: float = 0.0
-    height: float = 0.0
+    positions: dict[Node, tuple[float, float]]
+    routes: dict[Edge, npt.NDArray[np.float64]]
+    width: float
+    height: float
 
 
 def layered_layout(
@@ -49,23 +45,10 @@ def layered_layout(
     layer_gap: float = 32.0,
     aspect: float = 1.5,
 ) -> Layout:
-    """Lay out an acyclic graph.
+    """Lay out an acyclic graph, in the units of the `sizes`: width and height of each node's box.
 
-    Parameters
-    ----------
-    network
-        Acyclic.
-    sizes
-        Width and height of each node's box.
-    gap, layer_gap
-        Least distance between boxes of a layer, and between layers.
-    aspect
-        Width over height that the packing of the parts aims at.
-
-    Returns
-    -------
-    Layout
-        In the units of `sizes`.
+    Boxes of a layer and layers have at least these gaps. The packing of unconnected parts aims at the `aspect`, width
+    over height.
     """
     parts = [network.subgraph(part) for part in nx.weakly_connected_components(network) if len(part) > 1]
     # from the node order of the network, not of the components' sets, which changes between runs
@@ -80,6 +63,7 @@ def layered_layout(
 
 
 def _ordered(part: nx.DiGraph, order: Mapping[Node, int]) -> nx.DiGraph:
+    """The same graph with nodes and edges in this order."""
     copy = nx.DiGraph()
     copy.add_nodes_from(sorted(part, key=order.__getitem__))
     copy.add_edges_from(sorted(part.edges, key=lambda edge: (order[edge[0]], order[edge[1]])))
@@ -90,9 +74,11 @@ def _packed(layouts: list[Layout], gap: float, layer_gap: float, aspect: float) 
     """Set the parts, the tallest first, in rows of columns: below another part where there is room, or beside it."""
     area = sum((part.width + 3 * gap) * (part.height + layer_gap) for part in layouts)
     row_width = 1.05 * max([np.sqrt(area * aspect), *(part.width for part in layouts)])
-    whole, places = Layout(), []
+    width = height = 0.0
+    places: list[tuple[float, float]] = []
+    columns: list[list[float]] = []
     # y grows downwards here; a column is its left side, its width and the lower end of what it holds
-    top, deepest, right, columns = 0.0, 0.0, np.inf, []
+    top, deepest, right = 0.0, 0.0, np.inf
     for part in layouts:
         below = next((c for c in columns if c[1] >= part.width and c[2] + layer_gap + part.height <= deepest), None)
         if below is not None:
@@ -100,21 +86,23 @@ def _packed(layouts: list[Layout], gap: float, layer_gap: float, aspect: float) 
             below[2] = at[1] + part.height
         else:
             if right + part.width > row_width:
-                top, right, columns = whole.height + (layer_gap if places else 0.0), 0.0, []
+                top, right, columns = height + (layer_gap if places else 0.0), 0.0, []
                 deepest = top + part.height
             at = right, top
             columns.append([right, part.width, top + part.height])
             right += part.width + 3 * gap
         places.append(at)
-        whole.width, whole.height = max(whole.width, at[0] + part.width), max(whole.height, at[1] + part.height)
+        width, height = max(width, at[0] + part.width), max(height, at[1] + part.height)
+    whole = Layout({}, {}, width, height)
     for part, (x, y) in zip(layouts, places, strict=True):
-        shift = np.array([x, whole.height - y - part.height])
-        whole.positions |= {node: tuple(np.add(place, shift).tolist()) for node, place in part.positions.items()}
-        whole.routes |= {edge: route + shift for edge, route in part.routes.items()}
+        shift = np.array([x, height - y - part.height])
+        whole.positions.update({node: tuple(np.add(place, shift).tolist()) for node, place in part.positions.items()})
+        whole.routes.update({edge: route + shift for edge, route in part.routes.items()})
     return whole
 
 
 def _connected(network: nx.DiGraph, sizes: Mapping[Node, tuple[float, float]], gap: float, layer_gap: float) -> Layout:
+    """Layout of a connected graph."""
     layer = _layers(network)
     chains = {}
     graph = nx.DiGraph()  # with a dummy node wherever an edge passes a layer
@@ -129,7 +117,6 @@ def _connected(network: nx.DiGraph, sizes: Mapping[Node, tuple[float, float]], g
     x = _straightened(graph, rows, width, gap)
 
     heights = [max(sizes[node][1] for node in row if node in sizes) for row in rows]
-    # many edges between two layers need room to be told apart
     width_of_all = max(x[node] + width[node] / 2 for node in graph)
     # many edges between two layers need room to be told apart, and edges across a wide graph some height
     steps = np.array([layer_gap + min(60.0, 1.2 * sum(graph.out_degree(node) for node in row)) for row in rows[:-1]])
@@ -212,6 +199,7 @@ def _swap(graph: nx.DiGraph, rows: list[list[Node]]) -> None:
 
 
 def _crossings(graph: nx.DiGraph, rows: list[list[Node]]) -> int:
+    """Number of crossings between neighboring layers."""
     total = 0
     for upper, lower in itertools.pairwise(rows):
         place = {node: i for i, node in enumerate(lower)}
@@ -239,7 +227,7 @@ def _straightened(
         room = np.where(passing[:-1] & passing[1:], gap / 4, np.where(passing[:-1] | passing[1:], gap / 2, gap))
         offsets.append(np.concatenate([[0.0], np.cumsum(half[:-1] + half[1:] + room)]))
     widest = max(offset[-1] for offset in offsets)
-    x = {}
+    x: dict[Node, float] = {}
     for row, offset in zip(rows, offsets, strict=True):
         x |= zip(row, offset + (widest - offset[-1]) / 2, strict=True)
     for sweep in range(_SWEEPS):
@@ -259,11 +247,11 @@ def _straightened(
 
 
 def _ports(
-    chains: Mapping[tuple[Node, Node], list[Node]], x: Mapping[Node, float], width: Mapping[Node, float], *, end: int
-) -> dict[tuple[Node, Node], float]:
+    chains: Mapping[Edge, list[Node]], x: Mapping[Node, float], width: Mapping[Node, float], *, end: int
+) -> dict[Edge, float]:
     """Where on its node's side each edge begins (end=0) or ends (-1), from the middle, so that arrows stay apart."""
-    ports = {}
-    of_node: dict[Node, list] = {}
+    ports: dict[Edge, float] = {}
+    of_node: dict[Node, list[Edge]] = {}
     for edge in chains:
         of_node.setdefault(edge[end], []).append(edge)
     for node, edges in of_node.items():

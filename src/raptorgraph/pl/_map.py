@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import warnings
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import anndata as ad
 import numpy as np
 import pandas as pd
 from anndata import AnnData
-from matplotlib.lines import Line2D
 
 from raptorgraph._progress import progress_bar
 from raptorgraph.pl._figure import LIGHT, PALETTE
+from raptorgraph.pl._marks import Style, legend_beside, marker
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    import numpy.typing as npt
+    from matplotlib.artist import Artist
     from matplotlib.axes import Axes
+
+    from raptorgraph.pl._figure import Floats
 
 GROUP_COLORS = PALETTE[:6]  # black would be taken for control cells
 OTHERS = "#C8C8C8"
@@ -25,8 +29,8 @@ _TAIL = 0.01  # of the cells, on each side, that may be far off
 _OUTSIDE = 0.02  # at most this part of them may lie outside the view
 
 
-def umap(X: np.ndarray, *, n_neighbors: int, seed: int) -> np.ndarray:
-    """UMAP of the rows of X by scanpy, shape (n, 2)."""
+def umap(X: np.ndarray, *, n_neighbors: int, seed: int) -> Floats:
+    """Compute the UMAP of the rows of X by scanpy, shape (n, 2)."""
     import scanpy as sc  # here, since it takes seconds
 
     cells = ad.AnnData(np.asarray(X, dtype=np.float32))
@@ -37,7 +41,7 @@ def umap(X: np.ndarray, *, n_neighbors: int, seed: int) -> np.ndarray:
     return np.asarray(cells.obsm["X_umap"], dtype=float)
 
 
-def given_map(adata: AnnData, basis: str | np.ndarray) -> np.ndarray:
+def given_map(adata: AnnData, basis: str | np.ndarray) -> Floats:
     """The coordinates that `basis` names in ``adata.obsm`` or holds, shape (n_cells, 2)."""
     if isinstance(basis, str):
         if basis not in adata.obsm:
@@ -59,15 +63,15 @@ def map_name(basis: str | np.ndarray | None) -> str:
     return {"umap": "UMAP", "tsne": "t-SNE", "pca": "PC"}.get(name, name)
 
 
-def sampled(n_cells: int, max_cells: int, seed: int) -> np.ndarray:
-    """At most so many cells, in their order."""
+def sampled(n_cells: int, max_cells: int, seed: int) -> npt.NDArray[np.int64]:
+    """Indices of at most `max_cells` cells, drawn without replacement, in ascending order."""
     if n_cells <= max_cells:
         return np.arange(n_cells)
     return np.sort(np.random.default_rng(seed).choice(n_cells, max_cells, replace=False))
 
 
-def set_view(ax: Axes, points: np.ndarray, name: str) -> int:
-    """Limits around all but a few far-off cells; the number of cells outside them."""
+def set_view(ax: Axes, points: Floats, name: str) -> int:
+    """Set limits around all but a few far-off cells, and give back the number of cells outside them."""
     low, high = np.quantile(points, [_TAIL, 1 - _TAIL], axis=0)
     # a cell further from the others than a third of their extent would leave them no room
     low, high = low - 0.35 * (high - low), high + 0.35 * (high - low)
@@ -82,68 +86,59 @@ def set_view(ax: Axes, points: np.ndarray, name: str) -> int:
     return int((~inside).sum())
 
 
-def point_size(n_cells: int) -> float:
-    """Area of a point, so that all together cover the axes about alike."""
-    return float(np.clip(16_000 / max(n_cells, 1), 3.0, 30.0))
+def _points(n_cells: int) -> Style:
+    """Style of points whose area shrinks with their number, so that they cover about the same part of the axes."""
+    size = float(np.clip(16_000 / max(n_cells, 1), 3.0, 30.0))
+    return {"s": size, "linewidths": 0, "rasterized": n_cells > 5_000}
 
 
 def draw_groups(
-    ax: Axes, points: np.ndarray, labels: pd.Series, colors: Mapping[str, str], *, behind: Sequence[str] = ()
+    ax: Axes,
+    points: Floats,
+    labels: pd.Series,
+    colors: Mapping[str, str],
+    *,
+    behind: Sequence[str] = (),
+    more: Sequence[Artist] = (),
+    title: str | None = None,
+    legend: bool = True,
 ) -> None:
-    """One color for each group; the cells of the others in light gray below, of the rest in random order.
+    """Draw each group in its color, in the order of the legend, and all other cells in light gray below.
 
-    Parameters
-    ----------
-    ax
-        Axes to draw on.
-    points
-        Shape (n_cells, 2).
-    labels
-        Group of each cell, NaN where it has none.
-    colors
-        Color of each group that has one, in the order of the legend.
-    behind
-        Groups that are drawn before the others.
+    `labels` has the group of each cell, NaN where it has none. Cells are drawn in random order, those of the groups
+    `behind` before the others. `more` are further entries of the legend, which has a `title`, or is left out.
     """
     labels = pd.Series(np.asarray(labels, dtype=object))
     known = labels.isin(list(colors)).to_numpy()
-    style = {"s": point_size(len(points)), "linewidths": 0, "rasterized": len(points) > 5_000}
+    style = _points(len(points))
     counts = labels[known].value_counts()
     handles = []
     if not known.all():
         ax.scatter(*points[~known].T, color=OTHERS, **style)
-        handles.append(_handle(OTHERS, f"others ({(~known).sum():,})"))
+        handles.append(marker(f"others ({(~known).sum():,})", OTHERS))
     last = ~labels.isin(list(behind)).to_numpy()
     for part, scale in ((~last, 1.0), (last, 1.6)):
         rows = np.random.default_rng(0).permutation(np.flatnonzero(known & part))
         if len(rows):
-            ax.scatter(*points[rows].T, c=[colors[labels[k]] for k in rows], **{**style, "s": scale * style["s"]})
-    handles += [_handle(color, f"{name} ({counts[name]:,})") for name, color in colors.items() if name in counts]
-    ax.legend(handles=handles, bbox_to_anchor=(1.0, 1.0), loc="upper left", frameon=False, fontsize=8)
+            x, y = points[rows].T
+            ax.scatter(x, y, c=[colors[labels[k]] for k in rows], **style | {"s": scale * style["s"]})
+    handles += [marker(f"{name} ({counts[name]:,})", color) for name, color in colors.items() if name in counts]
+    if legend:
+        legend_beside(ax, [*handles, *more], fontsize=8, title=title)
 
 
-def draw_values(ax: Axes, points: np.ndarray, values: np.ndarray, label: str) -> None:
-    """Numbers in viridis, the largest on top; cells without a number in light gray."""
-    values = np.asarray(values, dtype=float)
+def draw_values(ax: Axes, points: Floats, values: Floats, label: str) -> None:
+    """Draw numbers in viridis, the largest on top; cells without a number in light gray."""
     known = np.isfinite(values)
-    style = {"s": point_size(len(points)), "linewidths": 0, "rasterized": len(points) > 5_000}
+    style = _points(len(points))
     ax.scatter(*points[~known].T, color=LIGHT, **style)
     rows = np.flatnonzero(known)[np.argsort(values[known], kind="stable")]
     high = np.quantile(values[known], 0.995) if known.any() else 1.0
     low = values[known].min() if known.any() else 0.0
-    dots = ax.scatter(*points[rows].T, c=values[rows], cmap="viridis", vmin=low, vmax=max(high, low + 1e-9), **style)
-    ax.figure.colorbar(
-        dots,
-        ax=ax,
-        label=label,
-        shrink=0.7,
-        aspect=25,
-        extend="max" if values[known].max(initial=low) > high else "neither",
-    )
-
-
-def _handle(color: str, label: str) -> Line2D:
-    return Line2D([], [], linestyle="", marker="o", markersize=5, color=color, label=label)
+    x, y = points[rows].T
+    dots = ax.scatter(x, y, c=values[rows], cmap="viridis", vmin=low, vmax=max(high, low + 1e-9), **style)
+    extend: Literal["max", "neither"] = "max" if values[known].max(initial=low) > high else "neither"
+    ax.figure.colorbar(dots, ax=ax, label=label, shrink=0.7, aspect=25, extend=extend)
 
 
 def remarks(n_shown: int, n_cells: int, n_outside: int) -> str:

@@ -1,4 +1,4 @@
-"""Measured effects beside predictions: where they come from, and how far sampling alone moves them."""
+"""Measured and predicted effects, with their standard errors and deviations."""
 
 from __future__ import annotations
 
@@ -7,49 +7,25 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from raptorgraph.pp import format_perturbation, parse_perturbation
-from raptorgraph.screen._cell_labels import parse_obs
-from raptorgraph.screen._inputs import batch_codes, expression_source
-from raptorgraph.screen._moments import effect_moments
-from raptorgraph.screen._names import gene_names
+from raptorgraph.pl._cells import screen_of
+from raptorgraph.screen._screen import Screen
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Sequence
 
     from anndata import AnnData
 
     from raptorgraph.model import RaptorGraphModel
 
 
-def spelling(model: RaptorGraphModel) -> dict[str, str | list[str]]:
-    """How the labels of the model's screen are written."""
-    return {key: model.setup_args[key] for key in ("control", "delimiter")}
-
-
-def canonical(model: RaptorGraphModel, perturbation: str | Collection[str]) -> str:
-    """The label as the model writes it, of one label or the genes of one perturbation."""
-    names = spelling(model)
-    return format_perturbation(parse_perturbation(perturbation, **names), **names)
-
-
 def measured_with_error(
     model: RaptorGraphModel, perturbations: Sequence[str] | None = None, adata: AnnData | None = None
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Measured effects and their standard errors, perturbations x genes of the model.
+    """Measured effects and their standard errors, perturbations x genes of the model, on the expression scale.
 
-    Parameters
-    ----------
-    model
-        Says how `adata` is to be read.
-    perturbations
-        Canonical labels; default all but the control.
-    adata
-        Cells with labels, control cells among them; default the model's data.
-
-    Returns
-    -------
-    Two tables of the perturbations that `adata` has, on the expression scale: effects, and the standard errors that
-    the numbers of cells, perturbed and control, leave.
+    `perturbations` are canonical labels, by default all but the control; those that the cells lack are left out. The
+    model says how `adata` is read, which has control cells, too, and is by default the model's data. Standard errors
+    follow from the numbers of perturbed and of control cells.
 
     Raises
     ------
@@ -58,32 +34,16 @@ def measured_with_error(
     ValueError
         If there are no data.
     """
-    source = model.adata if adata is None else adata
-    if source is None:
-        raise ValueError("The model was loaded without data: load it with adata=..., or give the measured cells.")
-    setup, names = model.setup_args, spelling(model)
-    parsed = parse_obs(source, setup["perturbation_key"], **names, require_control=True)
-    labels = [format_perturbation(genes, **names) for genes in parsed.conditions]
-    wanted = labels[1:] if perturbations is None else [label for label in labels[1:] if label in set(perturbations)]
-    code = np.full(len(labels), -1)
-    code[[0, *(labels.index(label) for label in wanted)]] = np.arange(len(wanted) + 1)
-    codes = code[parsed.codes]
-
-    X, library = expression_source(source, setup.get("layer"), setup.get("library_size_key"))
-    moments = effect_moments(
-        X,
-        np.maximum(codes, 0),
-        len(wanted) + 1,
-        library=library,
-        batch=batch_codes(source, setup.get("batch_key")),
-        rows=np.flatnonzero(codes >= 0),
-    )
-    index, genes = pd.Index(wanted, name="perturbation"), list(gene_names(source))
-    tables = [pd.DataFrame(x[1:], index, genes) for x in (moments.effect, np.sqrt(moments.variance))]
-    missing = [gene for gene in model.var_names_ if gene not in tables[0]]
+    screen = screen_of(model, ", or give the measured cells.") if adata is None else Screen(adata, model.setup_args)
+    genes, index = screen.adata.var_names, pd.Index(screen.labels, name="perturbation")
+    missing = [gene for gene in model.var_names_ if gene not in genes]
     if missing:
         raise KeyError(f"{len(missing)} genes of the model are not in the measured cells, first {missing[0]!r}.")
-    return tables[0][list(model.var_names_)], tables[1][list(model.var_names_)]
+    rows = index[1:] if perturbations is None else index[1:][index[1:].isin(perturbations)]
+    moments = screen.moments
+    tables = [pd.DataFrame(x, index, genes) for x in (moments.effect, np.sqrt(moments.variance))]
+    effects, errors = (table.loc[rows, list(model.var_names_)] for table in tables)
+    return effects, errors
 
 
 def one_measured(
@@ -91,19 +51,8 @@ def one_measured(
 ) -> tuple[pd.Series | None, pd.Series | None]:
     """Measured effect of one perturbation and its standard error, each None where it is not known.
 
-    Parameters
-    ----------
-    model
-        A trained model.
-    label
-        Canonical label.
-    measured
-        Cells that have the perturbation, or its effect by gene; default the model's data.
-
-    Raises
-    ------
-    ValueError
-        If given cells lack the perturbation.
+    `label` is canonical. `measured` holds cells with the perturbation, or its effect by gene, and is by default the
+    model's data. Raises ValueError if given cells lack the perturbation.
     """
     if isinstance(measured, pd.Series):
         return measured, None
@@ -118,5 +67,6 @@ def one_measured(
 def predicted_with_sd(model: RaptorGraphModel, labels: Sequence[str]) -> tuple[pd.DataFrame, pd.DataFrame | None]:
     """Predicted effects, and their standard deviations where the model has a posterior of them."""
     if getattr(model, "has_posterior", False):
-        return model.predict_effects(labels, return_sd=True)
+        mean, sd = model.predict_effects(labels, return_sd=True)
+        return mean, sd
     return model.predict_effects(labels), None

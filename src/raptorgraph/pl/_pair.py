@@ -13,28 +13,34 @@ from matplotlib.ticker import MaxNLocator
 
 from raptorgraph import metrics
 from raptorgraph._arguments import check_integer
+from raptorgraph._docs import docs
+from raptorgraph.pl._cells import canonical
 from raptorgraph.pl._figure import BLUE, GRAY, LIGHT, ORANGE, SCALE, check_save, finish, panels
-from raptorgraph.pl._measured import canonical, measured_with_error, predicted_with_sd, spelling
-from raptorgraph.pp import parse_perturbation
+from raptorgraph.pl._limits import far_off, limits_with_zero
+from raptorgraph.pl._marks import Style, legend_beside, marker, vertical_grid
+from raptorgraph.pl._measured import measured_with_error, predicted_with_sd
 from raptorgraph.screen._asked import did_you_mean
+from raptorgraph.screen._setup import Setup
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
     from os import PathLike
 
     from anndata import AnnData
+    from matplotlib.artist import Artist
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
     from raptorgraph.model import RaptorGraphModel
+    from raptorgraph.pl._figure import AxesArray, Floats
 
 _INTERVAL = 1.645  # standard deviations: 90 %
 _BLOCK_GAP = 1.0  # rows between the two blocks of genes
 
 
-@dataclass
+@dataclass(frozen=True)
 class _Panel:
-    """What one panel shows, each by gene: bars, their standard deviation, the sum to compare with, and marks."""
+    """One panel: its title and, by gene, bars, their standard deviations, the sum to compare with, and marks."""
 
     title: str
     value: pd.Series
@@ -43,6 +49,7 @@ class _Panel:
     mark: pd.Series | None = None
 
 
+@docs.dedent
 def pair(
     model: RaptorGraphModel,
     perturbation: str | Collection[str],
@@ -52,43 +59,37 @@ def pair(
     n_genes: int = 24,
     ax: Axes | None = None,
     show: bool | None = None,
-    save: str | PathLike | None = None,
+    save: str | PathLike[str] | None = None,
     return_fig: bool = False,
-) -> np.ndarray | Figure:
-    """Show both single effects, their sum, the predicted effect of the pair, and the measured one if there is one.
+) -> AxesArray | Figure:
+    """Draw both single effects, their sum, the predicted effect of the pair, and the measured one if there is one.
 
-    All panels share their genes and their scale. In the last two a black line marks the sum, and the color between it
-    and the end of the bar is the interaction: orange where the pair lies above the sum, blue where below. Half of the
-    genes are those with the largest predicted departures from the sum, half those with the largest effects.
+    All panels share their genes and their scale. In the last two a black line marks the sum, and the color between the
+    sum and the end of the bar is the interaction: orange where the pair lies above the sum, blue where it lies below.
+    Half of the genes are those with the largest predicted departures from the sum, half those with the largest effects.
 
     Parameters
     ----------
-    model
-        A trained model.
+    %(model)s
     perturbation
         Two perturbed genes, as ``"A+B"`` or ``("A", "B")``.
     measured
-        Cells that have the pair, with control cells (and best with both singles), or its measured effect by gene; by
+        Cells of the pair and control cells, best also of both singles, or the measured effect of the pair by gene; by
         default the model's data, where they have the pair.
     genes
-        Genes to show, from top to bottom; default as above.
+        Genes to show, from top to bottom; by default those described above.
     n_genes
         Number of genes to show.
     ax
         Axes whose place the panels take; default a new figure.
-    show
-        Whether to show the figure; not by default.
-    save
-        File to save the figure to.
-    return_fig
-        Return the figure and not the axes.
+    %(figure)s
 
     Returns
     -------
     numpy.ndarray or matplotlib.figure.Figure
-        The axes of the five panels, or four without a measured effect. Bars are effects on the expression scale; black
-        whiskers are 90 % intervals, of predictions by their posterior (for the sum as if the two were independent), of
-        measurements by the sampling of cells. Diamonds are measured effects of the single perturbations.
+        The axes of the five panels, or four without a measured effect. Bars are effects on the expression scale. Black
+        whiskers are 90 % intervals: of predictions from their posterior (of the sum as if the two were independent), of
+        measurements from the sampling of cells. Diamonds are measured effects of the single perturbations.
 
     Raises
     ------
@@ -100,8 +101,8 @@ def pair(
     Notes
     -----
     The scores in the titles are those of :func:`raptorgraph.tl.interactions`: of the predicted pair against the
-    predicted sum, and of the measured pair against the measured sum, where both singles were measured. Noise makes
-    measured effects longer and turns them.
+    predicted sum, and of the measured pair against the measured sum, where both singles were measured. Noise lengthens
+    measured effects and changes their directions, and thereby the scores of measured pairs.
 
     Examples
     --------
@@ -111,9 +112,10 @@ def pair(
     """
     check_save(save)
     label = canonical(model, perturbation)
-    names = parse_perturbation(label, **spelling(model))
+    setup = Setup.of(model.setup_args)
+    names = setup.genes(label)
     if len(names) != 2:
-        hint = did_you_mean(label, model.perturbed_genes, **spelling(model))
+        hint = did_you_mean(label, model.perturbed_genes, **setup.spelling)
         raise ValueError(f"{perturbation!r} has {len(names)} genes: name a pair, such as 'A+B'{hint or '.'}")
     check_integer("n_genes", n_genes, 2)
     shown = _panels(model, label, names, measured)
@@ -121,7 +123,7 @@ def pair(
     rows = [gene for block in blocks for gene in block]
 
     size = (2.15 * len(shown) + 1.0, 0.19 * (len(rows) + 2) + 1.5)
-    axes = panels(ax, size, 1, len(shown), sharex=True, sharey=True)
+    axes = panels(ax, size, len(shown), share=True)
     limits, cut = _limits(shown, rows)
     y = np.concatenate([np.arange(len(block)) + k * (len(blocks[0]) + _BLOCK_GAP) for k, block in enumerate(blocks)])
     for panel, part in zip(axes, shown, strict=True):
@@ -131,7 +133,10 @@ def pair(
     return finish(axes, show=show, save=save, return_fig=return_fig)
 
 
-def _panels(model, label: str, names: tuple[str, str], measured: AnnData | pd.Series | None) -> list[_Panel]:
+def _panels(
+    model: RaptorGraphModel, label: str, names: Sequence[str], measured: AnnData | pd.Series | None
+) -> list[_Panel]:
+    """Both singles, their sum, the predicted pair and, if there is one, the measured pair."""
     singles = [canonical(model, (name,)) for name in names]
     means, sds = predicted_with_sd(model, [*singles, label])
     known, errors = _known(model, label, singles, measured)
@@ -151,7 +156,9 @@ def _panels(model, label: str, names: tuple[str, str], measured: AnnData | pd.Se
     return shown
 
 
-def _known(model, label: str, singles: list[str], measured) -> tuple[pd.DataFrame, pd.DataFrame]:
+def _known(
+    model: RaptorGraphModel, label: str, singles: list[str], measured: AnnData | pd.Series | None
+) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Measured effects of the singles and of the pair, and their standard errors, as far as they are known."""
     nothing = pd.DataFrame(columns=list(model.var_names_), dtype=float)
     own = (nothing, nothing) if model.adata is None else measured_with_error(model, [*singles, label])
@@ -167,9 +174,10 @@ def _known(model, label: str, singles: list[str], measured) -> tuple[pd.DataFram
     if label not in given[0].index:
         raise ValueError(f"The measured cells have no {label!r}: give cells with that pair, and control cells.")
     # what the given cells lack, the model's own may have
-    return tuple(
+    effects, errors = (
         pd.concat([new, old.drop(index=new.index, errors="ignore")]) for new, old in zip(given, own, strict=True)
     )
+    return effects, errors
 
 
 def _row(table: pd.DataFrame, name: str) -> pd.Series | None:
@@ -177,8 +185,8 @@ def _row(table: pd.DataFrame, name: str) -> pd.Series | None:
 
 
 def _scores(a: pd.Series, b: pd.Series, both: pd.Series) -> str:
-    found = {name: float(getattr(metrics, name)(a, b, both)) for name in ("synergy", "neomorphism")}
-    return "\n".join(f"{name} {value:.2f}" for name, value in found.items())
+    """Scores of a pair against its singles, as lines of a title."""
+    return f"synergy {metrics.synergy(a, b, both):.2f}\nneomorphism {metrics.neomorphism(a, b, both):.2f}"
 
 
 def _blocks(shown: list[_Panel], genes: Sequence[str] | None, n_genes: int) -> list[list[str]]:
@@ -201,7 +209,7 @@ def _blocks(shown: list[_Panel], genes: Sequence[str] | None, n_genes: int) -> l
     ]
 
 
-def _limits(shown: list[_Panel], rows: list[str]) -> tuple[np.ndarray, set[str]]:
+def _limits(shown: list[_Panel], rows: list[str]) -> tuple[tuple[float, float], set[str]]:
     """Limits of all panels, and the genes whose bars are cut: those that would leave no room for the others."""
     ends = []
     for part in shown:
@@ -209,16 +217,12 @@ def _limits(shown: list[_Panel], rows: list[str]) -> tuple[np.ndarray, set[str]]
         ends += [part.value[rows] - spread, part.value[rows] + spread]
         ends += [x[rows] for x in (part.total, part.mark) if x is not None]
     table = pd.concat(ends, axis=1)
-    sizes = table.abs().max(axis=1).sort_values(ascending=False)
-    gaps = [k for k in range(1, min(4, len(sizes) - 1)) if sizes.iloc[k - 1] > 2 * sizes.iloc[k] > 0]
-    cut = set(sizes.index[: max(gaps, default=0)])
-    kept = table.drop(index=list(cut))
-    low, high = min(kept.min(axis=None), 0.0), max(kept.max(axis=None), 0.0)
-    margin = 0.08 * (high - low) or 1.0
-    return np.array([low - margin, high + margin]), cut
+    beyond = far_off(table.abs().max(axis=1))
+    return limits_with_zero(table[~beyond].to_numpy()), set(table.index[beyond])
 
 
-def _draw_panel(ax: Axes, part: _Panel, rows: list[str], y: np.ndarray, limits: np.ndarray, cut: set[str]) -> None:
+def _draw_panel(ax: Axes, part: _Panel, rows: list[str], y: Floats, limits: tuple[float, float], cut: set[str]) -> None:
+    """Draw the bars of one panel with their uncertainties, and write the values of bars that are cut."""
     value = part.value[rows].to_numpy()
     ax.axvline(0.0, color="black", linewidth=0.8)
     ax.barh(y, value, height=0.7, color=LIGHT, edgecolor=GRAY, linewidth=0.4)
@@ -228,15 +232,14 @@ def _draw_panel(ax: Axes, part: _Panel, rows: list[str], y: np.ndarray, limits: 
         ax.barh(y, value - total, left=total, height=0.7, color=colors, alpha=0.85, linewidth=0)
         ax.vlines(total, y - 0.42, y + 0.42, color="black", linewidth=1.4)
     if part.sd is not None:
-        whisker = {"fmt": "none", "ecolor": "black", "elinewidth": 0.7, "capsize": 1.5, "capthick": 0.7}
+        whisker: Style = {"fmt": "none", "ecolor": "black", "elinewidth": 0.7, "capsize": 1.5, "capthick": 0.7}
         ax.errorbar(value, y, xerr=_INTERVAL * part.sd[rows].to_numpy(), **whisker)
     if part.mark is not None:
         ax.scatter(part.mark[rows], y, s=14, marker="D", facecolor="white", edgecolor="black", linewidth=0.7, zorder=3)
     for gene, at, x in zip(rows, y, value, strict=True):
         if gene in cut and not limits[0] < x < limits[1]:
-            side = "right" if x > 0 else "left"
-            edge = limits[1] if x > 0 else limits[0]
-            box = {"boxstyle": "square,pad=0.1", "facecolor": "white", "edgecolor": "none"}
+            box: Style = {"boxstyle": "square,pad=0.1", "facecolor": "white", "edgecolor": "none"}
+            edge, side = (limits[1], "right") if x > 0 else (limits[0], "left")
             ax.text(edge, at, f"{x:.1f}", ha=side, va="center", fontsize=6, bbox=box, zorder=4)
     ax.set_xlim(limits)
     ax.set_title(part.title, fontsize=8)
@@ -244,13 +247,12 @@ def _draw_panel(ax: Axes, part: _Panel, rows: list[str], y: np.ndarray, limits: 
     ax.tick_params(labelsize=8)
     ax.tick_params(axis="y", length=0)
     ax.xaxis.set_major_locator(MaxNLocator(4))
-    ax.grid(axis="x", color=LIGHT, linewidth=0.5)
-    ax.set_axisbelow(True)
+    vertical_grid(ax)
     ax.spines[["top", "right", "left"]].set_visible(False)
 
 
-def _name_rows(ax: Axes, blocks: list[list[str]], y: np.ndarray, perturbed: tuple[str, str]) -> None:
-    """Genes beside the first panel, the perturbed ones in bold, with a heading above each block."""
+def _name_rows(ax: Axes, blocks: list[list[str]], y: Floats, perturbed: Sequence[str]) -> None:
+    """Name the genes beside the first panel, the perturbed ones in bold, with a heading above each block."""
     rows = [gene for block in blocks for gene in block]
     headings = {-_BLOCK_GAP: "departs most from the sum", len(blocks[0]): "other large effects"} if blocks[1:] else {}
     ax.set_yticks([*y, *headings], [*rows, *headings.values()], fontsize=8)
@@ -264,14 +266,14 @@ def _name_rows(ax: Axes, blocks: list[list[str]], y: np.ndarray, perturbed: tupl
 
 
 def _draw_legend(ax: Axes, shown: list[_Panel]) -> None:
-    handles = [
-        Line2D([], [], color="black", marker="|", markersize=9, markeredgewidth=1.4, linestyle="", label="sum"),
+    """Explain lines, colors and marks right of the last panel."""
+    handles: list[Artist] = [
+        marker("sum", "black", shape="|", size=9, markeredgewidth=1.4),
         Patch(color=ORANGE, alpha=0.85, label="pair above the sum"),
         Patch(color=BLUE, alpha=0.85, label="pair below the sum"),
     ]
     if any(part.sd is not None for part in shown):
         handles.append(Line2D([], [], color="black", linewidth=0.7, label="90 % interval"))
     if any(part.mark is not None for part in shown):
-        mark = {"marker": "D", "markersize": 4, "markerfacecolor": "white", "markeredgecolor": "black"}
-        handles.append(Line2D([], [], linestyle="", label="measured", **mark))
-    ax.legend(handles=handles, loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False, fontsize=7)
+        handles.append(marker("measured", "black", shape="D", size=4, markerfacecolor="white"))
+    legend_beside(ax, handles)

@@ -9,7 +9,9 @@ import pandas as pd
 from matplotlib.lines import Line2D
 
 from raptorgraph._arguments import check_integer
+from raptorgraph._docs import docs
 from raptorgraph.pl._figure import GRAY, LIGHT, PALETTE, axes_or_new, check_save, finish
+from raptorgraph.pl._marks import legend_beside, marker
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
 _COLUMNS = ("query", "perturbation", "genes", "rank", "distance")
 
 
+@docs.dedent
 def reverse(
     table: pd.DataFrame,
     query: str | None = None,
@@ -29,7 +32,7 @@ def reverse(
     truth: Iterable[str] = (),
     ax: Axes | None = None,
     show: bool | None = None,
-    save: str | PathLike | None = None,
+    save: str | PathLike[str] | None = None,
     return_fig: bool = False,
 ) -> Axes | Figure:
     """Draw the perturbations whose predicted effect comes nearest to a query.
@@ -39,25 +42,19 @@ def reverse(
     table
         Table of :func:`raptorgraph.tl.reverse`.
     query
-        Which query of the table; may be left out where there is one.
+        Name of the query; may be left out where the table has one.
     n
         Number of perturbations to show.
     truth
-        Genes known to be behind the query, if any. Their perturbation is set in bold and shown however far down it is.
-    ax
-        Axes to draw on; default those of a new figure.
-    show
-        Whether to show the figure; not by default.
-    save
-        File to save the figure to.
-    return_fig
-        Return the figure and not the axes.
+        Genes known to have caused the query, if any. Their perturbation is set in bold, and shown whatever its rank is.
+    %(ax)s
+    %(figure)s
 
     Returns
     -------
     matplotlib.axes.Axes or matplotlib.figure.Figure
-        The axes: distance of the nearest `n`, the nearest on top, colored by the number of genes; a gray line marks the
-        median distance of all perturbations in the table.
+        The axes: distances of the nearest `n`, the nearest on top, colored by the number of genes. A gray line marks
+        the median distance of all perturbations in the table.
 
     Raises
     ------
@@ -95,23 +92,18 @@ def reverse(
     y, n_genes = np.arange(len(shown)), shown["genes"].map(len).to_numpy()
     start = float(shown["distance"].min()) - 0.08 * float(np.ptp(found["distance"]) or 1.0)
     ax.hlines(y, start, shown["distance"], color=LIGHT, linewidth=1.2, zorder=1)
-    colors = [PALETTE[(k - 1) % len(PALETTE)] for k in n_genes]
-    ax.scatter(shown["distance"], y, s=34, color=colors, zorder=2)
+    colors = {k: PALETTE[(k - 1) % len(PALETTE)] for k in sorted(set(n_genes.tolist()))}
+    ax.scatter(shown["distance"], y, s=34, color=[colors[k] for k in n_genes], zorder=2)
     ax.axvline(found["distance"].median(), color=GRAY, linestyle="--", linewidth=1)
     names = [f"{row.rank:g}.  {row.perturbation}" for row in shown.itertuples()]
     ax.set_yticks(y, names, fontsize=8)
     for tick, genes in zip(ax.get_yticklabels(), shown["genes"], strict=True):
         tick.set_fontweight("bold" if set(genes) == truth else "normal")
+    ax.set(xlabel="distance of the predicted effect to the query", ylabel="perturbation, by rank")
     ax.set_ylim(len(shown) - 0.4, -0.6)
-    ax.set_xlabel("distance of the predicted effect to the query")
-    ax.set_ylabel("perturbation, by rank")
     ax.set_title(f"query: {query}", fontsize=10)
     ax.spines[["top", "right"]].set_visible(False)
-    mark = {"marker": "o", "linestyle": "", "markersize": 5.5}
-    handles = [
-        Line2D([], [], color=PALETTE[(k - 1) % len(PALETTE)], label=f"{k} gene{'s' * (k > 1)}", **mark)
-        for k in sorted(set(n_genes.tolist()))
-    ]
+    handles = [marker(f"{k} gene{'s' * (k > 1)}", color, size=5.5) for k, color in colors.items()]
     handles.append(Line2D([], [], color=GRAY, linestyle="--", label=f"median of all {len(found):,}"))
-    ax.legend(handles=handles, loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False, fontsize=7)
+    legend_beside(ax, handles)
     return finish(ax, show=show, save=save, return_fig=return_fig)

@@ -6,16 +6,17 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
+from raptorgraph._docs import docs
 from raptorgraph.pl._figure import BLUE, ORANGE, check_save, finish, panels
 
 if TYPE_CHECKING:
     from os import PathLike
 
-    import numpy as np
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
     from raptorgraph.model import RaptorGraphModel
+    from raptorgraph.pl._figure import AxesArray
 
 _COLORS = {"train": BLUE, "validation": ORANGE}
 # scvi-tools logs these beside the terms of the loss, of which they are sums or copies
@@ -32,28 +33,23 @@ _UNITS = {
 }
 
 
+@docs.dedent
 def training(
     model: RaptorGraphModel,
     *,
     ax: Axes | None = None,
     show: bool | None = None,
-    save: str | PathLike | None = None,
+    save: str | PathLike[str] | None = None,
     return_fig: bool = False,
-) -> np.ndarray | Figure:
-    """Draw the loss and each of its terms over the epochs, one panel a term, training and validation cells.
+) -> AxesArray | Figure:
+    """Draw the loss and its terms over the epochs, one panel for each, of training and of validation cells.
 
     Parameters
     ----------
-    model
-        A trained model.
+    %(model)s
     ax
         Axes whose place the panels take; default a new figure.
-    show
-        Whether to show the figure; not by default.
-    save
-        File to save the figure to.
-    return_fig
-        Return the figure and not the axes.
+    %(figure)s
 
     Returns
     -------
@@ -67,8 +63,8 @@ def training(
 
     Notes
     -----
-    The training loss can rise at first, while the weight of the KL is warmed up; the validation loss has the final
-    weights throughout.
+    The training loss can rise at first, while the weight of the KL divergence grows to its final value; the validation
+    loss has the final weights throughout.
 
     Examples
     --------
@@ -80,24 +76,23 @@ def training(
     curves = _curves(model.history)
     if not curves:
         raise ValueError("The model has no training history: call model.train() first.")
-    n_columns = len(curves) if len(curves) <= 4 else 3
-    n_rows = -(-len(curves) // n_columns)
-    axes = panels(ax, (3.2 * n_columns, 2.7 * n_rows), n_rows, n_columns, n=len(curves))
+    n = len(curves)
+    n_columns = n if n <= 4 else 3
+    axes = panels(ax, (3.2 * n_columns, 2.7 * -(-n // n_columns)), n, n_columns=n_columns)
     for panel, (term, parts) in zip(axes, curves.items(), strict=True):
         for part, values in parts.items():
             # a point where there is one epoch, since a line through it would be invisible
             marker = "o" if len(values) == 1 else None
             panel.plot(values.index + 1, values, color=_COLORS[part], label=part, marker=marker, linewidth=1.3)
         panel.set_title(_TITLES.get(term, term.replace("_", " ")), fontsize=10)
-        panel.set_xlabel("epoch")
-        panel.set_ylabel(_UNITS.get(term, "value"))
+        panel.set(xlabel="epoch", ylabel=_UNITS.get(term, "value"))
         panel.spines[["top", "right"]].set_visible(False)
     axes[0].legend(frameon=False)
     return finish(axes, show=show, save=save, return_fig=return_fig)
 
 
 def _curves(history: dict[str, pd.DataFrame] | None) -> dict[str, dict[str, pd.Series]]:
-    """Term -> "train" or "validation" -> values by epoch."""
+    """Values by epoch of each term, the loss first, for ``"train"`` and ``"validation"``."""
     curves: dict[str, dict[str, pd.Series]] = {}
     for key, table in (history or {}).items():
         if key.endswith("_step") or key.startswith(_COPIES):

@@ -9,9 +9,12 @@ import pandas as pd
 from matplotlib.ticker import FormatStrFormatter, LogLocator, NullLocator
 from scipy.stats import norm
 
-from raptorgraph._arguments import check_integer
-from raptorgraph.pl._figure import BLUE, GRAY, LIGHT, ORANGE, SCALE, axes_or_new, check_save, finish
-from raptorgraph.pl._measured import canonical, measured_with_error, one_measured, predicted_with_sd
+from raptorgraph._arguments import check_choice, check_integer
+from raptorgraph._docs import docs
+from raptorgraph.pl._cells import canonical
+from raptorgraph.pl._figure import BLUE, GRAY, ORANGE, SCALE, axes_or_new, check_save, finish
+from raptorgraph.pl._marks import Style, legend_beside, vertical_grid
+from raptorgraph.pl._measured import measured_with_error, one_measured
 from raptorgraph.screen._asked import listed
 
 if TYPE_CHECKING:
@@ -24,11 +27,14 @@ if TYPE_CHECKING:
 
     from raptorgraph.model import RaptorGraphModel
 
+    Asked = str | Collection[str] | Sequence[str | Collection[str]] | None  # one perturbation or a list of them
+
 _HALF, _NINE_TENTHS = norm.ppf(0.75), norm.ppf(0.95)
 _MOST_BINS, _IN_BIN = 12, 100
 _ONE = (str, tuple, set, frozenset)  # types of one perturbation
 
 
+@docs.dedent
 def uncertainty(
     model: RaptorGraphModel,
     perturbation: str | Collection[str] | Sequence[str | Collection[str]] | None = None,
@@ -38,10 +44,10 @@ def uncertainty(
     n_genes: int = 25,
     ax: Axes | None = None,
     show: bool | None = None,
-    save: str | PathLike | None = None,
+    save: str | PathLike[str] | None = None,
     return_fig: bool = False,
 ) -> Axes | Figure:
-    r"""Draw predicted effects with their intervals, or the errors that were made against those expected.
+    r"""Draw predicted effects with their intervals, or the errors of predictions against those expected.
 
     ``kind="effect"`` shows the genes with the largest predicted effects of one perturbation: mean, 50 % and 90 %
     interval, and the measured effect where it is known.
@@ -51,9 +57,9 @@ def uncertainty(
 
     .. math:: E (m - p)^2 = s^2 + \mathrm{SE}^2
 
-    with the standard error SE that sampling leaves in the measurement. Gene by gene these are sorted into up to twelve
-    bins of the expected error. The root mean squares of both sides lie on the diagonal if predictions are calibrated,
-    above it where the model is too sure.
+    with the standard error SE of the measurement, from the sampling of cells. Pairs of gene and perturbation are sorted
+    into up to twelve bins of the expected error, the square root of the right side. Bins lie on the diagonal if
+    predictions are calibrated, and above it where the model is too sure.
 
     Parameters
     ----------
@@ -65,18 +71,13 @@ def uncertainty(
     kind
         ``"effect"`` or ``"calibration"``; by default the effect where one perturbation is named.
     measured
-        Cells with the perturbations and control cells, best ones that were kept from training; for one perturbation
-        also its effect by gene. By default the model's own data, for which errors are too small, as it has seen them.
+        Cells with the perturbations and control cells, best cells that were kept from training; for one perturbation
+        also its effect by gene. By default the model's own data, for which errors are too small, since the model was
+        trained on them.
     n_genes
         Number of genes in ``kind="effect"``.
-    ax
-        Axes to draw on; default those of a new figure.
-    show
-        Whether to show the figure; not by default.
-    save
-        File to save the figure to.
-    return_fig
-        Return the figure and not the axes.
+    %(ax)s
+    %(figure)s
 
     Returns
     -------
@@ -100,8 +101,7 @@ def uncertainty(
     check_save(save)
     if kind is None:
         kind = "effect" if isinstance(perturbation, _ONE) else "calibration"
-    if kind not in ("effect", "calibration"):
-        raise ValueError(f"kind={kind!r} is unknown; use 'effect' or 'calibration'.")
+    check_choice("kind", kind, ("effect", "calibration"))
     if not getattr(model, "has_posterior", False):
         raise ValueError("Intervals need a trained model with effect_posterior=True.")
     if kind == "effect":
@@ -111,12 +111,15 @@ def uncertainty(
     return finish(ax, show=show, save=save, return_fig=return_fig)
 
 
-def _draw_effect(model, perturbation, measured, n_genes: int, ax: Axes | None) -> Axes:
+def _draw_effect(
+    model: RaptorGraphModel, perturbation: Asked, measured: AnnData | pd.Series | None, n_genes: int, ax: Axes | None
+) -> Axes:
+    """Draw the largest effects of one perturbation with their intervals."""
     if not isinstance(perturbation, _ONE):
         raise TypeError(f"kind='effect' draws one perturbation, such as 'A+B', not {perturbation!r}.")
     check_integer("n_genes", n_genes, 1)
     label = canonical(model, perturbation)
-    means, sds = predicted_with_sd(model, [label])
+    means, sds = model.predict_effects([label], return_sd=True)
     known, error = one_measured(model, label, measured)
     mean, sd = means.iloc[0], sds.iloc[0]
     genes = mean[mean.abs().nlargest(n_genes).index].sort_values(ascending=False).index
@@ -130,21 +133,21 @@ def _draw_effect(model, perturbation, measured, n_genes: int, ax: Axes | None) -
     if known is not None:
         shown = known.reindex(genes).to_numpy(dtype=float)
         bar = None if error is None else error[genes].to_numpy()
-        style = {"fmt": "D", "color": ORANGE, "markersize": 3.5, "elinewidth": 0.8, "zorder": 4}
+        style: Style = {"fmt": "D", "color": ORANGE, "markersize": 3.5, "elinewidth": 0.8, "zorder": 4}
         name = "measured" if error is None else "measured ± SE"
         ax.errorbar(shown, y + 0.28, xerr=bar, label=name, **style)
     ax.set_yticks(y, genes, fontsize=8)
-    ax.set_ylim(len(genes) - 0.3, -0.7)
-    ax.set_xlabel(f"effect ({SCALE})")
-    ax.set_ylabel("gene")
+    ax.set(xlabel=f"effect ({SCALE})", ylabel="gene", ylim=(len(genes) - 0.3, -0.7))
     ax.set_title(label, fontsize=10)
-    ax.grid(axis="x", color=LIGHT, linewidth=0.5)
-    ax.set_axisbelow(True)
-    ax.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False, fontsize=7)
+    vertical_grid(ax)
+    legend_beside(ax)
     return ax
 
 
-def _draw_calibration(model, perturbations, measured, ax: Axes | None) -> Axes:
+def _draw_calibration(
+    model: RaptorGraphModel, perturbations: Asked, measured: AnnData | pd.Series | None, ax: Axes | None
+) -> Axes:
+    """Draw the errors that were made against those expected."""
     if isinstance(measured, pd.Series):
         raise TypeError("The calibration needs measured cells, from which standard errors can be had, not a series.")
     labels = None
@@ -156,7 +159,7 @@ def _draw_calibration(model, perturbations, measured, ax: Axes | None) -> Axes:
         raise ValueError(f"The measured cells have no {missing[0]!r}: name perturbations that they have.")
     if effects.empty:
         raise ValueError("The measured cells have no perturbation.")
-    means, sds = predicted_with_sd(model, list(effects.index))
+    means, sds = model.predict_effects(list(effects.index), return_sd=True)
     expected = np.sqrt(sds.to_numpy() ** 2 + errors.to_numpy() ** 2).ravel()
     made = (effects.to_numpy() - means.to_numpy()).ravel()
 
@@ -176,8 +179,7 @@ def _draw_calibration(model, perturbations, measured, ax: Axes | None) -> Axes:
         axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axis.set_major_formatter(FormatStrFormatter("%g"))
         axis.set_minor_locator(NullLocator())
-    ax.set_xlabel(f"expected error ({SCALE})")
-    ax.set_ylabel(f"root mean squared error ({SCALE})")
+    ax.set(xlabel=f"expected error ({SCALE})", ylabel=f"root mean squared error ({SCALE})")
     covered = ", ".join(f"{share:.0%} within {name}" for name, share in inside.items())
     n = len(effects)
     ax.set_title(f"{n} perturbation{'s' * (n > 1)}, {effects.shape[1]:,} genes\n{covered}", fontsize=9, loc="left")

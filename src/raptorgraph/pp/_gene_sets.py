@@ -39,7 +39,7 @@ def read_gene_sets(
         gseapy fetches: one of Enrichr's such as ``"MSigDB_Hallmark_2020"`` (``gseapy.get_library_name()`` lists
         them), or a collection and release of MSigDB such as ``"h.all.v2023.2.Hs"``.
     organism
-        Of an Enrichr library: ``"Human"``, ``"Mouse"``, ``"Yeast"``, ``"Fly"``, ``"Fish"`` or ``"Worm"``.
+        Organism of an Enrichr library: ``"Human"``, ``"Mouse"``, ``"Yeast"``, ``"Fly"``, ``"Fish"`` or ``"Worm"``.
 
     Returns
     -------
@@ -67,6 +67,7 @@ def read_gene_sets(
     >>> rg.pp.read_gene_sets(table)
     {'one': ['KLF1', 'GATA1'], 'two': ['MYC']}
     """
+    sets: Mapping[str, Iterable[str]]
     if isinstance(gene_sets, str | Path):
         sets = _read_path(gene_sets) if _is_path(gene_sets) else _fetch(str(gene_sets), organism)
     elif isinstance(gene_sets, pd.DataFrame):
@@ -87,20 +88,20 @@ def read_gene_sets(
     text = next((name for name, genes in sets.items() if isinstance(genes, str)), None)
     if text is not None:
         raise TypeError(f"Gene set {text!r} is the string {sets[text]!r}: give a list of genes.")
-    sets = {str(name): list(dict.fromkeys(str(gene).strip() for gene in genes)) for name, genes in sets.items()}
     if not sets:
         raise ValueError("There is no gene set in gene_sets.")
-    return sets
+    return {str(name): list(dict.fromkeys(str(gene).strip() for gene in genes)) for name, genes in sets.items()}
 
 
 def _is_path(given: str | Path) -> bool:
-    """Whether it is meant as a file and not as the name of a library."""
+    """Whether a file is meant, and not a library."""
     text = str(given)
     spelled = text.lower().endswith(".gmt") or "/" in text or "\\" in text
     return isinstance(given, Path) or spelled or Path(text).exists()
 
 
 def _read_path(path: str | Path) -> dict[str, list[str]]:
+    """Gene sets of a GMT file."""
     import gseapy  # a second to import
 
     path = Path(path)
@@ -115,7 +116,7 @@ def _read_path(path: str | Path) -> dict[str, list[str]]:
             raise ValueError(f"Line {other} has no tab.")
         if not any(line.strip() for line in lines):
             raise ValueError("The file is empty.")
-        return gseapy.read_gmt(str(path))
+        return dict(gseapy.read_gmt(str(path)))
     except (LookupError, ValueError) as error:
         raise ValueError(
             f"gene_sets={str(path)!r} cannot be read as a GMT file, named .gmt, with one set a line: its name, a "
@@ -137,7 +138,7 @@ def _fetch(name: str, organism: str) -> dict[str, list[str]]:
                     f"MSigDB has no collection {release[1]!r} of release {release[2]!r}; "
                     "gseapy.Msigdb.list_category(dbver=...) lists them."
                 )
-            return sets
+            return dict(sets)
         known = gseapy.get_library_name(organism=organism)
         if name not in known:
             near = difflib.get_close_matches(name, known, n=3, cutoff=0.4)
@@ -146,7 +147,7 @@ def _fetch(name: str, organism: str) -> dict[str, list[str]]:
                 f"for {organism!r}{'; did you mean ' + ' or '.join(map(repr, near)) if near else ''}."
             )
         # with these sizes, nothing is left out
-        return gseapy.get_library(name, organism=organism, min_size=0, max_size=10**9)
+        return dict(gseapy.get_library(name, organism=organism, min_size=0, max_size=10**9))
     except requests.RequestException as error:
         raise ConnectionError(
             f"gene_sets={name!r} is not the path of a .gmt file, and as a library it could not be fetched "
@@ -157,13 +158,13 @@ def _fetch(name: str, organism: str) -> dict[str, list[str]]:
 def clean_set_name(name: str) -> str:
     """Name of a gene set as one would write it in a sentence.
 
-    The prefix of a collection, identifiers at the end, underscores and shouting go; abbreviations and words with a
-    digit stay in capitals.
+    The prefix of a collection, identifiers at the end, underscores and capital letters are removed; abbreviations and
+    words with a digit stay in capitals.
 
     Parameters
     ----------
     name
-        Of a gene set.
+        Name of a gene set.
 
     Returns
     -------

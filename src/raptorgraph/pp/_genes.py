@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from raptorgraph._arguments import check_choice, check_flag, check_integer, check_text
+from raptorgraph._docs import docs
 from raptorgraph._progress import progress_line
 from raptorgraph.screen._cell_labels import parse_obs
 from raptorgraph.screen._expression import data_kind, to_expression
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from anndata import AnnData
+    from scipy import sparse
 
 LIBRARY_SIZE_KEY = "raptorgraph_library_size"
 """Column of ``adata.obs`` to which :func:`select_genes` writes the total counts over all genes."""
@@ -31,6 +33,7 @@ _MIN_VARYING = 20  # genes, below which the local regression of the count flavor
 
 
 @progress_line("Selecting genes")
+@docs.dedent
 def select_genes(
     adata: AnnData,
     n_top_genes: int = 5000,
@@ -47,22 +50,18 @@ def select_genes(
     """Keep the most variable genes, and all perturbed genes with them.
 
     Row sums over a part of the genes are not library sizes: the total counts over all genes are written to
-    ``adata.obs`` before the genes are taken. Pass that column as `library_size_key` from here on.
+    ``adata.obs`` before genes are dropped. Pass that column as `library_size_key` from then on.
 
     Parameters
     ----------
     adata
         Cells x genes, with a perturbation label for each cell.
     n_top_genes
-        Number of highly variable genes; perturbed genes that are not among them come on top.
-    perturbation_key
-        Column of ``adata.obs`` with the labels.
-    control
-        Label, or several labels, of the control.
-    delimiter
-        What separates the genes of a combination.
-    layer
-        Layer with counts or log-normalized values; default ``adata.X``.
+        Number of highly variable genes; perturbed genes that are not among them are kept in addition.
+    %(perturbation_key)s
+    %(control)s
+    %(delimiter)s
+    %(layer)s
     library_size_key
         Column of ``adata.obs`` with each cell's total counts; written if it is not there. Default
         ``"raptorgraph_library_size"``. Not used for log-normalized values.
@@ -116,7 +115,6 @@ def select_genes(
 
     if flavor in _COUNT_FLAVORS:
         _check_varying(X, batch, flavor)
-
     if n_top_genes < adata.n_vars:
         if flavor in _COUNT_FLAVORS:
             # scanpy computes in the type of the counts: one that holds their squares, and that numba knows
@@ -137,6 +135,7 @@ def select_genes(
 
 
 def _choose_flavor(flavor: str | None, kind: str) -> str:
+    """The flavor, or the default one; an error where it does not fit the data or scikit-misc is missing."""
     has_loess = find_spec("skmisc") is not None
     if flavor is None:
         return "seurat_v3" if kind == "counts" and has_loess else "seurat"
@@ -148,7 +147,8 @@ def _choose_flavor(flavor: str | None, kind: str) -> str:
     return flavor
 
 
-def _check_varying(counts, batch: np.ndarray | None, flavor: str) -> None:
+def _check_varying(counts: np.ndarray | sparse.csr_matrix, batch: np.ndarray | None, flavor: str) -> None:
+    """ValueError where too few genes vary in a batch for the local regression of a count flavor."""
     batch = np.zeros(counts.shape[0], dtype=np.int64) if batch is None else batch
     moments = condition_moments(counts, batch, batch.max() + 1)
     varying = (moments.var > 1e-9).sum(axis=1)
@@ -160,7 +160,9 @@ def _check_varying(counts, batch: np.ndarray | None, flavor: str) -> None:
         )
 
 
-def _highly_variable(values, n_top_genes: int, batch: np.ndarray | None, flavor: str) -> np.ndarray:
+def _highly_variable(
+    values: np.ndarray | sparse.csr_matrix, n_top_genes: int, batch: np.ndarray | None, flavor: str
+) -> np.ndarray:
     """Mask of the highly variable genes, found in a temporary AnnData."""
     import scanpy as sc  # here, since it takes seconds
 
@@ -179,4 +181,4 @@ def _highly_variable(values, n_top_genes: int, batch: np.ndarray | None, flavor:
         raise ValueError(
             f"flavor={flavor!r} failed on these data ({error}); use another flavor, or merge batches."
         ) from error
-    return found["highly_variable"].to_numpy(dtype=bool)
+    return np.asarray(found["highly_variable"], dtype=bool)

@@ -1,9 +1,10 @@
-"""Read the guides of cells from counts, assignments or calls, and say which of them a cell carries."""
+"""The guides of cells, read from counts, assignments or calls, and which of them a cell carries."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence, Sized
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -14,6 +15,9 @@ from raptorgraph.screen._inputs import matrix, obs_column
 from raptorgraph.screen._matrix import as_matrix
 from raptorgraph.screen._names import means_missing, stripped
 
+if TYPE_CHECKING:
+    from anndata import AnnData
+
 METHODS = ("threshold", "mixture", "assigned")
 _CHOICES = {"no_guide": ("control", "drop"), "too_many": ("top", "drop")}
 _MIN_CELLS = 20  # with counts of a guide, for a mixture of two components to be fitted
@@ -21,7 +25,7 @@ _MIN_CELLS = 20  # with counts of a guide, for a mixture of two components to be
 
 @dataclass(frozen=True)
 class GuideSettings:
-    """Arguments of :func:`raptorgraph.pp.assign_guides`, checked where they can be without the data."""
+    """Arguments of :func:`raptorgraph.pp.assign_guides`, checked as far as that is possible without the data."""
 
     guides: str | None = None
     targets: str | Mapping[str, str] | pd.Series = "target"
@@ -79,8 +83,9 @@ class GuideSettings:
         return (self.control, *others)
 
 
-def read_guides(holder, settings: GuideSettings, *, is_modality: bool) -> tuple[sparse.csr_matrix, pd.Series]:
+def read_guides(holder: AnnData, settings: GuideSettings, *, is_modality: bool) -> tuple[sparse.csr_matrix, pd.Series]:
     """Counts (or 0 and 1) of each guide in each cell of `holder`, and the target of each guide, indexed by its name."""
+    names: Iterable[str]
     if settings.calls is not None:
         known = {} if isinstance(settings.targets, str) else settings.targets
         column = obs_column(holder, settings.calls, "calls")
@@ -89,12 +94,12 @@ def read_guides(holder, settings: GuideSettings, *, is_modality: bool) -> tuple[
         counts, names = _whole_numbers(matrix(holder, settings.layer), "The guides' modality"), holder.var_names
     else:
         counts, names = _read_obsm(holder, settings)
-    names = stripped(names, "Names of guides")
-    if not names.is_unique:
-        raise ValueError(f"Names of guides are not unique: {list(names[names.duplicated()][:5])}.")
+    guides = stripped(names, "Names of guides")
+    if not guides.is_unique:
+        raise ValueError(f"Names of guides are not unique: {list(guides[guides.duplicated()][:5])}.")
     if settings.has_counts and counts.nnz and counts.max() <= 1:
         raise ValueError("No guide has more than 1 count: these are assignments, not counts; use method='assigned'.")
-    return counts, _targets(holder, settings, names, is_modality=is_modality)
+    return counts, _targets(holder, settings, guides, is_modality=is_modality)
 
 
 def call_guides(counts: sparse.csr_matrix, settings: GuideSettings) -> tuple[sparse.csr_matrix, np.ndarray | None]:
@@ -128,7 +133,8 @@ def _read_calls(column: pd.Series, delimiter: str, known: set[str]) -> tuple[spa
     return table, list(distinct)
 
 
-def _read_obsm(adata, settings: GuideSettings) -> tuple[sparse.csr_matrix, Sequence[str]]:
+def _read_obsm(adata: AnnData, settings: GuideSettings) -> tuple[sparse.csr_matrix, Sequence[str]]:
+    """Counts and names of the guides in ``adata.obsm``."""
     key, names = settings.guides, settings.guide_names
     if key is None:
         raise ValueError("Name the key of obsm that holds the guide counts (guides=...), or the column of obs with the "
@@ -152,7 +158,8 @@ def _read_obsm(adata, settings: GuideSettings) -> tuple[sparse.csr_matrix, Seque
     return table, names
 
 
-def _whole_numbers(table, where: str) -> sparse.csr_matrix:
+def _whole_numbers(table: pd.DataFrame | np.ndarray | sparse.csr_matrix, where: str) -> sparse.csr_matrix:
+    """The table as float64; ValueError where it holds something else than whole numbers from 0."""
     if isinstance(table, pd.DataFrame):
         try:
             table = table.to_numpy(dtype=np.float64, na_value=np.nan)
@@ -165,7 +172,7 @@ def _whole_numbers(table, where: str) -> sparse.csr_matrix:
     return counts
 
 
-def _targets(holder, settings: GuideSettings, names: pd.Index, *, is_modality: bool) -> pd.Series:
+def _targets(holder: AnnData, settings: GuideSettings, names: pd.Index, *, is_modality: bool) -> pd.Series:
     """Target of each guide, as text, indexed by guide."""
     targets = settings.targets
     if isinstance(targets, str) and is_modality:
@@ -194,9 +201,10 @@ def _targets(holder, settings: GuideSettings, names: pd.Index, *, is_modality: b
     return found[names].astype(str).str.strip()
 
 
-def _no_target(target, settings: GuideSettings) -> bool:
+def _no_target(target: object, settings: GuideSettings) -> bool:
+    """Whether the target is missing; text such as ``None`` may be the name of a control."""
     controls = {label.strip() for label in settings.controls}
-    return pd.isna(target) or (str(target).strip() not in controls and means_missing(str(target)))
+    return bool(pd.isna(target)) or (str(target).strip() not in controls and means_missing(str(target)))
 
 
 def _mixture_thresholds(counts: sparse.csc_matrix) -> np.ndarray:
@@ -209,9 +217,8 @@ def _mixture_thresholds(counts: sparse.csc_matrix) -> np.ndarray:
         low, high = np.quantile(values, [0.1, 0.95]) if len(values) >= _MIN_CELLS else (0.0, 0.0)
         if high - low < 1:  # less than twofold: there is nothing to tell apart
             continue
-        mixture = GaussianMixture(
-            2, covariance_type="tied", means_init=[[low], [high]], max_iter=1000, random_state=0
-        ).fit(values[:, None])
+        mixture = GaussianMixture(2, covariance_type="tied", means_init=[[low], [high]], max_iter=1000, random_state=0)
+        mixture.fit(values[:, None])
         upper = mixture.means_.ravel().argmax()
         grid = np.arange(np.floor(2 ** mixture.means_.min()), np.ceil(2 ** mixture.means_.max()) + 1)
         above = mixture.predict(np.log2(grid)[:, None]) == upper

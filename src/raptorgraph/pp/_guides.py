@@ -12,6 +12,7 @@ import pandas as pd
 from scipy import sparse
 
 from raptorgraph._arguments import check_text
+from raptorgraph._docs import docs
 from raptorgraph.pp._guide_counts import GuideSettings, call_guides, read_guides
 from raptorgraph.screen._label_hints import likely_controls, warn_of_controls
 from raptorgraph.screen._labels import format_perturbation, parse_perturbation
@@ -56,7 +57,7 @@ class GuideReport(NamedTuple):
     guides: pd.DataFrame
 
 
-@dataclass
+@dataclass(frozen=True)
 class Assignment:
     """What is to be written: `labels` and names of `guides` of every cell, and which cells are `dropped`."""
 
@@ -64,9 +65,10 @@ class Assignment:
     guides: list[str]
     dropped: np.ndarray
     report: GuideReport
-    note: dict
+    note: dict[str, str | int | float]
 
 
+@docs.dedent
 def assign_guides(
     data: AnnData | MuData,
     guides: str | None = None,
@@ -116,16 +118,15 @@ def assign_guides(
         Column of ``obs`` (of the guides' modality) with the names of each cell's guides, in place of counts; empty or
         missing where it has none. Cell Ranger writes it as ``feature_call``. Thresholds do not apply.
     calls_delimiter
-        Between the names in `calls`.
+        Text between the names in `calls`.
     non_targeting
         Target, or targets, of guides that perturb nothing.
     control
         Label of control cells; as a target it means the same as `non_targeting`.
-    delimiter
-        Between the genes of a combination.
+    %(delimiter)s
     method
         ``"threshold"``: `min_counts` and `min_fraction` alone. ``"mixture"``: a count must also belong to the upper of
-        two normal components of one spread of the guide's log counts, so that each guide has a threshold of its own
+        two normal components of equal variance of the guide's log counts, so that each guide has its own threshold
         (guides with counts in fewer than 20 cells have none). ``"assigned"``: the matrix holds assignments, and every
         value above 0 is a guide of the cell.
     min_counts
@@ -136,12 +137,12 @@ def assign_guides(
     max_genes
         Largest number of genes of a perturbation.
     no_guide
-        What cells without a guide are: ``"control"``, or ``"drop"`` to take them out of `data`. None leaves them
-        without a label.
+        What becomes of cells without a guide: ``"control"`` labels them as control cells, ``"drop"`` removes them from
+        `data`. None leaves them without a label.
     too_many
-        What cells with more than `max_genes` genes are: ``"top"`` keeps their guides with the most counts, one after
-        another, while there are no more genes than that; ``"drop"`` takes the cells out of `data`. None leaves them
-        without a label.
+        What becomes of cells with more than `max_genes` genes: ``"top"`` keeps their guides with the most counts, one
+        after another, while there are no more genes than that; ``"drop"`` removes the cells from `data`. None leaves
+        them without a label.
     key_added
         Column of ``obs`` to write.
 
@@ -233,7 +234,7 @@ def plan_assignment(
     others = sorted({label for label in labels if label is not None} - {settings.control})
     names = targets.index.to_numpy()
     method = settings.method if settings.has_counts else "assigned"
-    note = {"key": key_added, "method": method, "max_genes": int(settings.max_genes)}
+    note: dict[str, str | int | float] = {"key": key_added, "method": method, "max_genes": int(settings.max_genes)}
     if settings.has_counts:
         note |= {"min_counts": int(settings.min_counts), "min_fraction": float(settings.min_fraction)}
     return Assignment(
@@ -248,7 +249,7 @@ def plan_assignment(
 
 
 def write_assignment(data: AnnData | MuData, assignment: Assignment, *, expression: str | None, key_added: str) -> None:
-    """Write labels and names of guides, and take out the cells that are to be dropped."""
+    """Write labels and names of guides, and remove the cells that are to be dropped."""
     cells = data if expression is None else data.mod[expression]
     cells.obs[key_added] = assignment.labels
     cells.obs[f"{key_added}_guides"] = pd.Categorical(assignment.guides)
@@ -259,7 +260,9 @@ def write_assignment(data: AnnData | MuData, assignment: Assignment, *, expressi
         refresh(data)
 
 
-def _cells_and_holder(data, settings: GuideSettings, expression: str | None) -> tuple[AnnData, AnnData]:
+def _cells_and_holder(
+    data: AnnData | MuData, settings: GuideSettings, expression: str | None
+) -> tuple[AnnData, AnnData]:
     """The AnnData whose cells get labels, and the one that holds their guides."""
     if isinstance(data, ad.AnnData):
         if expression is not None:
@@ -324,7 +327,9 @@ def _rows_of(counts: sparse.csr_matrix, holder: AnnData, cells: AnnData) -> spar
     return sparse.vstack([counts, empty], format="csr")[rows]  # -1 is the last row, which is empty
 
 
-def _top_guides(carried, counts, sets, rows: np.ndarray, max_genes: int) -> sparse.csr_matrix:
+def _top_guides(
+    carried: sparse.csr_matrix, counts: sparse.csr_matrix, sets: list[tuple[str, ...]], rows: np.ndarray, max_genes: int
+) -> sparse.csr_matrix:
     """Keep the guides with the most counts, in the given rows, while there are at most `max_genes` genes."""
     kept = carried.copy()
     for i in np.flatnonzero(rows):
@@ -356,7 +361,8 @@ def _labels(perturbed: sparse.csr_matrix, genes: list[str], settings: GuideSetti
     return labels
 
 
-def _outcomes(n_genes, without, beyond, settings: GuideSettings) -> pd.DataFrame:
+def _outcomes(n_genes: np.ndarray, without: np.ndarray, beyond: np.ndarray, settings: GuideSettings) -> pd.DataFrame:
+    """Numbers of cells by outcome, and what becomes of them."""
     labeled = n_genes[~without & ~beyond]
     rows = {"control": ((labeled == 0).sum(), "labeled")}
     for n in range(1, int(settings.max_genes) + 1):
@@ -368,12 +374,20 @@ def _outcomes(n_genes, without, beyond, settings: GuideSettings) -> pd.DataFrame
     return table.rename_axis("outcome")
 
 
-def _guide_table(names, sets, carried, thresholds, settings: GuideSettings) -> pd.DataFrame:
+def _guide_table(
+    names: pd.Index,
+    sets: list[tuple[str, ...]],
+    carried: sparse.csr_matrix,
+    thresholds: np.ndarray | None,
+    settings: GuideSettings,
+) -> pd.DataFrame:
+    """Target, threshold and numbers of cells of each guide."""
     alone = carried[np.diff(carried.indptr) == 1]
-    spelling = {"control": settings.control, "delimiter": settings.delimiter}
     return pd.DataFrame(
         {
-            "target": [format_perturbation(members, **spelling) for members in sets],
+            "target": [
+                format_perturbation(members, control=settings.control, delimiter=settings.delimiter) for members in sets
+            ],
             "threshold": np.nan if thresholds is None else thresholds.astype(float),
             "n_cells": np.asarray(carried.sum(0)).ravel().astype(int),
             "n_alone": np.asarray(alone.sum(0)).ravel().astype(int),

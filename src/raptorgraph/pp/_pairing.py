@@ -2,39 +2,40 @@
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 from scipy import sparse
-from scipy.optimize import linear_sum_assignment
-from scipy.spatial.distance import cdist
 from sklearn.decomposition import PCA
-from sklearn.neighbors import NearestNeighbors
 
 from raptorgraph._arguments import check_choice, check_integer, check_text
+from raptorgraph._docs import docs
 from raptorgraph._progress import progress_bar, track
+from raptorgraph.pp._couplings import COUPLINGS
 from raptorgraph.screen._cell_labels import parse_obs
 from raptorgraph.screen._expression import to_expression
 from raptorgraph.screen._inputs import batch_codes, expression_source
 from raptorgraph.screen._matrix import as_matrix
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import numpy.typing as npt
     from anndata import AnnData
 
-METHODS = ("emd", "sinkhorn", "hungarian", "nearest", "random")
-_N_RANDOM = 32  # controls kept for each cell under random pairing, whose full plan would be dense
-_REGULARIZATION = 0.02  # entropic regularization, as a part of the median cost
-_TOLERANCE = 1e-3  # relative error of the column sums at which Sinkhorn iterations end
-_MAX_ITERATIONS = 2000
-_NEGLIGIBLE = 1e-6  # entries of a row below this part of its mass are dropped
+METHODS = tuple(COUPLINGS)
 
 
 def principal_components(
-    X, n_comps: int = 50, *, seed: int = 0, library=None, max_cells: int = 20_000, chunk_size: int = 8192
+    X: np.ndarray | sparse.csr_matrix,
+    n_comps: int = 50,
+    *,
+    seed: int = 0,
+    library: np.ndarray | None = None,
+    max_cells: int = 20_000,
+    chunk_size: int = 8192,
 ) -> np.ndarray:
-    """Scores of the first principal components.
+    """Scores of the cells on the first principal components of their expression.
 
     Parameters
     ----------
@@ -42,15 +43,15 @@ def principal_components(
         Cells x genes, sparse (centered implicitly, not densified) or dense: the expression scale, or with `library`
         counts.
     n_comps
-        Number of components, at most one less than the number of cells and of genes; that of one gene is the gene.
+        Number of components, at most one less than the number of cells and of genes; of one gene the centered gene.
     seed
         Seed of the start vector and of the choice of cells.
     library
         Library sizes, shape (n_cells,), for counts.
     max_cells
-        The components are found on at most so many cells, so that no copy of a large screen is made.
+        Largest number of cells on which the components are found, so that no copy of a large screen is made.
     chunk_size
-        Cells that are projected at a time.
+        Number of cells that are projected at a time.
 
     Returns
     -------
@@ -66,14 +67,14 @@ def principal_components(
         raise ValueError(f"Cannot find {n_comps} principal components of {X.shape[0]} cells x {X.shape[1]} genes.")
     if X.shape[1] == 1:
         values = to_expression(X, library)
-        values = values.toarray() if sparse.issparse(values) else values
-        return values - values.mean(axis=0)
+        values = values if isinstance(values, np.ndarray) else values.toarray()
+        return np.asarray(values - values.mean(axis=0))
     pca = PCA(n_components=min(n_comps, min(X.shape) - 1), svd_solver="arpack", random_state=seed)
     rows = np.arange(X.shape[0])
     if len(rows) > max_cells:
         rows = np.sort(np.random.default_rng(seed).choice(rows, max_cells, replace=False))
 
-    def expression(part):
+    def expression(part: np.ndarray | slice) -> np.ndarray | sparse.csr_matrix:
         return to_expression(X[part], None if library is None else library[part])
 
     with progress_bar("Principal components"):
@@ -84,11 +85,11 @@ def principal_components(
 
 
 def pairing_plan(
-    Z,
-    codes,
+    Z: npt.ArrayLike,
+    codes: npt.ArrayLike,
     *,
     method: str = "emd",
-    batch=None,
+    batch: npt.ArrayLike | None = None,
     max_controls: int | None = 2500,
     seed: int = 0,
 ) -> sparse.csr_matrix:
@@ -101,11 +102,11 @@ def pairing_plan(
     codes
         Shape (n_cells,), int: condition of each cell; 0 is the control. Conditions are paired one by one.
     method
-        See :func:`pair_cells`.
+        Method of :func:`pair_cells`.
     batch
         Shape (n_cells,), int: cells are paired within their batch, and with all controls where it has none.
     max_controls
-        Where there are more control cells, a random subset of this size, drawn anew for each condition (and batch).
+        Size of the random subset of control cells, drawn anew for each condition (and batch), where there are more.
         None for all.
     seed
         Seed of the subsets and of random pairing.
@@ -121,7 +122,7 @@ def pairing_plan(
     ValueError
         If the method is unknown, the coordinates are not finite, shapes do not fit, or there is no control cell.
     """
-    couple = _couplings()[check_choice("method", method, METHODS)]
+    couple = COUPLINGS[check_choice("method", method, METHODS)]
     if max_controls is not None:
         check_integer("max_controls", max_controls, 1, hint=", or None for all control cells")
     Z, codes = np.asarray(Z, dtype=np.float64), np.asarray(codes)
@@ -156,7 +157,7 @@ def pairing_plan(
     return sparse.csr_matrix(entries, shape=(n, n))
 
 
-def sample_partners(plan: sparse.csr_matrix, rows, rng: np.random.Generator) -> np.ndarray:
+def sample_partners(plan: sparse.csr_matrix, rows: npt.ArrayLike, rng: np.random.Generator) -> np.ndarray:
     """Draw one control cell for each perturbed cell, control j for cell i with probability ``plan[i, j]``.
 
     Parameters
@@ -189,9 +190,10 @@ def sample_partners(plan: sparse.csr_matrix, rows, rng: np.random.Generator) -> 
         )
     drawn = np.searchsorted(ends[1:], low + rng.random(len(rows)) * (high - low), side="right")
     drawn = np.clip(drawn, part.indptr[:-1], part.indptr[1:] - 1)  # rounding may step over the end of a row
-    return part.indices[drawn].astype(np.int64)
+    return np.asarray(part.indices[drawn], dtype=np.int64)
 
 
+@docs.dedent
 def pair_cells(
     adata: AnnData,
     perturbation_key: str = "perturbation",
@@ -222,19 +224,13 @@ def pair_cells(
     ----------
     adata
         Cells x genes, with a perturbation label for each cell.
-    perturbation_key
-        Column of ``adata.obs`` with the labels.
-    control
-        Label, or several labels, of the control.
-    delimiter
-        What separates the genes of a combination.
+    %(perturbation_key)s
+    %(control)s
+    %(delimiter)s
     method
         ``"emd"``, ``"sinkhorn"``, ``"hungarian"``, ``"nearest"`` or ``"random"``.
-    layer
-        Layer with counts or log-normalized values; default ``adata.X``.
-    library_size_key
-        Column of ``adata.obs`` with each cell's total counts, where the matrix is a part of the genes; default row
-        sums. Not used for log-normalized values.
+    %(layer)s
+    %(library_size_key)s
     batch_key
         Column of ``adata.obs`` with batches: cells are then paired within their batch, and with all control cells
         where a batch has none.
@@ -244,10 +240,10 @@ def pair_cells(
     n_comps
         Number of principal components.
     max_controls
-        Where there are more control cells, a random subset of this size, drawn anew for each perturbation (and
-        batch). None for all.
+        Size of the random subset of control cells, drawn anew for each perturbation (and batch), where there are more.
+        None for all.
     key_added
-        Where to write the plan.
+        Key of ``adata.obsp`` and ``adata.uns`` to write to.
     seed
         Seed of the principal components, the subsets and random pairing.
 
@@ -314,78 +310,3 @@ def pair_cells(
     adata.obsp[key_added] = plan
     # None has no place in an h5ad file.
     adata.uns[key_added] = {name: value for name, value in settings.items() if value is not None}
-
-
-# Each coupling takes the coordinates of perturbed and of control cells, and returns rows, columns and weights of the
-# pairs; every perturbed cell is in at least one.
-_Coupling = Callable[[np.ndarray, np.ndarray, np.random.Generator], tuple[np.ndarray, np.ndarray, np.ndarray]]
-
-
-def _couplings() -> dict[str, _Coupling]:
-    return dict(zip(METHODS, (_emd, _sinkhorn, _hungarian, _nearest, _random), strict=True))
-
-
-def _emd(cells, controls, rng):
-    import ot  # slow to import
-
-    cost = cdist(cells, controls, "sqeuclidean")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the solver's verdict is read from its log
-        plan, log = ot.emd(ot.unif(len(cells)), ot.unif(len(controls)), cost, numItermax=10_000_000, log=True)
-    if log["warning"] is not None:
-        raise RuntimeError(
-            f"Optimal transport of {len(controls)} control cells to {len(cells)} perturbed cells failed: "
-            f"{log['warning']} Lower max_controls, or use method='sinkhorn'."
-        )
-    return _entries(plan)
-
-
-def _sinkhorn(cells, controls, rng):
-    import ot  # slow to import
-
-    cost = cdist(cells, controls, "sqeuclidean")
-    scale = np.median(cost)
-    plan, log = ot.sinkhorn(
-        ot.unif(len(cells)),
-        ot.unif(len(controls)),
-        cost / (scale if scale > 0 else 1.0),
-        _REGULARIZATION,
-        method="sinkhorn_log",
-        numItermax=_MAX_ITERATIONS,
-        stopThr=_TOLERANCE / np.sqrt(len(controls)),  # the error is the norm of the deviation from weights 1/m
-        log=True,
-        warn=False,
-    )
-    error = log["err"][-1] * np.sqrt(len(controls))
-    if error > _TOLERANCE:
-        warnings.warn(
-            f"Sinkhorn iterations for {len(cells)} perturbed cells stopped at {_MAX_ITERATIONS} with the use of the "
-            f"control cells uneven by {error:.1%}; method='emd' solves the problem exactly.",
-            RuntimeWarning,
-            stacklevel=2,
-        )
-    return _entries(plan)
-
-
-def _hungarian(cells, controls, rng):
-    cost = cdist(cells, controls, "sqeuclidean")
-    # Copies of the controls, where they are fewer than the cells.
-    rows, columns = linear_sum_assignment(np.tile(cost, (1, -(-len(cells) // len(controls)))))
-    return rows, columns % len(controls), np.ones(len(rows))
-
-
-def _nearest(cells, controls, rng):
-    neighbors = NearestNeighbors(n_neighbors=1).fit(controls).kneighbors(cells, return_distance=False)
-    return np.arange(len(cells)), neighbors[:, 0], np.ones(len(cells))
-
-
-def _random(cells, controls, rng):
-    n_drawn = min(_N_RANDOM, len(controls))
-    drawn = rng.random((len(cells), len(controls))).argpartition(n_drawn - 1, axis=1)[:, :n_drawn]
-    return np.repeat(np.arange(len(cells)), n_drawn), drawn.ravel(), np.ones(drawn.size)
-
-
-def _entries(plan: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Entries of a dense plan that are not negligible in their row."""
-    rows, columns = np.nonzero(plan >= _NEGLIGIBLE * plan.sum(axis=1, keepdims=True))
-    return rows, columns, plan[rows, columns]

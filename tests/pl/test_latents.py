@@ -1,15 +1,13 @@
-"""Cells on maps: their latents, and where a perturbation moves them."""
+"""The latents of the cells on a map."""
 
 import numpy as np
 import pandas as pd
 import pytest
 from anndata import AnnData
 from matplotlib.colors import to_hex
-from matplotlib.figure import Figure
 
 from raptorgraph import pl
-from raptorgraph.pl._figure import BLUE, ORANGE
-from raptorgraph.pl._map import OTHERS, set_view, umap
+from raptorgraph.pl._map import OTHERS
 
 
 def colors(ax):
@@ -93,55 +91,6 @@ def test_annotated_cells_need_no_model(trained):
         pl.latents(cells, kind="exogenous")
 
 
-def test_view_leaves_out_a_far_off_clump_and_counts_it():
-    rng = np.random.default_rng(0)
-    points = np.vstack([rng.uniform(-3, 3, size=(2000, 2)), rng.normal(size=(6, 2)) * 0.1 + 40])
-    ax = Figure().subplots()
-    assert set_view(ax, points, "UMAP") == 6
-    assert ax.get_xlim()[1] < 6
-    # two clouds of some size are both shown
-    assert set_view(ax, np.vstack([points, points + 40]), "UMAP") <= 6
-    assert ax.get_xlim()[1] > 40
-
-
-def arrows(ax):
-    (found,) = [c for c in ax.collections if c.__class__.__name__ == "Quiver"]
-    return np.column_stack([found.U, found.V])
-
-
-def test_arrows_point_to_the_measured_cells(fixed):
-    points, labels = fixed.adata.obsm["X_map"], fixed.adata.obs["perturbation"]
-    toward = points[labels == "A"].mean(axis=0) - points[labels == "control"].mean(axis=0)
-    ax = pl.counterfactual(fixed, "A", basis="X_map")
-    shift = arrows(ax)
-    assert len(shift) > 2
-    assert (shift @ toward > 0).all()
-    assert legend(ax) == ["others (180)", "control (60)", "A (60)", "mean predicted shift"]
-
-
-def test_perturbation_without_effect_moves_nothing(fixed):
-    fixed.effects.loc["B+C"] = 0.0
-    np.testing.assert_allclose(arrows(pl.counterfactual(fixed, "B+C", basis="X_map")), 0.0, atol=1e-12)
-
-
-def test_perturbed_cells_are_drawn_as_cells(fixed):
-    ax = pl.counterfactual(fixed, "A", kind="cells", basis="X_map", n_cells=25)
-    found = colors(ax)
-    assert sum(color == ORANGE.lower() for color in found.values()) == 25
-    assert sum(color == BLUE.lower() for color in found.values()) == 60
-    assert "A, predicted (25)" in legend(ax)
-
-
-def test_counterfactual_of_a_trained_model_leaves_its_data(trained):
-    before = set(trained.adata.obsm), set(trained.adata.uns), trained.adata.X.copy()
-    pair = "+".join(trained.perturbed_genes[-2:])
-    axes = [pl.counterfactual(trained, pair, n_cells=50, max_cells=150) for _ in range(2)]
-    np.testing.assert_array_equal(*map(arrows, axes))
-    assert axes[0].get_title().startswith(f"{pair}: 50 control cells perturbed\n150 of ")
-    assert (set(trained.adata.obsm), set(trained.adata.uns)) == before[:2]
-    assert (before[2] != trained.adata.X).nnz == 0
-
-
 @pytest.mark.parametrize(
     ("options", "error", "match"),
     [
@@ -161,27 +110,22 @@ def test_bad_latents(fixed, options, error, match):
         pl.latents(fixed, **options)
 
 
-def test_bad_counterfactual(fixed):
-    with pytest.raises(ValueError, match="kind='other'"):
-        pl.counterfactual(fixed, "A", kind="other")
-    with pytest.raises(ValueError, match="n_cells=0"):
-        pl.counterfactual(fixed, "A", n_cells=0)
-    with pytest.raises(KeyError, match="'X_other'"):
-        pl.counterfactual(fixed, "A", basis="X_other")
+def test_latents_without_data(fixed):
     fixed.adata = None
-    for plot in (pl.latents, lambda model: pl.counterfactual(model, "A")):
-        with pytest.raises(ValueError, match="without data"):
-            plot(fixed)
+    with pytest.raises(ValueError, match="without data"):
+        pl.latents(fixed)
 
 
-def test_the_map_says_that_it_is_being_made(in_terminal, monkeypatch):
-    import scanpy
+def test_more_groups_than_colors_are_refused(fixed):
+    fixed.adata.obs["kind"] = [f"k{k % 10}" for k in range(300)]
+    with pytest.raises(ValueError, match="9 groups cannot be told apart by color: name 8 at most"):
+        pl.latents(fixed, color="kind", groups=[f"k{k}" for k in range(9)], basis="X_map")
 
-    def put(cells, **kwargs):
-        cells.obsm["X_umap"] = cells.X[:, :2]
 
-    monkeypatch.setattr(scanpy.pp, "neighbors", lambda *args, **kwargs: None)
-    monkeypatch.setattr(scanpy.tl, "umap", put)
-    with in_terminal() as terminal:
-        umap(np.eye(7), n_neighbors=3, seed=0)
-    assert terminal.lines() == {"UMAP of 7 cells"}
+def test_a_gene_of_annotated_cells_is_drawn_as_it_is(fixed):
+    cells = fixed.adata.copy()
+    cells.obsm["X_raptorgraph"] = cells.X[:, :3]
+    ax = pl.latents(cells, color="gene05", basis="X_map")
+    column = cells.var_names.get_loc("gene05")
+    np.testing.assert_array_equal(ax.collections[-1].get_array(), np.sort(cells.X[:, column]))
+    assert ax.figure.axes[1].get_ylabel() == "gene05 (X)"

@@ -1,0 +1,114 @@
+"""Effects of any sets of genes given the measured effects: Gaussian conditioning, averaged over classes and levels."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import torch
+
+from raptorgraph.inference._mixture import LEVELS
+from raptorgraph.inference._prior import (
+    CONDITION_SPECIFIC,
+    factors,
+    inherited,
+    inherited_by_size,
+    is_combination,
+    signals,
+)
+from raptorgraph.inference._targets import TargetEffects
+
+if TYPE_CHECKING:
+    from raptorgraph.inference._state import Fitted
+
+_NEGLIGIBLE = 1e-8  # probability of a class and level
+
+
+@dataclass(frozen=True)
+class Sets:
+    """Sets of genes that are asked for, and their prior at level 1."""
+
+    design: torch.Tensor  # sets x k, 0/1, or its mean over all sets of a size
+    cross: torch.Tensor  # classes x sets x C: covariance with the conditions
+    variance: torch.Tensor  # classes x sets
+    set_variance: torch.Tensor  # classes x sets: without the residual of a condition
+
+    @classmethod
+    def of(cls, design: torch.Tensor, fitted: Fitted) -> Sets:
+        """Sets by the rows of their design, sets x k."""
+        prior, conditions = fitted.hyperparameters, fitted.measured.design
+        same = (design[:, None] == conditions[None]).all(2).to(design.dtype)
+        cross = inherited(prior, design, conditions)
+        cross[:CONDITION_SPECIFIC] += prior.interaction_variance * is_combination(design)[:, None] * same
+        cross[CONDITION_SPECIFIC] = same
+        variance = signals(prior, design).diagonal(dim1=1, dim2=2)
+        set_variance = variance - prior.residual_variance
+        set_variance[CONDITION_SPECIFIC] = 0.0
+        return cls(design, cross, variance, set_variance)
+
+    def mean_of_size(self, fitted: Fitted) -> Sets:
+        """The mean over all sets as large as each, in place of that set."""
+        even = self.design.mean(1, keepdim=True).expand_as(self.design)
+        cross = inherited_by_size(fitted.hyperparameters, self.design, fitted.measured.design)
+        return replace(self, design=even, cross=cross)
+
+    def measured_cross(self, fitted: Fitted) -> torch.Tensor:
+        """Covariance with the measured effects, classes x levels x sets x C.
+
+        All effects are differences to the same control cells, whose sampling error is part of each.
+        """
+        return LEVELS[:, None, None] * self.cross[:, None] + fitted.measured.control_noise
+
+
+@dataclass(frozen=True)
+class Moments:
+    """Posterior moments of the effects of sets, each sets x G."""
+
+    mean: torch.Tensor
+    variance: torch.Tensor
+    set_variance: torch.Tensor  # within classes and levels, without the residual of a condition
+
+
+class Conditional:
+    """Distribution of effects given the measured effects, with a fraction of the conditions' noise.
+
+    Parameters
+    ----------
+    fitted
+        Screen and prior.
+    noise_fraction
+        Fraction of the conditions' noise.
+    """
+
+    def __init__(self, fitted: Fitted, noise_fraction: float = 1.0) -> None:
+        self.fitted = fitted
+        self.factor = factors(fitted.hyperparameters, fitted.measured, noise_fraction)
+        self.targets = TargetEffects.given(fitted.measured.effect, fitted.measured, self.factor)
+
+    def moments(self, sets: Sets) -> Moments:
+        """Mean and variance of the effects of sets."""
+        measured, responsibility, targets = self.fitted.measured, self.fitted.responsibility, self.targets
+        levels, control = LEVELS[:, None], measured.control_noise
+        cross = sets.measured_cross(self.fitted)
+        maps = torch.cholesky_solve(cross.mT, self.factor)  # classes x levels x C x sets
+        known = (cross.mT * maps).sum(2)
+        left = (levels * sets.variance[:, None] + control - known).clamp_min(0.0)
+        left_of_set = (levels * sets.set_variance[:, None] + control - known).clamp_min(0.0)
+        shape = (len(sets.design), measured.effect.shape[1])
+        mean, square, variance, set_variance = torch.zeros(4, *shape, dtype=maps.dtype)
+        for m, level in torch.nonzero(responsibility.amax(2) > _NEGLIGIBLE).tolist():
+            weight = responsibility[m, level]
+            value = maps[m, level].T @ measured.effect
+            mean += weight * value
+            square += weight * value**2
+            variance += torch.outer(left[m, level], weight * measured.gene_noise)
+            set_variance += torch.outer(left_of_set[m, level], weight * measured.gene_noise)
+        # On its own target a perturbation has one more effect, known as well as its conditions show it.
+        at, w = targets.columns, measured.gene_noise[targets.columns]
+        value, load = targets.carried_over(sets.design, cross)
+        weight, more = responsibility[:, :, None, at], load**2 / targets.precision[:, :, None]
+        mean[:, at] = (weight * value).sum((0, 1))
+        square[:, at] = (weight * value**2).sum((0, 1))
+        for total, part in ((variance, left), (set_variance, left_of_set)):
+            total[:, at] = w * (weight * (part[..., None] + more)).sum((0, 1))
+        return Moments(mean, variance + (square - mean**2).clamp_min(0.0), set_variance)

@@ -1,0 +1,102 @@
+"""Settings of the posterior of the effects."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any
+
+from raptorgraph._arguments import check_flag, check_number
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+_OLD_NAMES = {
+    "alone": "independent",
+    "private": "condition_specific",
+    "targets": "target_effects",
+    "temper": "noise_fraction",
+    "spread": "constrained",
+}
+
+
+@dataclass(frozen=True)
+class EffectPosteriorConfig:
+    r"""Settings of :class:`EffectPosterior`.
+
+    Parameters
+    ----------
+    independent, condition_specific
+        Whether there are genes of these classes, besides the *shared* one.
+    target_effects
+        Whether the effect of a perturbation on its own target has a separate prior.
+    graph
+        Whether effects are expected to travel along the graph that :meth:`EffectPosterior.fit` is given.
+    excess_by_condition
+        Whether the excess noise :math:`\kappa_c` differs between conditions; otherwise all have :math:`\kappa`.
+    overshoot
+        Whether sums are expected to overshoot; otherwise the prior median of the scale a is 1.
+    noise_fraction
+        Fraction of the conditions' noise for which predictions are shrunk, above 0; 1 is that of the posterior mean.
+    constrained
+        Whether predictions are constrained to the variance that true effects are expected to have between
+        perturbations.
+
+    Raises
+    ------
+    TypeError
+        For a switch that is neither True nor False, and a fraction that is not a number.
+    ValueError
+        For a fraction that is not in (0, 1].
+
+    Examples
+    --------
+    The posterior mean itself:
+
+    >>> config = rg.inference.EffectPosteriorConfig(noise_fraction=1.0, constrained=False)
+    >>> config.independent
+    True
+    """
+
+    independent: bool = True
+    condition_specific: bool = True
+    target_effects: bool = True
+    graph: bool = True
+    excess_by_condition: bool = True
+    overshoot: bool = True
+    noise_fraction: float = 0.5
+    constrained: bool = True
+
+    def __post_init__(self) -> None:
+        for name in _names():
+            value = getattr(self, name)
+            plain = check_number(name, value, 0, 1, above=True) if name == "noise_fraction" else check_flag(name, value)
+            object.__setattr__(self, name, plain)
+
+    @classmethod
+    def from_options(cls, options: Mapping[str, Any], stacklevel: int = 2) -> EffectPosteriorConfig:
+        """Make the settings from a dict, which may hold old names of them.
+
+        Parameters
+        ----------
+        options
+            Some of the settings, by name.
+        stacklevel
+            Which caller the `FutureWarning` of an old name points to; 2 is the caller of this function.
+        """
+        unknown = [name for name in options if name not in (*_names(), *_OLD_NAMES)]
+        if unknown:
+            raise TypeError(f"effect_posterior has no setting {unknown[0]!r}; its settings are {_names()}.")
+        renamed: dict[str, Any] = {}
+        for name, value in options.items():
+            new = _OLD_NAMES.get(name, name)
+            if new in renamed:
+                raise TypeError(f"effect_posterior has {new!r} twice, once under its old name: give it once.")
+            if new != name:
+                warnings.warn(f"effect_posterior: {name} is now {new}.", FutureWarning, stacklevel=stacklevel)
+            renamed[new] = value
+        return cls(**renamed)
+
+
+def _names() -> list[str]:
+    return [field.name for field in fields(EffectPosteriorConfig)]

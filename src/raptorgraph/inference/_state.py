@@ -1,0 +1,92 @@
+"""What the posterior of the effects is given, what it learns, and how both are saved."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import torch
+
+# Keys in models saved by older versions, where they differ from the names of the fields.
+_OLD_KEYS = {
+    "design": "members",
+    "effect": "measured",
+    "condition_noise": "own_noise",
+    "control_noise": "common_noise",
+    "target_columns": "targets",
+    "independent_covariance": "along",
+    "shared_covariance": "covariance",
+    "unseen_scale": "scale_unseen",
+    "combination_variance": "shared",
+    "interaction_variance": "interaction",
+    "residual_variance": "own",
+    "excess_by_condition": "excess_of",
+    "responsibility": "share",
+}
+
+
+@dataclass(frozen=True)
+class Measured:
+    """The screen: C conditions of k perturbed genes, measured on G genes.
+
+    Noise of a gene is in units of expression; that of conditions and controls is in units of the gene's.
+    """
+
+    design: torch.Tensor  # C x k, 0/1: the genes that each condition perturbs
+    effect: torch.Tensor  # C x G: differences to the mean of the control cells
+    gene_noise: torch.Tensor  # G: sampling variance in a typical condition
+    condition_noise: torch.Tensor  # C: sampling variance of the mean of the condition's cells
+    control_noise: torch.Tensor  # scalar: that of the control cells, part of every effect
+    target_columns: torch.Tensor  # k: column of each perturbed gene, -1 where it is not measured
+    lowest: torch.Tensor  # G: effect that takes a gene to zero expression, -inf where there is no such bound
+
+
+@dataclass(frozen=True)
+class Hyperparameters:
+    """The prior: what is learned from all genes, and what graph and design say before.
+
+    Variances are relative to that of the effect of a typical single perturbation on the gene.
+    """
+
+    shared_covariance: torch.Tensor  # k x k, mean diagonal 1: K of the shared class
+    independent_covariance: torch.Tensor  # k x k, mean diagonal 1: K of the independent class, given by the graph
+    scale: torch.Tensor  # a: effects of single genes in a combination over those alone
+    unseen_scale: torch.Tensor  # a where a gene of the combination was never perturbed alone
+    unseen: torch.Tensor  # k, 0/1: genes that were never perturbed alone, given by the design
+    combination_variance: torch.Tensor  # beta: what all combinations have in common
+    interaction_variance: torch.Tensor  # gamma: the interaction of one combination
+    residual_variance: torch.Tensor  # omega: what belongs to a condition and not to its genes
+    excess: torch.Tensor  # kappa: noise between conditions over that of sampling, typically
+    excess_by_condition: torch.Tensor  # C: kappa_c
+    log_weights: torch.Tensor  # classes x levels: logarithms of pi
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """Screen, prior, and the posterior probability of each class and level for every gene."""
+
+    measured: Measured
+    hyperparameters: Hyperparameters
+    responsibility: torch.Tensor  # classes x levels x G
+
+    def to_tensors(self) -> dict[str, torch.Tensor]:
+        """Everything by the names of the fields, for ``state_dict``."""
+        parts = (self.measured, self.hyperparameters)
+        found = {field.name: getattr(part, field.name) for part in parts for field in fields(part)}
+        return {**found, "responsibility": self.responsibility}
+
+    @classmethod
+    def from_tensors(cls, tensors: Mapping[str, torch.Tensor]) -> Fitted:
+        """Inverse of :meth:`to_tensors`, which also knows the keys of older models."""
+        old = "members" in tensors
+        found = {
+            field.name: tensors[_OLD_KEYS.get(field.name, field.name) if old else field.name].cpu()
+            for part in (Measured, Hyperparameters, cls)
+            for field in fields(part)
+            if field.name not in ("measured", "hyperparameters")
+        }
+        measured, prior = ({f.name: found[f.name] for f in fields(part)} for part in (Measured, Hyperparameters))
+        return cls(Measured(**measured), Hyperparameters(**prior), found["responsibility"])

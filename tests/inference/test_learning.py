@@ -1,0 +1,131 @@
+"""Learned hyperparameters: their prior, their marginal likelihood, and the classes of genes."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from scipy.special import logsumexp
+from scipy.stats import norm
+
+from raptorgraph.inference import EffectPosteriorConfig
+from raptorgraph.inference._learning import (
+    MEDIANS,
+    _closed_classes,
+    _fit_genes,
+    expected_scale,
+    free_parameters,
+    hyperparameters,
+    penalty,
+)
+from raptorgraph.inference._mixture import LEVELS, GeneMixture
+from raptorgraph.inference._prior import CONDITION_SPECIFIC, INDEPENDENT, SHARED, noise, signals
+
+K = 5
+
+
+@pytest.fixture
+def free():
+    rng = np.random.default_rng(0)
+    design = torch.as_tensor(np.vstack([np.eye(K), [1, 1, 0, 0, 0]]))
+    found = free_parameters(design, torch.as_tensor(rng.normal(size=(K + 1, 30))), rank=2)
+    return {name: (value + 0.1 * torch.randn_like(value)).detach() for name, value in found.items()}
+
+
+def test_loadings_start_at_the_principal_directions_of_the_single_effects():
+    rng = np.random.default_rng(1)
+    single = rng.normal(size=(K, 2)) @ rng.normal(size=(2, 40))
+    design = np.vstack([np.eye(K)[: K - 1], [1, 0, 0, 0, 1]])  # the last gene is in a combination only
+    found = free_parameters(torch.as_tensor(design), torch.as_tensor(design @ single), rank=12)["loadings"].detach()
+    scale = np.linalg.norm(single) ** 2 / K
+    np.testing.assert_allclose(found @ found.T, single @ single.T / scale, atol=1e-9)
+
+
+def test_hyperparameters_keep_their_constraints(free):
+    independent = torch.eye(K, dtype=torch.float64)
+    found = hyperparameters(free, torch.tensor([True] * 4 + [False]), independent)
+    expected = free["loadings"] @ free["loadings"].T + torch.diag(free["specific"].exp())
+    torch.testing.assert_close(found.shared_covariance, expected * K / expected.trace())
+    assert found.unseen.tolist() == [0, 0, 0, 0, 1]
+    torch.testing.assert_close(found.excess_by_condition, (free["excess"] + free["deviation"]).exp())
+    weights = found.log_weights.exp()
+    assert float(weights[CONDITION_SPECIFIC].sum()) == pytest.approx(0.01)
+    assert float(weights[[SHARED, INDEPENDENT]].sum()) == pytest.approx(0.99)
+    assert not weights[INDEPENDENT, LEVELS > 16].any()
+    assert not weights[CONDITION_SPECIFIC, LEVELS < 16].any()
+
+
+def test_the_penalty_is_minus_the_log_density_of_the_prior(free):
+    other = {name: value + 0.3 for name, value in free.items()}
+    other["excess"] = free["excess"]  # the median of the scale follows it without a gradient
+
+    def log_density(values):
+        median = 1 - 0.35 * np.exp(float(values["excess"])) / (np.exp(float(values["excess"])) + 0.7)
+        found = norm(np.log(median), 0.15).logpdf(float(values["scale"])) + norm.logpdf(float(values["unseen_scale"]))
+        found += norm.logpdf(values["deviation"].numpy()).sum()
+        return found + sum(norm(np.log(median), 1).logpdf(float(values[name])) for name, median in MEDIANS.items())
+
+    difference = float(penalty(other, overshoot=True) - penalty(free, overshoot=True))
+    assert difference == pytest.approx(log_density(free) - log_density(other))
+
+
+@pytest.mark.parametrize(("excess", "scale"), [(0.0, 1.0), (0.7, 0.825), (1e9, 0.65)])
+def test_sums_are_expected_to_overshoot_where_conditions_differ(excess, scale):
+    assert float(expected_scale(torch.tensor(excess, dtype=torch.float64))) == pytest.approx(scale)
+    assert float(expected_scale(torch.tensor(excess), overshoot=False)) == 1.0
+
+
+def test_the_posterior_density_is_highest_at_what_was_learned(example):
+    """Moved one at a time, with the marginal likelihood of GeneMixture, which is tested by itself, and the prior."""
+    fitted = example.posterior.fitted
+    measured, prior = fitted.measured, fitted.hyperparameters
+    genes = _fit_genes(measured, 2000)
+    y = (measured.effect / measured.gene_noise.sqrt())[:, genes]
+    weights = prior.log_weights[:, :, None].clone()
+    weights[CONDITION_SPECIFIC] = -np.inf  # closed, as the mean of controls is not known
+
+    def density(values):
+        mixture = GeneMixture(signals(values, measured.design), noise(values, measured), weights)
+        found = logsumexp(mixture.log_density(y).numpy(), axis=(0, 1)).sum()
+        median = float(expected_scale(prior.excess))
+        found += norm(np.log(median), 0.15).logpdf(float(values.scale.log()))
+        found += norm.logpdf((values.excess_by_condition / prior.excess).log().numpy()).sum()
+        return found + sum(norm(np.log(m), 1).logpdf(float(getattr(values, name).log())) for name, m in MEDIANS.items())
+
+    best = density(prior)
+    for name in ("scale", "interaction_variance", "residual_variance", "combination_variance", "excess_by_condition"):
+        for factor in (0.7, 1.4):
+            moved = replace(prior, **{name: factor * getattr(prior, name)})
+            assert density(moved) < best, name
+
+
+def test_responsibilities_are_those_of_the_densities(example, whole_model):
+    """Of the whole model of a gene, its effect on the target included."""
+    log_weights = example.posterior.fitted.hyperparameters.log_weights.numpy()
+    for g in (0, 5, 9, 399):
+        model = whole_model(example.posterior, g)
+        density = np.full((3, len(LEVELS)), -np.inf)  # the last class is closed
+        for m, level in np.ndindex(2, len(LEVELS)):
+            nothing = model.asked(example.design[:1], m, residual=True)
+            density[m, level] = model.component(m, float(LEVELS[level]), nothing)[2] + log_weights[m, level]
+        expected = np.exp(density - logsumexp(density))
+        np.testing.assert_allclose(example.posterior.fitted.responsibility[:, :, g], expected, atol=1e-8)
+
+
+def test_only_what_controls_hardly_express_is_condition_specific(tiny):
+    measured = tiny.posterior.fitted.measured
+    control = measured.effect.amax(0)
+    above = replace(measured, lowest=-(control + torch.where(torch.arange(12) < 3, -1e-6, 1e-6)))
+    closed = _closed_classes(above, EffectPosteriorConfig())
+    assert (closed[CONDITION_SPECIFIC, 0] == 0).tolist() == [True] * 3 + [False] * 9
+    assert not closed[:CONDITION_SPECIFIC].any()
+    without = _closed_classes(above, EffectPosteriorConfig(independent=False, condition_specific=False))
+    assert (without[[INDEPENDENT, CONDITION_SPECIFIC]] < -1e3).all()
+
+
+def test_the_prior_is_learned_from_evenly_spaced_genes_that_are_no_targets(tiny):
+    measured = tiny.posterior.fitted.measured  # column 4 is a target
+    assert _fit_genes(measured, 100).tolist() == [0, 1, 2, 3, *range(5, 12)]
+    assert _fit_genes(measured, 3).tolist() == [0, 6, 11]
+    targets = replace(measured, target_columns=torch.arange(12))
+    assert _fit_genes(targets, 100).tolist() == list(range(12))

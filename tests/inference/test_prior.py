@@ -1,0 +1,99 @@
+"""Covariances between sets against their equations, entry by entry."""
+
+from itertools import combinations
+
+import numpy as np
+import pytest
+import torch
+
+from raptorgraph.inference._mixture import LEVELS
+from raptorgraph.inference._prior import (
+    CONDITION_SPECIFIC,
+    INDEPENDENT,
+    SHARED,
+    along_graph,
+    factors,
+    inherited,
+    inherited_by_size,
+    noise,
+    signals,
+)
+from raptorgraph.inference._state import Hyperparameters, Measured
+
+K = 4
+SINGLES, PAIRS = np.eye(K), np.array([np.isin(np.arange(K), pair) for pair in combinations(range(K), 2)], dtype=float)
+SETS = np.vstack([SINGLES[:3], PAIRS])
+
+
+def _tensor(values):
+    return torch.as_tensor(values, dtype=torch.float64)
+
+
+@pytest.fixture
+def prior():
+    """The last gene was never perturbed alone."""
+    rng = np.random.default_rng(0)
+    root, other = rng.normal(size=(2, K, K))
+    return Hyperparameters(
+        shared_covariance=_tensor(root @ root.T),
+        independent_covariance=_tensor(other @ other.T),
+        scale=_tensor(0.7),
+        unseen_scale=_tensor(1.3),
+        unseen=_tensor([0, 0, 0, 1]),
+        combination_variance=_tensor(0.2),
+        interaction_variance=_tensor(0.3),
+        residual_variance=_tensor(0.05),
+        excess=_tensor(1.0),
+        excess_by_condition=_tensor(rng.uniform(0.5, 2, len(SETS))),
+        log_weights=_tensor(np.zeros((3, 11))),
+    )
+
+
+def _by_entries(prior, covariance, one, other):
+    a, b = (1.0 if x.sum() == 1 else 1.3 if x[3] else 0.7 for x in (one, other))
+    both = one.sum() > 1 and other.sum() > 1
+    return a * b * sum(covariance[i, j] for i in np.flatnonzero(one) for j in np.flatnonzero(other)) + 0.2 * both
+
+
+def test_what_sets_inherit(prior):
+    found = inherited(prior, _tensor(SETS), _tensor(PAIRS)).numpy()
+    for m, covariance in ((SHARED, prior.shared_covariance), (INDEPENDENT, prior.independent_covariance)):
+        expected = [[float(_by_entries(prior, covariance, one, other)) for other in PAIRS] for one in SETS]
+        np.testing.assert_allclose(found[m], expected)
+    assert not found[CONDITION_SPECIFIC].any()
+
+
+def test_signals_add_what_is_of_one_set(prior):
+    found = signals(prior, _tensor(SETS)).numpy()
+    more = np.diag(0.3 * (SETS.sum(1) > 1) + 0.05)
+    np.testing.assert_allclose(found[:2], inherited(prior, _tensor(SETS), _tensor(SETS))[:2].numpy() + more)
+    np.testing.assert_array_equal(found[CONDITION_SPECIFIC], np.eye(len(SETS)))
+
+
+@pytest.mark.parametrize("size", [1, 2])
+def test_the_mean_over_sets_of_a_size(prior, size):
+    """With one scale for all combinations, the mean of the covariances is the covariance of the mean."""
+    prior = Hyperparameters(**{**vars(prior), "unseen": torch.zeros(K, dtype=torch.float64)})
+    sets = _tensor(SINGLES if size == 1 else PAIRS)
+    found = inherited_by_size(prior, sets[:1], _tensor(SETS))
+    torch.testing.assert_close(found, inherited(prior, sets, _tensor(SETS)).mean(1, keepdim=True))
+
+
+def test_noise_and_factors_are_the_covariance_of_the_measured_effects(prior):
+    n_cells = np.linspace(20, 80, len(SETS))
+    unused = torch.zeros(0)
+    measured = Measured(_tensor(SETS), unused, unused, _tensor(1 / n_cells), _tensor(1 / 300), unused, unused)
+    errors = np.diag(0.5 * (1 + prior.excess_by_condition.numpy()) / n_cells) + 1 / 300
+    np.testing.assert_allclose(noise(prior, measured, 0.5), errors)
+    factor = factors(prior, measured, 0.5)
+    expected = LEVELS.numpy()[:, None, None] * signals(prior, _tensor(SETS))[:, None].numpy() + errors
+    np.testing.assert_allclose(factor @ factor.mT, expected)
+
+
+def test_effects_along_the_graph_are_sums_over_its_paths():
+    graph = np.zeros((3, 3))
+    graph[0, 1], graph[1, 2], graph[0, 2] = 0.8, -0.5, 0.3
+    paths = np.eye(3) + graph + graph @ graph
+    covariance = paths @ paths.T
+    np.testing.assert_allclose(along_graph(_tensor(graph), 3), covariance * 3 / np.trace(covariance))
+    np.testing.assert_array_equal(along_graph(None, 3), np.eye(3))
