@@ -151,9 +151,9 @@ class ExpectedExpression:
         Returns
         -------
         DataFrame cells x genes, or an array with `return_numpy`; without `return_mean` an array, draws x cells x genes.
-        Of likelihood ``"nb"`` the mean counts at that library size, so that rows of a part of the genes sum to less; of
-        likelihood ``"normal"`` the mean on the expression scale, whatever the library size. To compare it with measured
-        values on the expression scale, use ``get_counterfactual("control")``.
+        Likelihood ``"nb"`` gives the mean counts at that library size, so that rows of a part of the genes sum to less,
+        ``"normal"`` the mean on the expression scale, whatever the library size. To compare it with measured values on
+        the expression scale, use ``get_counterfactual("control")``.
 
         Raises
         ------

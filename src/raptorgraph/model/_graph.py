@@ -60,7 +60,7 @@ def screen_graph(
     Returns
     -------
     GraphPosterior
-        Of all perturbed genes, in the order of the columns of `members`.
+        Weights and probabilities among all perturbed genes, in the order of the columns of `members`.
     """
     moments = log_ratio_moments(X, codes, len(members), library=library, batch=batch, rows=rows)
     return graph_of_log_ratios(moments, members, targets)

@@ -25,24 +25,38 @@ class RaptorGraphTrainingPlan(TrainingPlan):  # type: ignore[misc]  # scvi-tools
     ----------
     module
         The module to train.
-    lr, weight_decay, eps, optimizer
-        Of the optimizer, ``"AdamW"`` or ``"Adam"``; biases, the graph and the modulator are not decayed.
+    lr, weight_decay, eps
+        Learning rate (default 0.003), decay (1e-4) and epsilon (1e-8) of the optimizer; biases, the graph and the
+        modulator are not decayed.
+    optimizer
+        ``"AdamW"`` (default) or ``"Adam"``.
     lr_schedule
-        ``"cosine"`` (warm-up over 3 % of the steps, then down to zero) or ``"constant"``.
+        ``"cosine"`` (default; warm-up over 3 % of the steps, then down to zero) or ``"constant"``.
     kl_weight
-        Weight of the KL after its warm-up.
+        Weight of the KL after its warm-up; default 1.
     kl_warmup
-        Share of the epochs over which the KL weight rises linearly from 0.
+        Share of the epochs over which the KL weight rises linearly from 0; default 0.2.
+    kl_per_gene
+        Divide the KL by the number of genes (default): reconstruction and KL then are the ELBO per gene at
+        ``kl_weight`` = 1, whatever the number of genes.
+    free_bits
+        KL of each latent, in nats, below which it costs nothing; default 0 (0.05 in the default preset).
+    shift_weight, mmd_weight, pair_weight
+        Weights of the shifts of conditions (default 1), of the MMD to perturbed cells (0), and of the likelihood of
+        paired perturbed cells (0).
+    dag_weight, lambda1
+        Weight of the graph's score (default 1), and of the sparsity in it (0.05); for ``graph="dagma"`` alone.
     mu, mu_final
-        Weight of the graph's score: it falls geometrically from ``mu`` to ``mu_final`` until the projection.
+        Weight in the graph's score: it falls geometrically from ``mu`` (default 1) to ``mu_final`` (0.01) until the
+        projection.
+    graph_gradient
+        Whether the graph's score reaches the encoder; not by default (section 3.2).
     project_at
-        Share of the epochs after which the graph is projected to an acyclic one; the rest refines on it. 1 projects
-        at the end of training.
+        Share of the epochs after which the graph is projected to an acyclic one (default 0.8); the rest refines on it.
+        1 projects at the end of training.
     dag_threshold
-        Edges with an absolute weight at or below it are dropped in the projection; 0.3 is DAGMA's own. The latents
-        have unit variance a priori, so weights compare.
-    kl_per_gene, free_bits, shift_weight, mmd_weight, pair_weight, dag_weight, lambda1, graph_gradient
-        Of the loss: see :class:`~raptorgraph.model._config.LossConfig`.
+        Edges with an absolute weight at or below it are dropped in the projection; default 0.3, DAGMA's own. The
+        latents have unit variance a priori, so weights compare.
 
     Raises
     ------
