@@ -91,7 +91,8 @@ def test_pairs_alone_have_no_graph():
     model = fitted(other[(label == "control") | label.str.contains("+", regex=False)].copy())
     assert not model.get_dag(min_probability=0.0).to_numpy().any()
     assert len(model.get_edges()) == 0
-    assert np.isfinite(model.predict_effects(["P01+P02"])).all(axis=None)
+    predicted, measured = model.predict_effects(model.conditions), model.measured_effects().loc[model.conditions]
+    assert rg.metrics.pearson_delta(predicted.to_numpy(), measured.to_numpy()) > 0.95  # 0.97 with 20 cells a pair
 
 
 def test_batches_are_compared_with_their_own_controls(adata):

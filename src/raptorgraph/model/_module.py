@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import torch
 from scvi.module.base import BaseModuleClass, LossOutput, auto_move_data
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from raptorgraph import nn as blocks
@@ -22,7 +22,7 @@ from raptorgraph.screen._expression import TARGET_SUM
 if TYPE_CHECKING:
     from raptorgraph.model._config import ModuleConfig
 
-Tensors: TypeAlias = dict[str, torch.Tensor]
+Tensors: TypeAlias = dict[str, Tensor]
 Batch: TypeAlias = dict[str, Any]
 """Tensors of cells by name, with those of the partners in one of their own."""
 
@@ -36,13 +36,13 @@ class RaptorGraphModule(BaseModuleClass):  # type: ignore[misc]  # scvi-tools ha
         Sizes and variants.
     """
 
-    center: torch.Tensor
-    spread: torch.Tensor
-    edge_weight: torch.Tensor
-    edge_probability: torch.Tensor
-    edge_share: torch.Tensor
-    edge_frequency: torch.Tensor
-    edge_q_value: torch.Tensor
+    center: Tensor
+    spread: Tensor
+    edge_weight: Tensor
+    edge_probability: Tensor
+    edge_share: Tensor
+    edge_frequency: Tensor
+    edge_q_value: Tensor
 
     def __init__(self, config: ModuleConfig) -> None:
         super().__init__()
@@ -95,11 +95,11 @@ class RaptorGraphModule(BaseModuleClass):  # type: ignore[misc]  # scvi-tools ha
         """Logarithm of the scale of each gene."""
         return self.distribution.log_scale
 
-    def expression(self, x: torch.Tensor, library: torch.Tensor | None) -> torch.Tensor:
+    def expression(self, x: Tensor, library: Tensor | None) -> Tensor:
         """Bring X to the expression scale, ``log1p(1e4 * count / library)`` for counts, which have a library size."""
         return x if library is None else torch.log1p(TARGET_SUM * x / library)
 
-    def covariates(self, tensors: dict[str, torch.Tensor]) -> torch.Tensor | None:
+    def covariates(self, tensors: dict[str, Tensor]) -> Tensor | None:
         """One-hot batch and categories and the continuous covariates, cells x n_covariates, or None."""
         parts = []
         if self.config.n_batch > 1:
@@ -111,51 +111,45 @@ class RaptorGraphModule(BaseModuleClass):  # type: ignore[misc]  # scvi-tools ha
             parts.append(tensors[KEYS.CONTINUOUS].float())
         return torch.cat(parts, dim=1) if parts else None
 
-    def encode(self, expression: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def encode(self, expression: Tensor) -> tuple[Tensor, Tensor]:
         """Posterior mean and log variance of z."""
         mean, log_var = self.encoder((expression - self.center) / self.spread)
         return mean, log_var
 
-    def kl(self, mean: torch.Tensor, log_var: torch.Tensor) -> torch.Tensor:
+    def kl(self, mean: Tensor, log_var: Tensor) -> Tensor:
         """KL of the posterior of each latent to its prior, the standard normal distribution, cells x latents."""
         return blocks.kl_standard_normal(mean, log_var)
 
     def decode(
-        self,
-        z: torch.Tensor,
-        covariates: torch.Tensor | None,
-        library: torch.Tensor | None,
-        offset: torch.Tensor | float = 0.0,
-    ) -> torch.Tensor:
+        self, z: Tensor, covariates: Tensor | None, library: Tensor | None, offset: Tensor | float = 0.0
+    ) -> Tensor:
         """Spread z along the graph and decode to the location of the likelihood.
 
         The ``offset`` of each gene is added to what the decoder says.
         """
         return self.distribution.location(self.decoder(self.graph(self.norm(z)), covariates) + offset, library)
 
-    def mean_expression(
-        self, location: torch.Tensor, library: torch.Tensor | None, **quadrature: float
-    ) -> torch.Tensor:
+    def mean_expression(self, location: Tensor, library: Tensor | None, **quadrature: float) -> Tensor:
         """Expectation of the expression scale, cells x genes, of what :meth:`decode` returned."""
         return self.distribution.expected_expression(location, library, **quadrature)
 
-    def expected_causal(self, mean: torch.Tensor, log_var: torch.Tensor, n_draws: int, seed: int) -> torch.Tensor:
+    def expected_causal(self, mean: Tensor, log_var: Tensor, n_draws: int, seed: int) -> Tensor:
         """Posterior mean of u, cells x d, from that of z; without a norm it is linear in z and needs no draws."""
-        u: torch.Tensor = self.graph(posterior_expectation(self.norm, mean, log_var, n_draws, seed))
+        u: Tensor = self.graph(posterior_expectation(self.norm, mean, log_var, n_draws, seed))
         return u
 
     def expected_expression(
         self,
-        posterior: tuple[torch.Tensor, torch.Tensor],
-        mask: torch.Tensor,
-        covariates: torch.Tensor | None,
-        library: torch.Tensor | None,
-        offset: torch.Tensor | float = 0.0,
+        posterior: tuple[Tensor, Tensor],
+        mask: Tensor,
+        covariates: Tensor | None,
+        library: Tensor | None,
+        offset: Tensor | float = 0.0,
         *,
         n_draws: int,
         seed: int,
         **quadrature: float,
-    ) -> torch.Tensor:
+    ) -> Tensor:
         """Posterior mean of the expression scale under a perturbation, cells x genes, on the path of the training.
 
         z is drawn, shifted and decoded; the likelihood takes the expectation over the draws.
@@ -190,7 +184,7 @@ class RaptorGraphModule(BaseModuleClass):  # type: ignore[misc]  # scvi-tools ha
         return {"expression": self.expression(tensors[KEYS.X], library)}
 
     @auto_move_data  # type: ignore[untyped-decorator]
-    def inference(self, expression: torch.Tensor) -> Tensors:
+    def inference(self, expression: Tensor) -> Tensors:
         """Encode cells, and draw z."""
         mean, log_var = self.encode(expression)
         z = mean + torch.exp(0.5 * log_var) * torch.randn_like(mean)
@@ -205,13 +199,7 @@ class RaptorGraphModule(BaseModuleClass):  # type: ignore[misc]  # scvi-tools ha
         }
 
     @auto_move_data  # type: ignore[untyped-decorator]
-    def generative(
-        self,
-        z: torch.Tensor,
-        mask: torch.Tensor,
-        library: torch.Tensor | None,
-        covariates: torch.Tensor | None,
-    ) -> Tensors:
+    def generative(self, z: Tensor, mask: Tensor, library: Tensor | None, covariates: Tensor | None) -> Tensors:
         """Decode the same controls twice: as they are, and under the perturbation of their partners."""
         both = torch.cat([z, self.modulator(z, mask)])
         return {
@@ -223,11 +211,7 @@ class RaptorGraphModule(BaseModuleClass):  # type: ignore[misc]  # scvi-tools ha
         }
 
     def loss(
-        self,
-        tensors: Batch,
-        inference_outputs: Tensors,
-        generative_outputs: Tensors,
-        **settings: Any,
+        self, tensors: Batch, inference_outputs: Tensors, generative_outputs: Tensors, **settings: Any
     ) -> LossOutput:
         """Weighted sum of the terms, each a mean over cells (or conditions) and genes.
 
@@ -278,7 +262,7 @@ class RaptorGraphModule(BaseModuleClass):  # type: ignore[misc]  # scvi-tools ha
             extra_metrics={name: value.detach() for name, (_, value) in terms.items()},
         )
 
-    def _mmd(self, expected: torch.Tensor, counterfactual: torch.Tensor, tensors: Batch) -> torch.Tensor:
+    def _mmd(self, expected: Tensor, counterfactual: Tensor, tensors: Batch) -> Tensor:
         """Mean over conditions of the MK-MMD of drawn cells; the draw's gradient is that of its expectation."""
         with torch.no_grad():
             drawn = self.distribution.draw(counterfactual)
@@ -290,7 +274,7 @@ class RaptorGraphModule(BaseModuleClass):  # type: ignore[misc]  # scvi-tools ha
         return torch.stack(values).mean() if values else expected.new_zeros(())
 
     @torch.no_grad()
-    def sample(self, tensors: Tensors, mask: torch.Tensor) -> torch.Tensor:
+    def sample(self, tensors: Tensors, mask: Tensor) -> Tensor:
         """Draw latents of the cells in ``tensors`` from their posterior, and cells under a perturbation mask."""
         z = self.inference(**self._get_inference_input(tensors))["z"]
         library = tensors.get(KEYS.LIBRARY)

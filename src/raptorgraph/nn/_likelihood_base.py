@@ -12,10 +12,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from scipy import sparse
-from torch import nn
+from torch import Generator, Tensor, nn
 
-Features: TypeAlias = Iterable[tuple[torch.Tensor, torch.Tensor]]
-Read: TypeAlias = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+Features: TypeAlias = Iterable[tuple[Tensor, Tensor]]
+Read: TypeAlias = Callable[[Tensor, Tensor], Tensor]
 Matrix: TypeAlias = NDArray[np.float32] | sparse.csr_matrix
 
 
@@ -68,11 +68,11 @@ class Likelihood(nn.Module, ABC):
 
     # -- data ------------------------------------------------------------------------------------------------------
     @abstractmethod
-    def observed(self, x: torch.Tensor, expression: torch.Tensor) -> torch.Tensor:
+    def observed(self, x: Tensor, expression: Tensor) -> Tensor:
         """Pick what is described: the data as they are, or the expression scale."""
 
     @abstractmethod
-    def to_expression(self, observed: torch.Tensor, library: torch.Tensor | None) -> torch.Tensor:
+    def to_expression(self, observed: Tensor, library: Tensor | None) -> Tensor:
         """Bring values like the observed ones to the expression scale."""
 
     @abstractmethod
@@ -81,12 +81,10 @@ class Likelihood(nn.Module, ABC):
 
     # -- locations ---------------------------------------------------------------------------------------------------
     @abstractmethod
-    def location(self, decoded: torch.Tensor, library: torch.Tensor | None) -> torch.Tensor:
+    def location(self, decoded: Tensor, library: Tensor | None) -> Tensor:
         """Location, from the output of the decoder."""
 
-    def at_library_size(
-        self, location: torch.Tensor, library: torch.Tensor | None, library_size: float | str
-    ) -> torch.Tensor:
+    def at_library_size(self, location: Tensor, library: Tensor | None, library_size: float | str) -> Tensor:
         """Location of the same cells at another library size, as :meth:`check_library_size` takes it."""
         return location
 
@@ -96,20 +94,13 @@ class Likelihood(nn.Module, ABC):
             raise ValueError(f"library_size={library_size!r} must be a positive number or 'latent'.")
 
     @abstractmethod
-    def expected_expression(
-        self, location: torch.Tensor, library: torch.Tensor | None, **quadrature: float
-    ) -> torch.Tensor:
+    def expected_expression(self, location: Tensor, library: Tensor | None, **quadrature: float) -> Tensor:
         """Expectation on the expression scale; `quadrature` as for :func:`raptorgraph.nn.expected_log1p_nb`."""
 
     @abstractmethod
     def expected_over_draws(
-        self,
-        features: Features,
-        read: Read,
-        library: torch.Tensor | None,
-        offset: torch.Tensor | float,
-        **quadrature: float,
-    ) -> torch.Tensor:
+        self, features: Features, read: Read, library: Tensor | None, offset: Tensor | float, **quadrature: float
+    ) -> Tensor:
         """Mean of :meth:`expected_expression` over draws of the latents.
 
         Parameters
@@ -127,9 +118,7 @@ class Likelihood(nn.Module, ABC):
         """
 
     @abstractmethod
-    def offset(
-        self, target: torch.Tensor, control: torch.Tensor, location: torch.Tensor, library: torch.Tensor | None
-    ) -> torch.Tensor:
+    def offset(self, target: Tensor, control: Tensor, location: Tensor, library: Tensor | None) -> Tensor:
         """Offset of the decoder's output, shape (genes,), that brings the mean expression of cells to a target.
 
         Parameters
@@ -143,25 +132,19 @@ class Likelihood(nn.Module, ABC):
 
     # -- cells -------------------------------------------------------------------------------------------------------
     @abstractmethod
-    def nll(self, observed: torch.Tensor, location: torch.Tensor) -> torch.Tensor:
+    def nll(self, observed: Tensor, location: Tensor) -> Tensor:
         """Negative log-likelihood, elementwise, in nats."""
 
     @abstractmethod
-    def draw(self, location: torch.Tensor, generator: torch.Generator | None = None) -> torch.Tensor:
+    def draw(self, location: Tensor, generator: Generator | None = None) -> Tensor:
         """Draw cells."""
 
     @abstractmethod
-    def carry(
-        self,
-        observed: torch.Tensor,
-        before: torch.Tensor,
-        after: torch.Tensor,
-        generator: torch.Generator | None = None,
-    ) -> torch.Tensor:
+    def carry(self, observed: Tensor, before: Tensor, after: Tensor, generator: Generator | None = None) -> Tensor:
         """Take measured cells from one location to another, each with the noise that it was measured with."""
 
     @abstractmethod
-    def pack(self, drawn: torch.Tensor) -> Matrix:
+    def pack(self, drawn: Tensor) -> Matrix:
         """Drawn cells as they are kept in memory."""
 
     @abstractmethod

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
+    from torch import Generator, Tensor
 
     from raptorgraph.nn._likelihood_base import Features, Matrix, Read
 
@@ -47,11 +48,11 @@ class Normal(Likelihood):
     name = "normal"
     needs_counts = False
 
-    def observed(self, x: torch.Tensor, expression: torch.Tensor) -> torch.Tensor:
+    def observed(self, x: Tensor, expression: Tensor) -> Tensor:
         """Pick the expression scale."""
         return expression
 
-    def to_expression(self, observed: torch.Tensor, library: torch.Tensor | None) -> torch.Tensor:
+    def to_expression(self, observed: Tensor, library: Tensor | None) -> Tensor:
         """Return the values, which are on that scale."""
         return observed
 
@@ -59,7 +60,7 @@ class Normal(Likelihood):
         """Mean and standard deviation of control cells."""
         return control.mean, np.log(control.spread)
 
-    def location(self, decoded: torch.Tensor, library: torch.Tensor | None) -> torch.Tensor:
+    def location(self, decoded: Tensor, library: Tensor | None) -> Tensor:
         """Mean on the expression scale, as it was decoded."""
         return decoded
 
@@ -69,20 +70,13 @@ class Normal(Likelihood):
         if library_size != 1:
             raise ValueError(f"library_size={library_size!r}: likelihood={self.name!r} has none; leave it out.")
 
-    def expected_expression(
-        self, location: torch.Tensor, library: torch.Tensor | None, **quadrature: float
-    ) -> torch.Tensor:
+    def expected_expression(self, location: Tensor, library: Tensor | None, **quadrature: float) -> Tensor:
         """Return the location, which is the mean."""
         return location
 
     def expected_over_draws(
-        self,
-        features: Features,
-        read: Read,
-        library: torch.Tensor | None,
-        offset: torch.Tensor | float,
-        **quadrature: float,
-    ) -> torch.Tensor:
+        self, features: Features, read: Read, library: Tensor | None, offset: Tensor | float, **quadrature: float
+    ) -> Tensor:
         """Decode the mean of the features: the last layers are linear in them."""
         draws = iter(features)
         (inputs, hidden), n = next(draws), 1
@@ -90,33 +84,25 @@ class Normal(Likelihood):
             inputs, hidden, n = inputs + more_inputs, hidden + more_hidden, n + 1
         return read(inputs / n, hidden / n) + offset
 
-    def offset(
-        self, target: torch.Tensor, control: torch.Tensor, location: torch.Tensor, library: torch.Tensor | None
-    ) -> torch.Tensor:
+    def offset(self, target: Tensor, control: Tensor, location: Tensor, library: Tensor | None) -> Tensor:
         """Difference of the means."""
         mean = location.mean(0)
         return target.to(mean) - mean
 
-    def nll(self, observed: torch.Tensor, location: torch.Tensor) -> torch.Tensor:
+    def nll(self, observed: Tensor, location: Tensor) -> Tensor:
         """Negative log-likelihood, elementwise, in nats."""
         return normal_nll(observed, location, self.log_scale.exp())
 
-    def draw(self, location: torch.Tensor, generator: torch.Generator | None = None) -> torch.Tensor:
+    def draw(self, location: Tensor, generator: Generator | None = None) -> Tensor:
         """Draw cells."""
         noise = torch.randn(location.shape, generator=generator, dtype=location.dtype, device=location.device)
         return location + self.log_scale.exp() * noise
 
-    def carry(
-        self,
-        observed: torch.Tensor,
-        before: torch.Tensor,
-        after: torch.Tensor,
-        generator: torch.Generator | None = None,
-    ) -> torch.Tensor:
+    def carry(self, observed: Tensor, before: Tensor, after: Tensor, generator: Generator | None = None) -> Tensor:
         """Keep the distance to the location."""
         return observed + (after - before)
 
-    def pack(self, drawn: torch.Tensor) -> Matrix:
+    def pack(self, drawn: Tensor) -> Matrix:
         """Dense array."""
         return drawn.cpu().numpy()
 
@@ -143,21 +129,15 @@ class SquaredError(Normal):
         """Mean of control cells."""
         return control.mean, None
 
-    def nll(self, observed: torch.Tensor, location: torch.Tensor) -> torch.Tensor:
+    def nll(self, observed: Tensor, location: Tensor) -> Tensor:
         """Squared error, elementwise."""
         return (observed - location) ** 2
 
-    def draw(self, location: torch.Tensor, generator: torch.Generator | None = None) -> torch.Tensor:
+    def draw(self, location: Tensor, generator: Generator | None = None) -> Tensor:
         """Return the location: there is no noise."""
         return location
 
-    def carry(
-        self,
-        observed: torch.Tensor,
-        before: torch.Tensor,
-        after: torch.Tensor,
-        generator: torch.Generator | None = None,
-    ) -> torch.Tensor:
+    def carry(self, observed: Tensor, before: Tensor, after: Tensor, generator: Generator | None = None) -> Tensor:
         """Return the new location: there is no noise to keep."""
         return after
 
@@ -187,11 +167,11 @@ class NegativeBinomial(Likelihood):
     name = "nb"
     needs_counts = True
 
-    def observed(self, x: torch.Tensor, expression: torch.Tensor) -> torch.Tensor:
+    def observed(self, x: Tensor, expression: Tensor) -> Tensor:
         """Pick the counts."""
         return x
 
-    def to_expression(self, observed: torch.Tensor, library: torch.Tensor | None) -> torch.Tensor:
+    def to_expression(self, observed: Tensor, library: Tensor | None) -> Tensor:
         """Normalize counts and take logarithms."""
         return torch.log1p(self.target_sum * observed / _given(library))
 
@@ -202,31 +182,22 @@ class NegativeBinomial(Likelihood):
         theta = mean**2 / np.maximum(excess, 0.01 * mean**2 + 1e-8)
         return np.log((n * mean + 0.1) / control.total), np.log(np.clip(theta, 0.2, 50.0))
 
-    def location(self, decoded: torch.Tensor, library: torch.Tensor | None) -> torch.Tensor:
+    def location(self, decoded: Tensor, library: Tensor | None) -> Tensor:
         """Mean counts."""
         return _given(library) * decoded.clamp(max=_HIGHEST).exp()
 
-    def at_library_size(
-        self, location: torch.Tensor, library: torch.Tensor | None, library_size: float | str
-    ) -> torch.Tensor:
+    def at_library_size(self, location: Tensor, library: Tensor | None, library_size: float | str) -> Tensor:
         """Mean counts at another library size."""
         return location if isinstance(library_size, str) else location / _given(library) * library_size
 
-    def expected_expression(
-        self, location: torch.Tensor, library: torch.Tensor | None, **quadrature: float
-    ) -> torch.Tensor:
+    def expected_expression(self, location: Tensor, library: Tensor | None, **quadrature: float) -> Tensor:
         """Integrate over the counts (:func:`raptorgraph.nn.expected_log1p_nb`)."""
         theta = self.log_scale.detach().exp()
         return expected_log1p_nb(location, theta, self.target_sum / _given(library), **quadrature)
 
     def expected_over_draws(
-        self,
-        features: Features,
-        read: Read,
-        library: torch.Tensor | None,
-        offset: torch.Tensor | float,
-        **quadrature: float,
-    ) -> torch.Tensor:
+        self, features: Features, read: Read, library: Tensor | None, offset: Tensor | float, **quadrature: float
+    ) -> Tensor:
         """Integrate at three log rates that stand for all draws.
 
         Each draw would need a quadrature of its own. The expectation is smooth in the log rate instead, and taken at
@@ -252,9 +223,7 @@ class NegativeBinomial(Likelihood):
         )
         return (low + 4.0 * middle + high) / 6.0
 
-    def offset(
-        self, target: torch.Tensor, control: torch.Tensor, location: torch.Tensor, library: torch.Tensor | None
-    ) -> torch.Tensor:
+    def offset(self, target: Tensor, control: Tensor, location: Tensor, library: Tensor | None) -> Tensor:
         """Solve for the offset of the log rate, to 5e-4 of the mean.
 
         The mean grows with the offset, exponentially where it is small and linearly where it is large, as a softplus
@@ -262,7 +231,7 @@ class NegativeBinomial(Likelihood):
         """
         target = torch.maximum(target, 1e-3 * control + 1e-6).float().to(location.device)
 
-        def mean_at(offset: torch.Tensor) -> torch.Tensor:
+        def mean_at(offset: Tensor) -> Tensor:
             return self.expected_expression(location * offset.exp(), library, **_OFFSET_QUADRATURE).mean(0)
 
         offset, low = torch.zeros_like(target), torch.full_like(target, -_LARGEST)
@@ -281,23 +250,17 @@ class NegativeBinomial(Likelihood):
             offset = torch.where(off, step, offset)
         return offset
 
-    def nll(self, observed: torch.Tensor, location: torch.Tensor) -> torch.Tensor:
+    def nll(self, observed: Tensor, location: Tensor) -> Tensor:
         """Negative log-likelihood of counts, elementwise, in nats."""
         return nb_nll(observed, location, self.log_scale.exp())
 
-    def draw(self, location: torch.Tensor, generator: torch.Generator | None = None) -> torch.Tensor:
+    def draw(self, location: Tensor, generator: Generator | None = None) -> Tensor:
         """Draw counts: Poisson, at a rate with a gamma distribution."""
         theta = self.log_scale.exp().expand_as(location)
         gamma = torch._standard_gamma(theta, generator=generator)
         return torch.poisson(gamma * location / theta, generator=generator)
 
-    def carry(
-        self,
-        observed: torch.Tensor,
-        before: torch.Tensor,
-        after: torch.Tensor,
-        generator: torch.Generator | None = None,
-    ) -> torch.Tensor:
+    def carry(self, observed: Tensor, before: Tensor, after: Tensor, generator: Generator | None = None) -> Tensor:
         r"""Take counts from one mean to another, with as few molecules changed as can be.
 
         The abduction of a counterfactual: a count is Poisson with rate :math:`\lambda g`, g a gamma variable of mean
@@ -311,7 +274,7 @@ class NegativeBinomial(Likelihood):
         gamma = torch._standard_gamma(theta + observed, generator=generator) / (theta + before)
         return kept + torch.poisson(gamma * (after - before).clamp_min(0.0), generator=generator)
 
-    def pack(self, drawn: torch.Tensor) -> Matrix:
+    def pack(self, drawn: Tensor) -> Matrix:
         """Sparse counts."""
         return sparse.csr_matrix(drawn.cpu().numpy())
 
@@ -352,6 +315,6 @@ def _given(library: T | None) -> T:
     return library
 
 
-def _inverse_softplus(x: torch.Tensor) -> torch.Tensor:
+def _inverse_softplus(x: Tensor) -> Tensor:
     x = x.clamp_min(1e-12)
     return x + torch.log(-torch.expm1(-x))
