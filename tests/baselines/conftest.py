@@ -32,6 +32,11 @@ class Effects:
         var = pd.DataFrame(index=[f"G{i}" for i in range(X.shape[1])])
         return ad.AnnData(X, obs=obs, var=var)
 
+    def trained(self) -> ad.AnnData:
+        """The screen with twenty combinations, whose effects are 0.7 of the sums."""
+        labels = self.doubles[:20]
+        return self.screen(dict(zip(labels, 0.7 * self.sums(labels), strict=True)))
+
 
 @pytest.fixture
 def effects() -> Effects:

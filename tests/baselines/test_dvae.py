@@ -9,7 +9,6 @@ from scipy import sparse
 from sklearn.exceptions import NotFittedError
 
 from raptorgraph.baselines._dvae import DiscrepancyVAE
-from raptorgraph.baselines._vae_training import condition_batches, schedules
 from raptorgraph.datasets import simulate
 from raptorgraph.metrics import relative_mse
 from raptorgraph.nn import mk_mmd
@@ -46,43 +45,6 @@ def screen():
 @pytest.fixture(scope="module")
 def fitted(screen):
     return _fit(screen)
-
-
-# -- schedules and batches -------------------------------------------------------------------------------------------
-def test_schedules_are_the_published_ones():
-    plan = schedules(100, mmd_weight=10.0, kl_weight=2.0, temperature=5.0)
-    epoch = np.arange(100)
-    np.testing.assert_allclose(plan["mmd_weight"], 10 * np.clip((epoch - 5) / 44, 0, 1))
-    np.testing.assert_allclose(plan["kl_weight"], 2 * np.clip((epoch - 10) / 89, 0, 1))
-    np.testing.assert_allclose(plan["temperature"], 1 + 4 * np.clip((epoch - 5) / 94, 0, 1))
-
-
-@pytest.mark.parametrize("n", [1, 2, 4, 6, 11, 12, 13, 40])
-def test_schedules_of_short_runs(n):
-    plan = schedules(n, mmd_weight=10.0, kl_weight=2.0, temperature=5.0)
-    assert len(plan) == n
-    assert plan["mmd_weight"].iloc[-1] == 10.0
-    assert (plan["mmd_weight"].iloc[: min(5, n // 2)] == 0).all()
-    assert (plan["kl_weight"].iloc[:10] == 0).all()
-    assert (plan["temperature"].iloc[:5] == 1).all()
-    assert (plan.diff().iloc[1:] >= 0).all(axis=None)
-
-
-def test_batches_hold_one_condition_each():
-    codes = np.repeat([0, 1, 2, 3], [50, 23, 8, 3])
-    batches = list(condition_batches(codes, 8, np.random.default_rng(0)))
-    assert sorted((condition, len(rows)) for condition, rows in batches) == [(1, 8), (1, 8), (2, 8), (3, 3)]
-    for condition, rows in batches:
-        assert (codes[rows] == condition).all()
-    used = np.concatenate([rows for _, rows in batches])
-    assert len(set(used)) == len(used)
-
-
-def test_batches_are_shuffled_by_the_generator():
-    codes = np.repeat([0, 1, 2], [10, 40, 40])
-    runs = [np.concatenate([r for _, r in condition_batches(codes, 8, np.random.default_rng(s))]) for s in (0, 0, 1)]
-    np.testing.assert_array_equal(runs[0], runs[1])
-    assert not np.array_equal(runs[0], runs[2])
 
 
 # -- what is learned -------------------------------------------------------------------------------------------------

@@ -128,7 +128,10 @@ def test_hallmark_sets_fit_a_real_screen(shared_data):
     assert 10 <= len(fitted.gene_sets_) <= 50
     assert all(set(genes) <= set(adata.var_names) and len(genes) >= 5 for genes in fitted.gene_sets_.values())
     assert fitted.adjacency_.shape == (28, 28)
-    assert np.isfinite(fitted.predict_effects(fitted.conditions)).all(axis=None)
+    label = fitted.conditions[0]
+    cells = fitted.predict([label, "control"], seed=fitted.settings.seed)
+    perturbed, control = (cells[cells.obs["perturbation"] == name].X.mean(axis=0) for name in (label, "control"))
+    np.testing.assert_allclose(fitted.predict_effects(label).loc[label], perturbed - control, atol=1e-5)
 
 
 # -- errors ----------------------------------------------------------------------------------------------------------

@@ -1,9 +1,7 @@
-import anndata as ad
 import numpy as np
-import pandas as pd
 import pytest
 
-from raptorgraph import metrics, pp
+from raptorgraph import pp
 from raptorgraph.baselines import (
     Additive,
     GeneScaledAdditive,
@@ -12,7 +10,6 @@ from raptorgraph.baselines import (
     MeanSingle,
     NoChange,
     ScaledAdditive,
-    ladder,
 )
 
 EXACT = {"rtol": 0, "atol": 1e-5}  # cells are float32
@@ -96,34 +93,3 @@ def test_scales_need_single_effects(effects):
 def test_wrong_shrinkage(shrinkage):
     with pytest.raises(ValueError, match="shrinkage="):
         GeneScaledAdditive(shrinkage=shrinkage)
-
-
-def test_names_of_the_ladder():
-    kinds = ladder()
-    assert len(set(kinds.values())) == len(kinds) == 11
-    needs = [kind.needs_doubles for kind in kinds.values()]
-    assert needs == sorted(needs)
-
-
-def test_real_effects(shared_data):
-    """Reference scores of the 40 combinations of the CaRPool screen, from singles alone."""
-    adata = ad.read_h5ad(shared_data / "carpool_semireal.h5ad")
-    setup = {"library_size_key": "total_counts"}
-    measured = pp.measured_effects(adata, **setup)
-    combined = measured.index.str.contains("+", regex=False)
-    train = adata[~adata.obs["perturbation"].astype(str).str.contains("+", regex=False)].copy()
-    scores = {}
-    for name, kind in ladder().items():
-        if not kind.needs_doubles:
-            predicted = kind(**setup).fit(train).predict_effects(measured.index[combined])
-            scores[name] = (
-                metrics.relative_mse(predicted, measured[combined]),
-                metrics.pearson_delta(predicted, measured[combined]),
-            )
-    scores = pd.DataFrame(scores, index=["error", "correlation"]).T
-    assert scores.loc["no change", "error"] == 1
-    np.testing.assert_allclose(scores.loc["additive"], [0.813, 0.631], atol=5e-4)
-    assert scores["error"].idxmin() == scores["correlation"].idxmax() == "damped low-rank"
-    # the order that 118 other combinations of the screen have
-    order = ["damped low-rank", "mean of two", "mean single", "additive", "no change"]
-    assert list(scores.loc[order, "error"].sort_values().index) == order

@@ -63,6 +63,37 @@ def test_effects_and_expression_are_those_of_pp(screen, adata):
     np.testing.assert_allclose(screen.control_mean, by_hand[screen.codes == 0].mean(axis=0), rtol=1e-5)
 
 
+def test_expression_of_some_cells(screen):
+    rows = np.array([7, 2, 30])
+    some = screen.expression_at(rows)
+    assert some.dtype == np.float32
+    np.testing.assert_array_equal(some.toarray(), screen.expression.toarray()[rows])
+
+
+def test_number_of_perturbed_genes(screen):
+    assert list(screen.n_perturbed) == [0, *(label.count("+") + 1 for label in screen.conditions)]
+    np.testing.assert_array_equal(screen.n_perturbed, screen.design.sum(axis=1))
+
+
+def test_some_genes_keep_effects_and_log_ratios(screen):
+    genes = list(screen.adata.var_names[[9, 3, 20]])
+    part = screen.of_genes(genes)
+    assert list(part.adata.var_names) == genes
+    assert part.labels == screen.labels
+    np.testing.assert_array_equal(part.effects, screen.effects[genes])
+    np.testing.assert_array_equal(part.log_ratios_of().log_ratio, screen.log_ratios_of().log_ratio[:, [9, 3, 20]])
+
+
+def test_other_codes_of_the_same_cells(screen):
+    codes = screen.codes.copy()
+    first, second = screen.rows("P01"), screen.rows("P02")
+    codes[first], codes[second] = screen.codes[second[0]], screen.codes[first[0]]
+    swapped = screen.with_codes(codes)
+    assert swapped.labels == screen.labels
+    np.testing.assert_array_equal(swapped.effects.loc["P01"], screen.effects.loc["P02"])
+    np.testing.assert_array_equal(swapped.effects.loc["P03"], screen.effects.loc["P03"])
+
+
 def test_halves_share_no_cell_and_leave_none(screen):
     first, second = screen.halves(0)
     assert not set(first) & set(second)

@@ -3,9 +3,11 @@
 import numpy as np
 import pytest
 import scvi
+import torch
 
 import raptorgraph as rg
-from raptorgraph.tl._dag_stability import q_values
+from raptorgraph.screen._moments import log_ratio_moments
+from raptorgraph.tl._dag_stability import _permuted, _resampled, q_values
 
 
 def fitted(adata, **kwargs):
@@ -36,7 +38,6 @@ def table(model):
 
 def test_true_edges_come_back(screen, model, table):
     assert list(table) == ["source", "target", "weight", "probability", "share", "frequency", "q_value"]
-    assert table["frequency"].between(0, 1).all()
     assert table["frequency"].is_monotonic_decreasing
     truth = screen.uns["simulation"]["adjacency"]
     always = table[table["frequency"] == 1.0]
@@ -49,6 +50,40 @@ def test_true_edges_come_back(screen, model, table):
     assert table.attrs["n_edges"] == len(called)
     assert 1 >= table.attrs["jaccard"] > 2 * table.attrs["chance_jaccard"]
     assert table.attrs["null_edges"] == 0
+
+
+def test_frequencies_by_hand(screen, model, table):
+    labels, rng, counted = screen.obs["perturbation"].astype(str), np.random.default_rng(0), 0
+    # conditions come in the order of their first cells, after the control
+    conditions = ["control", *labels[labels != "control"].unique()]
+    codes = labels.map(conditions.index).to_numpy()
+    genes = np.array(conditions[1:])
+    targets = [screen.var_names.get_loc(gene) for gene in genes]
+    library = screen.obs["total_counts"].to_numpy()
+    for _ in range(8):
+        cells = [np.flatnonzero(codes == code) for code in range(len(conditions))]
+        rows = np.concatenate([rng.choice(found, len(found)) for found in cells])
+        moments = log_ratio_moments(screen.X, codes, len(conditions), library=library, rows=rows)
+        graph = rg.inference.infer_graph(
+            torch.tensor(moments.log_ratio[1:]),
+            torch.tensor(moments.variance[1:]),
+            torch.tensor(targets),
+            control_variance=torch.tensor(moments.shared_variance),
+        )
+        counted = counted + (graph.probability >= 0.5).numpy()
+    expected = {(genes[i], genes[j]): counted[i, j] / 8 for i, j in zip(*np.nonzero(counted), strict=True)}
+    found = {(row.source, row.target): row.frequency for row in table.itertuples() if row.frequency}
+    assert found == expected
+
+
+def test_resampled_and_permuted_cells():
+    codes, batch = np.array([0, 0, 0, 1, 1, 2]), np.array([0, 1, 0, 0, 1, 1])
+    rows = _resampled(codes, np.random.default_rng(0))
+    np.testing.assert_array_equal(codes[rows], codes)  # as many of each condition
+    assert len(set(_resampled(np.zeros(100, dtype=int), np.random.default_rng(0)))) < 80  # with replacement
+    permuted = _permuted(codes, batch, np.random.default_rng(1))
+    assert sorted(permuted[batch == 0]) == [0, 0, 1]
+    assert sorted(permuted[batch == 1]) == [0, 1, 2]
 
 
 def test_frequencies_travel_with_the_model(model, table, tmp_path):

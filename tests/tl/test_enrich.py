@@ -1,15 +1,12 @@
 import sys
-import time
 
 import numpy as np
 import pandas as pd
 import pytest
-import torch
 from scipy import stats
 
 import raptorgraph as rg
-from raptorgraph.tl import enrich, enrich_effects, latent_programs
-from raptorgraph.tl._parallel import in_threads
+from raptorgraph.tl import enrich, enrich_effects
 
 GENES = [f"G{k}" for k in range(200)]
 FAST = {"n_permutations": 200}
@@ -266,38 +263,6 @@ def test_unit_activation(known_screen, sets):
     assert table[table["latent"].isin(model.perturbed_genes)][NULL].notna().all(axis=None)
 
 
-def test_programs_of_a_unit_activation(known_screen):
-    model, module = known_screen.model, known_screen.model.module
-    programs = latent_programs(model, activation="unit", n_cells=60, seed=5, progress=False)
-    pd.testing.assert_frame_equal(programs, latent_programs(model, activation="unit", n_cells=60, seed=5))
-    assert not programs.equals(latent_programs(model, activation="unit", n_cells=60, seed=6))
-    # common random numbers: a latent that the decoder does not read does exactly nothing
-    weights = [module.decoder.linear.weight, module.decoder.dense[0].weight]
-    kept = [weight.detach().clone() for weight in weights]
-    with torch.no_grad():
-        for weight in weights:
-            weight[:, 17] = 0.0
-        silent = latent_programs(model, activation="unit", n_cells=60, seed=5)
-        module.modulator.strength[2] *= -1
-        flipped = latent_programs(model, activation="unit", n_cells=60, seed=5)
-        module.modulator.strength[2] *= -1
-        for weight, values in zip(weights, kept, strict=True):
-            weight.copy_(values)
-    assert (silent.loc["latent_17"] == 0).all()
-    assert (silent.drop("latent_17") != 0).any(axis=None)
-    name = model.latent_names[2]
-    assert np.corrcoef(flipped.loc[name], silent.loc[name])[0, 1] < -0.5
-    pd.testing.assert_frame_equal(flipped.drop(name), silent.drop(name))
-
-
-def test_learned_programs_are_the_predicted_effects(known_screen):
-    model = known_screen.model
-    programs = latent_programs(model)
-    assert list(programs.index) == model.perturbed_genes
-    assert programs.index.name == "latent"
-    np.testing.assert_array_equal(programs, model.predict_effects(model.perturbed_genes))
-
-
 def test_without_data(known_screen, sets, tmp_path):
     known_screen.model.save(tmp_path / "model")
     with pytest.warns(UserWarning, match="loaded without anndata"):
@@ -327,24 +292,6 @@ def test_progress_shows_on_request(known_screen, sets, capsys):
     few = {name: sets[name] for name in list(sets)[:3]}
     enrich(known_screen.model, few, n_null=20, n_permutations=10)
     assert capsys.readouterr() == ("", "")
-
-
-def test_threads_keep_the_order_and_pass_errors_on():
-    done = []
-    found = in_threads(lambda x: x**2, range(20), threads=3, advance=lambda: done.append(1))
-    assert found == [x**2 for x in range(20)]
-    assert len(done) == 20
-    done = []
-
-    def task(x):
-        if x == 0:
-            raise ValueError("bad item")
-        time.sleep(0.01)
-        done.append(x)
-
-    with pytest.raises(ValueError, match="bad item"):
-        in_threads(task, range(200), threads=2, advance=lambda: None)
-    assert len(done) < 50  # what had not begun was not begun
 
 
 def test_weights_of_a_table():
@@ -434,6 +381,10 @@ def test_real_effects(shared_data):
     effects = rg.pp.measured_effects(adata, library_size_key="total_counts").iloc[:2]
     table = enrich_effects(effects, shared_data / "hallmark_v2023.2.gmt", n_permutations=100)
     assert 20 < table["gene_set"].nunique() <= 50
-    assert table["ES"].between(-1, 1).all()
     assert table["n_genes"].min() >= 4
-    assert table["p"].between(0, 1).all()
+    hallmarks = rg.pp.read_gene_sets(shared_data / "hallmark_v2023.2.gmt")
+    for row in table.iloc[[0, 7, 30]].itertuples():
+        ranked = effects.loc[row.perturbation].drop(row.perturbation, errors="ignore")
+        members = set(hallmarks[row.gene_set]) & set(ranked.index)
+        assert row.n_genes == len(members)
+        assert pytest.approx(running_sum(ranked, members)[0], abs=1e-6) == row.ES

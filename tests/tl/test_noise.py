@@ -1,4 +1,4 @@
-"""Pseudo-perturbations of control cells, and what is compared with them."""
+"""Pseudo-perturbations of control cells, and the statistics that are compared with them."""
 
 import numpy as np
 import pytest
@@ -6,7 +6,6 @@ from scipy import stats
 
 from raptorgraph.screen._expression import to_expression
 from raptorgraph.screen._moments import effect_moments
-from raptorgraph.tl._label_null import label_null, set_changes, stands_out
 from raptorgraph.tl._noise import (
     ControlNoise,
     _contrasts,
@@ -17,20 +16,11 @@ from raptorgraph.tl._noise import (
     measured_latents,
     tail_probability,
 )
-from raptorgraph.tl._set_scores import Ranking
-
-
-def counts(n_cells=120, n_genes=30, seed=0):
-    """Cells of a common program, with library sizes."""
-    rng = np.random.default_rng(seed)
-    rates = np.exp(rng.normal(0, 1, n_genes) + rng.normal(0, 0.5, (n_cells, 1)) * (np.arange(n_genes) < 10))
-    X = rng.poisson(rates)
-    return X, X.sum(axis=1) + 50.0
 
 
 @pytest.mark.parametrize("n_batches", [1, 2])
-def test_draws_are_effects_of_such_labels(n_batches):
-    X, library = counts(n_cells=12)
+def test_draws_are_effects_of_such_labels(counted_cells, n_batches):
+    X, library = counted_cells(n_cells=12)
     batch = np.arange(12) % n_batches
     noise = ControlNoise(X, library, batch)
     effects, variance = noise.draw(1, 200, np.random.default_rng(0))
@@ -51,8 +41,8 @@ def test_draws_are_effects_of_such_labels(n_batches):
         assert (variance > 0).all()
 
 
-def test_noise_has_the_variance_that_is_said():
-    X, library = counts(n_cells=300)
+def test_noise_has_the_variance_that_is_said(counted_cells):
+    X, library = counted_cells(n_cells=300)
     batch = np.repeat([0, 1, 2], 100)
     effects, variance = ControlNoise(X, library, batch).draw(60, 3000, np.random.default_rng(0))
     assert effects.dtype == np.float32
@@ -62,14 +52,14 @@ def test_noise_has_the_variance_that_is_said():
     np.testing.assert_array_equal(effects, again)
 
 
-def test_at_most_half_of_the_controls_are_drawn():
-    X, library = counts(n_cells=40)
+def test_at_most_half_of_the_controls_are_drawn(counted_cells):
+    X, library = counted_cells(n_cells=40)
     _, variance = ControlNoise(X, library).draw(1000, 5, np.random.default_rng(0))
     np.testing.assert_allclose(variance, ControlNoise(X, library).variance * (1 / 20 + 1 / 20))
 
 
-def test_rare_genes_do_not_count_for_the_size_of_an_effect():
-    X, library = counts(n_cells=200)
+def test_rare_genes_do_not_count_for_the_size_of_an_effect(counted_cells):
+    X, library = counted_cells(n_cells=200)
     X[:, 3] = 0
     X[:5, 4] = 1
     X[5:, 4] = 0
@@ -79,8 +69,8 @@ def test_rare_genes_do_not_count_for_the_size_of_an_effect():
     assert seen[:3].all()
 
 
-def test_a_batch_of_one_control_is_left_out():
-    X, library = counts(n_cells=21)
+def test_a_batch_of_one_control_is_left_out(counted_cells):
+    X, library = counted_cells(n_cells=21)
     noise = ControlNoise(X, library, np.append(np.zeros(20, dtype=int), 1))
     assert noise.n_cells == 20
     with pytest.raises(ValueError, match="at least 2"):
@@ -109,7 +99,6 @@ def test_false_discovery_rates_leave_out_what_is_not_known():
     rates = false_discovery_rates(np.array([[0.01, np.nan, 0.04], [np.nan] * 3]))
     np.testing.assert_allclose(rates[0], [0.02, np.nan, 0.04])
     assert np.isnan(rates[1]).all()
-    assert list(stands_out(np.array([0.01, np.nan, 0.2]))) == [True, False, False]
 
 
 def test_a_gene_that_was_never_perturbed_alone():
@@ -122,52 +111,16 @@ def test_cell_classes():
     assert list(cell_classes(np.array([1, 31.9, 32, 100, 5000]))) == [1, 16, 32, 64, 512]
 
 
-def test_set_changes():
-    effects = np.arange(12.0).reshape(2, 6)
-    members, weights = {"s": np.array([0, 2])}, {"s": np.ones(2)}
-    ranking = Ranking(effects[0], np.arange(5), np.arange(6), members, weights)
-    np.testing.assert_allclose(set_changes(effects, ranking)[:, 0], [1 - 8 / 3, 7 - 26 / 3])
-    signed = Ranking(effects[0], np.arange(5), np.arange(6), members, {"s": np.array([1.0, -3.0])})
-    np.testing.assert_allclose(set_changes(effects, signed)[0, 0], (0 - 3 * 2) / 4 - 8 / 3 * (-2 / 4))
-    moved = Ranking(effects[0], np.arange(5), np.array([3, 4, 0, 1, 2, 5]), members, weights)
-    np.testing.assert_allclose(set_changes(effects, moved)[0, 0], 1.5 - 7 / 3)
-
-
 def test_measured_latents_are_those_of_the_model(known_screen):
     model = known_screen.model
-    measured = measured_latents(model)
+    measured = measured_latents(model.screen)
     effects = model.measured_effects()
     np.testing.assert_allclose(measured.effect, effects.loc[model.perturbed_genes])
     cells = known_screen.adata.obs["perturbation"].value_counts()
     np.testing.assert_allclose(measured.n_cells, cells[model.perturbed_genes])
     assert measured.shared[0, 1] == pytest.approx(1 / cells["control"], rel=0.1)
-    one, other = halves_of_controls(model, np.random.default_rng(0))
+    one, other = halves_of_controls(model.screen, np.random.default_rng(0))
     both = np.intersect1d(one, other)
     assert (known_screen.adata.obs["perturbation"].to_numpy()[both] != "control").all()
     assert len(np.union1d(one, other)) == known_screen.adata.n_obs
     assert abs(len(one) - len(other)) <= 1
-
-
-def test_effects_stand_out_where_there_are_some(known_screen):
-    model = known_screen.model
-    p = label_null(model, [], n_null=400, seed=0).p_effect
-    clear = dict(zip(model.perturbed_genes, stands_out(p), strict=True))
-    assert not any(clear[gene] for gene in known_screen.null)
-    assert all(found for gene, found in clear.items() if gene not in known_screen.null)
-
-
-def test_level_of_the_test_of_an_effect():
-    X, library = counts(n_cells=800, n_genes=60)
-    rng, p = np.random.default_rng(1), []
-    for _ in range(10):
-        codes = np.zeros(800, dtype=int)
-        codes[rng.permutation(800)[:400]] = np.repeat(np.arange(1, 11), 40)
-        moments = effect_moments(X, codes, 11, library=library, shrinkage=399)
-        noise = ControlNoise(X[codes == 0], library[codes == 0])
-        effects, variance = noise.draw(32, 300, rng)
-        null = effect_statistics(effects, variance, noise.seen)
-        found = (effect_statistics(moments.effect[[i]], moments.variance[i], noise.seen)[0] for i in range(1, 11))
-        p += [tail_probability(statistic, null) for statistic in found]
-    share = (np.array(p) < 0.05).mean(axis=0)
-    assert (share < 0.11).all()
-    assert (share > 0.005).all()

@@ -11,7 +11,7 @@ def calls(screen):
     model, adata = screen.model, screen.adata
     genes, names = model.perturbed_genes, list(model.var_names_)
     sets = {f"s{i}": names[12 + 10 * i : 32 + 10 * i] for i in range(3)}
-    n_sizes = len(set(cell_classes(measured_latents(model).n_cells)))
+    n_sizes = len(set(cell_classes(measured_latents(model.screen).n_cells)))
     pairs = [(genes[0], genes[k]) for k in range(1, 6)]
     effects = model.predict_effects(genes)
     return {

@@ -1,4 +1,4 @@
-"""What a model must beat: means and sums of measured effects, published models, and graphs by other means."""
+"""Baselines: means and sums of measured effects, published models, and graphs by other methods."""
 
 import lazy_loader as lazy
 

@@ -1,9 +1,9 @@
-"""What every baseline has in common: labels, checks, and the answers it gives."""
+"""Base class of the baselines: their setup, labels and checks, and the form of their predictions."""
 
 from __future__ import annotations
 
 import abc
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import anndata as ad
 import numpy as np
@@ -11,10 +11,9 @@ import pandas as pd
 from sklearn.exceptions import NotFittedError
 
 from raptorgraph._arguments import check_integer
-from raptorgraph.pp import format_perturbation
-from raptorgraph.screen._asked import asked_perturbations
-from raptorgraph.screen._cell_labels import parse_obs
-from raptorgraph.screen._labels import plain_control
+from raptorgraph._docs import docs
+from raptorgraph.screen._screen import Screen
+from raptorgraph.screen._setup import Setup
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -22,9 +21,8 @@ if TYPE_CHECKING:
 
     from anndata import AnnData
 
-    from raptorgraph.screen._labels import ParsedLabels
 
-
+@docs.dedent
 class Baseline(abc.ABC):
     """A predictor of perturbation effects that is fitted to cells and asked by label.
 
@@ -35,31 +33,26 @@ class Baseline(abc.ABC):
 
     Parameters
     ----------
-    perturbation_key
-        Column of ``adata.obs`` with the labels.
-    control
-        Label, or several labels, of the control.
-    delimiter
-        What separates the genes of a combination.
-    layer
-        Layer with counts or log-normalized values; default ``adata.X``.
-    library_size_key
-        Column of ``adata.obs`` with each cell's total counts, where the matrix is a part of the genes; default row
-        sums. Not used for log-normalized values.
-    batch_key
-        Column of ``adata.obs`` with batches.
+    %(perturbation_key)s
+    %(control)s
+    %(delimiter)s
+    %(layer)s
+    %(library_size_key)s
+    %(batch_key)s
 
     Attributes
     ----------
     needs_doubles
         Whether the training data must hold combinations of perturbations.
     setup_args
-        The parameters above.
+        The parameters above, a mapping.
 
     Raises
     ------
+    TypeError
+        If a key or label is no string.
     ValueError
-        If `control` or `delimiter` is empty.
+        If `control` or `delimiter` is empty, or `batch_key` is the `perturbation_key`.
 
     Examples
     --------
@@ -88,15 +81,7 @@ class Baseline(abc.ABC):
         library_size_key: str | None = None,
         batch_key: str | None = None,
     ):
-        format_perturbation((), control=control, delimiter=delimiter)  # raises if one of them is empty
-        self.setup_args = {
-            "perturbation_key": perturbation_key,
-            "control": plain_control(control),
-            "delimiter": delimiter,
-            "layer": layer,
-            "library_size_key": library_size_key,
-            "batch_key": batch_key,
-        }
+        self.setup_args = Setup(perturbation_key, control, delimiter, layer, library_size_key, batch_key)
         self._conditions: tuple[tuple[str, ...], ...] | None = None
 
     # -- what a baseline does --------------------------------------------------------------------------------------
@@ -145,6 +130,7 @@ class Baseline(abc.ABC):
         """
 
     @abc.abstractmethod
+    @docs.dedent
     def predict(self, perturbations: str | Sequence[str], n_cells: int | None = None, seed: int = 0) -> AnnData:
         """Draw cells of each perturbation.
 
@@ -154,8 +140,7 @@ class Baseline(abc.ABC):
             One or more, as in :meth:`predict_effects`.
         n_cells
             Cells of each perturbation; default the number of control cells in the training data.
-        seed
-            Of the draw.
+        %(seed_draws)s
 
         Returns
         -------
@@ -185,29 +170,24 @@ class Baseline(abc.ABC):
         """Canonical labels of the perturbations in the training data, without the control."""
         return [self._label(genes) for genes in self._fitted_conditions()]
 
-    def _register(self, adata: AnnData) -> ParsedLabels:
-        """Parse and remember the training labels; ValueError without control cells or without perturbations."""
-        parsed = self._parse_training(adata)
-        self._conditions = parsed.conditions[1:]
-        return parsed
-
-    def _parse_training(self, adata: AnnData) -> ParsedLabels:
-        parsed = parse_obs(adata, self.setup_args["perturbation_key"], require_control=True, **self._spelling)
-        if len(parsed.conditions) == 1:
+    def _screen(self, adata: AnnData) -> Screen:
+        """The training screen; ValueError without control cells or without perturbations."""
+        screen = Screen(adata, self.setup_args)
+        if not screen.conditions:
             raise ValueError("All training cells are control cells: there is no perturbation to learn from.")
-        return parsed
+        return screen
+
+    def _register(self, screen: Screen) -> None:
+        """Remember the conditions of the training screen, which makes the baseline a fitted one."""
+        self._conditions = screen.parsed.conditions[1:]
 
     def _asked(self, perturbations: str | Sequence[str]) -> tuple[list[str], list[tuple[str, ...]]]:
-        """Canonical labels and gene sets of what is asked, once every gene is known from the training data."""
-        sets = asked_perturbations(perturbations, self.perturbed_genes, **self._spelling, where="training data")
+        """Canonical labels and gene sets of the perturbations; ValueError for genes that the training data lack."""
+        sets = self.setup_args.asked(perturbations, self.perturbed_genes, where="training data")
         return [self._label(genes) for genes in sets], sets
 
     def _label(self, genes: Sequence[str]) -> str:
-        return format_perturbation(genes, **self._spelling)
-
-    @property
-    def _spelling(self) -> dict[str, Any]:
-        return {"control": self.setup_args["control"], "delimiter": self.setup_args["delimiter"]}
+        return self.setup_args.label(genes)
 
     def _fitted_conditions(self) -> tuple[tuple[str, ...], ...]:
         if self._conditions is None:
@@ -215,6 +195,7 @@ class Baseline(abc.ABC):
         return self._conditions
 
 
+@docs.dedent
 def draw_controls(n_controls: int, n_cells: int | None, seed: int) -> np.ndarray:
     """Sorted rows of the control cells that predicted cells start from.
 
@@ -224,8 +205,7 @@ def draw_controls(n_controls: int, n_cells: int | None, seed: int) -> np.ndarray
         Number of control cells.
     n_cells
         Number of rows; default all. They are drawn without replacement, with it only where there are too few.
-    seed
-        Of the draw.
+    %(seed_draws)s
 
     Raises
     ------

@@ -22,6 +22,8 @@ class GeneSetLayer(nn.Module):
         Sets x genes: 1 where the gene is in the set, 0 (or SENA's lambda, a small leak) elsewhere.
     """
 
+    mask: torch.Tensor
+
     def __init__(self, mask: torch.Tensor) -> None:
         super().__init__()
         self.register_buffer("mask", mask.float())
@@ -100,6 +102,8 @@ class TriangularLayer(StructuralLayer):
         Number of latents d.
     """
 
+    support: torch.Tensor
+
     def __init__(self, n_latent: int) -> None:
         super().__init__(n_latent)
         self.support.copy_(torch.triu(torch.ones(n_latent, n_latent), diagonal=1))
@@ -108,7 +112,9 @@ class TriangularLayer(StructuralLayer):
     def forward(self, z: torch.Tensor) -> torch.Tensor:
         """Map exogenous z to causal u = z (I - A)^-1, both cells x d."""
         # The diagonal of I is implied by `unitriangular`.
-        return torch.linalg.solve_triangular(-self.adjacency(), z, upper=True, left=False, unitriangular=True)
+        adjacency = self.adjacency()
+        u: torch.Tensor = torch.linalg.solve_triangular(-adjacency, z, upper=True, left=False, unitriangular=True)
+        return u
 
 
 class DiscrepancyModule(nn.Module):
@@ -138,7 +144,8 @@ class DiscrepancyModule(nn.Module):
 
     def forward(self, z: torch.Tensor) -> torch.Tensor:
         """Map exogenous z, shifted or not, (cells x latents) to cells x genes on the expression scale."""
-        return self.decoder(self.graph(z))
+        cells: torch.Tensor = self.decoder(self.graph(z))
+        return cells
 
 
 def small_linear(n_in: int, n_out: int) -> nn.Linear:

@@ -7,19 +7,21 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 import torch
-from scipy import sparse
 
 from raptorgraph._arguments import check_integer, check_number
+from raptorgraph._docs import docs
 from raptorgraph.baselines._base import Baseline, draw_controls, stack_cells
 from raptorgraph.baselines._blocks import DiscrepancyModule, VariationalEncoder, small_linear
 from raptorgraph.baselines._vae_training import TrainingSettings, sample, train
 from raptorgraph.nn._posterior_draws import posterior_expectation
 from raptorgraph.screen._expression import to_expression
 from raptorgraph.screen._inputs import expression_source
+from raptorgraph.screen._matrix import to_dense
 from raptorgraph.screen._names import gene_names
+from raptorgraph.screen._screen import design_matrix
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from typing import Self
 
     from anndata import AnnData
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
 _CHUNK = 4096  # cells decoded at a time
 
 
+@docs.dedent
 class DiscrepancyVAE(Baseline):
     r"""Discrepancy VAE: control cells, shifted in a causal latent space, match perturbed cells by MK-MMD.
 
@@ -40,8 +43,7 @@ class DiscrepancyVAE(Baseline):
 
     Parameters
     ----------
-    perturbation_key
-        Column of ``adata.obs`` with the labels.
+    %(perturbation_key)s
     n_latent
         Number of latents d; default the number of perturbed genes (105 as published, for 105 genes).
     n_hidden
@@ -53,8 +55,9 @@ class DiscrepancyVAE(Baseline):
     lr
         Learning rate of Adam.
     mmd_weight, kl_weight, temperature
-        What the published schedules rise to. The weight of the MMD is 0 for 5 epochs and has its value from half of the
-        epochs on; that of the KL is 0 for 10, the temperature 1 for 5, and both reach their value in the last epoch.
+        Values that the published schedules rise to. The weight of the MMD is 0 for 5 epochs and has its value from
+        half of the epochs on; that of the KL is 0 for 10, the temperature 1 for 5, and both reach their value in the
+        last epoch.
     l1_weight
         Weight of the L1 norm of the graph.
     fix_sigma
@@ -62,7 +65,7 @@ class DiscrepancyVAE(Baseline):
     predict_temperature
         Temperature of the targets in predictions. The published inference uses 1, although training ends at 5.
     seed
-        Of start, batches and noise. The same seed gives the same bits.
+        Seed of the start, the batches and the noise. The same seed gives the same bits.
     **setup
         Arguments of :class:`Baseline`. `batch_key` is not used: the model knows no batches.
 
@@ -145,10 +148,11 @@ class DiscrepancyVAE(Baseline):
         FloatingPointError
             If the loss does not stay finite.
         """
-        self.var_names = gene_names(adata)
-        expression = self._expression(adata)
+        screen = self._screen(adata)
+        self.var_names = screen.adata.var_names
         make_encoder = self._encoder_maker()
-        parsed = self._register(adata)
+        expression = self._expression(screen.adata)
+        self._register(screen)
         genes = self.perturbed_genes
         n_latent = self.n_latent or len(genes)
 
@@ -158,21 +162,21 @@ class DiscrepancyVAE(Baseline):
         self.history_ = train(
             module,
             expression,
-            parsed.codes,
-            self._masks(parsed.conditions),
+            screen.codes,
+            self._masks(screen.parsed.conditions),
             self.settings,
             reduce_kl=self._reduce_kl,
             reduce_l1=self._reduce_l1,
         )
         self.module_ = module
         self._keep_results(genes)
-        control = np.flatnonzero(parsed.codes == 0)
+        control = screen.rows(screen.control)
         self._control, self._control_names = expression[control], adata.obs_names[control].to_numpy(dtype=str)
-        self._var = adata.var[[]].copy()
+        self._var = screen.adata.var[[]].copy()
         return self
 
-    def _encoder_maker(self):
-        """Function of the number of latents that builds the encoder; raises what speaks against the data."""
+    def _encoder_maker(self) -> Callable[[int], VariationalEncoder]:
+        """Function that builds the encoder for a number of latents; ValueError where the genes do not allow one."""
 
         def make(n_latent: int) -> VariationalEncoder:
             return VariationalEncoder(small_linear(len(self.var_names), self.n_hidden), self.n_hidden, n_latent)
@@ -189,7 +193,7 @@ class DiscrepancyVAE(Baseline):
 
     @torch.no_grad()
     def _keep_results(self, genes: list[str]) -> None:
-        """Bring what was learned into tables."""
+        """Write graph, targets and strengths into tables."""
         module = self.module_
         latents = [f"latent{k}" for k in range(len(module.graph.weight))]
         rows = pd.Index(genes, name="perturbed_gene")
@@ -249,12 +253,13 @@ class DiscrepancyVAE(Baseline):
             If genes, the layer or library sizes are missing.
         """
         self._fitted_conditions()
-        return torch.cat([self.encoder_mean(x) for x in self._expression(adata).split(_CHUNK)]).numpy()
+        return torch.cat([self.encoder_mean(x) for x in torch.split(self._expression(adata), _CHUNK)]).numpy()
 
     def encoder_mean(self, x: torch.Tensor) -> torch.Tensor:
         """Posterior mean of z, cells x latents, of cells x genes on the expression scale; differentiable."""
         self._fitted_conditions()
-        return self.module_.encoder(x)[0]
+        mean: torch.Tensor = self.module_.encoder(x)[0]
+        return mean
 
     @torch.no_grad()
     def reconstruct(self, adata: AnnData) -> np.ndarray:
@@ -275,9 +280,11 @@ class DiscrepancyVAE(Baseline):
             If genes, the layer or library sizes are missing.
         """
         self._fitted_conditions()
-        module, seed = self.module_, self.settings.seed
-        parts = self._expression(adata).split(_CHUNK)
-        return torch.cat([posterior_expectation(module, *module.encoder(x), seed=seed) for x in parts]).numpy()
+        module, means = self.module_, []
+        for x in torch.split(self._expression(adata), _CHUNK):
+            mean, log_var = module.encoder(x)
+            means.append(posterior_expectation(module, mean, log_var, seed=self.settings.seed))
+        return torch.cat(means).numpy()
 
     # -- steps of the above ----------------------------------------------------------------------------------------
     def _expression(self, adata: AnnData) -> torch.Tensor:
@@ -291,24 +298,26 @@ class DiscrepancyVAE(Baseline):
             )
         if not self.var_names.equals(found):
             adata = adata[:, found.get_indexer(self.var_names)]
-        values = to_expression(*expression_source(adata, self.setup_args["layer"], self.setup_args["library_size_key"]))
-        return torch.from_numpy(values.toarray() if sparse.issparse(values) else values)
+        source = expression_source(adata, self.setup_args.layer, self.setup_args.library_size_key)
+        return torch.from_numpy(to_dense(to_expression(*source)))
 
     def _masks(self, sets: Sequence[Sequence[str]]) -> torch.Tensor:
         """Sets of genes as rows of 0 and 1 over the perturbed genes."""
-        genes = self.perturbed_genes
-        return torch.tensor([[float(gene in members) for gene in genes] for members in sets])
+        return torch.from_numpy(design_matrix(sets, self.perturbed_genes)).float()
 
     def _shifts(self, masks: torch.Tensor) -> torch.Tensor:
-        return self.module_.target(masks, self.predict_temperature)
+        shifts: torch.Tensor = self.module_.target(masks, self.predict_temperature)
+        return shifts
 
     def _draw(self, x: torch.Tensor, seed: int) -> torch.Tensor:
-        return sample(*self.module_.encoder(x), torch.Generator().manual_seed(seed))
+        mean, log_var = self.module_.encoder(x)
+        return sample(mean, log_var, torch.Generator().manual_seed(seed))
 
     def _decode(self, z: torch.Tensor) -> torch.Tensor:
-        return torch.cat([self.module_(part) for part in z.split(_CHUNK)])
+        return torch.cat([self.module_(part) for part in torch.split(z, _CHUNK)])
 
     def _mean_decoded(self, z: torch.Tensor) -> np.ndarray:
         """Mean profile of the decoded cells, float64, without holding all of them."""
-        total = sum(self.module_(part).double().sum(0) for part in z.split(_CHUNK))
+        sums = (self.module_(part).double().sum(0) for part in torch.split(z, _CHUNK))
+        total = sum(sums, start=torch.zeros((), dtype=torch.float64))
         return (total / len(z)).numpy()

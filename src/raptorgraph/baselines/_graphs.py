@@ -10,19 +10,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
-from scipy import sparse
 from sklearn.linear_model import LassoLarsIC, LinearRegression
 
 from raptorgraph._docs import docs
 from raptorgraph._progress import progress_bar
-from raptorgraph.screen._cell_labels import parse_obs
-from raptorgraph.screen._expression import to_expression
-from raptorgraph.screen._inputs import batch_codes, expression_source
-from raptorgraph.screen._moments import log_ratio_moments
-from raptorgraph.screen._names import gene_names
+from raptorgraph.screen._matrix import to_dense
+from raptorgraph.screen._screen import Screen
+from raptorgraph.screen._setup import Setup
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping
 
     from anndata import AnnData
 
@@ -91,8 +88,8 @@ def difference_of_means(adata: AnnData, perturbation_key: str = "perturbation", 
     >>> bool(graph.loc["P03", "P04"] > 0)  # where P03 is knocked down, P04 rises
     True
     """
-    screen = _read(adata, perturbation_key, **setup)
-    return screen.graph(screen.log_ratios()[0])
+    targets = _read(adata, perturbation_key, setup)
+    return targets.graph(targets.log_ratios()[0])
 
 
 @docs.dedent
@@ -129,15 +126,15 @@ def modular_response(adata: AnnData, perturbation_key: str = "perturbation", **s
     >>> graph.shape, bool((np.diag(graph) == 0).all())
     ((6, 6), True)
     """
-    screen = _read(adata, perturbation_key, **setup)
-    ratio, error = screen.log_ratios()
+    targets = _read(adata, perturbation_key, setup)
+    ratio, error = targets.log_ratios()
     ratio = np.where(np.abs(ratio) >= STANDARD_ERRORS * error, ratio, 0.0)
     used = np.flatnonzero(ratio.diagonal())
     total = ratio[np.ix_(used, used)]
     total = total / total.diagonal()
     weights = np.zeros_like(ratio)
     weights[np.ix_(used, used)] = np.eye(len(used)) - _inverse(total)
-    return screen.graph(weights)
+    return targets.graph(weights)
 
 
 @docs.dedent
@@ -168,16 +165,16 @@ def sort_by_variance(adata: AnnData, perturbation_key: str = "perturbation", **s
     >>> rg.nn.acyclic_support(graph.to_numpy()).sum().item() == (graph != 0).to_numpy().sum().item()  # acyclic
     True
     """
-    screen = _read(adata, perturbation_key, **setup)
-    X, nodes = screen.expression()
-    weights = np.zeros((len(screen.genes), len(screen.genes)))
+    targets = _read(adata, perturbation_key, setup)
+    X, nodes = targets.expression()
+    weights = np.zeros((len(targets.genes), len(targets.genes)))
     order = np.argsort(X.var(axis=0), kind="stable")
     for place in range(1, len(order)):
         before, node = order[:place], order[place]
         size = np.abs(LinearRegression().fit(X[:, before], X[:, node]).coef_)
         found = LassoLarsIC(criterion="bic").fit(X[:, before] * size, X[:, node])
         weights[nodes[before], nodes[node]] = found.coef_ * size
-    return screen.graph(weights)
+    return targets.graph(weights)
 
 
 @docs.dedent
@@ -221,12 +218,9 @@ def dagma_on_targets(
         from dagma.linear import DagmaLinear
     except ImportError as error:
         raise ImportError(_NEEDS_DAGMA) from error
-    screen = _read(adata, perturbation_key, **setup)
-    if len(screen.rows) > n_cells:
-        drawn = np.random.default_rng(seed).choice(screen.rows, n_cells, replace=False)
-        screen.rows = np.sort(drawn)
-    X, nodes = screen.expression()
-    weights = np.zeros((len(screen.genes), len(screen.genes)))
+    targets = _read(adata, perturbation_key, setup)
+    X, nodes = targets.expression(n_cells, seed)
+    weights = np.zeros((len(targets.genes), len(targets.genes)))
     if len(nodes) > 1:
         X = (X - X.mean(axis=0)) / X.std(axis=0)
         # its own progress bar cannot be switched off
@@ -234,7 +228,7 @@ def dagma_on_targets(
             # a list of its own, since the default is changed in place where a step fails
             found = DagmaLinear("l2").fit(X, w_threshold=0.0, s=[1.0, 0.9, 0.8, 0.7, 0.6])
         weights[np.ix_(nodes, nodes)] = found
-    return screen.graph(weights)
+    return targets.graph(weights)
 
 
 @docs.dedent
@@ -265,49 +259,55 @@ def random_graph_weights(
     >>> (graph != 0).to_numpy().sum().item()  # all pairs of six genes, in one direction each
     15
     """
-    screen = _read(adata, perturbation_key, **setup)
+    targets = _read(adata, perturbation_key, setup)
     rng = np.random.default_rng(seed)
-    k = len(screen.genes)
+    k = len(targets.genes)
     place = rng.permutation(k)
-    return screen.graph(np.where(place[:, None] < place, rng.standard_normal((k, k)), 0.0))
+    return targets.graph(np.where(place[:, None] < place, rng.standard_normal((k, k)), 0.0))
 
 
-@dataclass
-class _Screen:
-    """Control cells and cells of singles, reduced to the targets.
+@dataclass(frozen=True)
+class _Targets:
+    """The targets of a screen: `genes` (k) that were perturbed alone, and the `measured` ones among them (indices).
 
-    `genes` (k) were perturbed alone, `nodes` are those of them that are measured, and `X` (cells x nodes) is their
-    matrix, with `library`; `codes` are conditions, those of the genes being `conditions`; `rows` are the cells to use.
+    `screen` has the measured targets as its genes; `rows` are the control cells and those of single perturbations.
     """
 
+    screen: Screen
     genes: list[str]
-    nodes: np.ndarray
-    X: np.ndarray | sparse.spmatrix
-    library: np.ndarray | None
-    batch: np.ndarray | None
-    codes: np.ndarray
-    conditions: np.ndarray
-    n_conditions: int
+    measured: np.ndarray
     rows: np.ndarray
+
+    @classmethod
+    def of(cls, screen: Screen) -> _Targets:
+        """Reduce a screen to its targets."""
+        genes = [screen.genes_of[label][0] for label in screen.singles]
+        if not genes:
+            raise ValueError("No gene was perturbed alone: a graph is learned from single perturbations.")
+        measured = np.flatnonzero(np.isin(genes, screen.adata.var_names))
+        rows = np.flatnonzero(screen.n_perturbed[screen.codes] <= 1)
+        return cls(screen.of_genes([genes[i] for i in measured]), genes, measured, rows)
 
     def log_ratios(self) -> tuple[np.ndarray, np.ndarray]:
         """Log ratios to control and their standard errors, k x k; columns that are not measured are 0."""
-        k = len(self.genes)
+        k, single = len(self.genes), self.screen.n_perturbed == 1
+        moments = self.screen.log_ratios_of(self.rows)
         ratio, error = np.zeros((k, k)), np.zeros((k, k))
-        if len(self.nodes):
-            moments = log_ratio_moments(
-                self.X, self.codes, self.n_conditions, library=self.library, batch=self.batch, rows=self.rows
-            )
-            ratio[:, self.nodes] = moments.log_ratio[self.conditions]
-            error[:, self.nodes] = np.sqrt(moments.variance[self.conditions] + moments.shared_variance)
+        ratio[:, self.measured] = moments.log_ratio[single]
+        error[:, self.measured] = np.sqrt(moments.variance[single] + moments.shared_variance)
         return ratio, error
 
-    def expression(self) -> tuple[np.ndarray, np.ndarray]:
-        """Log-normalized expression of the targets that vary, cells x targets, and their positions."""
-        values = to_expression(self.X[self.rows], None if self.library is None else self.library[self.rows])
-        values = (values.toarray() if sparse.issparse(values) else values).astype(np.float64)
+    def expression(self, n_cells: int | None = None, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+        """Expression of the targets that vary, cells x targets, and which of the genes these are.
+
+        If there are more than `n_cells` cells, that many are drawn.
+        """
+        rows = self.rows
+        if n_cells is not None and len(rows) > n_cells:
+            rows = np.sort(np.random.default_rng(seed).choice(rows, n_cells, replace=False))
+        values = to_dense(self.screen.expression_at(rows)).astype(np.float64)
         varies = np.ptp(values, axis=0) > 0
-        return values[:, varies], self.nodes[varies]
+        return values[:, varies], self.measured[varies]
 
     def graph(self, weights: np.ndarray) -> pd.DataFrame:
         """Table of weights, 0 on the diagonal."""
@@ -316,37 +316,8 @@ class _Screen:
         return pd.DataFrame(weights, index=self.genes, columns=self.genes)
 
 
-def _read(
-    adata: AnnData,
-    perturbation_key: str,
-    *,
-    control: str | Sequence[str] = "control",
-    delimiter: str = "+",
-    layer: str | None = None,
-    library_size_key: str | None = None,
-    batch_key: str | None = None,
-) -> _Screen:
-    parsed = parse_obs(adata, perturbation_key, control=control, delimiter=delimiter, require_control=True)
-    single = np.array([i for i, genes in enumerate(parsed.conditions) if len(genes) == 1], dtype=np.int64)
-    if not single.size:
-        raise ValueError("No gene was perturbed alone: a graph is learned from single perturbations.")
-    genes = [parsed.conditions[i][0] for i in single]
-    var_names = gene_names(adata)
-    nodes = np.flatnonzero([gene in var_names for gene in genes])
-    columns = [var_names.get_loc(genes[i]) for i in nodes]
-    X, library = expression_source(adata, layer, library_size_key)
-    X = X[:, columns]
-    return _Screen(
-        genes=genes,
-        nodes=nodes,
-        X=X,
-        library=library,
-        batch=batch_codes(adata, batch_key),
-        codes=parsed.codes,
-        conditions=single,
-        n_conditions=len(parsed.conditions),
-        rows=np.flatnonzero(np.isin(parsed.codes, [0, *single])),
-    )
+def _read(adata: AnnData, perturbation_key: str, setup: Mapping[str, Any]) -> _Targets:
+    return _Targets.of(Screen(adata, Setup(perturbation_key, **setup)))
 
 
 def _inverse(total: np.ndarray) -> np.ndarray:

@@ -69,13 +69,13 @@ class MainEffectsRidge(SinglesBaseline):
         check_choice("scale", scale, get_args(Scale))
         self.ridge, self.scale = ridge, scale
 
-    def _learn_combinations(self, members: np.ndarray, sums: np.ndarray, measured: np.ndarray) -> None:
+    def _learn_combinations(self, design: np.ndarray, sums: np.ndarray, measured: np.ndarray) -> None:
         corrections = Ridge(alpha=self.ridge, solver="svd")
         # For a given scale the minimum over b and m is quadratic in D - aP, with the weights of a ridge fit's residual.
-        left = sums - corrections.fit(members, sums).predict(members) if self.scale == "joint" else None
+        left = sums - corrections.fit(design, sums).predict(design) if self.scale == "joint" else None
         self.scale_ = fit_scale(sums, measured, left)
-        self._corrections = corrections.fit(members, measured - self.scale_ * sums)
+        self._corrections = corrections.fit(design, measured - self.scale_ * sums)
 
-    def _combine(self, members: np.ndarray, sums: np.ndarray) -> np.ndarray:
-        corrected: np.ndarray = self.scale_ * sums + self._corrections.predict(members)
-        return corrected
+    def _combine(self, design: np.ndarray, sums: np.ndarray) -> np.ndarray:
+        effects: np.ndarray = self.scale_ * sums + self._corrections.predict(design)
+        return effects

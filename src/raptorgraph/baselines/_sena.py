@@ -8,17 +8,19 @@ import pandas as pd
 import torch
 
 from raptorgraph._arguments import check_integer
+from raptorgraph._docs import docs
 from raptorgraph.baselines._blocks import GeneSetLayer, VariationalEncoder
 from raptorgraph.baselines._dvae import DiscrepancyVAE
 from raptorgraph.pp._gene_sets import read_gene_sets
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
     from pathlib import Path
 
 _MIN_SETS = 10  # fewer hidden units than that read too little of a cell
 
 
+@docs.dedent
 class SENA(DiscrepancyVAE):
     r"""Discrepancy VAE with one hidden unit of the encoder for each gene set, which reads the genes of its set alone.
 
@@ -31,8 +33,7 @@ class SENA(DiscrepancyVAE):
     gene_sets
         A mapping from the name of a set to its genes; the path of a GMT file; a table with a row for each member and
         the columns ``set`` and ``gene`` (or ``source`` and ``target``); or a boolean table, sets x genes.
-    perturbation_key
-        Column of ``adata.obs`` with the labels.
+    %(perturbation_key)s
     min_genes
         Sets with fewer genes among those of the data are left out.
     leak
@@ -153,7 +154,7 @@ class SENA(DiscrepancyVAE):
             )
         return kept
 
-    def _encoder_maker(self):
+    def _encoder_maker(self) -> Callable[[int], VariationalEncoder]:
         position = {gene: k for k, gene in enumerate(self.var_names)}
         self.gene_sets_ = kept = self.match(self.var_names)
         mask = torch.full((len(kept), len(position)), float(self.leak))

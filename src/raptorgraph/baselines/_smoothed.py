@@ -88,10 +88,10 @@ class DampedLowRank(LowRankAdditive):
         self.scale = scale
 
     def _estimate_singles(self, effect: np.ndarray, variance: np.ndarray) -> np.ndarray:
-        mixed: np.ndarray = (super()._estimate_singles(effect, variance) + effect) / 2
-        return mixed
+        half: np.ndarray = (super()._estimate_singles(effect, variance) + effect) / 2
+        return half
 
-    def _combine(self, members: np.ndarray, sums: np.ndarray) -> np.ndarray:
+    def _combine(self, design: np.ndarray, sums: np.ndarray) -> np.ndarray:
         return self.scale * sums
 
 

@@ -8,10 +8,12 @@ import numpy as np
 
 from raptorgraph._arguments import check_number
 from raptorgraph._docs import docs
-from raptorgraph.baselines._shift import ShiftBaseline, SinglesBaseline, TrainingEffects
+from raptorgraph.baselines._shift import ShiftBaseline, SinglesBaseline
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from raptorgraph.screen._screen import Screen
 
 
 class NoChange(ShiftBaseline):
@@ -24,8 +26,8 @@ class NoChange(ShiftBaseline):
     0.0
     """
 
-    def _learn(self, training: TrainingEffects) -> None:
-        self._n_genes = training.effect.shape[1]
+    def _learn(self, screen: Screen) -> None:
+        self._n_genes = screen.moments.effect.shape[1]
 
     def _shifts(self, sets: Sequence[tuple[str, ...]]) -> np.ndarray:
         return np.zeros((len(sets), self._n_genes))
@@ -42,12 +44,12 @@ class MeanSingle(ShiftBaseline):
     True
     """
 
-    def _check_training(self, conditions: Sequence[tuple[str, ...]]) -> None:
-        if all(len(genes) > 1 for genes in conditions):
+    def _check_training(self, screen: Screen) -> None:
+        if not screen.singles:
             raise ValueError("MeanSingle averages single perturbations, of which the training data have none.")
 
-    def _learn(self, training: TrainingEffects) -> None:
-        self._mean = training.effect[~training.combined].mean(axis=0)
+    def _learn(self, screen: Screen) -> None:
+        self._mean = screen.moments.effect[screen.n_perturbed == 1].mean(axis=0)
 
     def _shifts(self, sets: Sequence[tuple[str, ...]]) -> np.ndarray:
         return np.tile(self._mean, (len(sets), 1))
@@ -66,8 +68,8 @@ class MeanDouble(ShiftBaseline):
 
     needs_doubles = True
 
-    def _learn(self, training: TrainingEffects) -> None:
-        self._mean = training.effect[training.combined].mean(axis=0)
+    def _learn(self, screen: Screen) -> None:
+        self._mean = screen.moments.effect[screen.n_perturbed > 1].mean(axis=0)
 
     def _shifts(self, sets: Sequence[tuple[str, ...]]) -> np.ndarray:
         return np.tile(self._mean, (len(sets), 1))
@@ -96,9 +98,9 @@ class MeanOfTwo(SinglesBaseline):
     True
     """
 
-    def _combine(self, members: np.ndarray, sums: np.ndarray) -> np.ndarray:
-        mean: np.ndarray = sums / members.sum(axis=1, keepdims=True)
-        return mean
+    def _combine(self, design: np.ndarray, sums: np.ndarray) -> np.ndarray:
+        means: np.ndarray = sums / design.sum(axis=1, keepdims=True)
+        return means
 
 
 class ScaledAdditive(SinglesBaseline):
@@ -125,10 +127,10 @@ class ScaledAdditive(SinglesBaseline):
 
     needs_doubles = True
 
-    def _learn_combinations(self, members: np.ndarray, sums: np.ndarray, measured: np.ndarray) -> None:
+    def _learn_combinations(self, design: np.ndarray, sums: np.ndarray, measured: np.ndarray) -> None:
         self.scale_ = fit_scale(sums, measured)
 
-    def _combine(self, members: np.ndarray, sums: np.ndarray) -> np.ndarray:
+    def _combine(self, design: np.ndarray, sums: np.ndarray) -> np.ndarray:
         return self.scale_ * sums
 
 
@@ -149,7 +151,7 @@ class GeneScaledAdditive(SinglesBaseline):
     ----------
     %(perturbation_key)s
     shrinkage
-        Weight k of the common scale relative to the data of an average gene; positive.
+        Weight k of the common scale, as a part of what an average gene tells; positive.
     %(baseline_setup)s
 
     Attributes
@@ -176,13 +178,14 @@ class GeneScaledAdditive(SinglesBaseline):
         check_number("shrinkage", shrinkage, 0, above=True)
         self.shrinkage = shrinkage
 
-    def _learn_combinations(self, members: np.ndarray, sums: np.ndarray, measured: np.ndarray) -> None:
+    def _learn_combinations(self, design: np.ndarray, sums: np.ndarray, measured: np.ndarray) -> None:
         common, size = fit_scale(sums, measured), (sums**2).sum(axis=0)
         weight = self.shrinkage * size.mean()
         self.scale_ = ((sums * measured).sum(axis=0) + weight * common) / (size + weight)
 
-    def _combine(self, members: np.ndarray, sums: np.ndarray) -> np.ndarray:
-        return np.asarray(self.scale_ * sums)
+    def _combine(self, design: np.ndarray, sums: np.ndarray) -> np.ndarray:
+        effects: np.ndarray = self.scale_ * sums
+        return effects
 
 
 def fit_scale(sums: np.ndarray, measured: np.ndarray, weighted: np.ndarray | None = None) -> float:

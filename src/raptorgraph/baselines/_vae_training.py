@@ -175,7 +175,7 @@ def train(
                 ]
             )
             optimizer.zero_grad()
-            (weights @ terms).backward()
+            torch.autograd.backward(weights @ terms)
             optimizer.step()
             parts.append(terms.detach())
         means = torch.stack(parts).mean(0)

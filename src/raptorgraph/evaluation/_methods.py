@@ -70,7 +70,7 @@ class RaptorGraphMethod(Baseline):
 
     def fit(self, adata: ad.AnnData) -> RaptorGraphMethod:
         """Train the model on a copy of the cells."""
-        self._register(adata)
+        self._register(self._screen(adata))
         self.var_names = gene_names(adata)
         adata = adata.copy()
         scvi.settings.seed = self.seed

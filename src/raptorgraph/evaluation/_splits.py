@@ -10,7 +10,8 @@ import numpy as np
 
 from raptorgraph.pp import format_perturbation, parse_perturbation
 from raptorgraph.screen._asked import did_you_mean
-from raptorgraph.screen._cell_labels import parse_obs
+from raptorgraph.screen._screen import Screen
+from raptorgraph.screen._setup import Setup
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -102,7 +103,7 @@ def singles_only(
     >>> len(split.validation), len(split.test)
     (2, 3)
     """
-    screen = _Screen(conditions, control, delimiter)
+    screen = _Conditions(conditions, control, delimiter)
     shuffled = screen.shuffled(screen.testable, seed)
     n_validation = _part(validation_share, len(shuffled), "validation_share")
     validation, test = shuffled[:n_validation], shuffled[n_validation:]
@@ -158,7 +159,7 @@ def doubles_folds(
     >>> set(folds[0].test) & set(folds[0].refit)
     set()
     """
-    screen = _Screen(conditions, control, delimiter)
+    screen = _Conditions(conditions, control, delimiter)
     if not 2 <= n_folds <= len(screen.testable):
         raise ValueError(
             f"n_folds={n_folds} must be from 2 to {len(screen.testable)}, the number of combinations whose genes were "
@@ -209,7 +210,7 @@ def paper_split(conditions: Iterable[str], *, control: str | Sequence[str] = "co
     >>> split.test
     ('A+B', 'A+C', 'A+D', 'B+C', 'B+D')
     """
-    screen = _Screen(conditions, control, delimiter)
+    screen = _Conditions(conditions, control, delimiter)
     return screen.split("paper", screen.singles, [], screen.testable)
 
 
@@ -269,7 +270,7 @@ def seen_singles(
     >>> len(held)
     1
     """
-    screen = _Screen(conditions, control, delimiter)
+    screen = _Conditions(conditions, control, delimiter)
     if not 0 < holdout_share < 1:
         raise ValueError(f"holdout_share={holdout_share!r} must be above 0 and below 1.")
     if not 0 <= validation_share <= 0.5:
@@ -337,19 +338,18 @@ def split_cells(
     """
     if isinstance(conditions, str):
         raise TypeError(f"conditions must be a list of labels, not the string {conditions!r}.")
-    parsed = parse_obs(adata, perturbation_key, control=control, delimiter=delimiter, require_control=True)
-    position = {genes: i for i, genes in enumerate(parsed.conditions)}
-    wanted = {0}
+    setup = Setup(perturbation_key, control, delimiter)
+    screen, wanted = Screen(adata, setup), []
     for label in conditions:
-        genes = parse_perturbation(label, control=control, delimiter=delimiter)
-        if genes not in position:
-            hint = did_you_mean(delimiter.join(genes), parsed.genes, control=control, delimiter=delimiter)
+        genes = setup.genes(label)
+        if setup.label(genes) not in screen.genes_of:
+            hint = did_you_mean(delimiter.join(genes), screen.parsed.genes, **setup.spelling)
             raise ValueError(f"No cell in obs[{perturbation_key!r}] has the condition {label!r}{hint or '.'}")
-        wanted.add(position[genes])
-    return adata[np.isin(parsed.codes, sorted(wanted))].copy()
+        wanted.append(setup.label(genes))
+    return screen.cells(wanted)
 
 
-class _Screen:
+class _Conditions:
     """Conditions of a screen as sorted gene sets: singles, combinations to test, and those that cannot be tested."""
 
     def __init__(self, conditions: Iterable[str], control: str | Sequence[str], delimiter: str):

@@ -14,13 +14,12 @@ from raptorgraph._arguments import LARGEST, check_choice, check_number
 from raptorgraph._progress import progress_bar
 from raptorgraph.inference import GraphPosterior, infer_graph
 from raptorgraph.nn import acyclic_support
-from raptorgraph.screen._moments import LogRatioMoments, log_ratio_moments
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from raptorgraph.model._module import RaptorGraphModule
-    from raptorgraph.screen._matrix import Matrix
+    from raptorgraph.screen._moments import LogRatioMoments
 
 logger = logging.getLogger(__name__)
 
@@ -29,31 +28,18 @@ CALLED = 0.5  # probability from which an edge is one
 EDGE_COLUMNS = ("probability", "share", "frequency", "q_value")
 
 
-def screen_graph(
-    X: Matrix,
-    codes: np.ndarray,
-    members: np.ndarray,
-    targets: Sequence[int] | np.ndarray,
-    *,
-    library: np.ndarray | None = None,
-    batch: np.ndarray | None = None,
-    rows: np.ndarray | None = None,
+def graph_of_log_ratios(
+    moments: LogRatioMoments, members: np.ndarray, targets: Sequence[int] | np.ndarray
 ) -> GraphPosterior:
-    """Infer the graph among perturbed genes from the cells of a screen.
+    """Infer the graph among perturbed genes from the log ratios of conditions.
 
     Parameters
     ----------
-    X
-        Cells x genes: counts if `library` is given, else values on the expression scale.
-    codes
-        Shape (n_cells,), int: condition of each cell, 0 for the control.
-    library, batch
-        Shape (n_cells,): total counts and batch of each cell; default no library sizes, and one batch.
-    rows
-        Rows of the cells to use; by default all.
+    moments
+        Log ratios of the mean rates of control and conditions.
     members
-        Conditions x perturbed genes, 0 or 1; row 0 is the control. Conditions of one gene are used; a gene that was
-        not perturbed alone gets no edge.
+        Control and conditions x perturbed genes, 0 or 1. Conditions of one gene are used; a gene that was not
+        perturbed alone gets no edge.
     targets
         Column of each perturbed gene, -1 where it has none.
 
@@ -62,14 +48,6 @@ def screen_graph(
     GraphPosterior
         Weights and probabilities among all perturbed genes, in the order of the columns of `members`.
     """
-    moments = log_ratio_moments(X, codes, len(members), library=library, batch=batch, rows=rows)
-    return graph_of_log_ratios(moments, members, targets)
-
-
-def graph_of_log_ratios(
-    moments: LogRatioMoments, members: np.ndarray, targets: Sequence[int] | np.ndarray
-) -> GraphPosterior:
-    """Infer the graph from the log ratios of conditions; see :func:`screen_graph`."""
     k = members.shape[1]
     alone = np.flatnonzero((members.sum(1) == 1) & (moments.n > 0))
     alone = alone[alone > 0]

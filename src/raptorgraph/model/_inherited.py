@@ -11,7 +11,6 @@ from scvi.train import TrainRunner
 
 from raptorgraph.model._cells import Cells
 from raptorgraph.model._module import RaptorGraphModule
-from raptorgraph.model._mudata import REGISTRY_KEY
 from raptorgraph.model._plan import RaptorGraphTrainingPlan
 from raptorgraph.model._splitter import ScreenSplitter
 
@@ -47,7 +46,7 @@ class InheritedModel(BaseModelClass):  # type: ignore[misc]  # scvi-tools has no
     @property
     def cells(self) -> Cells:
         """Its cells, and others, as the network reads them."""
-        own, args = self._adata_manager, self.registry_.get(REGISTRY_KEY)
+        own, args = self._adata_manager, self.mudata_args_
         return Cells(self.module, own, self.registry_, self.var_names_, args, self.is_trained_)
 
     differential_expression = NotOffered(

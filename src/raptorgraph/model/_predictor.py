@@ -281,7 +281,8 @@ class Predictor:
         """Mean over cells of the expression that latents decode to, shape (genes,)."""
         module = self.latents.module
         location = module.decode(z, covariates, library, offset)
-        return module.mean_expression(location, library, **FINE).mean(0)
+        mean: torch.Tensor = module.mean_expression(location, library, **FINE).mean(0)
+        return mean
 
     @torch.inference_mode()
     def sample_effects(

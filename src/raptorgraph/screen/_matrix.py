@@ -39,6 +39,11 @@ def as_matrix(X: Any) -> Matrix:
     return _canonical(X) if sparse.issparse(X) else np.asarray(X)
 
 
+def to_dense(X: Matrix) -> np.ndarray:
+    """The matrix as an array; itself where it is one."""
+    return np.asarray(X.toarray() if sparse.issparse(X) else X)
+
+
 def check_matrix(X: Any) -> None:
     """Raise the errors of :func:`as_matrix`, before rows or columns are taken."""
     if not sparse.issparse(X):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,7 @@ from scipy import sparse
 from raptorgraph.screen._cell_labels import parse_obs
 from raptorgraph.screen._expression import to_expression
 from raptorgraph.screen._inputs import batch_codes, expression_source
+from raptorgraph.screen._matrix import to_dense
 from raptorgraph.screen._moments import effects_of, log_ratios_of, moments_of
 from raptorgraph.screen._names import gene_names, strip_gene_names
 from raptorgraph.screen._setup import Setup
@@ -97,6 +99,18 @@ class Screen:
             self.source = source
             self.batch = batch
 
+    def of_genes(self, genes: Sequence[str]) -> Screen:
+        """Screen of some of the genes, in the order given; library sizes stay those of all."""
+        columns = self.adata.var_names.get_indexer(genes)
+        X, library = self.source
+        source = X[:, columns], library
+        return Screen(self.adata[:, columns], self.setup, parsed=self.parsed, source=source, batch=self.batch)
+
+    def with_codes(self, codes: np.ndarray) -> Screen:
+        """Screen of the same cells in other conditions, such as permuted ones."""
+        parsed = replace(self.parsed, codes=codes)
+        return Screen(self.adata, self.setup, parsed=parsed, source=self.source, batch=self.batch)
+
     # -- conditions --------------------------------------------------------------------------------------------------
     @property
     def control(self) -> str:
@@ -141,6 +155,11 @@ class Screen:
         """Control and conditions x perturbed genes, 0 or 1: which genes are perturbed in which condition."""
         return design_matrix(self.parsed.conditions, self.perturbed_genes)
 
+    @cached_property
+    def n_perturbed(self) -> np.ndarray:
+        """Number of perturbed genes of control (0) and all conditions, by code."""
+        return np.array([len(genes) for genes in self.parsed.conditions])
+
     # -- cells -------------------------------------------------------------------------------------------------------
     @cached_property
     def n_cells(self) -> pd.Series:
@@ -182,12 +201,14 @@ class Screen:
         """Cells x genes on the expression scale, float32."""
         return sparse.csr_matrix(to_expression(*self.source))
 
+    def expression_at(self, rows: np.ndarray) -> Matrix:
+        """Some of the cells x genes on the expression scale, float32, sparse where the data are."""
+        X, library = self.source
+        return to_expression(X[rows], None if library is None else library[rows])
+
     def expression_of(self, label: str) -> np.ndarray:
         """Cells of a condition x genes on the expression scale, dense."""
-        X, library = self.source
-        rows = self.rows(label)
-        values = to_expression(X[rows], None if library is None else library[rows])
-        return np.asarray(values.toarray() if sparse.issparse(values) else values)
+        return to_dense(self.expression_at(self.rows(label)))
 
     # -- what was measured -------------------------------------------------------------------------------------------
     def sums(self, rows: np.ndarray | None = None, *, part: np.ndarray | None = None, rates: bool = False) -> Sums:

@@ -9,6 +9,7 @@ import numpy as np
 from scipy import sparse
 
 from raptorgraph.screen._expression import check_library, to_expression
+from raptorgraph.screen._matrix import to_dense
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -142,20 +143,16 @@ def _add_chunk(sums: Sums, values: Matrix, groups: np.ndarray) -> None:
     present, local = np.unique(groups, return_inverse=True)
     members = sparse.csr_matrix((np.ones(len(groups)), (local, np.arange(len(groups)))), (len(present), len(groups)))
     sums.n[present] += np.bincount(local)
-    sums.total[present] += _dense(members @ values)
-    sums.squares[present] += _dense(members @ _squared(values))
+    sums.total[present] += to_dense(members @ values)
+    sums.squares[present] += to_dense(members @ _squared(values))
     if sums.rate_total is not None and sums.rate_squares is not None:
         rates = values.expm1() if sparse.issparse(values) else np.expm1(values)
-        sums.rate_total[present] += _dense(members @ rates)
-        sums.rate_squares[present] += _dense(members @ _squared(rates))
+        sums.rate_total[present] += to_dense(members @ rates)
+        sums.rate_squares[present] += to_dense(members @ _squared(rates))
 
 
 def _squared(values: Matrix) -> Matrix:
     return values.multiply(values) if sparse.issparse(values) else values**2
-
-
-def _dense(product: Matrix) -> np.ndarray:
-    return np.asarray(product.toarray() if sparse.issparse(product) else product)
 
 
 def _check_codes(

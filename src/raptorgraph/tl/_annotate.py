@@ -34,9 +34,9 @@ def annotate_latents(
     fdr
         Largest false discovery rate.
     distinct
-        Which of a latent's sets names it: the one with the smallest FDR (of several, the largest absolute NES), or, if
-        True, the one whose NES is farthest on its own side of the median over latents that stand out. Perturbations of
-        one screen often move the same sets; this names them by what sets them apart.
+        How the set that names a latent is chosen: the one with the smallest FDR (of several, the largest absolute
+        NES), or, if True, the one whose NES is farthest on its own side of the median over latents that stand out.
+        Perturbations of one screen often move the same sets; this names them by what sets them apart.
 
     Returns
     -------
@@ -50,8 +50,8 @@ def annotate_latents(
         - ``gene_set``, ``direction`` (``"up"``, ``"down"`` or empty), ``NES``, ``FDR`` and, if known, ``FDR_null`` of
           that set;
         - ``n_sets``: how many sets mark the latent;
-        - ``shared``: share of the other latents that stand out which the same set marks in the same direction: near 1
-          it tells about the screen more than about the latent.
+        - ``shared``: share of the other latents that stand out which the same set marks in the same direction. Near
+          1, the set belongs to the screen more than to the latent.
 
         Nothing is written into the model or its data. ``rg.pl.dag(model, label=table)`` and ``color=table`` take the
         table as it is.
@@ -118,7 +118,7 @@ def _marks(table: pd.DataFrame, fdr: float) -> pd.Series:
 
 
 def _start(text: str) -> str:
-    """In the middle of a line: a first letter that only the beginning of a name made large is small."""
+    """The text for the middle of a line, with a small first letter where only the beginning of a name made it large."""
     first = text.split(" ", 1)[0]
     return text[:1].lower() + text[1:] if first.isalpha() and first.istitle() else text
 

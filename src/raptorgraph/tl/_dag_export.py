@@ -9,6 +9,8 @@ import networkx as nx
 import numpy as np
 import pandas as pd
 
+from raptorgraph._docs import docs
+
 if TYPE_CHECKING:
     from os import PathLike
 
@@ -18,13 +20,13 @@ _SEPARATORS = {".csv": ",", ".tsv": "\t"}
 _SUFFIXES = (".graphml", *_SEPARATORS)
 
 
+@docs.dedent
 def to_networkx(model: RaptorGraphModel) -> nx.DiGraph:
     """Turn the graph of a model into a networkx graph.
 
     Parameters
     ----------
-    model
-        A trained model.
+    %(model)s
 
     Returns
     -------
@@ -54,13 +56,13 @@ def to_networkx(model: RaptorGraphModel) -> nx.DiGraph:
     return network
 
 
-def write_dag(model: RaptorGraphModel, path: str | PathLike) -> None:
+@docs.dedent
+def write_dag(model: RaptorGraphModel, path: str | PathLike[str]) -> None:
     """Write the graph of a model to a file that other tools read.
 
     Parameters
     ----------
-    model
-        A trained model.
+    %(model)s
     path
         File to write, replaced where it exists. Its suffix says the format:
 

@@ -14,8 +14,8 @@ import torch
 from scipy.linalg import solve_triangular
 
 from raptorgraph._arguments import check_integer
-from raptorgraph.pp import parse_perturbation
 from raptorgraph.screen._asked import listed
+from raptorgraph.screen._setup import Setup
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Sequence
@@ -219,10 +219,8 @@ def knock_out_edge(
         contribution = whole - model.predict_effects(labels, adata, kind="decoder")
     if isinstance(model.module.norm, torch.nn.Identity):
         upstream = {cause} | nx.ancestors(_network(dag), cause)
-        genes = {dag.index[i] for i in upstream}
-        setup = model.setup_args
-        spelling = {"control": setup["control"], "delimiter": setup["delimiter"]}
-        carried = [not genes.isdisjoint(parse_perturbation(label, **spelling)) for label in labels]
+        genes, setup = {dag.index[i] for i in upstream}, Setup.of(model.setup_args)
+        carried = [not genes.isdisjoint(setup.genes(label)) for label in labels]
         contribution.iloc[~np.array(carried)] = 0.0
     return model.predict_effects(labels, adata) - contribution if return_effects else contribution
 
@@ -307,7 +305,7 @@ def _strongest_paths(
             best[i] = max((log_size[i, j] + best[j] for j in children[i]), default=-np.inf)
 
     found: list[tuple[int, ...]] = []
-    waiting = [(0.0, (start,))] if n_paths[start] else []
+    waiting: list[tuple[float, tuple[int, ...]]] = [(0.0, (start,))] if n_paths[start] else []
     while waiting and len(found) < max_paths:
         loss, path = heapq.heappop(waiting)
         last = path[-1]

@@ -9,15 +9,19 @@ import numpy as np
 import pandas as pd
 
 from raptorgraph._arguments import check_integer
+from raptorgraph._docs import docs
 from raptorgraph._progress import progress_argument, progress_bar
 from raptorgraph.metrics import chance_jaccard, top_edge_jaccard
-from raptorgraph.model._graph import CALLED, screen_graph
+from raptorgraph.model._graph import CALLED, graph_of_log_ratios
 
 if TYPE_CHECKING:
+    from raptorgraph.inference import GraphPosterior
     from raptorgraph.model import RaptorGraphModel
+    from raptorgraph.screen._screen import Screen
 
 
 @progress_argument()
+@docs.dedent
 def dag_stability(
     model: RaptorGraphModel, *, n: int = 50, n_null: int = 10, seed: int = 0, progress: bool | None = None
 ) -> pd.DataFrame:
@@ -36,15 +40,13 @@ def dag_stability(
     Parameters
     ----------
     model
-        Trained, with ``graph="interventional"`` and its data.
+        A trained model with ``graph="interventional"`` and its data.
     n
-        Resampled screens.
+        Number of resampled screens.
     n_null
-        Screens with permuted labels.
-    seed
-        Of the draws.
-    progress
-        Whether to show a progress bar; by default in a terminal or a notebook.
+        Number of screens with permuted labels.
+    %(seed_draws)s
+    %(progress)s
 
     Returns
     -------
@@ -81,34 +83,32 @@ def dag_stability(
         raise ValueError("Only graphs that were inferred from interventions are drawn again: graph='interventional'.")
     if model.adata is None:
         raise ValueError("The model was loaded without data: load it with adata=...")
-    screen = model.screen
-    (X, library), codes, batch = screen.source, screen.codes, screen.batch
-    members, targets = screen.design, model.target_columns
-    kept, edges = np.arange(len(codes)), model.edges
-    groups = np.zeros(len(codes), dtype=int) if batch is None else batch
+    screen, edges, targets = model.screen, model.edges, model.target_columns
+    codes = screen.codes
+    batch = np.zeros(len(codes), dtype=int) if screen.batch is None else screen.batch
 
-    def graph(codes: np.ndarray, rows: np.ndarray):
-        return screen_graph(X, codes, members, targets, library=library, batch=batch, rows=rows)
+    def graph(screen: Screen, rows: np.ndarray | None = None) -> GraphPosterior:
+        return graph_of_log_ratios(screen.log_ratios_of(rows), screen.design, targets)
 
     rng = np.random.default_rng(seed)
-    own, called = edges.values("weight").astype(float), edges.called
+    weight, called = edges.values("weight").astype(float), edges.called
     n_edges = int(called.sum())
-    count, weights = np.zeros(own.shape), []
+    count, weights = np.zeros(weight.shape), []
     null, n_null_edges = [], 0
     with progress_bar("Graphs", n + n_null) as advance:
         for step in range(n + n_null):
             if step < n:
-                found = graph(codes, _resampled(codes, kept, rng))
+                found = graph(screen, _resampled(codes, rng))
                 count += (found.probability >= CALLED).numpy()
                 weights.append(found.weight.numpy())
             else:
-                found = graph(_permuted(codes, groups, rng), kept)
+                found = graph(screen.with_codes(_permuted(codes, batch, rng)))
                 n_null_edges += int((found.probability >= CALLED).sum())
                 null.append(np.abs(_off_diagonal(found.weight.numpy())))
             advance()
 
-    frequency, q_value = count / n, np.ones(own.shape)
-    q_value[~np.eye(len(own), dtype=bool)] = q_values(np.abs(_off_diagonal(own)), np.concatenate(null), n_null)
+    frequency, q_value = count / n, np.ones(weight.shape)
+    q_value[~np.eye(len(weight), dtype=bool)] = q_values(np.abs(_off_diagonal(weight)), np.concatenate(null), n_null)
     edges.keep_stability(frequency, q_value)
     source, target = np.nonzero((count > 0) | called)
     genes = np.asarray(model.perturbed_genes)
@@ -119,7 +119,7 @@ def dag_stability(
     jaccard = chance = np.nan
     if n_edges:
         jaccard = float(np.nanmean([top_edge_jaccard(a, b, n_edges) for a, b in combinations(weights, 2)]))
-        chance = chance_jaccard(len(own) * (len(own) - 1), n_edges)
+        chance = chance_jaccard(len(weight) * (len(weight) - 1), n_edges)
     table.attrs = {
         "n_edges": n_edges,
         "jaccard": jaccard,
@@ -142,17 +142,18 @@ def q_values(observed: np.ndarray, null: np.ndarray, n_null: int) -> np.ndarray:
     return found
 
 
-def _resampled(codes: np.ndarray, kept: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Cells of every condition, drawn with replacement."""
-    return np.concatenate([rng.choice(kept[codes == c], int((codes == c).sum())) for c in np.unique(codes)])
+def _resampled(codes: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Rows of cells of every condition, drawn with replacement, as many as it has."""
+    conditions = (np.flatnonzero(codes == code) for code in np.unique(codes))
+    return np.concatenate([rng.choice(rows, len(rows)) for rows in conditions])
 
 
-def _permuted(codes: np.ndarray, groups: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Labels permuted within batches."""
+def _permuted(codes: np.ndarray, batch: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Codes of conditions, permuted among the cells of each batch."""
     found = codes.copy()
-    for group in np.unique(groups):
-        members = np.flatnonzero(groups == group)
-        found[members] = codes[rng.permutation(members)]
+    for value in np.unique(batch):
+        rows = np.flatnonzero(batch == value)
+        found[rows] = codes[rng.permutation(rows)]
     return found
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from raptorgraph._arguments import check_integer
+from raptorgraph._docs import docs
 from raptorgraph._progress import progress_argument, progress_bar
 from raptorgraph.pp import parse_perturbation
 from raptorgraph.screen._names import stripped
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
 
 @progress_argument()
+@docs.dedent
 def enrich(
     model: RaptorGraphModel,
     gene_sets: Mapping[str, Iterable[str]] | str | Path | pd.DataFrame,
@@ -44,12 +46,12 @@ def enrich(
     threads: int = 1,
     progress: bool | None = None,
 ) -> pd.DataFrame:
-    r"""Ask which gene sets each latent moves, and whether the cells bear it out.
+    r"""Ask which gene sets each latent moves, and whether the cells support it.
 
     The genes are ranked by what the latent does to them (:func:`latent_programs`), and the ranking goes through a
-    preranked gene set enrichment analysis (RAPTORGraph paper, section D.6). Two questions are then put to the measured
-    cells of the perturbation, which no model has touched: whether its effect stands out from sampling noise at all,
-    and whether the gene set changes by more than noise.
+    preranked gene set enrichment analysis (RAPTORGraph paper, section D.6). Two tests then use the measured cells of
+    the perturbation, without the model: whether its effect stands out from sampling noise at all, and whether the gene
+    set changes by more than noise.
 
     Parameters
     ----------
@@ -74,16 +76,15 @@ def enrich(
     n_permutations
         Random sets for each gene set.
     n_null
-        Pseudo-perturbations of each number of cells (powers of two); 0 to leave out the questions to the cells.
+        Pseudo-perturbations of each number of cells (powers of two); 0 to leave out the tests on cells.
     exclude_targets, permute
         As in :func:`enrich_effects`. Whether an effect stands out is asked without the perturbed gene in any case.
     seed
-        Of the random sets, the pseudo-perturbations and ``activation="unit"``. The same arguments give the same
+        Seed of the random sets, the pseudo-perturbations and ``activation="unit"``. The same arguments give the same
         result, whatever `threads`.
     threads
         Latents analyzed at a time, for ``"gsea"``; decoupler is asked for one at a time.
-    progress
-        Whether to show progress bars; by default in a terminal or a notebook.
+    %(progress)s
 
     Returns
     -------
@@ -99,8 +100,8 @@ def enrich(
           perturbation do;
         - ``stands_out``: whether the false discovery rate by ``p_effect`` among all latents is at most 0.05.
 
-        For latents without a gene, who have no cells of their own, these are NaN, and ``stands_out`` says whether
-        the latent is active (``model.latent_activity``).
+        For latents without a gene, which have no cells, these are NaN, and ``stands_out`` says whether the latent is
+        active (``model.latent_activity``).
 
     Raises
     ------
@@ -136,7 +137,7 @@ def enrich(
     takes for its share if effects add up, and genes that were only perturbed together share theirs.
 
     The learned effect of a perturbation whose own cells show little is borrowed from perturbations like it, and so
-    are its gene sets: they are in the table, and not to be believed where ``stands_out`` is False.
+    are its gene sets: they are in the table, and are not reliable where ``stands_out`` is False.
 
     Examples
     --------
@@ -164,6 +165,7 @@ def enrich(
 
 
 @progress_argument()
+@docs.dedent
 def enrich_effects(
     effects: pd.DataFrame,
     gene_sets: Mapping[str, Iterable[str]] | str | Path | pd.DataFrame,
@@ -213,12 +215,11 @@ def enrich_effects(
     control, delimiter
         Spelling of the labels.
     seed
-        Of the random sets. The same arguments give the same result, whatever `threads`; each row depends neither on
-        the other perturbations nor on their order.
+        Seed of the random sets. The same arguments give the same result, whatever `threads`; each row depends neither
+        on the other perturbations nor on their order.
     threads
         Perturbations analyzed at a time, for ``"gsea"``; decoupler is asked for one at a time.
-    progress
-        Whether to show a progress bar; by default in a terminal or a notebook.
+    %(progress)s
 
     Returns
     -------
@@ -299,8 +300,10 @@ def _check_effects(effects: pd.DataFrame) -> None:
         raise ValueError(f"The effects of {bad[0]!r} are not all finite numbers: drop the genes or fill them.")
 
 
-def _score(effects, rankings, method, n_permutations, seed, threads) -> pd.DataFrame:
-    """The tables of all rankings, one below the other."""
+def _score(
+    effects: pd.DataFrame, rankings: Sequence[Ranking], method: str, n_permutations: int, seed: int, threads: int
+) -> pd.DataFrame:
+    """Tables of all rankings, one below the other."""
     genes = effects.columns.astype(str).to_numpy()
 
     def one(ranking: Ranking) -> pd.DataFrame:
@@ -316,8 +319,15 @@ def _score(effects, rankings, method, n_permutations, seed, threads) -> pd.DataF
     return pd.concat(tables, ignore_index=True)
 
 
-def _with_null(table, model, latents, rankings, n_null: int, seed: int) -> pd.DataFrame:
-    """The table with what the cells say."""
+def _with_null(
+    table: pd.DataFrame,
+    model: RaptorGraphModel,
+    latents: pd.Index,
+    rankings: Sequence[Ranking],
+    n_null: int,
+    seed: int,
+) -> pd.DataFrame:
+    """Add the columns of the measured cells, in place."""
     n_perturbed, n_sets = len(model.perturbed_genes), len(rankings[0].members)
     null = label_null(model, rankings[:n_perturbed], n_null=n_null, seed=seed)
     change, p_change = np.full((2, len(latents), n_sets), np.nan)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Sequence
 from itertools import combinations
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -12,9 +12,10 @@ from scvi import settings
 
 from raptorgraph import metrics
 from raptorgraph._arguments import check_integer
+from raptorgraph._docs import docs
 from raptorgraph._progress import progress_argument, progress_bar, track
-from raptorgraph.pp import format_perturbation, parse_perturbation
 from raptorgraph.screen._asked import did_you_mean, listed
+from raptorgraph.screen._setup import Setup
 
 if TYPE_CHECKING:
     from raptorgraph.model import RaptorGraphModel
@@ -28,6 +29,7 @@ _FROM_ZERO = ("neomorphism",)  # noise turns vectors away from each other, so th
 
 
 @progress_argument()
+@docs.dedent
 def interactions(
     model: RaptorGraphModel,
     pairs: Sequence[tuple[str, str] | str] | None = None,
@@ -44,8 +46,7 @@ def interactions(
 
     Parameters
     ----------
-    model
-        A trained model.
+    %(model)s
     pairs
         Pairs of perturbed genes, ``("A", "B")`` or labels such as ``"A+B"``, in any order; each is scored once.
         Default: all pairs.
@@ -55,9 +56,8 @@ def interactions(
         Draws from the posterior of the effects (:meth:`raptorgraph.RaptorGraphModel.sample_effects`) for intervals;
         0 for none. They take most of the time.
     seed
-        Of the draws; by default ``scvi.settings.seed``.
-    progress
-        Whether to show progress bars; by default in a terminal or a notebook.
+        Seed of the draws; by default ``scvi.settings.seed``.
+    %(progress)s
 
     Returns
     -------
@@ -108,22 +108,20 @@ def interactions(
     """
     check_integer("chunk_size", chunk_size, 1, hint=", the number of pairs to predict at a time")
     check_integer("n_draws", n_draws, 0, hint=", and 0 for no intervals")
-    setup = model.setup_args
-    spelling = {"control": setup["control"], "delimiter": setup["delimiter"]}
-    genes = list(model.perturbed_genes)
-    pairs = list(combinations(sorted(genes), 2)) if pairs is None else _checked(pairs, genes, spelling)
-    if not pairs:
+    setup, genes = Setup.of(model.setup_args), list(model.perturbed_genes)
+    scored = list(combinations(sorted(genes), 2)) if pairs is None else _checked(pairs, genes, setup)
+    if not scored:
         raise ValueError(f"There is no pair to score among the {len(genes)} perturbed genes {genes}.")
 
-    labels = [format_perturbation(pair, **spelling) for pair in pairs]
-    needed = sorted({gene for pair in pairs for gene in pair})
-    singles = model.predict_effects([format_perturbation([gene], **spelling) for gene in needed]).to_numpy()
+    labels = [setup.label(pair) for pair in scored]
+    needed = sorted({gene for pair in scored for gene in pair})
+    singles = model.predict_effects([setup.label([gene]) for gene in needed]).to_numpy()
     row = {gene: k for k, gene in enumerate(needed)}
-    first, second = (np.array([row[pair[side]] for pair in pairs]) for side in (0, 1))
+    first, second = (np.array([row[pair[side]] for pair in scored]) for side in (0, 1))
 
     chunks = []
-    with progress_bar("Pairs", -(-len(pairs) // chunk_size)) as advance:
-        for start in range(0, len(pairs), chunk_size):
+    with progress_bar("Pairs", -(-len(scored) // chunk_size)) as advance:
+        for start in range(0, len(scored), chunk_size):
             part = slice(start, start + chunk_size)
             effects = singles[first[part]], singles[second[part]], model.predict_effects(labels[part]).to_numpy()
             scores = {name: getattr(metrics, name)(*effects) for name in SCORES}
@@ -132,21 +130,19 @@ def interactions(
     table = pd.concat(chunks, ignore_index=True)
 
     if n_draws:
-        label_of = {gene: format_perturbation([gene], **spelling) for gene in needed}
-        asked = ([label_of[a], label_of[b], pair] for (a, b), pair in zip(pairs, labels, strict=True))
+        asked = ([*(setup.label([gene]) for gene in pair), label] for pair, label in zip(scored, labels, strict=True))
         drawn, wide = [], []
-        for three in track(asked, "Intervals", total=len(pairs)):
+        for three in track(asked, "Intervals", total=len(scored)):
             draws = model.sample_effects(three, n_draws, seed)
             expected, sd = (x.to_numpy() for x in model.predict_effects(three, return_sd=True))
             drawn.append(drawn_scores(draws))
             wide.append(drawn_scores(widened(draws, expected, sd, settings.seed if seed is None else seed)))
-        drawn, wide = ({name: np.stack([one[name] for one in all_]) for name in all_[0]} for all_ in (drawn, wide))
-        table = table.join(intervals(wide)).join(probabilities(drawn))
+        table = table.join(intervals(_stacked(wide))).join(probabilities(_stacked(drawn)))
 
-    known = {parse_perturbation(label, **spelling) for label in model.conditions}
-    table.insert(0, "gene_a", [pair[0] for pair in pairs])
-    table.insert(1, "gene_b", [pair[1] for pair in pairs])
-    table["measured"] = [pair in known for pair in pairs]
+    known = {setup.genes(label) for label in model.conditions}
+    table.insert(0, "gene_a", [pair[0] for pair in scored])
+    table.insert(1, "gene_b", [pair[1] for pair in scored])
+    table["measured"] = [pair in known for pair in scored]
     table["interaction"] = _name(table)
     table.index = pd.Index(labels, name="perturbation")
     return table
@@ -159,30 +155,35 @@ def drawn_scores(draws: np.ndarray) -> dict[str, np.ndarray]:
     return {**scores, "magnitude": np.linalg.norm(ab, axis=1)}
 
 
+def _stacked(pairs: Sequence[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    """Scores of all pairs, each pairs x draws."""
+    return {name: np.stack([scores[name] for scores in pairs]) for name in pairs[0]}
+
+
 def widened(draws: np.ndarray, expected: np.ndarray, sd: np.ndarray, seed: int | None) -> np.ndarray:
-    """Draws of what would be measured of two genes and their pair, with an interaction of unknown size.
+    """Draws of the effects of two genes and their pair, with an interaction of unknown size.
 
     The posterior has one spread for the departures of all pairs from the sum, so that over many genes each draw
     departs by about the same length. Pairs differ: many do not interact at all, and a few a lot. The departure from
     the expected one is therefore drawn with a size of its own for each draw, whose square is twice a chi-square
-    variable with one degree of freedom, and what belongs to conditions and not to genes is drawn too.
+    variable with one degree of freedom, and condition-specific effects are drawn too.
 
     Parameters
     ----------
     draws
-        Draws x (a, b, ab) x genes, of the effects that belong to the genes.
+        Draws x (a, b, ab) x genes, of effects without their condition-specific part.
     expected, sd
         Predictions and their standard deviations, (a, b, ab) x genes.
     seed
-        Of the draws.
+        Seed of the draws.
 
     Returns
     -------
     Draws x (a, b, ab) x genes.
     """
     rng = np.random.default_rng(seed)
-    own = np.sqrt(np.clip(sd**2 - draws.var(axis=0), 0, None))
-    full = draws + own * rng.standard_normal(draws.shape)
+    specific = np.sqrt(np.clip(sd**2 - draws.var(axis=0), 0, None))
+    full = draws + specific * rng.standard_normal(draws.shape)
     size = np.sqrt(_SIZE_OF_DEPARTURE * rng.chisquare(1, (len(draws), 1)))
     sign = np.array([-1.0, -1.0, 1.0])  # the pair, less the sum
     departure = np.einsum("s,dsg->dg", sign, full - draws.mean(axis=0))
@@ -210,25 +211,24 @@ def probabilities(drawn: dict[str, np.ndarray]) -> pd.DataFrame:
     )
 
 
-def _checked(
-    pairs: Sequence[tuple[str, str] | str], genes: Sequence[str], spelling: dict[str, Any]
-) -> list[tuple[str, str]]:
+def _checked(pairs: Sequence[tuple[str, str] | str], genes: Sequence[str], setup: Setup) -> list[tuple[str, ...]]:
     """Sorted pairs, each once."""
-    known, checked, example = set(genes), {}, spelling["delimiter"].join("AB")
+    known, example = set(genes), setup.delimiter.join("AB")
+    checked: dict[tuple[str, ...], None] = {}
     for given in listed(pairs):
-        if not isinstance(given, (str, Iterable)):
+        if not isinstance(given, (str, Collection)):
             raise TypeError(f"{given!r} is not a pair of genes: write ('A', 'B') or {example!r}.")
         if not isinstance(given, str):
             names = [gene.strip() for gene in given if isinstance(gene, str)]
             if len(names) == 2 and names[0] == names[1]:
                 raise ValueError(f"The pair {given!r} names one gene twice: give two different genes.")
-        pair = parse_perturbation(given, **spelling)
+        pair = setup.genes(given)
         if len(pair) != 2:
-            hint = did_you_mean(given, genes, **spelling) if isinstance(given, str) else ""
+            hint = did_you_mean(given, genes, **setup.spelling) if isinstance(given, str) else ""
             raise TypeError(f"{given!r} is not a pair of genes: write ('A', 'B') or {example!r}{hint or '.'}")
         missing = [gene for gene in pair if gene not in known]
         if missing:
-            hint = did_you_mean(spelling["delimiter"].join(pair), genes, **spelling)
+            hint = did_you_mean(setup.delimiter.join(pair), genes, **setup.spelling)
             raise KeyError(
                 f"{missing[0]!r} is not a perturbed gene of the model; these are {sorted(known)[:20]}{hint or '.'}"
             )

@@ -1,4 +1,4 @@
-"""Whether the cells of a perturbation show an effect, and a change of a gene set, that control cells do not."""
+"""Test the measured effect of a perturbation, and the change of a gene set in it, against control cells."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _CLEAR = 0.05
 
 @dataclass(frozen=True)
 class LabelNull:
-    """``p_effect``, shape (k,), and ``change`` and ``p_change`` of each gene set, k x sets, of the perturbed genes."""
+    """Test results of the perturbed genes: ``p_effect``, shape (k,), and ``change`` and ``p_change``, k x gene sets."""
 
     p_effect: np.ndarray
     change: np.ndarray
@@ -44,16 +44,17 @@ def label_null(model: RaptorGraphModel, rankings: Sequence[Ranking], *, n_null: 
     Parameters
     ----------
     model
-        Trained, with its data.
+        A trained model with its data.
     rankings
-        Of each perturbed gene: the genes that take part, and the gene sets; or none, for ``p_effect`` alone. Their
-        values are not used.
+        Genes that take part and gene sets, for each perturbed gene; or none, for ``p_effect`` alone. Their values are
+        not used.
     n_null
         Pseudo-perturbations of each number of cells.
     seed
-        Of their cells.
+        Seed of the draws of their cells.
     """
-    measured, noise = measured_latents(model), control_noise(model)
+    screen = model.screen
+    measured, noise = measured_latents(screen), control_noise(screen)
     targets = model.target_columns
     p_effect = np.empty(len(targets))
     change = [set_changes(measured.effect[[i]], ranking)[0] for i, ranking in enumerate(rankings)]
@@ -64,7 +65,7 @@ def label_null(model: RaptorGraphModel, rankings: Sequence[Ranking], *, n_null: 
         for n in sizes:
             effects, variance = noise.draw(int(n), n_null, np.random.default_rng([seed, int(n)]))
             statistics = effect_statistics(effects, variance, noise.seen)
-            for i in np.flatnonzero(classes == n):
+            for i in np.flatnonzero(classes == n).tolist():
                 observed = _statistics(measured, noise, i, targets[i])
                 # two statistics, of which the smaller p-value counts twice
                 p_effect[i] = min(1.0, 2 * tail_probability(observed, statistics).min())
@@ -78,7 +79,8 @@ def label_null(model: RaptorGraphModel, rankings: Sequence[Ranking], *, n_null: 
 
 def stands_out(p_effect: np.ndarray) -> np.ndarray:
     """Whether the false discovery rate among all latents is at most 0.05; False where the p-value is NaN."""
-    return false_discovery_rates(p_effect) <= _CLEAR
+    clear: np.ndarray = false_discovery_rates(p_effect) <= _CLEAR
+    return clear
 
 
 def set_changes(effects: np.ndarray, ranking: Ranking) -> np.ndarray:
@@ -97,11 +99,14 @@ def set_changes(effects: np.ndarray, ranking: Ranking) -> np.ndarray:
     norm = np.array([np.abs(w).sum() for w in weights])
     total = effects[:, ranking.ranked].sum(axis=1, dtype=np.float64)[:, None]
     others = (total - effects @ members) / (len(ranking.ranked) - sizes)
-    return effects @ weighted / norm - others * (np.array([w.sum() for w in weights]) / norm)
+    change: np.ndarray = effects @ weighted / norm - others * (np.array([w.sum() for w in weights]) / norm)
+    return change
 
 
-def _statistics(measured: MeasuredLatents, noise: ControlNoise, i: int, own: int) -> np.ndarray:
+def _statistics(measured: MeasuredLatents, noise: ControlNoise, i: int, target: int) -> np.ndarray:
     """Size of an effect in units of noise, without the perturbed gene itself."""
     genes = noise.seen.copy()
-    genes[own if own >= 0 else []] = False
-    return effect_statistics(measured.effect[[i]], measured.variance[i], genes if genes.any() else noise.seen)[0]
+    genes[target if target >= 0 else []] = False
+    genes = genes if genes.any() else noise.seen
+    found: np.ndarray = effect_statistics(measured.effect[[i]], measured.variance[i], genes)[0]
+    return found

@@ -1,4 +1,4 @@
-"""What each latent does to the genes: the learned effects, or the decoder's answer to a unit shift."""
+"""Programs of latents: their learned effects on genes, or the decoder's response to a unit shift."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ import pandas as pd
 import torch
 
 from raptorgraph._arguments import check_integer
+from raptorgraph._docs import docs
 from raptorgraph._progress import progress_argument, track
-from raptorgraph.pp import format_perturbation
+from raptorgraph.screen._setup import Setup
 
 if TYPE_CHECKING:
     from raptorgraph.model import RaptorGraphModel
@@ -18,6 +19,7 @@ ACTIVATIONS = ("learned", "unit")
 
 
 @progress_argument()
+@docs.dedent
 def latent_programs(
     model: RaptorGraphModel,
     *,
@@ -26,28 +28,26 @@ def latent_programs(
     seed: int | None = None,
     progress: bool | None = None,
 ) -> pd.DataFrame:
-    r"""What each latent does to the genes, as a mean difference to control.
+    r"""Program of each latent: what it does to the genes, as a mean difference to control.
 
     Parameters
     ----------
-    model
-        A trained model.
+    %(model)s
     activation
         - ``"learned"``: the effect of perturbing the latent's gene, by ``model.predict_effects``, hence by the
-          posterior of the effects where the model has one. It is the more accurate, and has the size that the
+          posterior of the effects where the model has one. These are the more accurate, and have the size that the
           perturbation has in the screen.
         - ``"unit"``: a unit activation (RAPTORGraph paper, section D.6). Control cells are encoded, their latents
           drawn once, and decoded by the network with and without a shift of :math:`z_i` by one standard deviation of
           its prior, which the graph carries on to the latents that depend on it. Latents of perturbed genes are
-          shifted in the direction of their perturbation, the others, which have no perturbation, upward. It is what
-          the network alone has learned.
+          shifted in the direction of their perturbation, the others, which have no perturbation, upward. These
+          are what the network alone has learned.
     n_cells
         At most so many control cells are decoded. Not used where the posterior is asked.
     seed
-        Of the choice of cells and the draws of their latents, which are the same for all latents; by default
+        Seed of the choice of cells and of the draws of their latents, which are the same for all latents; by default
         ``scvi.settings.seed``. ``"learned"`` always takes the latter.
-    progress
-        Whether to show a progress bar with ``"unit"``; by default in a terminal or a notebook.
+    %(progress)s
 
     Returns
     -------
@@ -73,8 +73,8 @@ def latent_programs(
     check_integer("n_cells", n_cells, 1)
     if activation == "unit":
         return _unit(model, n_cells, seed)
-    spelling = {key: model.setup_args[key] for key in ("control", "delimiter")}
-    labels = [format_perturbation([gene], **spelling) for gene in model.perturbed_genes]
+    setup = Setup.of(model.setup_args)
+    labels = [setup.label([gene]) for gene in model.perturbed_genes]
     effects = model.predict_effects(labels, n_cells=n_cells)
     effects.index = pd.Index(model.perturbed_genes, name="latent")
     return effects
@@ -86,7 +86,8 @@ def _unit(model: RaptorGraphModel, n_cells: int, seed: int | None) -> pd.DataFra
     z, covariates = drawn.z, module.covariates(drawn.tensors)
 
     def mean(latents: torch.Tensor) -> torch.Tensor:
-        return model.predictor.mean_expression(latents, covariates, drawn.library)
+        expression: torch.Tensor = model.predictor.mean_expression(latents, covariates, drawn.library)
+        return expression
 
     control, n_perturbed = mean(z), len(model.perturbed_genes)
     programs = torch.empty(z.shape[1], len(control), device=control.device)

@@ -1,4 +1,4 @@
-"""What effects look like where there is none: control cells compared with control cells."""
+"""Sampling noise of measured effects: control cells compared with control cells."""
 
 from __future__ import annotations
 
@@ -9,9 +9,11 @@ import numpy as np
 from scipy import sparse, stats
 
 from raptorgraph.screen._expression import to_expression
+from raptorgraph.screen._matrix import to_dense
 
 if TYPE_CHECKING:
-    from raptorgraph.model import RaptorGraphModel
+    from raptorgraph.screen._matrix import Matrix
+    from raptorgraph.screen._screen import Screen
 
 _FLOOR = 1e-2  # smallest variance, as a part of the typical one, as in effect_moments
 _CHUNK = 250  # pseudo-perturbations at a time, which bounds the memory
@@ -38,24 +40,23 @@ class ControlNoise:
         If no batch has two control cells.
     """
 
-    def __init__(self, X, library: np.ndarray | None = None, batch: np.ndarray | None = None) -> None:
+    def __init__(self, X: Matrix, library: np.ndarray | None = None, batch: np.ndarray | None = None) -> None:
         values = to_expression(X, library).astype(np.float64)
         batch = np.zeros(values.shape[0], dtype=int) if batch is None else np.asarray(batch)
-        members = [np.flatnonzero(batch == value) for value in np.unique(batch)]
+        by_batch = [np.flatnonzero(batch == value) for value in np.unique(batch)]
         # of a batch with one control cell none can be spared
-        self._cells = [values[rows] for rows in members if len(rows) > 1]
+        self._cells = [values[rows] for rows in by_batch if len(rows) > 1]
         if not self._cells:
             raise ValueError("Sampling noise is learned from control cells, of which one batch must have at least 2.")
         self._sums = [_row(cells.sum(0)) for cells in self._cells]
         self.n_cells = sum(cells.shape[0] for cells in self._cells)
-        squares = sum(
-            _row((cells.multiply(cells) if sparse.issparse(cells) else cells**2).sum(0)) for cells in self._cells
-        )
-        between = sum(sums**2 / cells.shape[0] for sums, cells in zip(self._sums, self._cells, strict=True))
-        variance = np.maximum(squares - between, 0.0) / (self.n_cells - len(self._cells))
+        squares = [cells**2 if isinstance(cells, np.ndarray) else cells.multiply(cells) for cells in self._cells]
+        between = [sums**2 / cells.shape[0] for sums, cells in zip(self._sums, self._cells, strict=True)]
+        within = np.sum([_row(values.sum(0)) for values in squares], axis=0) - np.sum(between, axis=0)
+        variance = np.maximum(within, 0.0) / (self.n_cells - len(self._cells))
         typical = np.median(variance[variance > 0]) if (variance > 0).any() else 1.0
         self.variance = np.maximum(variance, _FLOOR * typical)
-        n_seen = _row(sum(_row((cells != 0).sum(0)) for cells in self._cells))
+        n_seen = np.sum([_row((cells != 0).sum(0)) for cells in self._cells], axis=0)
         self.seen = n_seen >= min(_SEEN, 0.1 * self.n_cells)
         if not self.seen.any():
             self.seen = n_seen > 0
@@ -64,7 +65,7 @@ class ControlNoise:
         """Effects of pseudo-perturbations of about `n` cells, draws x genes, and their sampling variance, shape (G,).
 
         The cells are drawn without replacement, from each batch the same share and at most half, and compared with
-        the controls that are left in it, as :func:`raptorgraph.screen._moments.effect_moments` compares.
+        the controls that are left in it, as :func:`raptorgraph.screen._moments.effects_of` compares.
         """
         in_batch = [cells.shape[0] for cells in self._cells]
         sizes = [max(1, min(n_here // 2, round(n / self.n_cells * n_here))) for n_here in in_batch]
@@ -72,13 +73,12 @@ class ControlNoise:
         effects = np.empty((n_draws, self.variance.size), dtype=np.float32)
         for start in range(0, n_draws, _CHUNK):
             some = range(start, min(start + _CHUNK, n_draws))
-            effect = 0.0
+            effect = np.zeros((len(some), self.variance.size))
             for cells, sums, n_here, size in zip(self._cells, self._sums, in_batch, sizes, strict=True):
                 drawn = np.argpartition(rng.random((len(some), n_here)), size - 1, axis=1)[:, :size]
                 where = (np.repeat(np.arange(len(some)), size), drawn.ravel())
-                found = sparse.csr_matrix((np.ones(drawn.size), where), (len(some), n_here)) @ cells
-                found = found.toarray() if sparse.issparse(found) else found
-                effect = effect + size / total * (found / size - (sums - found) / (n_here - size))
+                found = to_dense(sparse.csr_matrix((np.ones(drawn.size), where), (len(some), n_here)) @ cells)
+                effect += size / total * (found / size - (sums - found) / (n_here - size))
             effects[some] = effect
         share = sum((size / total) ** 2 / (n_here - size) for n_here, size in zip(in_batch, sizes, strict=True))
         return effects, self.variance * (1 / total + share)
@@ -86,25 +86,26 @@ class ControlNoise:
 
 @dataclass(frozen=True)
 class MeasuredLatents:
-    """What the cells of the perturbed genes show.
+    """Measured effects of the perturbed genes.
 
-    Of a gene that was perturbed alone, these are the cells of that perturbation. Of any other, the effect is what least
-    squares on the conditions, weighted by their cells, takes for its share if effects add up; the variance is then
-    somewhat too large, since the noise of the shared controls is counted for each condition.
+    The effect of a gene that was perturbed alone is that of its condition. That of any other is its coefficient in a
+    least squares fit of the conditions, weighted by their cells, in which effects add up; the variance is then somewhat
+    too large, since the noise of the shared controls is counted for each condition.
 
     Attributes
     ----------
     effect
-        k x G, measured against the controls.
+        k x G: difference to the controls on the expression scale.
     variance
-        k x G, of sampling. Cells are taken to vary as much in a condition as among controls: it is that of both.
+        k x G: sampling variance of `effect`. The variance among cells is taken to be the same in a condition as among
+        controls, and is estimated from both.
     n_cells
-        Shape (k,).
+        Shape (k,): number of perturbed cells; where conditions are combined, as many as would have that variance.
     shared
-        k x k: the part of the variance of a single cell that two effects have in common, as they are differences to
-        the same controls.
+        k x k: covariance of two effects in units of the variance of a single cell, as they are differences to the same
+        controls.
     same_cells
-        k x k: whether two effects are, in part, of the same perturbed cells.
+        k x k: whether two effects rest, in part, on the same perturbed cells.
     """
 
     effect: np.ndarray
@@ -114,17 +115,16 @@ class MeasuredLatents:
     same_cells: np.ndarray
 
 
-def measured_latents(model: RaptorGraphModel, rows: np.ndarray | None = None) -> MeasuredLatents:
-    """Effects of all perturbed genes in the model's own cells, or in those of some `rows`."""
-    screen = model.screen
-    codes, batch, members = screen.codes, screen.batch, screen.design
+def measured_latents(screen: Screen, rows: np.ndarray | None = None) -> MeasuredLatents:
+    """Effects of all perturbed genes in the cells of a screen, or in some of them."""
+    codes, batch = screen.codes, screen.batch
     batch = np.zeros(len(codes), dtype=int) if batch is None else batch
     rows = np.arange(len(codes)) if rows is None else rows
-    counts = np.zeros((len(members), batch.max() + 1))
+    counts = np.zeros((len(screen.labels), batch.max() + 1))
     np.add.at(counts, (codes[rows], batch[rows]), 1)
     pooled = max(1, int(counts[0].sum()) - 1)
     moments = screen.moments_of(rows, shrinkage=pooled)
-    contrast = _contrasts(members[1:], moments.n[1:])
+    contrast = _contrasts(screen.design[1:], moments.n[1:])
     per_batch = contrast @ (counts[1:] / moments.n[1:, None])
     return MeasuredLatents(
         effect=contrast @ moments.effect[1:],
@@ -135,9 +135,8 @@ def measured_latents(model: RaptorGraphModel, rows: np.ndarray | None = None) ->
     )
 
 
-def halves_of_controls(model: RaptorGraphModel, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+def halves_of_controls(screen: Screen, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     """Rows of all perturbed cells with one half of the controls, and with the other; batches are split evenly."""
-    screen = model.screen
     batch, is_control = screen.batch, screen.codes == 0
     controls = rng.permutation(np.flatnonzero(is_control))
     if batch is not None:
@@ -146,20 +145,19 @@ def halves_of_controls(model: RaptorGraphModel, rng: np.random.Generator) -> tup
     return np.append(perturbed, controls[::2]), np.append(perturbed, controls[1::2])
 
 
-def control_noise(model: RaptorGraphModel) -> ControlNoise:
-    """Noise of the model's own control cells."""
-    screen = model.screen
+def control_noise(screen: Screen) -> ControlNoise:
+    """Noise of the control cells of a screen."""
     X, library = screen.source
-    rows = np.flatnonzero(screen.codes == 0)
+    rows = screen.rows(screen.control)
     return ControlNoise(X[rows], *(None if values is None else values[rows] for values in (library, screen.batch)))
 
 
-def _contrasts(members: np.ndarray, n_cells: np.ndarray) -> np.ndarray:
+def _contrasts(design: np.ndarray, n_cells: np.ndarray) -> np.ndarray:
     """Weights of the conditions in the effect of each perturbed gene, k x C."""
-    weighted = members.T * n_cells
-    contrasts = np.linalg.pinv(weighted @ members) @ weighted
-    for row in np.flatnonzero(members.sum(1) == 1):
-        gene = int(members[row].argmax())
+    weighted = design.T * n_cells
+    contrasts: np.ndarray = np.linalg.pinv(weighted @ design) @ weighted
+    for row in np.flatnonzero(design.sum(1) == 1):
+        gene = int(design[row].argmax())
         contrasts[gene] = 0.0
         contrasts[gene, row] = 1.0
     contrasts[np.abs(contrasts) < 1e-9] = 0.0
@@ -168,13 +166,14 @@ def _contrasts(members: np.ndarray, n_cells: np.ndarray) -> np.ndarray:
 
 def cell_classes(n_cells: np.ndarray) -> np.ndarray:
     """Number of cells of the pseudo-perturbations that each effect is compared with: the power of two below its own."""
-    return np.minimum(2 ** np.floor(np.log2(np.maximum(n_cells, 1))), _MOST_CELLS).astype(int)
+    classes: np.ndarray = np.minimum(2 ** np.floor(np.log2(np.maximum(n_cells, 1))), _MOST_CELLS).astype(int)
+    return classes
 
 
 def effect_statistics(effect: np.ndarray, variance: np.ndarray, genes: np.ndarray) -> np.ndarray:
     """Mean of squared z over `genes` (a mask), for broad effects, and over the ten largest, for sparse ones; n x 2.
 
-    Of effects, n x G, with the variance (G,) of each gene.
+    Effects are n x G, and their variance has shape (G,).
     """
     squared = effect[:, genes] ** 2 / variance[genes]
     top = min(_TOP, squared.shape[1])
@@ -196,7 +195,7 @@ def tail_probability(observed: np.ndarray, null: np.ndarray) -> np.ndarray:
         Draws x that shape.
     """
     n_draws = len(null)
-    p = (1 + (null >= observed).sum(axis=0)) / (1 + n_draws)
+    p: np.ndarray = (1 + (null >= observed).sum(axis=0)) / (1 + n_draws)
     mean, sd = null.mean(axis=0), null.std(axis=0, ddof=1)
     # draws that differ by rounding alone have no skewness
     beyond = (p <= 1 / (1 + n_draws)) & (sd > 1e-12 * np.abs(mean))
@@ -218,5 +217,6 @@ def false_discovery_rates(p: np.ndarray) -> np.ndarray:
     return rates
 
 
-def _row(values) -> np.ndarray:
+def _row(values: np.ndarray) -> np.ndarray:
+    """Values of a matrix with one row, as scipy gives sums, as a vector."""
     return np.asarray(values, dtype=np.float64).ravel()

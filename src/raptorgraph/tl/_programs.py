@@ -1,4 +1,4 @@
-"""Which latents do alike to the genes, beyond what all perturbations of a screen have in common."""
+"""Similarity of the programs of latents, beyond what all perturbations of a screen have in common."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import pandas as pd
 from scipy import stats
 
 from raptorgraph._arguments import check_integer
+from raptorgraph._docs import docs
 from raptorgraph._progress import progress_argument
 from raptorgraph.tl._label_null import label_null, stands_out
 from raptorgraph.tl._latent_programs import latent_programs
@@ -31,6 +32,7 @@ _MAD = 1.4826  # standard deviations of a normal distribution in one median abso
 
 
 @progress_argument()
+@docs.dedent
 def program_similarity(
     model: RaptorGraphModel,
     *,
@@ -67,9 +69,8 @@ def program_similarity(
         Pseudo-perturbations from which sampling noise is learned, as in :func:`enrich`; 0 for none: then all latents
         make up the common direction, and ``p_null``, ``FDR_null`` and ``stand_out`` are left out.
     seed
-        Of the pseudo-perturbations and of ``activation="unit"``.
-    progress
-        Whether to show progress bars; by default in a terminal or a notebook.
+        Seed of the pseudo-perturbations and of ``activation="unit"``.
+    %(progress)s
 
     Returns
     -------
@@ -99,11 +100,11 @@ def program_similarity(
     Notes
     -----
     Learned programs of perturbations that do little are borrowed from others and from the noise of the shared
-    controls, and then look very much alike. The cells tell: for measured effects :math:`e_a, e_b`, without the common
-    direction, :math:`e_a \cdot e_b` has the expectation :math:`\mu_a \cdot \mu_b + s_{ab} \operatorname{tr} S`,
-    S the covariance of genes among control cells and :math:`s_{ab}` the noise of the controls that both are compared
-    with. With :math:`s_a` the sampling variance of effect a over that of a single cell, its variance if
-    :math:`\mu_a \cdot \mu_b = 0` is about
+    controls, and then look very much alike. ``p_null`` therefore rests on the measured effects :math:`e_a, e_b`:
+    without the common direction, :math:`e_a \cdot e_b` has the expectation
+    :math:`\mu_a \cdot \mu_b + s_{ab} \operatorname{tr} S`, S the covariance of genes among control cells and
+    :math:`s_{ab}` the noise of the controls that both are compared with. With :math:`s_a` the sampling variance of
+    effect a over that of a single cell, its variance if :math:`\mu_a \cdot \mu_b = 0` is about
 
     .. math::
         s_b \, e_a^\top S e_a + s_a \, e_b^\top S e_b - s_a s_b \operatorname{tr} S^2,
@@ -165,9 +166,9 @@ class _CommonDirection:
         self.inner = units @ units.T
 
     def along(self, inner: np.ndarray, a: int) -> np.ndarray:
-        """Components of vectors along the directions of the pairs of `a` with all later latents.
+        """Components of vectors along the common directions of the pairs of `a` with all later latents.
 
-        Of vectors that are known by their inner products with the units, n x k; returned is n x (k - 1 - a).
+        The vectors are given by their inner products with the units, n x k; the result is n x (k - 1 - a).
         """
         clear, b = self.clear, np.arange(a + 1, len(self.clear))
         total, with_total = clear @ self.inner @ clear, self.inner @ clear
@@ -176,7 +177,8 @@ class _CommonDirection:
         squared += 2 * clear[a] * clear[b] * self.inner[a, b]
         length = np.sqrt(np.maximum(squared, 0.0))
         found = (inner @ clear - clear[a] * inner[:, a])[:, None] - clear[b] * inner[:, b]
-        return np.divide(found, length, out=np.zeros_like(found), where=length > 1e-9)
+        along: np.ndarray = np.divide(found, length, out=np.zeros_like(found), where=length > 1e-9)
+        return along
 
     def specific(self, a: int) -> np.ndarray:
         """Cosines of `a` with all later latents, without the common direction; 0 where nothing else is left."""
@@ -184,11 +186,13 @@ class _CommonDirection:
         along_a, along_b = along[a], along[np.arange(a + 1, len(along)), np.arange(along.shape[1])]
         left = np.sqrt(np.maximum(1 - along_a**2, 0.0) * np.maximum(1 - along_b**2, 0.0))
         rest = self.inner[a, a + 1 :] - along_a * along_b
-        return np.clip(np.divide(rest, left, out=np.zeros_like(rest), where=left > 1e-9), -1.0, 1.0)
+        cosines = np.divide(rest, left, out=np.zeros_like(rest), where=left > 1e-9)
+        clipped: np.ndarray = np.clip(cosines, -1.0, 1.0)
+        return clipped
 
 
-def _without_own(values: np.ndarray, model: RaptorGraphModel) -> np.ndarray:
-    """Effects, of which each is 0 on the perturbed gene itself."""
+def _without_targets(values: np.ndarray, model: RaptorGraphModel) -> np.ndarray:
+    """Effects with 0 for the perturbed gene itself, perturbed genes x genes."""
     values = values.copy()
     for i, column in enumerate(model.target_columns):
         if column >= 0:
@@ -197,10 +201,11 @@ def _without_own(values: np.ndarray, model: RaptorGraphModel) -> np.ndarray:
 
 
 def _units(values: np.ndarray, model: RaptorGraphModel) -> np.ndarray:
-    """Their directions; 0 where there is no effect."""
-    values = _without_own(values, model)
+    """Unit vectors of effects without the perturbed genes themselves; 0 where there is no effect."""
+    values = _without_targets(values, model)
     norm = np.linalg.norm(values, axis=1, keepdims=True)
-    return np.divide(values, norm, out=np.zeros_like(values), where=norm > 0)
+    units: np.ndarray = np.divide(values, norm, out=np.zeros_like(values), where=norm > 0)
+    return units
 
 
 def _relative(specific: np.ndarray, clear: np.ndarray) -> np.ndarray:
@@ -214,17 +219,20 @@ def _relative(specific: np.ndarray, clear: np.ndarray) -> np.ndarray:
             spread[i] = _MAD * np.median(np.abs(others))
     first, second = np.triu_indices(n, 1)
     largest = np.maximum(spread[first], spread[second])
-    return np.divide(specific, largest, out=np.full_like(specific, np.nan), where=largest > 0)
+    relative: np.ndarray = np.divide(specific, largest, out=np.full_like(specific, np.nan), where=largest > 0)
+    return relative
 
 
 def _noise_probabilities(model: RaptorGraphModel, clear: np.ndarray, n_null: int, seed: int) -> np.ndarray:
     """Two-sided p-values of the inner products of measured effects, of all pairs of perturbed genes."""
-    noise, rng = control_noise(model), np.random.default_rng([seed, 0])
-    halves = [measured_latents(model, rows) for rows in halves_of_controls(model, rng)]
+    screen, rng = model.screen, np.random.default_rng([seed, 0])
+    noise = control_noise(screen)
+    halves = [measured_latents(screen, rows) for rows in halves_of_controls(screen, rng)]
     n = int(cell_classes(np.median(halves[0].n_cells)))
     draws, variance = noise.draw(n, n_null, rng)
     draws = draws * np.sqrt(noise.variance.sum() / variance.sum())  # of covariance S
-    excess, spread = zip(*(_products(model, *halves[::step], clear, noise, draws) for step in (1, -1)), strict=True)
+    ways = [_products(model, a, b, clear, noise, draws) for a, b in (halves, halves[::-1])]
+    excess, spread = zip(*ways, strict=True)
     p = 2 * stats.norm.sf(np.abs(np.mean(excess, axis=0)) / np.sqrt(np.mean(spread, axis=0)))
     same = halves[0].same_cells
     return np.where(same[np.triu_indices(len(same), 1)], np.nan, p)
@@ -238,8 +246,8 @@ def _products(
     noise: ControlNoise,
     draws: np.ndarray,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Inner products of all pairs beyond that of the noise they share, and their variance; directions by `other`."""
-    effect, common = _without_own(measured.effect, model), _CommonDirection(_units(other.effect, model), clear)
+    """Inner products of all pairs less that of the noise they share, and their variance; directions are of `other`."""
+    effect, common = _without_targets(measured.effect, model), _CommonDirection(_units(other.effect, model), clear)
     size = np.median(measured.variance / noise.variance, axis=1)  # of a sampling variance, by that of one cell
     # inner products with the directions, with each other, and of draws with other draws
     effect_units, draw_units = effect @ common.units.T, draws @ common.units.T

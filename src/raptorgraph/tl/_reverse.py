@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import combinations
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import pandas as pd
@@ -13,13 +13,15 @@ from scipy.spatial.distance import cdist
 from scipy.stats import rankdata
 
 from raptorgraph._arguments import check_integer
+from raptorgraph._docs import docs
 from raptorgraph._progress import progress_argument, progress_bar
-from raptorgraph.pp import format_perturbation, measured_effects, parse_perturbation
 from raptorgraph.screen._asked import meant_label
 from raptorgraph.screen._cell_labels import parse_obs
+from raptorgraph.screen._effects import measured_effects
 from raptorgraph.screen._inputs import expression_source
 from raptorgraph.screen._moments import condition_moments
 from raptorgraph.screen._names import gene_names, stripped
+from raptorgraph.screen._setup import Setup
 
 if TYPE_CHECKING:
     from raptorgraph.model import RaptorGraphModel
@@ -28,6 +30,7 @@ _METRICS = {"euclidean": "euclidean", "cosine": "cosine", "pearson": "correlatio
 
 
 @progress_argument()
+@docs.dedent
 def reverse(
     model: RaptorGraphModel,
     query: pd.DataFrame | AnnData,
@@ -77,8 +80,7 @@ def reverse(
     chunk_size
         Number of perturbations predicted at a time, which bounds the memory. Beyond it only the distances, queries x
         perturbations, are held.
-    progress
-        Whether to show a progress bar; by default in a terminal or a notebook.
+    %(progress)s
 
     Returns
     -------
@@ -111,13 +113,12 @@ def reverse(
     True
     """
     _check_choices(by, metric, top, chunk_size)
-    setup = model.setup_args
-    spelling = {key: setup[key] for key in ("control", "delimiter")}
-    sets = _candidate_sets(model.perturbed_genes, candidates, min_genes, max_genes, spelling)
-    labels = [format_perturbation(genes, **spelling) for genes in sets]
+    setup = Setup.of(model.setup_args)
+    sets = _candidate_sets(model.perturbed_genes, candidates, min_genes, max_genes, setup)
+    labels = [setup.label(genes) for genes in sets]
 
     panel = model.predict_effects(labels[:1]).columns
-    table = _from_cells(model, query, panel, by) if isinstance(query, AnnData) else query
+    table = _from_cells(model, setup, query, panel, by) if isinstance(query, AnnData) else query
     _check_queries(table)
     table = table.set_axis(stripped(table.columns, "Genes of the query"), axis=1)
     excluded = {gene for genes in sets for gene in genes} if exclude_targets else set()
@@ -168,7 +169,7 @@ def _candidate_sets(
     candidates: Sequence[str] | None,
     min_genes: int,
     max_genes: int,
-    spelling: dict[str, Any],
+    setup: Setup,
 ) -> list[tuple[str, ...]]:
     """Sets of candidate genes, the small ones first, each sorted."""
     candidates = perturbed if candidates is None else candidates
@@ -181,9 +182,8 @@ def _candidate_sets(
     genes = sorted({str(gene).strip() for gene in candidates})
     unknown = [gene for gene in genes if gene not in set(perturbed)]
     if unknown:
-        meant = meant_label(unknown[0], perturbed, **spelling)
-        meant = parse_perturbation(meant, **spelling) if meant else ()
-        hint = f"; did you mean {', '.join(map(repr, meant))}?" if meant else ""
+        meant = meant_label(unknown[0], perturbed, **setup.spelling)
+        hint = f"; did you mean {', '.join(map(repr, setup.genes(meant)))}?" if meant else ""
         raise KeyError(
             f"{unknown[0]!r} is not a perturbed gene of the model; these are {sorted(perturbed)[:20]}{hint or '.'}"
         )
@@ -208,9 +208,8 @@ def _check_queries(table: pd.DataFrame) -> None:
         raise ValueError(f"Query {bad[0]!r} has missing or infinite values: drop the genes or fill them.")
 
 
-def _from_cells(model: RaptorGraphModel, adata: AnnData, panel: pd.Index, by: str) -> pd.DataFrame:
+def _from_cells(model: RaptorGraphModel, setup: Setup, adata: AnnData, panel: pd.Index, by: str) -> pd.DataFrame:
     """Effects or mean profiles of the labels in `adata`, without the control, labels x genes of the model."""
-    setup = model.setup_args
     names = gene_names(adata)
     if not names.is_unique:
         raise ValueError("var_names of the query are not unique; use adata.var_names_make_unique().")
@@ -218,30 +217,28 @@ def _from_cells(model: RaptorGraphModel, adata: AnnData, panel: pd.Index, by: st
     if len(missing):
         raise KeyError(f"{len(missing)} of the model's {len(panel)} genes are not in the query, first {missing[0]!r}.")
     adata = adata[:, names.get_indexer(panel)]
-    means = _mean_profiles(adata, setup)
-    control = format_perturbation((), control=setup["control"], delimiter=setup["delimiter"])
+    means, control = _mean_profiles(adata, setup), setup.label(())
     profiles = means.drop(index=control, errors="ignore")
     if profiles.empty:
         raise ValueError("All cells of the query are control cells: there is no perturbed profile to explain.")
     if by == "profile":
         return profiles
     if control in means.index:
-        keys = ("control", "delimiter", "layer", "library_size_key", "batch_key")
-        return measured_effects(adata, setup["perturbation_key"], **{key: setup[key] for key in keys if key in setup})
+        keys = ("perturbation_key", "control", "delimiter", "layer", "library_size_key", "batch_key")
+        return measured_effects(adata, **{key: setup[key] for key in keys})
     if getattr(model, "adata", None) is None:
         raise ValueError("Neither the query nor the model has control cells: add some to the query, or use effects.")
     return profiles - _mean_profiles(model.adata, setup).loc[control, panel]
 
 
-def _mean_profiles(adata: AnnData, setup: dict[str, Any]) -> pd.DataFrame:
+def _mean_profiles(adata: AnnData, setup: Setup) -> pd.DataFrame:
     """Mean expression of each label, labels x genes; of all cells as ``"query"`` where there is no label column."""
-    key, spelling = setup["perturbation_key"], {name: setup[name] for name in ("control", "delimiter")}
-    if key in adata.obs:
-        parsed = parse_obs(adata, key, **spelling)
-        codes, names = parsed.codes, [format_perturbation(genes, **spelling) for genes in parsed.conditions]
+    if setup.perturbation_key in adata.obs:
+        parsed = parse_obs(adata, setup.perturbation_key, **setup.spelling)
+        codes, names = parsed.codes, [setup.label(genes) for genes in parsed.conditions]
     else:
         codes, names = np.zeros(adata.n_obs, dtype=np.int64), ["query"]
-    X, library = expression_source(adata, setup.get("layer"), setup.get("library_size_key"))
+    X, library = expression_source(adata, setup.layer, setup.library_size_key)
     moments = condition_moments(X, codes, len(names), library=library)
     return pd.DataFrame(moments.mean, index=names, columns=gene_names(adata))[moments.n > 0]
 
@@ -252,11 +249,10 @@ def _predicted_control(model: RaptorGraphModel, panel: pd.Index) -> pd.Series:
         return pd.Series(model.predict_control(), index=panel)
     if model.adata is None:
         raise ValueError("The model was loaded without data: load it with adata=..., or use by='effect'.")
-    setup = model.setup_args
-    parsed = parse_obs(model.adata, setup["perturbation_key"], control=setup["control"], delimiter=setup["delimiter"])
-    rows = np.flatnonzero(parsed.codes == 0)
+    screen = model.screen
+    rows = screen.rows(screen.control)
     total = np.zeros(len(panel))
     for start in range(0, len(rows), 4096):
-        cells = model.adata[rows[start : start + 4096]]
+        cells = screen.adata[rows[start : start + 4096]]
         total += model.get_counterfactual((), cells).sum(axis=0, dtype=np.float64)
     return pd.Series(total / len(rows), index=panel)

@@ -31,7 +31,7 @@ class Ranking:
     ranked
         Positions of the genes that take part.
     places
-        Shape (G,): whose effect stands at each position; their own, unless gene labels are permuted.
+        Shape (G,): position of the gene whose effect is in `values`; its own unless gene labels are permuted.
     members
         Name of each set and the positions of its genes, all among `ranked`.
     weights
@@ -56,7 +56,7 @@ class Ranking:
 
 
 def check_method(method: str) -> None:
-    """Raise where there is no such method, or what it needs is not installed."""
+    """ValueError for an unknown method, ModuleNotFoundError for one that needs decoupler, where it is missing."""
     if method not in METHODS:
         raise ValueError(f"method={method!r} is unknown; use one of {', '.join(map(repr, METHODS))}.")
     if method != "gsea":
@@ -234,4 +234,5 @@ def _pulling(ranking: Ranking, name: str, score: float) -> np.ndarray:
     others = np.setdiff1d(ranking.ranked, found)
     pull = np.sign(score) * ranking.weights[name] * (ranking.values[found] - ranking.values[others].mean())
     order = np.argsort(-pull, kind="stable")
-    return found[order[pull[order] > 0]]
+    pulling: np.ndarray = found[order[pull[order] > 0]]
+    return pulling

@@ -9,20 +9,25 @@ import pandas as pd
 import torch
 
 from raptorgraph._arguments import check_integer
+from raptorgraph._docs import docs
 from raptorgraph._progress import track
 from raptorgraph.nn._posterior_draws import posterior_expectation
-from raptorgraph.screen._cell_labels import parse_obs
+from raptorgraph.screen._screen import Screen
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from anndata import AnnData
 
     from raptorgraph.model import RaptorGraphModel
+    from raptorgraph.model._module import RaptorGraphModule
+
+    Encoder = Callable[[torch.Tensor], torch.Tensor]
 
 _BATCH = 256  # cells differentiated at a time
 
 
+@docs.dedent
 def spillover(
     model: RaptorGraphModel, adata: AnnData | None = None, *, n_cells: int = 256, seed: int = 0
 ) -> pd.DataFrame:
@@ -34,15 +39,14 @@ def spillover(
 
     Parameters
     ----------
-    model
-        A trained model.
+    %(model)s
     adata
         Control cells and, for the index of real cells, cells in which one gene is perturbed; by default the
         training data.
     n_cells
         At most so many control cells enter the Jacobian.
     seed
-        Of the choice of cells and the draws from the posterior.
+        Seed of the choice of cells and of the draws from the posterior.
 
     Returns
     -------
@@ -72,12 +76,10 @@ def spillover(
     True
     """
     check_integer("n_cells", n_cells, 2)
-    setup = model.setup_args
     module, cells = model.module, model.cells
     query = cells.query(adata, "latents")
-    spelling = {"control": setup["control"], "delimiter": setup["delimiter"]}
-    parsed = parse_obs(cells.data(adata), setup["perturbation_key"], require_control=True, **spelling)
-    rows = np.flatnonzero(parsed.codes == 0)
+    screen = Screen(cells.data(adata), model.setup_args)
+    rows = screen.rows(screen.control)
     rng = np.random.default_rng(seed)
     chosen = np.sort(rng.choice(rows, min(n_cells, len(rows)), replace=False))
 
@@ -85,9 +87,8 @@ def spillover(
         return posterior_expectation(module.norm, *module.encode(expression))
 
     with torch.no_grad():
-        z = torch.cat([encode(expression).cpu() for expression in cells.expression(query)])
-    z = z.numpy()
-    singles = {genes[0]: z[parsed.codes == code] for code, genes in enumerate(parsed.conditions) if len(genes) == 1}
+        z = torch.cat([encode(expression).cpu() for expression in cells.expression(query)]).numpy()
+    singles = {screen.genes_of[label][0]: z[screen.rows(label)] for label in screen.singles}
     x = torch.cat(list(cells.expression(query, rows=chosen)))
     column = {gene: k for k, gene in enumerate(query.adata.var_names)}
     return _table(
@@ -102,7 +103,7 @@ def spillover(
 
 
 def spillover_index(
-    encode: Callable[[torch.Tensor], torch.Tensor],
+    encode: Encoder,
     x_control: torch.Tensor,
     x_perturbed: Mapping[str, torch.Tensor],
     gene_columns: Mapping[str, int | None],
@@ -177,19 +178,27 @@ def spillover_index(
     {'A': 0.5, 'B': 0.0}
     """
     with torch.no_grad():
-        z_control = encode(x_control)
-        if z_control.ndim != 2 or len(z_control) != len(x_control):
+        encoded = encode(x_control)
+        if encoded.ndim != 2 or len(encoded) != len(x_control):
             raise ValueError(
                 f"encode must map cells x genes to cells x latents; {tuple(x_control.shape)} became "
-                f"{tuple(z_control.shape)}."
+                f"{tuple(encoded.shape)}."
             )
         z_perturbed = {gene: encode(x).cpu().numpy() for gene, x in x_perturbed.items()}
-    z_control = z_control.cpu().numpy()
+    z_control = encoded.cpu().numpy()
     scale = z_control.std(axis=0) if scale is None else np.asarray(scale, dtype=np.float64)
     return _table(encode, x_control, z_control, z_perturbed, gene_columns, own_latent, scale)
 
 
-def _table(encode, x, z_control, z_perturbed, gene_columns, own_latent, scale) -> pd.DataFrame:
+def _table(
+    encode: Encoder,
+    x: torch.Tensor,
+    z_control: np.ndarray,
+    z_perturbed: Mapping[str, np.ndarray],
+    gene_columns: Mapping[str, int | None],
+    own_latent: Mapping[str, int | None],
+    scale: np.ndarray,
+) -> pd.DataFrame:
     """Index of every gene, from control cells `x`, encoded control cells and encoded perturbed cells."""
     n_latents = z_control.shape[1]
     if len(z_control) < 2:
@@ -202,9 +211,9 @@ def _table(encode, x, z_control, z_perturbed, gene_columns, own_latent, scale) -
             if value is not None and not 0 <= value < end:
                 raise ValueError(f"The {what} of {gene!r} is {value}, it must be from 0 to {end - 1}.")
 
-    measured = [gene for gene, column in gene_columns.items() if column is not None]
-    slopes = _mean_squared_slopes(encode, x, [gene_columns[gene] for gene in measured], n_latents)
-    slopes = dict(zip(measured, slopes, strict=True))
+    measured = {gene: column for gene, column in gene_columns.items() if column is not None}
+    squares = _mean_squared_slopes(encode, x, list(measured.values()), n_latents)
+    slopes = dict(zip(measured, squares, strict=True))
     nothing, rows = np.zeros(n_latents), {}
     for gene in gene_columns:
         own, cells = own_latent.get(gene), z_perturbed.get(gene, z_control[:0])
@@ -221,10 +230,10 @@ def _table(encode, x, z_control, z_perturbed, gene_columns, own_latent, scale) -
     return pd.DataFrame(list(rows.values()), index=pd.Index(rows, name="gene"))
 
 
-def _mean_squared_slopes(encode, x: torch.Tensor, columns: list[int], n_latents: int) -> np.ndarray:
+def _mean_squared_slopes(encode: Encoder, x: torch.Tensor, columns: Sequence[int], n_latents: int) -> np.ndarray:
     """Mean over cells of the squared derivative of each latent by each of some genes, genes x latents."""
     total = np.zeros((len(columns), n_latents))
-    for cells in x.split(_BATCH):
+    for cells in torch.split(x, _BATCH):
         cells = cells.detach().requires_grad_()
         z = encode(cells)
         for latent in track(range(n_latents), "Latents"):
@@ -238,7 +247,8 @@ def _squared_shift(cells: np.ndarray, control: np.ndarray) -> np.ndarray:
     """Unbiased estimate of the squared difference of means, shape (latents,)."""
     cells, control = cells.astype(np.float64), control.astype(np.float64)
     noise = cells.var(axis=0, ddof=1) / len(cells) + control.var(axis=0, ddof=1) / len(control)
-    return (cells.mean(axis=0) - control.mean(axis=0)) ** 2 - noise
+    squared: np.ndarray = (cells.mean(axis=0) - control.mean(axis=0)) ** 2 - noise
+    return squared
 
 
 def _off(response: np.ndarray, own: int | None) -> tuple[float, float]:
@@ -250,9 +260,10 @@ def _off(response: np.ndarray, own: int | None) -> tuple[float, float]:
     return np.nan if own is None else float(shares[own]), float(shares.min())
 
 
-def _posterior_spread(module, x: torch.Tensor, rng: np.random.Generator) -> np.ndarray:
+def _posterior_spread(module: RaptorGraphModule, x: torch.Tensor, rng: np.random.Generator) -> np.ndarray:
     """Standard deviation of drawn latents among control cells, shape (latents,)."""
     with torch.no_grad():
         mean, log_var = module.encode(x)
         noise = torch.as_tensor(rng.standard_normal(mean.shape), dtype=mean.dtype, device=mean.device)
-        return module.norm(mean + torch.exp(0.5 * log_var) * noise).std(0).cpu().numpy().astype(np.float64)
+        drawn: torch.Tensor = module.norm(mean + torch.exp(0.5 * log_var) * noise)
+        return drawn.std(0).cpu().numpy().astype(np.float64)
