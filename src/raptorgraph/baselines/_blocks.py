@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import nn
 from torch.nn import functional as F
@@ -13,7 +11,7 @@ from raptorgraph.nn._structural import StructuralLayer
 _SLOPE = 0.2  # of every LeakyReLU
 
 
-class GeneSetLayer(nn.Module):
+class GeneSetLayer(nn.Linear):
     r"""Linear map from genes to gene sets in which a set reads its own genes: :math:`h = x (W \circ M)^\top + b`.
 
     The `mask` M, sets x genes, is 1 where the gene is in the set, and 0 (or SENA's lambda, a small leak) elsewhere.
@@ -22,12 +20,8 @@ class GeneSetLayer(nn.Module):
     mask: torch.Tensor
 
     def __init__(self, mask: torch.Tensor) -> None:
-        super().__init__()
+        super().__init__(mask.shape[1], mask.shape[0])  # whose start does not know of the mask: as published
         self.register_buffer("mask", mask.float())
-        # nn.Linear's own start, which does not know of the mask: as published.
-        bound = 1 / math.sqrt(mask.shape[1])
-        self.weight = nn.Parameter(torch.empty(mask.shape).uniform_(-bound, bound))
-        self.bias = nn.Parameter(torch.empty(mask.shape[0]).uniform_(-bound, bound))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Map cells x genes to cells x sets."""

@@ -269,11 +269,10 @@ class DiscrepancyVAE(Baseline):
             If genes, the layer or library sizes are missing.
         """
         self._fitted_conditions()
-        module, means = self.module_, []
-        for x in torch.split(self._expression(adata), _CHUNK):
-            mean, log_var = module.encoder(x)
-            means.append(posterior_expectation(module, mean, log_var, seed=self.settings.seed))
-        return torch.cat(means).numpy()
+        module, seed = self.module_, self.settings.seed
+        posteriors = (module.encoder(x) for x in torch.split(self._expression(adata), _CHUNK))
+        expected = [posterior_expectation(module, mean, log_var, seed=seed) for mean, log_var in posteriors]
+        return torch.cat(expected).numpy()
 
     # -- steps of the above ----------------------------------------------------------------------------------------
     def _expression(self, adata: AnnData) -> torch.Tensor:
