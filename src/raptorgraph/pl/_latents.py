@@ -14,7 +14,7 @@ from raptorgraph.pl import _map
 from raptorgraph.pl._cells import canonical, expression_of, screen_of
 from raptorgraph.pl._figure import PALETTE, SCALE, axes_or_new, check_save, finish
 from raptorgraph.screen._asked import listed
-from raptorgraph.screen._matrix import as_matrix
+from raptorgraph.screen._matrix import as_matrix, to_dense
 from raptorgraph.screen._names import gene_names
 
 if TYPE_CHECKING:
@@ -154,8 +154,7 @@ def _values(model: RaptorGraphModel | None, adata: AnnData, color: str | None) -
         raise KeyError(f"color={color!r} is neither a column of obs, {list(adata.obs)}, nor a gene.")
     column = [names.get_loc(color.strip())]
     values = as_matrix(adata[:, column].X) if model is None else expression_of(screen_of(model), genes=column)
-    values = values if isinstance(values, np.ndarray) else values.toarray()
-    return pd.Series(values.ravel(), name=f"{color} ({'X' if model is None else SCALE})"), None
+    return pd.Series(to_dense(values).ravel(), name=f"{color} ({'X' if model is None else SCALE})"), None
 
 
 def _group_colors(

@@ -144,14 +144,14 @@ def _panels(
     sd_of_sum = None if sds is None else np.sqrt(sds.loc[singles[0]] ** 2 + sds.loc[singles[1]] ** 2)
     known_sum = known.loc[singles].sum() if set(singles) <= set(known.index) else None
     shown = [
-        *(_Panel(name, x, sd[name], mark=_row(known, name)) for name, x in zip(singles, (a, b), strict=True)),
+        *(_Panel(name, x, sd[name], mark=known.T.get(name)) for name, x in zip(singles, (a, b), strict=True)),
         _Panel("sum of the two", a + b, sd_of_sum, mark=known_sum),
         _Panel(f"predicted {label}\n{_scores(a, b, both)}", both, sd[label], total=a + b),
     ]
     if label in known.index:
         scores = "" if known_sum is None else "\n" + _scores(*(known.loc[name] for name in (*singles, label)))
         total = a + b if known_sum is None else known_sum
-        shown.append(_Panel(f"measured {label}{scores}", known.loc[label], _row(errors, label), total=total))
+        shown.append(_Panel(f"measured {label}{scores}", known.loc[label], errors.T.get(label), total=total))
     return shown
 
 
@@ -177,10 +177,6 @@ def _known(
         pd.concat([new, old.drop(index=new.index, errors="ignore")]) for new, old in zip(given, own, strict=True)
     )
     return effects, errors
-
-
-def _row(table: pd.DataFrame, name: str) -> pd.Series | None:
-    return table.loc[name] if name in table.index else None
 
 
 def _scores(a: pd.Series, b: pd.Series, both: pd.Series) -> str:

@@ -15,7 +15,7 @@ from raptorgraph.pp._couplings import COUPLINGS
 from raptorgraph.screen._cell_labels import parse_obs
 from raptorgraph.screen._expression import to_expression
 from raptorgraph.screen._inputs import batch_codes, expression_source
-from raptorgraph.screen._matrix import as_matrix
+from raptorgraph.screen._matrix import as_matrix, to_dense
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -46,8 +46,7 @@ def principal_components(
     if X.shape[0] < 2 or X.shape[1] < 1 or n_comps < 1:
         raise ValueError(f"Cannot find {n_comps} principal components of {X.shape[0]} cells x {X.shape[1]} genes.")
     if X.shape[1] == 1:
-        values = to_expression(X, library)
-        values = values if isinstance(values, np.ndarray) else values.toarray()
+        values = to_dense(to_expression(X, library))
         return np.asarray(values - values.mean(axis=0))
     pca = PCA(n_components=min(n_comps, min(X.shape) - 1), svd_solver="arpack", random_state=seed)
     rows = np.arange(X.shape[0])
