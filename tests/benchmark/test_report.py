@@ -1,12 +1,14 @@
 import json
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 
-from raptorgraph.benchmark._report import as_text, mean_and_sd, to_markdown, wide, write_report
-from raptorgraph.benchmark._settings import Settings
+from raptorgraph.benchmark._experiments import experiment
+from raptorgraph.benchmark._report import all_rows, as_text, in_order, mean_and_sd, to_markdown, wide, write_report
+from raptorgraph.benchmark._settings import Part, Settings, Unit
 
 
 @pytest.fixture
@@ -55,17 +57,22 @@ def test_markdown_escapes_and_marks_missing_values():
     assert lines == ["| name | value |", "|---|---:|", "| a\\|b | - |", "| two lines | 1.5 |"]
 
 
+def losses(draw):
+    return replace(experiment("losses"), title="A title", draw=draw)
+
+
 def test_report_writes_tables_figure_and_settings(tmp_path):
     table = pd.DataFrame({"x": [1.5]})
     file = tmp_path.parent / "sets.gmt"
     file.write_text("")
     options = {"gene_sets": str(file), "predictions": {"x": table}, "betas": [0, 1]}
     settings = Settings(screen="simulated", seeds=(4,), quick=True, options=options)
-    write_report(tmp_path, "losses", "A title", {"losses": table}, Figure, settings)
+    write_report(tmp_path, losses(lambda tables: Figure()), {"losses": table}, settings)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["losses.csv", "losses.json", "losses.md", "losses.png"]
     pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "losses.csv"), table)
     facts = json.loads((tmp_path / "losses.json").read_text())
     assert facts["screen"] == "simulated"
+    assert facts["title"] == "A title"
     assert facts["options"] == {"gene_sets": "sets.gmt", "predictions": {"x": "DataFrame"}, "betas": [0, 1]}
     assert facts["seeds"] == [4]
     assert facts["quick"] is True
@@ -73,9 +80,24 @@ def test_report_writes_tables_figure_and_settings(tmp_path):
 
 
 def test_tables_are_written_where_nothing_can_be_drawn(tmp_path, capsys):
-    def draw():
+    def draw(tables):
         raise RuntimeError("no font")
 
-    write_report(tmp_path, "losses", "A title", {"losses": pd.DataFrame({"x": [1.5]})}, draw, Settings())
+    write_report(tmp_path, losses(draw), {"losses": pd.DataFrame({"x": [1.5]})}, Settings())
     assert sorted(path.name for path in tmp_path.iterdir()) == ["losses.csv", "losses.json", "losses.md"]
     assert capsys.readouterr().err == "There is no figure of losses: RuntimeError: no font\n"
+
+
+def test_rows_of_all_parts_with_what_tells_them_apart():
+    parts = [
+        (Unit(f"{k}", k, {"kind": "ab"[k], "list": [1, 2, 3]}), Part(pd.DataFrame({"value": [k, -k]}))) for k in (0, 1)
+    ]
+    found = all_rows(parts, "kind")
+    assert found.to_dict("list") == {"value": [0, 0, 1, -1], "seed": [0, 0, 1, 1], "kind": ["a", "a", "b", "b"]}
+
+
+def test_rows_in_an_order_that_is_given():
+    table = pd.DataFrame({"by": ["x", "y", "x", "y", "x"], "name": ["b", "a", "a", "b", "b"], "value": range(5)})
+    found = in_order(table, by=("y", "x"), name=("b", "a"))
+    assert found["value"].tolist() == [3, 1, 0, 4, 2]
+    assert found.index.tolist() == list(range(5))

@@ -1,18 +1,22 @@
 import os
 import platform
+import re
+import tomllib
 from importlib import metadata
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
 from raptorgraph.benchmark import Settings
+from raptorgraph.benchmark._experiments import experiment
 from raptorgraph.benchmark._provenance import files_of
 from raptorgraph.benchmark._settings import Unit, chosen, fingerprint
 
 
 def mark(name="losses", *, threads="1", **settings):
-    return fingerprint(name, Unit("a", 0), Settings(**settings), threads=threads)
+    return fingerprint(experiment(name), Unit("a", 0), Settings(**settings), threads=threads)
 
 
 def test_an_option_gives_one_name_several_or_all():
@@ -28,7 +32,13 @@ def test_an_option_gives_one_name_several_or_all():
         chosen(Settings(options={"kinds": "d"}), "kinds", ["a"], "has no graph")
 
 
-CORE = "anndata gseapy lightning mudata networkx numpy pandas pot scanpy scikit-learn scipy scvi-tools torch".split()
+DECLARED = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]["dependencies"]
+CORE = sorted({re.split(r"[^\w.-]", line, maxsplit=1)[0].lower().replace("_", "-") for line in DECLARED})
+
+
+def test_the_core_is_found():
+    assert {"anndata", "numpy", "scvi-tools", "torch"} < set(CORE)
+    assert {"python", *CORE} <= mark()["versions"].keys()
 
 
 @pytest.mark.parametrize("package", CORE)
@@ -101,6 +111,7 @@ def test_files_among_the_options_are_found_at_any_depth(tmp_path):
     path.write_text("A\tna\tG1\n")
     options = {"gene_sets": path, "more": {"tools": [str(path), "GEARS"]}, "n": 3, "x": np.zeros(2)}
     assert list(files_of(options)) == [(":gene_sets", path), (":more:tools:0", path)]
-    before = mark(options=options)
+    before = mark("prediction", options=options)
+    assert before["options"].keys() == {"gene_sets"}  # the others are no options of its work
     path.write_text("A\tna\tG1\tG2\n")
-    assert mark(options=options) != before
+    assert mark("prediction", options=options) != before

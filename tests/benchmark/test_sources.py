@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 import raptorgraph
-from raptorgraph.benchmark import Settings, _runner
+from raptorgraph.benchmark import EXPERIMENTS, Settings
+from raptorgraph.benchmark._experiments import experiment
 from raptorgraph.benchmark._provenance import work_closure
 from raptorgraph.benchmark._sources import Closure
 
@@ -184,52 +185,42 @@ def test_modules_of_other_packages(tmp_path):
 
 
 # -- experiments -----------------------------------------------------------------------------------------------------
-OWNERS = sorted({_runner._owner(_runner.experiment(name), name) for name in _runner.EXPERIMENTS})
+WORK = {one.parts: one.work for one in map(experiment, EXPERIMENTS)}
+METHODS = {"benchmark/_methods.py", "evaluation/_methods.py"}
+SCREEN = {"benchmark/_load.py", "screen/_screen.py"}
+SCORES = {"evaluation/_scores.py", "evaluation/_splits.py"}
+VARIANTS = METHODS | SCREEN | SCORES | {"benchmark/_variants.py"}
 MEMBERS = {
-    "fits": {"_measure.py", "_methods.py", "_pairs.py", "_scores.py", "_screen.py", "_splits.py"},
-    "losses": {"_losses_study.py"},
-    "intervals": set(),
-    "ablation": {"_methods.py", "_scores.py", "_screen.py", "_splits.py", "_variants.py"},
-    "graph": {"_measure.py", "_methods.py", "_screen.py"},
-    "graph-ablation": {"_measure.py", "_methods.py", "_screen.py", "_variants.py"},
-    "spillover": {"_methods.py", "_screen.py"},
-    "stability": {"_measure.py", "_methods.py", "_screen.py"},
-    **dict.fromkeys(
-        ("capacity", "pairing", "sensitivity"), {"_measure.py", "_methods.py", "_scores.py", "_variants.py"}
-    ),
+    "fits": METHODS | SCREEN | SCORES | {"benchmark/_measure.py", "benchmark/_pairs.py"},
+    "losses": {"benchmark/_losses_study.py", "metrics/_distribution.py"},
+    "intervals": {"datasets/_simulate.py", "tl/_interactions.py"},
+    "graph": METHODS | SCREEN | {"benchmark/_measure.py", "benchmark/_graph_screens.py", "inference/_graph.py"},
+    "spillover": METHODS | SCREEN,
+    "stability": METHODS | SCREEN | {"benchmark/_measure.py"},
+    "ablation": VARIANTS,
+    **dict.fromkeys(("capacity", "graph-ablation", "pairing", "sensitivity"), VARIANTS | {"benchmark/_measure.py"}),
 }
-MODEL = {"model/_module.py", "model/_training.py", "nn/_effects.py", "nn/_encoder.py", "pp/_labels.py"}
+MODEL = {"model/_module.py", "model/_training.py", "nn/_encoder.py", "screen/_labels.py"}
 
 
 @pytest.fixture(scope="module")
 def files():
     """Files of the closure of each experiment's work."""
-    found = {name: work_closure(name, ROOT).files for name in OWNERS}
+    found = {name: work_closure(work, ROOT).files for name, work in WORK.items()}
     return {name: {path.relative_to(ROOT).as_posix() for path in paths} for name, paths in found.items()}
 
 
-@pytest.mark.parametrize("name", OWNERS)
+@pytest.mark.parametrize("name", WORK)
 def test_the_closure_of_an_experiment(files, name):
-    own = {
-        f"benchmark/{file}" for file in {f"_{name.replace('-', '_')}.py", "_parts.py", "_settings.py"} | MEMBERS[name]
-    }
-    assert files[name] >= own
+    own = {f"_{name.replace('-', '_')}.py", "_parts.py", "_settings.py"}
+    assert files[name] >= {f"benchmark/{file}" for file in own} | MEMBERS[name]
     if name == "losses":
-        assert "metrics/_distribution.py" in files[name]
         assert not files[name] & MODEL
     else:
         assert files[name] >= MODEL
-    reports = (
-        "pl/",
-        "_report/",
-        "_cli.py",
-        "_run.py",
-        "benchmark/_report.py",
-        "benchmark/_draw.py",
-        "benchmark/_runner.py",
-    )
+    reports = ("pl/", "report/", "cli/", "benchmark/_experiments.py", "benchmark/_report.py", "benchmark/_runner.py")
     assert not [file for file in files[name] if file.startswith(reports)]
-    others = {f"benchmark/_{other.replace('-', '_')}.py" for other in OWNERS if other != name}
+    others = {f"benchmark/_{other.replace('-', '_')}.py" for other in WORK if other != name}
     assert not files[name] & others
 
 
@@ -237,11 +228,11 @@ def test_the_closure_of_an_experiment(files, name):
 def test_no_code_outside_the_closure_runs(files, name):
     """Every function that is called is written down, and its file compared."""
     settings = Settings(quick=True, options={"toy": "only"} if name == "graph" else {})
-    module, called = _runner.experiment(name), set()
-    [unit] = [unit for unit in module.units(settings) if unit.seed == 0]
+    asked, called = experiment(name), set()
+    [unit] = [unit for unit in asked.units(settings) if unit.seed == 0]
     sys.setprofile(lambda frame, event, _: called.add(frame.f_code.co_filename) if event == "call" else None)
     try:
-        module.work(unit, settings)
+        asked.work(unit, settings)
     finally:
         sys.setprofile(None)
     ran = {Path(path).relative_to(ROOT).as_posix() for path in called if path.startswith(f"{ROOT}/")}
@@ -254,7 +245,7 @@ def test_editing_any_file_of_the_closure_is_other_work(files, tmp_path):
     shutil.copytree(ROOT, root, ignore=shutil.ignore_patterns("__pycache__"))
 
     def digest(name):
-        return work_closure(name, root).digest
+        return work_closure(WORK[name], root).digest
 
     def edited(name, file):
         text = (root / file).read_text()
@@ -264,9 +255,9 @@ def test_editing_any_file_of_the_closure_is_other_work(files, tmp_path):
         return found
 
     before = digest("losses")
-    assert before == work_closure("losses", ROOT).digest  # wherever the package lies
+    assert before == work_closure(WORK["losses"], ROOT).digest  # wherever the package lies
     assert all(edited("losses", file) != before for file in files["losses"])
-    assert all(edited("losses", file) == before for file in ("pl/_figure.py", "nn/_effects.py", "benchmark/_report.py"))
+    assert all(edited("losses", file) == before for file in ("pl/_figure.py", "nn/_encoder.py", "benchmark/_report.py"))
     before = digest("capacity")
-    assert all(edited("capacity", file) != before for file in ("benchmark/_measure.py", "nn/_effects.py"))
+    assert all(edited("capacity", file) != before for file in ("benchmark/_measure.py", "nn/_encoder.py"))
     assert all(edited("capacity", file) == before for file in ("tl/_enrich.py",))

@@ -101,7 +101,7 @@ def test_untrained_encoders_are_those_of_the_start(screen, name):
         method = method or spillover.untrained(name, settings, screen, seed)
         return spillover.encoder_of(method.fit(train)).mean(x).detach().numpy()
 
-    trained = spillover.make_method(name, settings, screen.setup, 0)
+    trained = spillover.method_of(name, settings, screen.setup, 0)
     np.testing.assert_array_equal(z(0), z(0))
     assert not np.allclose(z(0), z(1))
     assert not np.allclose(z(0), z(0, trained))

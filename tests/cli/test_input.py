@@ -285,13 +285,15 @@ def test_a_reader_that_has_gone_costs_no_result(tmp_path, monkeypatch):
 
 def test_a_folder_of_other_data_is_another_screen(adata, tmp_path):
     from raptorgraph.benchmark import Settings
+    from raptorgraph.benchmark._experiments import experiment
     from raptorgraph.benchmark._settings import Unit, fingerprint
 
     adata.write_zarr(tmp_path / "screen.zarr")
     settings = Settings(str(tmp_path / "screen.zarr"))
-    before = fingerprint("prediction", Unit("a", 0), settings)["screen"]
-    assert fingerprint("prediction", Unit("a", 0), settings)["screen"] == before
+    prediction = experiment("prediction")
+    before = fingerprint(prediction, Unit("a", 0), settings)["screen"]
+    assert fingerprint(prediction, Unit("a", 0), settings)["screen"] == before
     other = adata.copy()
     other.X = other.X * np.float32(2)
     other.write_zarr(tmp_path / "screen.zarr")
-    assert fingerprint("prediction", Unit("a", 0), settings)["screen"] != before
+    assert fingerprint(prediction, Unit("a", 0), settings)["screen"] != before

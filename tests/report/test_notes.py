@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from raptorgraph.report._heldout import HALF, MODEL, SINGLES, UNSEEN, HeldOut, Scores
+from raptorgraph.evaluation._held_out_scores import HALF, MODEL, SINGLES, UNSEEN, HeldOut, Scores
 from raptorgraph.report._notes import IMPORTANT, notes
 from raptorgraph.report._strength import strengths
 from raptorgraph.screen import Screen
@@ -115,7 +115,10 @@ def test_targets_that_do_not_answer(said, screen):
     strength.loc["P01", "own_gene"], strength.loc["P02", "own_gene"] = 0.01, 1.5
     found = said(strength=strength)
     assert found["1 perturbation whose own gene does not visibly change"].text.startswith("P01. ")
-    assert found["1 perturbation whose own gene changes against the others"].text.startswith("P02: the gene goes up")
+    assert found["1 perturbation whose own gene goes up"].text.startswith("P02. With most perturbations")
+    strength["own_gene"] *= -1
+    found = said(strength=strength)
+    assert found["1 perturbation whose own gene goes down"].text.startswith("P02. With most perturbations")
 
 
 def test_weak_perturbations(said, screen):
@@ -131,7 +134,11 @@ def test_combinations(said, screen):
     found = said(Screen(screen.adata[rows].copy(), screen.setup))
     (title,) = (title for title in found if title.endswith("with a gene that was not perturbed alone"))
     assert "P02" in found[title].text
-    assert "How pairs depart from sums was not learned from this screen" in said(options={"singles_only": True})
+    learned = "How pairs depart from sums was not learned from this screen"
+    left_out = said(options={"singles_only": True})[learned]
+    assert left_out.text.startswith("The combinations of this screen were left out of the training.")
+    alone = Screen(screen.cells(screen.singles), screen.setup)
+    assert said(alone)[learned].text.startswith("This screen has no combinations.")
     larger = with_labels(screen, {x: "P01+P02+P03" if x == "P01+P02" else x for x in screen.labels})
     assert "P01+P02+P03" in said(larger)["1 combination of more than two genes"].text
 
@@ -163,11 +170,13 @@ def test_order_of_pairs(said):
 def test_network_and_graph(said):
     found = said(control={"drift": 0.12, "variance_ratio": 0.5}, options={"max_epochs": 2})
     assert "12 %" in found["Predicted control cells differ from the measured ones"].text
-    assert "Predicted control cells vary less than measured ones" in found
+    assert "0.50 times" in found["Predicted control cells vary less than measured ones"].text
+    more = said(control={"drift": 0.0, "variance_ratio": 1.5})
+    assert "1.50 times" in more["Predicted control cells vary more than measured ones"].text
     assert "The network was trained for 2 epochs, as asked" in found
     assert "The preset “paper” has no intervals" in said(has_posterior=False, options={"preset": "paper"})
     assert "The graph has no edge" in said(edges=EDGES.iloc[:0])
-    note = said(edges=EDGES.assign(frequency=[0.3, 0.3]))["1 edge of the graph hangs on a few cells"]
-    assert note.text.startswith("P01 → P02: ")
+    note = said(edges=EDGES.assign(frequency=[0.3, 0.3]))["1 edge of the graph with support from a few cells only"]
+    assert note.text.startswith("P01 → P02. ")
     assert note.level == IMPORTANT
     assert not said(edges=EDGES.assign(frequency=[0.9, 0.3]))

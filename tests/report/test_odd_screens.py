@@ -45,7 +45,7 @@ def three_genes(adata):
     ids=["log values", "pairs alone", "singles", "one gene", "few controls", "three genes", "paper", "singles only"],
 )
 def test_report(adata, tmp_path, monkeypatch, change, options, said):
-    monkeypatch.setattr("raptorgraph.report._heldout._N_FOLDS", 1)
+    monkeypatch.setattr("raptorgraph.evaluation._held_out._N_FOLDS", 1)
     monkeypatch.setattr(
         "raptorgraph.report._results.write_figures", lambda *arguments, **keywords: None
     )  # tested elsewhere

@@ -29,14 +29,17 @@ from scipy.special import ndtri
 
 from raptorgraph import metrics
 from raptorgraph.benchmark import _variants as variants
+from raptorgraph.benchmark._experiments import Experiment
 from raptorgraph.benchmark._load import load_screen
-from raptorgraph.benchmark._report import mean_and_sd, wide
-from raptorgraph.benchmark._settings import Part, Settings, Unit, chosen
-from raptorgraph.evaluation._methods import RaptorGraphMethod, epochs_of
+from raptorgraph.benchmark._methods import epochs_of
+from raptorgraph.benchmark._report import all_rows, mean_and_sd, wide
+from raptorgraph.benchmark._settings import Part, Settings, Unit, chosen, units_by_seed
+from raptorgraph.evaluation._methods import RaptorGraphMethod
 from raptorgraph.evaluation._scores import CHANCE, TYPES, interaction_scores, pair_effects
 from raptorgraph.evaluation._splits import doubles_folds
 from raptorgraph.nn import GraphPathwayEncoder
 from raptorgraph.pl._figure import BLUE, GRAY, ORANGE
+from raptorgraph.pl._panels import dots, name_rows, shared_legend
 from raptorgraph.tl._interactions import drawn_scores, probabilities
 
 if TYPE_CHECKING:
@@ -44,10 +47,12 @@ if TYPE_CHECKING:
 
     import anndata as ad
 
+    from raptorgraph.benchmark._experiments import Parts, Tables
     from raptorgraph.model import RaptorGraphModel
     from raptorgraph.screen import Screen
 
-TITLE = "What each part of the default adds"
+    Drawn = dict[str, tuple[np.ndarray, dict[str, np.ndarray]]]
+
 OPTIONS = ("halves", "max_epochs", "n_repeats", "n_folds", "n_draws")
 DEFAULT, PAPER = "default", "paper"
 POSTERIOR: dict[str, dict[str, Any]] = {  # arguments of the posterior
@@ -79,6 +84,15 @@ NETWORK: dict[str, dict[str, Any]] = {  # arguments of the method
 LEVELS = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
 _BY = ["half", "regime", "variant"]
 _COVERAGE = "coverage of {:.0%}"
+_NETWORK_SCORES = (
+    "decoder, relative MSE",
+    "decoder, Pearson",
+    "MK-MMD",
+    "variance ratio",
+    "response SD / mean",
+    "active latents",
+    "edges",
+)
 
 
 class WithoutPreconditioning(RaptorGraphMethod):
@@ -96,13 +110,13 @@ def units(settings: Settings) -> list[Unit]:
     """For each seed one unit of all variants of the posterior, one of references, and one for each of the network."""
     screen = load_screen(settings, settings.seeds[0])
     variants.unseen_split(screen)
-    found = []
-    for seed in settings.seeds:
-        for half in chosen(settings, "halves", ("posterior", "network")):
-            names = [None] if half == "posterior" else [None, *NETWORK]
-            for i, name in enumerate(names):
-                found.append(Unit(f"{half}{i}-seed{seed}", seed, {"half": half, "variant": name}))
-    return found
+    of_half: dict[str, list[str | None]] = {"posterior": [None], "network": [None, *NETWORK]}
+    found = [
+        (f"{half}{i}", {"half": half, "variant": name})
+        for half in chosen(settings, "halves", list(of_half))
+        for i, name in enumerate(of_half[half])
+    ]
+    return units_by_seed(settings, found)
 
 
 def work(unit: Unit, settings: Settings) -> Part:
@@ -118,13 +132,14 @@ def work(unit: Unit, settings: Settings) -> Part:
 
 def _posterior(screen: Screen, settings: Settings, seed: int) -> list[pd.DataFrame]:
     splits = {"singles": [variants.unseen_split(screen)]}
-    n_folds = settings.options.get("n_folds", 2 if settings.quick else 5)
+    n_folds = settings.option("n_folds", 5, quick=2)
     if len(splits["singles"][0].test) >= n_folds:
         splits["doubles"] = doubles_folds(screen.conditions, n_folds=n_folds, seed=seed, **screen.spelling)
     found = []
     for regime, folds in splits.items():
         for name, options in POSTERIOR.items():
-            effects, sds, drawn = [], [], {}
+            effects, sds = [], []
+            drawn: Drawn = {}
             for split in folds:
                 model = _posterior_of(_some_cells(screen, split.refit, seed), screen, options)
                 frames = model.predict_effects(list(split.test), return_sd=True)
@@ -140,12 +155,10 @@ def _posterior(screen: Screen, settings: Settings, seed: int) -> list[pd.DataFra
     return found
 
 
-def _drawn(
-    model: RaptorGraphModel, screen: Screen, test: Sequence[str], settings: Settings, seed: int
-) -> dict[str, tuple[np.ndarray, dict[str, np.ndarray]]]:
+def _drawn(model: RaptorGraphModel, screen: Screen, test: Sequence[str], settings: Settings, seed: int) -> Drawn:
     """Of each pair of the test: predicted effects of both genes and of the pair, and its scores in draws of them."""
     order = pd.Index(model.var_names_).get_indexer(screen.adata.var_names)
-    n_draws, found = settings.options.get("n_draws", 10 if settings.quick else 50), {}
+    n_draws, found = settings.option("n_draws", 50, quick=10), {}
     for label in test:
         genes = screen.genes_of[label]
         if len(genes) == 2:
@@ -155,7 +168,7 @@ def _drawn(
     return found
 
 
-def _ranking(drawn: dict, screen: Screen, regime: str) -> list[pd.DataFrame]:
+def _ranking(drawn: Drawn, screen: Screen, regime: str) -> list[pd.DataFrame]:
     """Precision@10 of every type, by predicted score, by probability, by additive sums, and by chance."""
     pairs = list(drawn)
     predicted = np.stack([drawn[label][0] for label in pairs], 1)
@@ -178,7 +191,7 @@ def _ranking(drawn: dict, screen: Screen, regime: str) -> list[pd.DataFrame]:
     ]
 
 
-def _some_cells(screen: Screen, conditions: Sequence[str], seed: int):
+def _some_cells(screen: Screen, conditions: Sequence[str], seed: int) -> ad.AnnData:
     """Nine tenths of the control cells and of those of each condition, the same for all variants."""
     rng, kept = np.random.default_rng([seed, 4]), []
     for label in [screen.control, *conditions]:
@@ -213,10 +226,8 @@ def _effect_scores(effect: pd.DataFrame, sd: pd.DataFrame, screen: Screen) -> di
 
 def _network(name: str, screen: Screen, settings: Settings, seed: int) -> dict[str, float]:
     arguments = {"preset": "default", "seed": seed, "max_epochs": epochs_of(settings), **NETWORK[name], **screen.setup}
-    if name == "without preconditioning":
-        method = WithoutPreconditioning(**arguments)
-    else:
-        method = RaptorGraphMethod(**arguments)
+    kind = WithoutPreconditioning if name == "without preconditioning" else RaptorGraphMethod
+    method = kind(**arguments)
     split = variants.unseen_split(screen)
     method.fit(screen.cells(split.refit))
     test, genes = list(split.test), screen.adata.var_names
@@ -241,10 +252,9 @@ def _network(name: str, screen: Screen, settings: Settings, seed: int) -> dict[s
 
 
 # -- tables ----------------------------------------------------------------------------------------------------------
-def tables(parts: Sequence[tuple[Unit, Part]], settings: Settings) -> dict[str, pd.DataFrame]:
+def tables(parts: Parts, settings: Settings) -> Tables:
     """``ablation``, ``ablation_ranking``, ``ablation_network``, and as long tables ``_calibration`` and ``_long``."""
-    rows = pd.concat([part.rows for _, part in parts], ignore_index=True)
-    summary = mean_and_sd(rows, [*_BY, "metric"])
+    summary = mean_and_sd(all_rows(parts), [*_BY, "metric"])
     found = {"ablation_long": summary}
     posterior = summary[summary["half"] == "posterior"]
     if len(posterior):
@@ -257,26 +267,12 @@ def tables(parts: Sequence[tuple[Unit, Part]], settings: Settings) -> dict[str, 
         found["ablation_ranking"] = wide(ranking.rename(columns={"variant": "ranked by"}), ["regime", "ranked by"])
     network = summary[summary["half"] == "network"]
     if len(network):
-        known = [name for name in network["metric"].unique() if name in _network_scores()]
-        shown = network[network["metric"].isin(known)]
-        found["ablation_network"] = wide(shown, ["variant"]).fillna("-")
+        found["ablation_network"] = wide(network[network["metric"].isin(_NETWORK_SCORES)], ["variant"]).fillna("-")
     return found
 
 
-def _network_scores() -> tuple[str, ...]:
-    return (
-        "decoder, relative MSE",
-        "decoder, Pearson",
-        "MK-MMD",
-        "variance ratio",
-        "response SD / mean",
-        "active latents",
-        "edges",
-    )
-
-
 # -- figures ---------------------------------------------------------------------------------------------------------
-def draw(tables: dict[str, pd.DataFrame]) -> dict[str, Figure]:
+def draw(tables: Tables) -> dict[str, Figure]:
     """What each part adds, and the calibration of the intervals."""
     figures, summary = {}, tables["ablation_long"]
     for half, panels in {
@@ -297,17 +293,14 @@ def _panels(here: pd.DataFrame, panels: Sequence[str]) -> Figure:
     figure = Figure(figsize=(3 + 2.6 * len(panels), 1.2 + 0.3 * len(names)), layout="constrained")
     for ax, metric in zip(figure.subplots(1, len(panels), sharey=True, squeeze=False)[0], panels, strict=True):
         for i, regime in enumerate(regimes):
-            values = here[(here["metric"] == metric) & (here["regime"] == regime)].set_index("variant").reindex(names)
-            y = np.arange(len(names)) + 0.12 * (len(regimes) - 1 - 2 * i)
-            style = {"fmt": "o", "color": (BLUE, ORANGE)[i], "markersize": 4, "label": regime}
-            ax.errorbar(values["value_mean"], y, xerr=values["value_sd"].fillna(0), **style)
+            values = here[(here["metric"] == metric) & (here["regime"] == regime)].set_index("variant")
+            dots(ax, values, names, 0.12 * (len(regimes) - 1 - 2 * i), color=(BLUE, ORANGE)[i], label=regime)
             if DEFAULT in values.index:
                 ax.axvline(values["value_mean"][DEFAULT], color=(BLUE, ORANGE)[i], linestyle=":", linewidth=0.8)
         ax.set_xlabel(metric)
-        ax.set_yticks(np.arange(len(names)), names)
-        ax.grid(axis="y", color="0.92")
+    name_rows(figure.axes, names)
     if len(regimes) > 1:
-        variants.shared_legend(figure)
+        shared_legend(figure)
     return figure
 
 
@@ -324,3 +317,6 @@ def _calibration(covered: pd.DataFrame) -> Figure:
     ax.set_ylabel("measured effects within it")
     ax.legend(frameon=False)
     return figure
+
+
+ABLATION = Experiment("ablation", "What each part of the default adds", OPTIONS, units, work, tables, draw)

@@ -13,22 +13,21 @@ Nothing is chosen by these scores.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from matplotlib.figure import Figure
 
 from raptorgraph.benchmark import _variants as variants
+from raptorgraph.benchmark._experiments import Experiment
 from raptorgraph.benchmark._load import load_screen
 from raptorgraph.benchmark._report import wide
-from raptorgraph.benchmark._settings import Part, Settings, Unit, chosen
+from raptorgraph.benchmark._settings import Part, Settings, Unit, chosen, units_by_seed
 from raptorgraph.pl._figure import BLUE, ORANGE
+from raptorgraph.pl._panels import shared_legend
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from raptorgraph.benchmark._experiments import Parts, Tables
 
-    import pandas as pd
-
-TITLE = "Prediction of unseen combinations with more latents than perturbed genes"
 OPTIONS = ("presets", "ratios", "max_epochs", "n_repeats")
 RATIOS = (1.0, 1.25, 1.5, 2.0, 3.0)
 # Later revision of the paper, Norman et al. (2019): d/k, MK-MMD, Precision@10 of neomorphism
@@ -41,20 +40,14 @@ _PANELS = ("relative MSE", "Pearson", "MK-MMD", variants.PRECISION["neomorphism"
 def units(settings: Settings) -> list[Unit]:
     """For each seed one unit of references, and one for each preset and number of latents."""
     variants.unseen_split(load_screen(settings, settings.seeds[0]))
-    presets = chosen(settings, "presets", variants.PRESETS)
-    ratios = settings.options.get("ratios") or ((1.0, 1.5) if settings.quick else RATIOS)
+    ratios = settings.option("ratios", RATIOS, quick=(1.0, 1.5)) or RATIOS
     for ratio in ratios:
         if not ratio >= 1:
             raise ValueError(f"ratios: {ratio!r} is below 1, but every perturbed gene owns a latent.")
-    return [
-        *(Unit(f"reference-seed{seed}", seed) for seed in settings.seeds),
-        *(
-            Unit(f"{preset}-{ratio:g}-seed{seed}", seed, {"preset": preset, "ratio": float(ratio)})
-            for preset in presets
-            for ratio in ratios
-            for seed in settings.seeds
-        ),
-    ]
+    found: list[tuple[str, dict[str, Any]]] = [(variants.REFERENCE, {})]
+    for preset in chosen(settings, "presets", variants.PRESETS):
+        found += [(f"{preset}-{ratio:g}", {"preset": preset, "ratio": float(ratio)}) for ratio in ratios]
+    return units_by_seed(settings, found)
 
 
 def work(unit: Unit, settings: Settings) -> Part:
@@ -76,7 +69,7 @@ def work(unit: Unit, settings: Settings) -> Part:
 
 
 # -- tables ----------------------------------------------------------------------------------------------------------
-def tables(parts: Sequence[tuple[Unit, Part]], settings: Settings) -> dict[str, pd.DataFrame]:
+def tables(parts: Parts, settings: Settings) -> Tables:
     """``capacity`` (to read) and ``capacity_long``."""
     printed = [
         (variants.PUBLISHED, f"{ratio:g}", metric, value)
@@ -87,7 +80,7 @@ def tables(parts: Sequence[tuple[Unit, Part]], settings: Settings) -> dict[str, 
     return {"capacity": wide(summary, _BY).fillna("-"), "capacity_long": summary}
 
 
-def draw(tables: dict[str, pd.DataFrame]) -> Figure:
+def draw(tables: Tables) -> Figure:
     """Scores against the number of latents for each gene, with the references as lines."""
     summary = tables["capacity_long"]
     figure = Figure(figsize=(11, 6.5), layout="constrained")
@@ -116,5 +109,16 @@ def draw(tables: dict[str, pd.DataFrame]) -> Figure:
             ax.set_ylim(bottom=0)
     for ax in figure.axes[3:]:
         ax.set_xlabel("latents per perturbed gene")
-    variants.shared_legend(figure)
+    shared_legend(figure)
     return figure
+
+
+CAPACITY = Experiment(
+    "capacity",
+    "Prediction of unseen combinations with more latents than perturbed genes",
+    OPTIONS,
+    units,
+    work,
+    tables,
+    draw,
+)

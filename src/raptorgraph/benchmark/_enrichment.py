@@ -22,24 +22,21 @@ from matplotlib.figure import Figure
 
 from raptorgraph import pp, tl
 from raptorgraph.benchmark import _fits as fits
+from raptorgraph.benchmark._experiments import Experiment
 from raptorgraph.benchmark._load import load_screen
-from raptorgraph.benchmark._report import mean_and_sd, wide
-from raptorgraph.benchmark._settings import Part, Settings, Unit, chosen
-from raptorgraph.evaluation._draw import dot_panel
+from raptorgraph.benchmark._report import in_order, mean_and_sd, wide
+from raptorgraph.benchmark._settings import Settings, Unit, chosen
 from raptorgraph.evaluation._methods import MODELS, OURS, ordered
+from raptorgraph.pl._panels import dot_panel
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from raptorgraph.benchmark._experiments import Parts, Tables
+    from raptorgraph.screen import Screen
 
-TITLE = "Gene sets of the latents"
 OPTIONS = ("methods", "gene_sets", "max_epochs", "n_repeats", "n_permutations")
-WORK_OPTIONS = fits.WORK_OPTIONS
-PARTS = "fits"
 MEASURED = "measured effects"
 _FDR = 0.05
 _N_SETS = 25  # in the heat map
-
-work = fits.work
 
 
 def units(settings: Settings) -> list[Unit]:
@@ -50,7 +47,7 @@ def units(settings: Settings) -> list[Unit]:
     return fits.units_of_singles(settings, methods=chosen(settings, "methods", MODELS, "has no latents"))
 
 
-def tables(parts: Sequence[tuple[Unit, Part]], settings: Settings) -> dict[str, pd.DataFrame]:
+def tables(parts: Parts, settings: Settings) -> Tables:
     """``enrichment`` (to read), ``enrichment_long``, and ``enrichment_sets`` (every latent and set)."""
     found, rows = [], []
     for seed in settings.seeds:
@@ -70,7 +67,7 @@ def tables(parts: Sequence[tuple[Unit, Part]], settings: Settings) -> dict[str, 
     long = pd.DataFrame(rows, columns=["seed", "method", "metric", "value"])
     summary = mean_and_sd(long, ["method", "metric"])
     order = [MEASURED, *ordered(name for name in summary["method"] if name != MEASURED)]
-    summary = summary.sort_values("method", key=lambda names: names.map(order.index), kind="stable", ignore_index=True)
+    summary = in_order(summary, method=order)
     return {
         "enrichment": wide(summary, ["method"]).fillna("-"),
         "enrichment_long": summary,
@@ -78,11 +75,13 @@ def tables(parts: Sequence[tuple[Unit, Part]], settings: Settings) -> dict[str, 
     }
 
 
-def _enrich(effects: pd.DataFrame, screen, settings: Settings, seed: int, permute: int | None = None) -> pd.DataFrame:
+def _enrich(
+    effects: pd.DataFrame, screen: Screen, settings: Settings, seed: int, permute: int | None = None
+) -> pd.DataFrame:
     return tl.enrich_effects(
         effects.astype(float),
         settings.options["gene_sets"],
-        n_permutations=settings.options.get("n_permutations", 20 if settings.quick else 1000),
+        n_permutations=settings.option("n_permutations", 1000, quick=20),
         min_size=2 if settings.quick else 5,
         seed=seed,
         permute=permute,
@@ -103,7 +102,7 @@ def _agreement(sets: pd.DataFrame, true: pd.DataFrame) -> float:
     return float(np.corrcoef(both.to_numpy().T)[0, 1])
 
 
-def draw(tables: dict[str, pd.DataFrame]) -> Figure:
+def draw(tables: Tables) -> Figure:
     """Shares and agreement of every model, and a heat map of NES for the first of our models."""
     summary, sets = tables["enrichment_long"], tables["enrichment_sets"]
     methods = list(dict.fromkeys(summary["method"]))
@@ -115,7 +114,8 @@ def draw(tables: dict[str, pd.DataFrame]) -> Figure:
     nes, fdr = nes.loc[chosen], fdr.reindex(index=chosen, columns=nes.columns)
 
     figure = Figure(figsize=(5 + 0.28 * nes.shape[1], 4 + 0.2 * len(chosen)), layout="constrained")
-    top, bottom = figure.subfigures(2, 1, height_ratios=(1, 2.2))
+    grid = figure.add_gridspec(2, 1, height_ratios=(1, 2.2))
+    top, bottom = (figure.add_subfigure(grid[row]) for row in range(2))
     metrics_ = ("significant", "significant, permuted genes", "NES as measured, Pearson")
     shares = summary[summary["metric"].isin(metrics_[:2])]
     most = float((shares["value_mean"] + shares["value_sd"].fillna(0)).max())
@@ -133,3 +133,8 @@ def draw(tables: dict[str, pd.DataFrame]) -> Figure:
     ax.set_title(f"{ours}: NES (mean over seeds), dots where the mean FDR is below {_FDR}", fontsize=9)
     bottom.colorbar(image, ax=ax, label="NES", shrink=0.7)
     return figure
+
+
+ENRICHMENT = Experiment(
+    "enrichment", "Gene sets of the latents", OPTIONS, units, fits.work, tables, draw, fits.WORK_OPTIONS
+)

@@ -17,23 +17,19 @@ from raptorgraph import metrics
 from raptorgraph.baselines import ladder
 from raptorgraph.benchmark._load import load_screen
 from raptorgraph.benchmark._measure import Measured
+from raptorgraph.benchmark._methods import check_methods, method_names, method_of, n_repeats_of
 from raptorgraph.benchmark._pairs import database
-from raptorgraph.benchmark._settings import Part, Settings, Unit
-from raptorgraph.evaluation._methods import MODELS, Predictions, check_methods, make_method, method_names
-from raptorgraph.evaluation._scores import (
-    CEILING,
-    FLOOR,
-    draw_seed,
-    gene_overlap,
-    large_enough,
-    n_repeats_of,
-    sample_size,
-)
+from raptorgraph.benchmark._settings import Part, Settings, Unit, units_by_seed
+from raptorgraph.evaluation._methods import MODELS
+from raptorgraph.evaluation._predictions import Predictions
+from raptorgraph.evaluation._scores import cell_references, cell_scores, sample_size
 from raptorgraph.evaluation._splits import Split, doubles_folds, paper_split, seen_singles, singles_only
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from raptorgraph.baselines import Baseline
+    from raptorgraph.benchmark._experiments import Parts
     from raptorgraph.screen import Screen
 
 OPTIONS = ("methods", "regimes", "n_folds", "on", "gene_sets", "predictions", "max_epochs", "n_repeats")
@@ -48,18 +44,16 @@ def units(settings: Settings) -> list[Unit]:
     regimes = _regimes(settings, screen)
     external(settings, screen)
     found = []
-    for seed in settings.seeds:
-        for regime in regimes:
-            names = method_names(settings, doubles=regime == "doubles")
-            check_methods(names, settings, screen.setup, screen.adata.var_names)
-            quick = [name for name in names if name in ladder()]
-            groups = [["reference"], *([quick] if quick else []), *([name] for name in names if name not in quick)]
-            for fold in range(_n_folds(settings) if regime == "doubles" else 1):
-                for group in groups:
-                    word = "baselines" if group == quick else group[0].replace(" ", "-")
-                    options = {"regime": regime, "fold": fold, "methods": group}
-                    found.append(Unit(f"{regime}{fold}-{word}-seed{seed}", seed, options))
-    return found
+    for regime in regimes:
+        names = method_names(settings, doubles=regime == "doubles")
+        check_methods(names, settings, screen.setup, screen.adata.var_names)
+        quick = [name for name in names if name in ladder()]
+        groups = {"reference": ["reference"], **({"baselines": quick} if quick else {})}
+        groups |= {name: [name] for name in names if name not in quick}
+        for fold in range(_n_folds(settings) if regime == "doubles" else 1):
+            for word, group in groups.items():
+                found.append((f"{regime}{fold}-{word}", {"regime": regime, "fold": fold, "methods": group}))
+    return units_by_seed(settings, found)
 
 
 def units_of_singles(settings: Settings, **options: Any) -> list[Unit]:
@@ -74,14 +68,16 @@ def work(unit: Unit, settings: Settings) -> Part:
     screen = load_screen(settings, unit.seed)
     split = splits(unit.options["regime"], screen, unit.seed, settings)[unit.options["fold"]]
     fitted, scored = (split.train, split.validation) if on_part(settings) == "validation" else (split.refit, split.test)
-    n_cells, n_repeats = sample_size(screen), n_repeats_of(settings)
+    n_cells = sample_size(screen)
+    draws = {"n_cells": n_cells, "n_repeats": n_repeats_of(settings), "seed": unit.seed}
     if unit.options["methods"] == ["reference"]:
-        return Part(_references(screen, scored, n_cells, n_repeats, unit.seed))
+        return Part(cell_references(screen, scored, **draws))
 
     train = screen.cells(fitted)
-    rows, effects, index, histories = [], [], [], {}
+    rows: list[tuple[str, str, str, float]] = []
+    effects, index, histories = [], [], {}
     for name in unit.options["methods"]:
-        method = make_method(name, settings, screen.setup, unit.seed)
+        method = method_of(name, settings, screen.setup, unit.seed)
         with Measured() as fit:
             method.fit(train)
         if hasattr(method, "history_"):
@@ -92,12 +88,13 @@ def work(unit: Unit, settings: Settings) -> Part:
         if asked:
             with Measured() as ask:
                 own = method.predict_effects(asked).loc[asked].to_numpy()
-                cells = method.predict(asked, n_cells=n_cells * n_repeats, seed=unit.seed)
+                cells = method.predict(asked, n_cells=n_cells * draws["n_repeats"], seed=unit.seed)
             drift = method.predict_control() - screen.control_mean
             for reference, values in ((OWN, own), (DATA, own + drift)):
                 effects.append(values)
                 index += [(name, label, reference, "scored") for label in asked]
-            rows += [(name, *found) for found in cell_scores(screen, cells, drift, n_cells, n_repeats, unit.seed)]
+            scores = cell_scores(cells, screen, drift, **draws)
+            rows += [(name, *row) for row in scores.itertuples(index=False, name=None)]
             rows.append((name, "", "seconds to predict", ask.seconds))
         if unit.options["regime"] == "singles":  # whose fits interactions, reverse and enrichment read
             more = [label for label in [*screen.singles, *database(screen)] if label not in asked]
@@ -115,53 +112,7 @@ def work(unit: Unit, settings: Settings) -> Part:
     return Part(table, arrays)
 
 
-def cell_scores(
-    screen: Screen, cells: ad.AnnData, drift: np.ndarray, n_cells: int, n_repeats: int, seed: int
-) -> list[tuple]:
-    """Scores of predicted cells beside measured ones: condition, metric and value.
-
-    Parameters
-    ----------
-    screen
-        The measured cells.
-    cells
-        Predicted cells, with a categorical ``obs["perturbation"]``; conditions with too few measured cells are skipped.
-    drift
-        Predicted minus measured control mean, shape (n_genes,).
-    n_cells, n_repeats, seed
-        Size and number of the samples, and seed of their draws.
-    """
-    found = []
-    for label in large_enough(screen, cells.obs["perturbation"].cat.categories, n_cells):
-        real = screen.expression_of(label)
-        drawn = cells[(cells.obs["perturbation"] == label).to_numpy()].to_df().to_numpy()
-        scores = metrics.sampled_scores(
-            drawn, real, n_cells=n_cells, n_repeats=n_repeats, seed=draw_seed(seed, screen, label)
-        )
-        found += [(label, metric, value) for metric, value in scores.drop(columns="repeat").mean().items()]
-        found.append((label, "variance_ratio", metrics.variance_ratio(drawn, real)))
-        found += [(label, metric, value) for metric, value in gene_overlap(screen, label, drawn, drift).items()]
-    return found
-
-
-def _references(screen: Screen, scored: Sequence[str], n_cells: int, n_repeats: int, seed: int) -> pd.DataFrame:
-    """Floor and ceiling of the scores of cells."""
-    control, rows = screen.expression_of(screen.control), []
-    for label in large_enough(screen, scored, n_cells):
-        found = metrics.floor_and_ceiling(
-            screen.expression_of(label),
-            control,
-            n_cells=n_cells,
-            n_repeats=n_repeats,
-            seed=draw_seed(seed, screen, label),
-        )
-        for name, kind in ((FLOOR, "floor"), (CEILING, "ceiling")):
-            scores = found[found["reference"] == kind].drop(columns=["reference", "repeat"]).mean()
-            rows += [(name, label, metric, value) for metric, value in scores.items()]
-    return pd.DataFrame(rows, columns=["method", "condition", "metric", "value"])
-
-
-def _reconstruction(method, screen: Screen, seed: int) -> list[tuple[str, float]]:
+def _reconstruction(method: Baseline, screen: Screen, seed: int) -> list[tuple[str, float]]:
     """Errors of the reconstruction of control cells, where the method reconstructs cells."""
     if not hasattr(method, "reconstruct"):
         return []
@@ -205,11 +156,13 @@ def splits(regime: str, screen: Screen, seed: int, settings: Settings) -> list[S
 
 def on_part(settings: Settings) -> str:
     """What is scored: ``"test"``, or ``"validation"`` while settings are tuned."""
-    return settings.options.get("on", "test")
+    on: str = settings.option("on", "test")
+    return on
 
 
 def _n_folds(settings: Settings) -> int:
-    return settings.options.get("n_folds", 2 if settings.quick else 5)
+    n_folds: int = settings.option("n_folds", 5, quick=2)
+    return n_folds
 
 
 def external(settings: Settings, screen: Screen) -> dict[str, Predictions]:
@@ -237,7 +190,7 @@ def scored_of(folds: Sequence[Split], settings: Settings) -> list[str]:
 
 
 def predicted(
-    parts: Sequence[tuple[Unit, Part]],
+    parts: Parts,
     regime: str,
     screen: Screen,
     seed: int,

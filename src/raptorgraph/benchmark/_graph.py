@@ -28,26 +28,25 @@ from an indirect one: ranking total effects is what they reward.
 
 from __future__ import annotations
 
-import inspect
 from dataclasses import dataclass
 from importlib.util import find_spec
-from itertools import product
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 import torch
-from matplotlib import colormaps
 from matplotlib.figure import Figure
 
 from raptorgraph.baselines import graph_methods
+from raptorgraph.benchmark._experiments import Experiment
+from raptorgraph.benchmark._graph_screens import FACTORS, TOY, arguments, grid, text, toy_effects
 from raptorgraph.benchmark._load import load_screen
 from raptorgraph.benchmark._measure import Measured
-from raptorgraph.benchmark._report import mean_and_sd, wide
-from raptorgraph.benchmark._settings import Part, Settings, Unit, chosen
+from raptorgraph.benchmark._methods import method_of
+from raptorgraph.benchmark._report import all_rows, mean_and_sd, wide
+from raptorgraph.benchmark._settings import Part, Settings, Unit, chosen, units_by_seed
 from raptorgraph.datasets import simulate
-from raptorgraph.datasets._arguments import CHOICES, check_arguments
-from raptorgraph.evaluation._methods import gene_graph, make_method
+from raptorgraph.evaluation._methods import gene_graph
 from raptorgraph.inference import GraphPosterior, infer_graph
 from raptorgraph.metrics import (
     ancestor_auprc,
@@ -62,18 +61,19 @@ from raptorgraph.metrics import (
 from raptorgraph.metrics._graph import ancestors, top_edges
 from raptorgraph.model._graph import CALLED, graph_of_log_ratios
 from raptorgraph.pl._figure import ORANGE
+from raptorgraph.pl._panels import dots, shared_legend
 from raptorgraph.screen._cell_labels import parse_obs
 from raptorgraph.screen._inputs import batch_codes, expression_source
 from raptorgraph.screen._moments import log_ratio_moments
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
 
     import anndata as ad
 
+    from raptorgraph.benchmark._experiments import Parts, Tables
     from raptorgraph.screen import Screen
 
-TITLE = "Do learned graphs find the true one?"
 OPTIONS = (
     "graphs",
     "degrees",
@@ -93,29 +93,6 @@ _OWN_CALL = {"dagma": 0.3, "sort by variance": 0.0, "raptorgraph paper": 0.0}  #
 _TOTALS = ("difference of means",)  # weights that are total effects
 _SCREEN_SEED = 0  # all repetitions see the same screen
 
-_GRID = {
-    "graphs": CHOICES["graph"],
-    "degrees": (1, 3),
-    "n_perturbed": (20, 50, 100),
-    "mechanisms": ("linear", "saturating"),
-    "n_cells": (50, 200),
-    "missing": (0.0, 0.3),
-}
-_QUICK_GRID = {
-    "graphs": ("erdos-renyi",),
-    "degrees": (1,),
-    "n_perturbed": (6,),
-    "mechanisms": ("linear",),
-    "n_cells": (30,),
-    "missing": (0.0,),
-}
-_FACTORS = ("graph", "degree", "genes", "mechanism", "cells", "missing")
-# few cells for the true effects, which are not used and of which there are many
-_SIZE = {"n_genes": 500, "n_control_cells": 1000, "n_doubles": 0, "interaction_strength": 0.0, "n_truth_cells": 50}
-_QUICK_SIZE = {**_SIZE, "n_genes": 60, "n_control_cells": 100, "n_truth_cells": 20}
-_TOY = dict(zip(_FACTORS, ("toy chain", 1, 5, "rectified", 2048, 0.0), strict=True))
-_TOY_SHIFT, _TOY_PADDING = 5.0, 5
-
 
 # -- work ------------------------------------------------------------------------------------------------------------
 def units(settings: Settings) -> list[Unit]:
@@ -127,24 +104,23 @@ def units(settings: Settings) -> list[Unit]:
         k = len(load_screen(settings, _SCREEN_SEED).singles)
         if k < 2:
             raise ValueError(f"A graph needs two genes or more that were perturbed alone, the screen has {k}.")
-        return [Unit(f"screen-seed{seed}", seed) for seed in settings.seeds]
-    toy = settings.options.get("toy", True)
+        return units_by_seed(settings, [("screen", {})])
+    toy = settings.option("toy", True)
     if toy not in (True, False, "only"):
         raise ValueError(f"toy: {toy!r} must be true, false or 'only'.")
-    grid = [] if toy == "only" else _grid(settings)
-    found = [*grid, *([_TOY] if toy and OURS in methods else [])]
+    found = [*([] if toy == "only" else grid(settings)), *([TOY] if toy and OURS in methods else [])]
     if not found:
         raise ValueError(f"toy: it is for {OURS!r} alone, which is not among the methods.")
-    return [Unit("-".join([*map(_word, here.values()), f"seed{s}"]), s, here) for here in found for s in settings.seeds]
+    return units_by_seed(settings, [("-".join(map(str, here.values())), here) for here in found])
 
 
 def work(unit: Unit, settings: Settings) -> Part:
     """Learn the graphs, and score them."""
     if settings.screen is not None:
         return Part(_judge(load_screen(settings, _SCREEN_SEED), settings, unit.seed))
-    if unit.options["graph"] == _TOY["graph"]:
+    if unit.options["graph"] == TOY["graph"]:
         return Part(_toy(unit.seed))
-    adata = simulate(**_arguments(unit.options, settings), seed=unit.seed)
+    adata = simulate(**arguments(unit.options, settings), seed=unit.seed)
     setup = {"perturbation_key": "perturbation", "library_size_key": "total_counts"}
     found, genes = learn(adata, setup, settings, unit.seed)
     truth = adata.uns["simulation"]["adjacency"].loc[genes, genes].to_numpy()
@@ -197,7 +173,7 @@ def learn(
             if name in baselines:
                 graph = baselines[name](adata, **setup)
             else:
-                graph = gene_graph(make_method(name, settings, setup, seed).fit(adata))
+                graph = gene_graph(method_of(name, settings, setup, seed).fit(adata))
         weights = graph.loc[genes, genes].to_numpy() * judged
         if name in _OWN_CALL:
             edges = (np.abs(weights) >= _OWN_CALL[name]) & (weights != 0)
@@ -248,31 +224,6 @@ def _toy(seed: int) -> pd.DataFrame:
     return _rows({name: _against_truth(name, Learned(w, call, fit.seconds), truth) for name, w in graphs.items()})
 
 
-def toy_effects(seed: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Differences of means of the toy, 5 x 10, their sampling variance, and that of the control.
-
-    Each latent is standard normal noise and the positive part of the one before; an intervention adds 5 to it.
-    """
-    rng = np.random.default_rng(seed)
-    k, n = _TOY["genes"], _TOY["cells"]
-
-    def moments(hit: int | None) -> tuple[np.ndarray, np.ndarray]:
-        u = rng.standard_normal((n, k))
-        for j in range(k):
-            u[:, j] += (np.maximum(u[:, j - 1], 0.0) if j else 0.0) + _TOY_SHIFT * (j == hit)
-        x = np.pad(u, ((0, 0), (0, _TOY_PADDING)))
-        return x.mean(axis=0), x.var(axis=0, ddof=1) / n
-
-    mean, variance = map(np.array, zip(*(moments(hit) for hit in (None, *range(k))), strict=True))
-    shared = variance[0]
-    # genes that are always 0 say nothing
-    return (
-        torch.as_tensor(mean[1:] - mean[0]),
-        torch.as_tensor(np.where(shared > 0, variance[1:], np.inf)),
-        torch.as_tensor(shared),
-    )
-
-
 def _judge(screen: Screen, settings: Settings, seed: int) -> pd.DataFrame:
     """Learn from one half of the cells of control and singles, judge on the other."""
     codes = np.full(len(screen.codes), -1)
@@ -314,69 +265,19 @@ def _rows(scores: Mapping[str, Mapping[str, float]]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["method", "metric", "value"]).astype({"value": float})
 
 
-# -- grid ------------------------------------------------------------------------------------------------------------
-def _grid(settings: Settings) -> list[dict[str, Any]]:
-    """All settings, checked."""
-    asked = []
-    for option, default in (_QUICK_GRID if settings.quick else _GRID).items():
-        values = settings.options.get(option, default)
-        values = list(values) if isinstance(values, list | tuple) else [values]
-        if not values:
-            raise ValueError(f"{option}: give at least one value.")
-        asked.append(values)
-    grid = [dict(zip(_FACTORS, values, strict=True)) for values in product(*asked)]
-    defaults = {name: value.default for name, value in inspect.signature(simulate).parameters.items()}
-    for here in grid:
-        try:
-            check_arguments({**defaults, **_arguments(here, settings)})
-        except (TypeError, ValueError) as error:
-            raise ValueError(f"The grid cannot be simulated: {error}") from None
-        if here["genes"] < 2:
-            raise ValueError(f"n_perturbed: a graph needs two genes or more, not {here['genes']}.")
-    return grid
-
-
-def _arguments(setting: Mapping[str, Any], settings: Settings) -> dict[str, Any]:
-    """Arguments of the simulator for a setting of the grid."""
-    return {
-        **(_QUICK_SIZE if settings.quick else _SIZE),
-        "graph": setting["graph"],
-        "expected_degree": setting["degree"],
-        "n_perturbed": setting["genes"],
-        "mechanism": setting["mechanism"],
-        "n_cells_per_perturbation": setting["cells"],
-        "targets_without_gene": setting["missing"],
-    }
-
-
-def _word(value: Any) -> str:
-    return str(value).replace(" ", "-")
-
-
-def _text(setting: Mapping[str, Any]) -> str:
-    if setting["graph"] == _TOY["graph"]:
-        return _TOY["graph"]
-    return (
-        f"{setting['graph']}, degree {setting['degree']:g}, {setting['genes']} genes, {setting['mechanism']}, "
-        f"{setting['cells']} cells, {setting['missing']:.0%} missing"
-    )
-
-
 # -- tables ----------------------------------------------------------------------------------------------------------
-def tables(parts: Sequence[tuple[Unit, Part]], settings: Settings) -> dict[str, pd.DataFrame]:
+def tables(parts: Parts, settings: Settings) -> Tables:
     """``graph`` (to read), ``graph_auprc`` (methods side by side) and ``graph_long``, with columns of the setting."""
-    rows = []
-    for unit, part in parts:
-        here = {**unit.options, "setting": _text(unit.options)} if unit.options else {}
-        rows.append(part.rows.assign(**here, seed=unit.seed))
-    rows = pd.concat(rows, ignore_index=True)
-    by = [name for name in ("setting", *_FACTORS, "method") if name in rows]
+    rows = all_rows(parts, *parts[0][0].options)
+    if "graph" in rows:
+        rows["setting"] = [text(setting) for setting in rows[list(FACTORS)].to_dict("records")]
+    by = [name for name in ("setting", *FACTORS, "method") if name in rows]
     summary = mean_and_sd(rows, [*by, "metric"])
     shown = summary[summary["metric"] != "AUPRC, chance"].copy()
     shown.loc[shown["metric"].isin(["exact", "true edges"]), "value_sd"] = np.nan
-    grid = shown["setting"] != _text(_TOY)
-    auprc = shown[(shown["metric"] == "AUPRC") & grid]
-    shown = shown[~grid | (shown["metric"] != "exact")]  # hundreds of edges are never all right
+    of_grid = shown["setting"] != text(TOY)
+    auprc = shown[(shown["metric"] == "AUPRC") & of_grid]
+    shown = shown[~of_grid | (shown["metric"] != "exact")]  # hundreds of edges are never all right
     found = {"graph": wide(shown, ["setting", "method"]).fillna("-"), "graph_long": summary}
     if len(auprc):
         found["graph_auprc"] = wide(auprc, ["setting"], columns="method")
@@ -384,12 +285,12 @@ def tables(parts: Sequence[tuple[Unit, Part]], settings: Settings) -> dict[str, 
 
 
 # -- figure ----------------------------------------------------------------------------------------------------------
-def draw(tables: dict[str, pd.DataFrame]) -> Figure:
+def draw(tables: Tables) -> Figure:
     """AUPRC of every method in every setting; with a screen, the two scores of its edges."""
     summary = tables["graph_long"]
     panels = [name for name in ("AUPRC", "mean Wasserstein", "false omission rate") if name in set(summary["metric"])]
     order, methods = list(dict.fromkeys(summary["setting"])), list(dict.fromkeys(summary["method"]))
-    others = iter(color for i, color in enumerate(colormaps["tab10"].colors) if i != 1)  # the second is like ours
+    others = iter(f"C{i}" for i in (0, *range(2, 10)))  # of the color cycle, whose second is like ours
     colors = {name: ORANGE if name == OURS else next(others) for name in methods}
     step = 0.7 / len(methods)  # one below the other, so that none hides another
     size = (4 + 4 * len(panels), 1.6 + (0.05 + 0.045 * len(methods)) * len(order))
@@ -398,24 +299,16 @@ def draw(tables: dict[str, pd.DataFrame]) -> Figure:
     for ax, metric in zip(axes, panels, strict=True):
         here = summary[summary["metric"] == metric]
         for row, name in enumerate(methods):
-            values = here[here["method"] == name].set_index("setting").reindex(order)
-            y = np.arange(len(order)) + (row - (len(methods) - 1) / 2) * step
-            kept = values["value_mean"].notna().to_numpy()
-            ax.errorbar(
-                values["value_mean"][kept],
-                y[kept],
-                xerr=values["value_sd"][kept].fillna(0),
-                fmt="o",
-                markersize=4,
-                elinewidth=1,
-                color=colors[name],
-                label=name,
-            )
+            values = here[here["method"] == name].set_index("setting")
+            dots(ax, values, order, (row - (len(methods) - 1) / 2) * step, elinewidth=1, color=colors[name], label=name)
         ax.set_xlim(0, 1.02 if metric == "AUPRC" else None)
         ax.set_xlabel(metric)
         ax.grid(axis="x", color="0.92")
         ax.set_axisbelow(True)
     axes[0].set_yticks(range(len(order)), order, fontsize=8)
     axes[0].set_ylim(len(order) - 0.4, -0.6)
-    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=4, frameon=False, fontsize=8)
+    shared_legend(figure, "outside upper center")
     return figure
+
+
+GRAPH = Experiment("graph", "Do learned graphs find the true one?", OPTIONS, units, work, tables, draw)

@@ -28,17 +28,19 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from raptorgraph.benchmark import _variants as variants
+from raptorgraph.benchmark._experiments import Experiment
 from raptorgraph.benchmark._load import load_screen
-from raptorgraph.benchmark._report import wide
-from raptorgraph.benchmark._settings import Part, Settings, Unit, chosen
+from raptorgraph.benchmark._report import all_rows, wide
+from raptorgraph.benchmark._settings import Part, Settings, Unit, chosen, units_by_seed
 from raptorgraph.pl._figure import BLUE, ORANGE
+from raptorgraph.pl._panels import dots, name_rows, shared_legend
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from raptorgraph.benchmark._experiments import Parts, Tables
     from raptorgraph.screen import Screen
 
-TITLE = "Prediction of unseen combinations with learned and given graphs"
 OPTIONS = ("presets", "graphs", "max_epochs", "n_repeats")
 LEARNED: dict[str, dict[str, Any]] = {  # arguments of the method
     "learned": {},
@@ -63,7 +65,7 @@ def shuffled_graph(learned: pd.DataFrame, seed: int) -> tuple[pd.DataFrame, bool
     learned
         Weights, latents x latents, acyclic.
     seed
-        Of the draw.
+        Seed of the draw.
 
     Returns
     -------
@@ -98,12 +100,8 @@ def units(settings: Settings) -> list[Unit]:
     screen = load_screen(settings, settings.seeds[0])
     variants.unseen_split(screen)
     _graphs(settings, screen)
-    presets = chosen(settings, "presets", variants.PRESETS)
-    return [
-        Unit(f"{preset or variants.REFERENCE}-seed{seed}", seed, {"preset": preset})
-        for seed in settings.seeds
-        for preset in (*presets, None)
-    ]
+    presets = [*chosen(settings, "presets", variants.PRESETS), None]
+    return units_by_seed(settings, [(preset or variants.REFERENCE, {"preset": preset}) for preset in presets])
 
 
 def work(unit: Unit, settings: Settings) -> Part:
@@ -130,7 +128,7 @@ def work(unit: Unit, settings: Settings) -> Part:
         dag = method.model.get_dag()
         learned = dag if graph == "learned" else learned
         found |= {
-            "edges": np.count_nonzero(dag),
+            "edges": float(np.count_nonzero(dag)),
             "largest weight": np.abs(dag.to_numpy()).max(),
             "weights of the learned graph": kept,
         }
@@ -148,9 +146,9 @@ def _graphs(settings: Settings, screen: Screen) -> list[str]:
 
 
 # -- tables ----------------------------------------------------------------------------------------------------------
-def tables(parts: Sequence[tuple[Unit, Part]], settings: Settings) -> dict[str, pd.DataFrame]:
+def tables(parts: Parts, settings: Settings) -> Tables:
     """``graph-ablation`` (to read) and ``graph-ablation_long``."""
-    rows = pd.concat([part.rows for _, part in parts], ignore_index=True)
+    rows = all_rows(parts)
     learned = rows[(rows["graph"] == "learned") & (rows["metric"] == "edges")]
     summary = variants.summarize(parts, _BY)
     table = wide(summary[~summary["metric"].isin(_NOT_SHOWN)], _BY).fillna("-")
@@ -167,7 +165,7 @@ def tables(parts: Sequence[tuple[Unit, Part]], settings: Settings) -> dict[str, 
 
 
 # -- figure ----------------------------------------------------------------------------------------------------------
-def draw(tables: dict[str, pd.DataFrame]) -> Figure:
+def draw(tables: Tables) -> Figure:
     """Scores of every graph, with what needs no model as lines."""
     summary = tables["graph-ablation_long"]
     values = summary[summary["preset"] != variants.REFERENCE]
@@ -185,16 +183,23 @@ def draw(tables: dict[str, pd.DataFrame]) -> Figure:
     for ax, metric in zip(grid, panels, strict=False):
         for i, preset in enumerate(presets):
             here = values[(values["metric"] == metric) & (values["preset"] == preset)].set_index("graph")
-            here = here.reindex(graphs)
-            y = np.arange(len(graphs)) + 0.12 * (len(presets) - 1 - 2 * i)
-            style = {"fmt": "o", "color": (BLUE, ORANGE)[i], "markersize": 4, "label": f"preset {preset}"}
-            ax.errorbar(here["value_mean"], y, xerr=here["value_sd"].fillna(0), **style)
+            shift = 0.12 * (len(presets) - 1 - 2 * i)
+            dots(ax, here, graphs, shift, color=(BLUE, ORANGE)[i], label=f"preset {preset}")
         variants.draw_references(ax, summary, metric, horizontal=False)
         ax.set_xlabel(metric)
-        ax.set_yticks(np.arange(len(graphs)), graphs)
-        ax.set_ylim(-0.6, len(graphs) - 0.4)
-        ax.grid(axis="y", color="0.92")
         if metric.startswith("precision"):
             ax.set_xlim(-0.05, 1.05)
-    variants.shared_legend(figure)
+    name_rows(figure.axes, graphs)
+    shared_legend(figure)
     return figure
+
+
+GRAPH_ABLATION = Experiment(
+    "graph-ablation",
+    "Prediction of unseen combinations with learned and given graphs",
+    OPTIONS,
+    units,
+    work,
+    tables,
+    draw,
+)

@@ -22,23 +22,25 @@ from matplotlib.figure import Figure
 
 from raptorgraph import metrics
 from raptorgraph.benchmark import _fits as fits
+from raptorgraph.benchmark._experiments import Experiment
 from raptorgraph.benchmark._load import load_screen
-from raptorgraph.benchmark._report import mean_and_sd, wide
-from raptorgraph.evaluation._draw import dot_panel
+from raptorgraph.benchmark._report import in_order, mean_and_sd, wide
 from raptorgraph.evaluation._methods import ordered
 from raptorgraph.evaluation._scores import CHANCE, HALF, TYPES, interaction_scores, pair_effects
-from raptorgraph.pp import parse_perturbation
+from raptorgraph.pl._panels import dot_panel
+from raptorgraph.screen._labels import parse_perturbation
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
-    from raptorgraph.benchmark._settings import Part, Settings, Unit
+    from raptorgraph.benchmark._experiments import Parts, Tables
+    from raptorgraph.benchmark._settings import Settings, Unit
     from raptorgraph.screen import Screen
 
-TITLE = "Precision@10 of genetic interactions"
+    Scores = dict[str, dict[str, np.ndarray]]
+    Positives = dict[str, tuple[str, dict[str, np.ndarray | None]]]
+
 OPTIONS = ("methods", "gene_sets", "predictions", "max_epochs", "n_repeats", "gi_labels", "n_genes")
-WORK_OPTIONS = fits.WORK_OPTIONS
-PARTS = "fits"
 _PUBLISHED = {  # names in GEARS's file of labels
     "synergy": ("SYNERGY_SIMILAR_PHENO", "SYNERGY_DISSIMILAR_PHENO"),
     "suppression": ("SUPPRESSOR",),
@@ -47,8 +49,6 @@ _PUBLISHED = {  # names in GEARS's file of labels
     "epistasis": ("EPISTASIS",),
 }
 _K = 10
-
-work = fits.work
 
 
 def units(settings: Settings) -> list[Unit]:
@@ -62,7 +62,7 @@ def units(settings: Settings) -> list[Unit]:
     return fits.units_of_singles(settings)
 
 
-def tables(parts: Sequence[tuple[Unit, Part]], settings: Settings) -> dict[str, pd.DataFrame]:
+def tables(parts: Parts, settings: Settings) -> Tables:
     """``interactions`` (to read), ``interactions_long``, and ``interactions_scores`` of every pair."""
     precision, pairs = [], []
     for seed in settings.seeds:
@@ -92,10 +92,7 @@ def tables(parts: Sequence[tuple[Unit, Part]], settings: Settings) -> dict[str, 
     summary = mean_and_sd(
         pd.concat([long, mean.assign(type="mean of all")], ignore_index=True), ["definition", "method", "type"]
     )
-    orders = {"definition": list(positives), "method": ordered(summary["method"])}
-    summary = summary.sort_values(
-        list(orders), key=lambda column: column.map(orders[column.name].index), kind="stable", ignore_index=True
-    )
+    summary = in_order(summary, definition=list(positives), method=ordered(summary["method"]))
     all_pairs = pd.concat(pairs, ignore_index=True)
     first = ["seed", "method", "pair"]
     return {
@@ -105,7 +102,7 @@ def tables(parts: Sequence[tuple[Unit, Part]], settings: Settings) -> dict[str, 
     }
 
 
-def draw(tables: dict[str, pd.DataFrame]) -> Figure:
+def draw(tables: Tables) -> Figure:
     """Precision@10 of every method, one panel for each definition and type, with chance."""
     summary = tables["interactions_long"]
     kinds = list(dict.fromkeys(summary["definition"]))
@@ -128,7 +125,7 @@ def _pairs(screen: Screen, settings: Settings, seed: int) -> list[str]:
     return [label for label in split.test if len(screen.genes_of[label]) == 2]
 
 
-def _scores(effects: pd.DataFrame, pairs: Sequence[str], screen: Screen, genes: np.ndarray) -> dict[str, dict]:
+def _scores(effects: pd.DataFrame, pairs: Sequence[str], screen: Screen, genes: np.ndarray) -> Scores:
     """Paper's scores on all genes, GEARS's on the highest expressed ones, each with larger for stronger."""
     a, b, ab = pair_effects(effects, pairs, screen)
     gears = metrics.gears_scores(a[:, genes], b[:, genes], ab[:, genes])
@@ -139,11 +136,11 @@ def _scores(effects: pd.DataFrame, pairs: Sequence[str], screen: Screen, genes: 
     }
 
 
-def _positives(measured: dict[str, dict], pairs: Sequence[str], labels: dict[str, set[str]]) -> dict[str, tuple]:
+def _positives(measured: Scores, pairs: Sequence[str], labels: dict[str, set[str]]) -> Positives:
     """For each definition the scores to rank by, and which pairs are positive for each type (None: no such pair)."""
     gears = metrics.gears_classes(measured["GEARS raw"])
-    found = {
-        "paper": ("paper", dict(measured["paper"])),
+    found: Positives = {
+        "paper": ("paper", {**measured["paper"]}),
         "GEARS": ("GEARS", {name: gears[name] if gears[name].any() else None for name in TYPES}),
     }
     if labels:
@@ -152,7 +149,9 @@ def _positives(measured: dict[str, dict], pairs: Sequence[str], labels: dict[str
     return found
 
 
-def _predicted(parts, screen: Screen, seed: int, settings: Settings, pairs) -> dict[str, pd.DataFrame]:
+def _predicted(
+    parts: Parts, screen: Screen, seed: int, settings: Settings, pairs: Sequence[str]
+) -> dict[str, pd.DataFrame]:
     """Predicted effects of singles and pairs, for each method; and those measured on half of the cells."""
     effects = fits.predicted(parts, "singles", screen, seed)
     found = {name: frame for (name, reference), frame in effects.items() if reference == fits.OWN}
@@ -184,7 +183,13 @@ def _labels(settings: Settings, screen: Screen) -> dict[str, set[str]]:
     # targets that go by another name among the genes of a public screen
     aliases = dict(screen.adata.uns.get("target_aliases", {}))
 
-    def label(pair: str) -> str:
-        return screen.label([aliases.get(gene, gene) for gene in parse_perturbation(pair)])
+    def labels(pairs: Iterable[str]) -> set[str]:
+        genes = map(parse_perturbation, pairs)
+        return {screen.label([aliases.get(gene, gene) for gene in pair]) for pair in genes}
 
-    return {name: {label(pair) for key in keys for pair in given[key]} for name, keys in _PUBLISHED.items()}
+    return {name: labels(pair for key in keys for pair in given[key]) for name, keys in _PUBLISHED.items()}
+
+
+INTERACTIONS = Experiment(
+    "interactions", "Precision@10 of genetic interactions", OPTIONS, units, fits.work, tables, draw, fits.WORK_OPTIONS
+)

@@ -19,18 +19,19 @@ import scvi
 from matplotlib.figure import Figure
 
 from raptorgraph import metrics
-from raptorgraph.benchmark._report import mean_and_sd, wide
-from raptorgraph.benchmark._settings import Part, Settings, Unit
+from raptorgraph.benchmark._experiments import Experiment
+from raptorgraph.benchmark._report import all_rows, mean_and_sd, wide
+from raptorgraph.benchmark._settings import Part, Settings, Unit, units_by_seed
 from raptorgraph.datasets import simulate
 from raptorgraph.model import RaptorGraphModel
 from raptorgraph.pl._figure import BLUE, GRAY, ORANGE
+from raptorgraph.pl._panels import dots, name_rows, shared_legend
 from raptorgraph.tl import interactions
 from raptorgraph.tl._interactions import SCORES
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from raptorgraph.benchmark._experiments import Parts, Tables
 
-TITLE = "What the intervals hold"
 OPTIONS = ("interaction_strengths", "n_draws")
 STRENGTHS = (0.0, 0.3, 1.0)
 LEVEL, _Z = 0.9, 1.645
@@ -53,7 +54,7 @@ def units(settings: Settings) -> list[Unit]:
     n_draws = settings.options.get("n_draws", N_DRAWS)
     if not isinstance(n_draws, int) or n_draws < 2:
         raise ValueError(f"n_draws: {n_draws!r} must be a whole number of 2 or more.")
-    return [Unit(f"strength{s:g}-seed{seed}", seed, {"strength": s}) for s in strengths for seed in settings.seeds]
+    return units_by_seed(settings, [(f"strength{s:g}", {"strength": s}) for s in strengths])
 
 
 def work(unit: Unit, settings: Settings) -> Part:
@@ -89,14 +90,14 @@ def _counted(pairs: str, what: str, true: np.ndarray, interval: tuple[Any, Any])
     return [(pairs, what, metric, float(value)) for metric, value in facts.items()]
 
 
-def tables(parts: Sequence[tuple[Unit, Part]], settings: Settings) -> dict[str, pd.DataFrame]:
+def tables(parts: Parts, settings: Settings) -> Tables:
     """``intervals`` (to read) and ``intervals_long``."""
-    rows = [part.rows.assign(**{"interaction strength": unit.options["strength"]}) for unit, part in parts]
-    summary = mean_and_sd(pd.concat(rows, ignore_index=True), [*_BY, "metric"])
+    rows = all_rows(parts, "strength").rename(columns={"strength": _BY[0]})
+    summary = mean_and_sd(rows, [*_BY, "metric"])
     return {"intervals": wide(summary, _BY), "intervals_long": summary}
 
 
-def draw(tables: dict[str, pd.DataFrame]) -> Figure:
+def draw(tables: Tables) -> Figure:
     """Share of true values that is held, against the nominal one."""
     long = tables["intervals_long"]
     held = long[long["metric"] == "held"]
@@ -105,22 +106,17 @@ def draw(tables: dict[str, pd.DataFrame]) -> Figure:
     figure = Figure(figsize=(3 * len(strengths) + 1, 3), layout="constrained")
     axes = np.atleast_1d(figure.subplots(1, len(strengths), sharey=True))
     for ax, strength in zip(axes, strengths, strict=True):
-        for pairs, color, offset in (("measured", BLUE, -0.12), ("not measured", ORANGE, 0.12)):
+        for pairs, color, shift in (("measured", BLUE, -0.12), ("not measured", ORANGE, 0.12)):
             here = held[(held["interaction strength"] == strength) & (held["pairs"] == pairs)]
-            here = here.set_index("intervals of").reindex(names)
-            ax.errorbar(
-                here["value_mean"],
-                np.arange(len(names)) + offset,
-                xerr=here["value_sd"].fillna(0),
-                fmt="o",
-                color=color,
-                label=pairs,
-            )
+            dots(ax, here.set_index("intervals of"), names, shift, color=color, label=pairs)
         ax.axvline(LEVEL, color=GRAY, linewidth=1, zorder=0)
         ax.set_xlim(0, 1.02)
         ax.set_xlabel("share of true values held")
         ax.set_title(f"interaction strength {strength:g}", fontsize=10)
-    axes[0].set_yticks(range(len(names)), names)
+    name_rows(axes, names)
     axes[0].invert_yaxis()
-    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=2, frameon=False)
+    shared_legend(figure, "outside upper center")
     return figure
+
+
+INTERVALS = Experiment("intervals", "What the intervals hold", OPTIONS, units, work, tables, draw)

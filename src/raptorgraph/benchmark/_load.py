@@ -83,9 +83,10 @@ def load_screen(settings: Settings, seed: int = 0) -> Screen:
     else:
         adata = read_cells(_find(name))
         spelling = {key: setup[key] for key in ("perturbation_key", "control", "delimiter")}
-        keys = {"batch_key": setup.get("batch_key"), "categorical": ()}
-        batch_codes(adata, keys["batch_key"])
-        warn_of_setup(adata, parse_obs(adata, **spelling, require_control=True), **spelling, **keys)
+        batch_key = setup.get("batch_key")
+        batch_codes(adata, batch_key)
+        parsed = parse_obs(adata, **spelling, require_control=True)
+        warn_of_setup(adata, parsed, **spelling, batch_key=batch_key, categorical=())
     if settings.n_top_genes is not None:
         library_key = setup.get("library_size_key") or "raptorgraph_library_size"
         pp.select_genes(adata, settings.n_top_genes, **setup)

@@ -16,15 +16,15 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
+from raptorgraph.benchmark._experiments import Experiment
 from raptorgraph.benchmark._losses_study import METRICS, OUTPUTS, SPARSITIES, against_published, losses_study, verdict
-from raptorgraph.benchmark._report import as_text
+from raptorgraph.benchmark._report import all_rows, as_text
 from raptorgraph.benchmark._settings import Part, Settings, Unit
 from raptorgraph.pl._figure import BLUE, GRAY, ORANGE
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from raptorgraph.benchmark._experiments import Parts, Tables
 
-TITLE = "Three losses on paired, permuted and collapsed predictions"
 OPTIONS = ("sparsities",)
 _NAMES = {"mse": "MSE", "mk_mmd": "MK-MMD", "ot": "OT"}
 _DIGITS = {"mse": 4, "mk_mmd": 4, "ot": 2}
@@ -40,14 +40,17 @@ def units(settings: Settings) -> list[Unit]:
 
 def work(unit: Unit, settings: Settings) -> Part:
     """Score the three outputs at every sparsity."""
-    size = {"n_samples": 60, "n_features": 200} if settings.quick else {}
-    parts = [losses_study(sparsity, seed=unit.seed, **size) for sparsity in _sparsities(settings)]
-    return Part(pd.concat(parts, ignore_index=True).assign(seed=unit.seed))
+    n_samples, n_features = (60, 200) if settings.quick else (1000, 5000)
+    parts = [
+        losses_study(sparsity, seed=unit.seed, n_samples=n_samples, n_features=n_features)
+        for sparsity in _sparsities(settings)
+    ]
+    return Part(pd.concat(parts, ignore_index=True))
 
 
-def tables(parts: Sequence[tuple[Unit, Part]], settings: Settings) -> dict[str, pd.DataFrame]:
+def tables(parts: Parts, settings: Settings) -> Tables:
     """``losses`` (to read), ``losses_published`` (against every printed cell) and ``losses_long`` (each seed)."""
-    rows = pd.concat([part.rows for _, part in parts], ignore_index=True)
+    rows = all_rows(parts)
     published = against_published(rows)
     printed = published.set_index(["sparsity", "metric", "output"])["published"]
     found = []
@@ -71,7 +74,7 @@ def tables(parts: Sequence[tuple[Unit, Part]], settings: Settings) -> dict[str, 
     return {"losses": pd.DataFrame(found), "losses_published": published, "losses_long": rows}
 
 
-def draw(tables: dict[str, pd.DataFrame]) -> Figure:
+def draw(tables: Tables) -> Figure:
     """Each loss of the three outputs over the share of zeros, with the published values as crosses."""
     rows, published = tables["losses_long"], tables["losses_published"]
     figure = Figure(figsize=(13, 4), layout="constrained")
@@ -99,3 +102,8 @@ def draw(tables: dict[str, pd.DataFrame]) -> Figure:
 
 def _sparsities(settings: Settings) -> tuple[float, ...]:
     return tuple(settings.options.get("sparsities", SPARSITIES))
+
+
+LOSSES = Experiment(
+    "losses", "Three losses on paired, permuted and collapsed predictions", OPTIONS, units, work, tables, draw
+)

@@ -160,7 +160,9 @@ def against_published(table: pd.DataFrame) -> pd.DataFrame:
     return result[[*keys, "mean", "sd", "published", "difference", "z"]]
 
 
-def _simulate(sparsity: float, n_samples: int, n_features: int, rng: np.random.Generator):
+def _simulate(
+    sparsity: float, n_samples: int, n_features: int, rng: np.random.Generator
+) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     """Ground truth and the outputs by name."""
     truth = rng.standard_normal((n_samples, n_features))
     truth *= rng.random(truth.shape) >= sparsity
@@ -178,7 +180,7 @@ def _mse(output: np.ndarray, truth: np.ndarray) -> float:
 
 
 def _mk_mmd(output: np.ndarray, truth: np.ndarray) -> float:
-    return mk_mmd(output, truth, bandwidth="mean-distance", n_kernels=_N_KERNELS)
+    return float(mk_mmd(output, truth, bandwidth="mean-distance", n_kernels=_N_KERNELS))
 
 
 def _transport_cost(output: np.ndarray, truth: np.ndarray) -> float:

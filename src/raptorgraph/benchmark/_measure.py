@@ -29,7 +29,7 @@ class Measured:
         self._start = time.perf_counter()
         return self
 
-    def __exit__(self, *error) -> None:
+    def __exit__(self, *error: object) -> None:
         self.seconds = time.perf_counter() - self._start
         self._done.set()
         self._thread.join()

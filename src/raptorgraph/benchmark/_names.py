@@ -136,7 +136,7 @@ class Source:
         if kind != "attach":
             return
         given = dict(zip(("submodules", "submod_attrs"), call.args[1:], strict=False))
-        given |= {keyword.arg: keyword.value for keyword in call.keywords}
+        given |= {keyword.arg: keyword.value for keyword in call.keywords if keyword.arg}
         for name in _written(given.get("submodules")) or ():
             self.imports.setdefault(name, []).append((f"{self.module}.{name}", ()))
         for below, names in (_written(given.get("submod_attrs")) or {}).items():
@@ -179,7 +179,8 @@ class Uses(ast.NodeVisitor):
 
     def visit_Attribute(self, node: ast.Attribute) -> None:
         """A name and its attributes."""
-        attributes, value = [], node
+        attributes: list[str] = []
+        value: ast.expr = node
         while isinstance(value, ast.Attribute):
             attributes.append(value.attr)
             value = value.value
@@ -235,7 +236,7 @@ class Uses(ast.NodeVisitor):
         self.visit(first.iter)
         results = [node.key, node.value] if isinstance(node, ast.DictComp) else [node.elt]
         further = [part for loop in node.generators[1:] for part in (loop.iter, *loop.ifs)]
-        names = {name: [] for loop in node.generators for name in _stored(loop.target)}
+        names: dict[str, list[Target]] = {name: [] for loop in node.generators for name in _stored(loop.target)}
         self._visit_scope(names, [*first.ifs, *further, *results])
 
     visit_SetComp = visit_DictComp = visit_GeneratorExp = visit_ListComp

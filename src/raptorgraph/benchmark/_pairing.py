@@ -36,20 +36,21 @@ from matplotlib.figure import Figure
 from scipy import sparse
 
 from raptorgraph.benchmark import _variants as variants
+from raptorgraph.benchmark._experiments import Experiment
 from raptorgraph.benchmark._load import load_screen
 from raptorgraph.benchmark._measure import Measured
 from raptorgraph.benchmark._report import wide
-from raptorgraph.benchmark._settings import Part, Settings, Unit, chosen
+from raptorgraph.benchmark._settings import Part, Settings, Unit, chosen, units_by_seed
 from raptorgraph.pl._figure import BLUE, GRAY, ORANGE
+from raptorgraph.pl._panels import dots, name_rows, shared_legend
 from raptorgraph.pp import pair_cells
 from raptorgraph.pp._pairing import principal_components
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from matplotlib.axes import Axes
 
-TITLE = "Pairing of control and perturbed cells"
+    from raptorgraph.benchmark._experiments import Parts, Tables
+
 OPTIONS = ("methods", "presets", "max_epochs", "n_repeats")
 METHODS = ("emd", "sinkhorn", "hungarian", "nearest", "random")
 PLAN = "plan"
@@ -80,9 +81,9 @@ _PLAN_PANELS = {  # title, and what is drawn under which name
         "variance, sampled": "plan",
     },
 }
-_PLAN_STYLES = {
-    "plan": {"color": "black", "markersize": 4.5},
-    "plan, partners averaged": {"color": GRAY, "markersize": 7, "markerfacecolor": "none"},
+_PLAN_STYLES: dict[str, dict[str, Any]] = {
+    "plan": {"color": "black", "fmt": "D"},
+    "plan, partners averaged": {"color": GRAY, "fmt": "D", "markersize": 7, "markerfacecolor": "none"},
 }
 _MODEL_PANELS = ("relative MSE", "Pearson", "MK-MMD", *variants.PRECISION.values())
 
@@ -93,11 +94,7 @@ def units(settings: Settings) -> list[Unit]:
     variants.unseen_split(load_screen(settings, settings.seeds[0]))
     methods, kinds = chosen(settings, "methods", METHODS), [PLAN, *chosen(settings, "presets", list(VARIANTS))]
     groups = [(variants.REFERENCE, ""), *((kind, name) for kind in kinds for name in methods)]
-    return [
-        Unit(f"{kind}-{name}-seed{seed}".replace(", ", "-").replace(" ", "-"), seed, {"kind": kind, "pairing": name})
-        for kind, name in groups
-        for seed in settings.seeds
-    ]
+    return units_by_seed(settings, [(f"{kind}-{name}", {"kind": kind, "pairing": name}) for kind, name in groups])
 
 
 def work(unit: Unit, settings: Settings) -> Part:
@@ -121,7 +118,9 @@ def work(unit: Unit, settings: Settings) -> Part:
     return variants.long_part((kind, pairing), found, _BY)
 
 
-def plan_facts(plan: sparse.csr_matrix, Z: np.ndarray, expression, codes: np.ndarray) -> dict[str, float]:
+def plan_facts(
+    plan: sparse.csr_matrix, Z: np.ndarray, expression: sparse.spmatrix | np.ndarray, codes: np.ndarray
+) -> dict[str, float]:
     r"""Describe a pairing plan, each number as a mean over conditions (the cost: over cells).
 
     With :math:`p_{ij}` the probability of control j to be the partner of cell i, and
@@ -176,7 +175,7 @@ def plan_facts(plan: sparse.csr_matrix, Z: np.ndarray, expression, codes: np.nda
 
 
 # -- tables ----------------------------------------------------------------------------------------------------------
-def tables(parts: Sequence[tuple[Unit, Part]], settings: Settings) -> dict[str, pd.DataFrame]:
+def tables(parts: Parts, settings: Settings) -> Tables:
     """``pairing`` (scores of the model), ``pairing_plan`` (the plans) and ``pairing_long`` (both)."""
     printed = [(variants.PUBLISHED, name, "MK-MMD", value) for name, value in _REVISION.items()]
     for k, name in enumerate(("random", "emd")):
@@ -192,7 +191,7 @@ def tables(parts: Sequence[tuple[Unit, Part]], settings: Settings) -> dict[str, 
     }
 
 
-def draw(tables: dict[str, pd.DataFrame]) -> Figure:
+def draw(tables: Tables) -> Figure:
     """The plans in the first row; below, the scores of every variant with the references as lines."""
     summary = tables["pairing_long"]
     present = set(summary.loc[summary["preset"] == PLAN, "pairing"])
@@ -201,7 +200,7 @@ def draw(tables: dict[str, pd.DataFrame]) -> Figure:
     axes = figure.subplots(3, 4, sharey=True).ravel()
     for ax, (title, shown) in zip(axes, _PLAN_PANELS.items(), strict=False):
         for metric, label in shown.items():
-            _dots(ax, summary, PLAN, metric, methods, marker="D", label=label, **_PLAN_STYLES[label])
+            _dots(ax, summary, PLAN, metric, methods, label=label, **_PLAN_STYLES[label])
         ax.set(title=title, xlim=(0, None))
     styles = {
         f"model, {name}": (name, "o", color) for name, color in zip(VARIANTS, (BLUE, _LIGHT, ORANGE), strict=True)
@@ -209,36 +208,24 @@ def draw(tables: dict[str, pd.DataFrame]) -> Figure:
     styles["published, other data"] = (variants.PUBLISHED, "x", "black")
     for ax, metric in zip(axes[len(_PLAN_PANELS) :], _MODEL_PANELS, strict=True):
         for k, (label, (name, marker, color)) in enumerate(styles.items()):
-            _dots(
-                ax,
-                summary,
-                name,
-                metric,
-                methods,
-                0.3 - 0.2 * k,
-                marker=marker,
-                color=color,
-                markersize=4.5,
-                label=label,
-            )
+            _dots(ax, summary, name, metric, methods, 0.3 - 0.2 * k, fmt=marker, color=color, label=label)
         variants.draw_references(ax, summary, metric, horizontal=False)
         ax.set_title(metric)
         if metric in variants.PRECISION.values():
             ax.set_xlim(-0.05, 1.05)
+    name_rows(axes, methods)
     for ax in axes:
-        ax.set_yticks(range(len(methods)), methods)
-        ax.set_ylim(-0.6, len(methods) - 0.4)
-        ax.grid(axis="y", color="0.92")
         ax.title.set_fontsize(10)
-    variants.shared_legend(figure)
+    shared_legend(figure)
     return figure
 
 
 def _dots(
-    ax: Axes, summary: pd.DataFrame, preset: str, metric: str, methods: list[str], shift: float = 0.0, **style
+    ax: Axes, summary: pd.DataFrame, preset: str, metric: str, methods: list[str], shift: float = 0.0, **style: Any
 ) -> None:
     here = summary[(summary["preset"] == preset) & (summary["metric"] == metric)].set_index("pairing")
-    here = here.loc[[name for name in methods if name in here.index]]
-    if len(here):
-        y = np.array([methods.index(name) for name in here.index]) + shift
-        ax.errorbar(here["value_mean"], y, xerr=here["value_sd"].fillna(0), linestyle="none", **style)
+    if here.index.isin(methods).any():  # else its label would stand in the legend
+        dots(ax, here, methods, shift, **style)
+
+
+PAIRING = Experiment("pairing", "Pairing of control and perturbed cells", OPTIONS, units, work, tables, draw)

@@ -13,29 +13,31 @@ data's control; a method whose control drifts differs in the two. Cells are scor
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
 from raptorgraph.benchmark import _fits as fits
+from raptorgraph.benchmark._experiments import Experiment
 from raptorgraph.benchmark._fits import DATA, OWN
 from raptorgraph.benchmark._load import load_screen
-from raptorgraph.benchmark._report import mean_and_sd, wide
-from raptorgraph.evaluation._draw import dot_panel
-from raptorgraph.evaluation._methods import OURS, Predictions, ordered
-from raptorgraph.evaluation._scores import CEILING, FLOOR, HALF, effect_scores, sample_size
+from raptorgraph.benchmark._methods import n_repeats_of
+from raptorgraph.benchmark._report import all_rows, in_order, mean_and_sd, wide
+from raptorgraph.evaluation._methods import OURS, ordered
+from raptorgraph.evaluation._scores import CEILING, FLOOR, HALF, cell_scores, effect_scores, sample_size
 from raptorgraph.pl._figure import BLUE, ORANGE
+from raptorgraph.pl._panels import dot_panel
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
-    from raptorgraph.benchmark._settings import Part, Settings, Unit
+    from raptorgraph.benchmark._experiments import Parts, Tables
+    from raptorgraph.benchmark._settings import Settings
+    from raptorgraph.evaluation import Predictions, Split
     from raptorgraph.screen import Screen
 
-TITLE = "Prediction of unseen combinations"
-OPTIONS, WORK_OPTIONS, PARTS = fits.OPTIONS, fits.WORK_OPTIONS, "fits"
 _SHORT = {HALF: "half of the cells", FLOOR: "floor", CEILING: "ceiling"}
 _REFERENCES = tuple(_SHORT)
 _SHOWN = (
@@ -53,18 +55,10 @@ _SHOWN = (
     "memory, MB",
 )
 
-units, work = fits.units, fits.work
 
-
-def tables(parts: Sequence[tuple[Unit, Part]], settings: Settings) -> dict[str, pd.DataFrame]:
+def tables(parts: Parts, settings: Settings) -> Tables:
     """``prediction`` (to read), ``prediction_long`` (all scores) and ``prediction_conditions`` (each combination)."""
-    rows = pd.concat(
-        [
-            part.rows.assign(regime=unit.options["regime"], fold=unit.options["fold"], seed=unit.seed)
-            for unit, part in parts
-        ],
-        ignore_index=True,
-    )
+    rows = all_rows(parts, "regime")
     by_seed, of_tools = [], []
     for seed in settings.seeds:
         screen = load_screen(settings, seed)
@@ -96,7 +90,7 @@ def tables(parts: Sequence[tuple[Unit, Part]], settings: Settings) -> dict[str, 
     }
 
 
-def _curves(parts: Sequence[tuple[Unit, Part]]) -> pd.DataFrame:
+def _curves(parts: Parts) -> pd.DataFrame:
     """Terms of the loss over the epochs, of the first regime: method, term, epoch, seed, value."""
     found = []
     for unit, part in parts:
@@ -109,10 +103,10 @@ def _curves(parts: Sequence[tuple[Unit, Part]]) -> pd.DataFrame:
 
 def _tool_scores(
     tool: Predictions, screen: Screen, scored: Sequence[str], seed: int, settings: Settings
-) -> list[tuple]:
+) -> list[tuple[str, str, float]]:
     """Scores of the cells that another tool predicted."""
     known = [label for label in scored if label not in tool.missing(scored)]
-    rows = [("", "not predictable", len(scored) - len(known))]
+    rows: list[tuple[str, str, float]] = [("", "not predictable", len(scored) - len(known))]
     n_cells = sample_size(screen)
     if tool.cells is None:
         return rows
@@ -120,13 +114,20 @@ def _tool_scores(
     cells = tool.cells[tool.cells.obs["perturbation"].isin([x for x in known if counts[x] >= n_cells])].copy()
     if not cells.n_obs:
         return rows
-    cells.obs["perturbation"] = cells.obs["perturbation"].astype("category")
-    return rows + fits.cell_scores(
-        screen, cells, tool.control - screen.control_mean, n_cells, fits.n_repeats_of(settings), seed
-    )
+    drift, n_repeats = tool.control - screen.control_mean, n_repeats_of(settings)
+    scores = cell_scores(cells, screen, drift, n_cells=n_cells, n_repeats=n_repeats, seed=seed)
+    return rows + list(scores.itertuples(index=False, name=None))
 
 
-def _score_effects(predictions, screen, folds, tools, seed, regime, settings) -> list[dict]:
+def _score_effects(
+    predictions: dict[tuple[str, str], pd.DataFrame],
+    screen: Screen,
+    folds: Sequence[Split],
+    tools: Mapping[str, Predictions],
+    seed: int,
+    regime: str,
+    settings: Settings,
+) -> list[dict[str, Any]]:
     """Scores of one regime and seed: the folds together, so that every combination is predicted once."""
     scored = fits.scored_of(folds, settings)
     groups = {label: name for split in folds for label, name in split.groups.items()}
@@ -136,7 +137,13 @@ def _score_effects(predictions, screen, folds, tools, seed, regime, settings) ->
         predictions[name, OWN] = tool.effects.loc[known]
         predictions[name, DATA] = tool.effects.loc[known] + (tool.control - screen.control_mean)
     half, other = (screen.effects_of(rows) for rows in screen.halves(seed))
-    found = []
+    found: list[dict[str, Any]] = []
+
+    def add(group: str, method: str, reference: str, effects: pd.DataFrame, measured: pd.DataFrame) -> None:
+        row = {"regime": regime, "group": group, "method": method, "reference": reference, "seed": seed}
+        scores = effect_scores(effects, measured, screen, fitted)
+        found.extend({**row, "metric": metric, "value": value} for metric, value in scores.items())
+
     for group in dict.fromkeys(["all", *groups.values()]):
         labels = [label for label in scored if group == "all" or groups.get(label) == group]
         if not labels or (group != "all" and len(labels) == len(scored)):
@@ -144,23 +151,9 @@ def _score_effects(predictions, screen, folds, tools, seed, regime, settings) ->
         for (name, reference), frame in predictions.items():
             known = [label for label in labels if label in frame.index]
             if known:
-                scores = effect_scores(frame.loc[known], screen.effects.loc[known], screen, fitted)
-                found += [_row(regime, group, name, reference, seed, *item) for item in scores.items()]
-        scores = effect_scores(half.loc[labels], other.loc[labels], screen, fitted)
-        found += [_row(regime, group, HALF, OWN, seed, *item) for item in scores.items()]
+                add(group, name, reference, frame.loc[known], screen.effects.loc[known])
+        add(group, HALF, OWN, half.loc[labels], other.loc[labels])
     return found
-
-
-def _row(regime, group, method, reference, seed, metric, value) -> dict:
-    return {
-        "regime": regime,
-        "group": group,
-        "method": method,
-        "reference": reference,
-        "metric": metric,
-        "seed": seed,
-        "value": value,
-    }
 
 
 def _to_read(summary: pd.DataFrame) -> pd.DataFrame:
@@ -170,16 +163,10 @@ def _to_read(summary: pd.DataFrame) -> pd.DataFrame:
         metric=lambda table: table["metric"].where(~drift, "relative_mse, data's control")
     )
     shown = shown[shown["metric"].isin(_SHOWN)]
-    orders = {
-        "regime": list(dict.fromkeys(summary["regime"])),
-        "group": list(dict.fromkeys(summary["group"])),
-        "method": _rank(summary["method"]),
-        "metric": list(_SHOWN),
-    }
-    ranks = pd.DataFrame({column: shown[column].map(names.index) for column, names in orders.items()})
+    regimes, groups = summary["regime"].unique(), summary["group"].unique()
+    shown = in_order(shown, regime=regimes, group=groups, method=_rank(summary["method"]), metric=_SHOWN)
     # one group alone needs no column
-    index = ["regime", "group", "method"] if summary["group"].nunique() > 1 else ["regime", "method"]
-    return wide(shown.loc[ranks.sort_values(list(orders)).index], index).fillna("-")
+    return wide(shown, ["regime", "group", "method"] if len(groups) > 1 else ["regime", "method"]).fillna("-")
 
 
 def _rank(methods: Iterable[str]) -> list[str]:
@@ -188,7 +175,7 @@ def _rank(methods: Iterable[str]) -> list[str]:
     return [*ordered(name for name in methods if name not in _REFERENCES), *(n for n in _REFERENCES if n in found)]
 
 
-def draw(tables: dict[str, pd.DataFrame]) -> dict[str, Figure]:
+def draw(tables: Tables) -> dict[str, Figure]:
     """The scores of every method, and the loss curves of those that are trained."""
     figures = {"prediction": _scores_figure(tables["prediction_long"])}
     if "prediction_training" in tables:
@@ -234,3 +221,15 @@ def _scores_figure(summary: pd.DataFrame) -> Figure:
             lines = {short: values["value_mean"].get(name, np.nan) for name, short in _SHORT.items()}
             dot_panel(ax, values, methods, lines, title=f"{regime}: {title}", labels=ax is axes[0])
     return figure
+
+
+PREDICTION = Experiment(
+    "prediction",
+    "Prediction of unseen combinations",
+    fits.OPTIONS,
+    fits.units,
+    fits.work,
+    tables,
+    draw,
+    fits.WORK_OPTIONS,
+)

@@ -11,39 +11,41 @@ from collections.abc import Collection, Iterator, Mapping
 from functools import cache
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from raptorgraph.benchmark._sources import Closure
 from raptorgraph.screen._files import is_file_or_store
 
-
-def code_hash(name: str) -> str:
-    """Hash of the sources that decide the numbers of an experiment."""
-    return _own_closure(name).digest
+if TYPE_CHECKING:
+    from raptorgraph.benchmark._experiments import Work
 
 
-def modules_used(name: str) -> Collection[str]:
+def code_hash(work: Work) -> str:
+    """Hash of the sources that decide the numbers of an experiment with this work."""
+    return _own_closure(work).digest
+
+
+def modules_used(work: Work) -> Collection[str]:
     """Top-level modules of other packages that these sources use."""
-    return _own_closure(name).external
+    return _own_closure(work).external
 
 
 @cache
-def _own_closure(name: str) -> Closure:
-    return work_closure(name, Path(__file__).parents[1])
+def _own_closure(work: Work) -> Closure:
+    return work_closure(work, Path(__file__).parents[1])
 
 
-def work_closure(name: str, root: Path) -> Closure:
+def work_closure(work: Work, root: Path) -> Closure:
     """What decides the numbers of an experiment: its work, and how that is kept.
 
     Parameters
     ----------
-    name
-        The experiment.
+    work
+        Function of the package that does the work.
     root
-        Folder of the package.
+        Folder of the package, or of another copy of it.
     """
-    starts = (f"_{name.replace('-', '_')}.work", "_parts.write_part")
-    return Closure(root, *(f"{root.name}.benchmark.{start}" for start in starts))
+    return Closure(root, f"{work.__module__}.{work.__qualname__}", f"{root.name}.benchmark._parts.write_part")
 
 
 def versions(modules: Collection[str]) -> dict[str, str]:
@@ -53,7 +55,7 @@ def versions(modules: Collection[str]) -> dict[str, str]:
     except metadata.PackageNotFoundError:  # a source tree on the path, not installed
         required = []
     core = [line for line in required if "extra" not in line.partition(";")[2]]
-    names = {re.match(r"[\w.-]+", line)[0] for line in core}
+    names = {re.split(r"[^\w.-]", line, maxsplit=1)[0] for line in core}
     known = _distributions()
     names |= {name for module in modules for name in known.get(module, ())}
     found = {"python": platform.python_version()}

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -14,9 +14,20 @@ import pandas as pd
 from raptorgraph._failures import optional
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
+    from raptorgraph.benchmark._experiments import Experiment, Parts, Tables
     from raptorgraph.benchmark._settings import Settings
+
+
+def all_rows(parts: Parts, *options: str) -> pd.DataFrame:
+    """Tables of all parts, one below the other, with the seed and these options of the unit as columns."""
+    tables = [part.rows.assign(seed=unit.seed, **{key: unit.options[key] for key in options}) for unit, part in parts]
+    return pd.concat(tables, ignore_index=True)
+
+
+def in_order(table: pd.DataFrame, **orders: Sequence[Hashable]) -> pd.DataFrame:
+    """Rows in the given order of the values of some columns, the first of these first; ties as they were."""
+    ranks = pd.DataFrame({name: table[name].map(list(order).index) for name, order in orders.items()})
+    return table.loc[ranks.sort_values(list(orders), kind="stable").index].reset_index(drop=True)
 
 
 def mean_and_sd(table: pd.DataFrame, by: Sequence[str], values: Sequence[str] | str = "value") -> pd.DataFrame:
@@ -70,7 +81,7 @@ def as_text(mean: float, sd: float = np.nan, digits: int | None = None) -> str:
 def to_markdown(table: pd.DataFrame) -> str:
     """Markdown table; numbers with four digits."""
 
-    def cell(value) -> str:
+    def cell(value: object) -> str:
         if isinstance(value, float):
             return "-" if not np.isfinite(value) else f"{value:.4g}"
         return " ".join(str(value).replace("|", "\\|").splitlines())
@@ -83,15 +94,8 @@ def to_markdown(table: pd.DataFrame) -> str:
     return "\n".join(lines) + "\n"
 
 
-def write_report(
-    out: Path,
-    name: str,
-    title: str,
-    tables: Mapping[str, pd.DataFrame],
-    draw: Callable[[], Figure | Mapping[str, Figure]],
-    settings: Settings,
-) -> None:
-    """Write every table as CSV and Markdown, the settings, and the figure that is drawn (or figures, by name).
+def write_report(out: Path, experiment: Experiment, tables: Tables, settings: Settings) -> None:
+    """Write every table as CSV and Markdown, the settings, and the figure or figures of an experiment.
 
     Where it cannot be drawn, a line on stderr says so.
     """
@@ -99,8 +103,8 @@ def write_report(
         table.to_csv(out / f"{stem}.csv", index=False, float_format="%.6g")
         (out / f"{stem}.md").write_text(to_markdown(table), encoding="utf-8")
     facts = {
-        "experiment": name,
-        "title": title,
+        "experiment": experiment.name,
+        "title": experiment.title,
         "screen": _plain(settings.screen),
         "setup": dict(settings.setup),
         "seeds": list(settings.seeds),
@@ -109,14 +113,14 @@ def write_report(
         "options": {key: _plain(value) for key, value in settings.options.items()},
         "tables": list(tables),
     }
-    (out / f"{name}.json").write_text(json.dumps(facts, indent=1, default=str) + "\n")
-    with optional(f"figure of {name}", lambda line: print(line, file=sys.stderr)):
-        figures = draw()
-        for stem, figure in (figures if isinstance(figures, Mapping) else {name: figures}).items():
+    (out / f"{experiment.name}.json").write_text(json.dumps(facts, indent=1, default=str) + "\n")
+    with optional(f"figure of {experiment.name}", lambda line: print(line, file=sys.stderr)):
+        figures = experiment.draw(tables)
+        for stem, figure in (figures if isinstance(figures, Mapping) else {experiment.name: figures}).items():
             figure.savefig(out / f"{stem}.png", dpi=150)
 
 
-def _plain(value):
+def _plain(value: Any) -> Any:
     """Options as JSON can hold them: files by their names, tables that were given as objects by their type."""
     if isinstance(value, Mapping):
         return {key: _plain(part) for key, part in value.items()}

@@ -19,26 +19,23 @@ from matplotlib.figure import Figure
 
 from raptorgraph import metrics
 from raptorgraph.benchmark import _fits as fits
+from raptorgraph.benchmark._experiments import Experiment
 from raptorgraph.benchmark._load import load_screen
 from raptorgraph.benchmark._pairs import database, database_genes
-from raptorgraph.benchmark._report import mean_and_sd, wide
-from raptorgraph.evaluation._draw import dot_panel
+from raptorgraph.benchmark._report import in_order, mean_and_sd, wide
 from raptorgraph.evaluation._methods import ordered
 from raptorgraph.evaluation._scores import CHANCE
-from raptorgraph.pp import parse_perturbation
+from raptorgraph.pl._panels import dot_panel
+from raptorgraph.screen._labels import parse_perturbation
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from raptorgraph.benchmark._settings import Part, Settings, Unit
+    from raptorgraph.benchmark._experiments import Parts, Tables
+    from raptorgraph.benchmark._settings import Settings, Unit
     from raptorgraph.screen import Screen
 
-TITLE = "Hit rates of the reverse task"
 OPTIONS = ("methods", "gene_sets", "predictions", "max_epochs", "n_repeats", "k")
-WORK_OPTIONS = fits.WORK_OPTIONS
-PARTS = "fits"
-
-work = fits.work
 
 
 def units(settings: Settings) -> list[Unit]:
@@ -49,9 +46,9 @@ def units(settings: Settings) -> list[Unit]:
     return fits.units_of_singles(settings)
 
 
-def tables(parts: Sequence[tuple[Unit, Part]], settings: Settings) -> dict[str, pd.DataFrame]:
+def tables(parts: Parts, settings: Settings) -> Tables:
     """``reverse`` (to read) and ``reverse_long``."""
-    rows = []
+    rows: list[tuple[int, str, str, str, float]] = []
     for seed in settings.seeds:
         screen = load_screen(settings, seed)
         labels, queries = database(screen), _queries(screen, settings, seed)
@@ -61,29 +58,24 @@ def tables(parts: Sequence[tuple[Unit, Part]], settings: Settings) -> dict[str, 
         targets = np.isin(screen.adata.var_names, database_genes(screen))
         measured = screen.effects.loc[queries].to_numpy()
 
-        def score(method, by, rates, ks=ks, seed=seed):
-            rows.extend(
-                (seed, by, method, f"{kind} @ {k}", v) for kind in rates for k, v in zip(ks, rates[kind], strict=True)
-            )
-
         for by in ("effect", "profile"):
-            score(CHANCE, by, metrics.chance_hit_rates(entries, asked, k=ks))
+            found = {CHANCE: metrics.chance_hit_rates(entries, asked, k=ks)}
             for name, predicted in _databases(parts, screen, seed, settings, labels, by).items():
                 distances = metrics.reverse_distances(predicted, measured, exclude=targets)
-                score(name, by, metrics.hit_rates(distances, entries, asked, k=ks))
+                found[name] = metrics.hit_rates(distances, entries, asked, k=ks)
+            for name, rates in found.items():
+                for kind, values in rates.items():
+                    rows += [(seed, by, name, f"{kind} @ {k}", value) for k, value in zip(ks, values, strict=True)]
     long = pd.DataFrame(rows, columns=["seed", "by", "method", "metric", "value"])
     summary = mean_and_sd(long, ["by", "method", "metric"])
     order = [CHANCE, *ordered(name for name in summary["method"] if name != CHANCE)]
-    summary = summary.sort_values(
-        ["by", "method"],
-        key=lambda column: column.map(order.index) if column.name == "method" else column,
-        kind="stable",
-        ignore_index=True,
-    )
+    summary = in_order(summary, by=("effect", "profile"), method=order)
     return {"reverse": wide(summary, ["by", "method"]), "reverse_long": summary}
 
 
-def _databases(parts, screen: Screen, seed: int, settings: Settings, labels, by: str) -> dict[str, np.ndarray]:
+def _databases(
+    parts: Parts, screen: Screen, seed: int, settings: Settings, labels: Sequence[str], by: str
+) -> dict[str, np.ndarray]:
     """Predicted pairs of every method, as effects against its own control or as profiles.
 
     A profile minus the data's control mean orders the database as the profile itself does.
@@ -109,7 +101,7 @@ def _queries(screen: Screen, settings: Settings, seed: int) -> list[str]:
     return [label for label in split.test if label in asked]
 
 
-def draw(tables: dict[str, pd.DataFrame]) -> Figure:
+def draw(tables: Tables) -> Figure:
     """Hit rates of every method, one panel for each K, with chance."""
     summary = tables["reverse_long"]
     metrics_ = list(dict.fromkeys(summary["metric"]))
@@ -123,3 +115,8 @@ def draw(tables: dict[str, pd.DataFrame]) -> Figure:
             title, lines = f"{kind} @ {k}, by {by}", {"chance": here["value_mean"].get(CHANCE, np.nan)}
             dot_panel(ax, here, methods, lines, title=title, labels=ax is axes[0], limits=(0.0, 1.0))
     return figure
+
+
+REVERSE = Experiment(
+    "reverse", "Hit rates of the reverse task", OPTIONS, units, fits.work, tables, draw, fits.WORK_OPTIONS
+)

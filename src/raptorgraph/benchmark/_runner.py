@@ -7,14 +7,12 @@ import json
 import os
 import warnings
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import replace
-from importlib import import_module
 from multiprocessing import get_context
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from raptorgraph._progress import progress_argument, progress_bar, progress_default
-from raptorgraph.benchmark._experiments import EXPERIMENTS, UnitsFailed
+from raptorgraph.benchmark._experiments import Experiment, UnitsFailed, experiment
 from raptorgraph.benchmark._parts import read_part, write_part
 from raptorgraph.benchmark._report import write_report
 from raptorgraph.benchmark._settings import Part, Settings, Unit, fingerprints
@@ -22,7 +20,6 @@ from raptorgraph.screen._files import check_folder
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
-    from types import ModuleType
 
     import pandas as pd
 
@@ -117,14 +114,14 @@ def run(
     >>> tables["prediction"]["method"].tolist()[:2]
     ['no change', 'additive']
     """
-    module = experiment(name)
+    asked = experiment(name)
     options = {key: value for key, value in options.items() if value is not None}
     seeds = tuple(range(seeds)) if isinstance(seeds, int) else tuple(seeds)
     if not seeds or len(set(seeds)) != len(seeds):
         raise ValueError(f"seeds={seeds!r} must be at least one seed, each different.")
-    unknown = sorted(set(options) - set(module.OPTIONS))
+    unknown = sorted(set(options) - set(asked.options))
     if unknown:
-        known = sorted(module.OPTIONS) or "none"
+        known = sorted(asked.options) or "none"
         raise ValueError(f"{unknown[0]!r} is not an option of the experiment {name!r}, which has {known}.")
     setup = {
         "perturbation_key": perturbation_key,
@@ -144,40 +141,27 @@ def run(
     )
     out = Path(out)
     check_folder(out, None if screen is None else Path(screen))
-    units = module.units(settings)
-    folder = out / "parts" / _owner(module, name)
+    units = asked.units(settings)
+    folder = out / "parts" / asked.parts
     folder.mkdir(parents=True, exist_ok=True)
-    parts = _finish(name, units, settings, folder, n_jobs, n_threads, progress)
-    tables = module.tables(parts, settings)
-    write_report(out, name, module.TITLE, tables, lambda: module.draw(tables), settings)
+    parts = _finish(asked, units, settings, folder, n_jobs, n_threads, progress)
+    tables = asked.tables(parts, settings)
+    write_report(out, asked, tables, settings)
     return tables
 
 
-def experiment(name: str) -> ModuleType:
-    """Module of an experiment: ``TITLE``, ``OPTIONS``, ``units``, ``work``, ``tables`` and ``draw``.
-
-    It may name in ``WORK_OPTIONS`` those of its options that the work depends on (default all), and in ``PARTS``
-    another experiment whose units of work it uses.
-    """
-    if name not in EXPERIMENTS:
-        raise ValueError(f"There is no experiment {name!r}; there are {', '.join(EXPERIMENTS)}.")
-    return import_module(f"raptorgraph.benchmark._{name.replace('-', '_')}")
-
-
-def _owner(module: ModuleType, name: str) -> str:
-    """Experiment that the units of work belong to."""
-    return getattr(module, "PARTS", name)
-
-
 def _finish(
-    name: str, units: Sequence[Unit], settings: Settings, folder: Path, n_jobs: int | None, n_threads: int, progress
+    asked: Experiment,
+    units: Sequence[Unit],
+    settings: Settings,
+    folder: Path,
+    n_jobs: int | None,
+    n_threads: int,
+    progress: bool | None,
 ) -> list[tuple[Unit, Part]]:
     """Parts of all units, finished earlier or now."""
-    module = experiment(name)
-    used = getattr(module, "WORK_OPTIONS", module.OPTIONS)
-    options = {key: value for key, value in settings.options.items() if key in used}
-    threads = _own_threads() if n_jobs == 0 else str(n_threads)
-    marks = fingerprints(_owner(module, name), units, replace(settings, options=options), threads=threads)
+    name = asked.name
+    marks = fingerprints(asked, units, settings, threads=_own_threads() if n_jobs == 0 else str(n_threads))
     if len(marks) != len(units):
         raise ValueError(f"The units of {name!r} do not have names of their own.")
     todo = [unit for unit in units if _mark(folder, unit) != marks[unit.key]]
@@ -254,9 +238,10 @@ def _own_threads() -> str:
 def _mark(folder: Path, unit: Unit) -> Mapping[str, Any] | None:
     path = folder / f"{unit.key}.json"
     try:
-        return json.loads(path.read_text())
+        found: dict[str, Any] = json.loads(path.read_text())
     except (FileNotFoundError, json.JSONDecodeError):  # not finished, or broken off while it was written
         return None
+    return found
 
 
 @contextlib.contextmanager

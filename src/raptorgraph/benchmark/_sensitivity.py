@@ -34,17 +34,17 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from raptorgraph.benchmark import _variants as variants
+from raptorgraph.benchmark._experiments import Experiment
 from raptorgraph.benchmark._load import load_screen
 from raptorgraph.benchmark._report import as_text
-from raptorgraph.benchmark._settings import Part, Settings, Unit
+from raptorgraph.benchmark._settings import Part, Settings, Unit, units_by_seed
 from raptorgraph.pl._figure import BLUE, GRAY, ORANGE
+from raptorgraph.pl._panels import shared_legend
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
+    from raptorgraph.benchmark._experiments import Parts, Tables
     from raptorgraph.screen import Screen
 
-TITLE = "Sensitivity of the published configuration to the weights of the KL and the graph"
 OPTIONS = ("betas", "mus", "lambda1s", "max_epochs", "n_repeats")
 BETAS = (0.0, 0.1, 0.4, 0.8, 1.2, 1.6, 2.0, 2.5, 3.0)
 CROSS = ((0.1, 0.4, 0.8), (0.1, 0.27, 0.5), (0.02, 0.05, 0.1))
@@ -113,14 +113,8 @@ _PANELS = {
 def units(settings: Settings) -> list[Unit]:
     """For each seed one unit of references, and one for each point of the grid."""
     variants.unseen_split(load_screen(settings, settings.seeds[0]))
-    return [
-        *(Unit(f"reference-seed{seed}", seed) for seed in settings.seeds),
-        *(
-            Unit(f"beta{beta:g}-mu{mu:g}-lambda{lambda1:g}-seed{seed}", seed, {"point": [beta, mu, lambda1]})
-            for beta, mu, lambda1 in grid(settings)
-            for seed in settings.seeds
-        ),
-    ]
+    points = {f"beta{point[0]:g}-mu{point[1]:g}-lambda{point[2]:g}": {"point": list(point)} for point in grid(settings)}
+    return units_by_seed(settings, [(variants.REFERENCE, {}), *points.items()])
 
 
 def grid(settings: Settings) -> list[tuple[float, float, float]]:
@@ -145,7 +139,8 @@ def grid(settings: Settings) -> list[tuple[float, float, float]]:
         axes.append(sorted({float(value) for value in values}))
     if not all(axes):
         raise ValueError(f"{options[axes.index([])]} is empty: name at least one value.")
-    return list(product(*axes))
+    betas, mus, lambda1s = axes
+    return list(product(betas, mus, lambda1s))
 
 
 def work(unit: Unit, settings: Settings) -> Part:
@@ -170,7 +165,7 @@ def work(unit: Unit, settings: Settings) -> Part:
         "variance": variance,
         "variance / data": variance / measured,
         "variance / data, means": means / measured,
-        "edges": np.count_nonzero(method.model.get_dag()),
+        "edges": float(np.count_nonzero(method.model.get_dag())),
     }
     return variants.long_part((_OURS, f"{beta:g}", f"{mu:g}", f"{lambda1:g}"), found, _BY)
 
@@ -186,7 +181,7 @@ def _measured_variance(screen: Screen) -> float:
 
 
 # -- tables ----------------------------------------------------------------------------------------------------------
-def tables(parts: Sequence[tuple[Unit, Part]], settings: Settings) -> dict[str, pd.DataFrame]:
+def tables(parts: Parts, settings: Settings) -> Tables:
     """``sensitivity`` (to read, printed values beside) and ``sensitivity_long``."""
     printed = [
         (variants.PUBLISHED, *(f"{weight:g}" for weight in row[:3]), metric, value)
@@ -217,7 +212,7 @@ def _to_read(summary: pd.DataFrame) -> pd.DataFrame:
     return shown.merge(table, left_on=points, right_index=True).reset_index(drop=True)
 
 
-def draw(tables: dict[str, pd.DataFrame]) -> Figure:
+def draw(tables: Tables) -> Figure:
     """KL, spread, MK-MMD and edges against beta: all points of the grid, ours beside the printed ones."""
     summary = tables["sensitivity_long"]
     figure = Figure(figsize=(11, 7), layout="constrained")
@@ -246,5 +241,16 @@ def draw(tables: dict[str, pd.DataFrame]) -> Figure:
         if metric == "edges":
             ax.set_ylim(-0.5, max(1.0, ax.get_ylim()[1]))
         ax.set(xlabel="beta", ylabel=title)
-    variants.shared_legend(figure)
+    shared_legend(figure)
     return figure
+
+
+SENSITIVITY = Experiment(
+    "sensitivity",
+    "Sensitivity of the published configuration to the weights of the KL and the graph",
+    OPTIONS,
+    units,
+    work,
+    tables,
+    draw,
+)

@@ -19,10 +19,12 @@ from raptorgraph.benchmark._provenance import (
 from raptorgraph.screen._files import is_file_or_store
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     import anndata as ad
     import pandas as pd
+
+    from raptorgraph.benchmark._experiments import Experiment
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,10 @@ class Settings:
     quick: bool = False
     n_top_genes: int | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
+
+    def option(self, name: str, default: Any, *, quick: Any = None) -> Any:
+        """An option, or else its default, which may be another one for the small version."""
+        return self.options.get(name, quick if self.quick and quick is not None else default)
 
 
 @dataclass(frozen=True)
@@ -94,6 +100,12 @@ class Part:
     arrays: ad.AnnData | None = None
 
 
+def units_by_seed(settings: Settings, pieces: Iterable[tuple[str, Mapping[str, Any]]]) -> list[Unit]:
+    """One unit for each seed and piece of work, with the piece's options, named by its words and the seed."""
+    named = [(words.replace(",", "").replace(" ", "-"), options) for words, options in pieces]
+    return [Unit(f"{words}-seed{seed}", seed, options) for seed in settings.seeds for words, options in named]
+
+
 def chosen(settings: Settings, option: str, known: Sequence[str], wrong: str = "is unknown") -> list[str]:
     """Names that an option gives, or all that are known.
 
@@ -129,36 +141,41 @@ def screen_file(name: str) -> Path | None:
     return next((path for path in places if is_file_or_store(path)), None)
 
 
-def fingerprint(name: str, unit: Unit, settings: Settings, *, threads: str = "1") -> dict[str, Any]:
+def fingerprint(experiment: Experiment, unit: Unit, settings: Settings, *, threads: str = "1") -> dict[str, Any]:
     """Everything that a unit's numbers depend on; a finished unit is used again only where all of it is the same."""
-    return fingerprints(name, [unit], settings, threads=threads)[unit.key]
+    return fingerprints(experiment, [unit], settings, threads=threads)[unit.key]
 
 
-def fingerprints(name: str, units: Sequence[Unit], settings: Settings, *, threads: str) -> dict[str, dict[str, Any]]:
+def fingerprints(
+    experiment: Experiment, units: Sequence[Unit], settings: Settings, *, threads: str
+) -> dict[str, dict[str, Any]]:
     """The fingerprint of each unit, by its key.
 
     Parameters
     ----------
-    name
-        Experiment that does the work.
+    experiment
+        The experiment; of the settings' options those count that its work depends on.
     units, settings
         Its units and settings.
     threads
         Threads that a unit has: its times depend on them, and the last digits of its sums.
     """
     path = None if settings.screen is None else screen_file(settings.screen)
+    used = experiment.options if experiment.work_options is None else experiment.work_options
+    options = {key: value for key, value in settings.options.items() if key in used}
     shared = {
-        "experiment": name,
+        "experiment": experiment.parts,
         "screen": settings.screen if path is None else stamp(path),
         "setup": dict(settings.setup),
         "quick": settings.quick,
         "n_top_genes": settings.n_top_genes,
-        "options": dict(settings.options),
-        "files": {key: stamp(path) for key, path in files_of(settings.options)},
-        "code": code_hash(name),
-        "versions": versions(modules_used(name)),
+        "options": options,
+        "files": {key: stamp(path) for key, path in files_of(options)},
+        "code": code_hash(experiment.work),
+        "versions": versions(modules_used(experiment.work)),
         "device": device(),
         "threads": threads,
     }
-    found = {unit.key: {**shared, "key": unit.key, "seed": unit.seed, "unit": dict(unit.options)} for unit in units}
-    return json.loads(json.dumps(found, default=str))  # as it reads back from a file
+    marks = {unit.key: {**shared, "key": unit.key, "seed": unit.seed, "unit": dict(unit.options)} for unit in units}
+    found: dict[str, dict[str, Any]] = json.loads(json.dumps(marks, default=str))  # as it reads back from a file
+    return found

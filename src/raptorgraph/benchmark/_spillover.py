@@ -28,20 +28,22 @@ import torch
 from matplotlib.figure import Figure
 
 from raptorgraph.baselines import SENA, Baseline, DiscrepancyVAE
+from raptorgraph.benchmark._experiments import Experiment
 from raptorgraph.benchmark._load import load_screen
-from raptorgraph.benchmark._report import mean_and_sd, wide
-from raptorgraph.benchmark._settings import Part, Settings, Unit
-from raptorgraph.evaluation._methods import RaptorGraphMethod, check_methods, chosen_methods, make_method
+from raptorgraph.benchmark._methods import check_methods, chosen_methods, method_of
+from raptorgraph.benchmark._report import all_rows, in_order, mean_and_sd, wide
+from raptorgraph.benchmark._settings import Part, Settings, Unit, units_by_seed
+from raptorgraph.evaluation._methods import RaptorGraphMethod
 from raptorgraph.nn._posterior_draws import posterior_expectation
 from raptorgraph.pl._figure import BLUE, GRAY, ORANGE
 from raptorgraph.tl import spillover_index
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
 
+    from raptorgraph.benchmark._experiments import Parts, Tables
     from raptorgraph.screen import Screen
 
-TITLE = "Share of a single-gene intervention off one latent"
 OPTIONS = ("methods", "gene_sets", "max_epochs")
 METHODS = ("raptorgraph", "raptorgraph paper", "dVAE", "SENA")
 BEFORE_NORM = ", before LayerNorm"
@@ -91,20 +93,15 @@ def units(settings: Settings) -> list[Unit]:
         raise ValueError("The screen has no condition of one gene, whose spillover could be measured.")
     methods = chosen_methods(settings, METHODS, "has no encoder or is unknown")
     check_methods(methods, settings, screen.setup, screen.adata.var_names)
-    found = []
-    for seed in settings.seeds:
-        for method in methods:
-            for state in ("trained", "untrained"):
-                key = f"{method.replace(' ', '-')}-{state}-seed{seed}"
-                found.append(Unit(key, seed, {"method": method, "state": state}))
-    return found
+    pieces = [{"method": method, "state": state} for method in methods for state in ("trained", "untrained")]
+    return units_by_seed(settings, [(f"{piece['method']}-{piece['state']}", piece) for piece in pieces])
 
 
 def work(unit: Unit, settings: Settings) -> Part:
     """Train, or not, and measure."""
     screen, name = load_screen(settings, unit.seed), unit.options["method"]
     if unit.options["state"] == "trained":
-        method = make_method(name, settings, screen.setup, unit.seed)
+        method = method_of(name, settings, screen.setup, unit.seed)
     else:
         method = untrained(name, settings, screen, unit.seed)
     method.fit(screen.cells(screen.singles))
@@ -122,8 +119,8 @@ def work(unit: Unit, settings: Settings) -> Part:
 
 def untrained(name: str, settings: Settings, screen: Screen, seed: int) -> Baseline:
     """The method as it starts: one epoch of steps of no length."""
-    if name.startswith("raptorgraph"):
-        method = make_method(name, settings, screen.setup, seed)
+    method = method_of(name, settings, screen.setup, seed)
+    if isinstance(method, RaptorGraphMethod):
         method.max_epochs = 1
         method.plan_kwargs["lr"] = _NO_STEP
         return method
@@ -187,18 +184,15 @@ def _cells(screen: Screen, rows: np.ndarray) -> torch.Tensor:
 
 
 # -- tables ----------------------------------------------------------------------------------------------------------
-def tables(parts: Sequence[tuple[Unit, Part]], settings: Settings) -> dict[str, pd.DataFrame]:
+def tables(parts: Parts, settings: Settings) -> Tables:
     """``spillover`` (to read), ``spillover_long``, and ``spillover_genes`` with every perturbed gene."""
-    rows = pd.concat([part.rows.assign(state=unit.options["state"], seed=unit.seed) for unit, part in parts])
+    rows = all_rows(parts, "state")
     rows["metric"] = rows["metric"].map(SHARES)
     by = ["method", "state"]
     means = rows.groupby([*by, "metric", "seed", "n_latent"], sort=False)["value"].mean().reset_index()
     limits = means.drop_duplicates([*by, "seed"]).assign(metric=LIMIT, value=lambda t: 1 - 1 / t["n_latent"])
     summary = mean_and_sd(pd.concat([means, limits], ignore_index=True), [*by, "metric"])
-    order = {name: k for k, name in enumerate(dict.fromkeys(summary["method"]))}
-    summary = summary.sort_values(
-        by, key=lambda column: column.map(order) if column.name == "method" else column, kind="stable"
-    )
+    summary = in_order(summary, method=summary["method"].unique(), state=("trained", "untrained"))
     panel = rows[rows["metric"] == SHARES["jacobian_own"]].groupby([*by, "seed"])["value"].count()
     panel = panel.groupby(by).mean()
     table = wide(summary, by).fillna("-")
@@ -212,7 +206,7 @@ def tables(parts: Sequence[tuple[Unit, Part]], settings: Settings) -> dict[str, 
 
 
 # -- figure ----------------------------------------------------------------------------------------------------------
-def draw(tables: dict[str, pd.DataFrame]) -> Figure:
+def draw(tables: Tables) -> Figure:
     """Each share of every encoder, trained and untrained, with the dense limit."""
     summary = tables["spillover_long"]
     panels = [metric for metric in SHARES.values() if metric in set(summary["metric"])]
@@ -235,3 +229,8 @@ def draw(tables: dict[str, pd.DataFrame]) -> Figure:
     figure.supxlabel("share of the squared response off that latent (0: atomic)", fontsize=10)
     figure.legend(handles.values(), handles.keys(), loc="outside upper right", ncols=3, frameon=False)
     return figure
+
+
+SPILLOVER = Experiment(
+    "spillover", "Share of a single-gene intervention off one latent", OPTIONS, units, work, tables, draw
+)

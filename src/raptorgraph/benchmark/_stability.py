@@ -22,16 +22,17 @@ from itertools import combinations
 from typing import TYPE_CHECKING
 
 import anndata as ad
-import networkx as nx
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
+from raptorgraph.benchmark._experiments import Experiment
 from raptorgraph.benchmark._load import load_screen
 from raptorgraph.benchmark._measure import Measured
-from raptorgraph.benchmark._report import mean_and_sd, wide
-from raptorgraph.benchmark._settings import Part, Settings, Unit
-from raptorgraph.evaluation._methods import check_methods, chosen_methods, gene_graph, make_method
+from raptorgraph.benchmark._methods import check_methods, chosen_methods, method_of
+from raptorgraph.benchmark._report import all_rows, mean_and_sd, wide
+from raptorgraph.benchmark._settings import Part, Settings, Unit, units_by_seed
+from raptorgraph.evaluation._methods import RaptorGraphMethod, gene_graph
 from raptorgraph.metrics import (
     ancestor_auprc,
     chance_auprc,
@@ -41,14 +42,16 @@ from raptorgraph.metrics import (
     orientation_accuracy,
     top_edge_jaccard,
 )
+from raptorgraph.metrics._graph import ancestors
 from raptorgraph.pl._figure import BLUE, GRAY, ORANGE
+from raptorgraph.pl._panels import shared_legend
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from raptorgraph.benchmark._experiments import Parts, Tables
     from raptorgraph.screen import Screen
 
-TITLE = "Agreement of the learned graphs across seeds"
 OPTIONS = ("methods", "gene_sets", "max_epochs", "top_edges", "bootstrap")
 ALL_EDGES = " (all edges)"
 METHODS = (
@@ -76,21 +79,18 @@ def units(settings: Settings) -> list[Unit]:
     _top(settings, n_genes)
     methods = chosen_methods(settings, METHODS, "has no graph or is unknown")
     check_methods(methods, settings, screen.setup, screen.adata.var_names)
-    found = []
-    for method in methods:
-        for cells in (SAME, AGAIN) if settings.options.get("bootstrap") else (SAME,):
-            word = f"{method} {cells}".replace(",", "").replace(" ", "-")
-            found += [Unit(f"{word}-seed{seed}", seed, {"method": method, "cells": cells}) for seed in settings.seeds]
-    return found
+    ways = (SAME, AGAIN) if settings.options.get("bootstrap") else (SAME,)
+    pieces = [{"method": method, "cells": cells} for method in methods for cells in ways]
+    return units_by_seed(settings, [(" ".join(piece.values()), piece) for piece in pieces])
 
 
 def work(unit: Unit, settings: Settings) -> Part:
     """Train, and keep the graph among the perturbed genes."""
     screen = load_screen(settings, _SCREEN_SEED)
     name = unit.options["method"]
-    method = make_method(name.removesuffix(ALL_EDGES), settings, screen.setup, unit.seed)
+    method = method_of(name.removesuffix(ALL_EDGES), settings, screen.setup, unit.seed)
     every = name.endswith(ALL_EDGES)
-    if every and name.startswith("raptorgraph paper"):
+    if isinstance(method, RaptorGraphMethod) and name == "raptorgraph paper" + ALL_EDGES:
         method.plan_kwargs["dag_threshold"] = 0.0
     adata = screen.adata if unit.options["cells"] == SAME else draw_again(screen, unit.seed)
     with Measured() as fit:
@@ -131,14 +131,13 @@ def _against_truth(graph: pd.DataFrame, screen: Screen) -> dict[str, float]:
         return {}
     weights = graph.to_numpy()
     n_possible, n_edges = len(truth) * (len(truth) - 1), np.count_nonzero(truth)
-    ancestors = nx.transitive_closure_dag(nx.from_numpy_array(truth, create_using=nx.DiGraph))
     return {
         "AUPRC": edge_auprc(weights, truth),
         "AUPRC, chance": chance_auprc(n_possible, n_edges),
         "AUPRC, undirected": edge_auprc(weights, truth, directed=False),
         "AUPRC, undirected, chance": chance_auprc(n_possible // 2, n_edges),
         "AUPRC, ancestors": ancestor_auprc(weights, truth),
-        "AUPRC, ancestors, chance": chance_auprc(n_possible, ancestors.number_of_edges()),
+        "AUPRC, ancestors, chance": chance_auprc(n_possible, np.count_nonzero(ancestors(truth))),
         "orientation (chance 0.5)": orientation_accuracy(weights, truth),
     }
 
@@ -157,15 +156,19 @@ def _top(settings: Settings, n_genes: int) -> list[int]:
 
 
 # -- tables ----------------------------------------------------------------------------------------------------------
-def tables(parts: Sequence[tuple[Unit, Part]], settings: Settings) -> dict[str, pd.DataFrame]:
+def tables(parts: Parts, settings: Settings) -> Tables:
     """``stability`` (to read), ``stability_long``, and ``stability_pairs`` with every pair of seeds.
 
     Mean and SD of a comparison are over pairs of seeds, which are not independent; of all else over seeds.
     """
     by = ["method", "cells"]
-    alone = pd.concat([part.rows.assign(**unit.options, seed=unit.seed) for unit, part in parts], ignore_index=True)
-    graphs = {(unit.options["method"], unit.options["cells"], unit.seed): part.arrays.X for unit, part in parts}
-    top = _top(settings, len(parts[0][1].arrays))
+    alone = all_rows(parts, *by)
+    graphs: dict[tuple[str, str, int], np.ndarray] = {
+        (unit.options["method"], unit.options["cells"], unit.seed): part.arrays.X
+        for unit, part in parts
+        if part.arrays is not None
+    }
+    top = _top(settings, len(next(iter(graphs.values()))))
     pairs = pd.DataFrame(
         {"method": method, "cells": cells, "seeds": f"{first} and {second}", "metric": metric, "value": value}
         for method, cells in dict.fromkeys(key[:2] for key in graphs)
@@ -194,7 +197,7 @@ def compare(a: np.ndarray, b: np.ndarray, top: Sequence[int]) -> dict[str, float
 
 
 # -- figure ----------------------------------------------------------------------------------------------------------
-def draw(tables: dict[str, pd.DataFrame]) -> Figure:
+def draw(tables: Tables) -> Figure:
     """Correlation, Jaccard index and, where the truth is known, AUPRC of every method; chance as a line."""
     summary = tables["stability_long"]
     jaccard = [m for m in summary["metric"].unique() if m.startswith("Jaccard") and not m.endswith("chance")]
@@ -220,6 +223,8 @@ def draw(tables: dict[str, pd.DataFrame]) -> Figure:
         ax.set_xlabel(metric)
         ax.set_yticks(np.arange(len(methods)), methods)
         ax.set_xlim(left=min(0.0, ax.get_xlim()[0]), right=max(1.0, ax.get_xlim()[1]))
-    handles = dict(zip(*axes[-1].get_legend_handles_labels()[::-1], strict=True))
-    figure.legend(handles.values(), handles.keys(), loc="outside upper right", ncols=3, frameon=False)
+    shared_legend(figure, "outside upper right")
     return figure
+
+
+STABILITY = Experiment("stability", "Agreement of the learned graphs across seeds", OPTIONS, units, work, tables, draw)

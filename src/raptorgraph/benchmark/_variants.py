@@ -15,9 +15,10 @@ import torch
 
 from raptorgraph import metrics
 from raptorgraph.benchmark._measure import Measured
+from raptorgraph.benchmark._methods import epochs_of, n_repeats_of
 from raptorgraph.benchmark._report import mean_and_sd
-from raptorgraph.benchmark._settings import Part, Settings, Unit
-from raptorgraph.evaluation._methods import RaptorGraphMethod, epochs_of
+from raptorgraph.benchmark._settings import Part
+from raptorgraph.evaluation._methods import RaptorGraphMethod
 from raptorgraph.evaluation._scores import (
     CEILING,
     CHANCE,
@@ -27,7 +28,6 @@ from raptorgraph.evaluation._scores import (
     draw_seed,
     interaction_scores,
     large_enough,
-    n_repeats_of,
     pair_effects,
     sample_size,
 )
@@ -38,9 +38,10 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
     from raptorgraph.baselines import Baseline
+    from raptorgraph.benchmark._experiments import Parts
+    from raptorgraph.benchmark._settings import Settings
     from raptorgraph.model import RaptorGraphModel
     from raptorgraph.screen import Screen
 
@@ -123,7 +124,7 @@ def fit_and_score(method: Baseline, screen: Screen, settings: Settings, seed: in
     screen, settings
         Data, and the option ``n_repeats``.
     seed
-        Of the draws of cells.
+        Seed of the draws of cells.
 
     Returns
     -------
@@ -221,7 +222,7 @@ def _mean(values: Sequence[float]) -> float:
 
 
 # -- tables and figures ----------------------------------------------------------------------------------------------
-def summarize(parts: Sequence[tuple[Unit, Part]], by: Sequence[str], published: Sequence[tuple] = ()) -> pd.DataFrame:
+def summarize(parts: Parts, by: Sequence[str], published: Sequence[tuple[object, ...]] = ()) -> pd.DataFrame:
     """Mean and SD over seeds of every variant, then of the references, then the published values (n = 0).
 
     Parameters
@@ -233,6 +234,7 @@ def summarize(parts: Sequence[tuple[Unit, Part]], by: Sequence[str], published: 
     published
         Rows of printed values: the columns `by`, metric, value.
     """
+    # as text before they come together: a column of whole numbers would turn into one of floats
     rows = pd.concat([part.rows.astype(dict.fromkeys(by, str)) for _, part in parts], ignore_index=True)
     summary = mean_and_sd(rows, [*by, "metric"])
     last = summary[by[0]] == REFERENCE
@@ -250,12 +252,3 @@ def draw_references(ax: Axes, summary: pd.DataFrame, metric: str, horizontal: bo
         if name in styles and np.isfinite(value):
             line = ax.axhline if horizontal else ax.axvline
             line(value, color=GRAY, linestyle=styles[name], linewidth=1.3, label=name, zorder=0)
-
-
-def shared_legend(figure: Figure) -> None:
-    """One legend below, with every name once."""
-    found = {}
-    for ax in figure.axes:
-        for handle, label in zip(*ax.get_legend_handles_labels(), strict=True):
-            found.setdefault(label, handle)
-    figure.legend(found.values(), found.keys(), loc="outside lower center", ncols=4, frameon=False, fontsize=9)

@@ -1,19 +1,19 @@
-"""The scores that every method gets, of its effects and of its cells."""
+"""The scores that every method gets, of its effects and of its cells, and the floor and ceiling of the latter."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 import numpy as np
+import pandas as pd
 
 from raptorgraph import metrics
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    import pandas as pd
+    import anndata as ad
 
-    from raptorgraph.benchmark._settings import Settings
     from raptorgraph.screen import Screen
 
 TOP_GENES = (20, 50, 100)
@@ -26,14 +26,14 @@ _MOST_CELLS, _FEWEST_CELLS = 250, 10
 def effect_scores(
     predicted: pd.DataFrame, measured: pd.DataFrame, screen: Screen, fitted: Sequence[str]
 ) -> dict[str, float]:
-    """All scores of effects.
+    """All scores of effects (:mod:`raptorgraph.metrics` has the definitions).
 
     Parameters
     ----------
     predicted, measured
         Effects of the same conditions, conditions x genes.
     screen
-        Where the differential genes of the conditions come from: those of the largest ratio of measured effect to its
+        The screen. The differential genes of a condition are those of the largest ratio of measured effect to its
         standard error.
     fitted
         Conditions whose measured effects make the centroid of perturbations.
@@ -41,6 +41,16 @@ def effect_scores(
     Returns
     -------
     Name of each score and its value.
+
+    Examples
+    --------
+    >>> screen = rg.screen.Screen(adata, {"library_size_key": "total_counts"})
+    >>> method = rg.evaluation.make_method("additive", screen.setup).fit(screen.cells(screen.singles))
+    >>> predicted = method.predict_effects(screen.combinations)
+    >>> measured = screen.effects.loc[screen.combinations]
+    >>> scores = rg.evaluation.effect_scores(predicted, measured, screen, screen.singles)
+    >>> bool(0 < scores["relative_mse"] < 1)
+    True
     """
     p, m = predicted.to_numpy(dtype=np.float64), measured.to_numpy(dtype=np.float64)
     centroid = screen.effects.loc[list(fitted)].to_numpy()
@@ -119,6 +129,102 @@ def gene_overlap(screen: Screen, label: str, drawn: np.ndarray, drift: np.ndarra
     }
 
 
+def cell_scores(
+    cells: ad.AnnData,
+    screen: Screen,
+    drift: np.ndarray,
+    *,
+    n_cells: int | None = None,
+    n_repeats: int = 5,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """Scores of predicted cells beside measured ones.
+
+    Parameters
+    ----------
+    cells
+        Predicted cells on the expression scale, with labels in ``obs["perturbation"]``. Conditions with too few
+        measured cells for two samples are skipped.
+    screen
+        The measured cells.
+    drift
+        Predicted minus measured control mean, shape (n_genes,).
+    n_cells, n_repeats
+        Size and number of the samples that are compared; the size is by default half of the smallest combination, from
+        10 to 250 cells.
+    seed
+        Seed of the draws.
+
+    Returns
+    -------
+    One row for each score: ``condition``, ``metric``, ``value``.
+
+    Examples
+    --------
+    >>> screen = rg.screen.Screen(adata, {"library_size_key": "total_counts"})
+    >>> method = rg.evaluation.make_method("additive", screen.setup).fit(screen.cells(screen.singles))
+    >>> cells = method.predict(screen.combinations, n_cells=100)
+    >>> scores = rg.evaluation.cell_scores(cells, screen, method.predict_control() - screen.control_mean)
+    >>> scores.columns.tolist(), scores["condition"].unique().tolist() == screen.combinations
+    (['condition', 'metric', 'value'], True)
+    """
+    n_cells = sample_size(screen) if n_cells is None else n_cells
+    labels = cells.obs["perturbation"].astype("category")
+    rows: list[tuple[str, str, float]] = []
+    for label in large_enough(screen, labels.cat.categories, n_cells):
+        real = screen.expression_of(label)
+        drawn = cells[(labels == label).to_numpy()].to_df().to_numpy()
+        scores = metrics.sampled_scores(
+            drawn, real, n_cells=n_cells, n_repeats=n_repeats, seed=draw_seed(seed, screen, label)
+        )
+        found = scores.drop(columns="repeat").mean().to_dict()
+        found |= {"variance_ratio": metrics.variance_ratio(drawn, real), **gene_overlap(screen, label, drawn, drift)}
+        rows += [(label, metric, value) for metric, value in found.items()]
+    return pd.DataFrame(rows, columns=["condition", "metric", "value"])
+
+
+def cell_references(
+    screen: Screen, conditions: Iterable[str], *, n_cells: int | None = None, n_repeats: int = 5, seed: int = 0
+) -> pd.DataFrame:
+    """Floor and ceiling of the scores of cells: real cells, and control cells, beside real cells of a condition.
+
+    Parameters
+    ----------
+    screen
+        The measured cells.
+    conditions
+        Conditions to score; those with too few cells for two samples are skipped.
+    n_cells, n_repeats, seed
+        As in :func:`cell_scores`.
+
+    Returns
+    -------
+    One row for each score: ``method`` (which of the two), ``condition``, ``metric``, ``value``.
+
+    Examples
+    --------
+    >>> screen = rg.screen.Screen(adata, {"library_size_key": "total_counts"})
+    >>> scores = rg.evaluation.cell_references(screen, screen.combinations)
+    >>> floor, ceiling = scores[scores["metric"] == "energy_distance"].groupby("method", sort=False)["value"].mean()
+    >>> bool(floor < ceiling)
+    True
+    """
+    n_cells = sample_size(screen) if n_cells is None else n_cells
+    control, rows = screen.expression_of(screen.control), []
+    for label in large_enough(screen, conditions, n_cells):
+        found = metrics.floor_and_ceiling(
+            screen.expression_of(label),
+            control,
+            n_cells=n_cells,
+            n_repeats=n_repeats,
+            seed=draw_seed(seed, screen, label),
+        )
+        for name, kind in ((FLOOR, "floor"), (CEILING, "ceiling")):
+            scores = found[found["reference"] == kind].drop(columns=["reference", "repeat"]).mean()
+            rows += [(name, label, metric, value) for metric, value in scores.items()]
+    return pd.DataFrame(rows, columns=["method", "condition", "metric", "value"])
+
+
 def sample_size(screen: Screen) -> int:
     """Number of cells at which cells are compared, the same for all methods and conditions of a screen.
 
@@ -132,11 +238,6 @@ def sample_size(screen: Screen) -> int:
 def large_enough(screen: Screen, labels: Iterable[str], n_cells: int) -> list[str]:
     """Conditions with cells for two samples of that size."""
     return [label for label in labels if len(screen.rows(label)) >= 2 * n_cells]
-
-
-def n_repeats_of(settings: Settings) -> int:
-    """Number of samples over which scores of cells are averaged."""
-    return settings.options.get("n_repeats", 2 if settings.quick else 5)
 
 
 def draw_seed(seed: int, screen: Screen, label: str) -> int:

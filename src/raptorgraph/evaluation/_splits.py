@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from itertools import chain
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from raptorgraph.pp import format_perturbation, parse_perturbation
+from raptorgraph._docs import docs
 from raptorgraph.screen._asked import did_you_mean
+from raptorgraph.screen._labels import format_perturbation, parse_perturbation
 from raptorgraph.screen._screen import Screen
 from raptorgraph.screen._setup import Setup
 
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from anndata import AnnData
+
+    Sets = Sequence[tuple[str, ...]]
+    Groups = Sequence[str] | None
 
 
 @dataclass(frozen=True)
@@ -59,6 +63,7 @@ class Split:
     left_out: tuple[str, ...] = ()
 
 
+@docs.dedent
 def singles_only(
     conditions: Iterable[str],
     *,
@@ -79,11 +84,9 @@ def singles_only(
     validation_share
         Part of the combinations to tune on.
     seed
-        Of the draw.
-    control
-        Label, or several labels, of the control.
-    delimiter
-        What separates the genes of a combination.
+        Seed of the draw.
+    %(control)s
+    %(delimiter)s
 
     Returns
     -------
@@ -110,6 +113,7 @@ def singles_only(
     return screen.split("singles only", screen.singles, validation, test)
 
 
+@docs.dedent
 def doubles_folds(
     conditions: Iterable[str],
     *,
@@ -134,11 +138,9 @@ def doubles_folds(
     validation_share
         Part of the other folds' combinations to tune on.
     seed
-        Of the draw.
-    control
-        Label, or several labels, of the control.
-    delimiter
-        What separates the genes of a combination.
+        Seed of the draw.
+    %(control)s
+    %(delimiter)s
 
     Returns
     -------
@@ -179,6 +181,7 @@ def doubles_folds(
     return folds
 
 
+@docs.dedent
 def paper_split(conditions: Iterable[str], *, control: str | Sequence[str] = "control", delimiter: str = "+") -> Split:
     """Split as in the RAPTORGraph paper (section E.5): train on all singles, test on all combinations.
 
@@ -189,10 +192,8 @@ def paper_split(conditions: Iterable[str], *, control: str | Sequence[str] = "co
     ----------
     conditions
         Labels of the screen, in any order and spelling; the control may be among them.
-    control
-        Label, or several labels, of the control.
-    delimiter
-        What separates the genes of a combination.
+    %(control)s
+    %(delimiter)s
 
     Returns
     -------
@@ -214,6 +215,7 @@ def paper_split(conditions: Iterable[str], *, control: str | Sequence[str] = "co
     return screen.split("paper", screen.singles, [], screen.testable)
 
 
+@docs.dedent
 def seen_singles(
     conditions: Iterable[str],
     *,
@@ -238,11 +240,9 @@ def seen_singles(
     validation_share
         Part of the combinations of seen genes to tune on, and as many to test.
     seed
-        Of the draw.
-    control
-        Label, or several labels, of the control.
-    delimiter
-        What separates the genes of a combination.
+        Seed of the draw.
+    %(control)s
+    %(delimiter)s
 
     Returns
     -------
@@ -295,6 +295,7 @@ def seen_singles(
     )
 
 
+@docs.dedent
 def split_cells(
     adata: AnnData,
     conditions: Iterable[str],
@@ -313,10 +314,8 @@ def split_cells(
         Labels, such as ``split.refit``, in any spelling, or tuples or sets of genes.
     perturbation_key
         Column of ``adata.obs`` with the labels.
-    control
-        Label, or several labels, of the control.
-    delimiter
-        What separates the genes of a combination.
+    %(control)s
+    %(delimiter)s
 
     Returns
     -------
@@ -355,7 +354,7 @@ class _Conditions:
     def __init__(self, conditions: Iterable[str], control: str | Sequence[str], delimiter: str):
         if isinstance(conditions, str):
             raise TypeError(f"conditions must be a list of labels, not the string {conditions!r}.")
-        self._spelling = {"control": control, "delimiter": delimiter}
+        self._spelling: dict[str, Any] = {"control": control, "delimiter": delimiter}
         parsed = sorted({parse_perturbation(label, **self._spelling) for label in conditions} - {()})
         self.singles = [genes for genes in parsed if len(genes) == 1]
         if not self.singles:
@@ -366,10 +365,12 @@ class _Conditions:
         self.untestable = [genes for genes in combinations if not alone.issuperset(genes)]
 
     @staticmethod
-    def shuffled(items: Sequence[tuple[str, ...]], seed) -> list[tuple[str, ...]]:
+    def shuffled(items: Sequence[tuple[str, ...]], seed: int | tuple[int, int]) -> list[tuple[str, ...]]:
         return [items[i] for i in np.random.default_rng(seed).permutation(len(items))]
 
-    def split(self, name, train, validation, test, *, refit=None, groups=None) -> Split:
+    def split(
+        self, name: str, train: Sets, validation: Sets, test: Sets, *, refit: Sets | None = None, groups: Groups = None
+    ) -> Split:
         """Split with sorted canonical labels; ValueError if there is nothing to test."""
         if not test:
             raise ValueError(

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from raptorgraph.evaluation._held_out_scores import MODEL, PERFECT, SINGLES, UNSEEN, Scores
 from raptorgraph.report import _figures as figures
 from raptorgraph.report import _words as words
 from raptorgraph.report._blocks import Bullets, Code, Heading, Notes, Section, Terms, Text
 from raptorgraph.report._findings import Findings, long_table
-from raptorgraph.report._heldout import MODEL, PERFECT, SINGLES, UNSEEN, Scores
 from raptorgraph.report._notes import IMPORTANT
 from raptorgraph.report._pathways import asked, labeled, pathways
 from raptorgraph.report._quality import quality
@@ -48,7 +48,7 @@ def _summary(found: Findings) -> Section:
     if found.edges.empty:
         items.append("The graph has no edge.")
     else:
-        items.append(f"The graph has {counted(len(found.edges), 'edge')}" + _often(found) + ".")
+        items.append(f"The graph has {counted(len(found.edges), 'edge')}.{_often(found)}")
     if found.latents is not None:
         latents = asked(found.latents)
         n_labeled = int(labeled(latents).sum())
@@ -74,20 +74,25 @@ def _often(found: Findings) -> str:
     if "frequency" not in found.edges:
         return ""
     n = int((found.edges["frequency"] >= _OFTEN).sum())
-    return f", of which {n:,} came out again in {percent(_OFTEN)} or more of the resampled screens"
+    return f" {percent(_OFTEN)} or more of the resampled screens have {n:,} of them."
 
 
 def _verdict(name: str, scores: Scores, *, explained: bool) -> str:
+    n = len(scores.labels)
     what = {
-        UNSEEN: "Effects of {} that the fit had not seen",
-        SINGLES: "Effects of {}, on cells that the fit had not seen",
-    }[name].format(counted(len(scores.labels), "combination" if name == UNSEEN else "single perturbation"))
+        UNSEEN: f"Effects of {counted(n, 'combination')} that the fit had not seen",
+        SINGLES: f"Effects of {counted(n, 'single perturbation')}, on cells that the fit had not seen",
+    }[name]
     ours, perfect = scores.value(MODEL, "relative_mse"), scores.value(PERFECT, "relative_mse")
-    rival, best = words.method(scores.best, name)[0], scores.value(scores.best, "relative_mse")
-    end = {"better": "clearly less than", "worse": "clearly more than", "level": "not clearly different from"}
-    text = f"{what}: relative squared error {ours:.2f}, {end[scores.verdict]} the best simple method "
-    text += f"({rival}: {best:.2f}). {perfect:.2f} would be perfect, as the measurement has noise"
-    return text + ("; 1 is no better than predicting no change." if explained else ".")
+    rival, value = words.method(scores.best, name)[0], scores.value(scores.best, "relative_mse")
+    best = f"the best simple method ({rival}: {value:.2f})"
+    text = {
+        "better": f"{what}: the relative squared error is {ours:.2f}, clearly less than that of {best}.",
+        "worse": f"{what}: the relative squared error is {ours:.2f}, clearly more than that of {best}.",
+        "level": f"{what}: the relative squared error is {ours:.2f}, not clearly different from that of {best}.",
+    }[scores.verdict]
+    text += f" A perfect prediction would score {perfect:.2f}, as the measurement has noise."
+    return text + (" No change at all would score 1." if explained else "")
 
 
 # -- what was read -----------------------------------------------------------------------------------------------------
@@ -129,9 +134,8 @@ def _perturbations(found: Findings) -> Section:
     }
     reading = (
         "Signal to noise compares the change over all genes with what the sampling of cells alone brings about: 1 is "
-        "noise. A perturbation stands out if its change, of many genes or of few, is larger than that of random "
-        "groups of "
-        "control cells, at a false discovery rate of 5 %; its own gene does not count. "
+        "noise. A perturbation stands out if its change, of many genes or of few, is larger than that of random groups "
+        "of control cells, at a false discovery rate of 5 %; its own gene does not count. "
     )
     if frame["own_gene"].notna().any():
         reading += "“Own gene” is the change of the perturbed gene itself, with its standard error. "
@@ -142,14 +146,14 @@ def _perturbations(found: Findings) -> Section:
             del columns[column]
     else:
         reading += (
-            "The last columns are correlations over all genes with the effect in cells that were held out (1 is "
-            "perfect): of the prediction of a fit that had seen other cells of the perturbation, "
+            "“Agreement” is a correlation over all genes with the effect in cells that were held out; 1 is perfect. "
+            "“Seen” is that of a prediction whose fit had seen other cells of the perturbation. "
         )
         if frame["unseen"].notna().any():
-            reading += "of one that had seen none, "
+            reading += "“Unseen” is that of a prediction whose fit had seen none of its cells. "
         else:
             del columns["unseen"]
-        reading += "and of the effect measured in the other half of the cells."
+        reading += "“Measured” is that of the effect measured in the other half of the cells."
     return Section("perturbations", "Perturbations").add(
         long_table("all", "All perturbations, strongest first", reading, frame, columns, "perturbations.csv")
     )
@@ -164,7 +168,7 @@ def _training(found: Findings) -> Section:
             + (
                 "Mean effects come from a statistical model of their own, which the network is brought in line with."
                 if found.model._has_posterior
-                else "In this preset, mean effects come from it, too."
+                else "In this preset, mean effects come from the network, too."
             )
         ),
         Terms(
@@ -183,8 +187,7 @@ def _training(found: Findings) -> Section:
             "Map of the cells by their latents (UMAP), control cells and the perturbations farthest from them in "
             "color.",
             "Each dot is a cell, placed by its latents (UMAP): near dots are similar cells. Distances between far "
-            "groups "
-            "mean little.",
+            "groups mean little.",
         ),
         "training.png": (
             "Curves of the terms of the loss over the epochs of the training, for training and validation cells.",

@@ -13,8 +13,8 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from raptorgraph import pl
-from raptorgraph.evaluation._draw import dot_panel
-from raptorgraph.report._heldout import HALF, PERFECT, HeldOut, Scores
+from raptorgraph.evaluation._held_out_scores import HALF, PERFECT, HeldOut, Scores
+from raptorgraph.pl._panels import dot_panel
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -76,6 +76,8 @@ def draw_scores(scores: Scores, names: Mapping[str, str]) -> Figure:
 
 def draw_effects(held: HeldOut) -> tuple[Figure, list[str]]:
     """Predicted against measured effect of the held-out conditions with the largest effects."""
+    if held.predicted is None or held.measured is None:
+        raise ValueError("Nothing was predicted for held-out cells.")
     sizes = pd.Series(np.linalg.norm(held.measured.to_numpy(), axis=1), index=held.measured.index)
     largest = list(sizes.nlargest(_N_PANELS).index)
     n_columns = min(2, len(largest))

@@ -13,8 +13,8 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
+    from raptorgraph.evaluation._held_out_scores import HeldOut
     from raptorgraph.model import RaptorGraphModel
-    from raptorgraph.report._heldout import HeldOut
     from raptorgraph.report._notes import Note
     from raptorgraph.report._pairs import Pairs
     from raptorgraph.screen import Screen

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from raptorgraph.report._heldout import MODEL, SINGLES, UNSEEN, HeldOut
+from raptorgraph.evaluation._held_out_scores import MODEL, SINGLES, UNSEEN, HeldOut
 from raptorgraph.report._strength import FEWEST_CONTROLS
 from raptorgraph.report._tables import counted, listed, percent
 from raptorgraph.report._words import method
@@ -98,8 +98,7 @@ def _cells(screen: Screen, strength: pd.DataFrame, held: HeldOut | None) -> Iter
             IMPORTANT,
             f"Only {counted(n_control, 'control cell')}",
             "Every effect is a difference to these cells, so their noise is part of all effects and makes "
-            "perturbations "
-            "look more alike than they are.",
+            "perturbations look more alike than they are.",
         )
     elif n_control < sizes.median():
         yield Note(
@@ -165,8 +164,8 @@ def _values(screen: Screen) -> Iterator[Note]:
                     IMPORTANT,
                     f"The file seems to hold a part of the genes only: use --library-size-key {column}",
                     f"obs[{str(column)!r}] is {factor:.2g} times the sum of the counts in the file (median). Without "
-                    f"it, "
-                    "a perturbation that changes many of these genes makes all others seem to change the other way.",
+                    "it, a perturbation that changes many of these genes makes all others seem to change the other "
+                    "way.",
                 )
                 return
     if screen.adata.n_vars < 5000:
@@ -175,8 +174,7 @@ def _values(screen: Screen) -> Iterator[Note]:
             f"Library sizes are sums over the {screen.adata.n_vars:,} genes in the file",
             "If these are a part of the genes that were measured, name the column with the total counts of each cell "
             "with --library-size-key; otherwise a perturbation that changes many of them makes the others seem to "
-            "change "
-            "the other way.",
+            "change the other way.",
         )
 
 
@@ -193,12 +191,12 @@ def _batches(screen: Screen) -> Iterator[Note]:
             yield Note(
                 NOTE,
                 "Batches were not taken into account",
-                f"The file has the column{'s' if len(likely) > 1 else ''} {listed(likely)}. If cells were prepared or "
-                "sequenced in several batches, run again with --batch-key, so that cells are compared with the control "
-                "cells of their own batch.",
+                f"Columns that may name batches: {listed(likely)}. If cells were prepared or sequenced in several "
+                "batches, run again with --batch-key, so that cells are compared with the control cells of their own "
+                "batch.",
             )
         return
-    codes = batch_codes(screen.adata, key)
+    codes = np.asarray(batch_codes(screen.adata, key))
     names = screen.adata.obs[key].astype(str).to_numpy()
     controls = set(codes[screen.codes == 0])
     without = sorted({name for name, code in zip(names, codes, strict=True) if code not in controls})
@@ -207,8 +205,7 @@ def _batches(screen: Screen) -> Iterator[Note]:
             IMPORTANT,
             f"{counted(len(without), 'batch', 'batches')} without control cells",
             f"{listed(without)}. Their cells are compared with all control cells, so that the difference between "
-            f"batches "
-            "is part of the effect.",
+            "batches is part of the effect.",
         )
 
 
@@ -224,7 +221,7 @@ def _targets(screen: Screen, strength: pd.DataFrame) -> Iterator[Note]:
             f"{counted(len(missing), 'perturbed gene')} of {len(genes):,} not among the genes of the file",
             f"{listed(missing)}. Whether the perturbation worked cannot be read from the gene itself, and its place in "
             "the graph rests on the rest of its effect alone."
-            + (f" Perhaps under another name: {listed(hints)}." if hints else ""),
+            + (f" The file may have it under another name: {listed(hints)}." if hints else ""),
         )
     own = strength.dropna(subset="own_gene")
     silent = own[own["own_gene"].abs() < 2 * own["own_gene_se"]]
@@ -236,13 +233,17 @@ def _targets(screen: Screen, strength: pd.DataFrame) -> Iterator[Note]:
             "detected cannot be seen to fall; but it can also mean that the perturbation did not work.",
         )
     up, down = own[own["own_gene"] > 2 * own["own_gene_se"]], own[own["own_gene"] < -2 * own["own_gene_se"]]
-    fewer = up if len(up) < len(down) else down
-    if len(fewer) and len(up) != len(down):
+    if 0 < len(up) < len(down):
         yield Note(
             NOTE,
-            f"{counted(len(fewer), 'perturbation')} whose own gene changes against the others",
-            f"{listed(fewer.index)}: the gene goes {'up' if fewer is up else 'down'}, where that of most perturbations "
-            f"goes {'down' if fewer is up else 'up'}. Check the guides.",
+            f"{counted(len(up), 'perturbation')} whose own gene goes up",
+            f"{listed(up.index)}. With most perturbations of this screen the own gene goes down. Check the guides.",
+        )
+    if 0 < len(down) < len(up):
+        yield Note(
+            NOTE,
+            f"{counted(len(down), 'perturbation')} whose own gene goes down",
+            f"{listed(down.index)}. With most perturbations of this screen the own gene goes up. Check the guides.",
         )
 
 
@@ -252,8 +253,7 @@ def _effects(strength: pd.DataFrame) -> Iterator[Note]:
             IMPORTANT,
             "Too few control cells to say which perturbations stand out",
             f"Effects are judged against random groups of control cells, for which at least {FEWEST_CONTROLS} are "
-            f"needed. "
-            "No perturbation is taken to stand out.",
+            "needed. No perturbation is taken to stand out.",
         )
         return
     weak = strength.index[~strength["stands_out"]]
@@ -275,17 +275,19 @@ def _combinations(screen: Screen, options: Mapping[str, Any]) -> Iterator[Note]:
             NOTE,
             f"{counted(len(without), 'combination')} with a gene that was not perturbed alone",
             f"{listed(without)}. Their interaction cannot be measured, since the effect of one gene is unknown, and "
-            f"they "
-            "are not among the combinations that are left out to test predictions.",
+            "they are not among the combinations that are left out to test predictions.",
         )
     if options.get("singles_only") or not screen.combinations:
-        why = "were left out of the training" if screen.combinations else "are not in the screen"
+        why = (
+            "The combinations of this screen were left out of the training."
+            if screen.combinations
+            else "This screen has no combinations."
+        )
         yield Note(
             IMPORTANT,
             "How pairs depart from sums was not learned from this screen",
-            f"Combinations {why}, so the model expects what pairs did in other screens: somewhat less than the sum of "
-            "the two effects. Which pairs synergize or suppress is then a weak guess; the direction of an effect says "
-            "more.",
+            f"{why} The model expects what pairs did in other screens: somewhat less than the sum of the two effects. "
+            "Which pairs synergize or suppress is then a weak guess; the direction of an effect says more.",
         )
 
 
@@ -305,17 +307,16 @@ def _quality(held: HeldOut) -> Iterator[Note]:
                 "them.",
             )
         elif scores.verdict == "worse":
+            advice = {
+                UNSEEN: "Prefer it for effects of combinations in this screen.",
+                SINGLES: "For a perturbation that was measured, the measured effect is the better estimate.",
+            }
             yield Note(
                 IMPORTANT if name == UNSEEN else NOTE,
                 f"A simpler method predicts {what} better",
                 f"The relative squared error of “{method(scores.best, name)[0]}” is "
                 f"{scores.value(scores.best, 'relative_mse'):.2f}, that of raptorgraph "
-                f"{scores.value(MODEL, 'relative_mse'):.2f}."
-                + (
-                    " For a perturbation that was measured, the measured effect is the better estimate."
-                    if name == SINGLES
-                    else " Prefer it for effects of combinations in this screen."
-                ),
+                f"{scores.value(MODEL, 'relative_mse'):.2f}. {advice[name]}",
             )
     if UNSEEN not in held.scores:
         yield Note(
@@ -349,12 +350,11 @@ def _network(control: Mapping[str, float], options: Mapping[str, Any], has_poste
             "effect. Compare predicted cells with predicted control cells, not with measured ones.",
         )
     ratio = control["variance_ratio"]
-    if not _LITTLE_SPREAD <= ratio <= _MUCH_SPREAD:
-        yield Note(
-            NOTE,
-            f"Predicted control cells vary {'less' if ratio < 1 else 'more'} than measured ones",
-            f"The variance of the median gene is {ratio:.2f} times the measured one.",
-        )
+    spread = f"The variance of the median gene is {ratio:.2f} times the measured one."
+    if ratio < _LITTLE_SPREAD:
+        yield Note(NOTE, "Predicted control cells vary less than measured ones", spread)
+    elif ratio > _MUCH_SPREAD:
+        yield Note(NOTE, "Predicted control cells vary more than measured ones", spread)
     if options.get("max_epochs"):
         yield Note(
             NOTE,
@@ -380,11 +380,10 @@ def _graph(edges: pd.DataFrame) -> Iterator[Note]:
     if "frequency" in edges and "probability" in edges:
         unstable = edges[(edges["probability"] >= _SURE) & (edges["frequency"] < _RARE)]
         if len(unstable):
-            hang = "hangs" if len(unstable) == 1 else "hang"
             yield Note(
                 IMPORTANT,
-                f"{counted(len(unstable), 'edge')} of the graph {hang} on a few cells",
-                f"{listed(f'{edge.source} → {edge.target}' for edge in unstable.itertuples())}: their probability is "
-                f"{_SURE:g} or more, and yet they are found in fewer than half of the resampled screens. Go by the "
+                f"{counted(len(unstable), 'edge')} of the graph with support from a few cells only",
+                f"{listed(f'{edge.source} → {edge.target}' for edge in unstable.itertuples())}. The probability is "
+                f"{_SURE:g} or more, and yet fewer than half of the resampled screens have the edge. Go by the "
                 "frequency.",
             )

@@ -48,7 +48,7 @@ def pathways(found: Findings) -> Section:
     )
     if scores["NES"].notna().any():
         section.add(_picture(scores))
-    section.add(_label_table(found))
+    section.add(_label_table(found.latents, scores))
     if len(clear):
         section.add(_set_table(clear))
     return section
@@ -76,10 +76,10 @@ def _picture(scores: pd.DataFrame) -> figures.Picture:
     )
 
 
-def _label_table(found: Findings) -> Table:
-    frame = asked(found.latents).reset_index()
+def _label_table(latents: pd.DataFrame, scores: pd.DataFrame) -> Table:
+    frame = asked(latents).reset_index()
     frame["text"] = frame["label"].where(labeled(frame), frame["reason"])
-    magnitude = found.enrichment.groupby("latent")["magnitude"].first()
+    magnitude = scores.groupby("latent")["magnitude"].first()
     frame["size"] = magnitude.reindex(frame["latent"]).to_numpy()
     columns = {
         "latent": Column("latent"),

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from raptorgraph.evaluation._held_out_scores import HALF, MODEL, PERFECT, SEEN, SINGLES, UNSEEN, HeldOut, Scores
 from raptorgraph.report import _figures as figures
 from raptorgraph.report import _words as words
 from raptorgraph.report._blocks import Heading, Section, Text
-from raptorgraph.report._heldout import HALF, MODEL, PERFECT, SEEN, SINGLES, UNSEEN, HeldOut, Scores
 from raptorgraph.report._tables import Column, counted, fixed, listed, percent, table, with_error
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from raptorgraph.report._findings import Findings
 
 _TITLES = {
@@ -20,9 +22,8 @@ _TITLES = {
 }
 _READING = (
     "Squared error: 0 is perfect, 1 is no better than predicting no change. Correlation: over genes, 1 is perfect. "
-    "Told "
-    "apart: share of the other perturbations whose measured effect resembles the prediction less than that of the one "
-    "that was predicted; 1 is perfect, 0.5 is guessing."
+    "Told apart: share of the other perturbations whose measured effect resembles the prediction less than that of the "
+    "one that was predicted; 1 is perfect, 0.5 is guessing."
 )
 
 
@@ -31,7 +32,7 @@ def quality(found: Findings) -> Section:
     held = found.held
     section = Section("quality", "How good the predictions are")
     if found.truth is not None:
-        _add_truth(section, found)
+        _add_truth(section, found.truth.copy())
     if held.reason:
         return section.add(Text(f"The predictions were not tested on held-out cells: {held.reason}."))
     section.add(Heading("How this was measured"), Text(_how(found)))
@@ -42,14 +43,17 @@ def quality(found: Findings) -> Section:
             section.add(
                 Heading(title),
                 Text(
-                    "None could be left out: that needs combinations of genes that were also perturbed alone"
-                    + (", and this screen has no combinations." if not found.screen.combinations else ".")
+                    (
+                        "None could be left out: that needs combinations of genes that were also perturbed alone."
+                        if found.screen.combinations
+                        else "None could be left out: this screen has no combinations."
+                    )
                     + " How well pairs are predicted is not known for this screen."
                 ),
             )
     _add_effects(section, held)
     if held.ranks is not None:
-        _add_ranks(section, held)
+        _add_ranks(section, held.ranks, held.chance)
     return section
 
 
@@ -74,14 +78,12 @@ def _how(found: Findings) -> str:
         else:
             text += (
                 f"One of {held.n_folds} parts of the combinations ({n:,}) was left out of the fit altogether; only "
-                f"one, "
-                "since a fit of this preset takes long. "
+                "one, since a fit of this preset takes long. "
             )
     return text + (
         "The model that this report is about was fitted to all cells, twice as many, so its own predictions should be "
         "somewhat better. The ± are standard errors over perturbations. Scores of different screens cannot be "
-        "compared: "
-        "they depend on the number of cells."
+        "compared: they depend on the number of cells."
     )
 
 
@@ -119,8 +121,8 @@ def _add_scores(section: Section, name: str, title: str, scores: Scores) -> None
                 f"Squared error and correlation of {counted(len(frame) - 2, 'method')} on combinations that were left "
                 "out: the numbers of the table above.",
                 "The table as a figure: dots with standard errors, raptorgraph in orange. The lines are two "
-                "measurements "
-                "of the same effect compared with each other (other half), and what a perfect prediction would score.",
+                "measurements of the same effect compared with each other (other half), and what a perfect prediction "
+                "would score.",
             )
         )
 
@@ -134,12 +136,12 @@ def _result(name: str, scores: Scores) -> str:
         half = scores.value(HALF, "relative_mse")
         text += f"Measuring the effect once more, on the other half of the cells, is off by {half:.2f}."
     else:
-        end = {
-            "better": "is clearly worse (by more than two standard errors of the difference)",
-            "worse": "is clearly better (by more than two standard errors of the difference)",
-            "level": "is not clearly better or worse",
+        rival = f"The best simple method, “{best}”, has {value:.2f}"
+        text += {
+            "better": f"{rival}, which is worse by more than two standard errors of the difference.",
+            "worse": f"{rival}, which is better by more than two standard errors of the difference.",
+            "level": f"{rival}, which is within two standard errors of the difference.",
         }[scores.verdict]
-        text += f"The best simple method, “{best}” ({value:.2f}), {end}."
     if scores.coverage is not None:
         text += f" Intervals of 90 % held {percent(scores.coverage)} of the measured values."
     return text
@@ -147,23 +149,25 @@ def _result(name: str, scores: Scores) -> str:
 
 def _add_effects(section: Section, held: HeldOut) -> None:
     figure, labels = figures.draw_effects(held)
-    seen = "had not seen any cell of them" if held.shown == UNSEEN else "had seen other cells of them"
+    seen = (
+        "The fit that predicted them had not seen any cell of them"
+        if held.shown == UNSEEN
+        else "The fit that predicted them had seen other cells of them"
+    )
     section.add(
         Heading("Gene by gene"),
         figures.picture(
             figure,
             f"Scatter plots of predicted against measured effects of {listed(labels)}, one dot a gene.",
             f"Predicted against measured effects, one dot a gene, of the strongest perturbations: {listed(labels)}. "
-            f"The "
-            f"fit that predicted them {seen}; the measured effects are of held-out cells. On the diagonal, prediction "
-            "and measurement are equal. Diamonds on the edge lie outside, at the values in brackets.",
+            f"{seen}; the measured effects are of held-out cells. On the diagonal, prediction and measurement are "
+            "equal. Diamonds on the edge lie outside, at the values in brackets.",
             kind="png",
         ),
     )
 
 
-def _add_ranks(section: Section, held: HeldOut) -> None:
-    frame = held.ranks
+def _add_ranks(section: Section, frame: pd.DataFrame, chance: float) -> None:
     n = int(frame["n_pairs"].iloc[0])
     columns = {
         "type": Column("type of interaction"),
@@ -172,9 +176,7 @@ def _add_ranks(section: Section, held: HeldOut) -> None:
     }
     reading = (
         f"Rank correlation over the {n:,} pairs that were left out, between the predicted score and the one measured "
-        f"on "
-        f"held-out cells: 1 is the same order, 0 is no relation; up to {held.chance:.2f} can be chance. “Measured "
-        f"again” "
+        f"on held-out cells: 1 is the same order, 0 is no relation; up to {chance:.2f} can be chance. “Measured again” "
         "compares the scores measured on both halves of the cells."
     )
     section.add(
@@ -183,8 +185,7 @@ def _add_ranks(section: Section, held: HeldOut) -> None:
     )
 
 
-def _add_truth(section: Section, found: Findings) -> None:
-    frame = found.truth.copy()
+def _add_truth(section: Section, frame: pd.DataFrame) -> None:
     names = {"sum of measured singles": "sum of singles"}
     frame["method"] = [names.get(method, method) for method in frame["method"]]
     columns = {

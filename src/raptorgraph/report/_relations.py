@@ -53,7 +53,7 @@ def interactions(found: Findings) -> Section:
         strong = frame if least is None else frame[frame["score"] > least]
         section.add(Heading(title))
         if len(strong):
-            section.add(_pair_table(type_, meaning, strong, found))
+            section.add(_pair_table(type_, meaning, strong, found, intervals=pairs.intervals))
         elif len(frame):
             first = frame.iloc[0]
             highest = f"the highest is {first['pair']} with {first['score']:.2f}"
@@ -63,7 +63,7 @@ def interactions(found: Findings) -> Section:
     return section
 
 
-def _pair_table(type_: str, meaning: str, frame: pd.DataFrame, found: Findings) -> Table:
+def _pair_table(type_: str, meaning: str, frame: pd.DataFrame, found: Findings, *, intervals: bool) -> Table:
     frame = frame.copy()
     for column in ("score", "size"):
         half = (frame[f"{column}_high"] - frame[f"{column}_low"]) / 2
@@ -77,11 +77,15 @@ def _pair_table(type_: str, meaning: str, frame: pd.DataFrame, found: Findings) 
         "measured_score": Column("measured score", fixed(2), "The same score of the measured effects.", number=True),
     }
     reading = meaning
-    if found.pairs.intervals:
+    if intervals:
         reading += " ±: half the width of the model's 90 % interval, which is rough."
     if frame["measured_score"].notna().any():
-        seen = "were left out of the training" if found.options.get("singles_only") else "were part of the training"
-        reading += f" Measured pairs {seen}; their measured score has the noise of the measurement in it."
+        reading += (
+            " Measured pairs were left out of the training."
+            if found.options.get("singles_only")
+            else " Measured pairs were part of the training."
+        )
+        reading += " A measured score has the noise of the measurement in it."
     else:
         del columns["measured_score"]
     caption = f"The {len(frame)} pairs with the highest score" if len(frame) > 1 else "The only pair"

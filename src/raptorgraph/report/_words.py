@@ -8,17 +8,26 @@ METHODS = {
     "mean single": ("mean of singles", "Every perturbation does what the mean single perturbation does."),
     "mean of two": ("half the sum of singles", "Half the sum of the two effects that were measured alone."),
     "additive": ("sum of singles", "The sum of the two effects that were measured alone."),
-    "shrunken additive": ("sum of singles, shrunk", "The same, each value drawn to 0 as far as it is noise."),
+    "shrunken additive": (
+        "sum of singles, shrunk",
+        "The sum of the two effects that were measured alone, each value drawn to 0 as far as it is noise.",
+    ),
     "low-rank additive": (
         "sum of singles, smoothed",
-        "The same, after the measured effects were reduced to a few common patterns.",
+        "The sum of the two effects that were measured alone, after they were reduced to a few common patterns.",
     ),
-    "damped low-rank": ("sum of singles, smoothed and damped", "The same, times a factor below 1."),
+    "damped low-rank": (
+        "sum of singles, smoothed and damped",
+        "The smoothed sum of the two effects, times one factor below 1.",
+    ),
     "mean double": ("mean of combinations", "Every combination does what the mean measured combination does."),
-    "scaled additive": ("sum of singles, scaled", "The sum times one factor, learned from measured combinations."),
+    "scaled additive": (
+        "sum of singles, scaled",
+        "The sum of the two effects, times one factor that is learned from measured combinations.",
+    ),
     "gene-scaled additive": (
         "sum of singles, scaled by gene",
-        "The sum times a factor for each gene, learned from measured combinations.",
+        "The sum of the two effects, times a factor for each gene that is learned from measured combinations.",
     ),
     "main-effects ridge": (
         "regression on genes",
@@ -26,7 +35,7 @@ METHODS = {
     ),
     "other half of the cells": (
         "measured, other half of the cells",
-        "No prediction: the effect measured on the half of the cells that the fits saw. The same experiment done "
+        "No prediction: the effect measured on the half of the cells that the fits saw, as if the experiment were done "
         "twice.",
     ),
     "perfect prediction": (
@@ -47,8 +56,7 @@ TYPES: dict[str, tuple[str, str, float | None]] = {
     "synergy": (
         "More than the sum",
         "Synergy: size of the pair's effect, divided by the size of the sum of both single effects. 1 means that "
-        "effects "
-        "add up; larger is stronger.",
+        "effects add up; larger is stronger.",
         1.0,
     ),
     "suppression": (

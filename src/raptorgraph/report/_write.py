@@ -12,10 +12,10 @@ import pandas as pd
 
 from raptorgraph._progress import progress_bar
 from raptorgraph._version import __version__
+from raptorgraph.evaluation import held_out
 from raptorgraph.report import _record as record
 from raptorgraph.report._content import sections
 from raptorgraph.report._findings import Findings
-from raptorgraph.report._heldout import held_out
 from raptorgraph.report._notes import Note, notes
 from raptorgraph.report._page import render
 from raptorgraph.report._pairs import top_pairs

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from matplotlib.axes import Axes
+
     from raptorgraph.model import RaptorGraphModel
 
 _N_PANELS = 4
@@ -71,7 +73,7 @@ def _umap(model: RaptorGraphModel, labels: np.ndarray, file: Path) -> None:
     pl.latents(cells, color="perturbation", control=control, ax=_axes(7.5, 5.5), save=file)
 
 
-def _axes(width: float, height: float):
+def _axes(width: float, height: float) -> Axes:
     """Axes of a figure of its own, which draws with Agg, whatever the backend of pyplot."""
     return Figure(figsize=(width, height), layout="constrained").subplots()
 

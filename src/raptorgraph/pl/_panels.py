@@ -1,8 +1,8 @@
-"""The panel that most figures consist of: one dot a method, references as lines."""
+"""What figures of experiments have in common: dots with SD, a panel of methods with references, one legend."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -10,10 +10,12 @@ from raptorgraph.evaluation._methods import OURS
 from raptorgraph.pl._figure import BLUE, GRAY, ORANGE
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     import pandas as pd
+    from matplotlib.artist import Artist
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 _STYLES = {"-": "solid", "--": "dashed", ":": "dotted"}
 
@@ -63,8 +65,8 @@ def dot_panel(
         mean, sd = shown[name], values.loc[name, "value_sd"]
         if mean > high + margin:
             ax.plot(high + margin, y, ">", color=color, markersize=5, clip_on=False)
-            place = {"textcoords": "offset points", "ha": "right", "va": "center", "fontsize": 8}
-            ax.annotate(f"{mean:.2g}", (high + margin, y), (-6, 0), **place)
+            at = high + margin, y
+            ax.annotate(f"{mean:.2g}", at, (-6, 0), textcoords="offset points", ha="right", va="center", fontsize=8)
         else:
             ax.errorbar(mean, y, xerr=None if np.isnan(sd) else sd, fmt="o", color=color, markersize=4)
     if shown.empty:
@@ -80,3 +82,43 @@ def dot_panel(
         f"{style}: {name} {value:.3f}" for (name, value), style in zip(lines.items(), _STYLES.values(), strict=False)
     ]
     ax.set_xlabel(", ".join(words), fontsize=7, color="0.3")
+
+
+def dots(ax: Axes, values: pd.DataFrame, names: Sequence[str], shift: float = 0.0, **style: Any) -> None:
+    """Draw mean and SD of each name at its place on the y axis.
+
+    Parameters
+    ----------
+    ax
+        Axes to draw on.
+    values
+        Columns ``value_mean`` and ``value_sd``, indexed by name; names may be missing.
+    names
+        Names, from y = 0 on.
+    shift
+        Added to y.
+    **style
+        Arguments of ``errorbar``.
+    """
+    shown = values.reindex(names)
+    y = np.arange(len(names)) + shift
+    style = {"fmt": "o", "markersize": 4, **style}
+    ax.errorbar(shown["value_mean"], y, xerr=shown["value_sd"].fillna(0), **style)
+
+
+def name_rows(axes: Iterable[Axes], names: Sequence[str]) -> None:
+    """Write the names at the y axis, from y = 0 on, with a line for each."""
+    for ax in axes:
+        ax.set_yticks(range(len(names)), names)
+        ax.set_ylim(-0.6, len(names) - 0.4)
+        ax.grid(axis="y", color="0.92")
+        ax.set_axisbelow(True)
+
+
+def shared_legend(figure: Figure, place: str = "outside lower center", n_columns: int = 4) -> None:
+    """One legend for all axes, with every name once."""
+    found: dict[str, Artist] = {}
+    for ax in figure.axes:
+        for handle, label in zip(*ax.get_legend_handles_labels(), strict=True):
+            found.setdefault(label, handle)
+    figure.legend(found.values(), found.keys(), loc=place, ncols=n_columns, frameon=False, fontsize=9)  # type: ignore[call-overload]  # places outside the axes are missing from its types

@@ -3,8 +3,8 @@ import pandas as pd
 import pytest
 
 from raptorgraph import metrics
-from raptorgraph.report import _heldout
-from raptorgraph.report._heldout import HALF, MODEL, PERFECT, SEEN, SINGLES, UNSEEN, Scores, held_out
+from raptorgraph.evaluation import Scores, _held_out, held_out
+from raptorgraph.evaluation._held_out_scores import HALF, MODEL, PERFECT, SEEN, SINGLES, UNSEEN
 from raptorgraph.screen import Screen
 
 pytestmark = pytest.mark.usefixtures("few_steps")
@@ -14,7 +14,7 @@ pytestmark = pytest.mark.usefixtures("few_steps")
 def two_folds():
     """Two parts of the combinations in place of four: half of the fits."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(_heldout, "_N_FOLDS", 2)
+        patch.setattr(_held_out, "_N_FOLDS", 2)
         yield
 
 
@@ -151,17 +151,17 @@ def test_too_few_cells(screen, setup):
 
 
 def test_a_baseline_that_cannot_be_fitted_is_named(screen, monkeypatch):
-    class Failing(_heldout.ladder()["mean single"]):
+    class Failing(_held_out.ladder()["mean single"]):
         def fit(self, adata):
             raise ValueError("these data do not suit")
 
-    monkeypatch.setattr(_heldout, "ladder", lambda: {"no change": original["no change"], "mean single": Failing})
+    monkeypatch.setattr(_held_out, "ladder", lambda: {"no change": original["no change"], "mean single": Failing})
     held = held_out(screen, singles_only=True)
     assert held.failed == {"mean single": "these data do not suit"}
     assert set(held.scores[UNSEEN].table["method"]) == {MODEL, "no change", HALF, PERFECT}
 
 
-original = _heldout.ladder()
+original = _held_out.ladder()
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""How good the predictions are: measured on cells, and on combinations, that a second fit has not seen."""
+"""Scores of predictions on cells that a fit has not seen, beside baselines and what the measurement allows."""
 
 from __future__ import annotations
 
@@ -11,26 +11,19 @@ from scipy.special import ndtri
 from scipy.stats import spearmanr
 
 from raptorgraph import metrics
-from raptorgraph._progress import progress_bar
 from raptorgraph.baselines import ladder
-from raptorgraph.evaluation._methods import RaptorGraphMethod
 from raptorgraph.evaluation._scores import TYPES, interaction_scores
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Mapping
 
     from raptorgraph.screen import Screen
 
 MODEL, HALF, PERFECT = "raptorgraph", "other half of the cells", "perfect prediction"
 UNSEEN, SINGLES, SEEN = "unseen combinations", "singles", "seen combinations"
-FEWEST_CELLS = 4  # of a condition: two in each half, so that each half has a mean and a variance
-_N_FOLDS = 4
 _N_BOOTSTRAP = 500
 _LEVEL = 0.9
 _FEWEST_PAIRS = 8  # from which a rank correlation says something
-# What can answer a single that was measured: not the ladder's ways of adding two effects up.
-_FOR_SINGLES = ("no change", "mean single", "additive", "shrunken additive", "low-rank additive")
-_FOR_SEEN = ("no change",)
 
 
 @dataclass(frozen=True)
@@ -43,7 +36,8 @@ class Scores:
         The conditions.
     table
         One row a method: ``method``, ``relative_mse``, ``relative_mse_se``, ``pearson``, ``pearson_se``,
-        ``discrimination``; the model first, then baselines, then what is no method (`HALF`, `PERFECT`).
+        ``discrimination``; ``"raptorgraph"`` first, then baselines, then what is no method: ``"other half of the
+        cells"`` and ``"perfect prediction"``.
     best
         The baseline with the smallest error.
     difference, difference_se
@@ -51,6 +45,13 @@ class Scores:
     coverage
         Share of the measured values within the model's 90 % intervals (widened by the error of the measurement), or
         None for a model without intervals.
+
+    Examples
+    --------
+    >>> table = pd.DataFrame({"method": ["raptorgraph", "additive"], "relative_mse": [0.4, 0.7]})
+    >>> scores = rg.evaluation.Scores(["A+B"], table, "additive", -0.3, 0.1, coverage=None)
+    >>> scores.verdict, scores.value("additive", "relative_mse")
+    ('better', 0.7)
     """
 
     labels: list[str]
@@ -74,12 +75,12 @@ class Scores:
 
 @dataclass(frozen=True)
 class HeldOut:
-    """What the second fits say.
+    """Scores of second fits, on cells that they have not seen.
 
     Attributes
     ----------
     scores
-        For `UNSEEN`, `SINGLES` and `SEEN`, as far as the screen has such conditions.
+        Of ``"unseen combinations"``, ``"singles"`` and ``"seen combinations"``, as far as the screen has them.
     conditions
         Index: condition; ``unseen``, ``seen``, ``half``: Pearson correlation of predicted effect (without and with the
         condition in the fit) and of the effect in the other half of the cells, with the measured effect.
@@ -98,6 +99,12 @@ class HeldOut:
         Baselines that could not be fitted, and why.
     reason
         Why nothing could be measured, where nothing could.
+
+    Examples
+    --------
+    >>> held = rg.evaluation.HeldOut(reason="the control has too few cells")
+    >>> held.scores, held.n_fits
+    ({}, 0)
     """
 
     scores: dict[str, Scores] = field(default_factory=dict)
@@ -119,7 +126,7 @@ class HeldOut:
 
 
 @dataclass
-class _Collected:
+class Collected:
     """Effects by method: of conditions that a fit had not seen, and of conditions that it had."""
 
     unseen: dict[str, list[pd.DataFrame]] = field(default_factory=dict)
@@ -130,146 +137,8 @@ class _Collected:
     failed: dict[str, str] = field(default_factory=dict)
 
 
-def held_out(
-    screen: Screen,
-    *,
-    preset: str = "default",
-    seed: int = 0,
-    max_epochs: int | None = None,
-    singles_only: bool = False,
-    say: Callable[[str], None] = lambda line: None,
-) -> HeldOut:
-    """Fit again on one half of the cells and without some of the combinations, and compare with the other half.
-
-    The cells of every condition, control included, are divided into two halves at random. Fits see the first halves
-    alone; what they predict is compared with the effects measured on the second halves, whose control cells are others
-    too, so that no error of measurement is shared. Combinations whose genes were all perturbed alone are divided into
-    four parts; each is predicted by a fit that has seen none of its cells.
-
-    In the default preset, predicted effects do not depend on the network, which is trained for one epoch in each fit;
-    so four fits take about as long as one full training. A preset whose effects come from the network is trained once,
-    without one of the four parts.
-
-    Parameters
-    ----------
-    screen
-        All cells, and how they were set up.
-    preset, max_epochs
-        Of the reported model.
-    seed
-        Of the halves, the parts and the fits.
-    singles_only
-        Whether the reported model was trained without combinations: all of them are then predicted by one fit.
-    say
-        Called with a line before each fit.
-
-    Returns
-    -------
-    HeldOut
-        Without scores, and with a reason, where the control or all conditions have too few cells.
-    """
-    sizes = dict(zip(screen.labels, np.bincount(screen.codes, minlength=len(screen.labels)), strict=True))
-    usable = [label for label in screen.conditions if sizes[label] >= FEWEST_CELLS]
-    left_out = [label for label in screen.conditions if sizes[label] < FEWEST_CELLS]
-    if sizes[screen.control] < FEWEST_CELLS or not usable:
-        reason = f"the control and at least one perturbation need {FEWEST_CELLS} cells or more to be divided in two"
-        return HeldOut(left_out=left_out, reason=reason)
-    first, second = screen.halves(seed)
-    by_posterior = preset == "default"
-    testable = _testable(screen, usable)
-    folds = _folds(testable, seed, singles_only)
-    n_fits = len(folds) if by_posterior else 1
-    found = _Collected()
-    for k, fold in enumerate(folds[:n_fits]):
-        train = [x for x in usable if x not in fold and not (singles_only and len(screen.genes_of[x]) > 1)]
-        if not train:
-            return HeldOut(left_out=left_out, reason="without its combinations the screen has nothing to learn from")
-        say(f"Measuring the predictions on cells that were held out, fit {k + 1} of {n_fits}.")
-        rows = first[np.isin(screen.codes[first], [0, *map(screen.labels.index, train)])]
-        with progress_bar("Fitting and predicting"):
-            _fit(found, screen, rows, train, list(fold), preset, seed, 1 if by_posterior else max_epochs)
-    return _summarize(found, screen, first, second, seed, left_out, n_fits, len(folds))
-
-
-def _testable(screen: Screen, usable: Sequence[str]) -> list[str]:
-    """Combinations all of whose genes were perturbed alone, in enough cells."""
-    alone = {screen.genes_of[label][0] for label in usable if len(screen.genes_of[label]) == 1}
-    return [x for x in usable if len(screen.genes_of[x]) > 1 and alone.issuperset(screen.genes_of[x])]
-
-
-def _folds(testable: Sequence[str], seed: int, singles_only: bool) -> list[list[str]]:
-    if singles_only or not testable:
-        return [list(testable)]
-    shuffled = [testable[i] for i in np.random.default_rng([seed, 2]).permutation(len(testable))]
-    n_folds = min(_N_FOLDS, len(shuffled))
-    return [shuffled[k::n_folds] for k in range(n_folds)]
-
-
-def _fit(
-    found: _Collected,
-    screen: Screen,
-    rows: np.ndarray,
-    train: Sequence[str],
-    test: Sequence[str],
-    preset: str,
-    seed: int,
-    max_epochs: int | None,
-) -> None:
-    """Fit the model and the baselines to these cells, and collect what they predict."""
-    cells, genes = screen.adata[rows].copy(), screen.adata.var_names
-    done = {label for frame in found.seen.get(MODEL, []) for label in frame.index}
-    seen = [label for label in train if label not in done]
-    # pairing of cells has no part in the effects of the default, and takes time
-    kwargs = {"pairing": "random"} if preset == "default" else {}
-    method = RaptorGraphMethod(preset, seed=seed, max_epochs=max_epochs, model_kwargs=kwargs, **screen.setup).fit(cells)
-    for labels, effects, sds in ((test, found.unseen, found.sd_unseen), (seen, found.seen, found.sd_seen)):
-        if labels:
-            mean, sd = _predicted(method, labels)
-            effects.setdefault(MODEL, []).append(mean[genes])
-            if sd is not None:
-                sds.append(sd[genes])
-    for label in test:
-        if len(screen.genes_of[label]) == 2:
-            asked = [*map(screen.single, screen.genes_of[label]), label]
-            found.pairs[label] = method.predict_effects(asked)[genes].to_numpy()
-    for name, effects in _baselines(found, screen, cells, train, test, seen):
-        for part, frame in effects.items():
-            getattr(found, part).setdefault(name, []).append(frame)
-
-
-def _predicted(method: RaptorGraphMethod, labels: Sequence[str]) -> tuple[pd.DataFrame, pd.DataFrame | None]:
-    if method.preset != "default":
-        return method.predict_effects(labels), None
-    mean, sd = method.model.predict_effects(list(labels), return_sd=True)
-    return mean.astype(np.float64), sd.astype(np.float64)
-
-
-def _baselines(
-    found: _Collected, screen: Screen, cells, train: Sequence[str], test: Sequence[str], seen: Sequence[str]
-) -> Iterator[tuple[str, dict[str, pd.DataFrame]]]:
-    with_doubles = bool(_testable(screen, train))
-    singles = [label for label in seen if len(screen.genes_of[label]) == 1]
-    combined = [label for label in seen if len(screen.genes_of[label]) > 1]
-    any_single = any(len(screen.genes_of[label]) == 1 for label in train)
-    for name, cls in ladder().items():
-        if (cls.needs_doubles and not with_doubles) or (not any_single and name != "no change"):
-            continue
-        asked = {
-            "unseen": list(test),
-            "seen": (singles if name in _FOR_SINGLES else []) + (combined if name in _FOR_SEEN else []),
-        }
-        if not any(asked.values()):
-            continue
-        try:
-            fitted = cls(**screen.setup).fit(cells)
-        except ValueError as error:  # such as combinations that do not vary
-            found.failed[name] = str(error)
-            continue
-        yield name, {part: fitted.predict_effects(labels) for part, labels in asked.items() if labels}
-
-
-def _summarize(
-    found: _Collected,
+def summarize(
+    found: Collected,
     screen: Screen,
     first: np.ndarray,
     second: np.ndarray,
@@ -278,6 +147,7 @@ def _summarize(
     n_fits: int,
     n_folds: int,
 ) -> HeldOut:
+    """Scores of what the fits to the `first` rows predict, on the `second` rows."""
     moments, genes = screen.moments_of(second), screen.adata.var_names
     measured = pd.DataFrame(moments.effect, index=screen.labels, columns=genes)
     variance = pd.DataFrame(moments.variance, index=screen.labels, columns=genes)
