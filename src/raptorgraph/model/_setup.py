@@ -144,14 +144,7 @@ def register(cls: Any, adata: AnnData, setup_method_args: dict[str, Any], **kwar
         raise TypeError(f"setup_anndata() got unexpected keyword arguments {sorted(kwargs)}.")
     library, parsed = check_screen(adata, setup)
     if not saved:
-        warn_of_setup(
-            adata,
-            parsed,
-            perturbation_key=setup.perturbation_key,
-            **setup.spelling,
-            batch_key=setup.batch_key,
-            categorical=setup.categorical_covariate_keys,
-        )
+        warn_of_setup(adata, parsed, setup)
         strip_gene_names(adata)
         perturbed_genes_first(adata, order_genes(parsed.genes, adata.var_names))
     if library is not None:

@@ -212,29 +212,10 @@ class Screen:
 
     # -- what was measured -------------------------------------------------------------------------------------------
     def sums(self, rows: np.ndarray | None = None, *, part: np.ndarray | None = None, rates: bool = False) -> Sums:
-        """Sums over cells by condition, batch and part, in one pass; arguments as of :func:`add_up`.
-
-        Raises
-        ------
-        ValueError
-            If there are fewer than two control cells.
-        """
-        n_controls = int(((self.codes if rows is None else self.codes[rows]) == 0).sum())
-        if n_controls < 2:
-            raise ValueError(
-                f"Effects are differences to control cells, of which there must be at least 2; found {n_controls}."
-            )
+        """Sums over cells by condition, batch and part, in one pass; arguments as for :func:`add_up`."""
         X, library = self.source
-        return add_up(
-            X,
-            self.codes,
-            len(self.labels),
-            library=library,
-            batch=self.batch,
-            part=part,
-            rows=rows,
-            rates=rates,
-        )
+        n, batch = len(self.labels), self.batch
+        return add_up(X, self.codes, n, library=library, batch=batch, part=part, rows=rows, rates=rates)
 
     @cached_property
     def _all(self) -> Sums:
