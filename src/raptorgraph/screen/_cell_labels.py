@@ -1,4 +1,4 @@
-"""Labels of the cells of an AnnData, with errors that name the arguments that would do."""
+"""Labels of the cells of an AnnData, with errors that name a setup that works."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ def parse_obs(
     delimiter: str = "+",
     require_control: bool = False,
 ) -> ParsedLabels:
-    """:func:`parse_labels` of ``adata.obs[perturbation_key]``, with errors that name the arguments that would do.
+    """Parse the labels in ``adata.obs[perturbation_key]`` (see :func:`parse_labels`).
 
-    Raises KeyError if there is no such column. With `require_control`, which asks for labels that can be learned from,
-    ValueError also if no label has the delimiter while many are combinations by another.
+    Raises KeyError if the column is missing and, with `require_control`, ValueError if no cell is a control cell, or if
+    no label has the delimiter while another one makes combinations of labels. Messages name a setup that works.
     """
     try:
         labels = obs_column(adata, perturbation_key, "perturbation_key")

@@ -194,7 +194,7 @@ def _parse(label: str | Collection[str], controls: tuple[str, ...], delimiter: s
 
 
 def _parts(label: str, controls: tuple[str, ...], delimiter: str) -> list[str]:
-    """Parts of a label without the controls among them; the whole label where that as such is missing."""
+    """Parts of a label without the controls among them; the whole label where it stands for a missing value."""
     if label.strip() in controls:
         return []
     if means_missing(label):

@@ -31,7 +31,9 @@ if TYPE_CHECKING:
 
 
 class Screen:
-    """A screen and how it is read. `adata` is unchanged; nothing but labels is read before it is asked for.
+    """Cells of a screen, their conditions, and what was measured on them.
+
+    `adata` is unchanged. Labels are parsed at once, values are read when they are first needed.
 
     Parameters
     ----------
@@ -138,7 +140,7 @@ class Screen:
         return self.setup.spelling
 
     def label(self, genes: Sequence[str]) -> str:
-        """Canonical label of the perturbation of these genes; of control without any."""
+        """Canonical label of the perturbation of these genes; that of the control without genes."""
         return self.setup.label(genes)
 
     def single(self, gene: str) -> str:
@@ -188,7 +190,7 @@ class Screen:
     # -- values ------------------------------------------------------------------------------------------------------
     @cached_property
     def source(self) -> tuple[Matrix, np.ndarray | None]:
-        """Cells x genes and library sizes; these are None where the matrix is on the expression scale."""
+        """Cells x genes and library sizes, which are None where the matrix is on the expression scale."""
         return expression_source(self.adata, self.setup.layer, self.setup.library_size_key)
 
     @cached_property

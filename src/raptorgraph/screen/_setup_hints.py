@@ -1,4 +1,4 @@
-"""What a setup should say: names, batches and delimiters that make other perturbations than were meant."""
+"""Sentences about names, batches and delimiters that make other perturbations than were probably meant."""
 
 from __future__ import annotations
 

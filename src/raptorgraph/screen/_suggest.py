@@ -56,7 +56,7 @@ class _Candidate:
 
     @property
     def rank(self) -> tuple[bool, bool, int, float, int]:
-        """A column with one perturbation says only who was perturbed; the rest is how sure the reading is."""
+        """Order of preference; a column with one perturbation only says which cells were perturbed."""
         return (self.n_perturbations > 1, self.agrees, self.level, self.in_var, -self.position)
 
 
@@ -65,7 +65,7 @@ def suggest_setup(adata: AnnData) -> pd.DataFrame:
 
     Looks for the names that pertpy's and scPerturb's data sets use (``perturbation``, ``gene``, ``condition``,
     ``guide_ids``, ``nperts``...), for usual names of controls (``control``, ``ctrl``, ``non-targeting``, ``NT``...),
-    and for what separates the genes of combinations. What is suggested was tried on the data; check it all the same.
+    and for what separates the genes of combinations. Suggestions were tried on the data; check them all the same.
 
     Parameters
     ----------
@@ -74,8 +74,8 @@ def suggest_setup(adata: AnnData) -> pd.DataFrame:
 
     Returns
     -------
-    One row for each argument of :meth:`raptorgraph.RaptorGraphModel.setup_anndata` that there is something to say of,
-    with the columns ``value`` and ``reason``: ``perturbation_key``, ``control``, ``delimiter``; ``layer`` if the values
+    One row for each argument of :meth:`raptorgraph.RaptorGraphModel.setup_anndata` that the data ask for, with the
+    columns ``value`` and ``reason``: ``perturbation_key``, ``control``, ``delimiter``; ``layer`` if the values
     in ``X`` cannot be used and a layer's can; ``library_size_key`` if a column holds more counts than the rows. As
     arguments: ``suggest_setup(adata)["value"].to_dict()``.
 
@@ -207,7 +207,7 @@ def _delimiter(column: pd.Series, labels: list[str], genes: set[str], n_parts: n
 
 
 def _blank_controls(adata: AnnData) -> str:
-    """How to name control cells that have an empty label; an empty text where there are none such."""
+    """How to name control cells that have an empty label; an empty text where none has."""
     for key in (*_GENE_COLUMNS, *_GUIDE_COLUMNS):
         if key not in adata.obs:
             continue

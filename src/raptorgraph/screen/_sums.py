@@ -111,11 +111,11 @@ def add_up(
            [4. , 3.5]])
     """
     n_cells = X.shape[0]
-    codes = _per_cell(codes, "code", n_cells).astype(np.int64)
+    condition = _per_cell(codes, "code", n_cells).astype(np.int64)
     rows = _rows(rows, n_cells)
-    codes = codes[rows]
-    if codes.min() < 0 or codes.max() >= n_conditions:
-        raise ValueError(f"Codes must be from 0 to {n_conditions - 1}, found {codes.min()} to {codes.max()}.")
+    condition = condition[rows]
+    if condition.min() < 0 or condition.max() >= n_conditions:
+        raise ValueError(f"Codes must be from 0 to {n_conditions - 1}, found {condition.min()} to {condition.max()}.")
     if library is not None:
         library = _per_cell(library, "library size", n_cells).astype(np.float64)
         check_library(library[rows], names=rows)
@@ -124,7 +124,7 @@ def add_up(
         np.unique((one if of is None else _per_cell(of, name, n_cells))[rows], return_inverse=True)
         for of, name in ((part, "part"), (batch, "batch"))
     )
-    keys, groups = np.unique((part * len(batches) + batch) * n_conditions + codes, return_inverse=True)
+    keys, groups = np.unique((part * len(batches) + batch) * n_conditions + condition, return_inverse=True)
     part, batch = np.divmod(keys // n_conditions, len(batches))
     sums = _empty(n_conditions, keys % n_conditions, batches[batch], parts[part], X.shape[1], rates=rates)
     for start in range(0, len(rows), chunk_size):
@@ -138,7 +138,7 @@ def add_up(
 def _empty(
     n_conditions: int, condition: np.ndarray, batch: np.ndarray, part: np.ndarray, n_genes: int, *, rates: bool
 ) -> Sums:
-    """Sums of no cell."""
+    """Sums over no cells, to which chunks are added."""
     shape = (len(condition), n_genes)
     names = ("total", "squares", *(("rate_total", "rate_squares") if rates else ()))
     n = np.zeros(len(condition), dtype=np.int64)
