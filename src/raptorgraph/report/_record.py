@@ -54,7 +54,7 @@ def of_run(
     """Date, settings, model, times and versions."""
     asked = [(name.replace("_", " "), _plain(value)) for name, value in options.items()]
     found = [("date", date), *asked]
-    found.append(("model", str(model._model_summary_string)))
+    found.append(("model", model.summary_string.splitlines()[0]))
     if model.history:
         found.append(("epochs of the network", f"{max(map(len, model.history.values())):,}"))
     found.append(("device", f"{model.device}, {counted(torch.get_num_threads(), 'thread')}"))

@@ -133,7 +133,7 @@ def write_report(run: Run, out: Path, *, say: Callable[[str], None] = lambda lin
     scores = [scores.table.assign(set=name, conditions=len(scores.labels)) for name, scores in held.scores.items()]
     if scores:
         pd.concat(scores).to_csv(out / "heldout.csv", index=False, float_format="%.6g")
-    has_posterior = model._has_posterior
+    has_posterior = model.has_posterior
     date = datetime.now().astimezone()
     found = Findings(
         source=[*run.source, *_screen_facts(screen, model.module.counts)],
@@ -175,7 +175,7 @@ def warnings_without_tests(run: Run) -> list[Note]:
         options=run.options,
         edges=model.get_edges(),
         control={"drift": control_drift(model, screen), "variance_ratio": run.variance_ratio},
-        has_posterior=model._has_posterior,
+        has_posterior=model.has_posterior,
     )
 
 
