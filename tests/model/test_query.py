@@ -1,5 +1,7 @@
 """Other cells in the shape of the training data, or an error that says what they lack."""
 
+from dataclasses import replace
+
 import anndata as ad
 import numpy as np
 import pandas as pd
@@ -14,9 +16,9 @@ from raptorgraph.model._query import (
     known_categories,
     prepare_query,
 )
+from raptorgraph.screen import Setup
 
-ARGS = {"perturbation_key": "guide", "control": ["NT", "safe"], "delimiter": "_", "layer": None,
-        "library_size_key": None, "batch_key": "lane"}  # fmt: skip
+SETUP = Setup("guide", ["NT", "safe"], "_", batch_key="lane")
 GENES = ["B", "A"]
 
 
@@ -28,7 +30,7 @@ def cells():
 
 
 def test_genes_are_matched_by_name(cells):
-    found = prepare_query(cells, GENES, ARGS, counts=True)
+    found = prepare_query(cells, GENES, SETUP, counts=True)
     assert list(found.var_names) == GENES
     np.testing.assert_array_equal(found.X, [[5, 1], [0, 2], [1, 0]])
     np.testing.assert_array_equal(found.obs[LIBRARY_KEY], [6, 2, 1])  # of the genes of the model
@@ -36,20 +38,20 @@ def test_genes_are_matched_by_name(cells):
     assert list(cells.var_names) == ["A ", "C", "B"]
     assert list(cells.obs) == ["guide", "lane"]
     cells.obs["total"] = [10.0, 20.0, 30.0]
-    found = prepare_query(cells, GENES, {**ARGS, "library_size_key": "total"}, counts=True)
+    found = prepare_query(cells, GENES, replace(SETUP, library_size_key="total"), counts=True)
     np.testing.assert_array_equal(found.obs[LIBRARY_KEY], [10, 20, 30])
 
 
 def test_cells_without_labels_are_taken_for_controls(cells):
     del cells.obs["guide"]
-    assert (prepare_query(cells, GENES, ARGS, counts=True).obs["guide"] == "NT").all()
+    assert (prepare_query(cells, GENES, SETUP, counts=True).obs["guide"] == "NT").all()
 
 
 def test_queries_of_another_kind_are_refused(cells):
     with pytest.raises(ValueError, match="trained on log values, and these data are not"):
-        prepare_query(cells, GENES, ARGS, counts=False)
+        prepare_query(cells, GENES, SETUP, counts=False)
     with pytest.raises(TypeError, match="adata must be an AnnData, not DataFrame"):
-        prepare_query(cells.to_df(), GENES, ARGS, counts=True)
+        prepare_query(cells.to_df(), GENES, SETUP, counts=True)
     with pytest.raises(ValueError, match="2 of the model's 3 genes are not in var_names: D, E"):
         check_genes(cells, ["A", "D", "E"])
     cells.var_names = ["A", "A", "B"]
@@ -69,10 +71,10 @@ def test_the_same_genes_are_ordered_in_place_and_more_on_a_copy(cells):
 
 
 def test_controls_where_there_are_some(cells):
-    assert list(control_cells(cells, ARGS).obs_names) == ["c1", "c2"]
-    assert control_cells(cells[:1], ARGS).n_obs == 1
+    assert list(control_cells(cells, SETUP).obs_names) == ["c1", "c2"]
+    assert control_cells(cells[:1], SETUP).n_obs == 1
     del cells.obs["guide"]
-    assert control_cells(cells, ARGS) is cells
+    assert control_cells(cells, SETUP) is cells
 
 
 def test_categories_that_a_model_knows(cells):
@@ -80,10 +82,10 @@ def test_categories_that_a_model_knows(cells):
         KEYS.BATCH: {"state_registry": {"categorical_mapping": np.array(["x", "y"], dtype=object)}},
         KEYS.CATEGORICAL: {"state_registry": {"mappings": {"phase": np.array(["G1"], dtype=object)}}},
     }
-    registry = {"field_registries": fields, "setup_args": ARGS}
+    registry = {"field_registries": fields, "setup_args": SETUP}
     known = known_categories(registry)
     assert known == {KEYS.BATCH: {"lane": ["x", "y"]}, KEYS.CATEGORICAL: {"phase": ["G1"]}}
-    alone = {"field_registries": {}, "setup_args": {**ARGS, "batch_key": None}}
+    alone = {"field_registries": {}, "setup_args": {**SETUP, "batch_key": None}}
     assert known_categories(alone) == {KEYS.BATCH: {}, KEYS.CATEGORICAL: {}}
 
     check_categories(cells, known[KEYS.BATCH], "lane")
