@@ -72,8 +72,8 @@ def expression_of(mdata: MuData, name: str | None = None) -> AnnData:
 def query_expression(mdata: MuData, mudata_args: dict[str, Any] | None, setup: Setup, *, labels: bool) -> AnnData:
     """The expression of other cells, with the columns of the whole MuData that the model needs.
 
-    Cells without a label count as they come, but where their guides are known and were not called, that would pass over
-    something: with `labels` it is an error.
+    With `labels`, cells without labels are an error where they have guides, which were not called; cells that have
+    neither count as they come.
     """
     if mudata_args is None:
         raise ValueError(
