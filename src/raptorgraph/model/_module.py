@@ -118,7 +118,8 @@ class RaptorGraphModule(BaseModuleClass):  # type: ignore[misc]  # scvi-tools ha
 
     def kl(self, mean: Tensor, log_var: Tensor) -> Tensor:
         """KL of the posterior of each latent to its prior, the standard normal distribution, cells x latents."""
-        return blocks.kl_standard_normal(mean, log_var)
+        divergence: Tensor = blocks.kl_standard_normal(mean, log_var)
+        return divergence
 
     def decode(
         self, z: Tensor, covariates: Tensor | None, library: Tensor | None, offset: Tensor | float = 0.0
