@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from raptorgraph.screen._inputs import obs_column
 from raptorgraph.screen._label_hints import no_control_message
-from raptorgraph.screen._labels import ParsedLabels, control_labels, distinct_labels, parse_labels
+from raptorgraph.screen._labels import ParsedLabels, control_labels, parse_labels
 from raptorgraph.screen._suggest import advice, other_delimiter
 
 if TYPE_CHECKING:
@@ -35,16 +35,14 @@ def parse_obs(
     parsed = parse_labels(labels, control=control, delimiter=delimiter)
     if not require_control:
         return parsed
-    spellings, _ = distinct_labels(labels)
     controls = control_labels(control)
     if not (parsed.codes == 0).any():
-        raise ValueError(no_control_message(labels, spellings, controls, delimiter) + advice(adata, perturbation_key))
-    other = other_delimiter(spellings, controls, delimiter)
-    if other is not None:
-        delimiter_found, example = other
+        raise ValueError(no_control_message(labels, controls, delimiter) + advice(adata, perturbation_key))
+    found = other_delimiter(list(labels.unique()), controls, delimiter)
+    if found is not None:
+        other, example = found
         raise ValueError(
             f"No label has the delimiter {delimiter!r}, and {example!r} looks like a combination: use "
-            f"delimiter={delimiter_found!r}. If it is one gene, spell it without {delimiter_found!r}."
-            f"{advice(adata, perturbation_key)}"
+            f"delimiter={other!r}. If it is one gene, spell it without {other!r}.{advice(adata, perturbation_key)}"
         )
     return parsed

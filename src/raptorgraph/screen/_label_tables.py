@@ -11,7 +11,7 @@ import pandas as pd
 from raptorgraph._docs import docs
 from raptorgraph.screen._cell_labels import parse_obs
 from raptorgraph.screen._label_hints import likely_names, no_control_message
-from raptorgraph.screen._labels import control_labels, distinct_labels, parse_labels
+from raptorgraph.screen._labels import control_labels, parse_labels
 from raptorgraph.screen._names import gene_names
 from raptorgraph.screen._setup import Setup
 from raptorgraph.screen._setup_hints import label_hints, label_variants, warn
@@ -87,8 +87,7 @@ def tidy_labels(
         parsed = parse_labels([labels[code] for code in parsed.codes], **setup.spelling)
     first = parsed.codes.min()  # 1 where no cell is a control cell
     if first:
-        labels = adata.obs[perturbation_key]
-        message = no_control_message(labels, distinct_labels(labels)[0], control_labels(control), delimiter)
+        message = no_control_message(adata.obs[perturbation_key], control_labels(control), delimiter)
         warnings.warn(message, UserWarning, stacklevel=2)
     categories = [setup.label(genes) for genes in parsed.conditions[first:]]
     adata.obs[key_added or perturbation_key] = pd.Categorical.from_codes(parsed.codes - first, categories=categories)
@@ -159,7 +158,7 @@ def tabulate_labels(adata: AnnData, setup: Setup) -> pd.DataFrame:
     """:func:`perturbation_report` without warnings."""
     parsed = parse_obs(adata, setup.perturbation_key, **setup.spelling)
     spelled: dict[tuple[str, ...], list[str]] = {condition: [] for condition in parsed.conditions}
-    for spelling in distinct_labels(adata.obs[setup.perturbation_key])[0]:
+    for spelling in adata.obs[setup.perturbation_key].unique():
         spelled[setup.genes(spelling)].append(spelling)
 
     var_names = gene_names(adata)

@@ -140,7 +140,7 @@ def parse_labels(
     """
     controls, delimiter = control_labels(control), _check_delimiter(delimiter)
     labels = labels if isinstance(labels, pd.Series) else pd.Series(list(labels), dtype=object)
-    spellings, raw_codes = distinct_labels(labels)
+    spellings, raw_codes = _distinct_labels(labels)
     _check_labeled(labels, spellings, raw_codes, controls, delimiter)
 
     parsed = [_parse(spelling, controls, delimiter) for spelling in spellings]
@@ -148,7 +148,7 @@ def parse_labels(
     position = {condition: i for i, condition in enumerate(conditions)}
     codes = np.array([position[genes] for genes in parsed], dtype=np.int64)[raw_codes]
     if require_control and () not in parsed:
-        raise ValueError(no_control_message(labels, spellings, controls, delimiter))
+        raise ValueError(no_control_message(labels, controls, delimiter))
     genes = tuple(sorted({gene for condition in conditions for gene in condition}))
     return ParsedLabels(codes=codes, conditions=conditions, genes=genes)
 
@@ -229,7 +229,7 @@ def _gene_set(genes: Iterable[str], controls: tuple[str, ...], delimiter: str) -
     return tuple(sorted(distinct))
 
 
-def distinct_labels(labels: pd.Series) -> tuple[list[str], np.ndarray]:
+def _distinct_labels(labels: pd.Series) -> tuple[list[str], np.ndarray]:
     """Distinct labels and each cell's index into them, -1 where there is none."""
     codes, spellings = pd.factorize(labels, use_na_sentinel=True)
     wrong = [spelling for spelling in spellings if not isinstance(spelling, str)]
