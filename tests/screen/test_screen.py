@@ -101,3 +101,12 @@ def test_halves_share_no_cell_and_leave_none(screen):
         assert np.isin(screen.rows(label), first).sum() == n // 2
     assert not np.array_equal(first, screen.halves(1)[0])
     np.testing.assert_array_equal(first, screen.halves(0)[0])
+
+
+def test_one_control_cell_has_a_mean_and_gives_no_effects(adata):
+    labels = adata.obs["perturbation"].to_numpy()
+    cells = adata[(labels != "control") | (np.cumsum(labels == "control") == 1)].copy()
+    screen = Screen(cells, {"library_size_key": "total_counts"})
+    np.testing.assert_allclose(screen.control_mean, screen.expression_of("control")[0], rtol=1e-6)
+    with pytest.raises(ValueError, match="at least 2; found 1"):
+        screen.effects  # noqa: B018
