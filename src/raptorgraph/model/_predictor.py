@@ -47,7 +47,7 @@ class Predictor:
     setup
         How labels are spelled.
     control_digests
-        Digests of the training controls (:func:`cells_digest`), by which a copy of them is known.
+        Digests of the training controls (``cells_digest``), by which a copy of them is known.
 
     Examples
     --------

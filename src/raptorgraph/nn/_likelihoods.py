@@ -35,7 +35,7 @@ class Normal(Likelihood):
     Parameters
     ----------
     n_genes, learn_scale, target_sum
-        As in :class:`Likelihood`; the scale is the standard deviation.
+        As in :class:`raptorgraph.nn.Likelihood`; the scale is the standard deviation.
 
     Examples
     --------
@@ -150,7 +150,7 @@ class NegativeBinomial(Likelihood):
     Parameters
     ----------
     n_genes, learn_scale, target_sum
-        As in :class:`Likelihood`; the scale is :math:`\theta`, the inverse dispersion.
+        As in :class:`raptorgraph.nn.Likelihood`; the scale is :math:`\theta`, the inverse dispersion.
 
     Examples
     --------
