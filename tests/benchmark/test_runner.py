@@ -10,11 +10,12 @@ import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 
-from raptorgraph.benchmark import _runner, _settings
+from raptorgraph.benchmark import _provenance, _runner
 from raptorgraph.benchmark._experiments import Experiment, experiment
 from raptorgraph.benchmark._parts import read_part, write_part
+from raptorgraph.benchmark._provenance import fingerprint
 from raptorgraph.benchmark._report import all_rows
-from raptorgraph.benchmark._settings import Part, Settings, Unit, fingerprint
+from raptorgraph.benchmark._settings import Part, Settings, Unit
 
 
 @pytest.fixture
@@ -122,7 +123,7 @@ def test_work_with_other_threads_or_code_is_other_work(calls, tmp_path, monkeypa
         monkeypatch.setenv(name, "3")
     run(tmp_path, seeds=1)
     assert calls == [0, 0]
-    monkeypatch.setattr(_settings, "code_hash", lambda work: f"code of {work.__module__}")
+    monkeypatch.setattr(_provenance, "code_hash", lambda work: f"code of {work.__module__}")
     run(tmp_path, seeds=1)
     run(tmp_path, seeds=1)
     assert calls == [0, 0, 0]

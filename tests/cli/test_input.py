@@ -286,7 +286,8 @@ def test_a_reader_that_has_gone_costs_no_result(tmp_path, monkeypatch):
 def test_a_folder_of_other_data_is_another_screen(adata, tmp_path):
     from raptorgraph.benchmark import Settings
     from raptorgraph.benchmark._experiments import experiment
-    from raptorgraph.benchmark._settings import Unit, fingerprint
+    from raptorgraph.benchmark._provenance import fingerprint
+    from raptorgraph.benchmark._settings import Unit
 
     adata.write_zarr(tmp_path / "screen.zarr")
     settings = Settings(str(tmp_path / "screen.zarr"))

@@ -139,10 +139,10 @@ def our_graph(adata: ad.AnnData, setup: Mapping[str, Any]) -> tuple[GraphPosteri
     single = np.flatnonzero(screen.n_perturbed == 1)
     genes = [screen.parsed.conditions[i][0] for i in single]
     moments = screen.log_ratios_of(np.flatnonzero(np.isin(screen.codes, [0, *single])))
-    own = [adata.var_names.get_loc(gene) if gene in adata.var_names else -1 for gene in genes]
-    members = np.zeros((len(screen.labels), len(genes)))
-    members[single, range(len(genes))] = 1
-    return graph_of_log_ratios(moments, members, own), genes
+    columns = [adata.var_names.get_loc(gene) if gene in adata.var_names else -1 for gene in genes]
+    design = np.zeros((len(screen.labels), len(genes)))
+    design[single, range(len(genes))] = 1
+    return graph_of_log_ratios(moments, design, columns), genes
 
 
 def learn(

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any
 from raptorgraph._progress import progress_argument, progress_bar, progress_default
 from raptorgraph.benchmark._experiments import Experiment, UnitsFailed, experiment
 from raptorgraph.benchmark._parts import read_part, write_part
+from raptorgraph.benchmark._provenance import fingerprints
 from raptorgraph.benchmark._report import write_report
-from raptorgraph.benchmark._settings import Part, Settings, Unit, fingerprints
+from raptorgraph.benchmark._settings import Part, Settings, Unit
 from raptorgraph.screen._files import check_folder
 
 if TYPE_CHECKING:

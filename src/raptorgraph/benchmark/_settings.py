@@ -2,20 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from raptorgraph.benchmark._provenance import (
-    code_hash,
-    device,
-    files_of,
-    modules_used,
-    stamp,
-    versions,
-)
 from raptorgraph.screen._files import is_file_or_store
 
 if TYPE_CHECKING:
@@ -23,8 +14,6 @@ if TYPE_CHECKING:
 
     import anndata as ad
     import pandas as pd
-
-    from raptorgraph.benchmark._experiments import Experiment
 
 
 @dataclass(frozen=True)
@@ -139,43 +128,3 @@ def screen_file(name: str) -> Path | None:
     if folder := os.environ.get("RAPTORGRAPH_DATA"):
         places += [Path(folder) / f"{name}.{suffix}" for suffix in ("h5ad", "zarr")]
     return next((path for path in places if is_file_or_store(path)), None)
-
-
-def fingerprint(experiment: Experiment, unit: Unit, settings: Settings, *, threads: str = "1") -> dict[str, Any]:
-    """Everything that a unit's numbers depend on; a finished unit is used again only where all of it is the same."""
-    return fingerprints(experiment, [unit], settings, threads=threads)[unit.key]
-
-
-def fingerprints(
-    experiment: Experiment, units: Sequence[Unit], settings: Settings, *, threads: str
-) -> dict[str, dict[str, Any]]:
-    """The fingerprint of each unit, by its key.
-
-    Parameters
-    ----------
-    experiment
-        The experiment; of the settings' options those count that its work depends on.
-    units, settings
-        Its units and settings.
-    threads
-        Threads that a unit has: its times depend on them, and the last digits of its sums.
-    """
-    path = None if settings.screen is None else screen_file(settings.screen)
-    used = experiment.options if experiment.work_options is None else experiment.work_options
-    options = {key: value for key, value in settings.options.items() if key in used}
-    shared = {
-        "experiment": experiment.parts,
-        "screen": settings.screen if path is None else stamp(path),
-        "setup": dict(settings.setup),
-        "quick": settings.quick,
-        "n_top_genes": settings.n_top_genes,
-        "options": options,
-        "files": {key: stamp(path) for key, path in files_of(options)},
-        "code": code_hash(experiment.work),
-        "versions": versions(modules_used(experiment.work)),
-        "device": device(),
-        "threads": threads,
-    }
-    marks = {unit.key: {**shared, "key": unit.key, "seed": unit.seed, "unit": dict(unit.options)} for unit in units}
-    found: dict[str, dict[str, Any]] = json.loads(json.dumps(marks, default=str))  # as it reads back from a file
-    return found

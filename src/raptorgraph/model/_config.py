@@ -13,10 +13,10 @@ import numpy as np
 from raptorgraph._arguments import LARGEST, check_choice, check_flag, check_integer, check_number
 from raptorgraph.inference import EffectPosteriorConfig
 from raptorgraph.model._field import KEYS
-from raptorgraph.model._graph import GRAPHS
 from raptorgraph.nn._likelihoods import LIKELIHOODS, likelihood_for
 
 Check = Callable[[str, Any], Any]
+GRAPHS = ("interventional", "dagma", "fixed")
 
 
 def _setting(default: Any, check: Check) -> Any:

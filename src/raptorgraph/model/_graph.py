@@ -10,10 +10,10 @@ import numpy as np
 import pandas as pd
 import torch
 
+from raptorgraph._acyclic import acyclic_support
 from raptorgraph._arguments import LARGEST, check_choice, check_number
 from raptorgraph._progress import progress_bar
 from raptorgraph.inference import GraphPosterior, infer_graph
-from raptorgraph.nn import acyclic_support
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -23,13 +23,12 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-GRAPHS = ("interventional", "dagma", "fixed")
 CALLED = 0.5  # probability from which an edge is one
 EDGE_COLUMNS = ("probability", "share", "frequency", "q_value")
 
 
 def graph_of_log_ratios(
-    moments: LogRatioMoments, members: np.ndarray, targets: Sequence[int] | np.ndarray
+    moments: LogRatioMoments, design: np.ndarray, targets: Sequence[int] | np.ndarray
 ) -> GraphPosterior:
     """Infer the graph among perturbed genes from the log ratios of conditions.
 
@@ -37,7 +36,7 @@ def graph_of_log_ratios(
     ----------
     moments
         Log ratios of the mean rates of control and conditions.
-    members
+    design
         Control and conditions x perturbed genes, 0 or 1. Conditions of one gene are used; a gene that was not
         perturbed alone gets no edge.
     targets
@@ -46,12 +45,12 @@ def graph_of_log_ratios(
     Returns
     -------
     GraphPosterior
-        Weights and probabilities among all perturbed genes, in the order of the columns of `members`.
+        Weights and probabilities among all perturbed genes, in the order of the columns of `design`.
     """
-    k = members.shape[1]
-    alone = np.flatnonzero((members.sum(1) == 1) & (moments.n > 0))
+    k = design.shape[1]
+    alone = np.flatnonzero((design.sum(1) == 1) & (moments.n > 0))
     alone = alone[alone > 0]
-    genes = members[alone].argmax(1)
+    genes = design[alone].argmax(1)
     genes, first = np.unique(genes, return_index=True)
     found = infer_graph(
         torch.as_tensor(moments.log_ratio[alone[first]]),
