@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, Any, Self
+from functools import wraps
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 
 import numpy as np
 
 from raptorgraph._arguments import check_choice
-from raptorgraph._docs import documented_by
-from raptorgraph.model import _export, _loading, _presets, _registration, _training
+from raptorgraph.model import _expected, _export, _presets, _registration, _training
 from raptorgraph.model._arguments import expression_cells
 from raptorgraph.model._calibration import Calibration
 from raptorgraph.model._config import ModuleConfig, data_sizes
-from raptorgraph.model._expected import ExpectedExpression
 from raptorgraph.model._field import KEYS
 from raptorgraph.model._graph import EdgeTable
 from raptorgraph.model._inherited import InheritedModel
@@ -21,22 +20,32 @@ from raptorgraph.model._initial import initialize
 from raptorgraph.model._latents import Latents
 from raptorgraph.model._mudata import REGISTRY_KEY, MuDataMixin
 from raptorgraph.model._predictor import Predictor
-from raptorgraph.nn._posterior_draws import N_DRAWS
 from raptorgraph.pp._pairing import METHODS
 from raptorgraph.screen import Screen, Setup
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping, Sequence
-    from pathlib import Path
+    from collections.abc import Callable, Mapping
 
     import pandas as pd
-    from anndata import AnnData
 
     from raptorgraph.inference import EffectPosteriorConfig
-    from raptorgraph.model._batches import TransformBatch
-    from raptorgraph.model._types import Data, Perturbations
+    from raptorgraph.model._types import Data
+
 
 logger = logging.getLogger(__name__)
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def _answered_by(held: str, method: Callable[Concatenate[Any, P], R]) -> Callable[Concatenate[Any, P], R]:
+    """Method of the model that is one of an object which it holds, with the same arguments and docstring."""
+
+    @wraps(method)
+    def answer(model: RaptorGraphModel, *args: P.args, **kwargs: P.kwargs) -> R:
+        return method(getattr(model, held), *args, **kwargs)
+
+    return answer
 
 
 class RaptorGraphModel(MuDataMixin, InheritedModel):
@@ -99,21 +108,7 @@ class RaptorGraphModel(MuDataMixin, InheritedModel):
     """
 
     # -- setup and construction ------------------------------------------------------------------------------------
-    @classmethod
-    @documented_by(_registration.setup_anndata)
-    def setup_anndata(
-        cls, adata: AnnData, perturbation_key: str = "perturbation", *, control: str | list[str] = "control",
-        delimiter: str = "+", layer: str | None = None, library_size_key: str | None = None,
-        batch_key: str | None = None, categorical_covariate_keys: list[str] | None = None,
-        continuous_covariate_keys: list[str] | None = None, **kwargs: Any,
-    ) -> None:  # fmt: skip
-        """Register a screen; puts the perturbed genes first in ``adata.var``, in place."""
-        _registration.setup_anndata(
-            cls, adata, perturbation_key, control=control, delimiter=delimiter, layer=layer,
-            library_size_key=library_size_key, batch_key=batch_key,
-            categorical_covariate_keys=categorical_covariate_keys,
-            continuous_covariate_keys=continuous_covariate_keys, **kwargs,
-        )  # fmt: skip
+    setup_anndata = classmethod(_registration.setup_anndata)
 
     def __init__(
         self, adata: Data | None = None, registry: dict[str, Any] | None = None, n_latent: int | None = None,
@@ -145,26 +140,10 @@ class RaptorGraphModel(MuDataMixin, InheritedModel):
         self._model_summary_string = f"RaptorGraphModel: {config}."
         self.init_params_ = self._get_init_params(locals() | vars(config))
 
-    @classmethod
-    @documented_by(_presets.from_preset)
-    def from_preset(cls, adata: Data, preset: str = "paper", **model_kwargs: Any) -> Self:
-        """Build a model in a named configuration, for its construction and its training."""
-        return _presets.from_preset(cls, adata, preset, **model_kwargs)
+    from_preset = classmethod(_presets.from_preset)
 
     # -- training --------------------------------------------------------------------------------------------------
-    @documented_by(_training.train)
-    def train(
-        self, max_epochs: int | None = None, accelerator: str = "auto", devices: int | list[int] | str = "auto",
-        train_size: float | None = None, validation_size: float | None = None, shuffle_set_split: bool = True,
-        batch_size: int | None = None, early_stopping: bool = False,
-        datasplitter_kwargs: dict[str, Any] | None = None, plan_kwargs: dict[str, Any] | None = None,
-        **trainer_kwargs: Any,
-    ) -> None:  # fmt: skip
-        """Train the model."""
-        _training.train(
-            self, max_epochs, accelerator, devices, train_size, validation_size, shuffle_set_split, batch_size,
-            early_stopping, datasplitter_kwargs, plan_kwargs, **trainer_kwargs,
-        )  # fmt: skip
+    train = _training.train
 
     # -- what it knows ---------------------------------------------------------------------------------------------
     @property
@@ -263,17 +242,8 @@ class RaptorGraphModel(MuDataMixin, InheritedModel):
         """Latents of cells."""
         return Latents(self.module, self.cells, self.perturbed_genes_, self.latent_names)
 
-    @documented_by(Latents.get_latent_representation)
-    def get_latent_representation(
-        self, adata: Data | None = None, kind: str = "causal", batch_size: int = 1024
-    ) -> np.ndarray:
-        """Posterior means of the latents."""
-        return self.latents.get_latent_representation(adata, kind, batch_size)
-
-    @documented_by(Latents.latent_activity)
-    def latent_activity(self) -> pd.DataFrame:
-        """KL of each latent to its prior, in nats, as a mean over control cells."""
-        return self.latents.latent_activity()
+    get_latent_representation = _answered_by("latents", Latents.get_latent_representation)
+    latent_activity = _answered_by("latents", Latents.latent_activity)
 
     # -- predictions -----------------------------------------------------------------------------------------------
     @property
@@ -297,51 +267,11 @@ class RaptorGraphModel(MuDataMixin, InheritedModel):
         """What it predicts of perturbations."""
         return Predictor(self.latents, self.calibration, Setup.of(self.setup_args), self.control_digests_)
 
-    @documented_by(Predictor.predict)
-    def predict(
-        self, perturbations: Perturbations, adata: Data | None = None, n_cells: int | None = None,
-        seed: int | None = None, *, noise: str = "own", transform_batch: TransformBatch = None,
-    ) -> AnnData:  # fmt: skip
-        """Predict cells of each perturbation, with the spread of real ones."""
-        return self.predictor.predict(perturbations, adata, n_cells, seed, noise=noise, transform_batch=transform_batch)
-
-    @documented_by(Predictor.predict_effects)
-    def predict_effects(
-        self, perturbations: Perturbations, adata: Data | None = None, *, n_cells: int = 256,
-        return_sd: bool = False, kind: str | None = None, transform_batch: TransformBatch = None,
-    ) -> pd.DataFrame | tuple[pd.DataFrame, pd.DataFrame]:  # fmt: skip
-        """Mean effects on the expression scale, predicted perturbed minus predicted control."""
-        return self.predictor.predict_effects(
-            perturbations, adata, n_cells=n_cells, return_sd=return_sd, kind=kind, transform_batch=transform_batch
-        )
-
-    @documented_by(Predictor.sample_effects)
-    def sample_effects(self, perturbations: Perturbations, n_draws: int = 50, seed: int | None = None) -> np.ndarray:
-        """Draw the effects of a few perturbations from their joint posterior."""
-        return self.predictor.sample_effects(perturbations, n_draws, seed)
-
-    @documented_by(ExpectedExpression.get_counterfactual)
-    def get_counterfactual(
-        self, perturbation: str | Collection[str], adata: Data | None = None, batch_size: int = 512, *,
-        n_samples: int = N_DRAWS, seed: int | None = None, transform_batch: TransformBatch = None,
-    ) -> np.ndarray:  # fmt: skip
-        """Return the expected expression of these very cells, had they been perturbed."""
-        return ExpectedExpression(self.predictor).get_counterfactual(
-            perturbation, adata, batch_size, n_samples=n_samples, seed=seed, transform_batch=transform_batch
-        )
-
-    @documented_by(ExpectedExpression.get_normalized_expression)
-    def get_normalized_expression(
-        self, adata: Data | None = None, indices: Sequence[int] | np.ndarray | None = None,
-        transform_batch: TransformBatch = None, gene_list: Sequence[str] | None = None,
-        library_size: float | str = 1.0, n_samples: int = N_DRAWS, batch_size: int = 512, return_mean: bool = True,
-        return_numpy: bool = False, *, seed: int | None = None,
-    ) -> pd.DataFrame | np.ndarray:  # fmt: skip
-        """Decoded expression of cells as they are, without measurement noise, as scvi-tools' models give it."""
-        return ExpectedExpression(self.predictor).get_normalized_expression(
-            adata, indices, transform_batch, gene_list, library_size, n_samples, batch_size, return_mean,
-            return_numpy, seed=seed,
-        )  # fmt: skip
+    predict = _answered_by("predictor", Predictor.predict)
+    predict_effects = _answered_by("predictor", Predictor.predict_effects)
+    sample_effects = _answered_by("predictor", Predictor.sample_effects)
+    get_counterfactual = _answered_by("predictor", _expected.get_counterfactual)
+    get_normalized_expression = _answered_by("predictor", _expected.get_normalized_expression)
 
     # -- graph -----------------------------------------------------------------------------------------------------
     @property
@@ -349,52 +279,12 @@ class RaptorGraphModel(MuDataMixin, InheritedModel):
         """Its graph: what was inferred of it, and its tables."""
         return EdgeTable(self.module, self.latent_names, len(self.perturbed_genes_))
 
-    @documented_by(EdgeTable.get_dag)
-    def get_dag(
-        self, threshold: float | None = None, *, min_probability: float | None = None,
-        min_frequency: float | None = None,
-    ) -> pd.DataFrame:  # fmt: skip
-        """Adjacency of the latents, acyclic."""
-        return self.edges.get_dag(threshold, min_probability=min_probability, min_frequency=min_frequency)
+    get_dag = _answered_by("edges", EdgeTable.get_dag)
+    get_edges = _answered_by("edges", EdgeTable.get_edges)
 
-    @documented_by(EdgeTable.get_edges)
-    def get_edges(self) -> pd.DataFrame:
-        """Edges of the graph, the most important first."""
-        return self.edges.get_edges()
-
-    # -- saving and export -----------------------------------------------------------------------------------------
-    @documented_by(_export.annotate)
-    def annotate(
-        self, adata: Data | None = None, counterfactuals: Perturbations = (), *, transform_batch: TransformBatch = None
-    ) -> None:
-        """Write latents, graph, effects and counterfactuals into an AnnData, in place."""
-        _export.annotate(self, adata, counterfactuals, transform_batch=transform_batch)
-
-    @documented_by(_export.export_to_cell_eval)
-    def export_to_cell_eval(
-        self, directory: str | Path | None = None, perturbations: Perturbations | None = None,
-        adata: Data | None = None, *, n_cells: int | None = None, seed: int | None = None, overwrite: bool = False,
-        transform_batch: TransformBatch = None,
-    ) -> tuple[AnnData, AnnData]:  # fmt: skip
-        """Predict cells and put them beside the real ones, as cell-eval takes them."""
-        return _export.export_to_cell_eval(
-            self, directory, perturbations, adata, n_cells=n_cells, seed=seed, overwrite=overwrite,
-            transform_batch=transform_batch,
-        )  # fmt: skip
-
-    @documented_by(_loading.save)
-    def save(
-        self, dir_path: str | Path, prefix: str | None = None, overwrite: bool = False, save_anndata: bool = False,
-        *args: Any, **kwargs: Any,
-    ) -> None:  # fmt: skip
-        """Save the model."""
-        _loading.save(self, super().save, dir_path, prefix, overwrite, save_anndata, *args, **kwargs)
-
-    @classmethod
-    @documented_by(_loading.load)
-    def load(cls, dir_path: str | Path, adata: Data | bool | None = None, *args: Any, **kwargs: Any) -> Self:
-        """Load a saved model, on this or another machine."""
-        return _loading.load(super().load, dir_path, adata, *args, **kwargs)  # type: ignore[no-any-return]
+    # -- export ----------------------------------------------------------------------------------------------------
+    annotate = _export.annotate
+    export_to_cell_eval = _export.export_to_cell_eval
 
 
 RaptorGraph = RaptorGraphModel
