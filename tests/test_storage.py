@@ -210,7 +210,7 @@ def test_large_counts_do_not_wrap_around(dtype):
         control = counts[:20].astype(float)
         mean, var = control.mean(0), control.var(0)
         theta = (mean**2 / np.maximum(var - mean, 0.01 * mean**2)).clip(0.2, 50)
-        found = rg.RaptorGraphModel(adata, n_hidden=4).module.log_scale.detach().exp().numpy()
+        found = rg.RaptorGraphModel(adata, n_hidden=4).module.distribution.log_scale.detach().exp().numpy()
         np.testing.assert_allclose(found, theta, rtol=1e-4)
 
 

@@ -71,7 +71,7 @@ def test_counts_are_averaged_over_the_posterior():
             z = mean + torch.exp(0.5 * log_var) * torch.as_tensor(rng.standard_normal(mean.shape), dtype=torch.float32)
             z[:, 2] += 2.5
             rate = library * module.decoder(z).clamp(max=2).exp()
-            each.append(expected_log1p_nb(rate, module.log_scale.exp(), 1e4 / library))
+            each.append(expected_log1p_nb(rate, module.distribution.log_scale.exp(), 1e4 / library))
     each = torch.stack(each).numpy()
     found = model.get_counterfactual(model.perturbed_genes[2], cells, n_samples=n)
     error = each.std(0) * np.sqrt(2 / n)
@@ -85,7 +85,7 @@ def test_three_points_stand_for_all_draws():
         model.module.encoder.offset[1] = -1.5
     module = model.module
     tensors = next(model.cells.batches(model.adata_manager))
-    posterior = module.encode(module.expression(tensors["X"], tensors["library_size"]))
+    posterior = module.encode(module.expression(tensors))
     mask, quadrature = torch.zeros(1, 4), {"step": 1.0, "lower": -18.0}
     with torch.no_grad():
         found = module.expected_expression(
@@ -93,7 +93,7 @@ def test_three_points_stand_for_all_draws():
         )
         draws = standard_draws(32, len(model.latent_names), 0, found)
         each = [
-            module.mean_expression(
+            module.distribution.expected_expression(
                 module.decode(posterior[0] + torch.exp(0.5 * posterior[1]) * draw, None, tensors["library_size"]),
                 tensors["library_size"],
                 **quadrature,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from raptorgraph.model._types import Data
 
 _BATCH = 1024
+_READ = (KEYS.X, KEYS.LIBRARY, KEYS.BATCH, KEYS.CATEGORICAL, KEYS.CONTINUOUS)
 
 
 @dataclass(frozen=True)
@@ -70,6 +72,11 @@ class Cells:
     def setup_args(self) -> dict[str, Any]:
         """Arguments of the setup."""
         return dict(self.registry["setup_args"])
+
+    @property
+    def setup(self) -> Setup:
+        """Arguments of the setup that say how labels and values are read."""
+        return Setup.of(self.setup_args)
 
     def data(self, adata: Data | None = None, *, labels: bool = False) -> AnnData:
         """Pick the cells that are given, or else the model's own.
@@ -129,7 +136,7 @@ class Cells:
         used_columns = {column: values for key in known if key in used for column, values in known[key].items()}
         check_categories(query, used_columns, args["batch_key"])
         method_args = {key: self.registry[key] for key in ("model_name", "setup_args")}
-        manager = screen_manager(Setup.of(args), method_args, counts=counts, only=used)
+        manager = screen_manager(self.setup, method_args, counts=counts, only=used)
         with warnings.catch_warnings():
             # Advice on training, of which there is none.
             warnings.filterwarnings("ignore", "Category .* has fewer than 3 cells", UserWarning)
@@ -153,7 +160,19 @@ class Cells:
     def expression(self, manager: AnnDataManager, *, rows: np.ndarray | None = None) -> Iterator[torch.Tensor]:
         """Yield the expression scale of registered cells, cells x genes, batch by batch."""
         for tensors in self.batches(manager, rows=rows):
-            yield self.module.expression(tensors[KEYS.X], tensors.get(KEYS.LIBRARY))
+            yield self.module.expression(tensors)
+
+    @staticmethod
+    def digest(manager: AnnDataManager, rows: np.ndarray) -> str:
+        """Digest of registered cells by what the model reads of them, whatever their order, names, type and storage."""
+        dataset = manager.create_torch_dataset()
+        cells = []
+        for i in range(0, len(rows), _BATCH):
+            batch = dataset[rows[i : i + _BATCH]]
+            values = np.hstack([np.asarray(batch[key], dtype="<f4") for key in _READ if key in batch])
+            values += 0.0  # a negative zero is a zero
+            cells += [hashlib.blake2b(cell.tobytes(), digest_size=16).digest() for cell in values]
+        return hashlib.blake2b(b"".join(sorted(cells)), digest_size=16).hexdigest()
 
     @staticmethod
     def control_rows(adata: AnnData) -> np.ndarray:

@@ -71,21 +71,8 @@ class ModuleConfig(Checked):
         Whether the data are counts, which have library sizes.
     n_batch, n_cats_per_cov, n_continuous
         Covariates of the decoder: batches, categories of each categorical covariate, continuous covariates.
-    n_latent
-        Latents d; None for a tenth more than perturbed genes, at least four more.
-    likelihood
-        Name of the likelihood; None for what fits the data.
-    n_subgraphs, n_hidden, n_layers, linear_decoder, graph, graph_init, latent_norm, learn_scale, init_strength, \
-    effect_posterior
-        See the model class.
 
-    Raises
-    ------
-    TypeError
-        For a setting of a wrong type.
-    ValueError
-        For a setting that is out of its range, fewer latents than perturbed genes, and a likelihood of counts for log
-        values.
+    All others are arguments of the model class, of which None in ``n_latent`` and ``likelihood`` is replaced.
     """
 
     n_genes: int
@@ -117,6 +104,11 @@ class ModuleConfig(Checked):
         object.__setattr__(self, "n_latent", d)
         object.__setattr__(self, "likelihood", likelihood_for(self.likelihood, counts=self.counts))
 
+    @classmethod
+    def settings(cls) -> list[str]:
+        """Names of those that users choose, as arguments of the model; the others follow from the data."""
+        return [setting.name for setting in fields(cls) if "check" in setting.metadata]
+
     def __str__(self) -> str:
         return (
             f"{self.n_perturbed} perturbed genes ({self.n_targets} of them among the genes), {self.n_latent} latents, "
@@ -124,26 +116,14 @@ class ModuleConfig(Checked):
         )
 
 
-def data_sizes(
-    state: Mapping[str, Any], stats: Mapping[str, int], n_latent: int | None, likelihood: str | None
-) -> dict[str, Any]:
-    """Settings that follow from the registered data, those included that a user may leave open (None).
-
-    Parameters
-    ----------
-    state, stats
-        Registries of the fields, and summary of the data.
-    n_latent, likelihood
-        What the user asks for.
-    """
+def data_sizes(state: Mapping[str, Any], stats: Mapping[str, int]) -> dict[str, Any]:
+    """Settings that follow from the registered data: registries of their fields, and their summary."""
     perturbation = state[KEYS.PERTURBATION]["state_registry"]
     return {
         "n_genes": stats["n_vars"],
         "n_perturbed": len(perturbation["perturbed_genes"]),
         "n_targets": perturbation["n_targets"],
         "counts": KEYS.LIBRARY in state,
-        "n_latent": n_latent,
-        "likelihood": likelihood,
         "n_batch": stats.get("n_batch", 1),
         "n_cats_per_cov": tuple(state.get(KEYS.CATEGORICAL, {}).get("state_registry", {}).get("n_cats_per_key", ())),
         "n_continuous": stats.get("n_extra_continuous_covs", 0),
@@ -152,23 +132,7 @@ def data_sizes(
 
 @dataclass(frozen=True, kw_only=True)
 class LossConfig(Checked):
-    """Weights of the terms of the loss, and what they depend on.
-
-    Parameters
-    ----------
-    kl_weight, shift_weight, mmd_weight, pair_weight, dag_weight
-        Weight of the KL, of the shifts of conditions, of the MMD to perturbed cells, of the likelihood of paired
-        perturbed cells, and of the graph's score.
-    kl_per_gene
-        Whether the KL is divided by the number of genes: reconstruction and KL then are the ELBO per gene at
-        ``kl_weight`` = 1, whatever the number of genes.
-    free_bits
-        KL of each latent, in nats, below which it costs nothing.
-    mu, lambda1
-        Weight of the graph's score, and of the sparsity in it.
-    graph_gradient
-        Whether the graph's term reaches the encoder, which in the paper it does not (section 3.2).
-    """
+    """Weights of the terms of the loss, and what they depend on: see :class:`RaptorGraphTrainingPlan`."""
 
     kl_weight: float = _number(1.0)
     kl_per_gene: bool = _flag(True)

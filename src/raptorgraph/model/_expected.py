@@ -77,7 +77,7 @@ def get_counterfactual(
     True
     """
     check_integer("n_samples", n_samples, 1)
-    cells, module = predictor.latents.cells, predictor.latents.module
+    cells, module = predictor.latents.cells, predictor.latents.cells.module
     _, mask = predictor.masks([perturbation])
     codes = transform_codes(cells.registry, transform_batch)
     manager = cells.query(adata, "cells", batch=codes is None)
@@ -85,7 +85,7 @@ def get_counterfactual(
     parts = []
     for tensors in cells.batches(manager, batch_size=batch_size):
         library = tensors.get(KEYS.LIBRARY)
-        posterior = module.encode(module.expression(tensors[KEYS.X], library))
+        posterior = predictor.latents.encode(tensors)
         expected = [
             module.expected_expression(
                 posterior, mask, module.covariates(placed), library, offset, n_draws=n_samples, seed=seed, **FINE
@@ -157,7 +157,7 @@ def get_normalized_expression(
     True
     """
     check_integer("n_samples", n_samples, 1)
-    cells, module = predictor.latents.cells, predictor.latents.module
+    cells, module = predictor.latents.cells, predictor.latents.cells.module
     module.distribution.check_library_size(library_size)
     genes = pd.Index(cells.var_names)
     asked = genes if gene_list is None else pd.Index(list(gene_list))
@@ -174,7 +174,7 @@ def get_normalized_expression(
     parts = []
     for tensors in cells.batches(manager, rows=rows, batch_size=batch_size):
         library = tensors.get(KEYS.LIBRARY)
-        posterior = module.encode(module.expression(tensors[KEYS.X], library))
+        posterior = predictor.latents.encode(tensors)
         placed = [module.covariates(values) for values in in_each(tensors, codes)]
         # Means take the draws whose moments are exact, draws by themselves are independent.
         n_draws = n_samples if return_mean else 2 * max(n_samples, N_DRAWS)

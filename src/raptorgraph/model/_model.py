@@ -21,7 +21,7 @@ from raptorgraph.model._latents import Latents
 from raptorgraph.model._mudata import REGISTRY_KEY, MuDataMixin
 from raptorgraph.model._predictor import Predictor
 from raptorgraph.pp._pairing import METHODS
-from raptorgraph.screen import Screen, Setup
+from raptorgraph.screen import Screen
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -117,6 +117,7 @@ class RaptorGraphModel(MuDataMixin, InheritedModel):
         latent_norm: str = "none", learn_scale: bool = True, init_strength: float = 2.5,
         effect_posterior: bool | Mapping[str, Any] | EffectPosteriorConfig = True,
     ) -> None:  # fmt: skip
+        given = locals()
         adata = None if adata is None else expression_cells(adata)
         super().__init__(adata, registry)
         self.pairing_ = check_choice("pairing", pairing, METHODS)
@@ -124,12 +125,8 @@ class RaptorGraphModel(MuDataMixin, InheritedModel):
         self.preset_ = "default"
         self.control_digests_: list[str] = []
         self.perturbed_genes_ = list(self.get_state_registry(KEYS.PERTURBATION)["perturbed_genes"])
-        config = ModuleConfig(
-            **data_sizes(self.registry_["field_registries"], self.summary_stats, n_latent, likelihood),
-            n_subgraphs=n_subgraphs, n_hidden=n_hidden, n_layers=n_layers, linear_decoder=linear_decoder, graph=graph,
-            graph_init=graph_init, latent_norm=latent_norm, learn_scale=learn_scale, init_strength=init_strength,
-            effect_posterior=effect_posterior,
-        )  # fmt: skip
+        settings = {name: given[name] for name in ModuleConfig.settings()}
+        config = ModuleConfig(**data_sizes(self.registry_["field_registries"], self.summary_stats), **settings)
         if likelihood is None:
             kind = "counts" if config.counts else "log-normalized values"
             logger.info("The data are %s: likelihood=%r.", kind, config.likelihood)
@@ -201,7 +198,7 @@ class RaptorGraphModel(MuDataMixin, InheritedModel):
         >>> len(model.conditions), model.conditions[0]
         (10, 'P01')
         """
-        setup = Setup.of(self.setup_args)
+        setup = self.cells.setup
         return [setup.label(genes) for genes in self.get_state_registry(KEYS.PERTURBATION)["conditions"] if genes]
 
     @property
@@ -240,7 +237,7 @@ class RaptorGraphModel(MuDataMixin, InheritedModel):
     @property
     def latents(self) -> Latents:
         """Latents of cells."""
-        return Latents(self.module, self.cells, self.perturbed_genes_, self.latent_names)
+        return Latents(self.cells, self.perturbed_genes_, self.latent_names)
 
     get_latent_representation = _answered_by("latents", Latents.get_latent_representation)
     latent_activity = _answered_by("latents", Latents.latent_activity)
@@ -265,7 +262,7 @@ class RaptorGraphModel(MuDataMixin, InheritedModel):
     @property
     def predictor(self) -> Predictor:
         """What it predicts of perturbations."""
-        return Predictor(self.latents, self.calibration, Setup.of(self.setup_args), self.control_digests_)
+        return Predictor(self.latents, self.calibration, self.control_digests_)
 
     predict = _answered_by("predictor", Predictor.predict)
     predict_effects = _answered_by("predictor", Predictor.predict_effects)
@@ -277,7 +274,7 @@ class RaptorGraphModel(MuDataMixin, InheritedModel):
     @property
     def edges(self) -> EdgeTable:
         """Its graph: what was inferred of it, and its tables."""
-        return EdgeTable(self.module, self.latent_names, len(self.perturbed_genes_))
+        return EdgeTable(self.module, self.latent_names)
 
     get_dag = _answered_by("edges", EdgeTable.get_dag)
     get_edges = _answered_by("edges", EdgeTable.get_edges)

@@ -99,9 +99,11 @@ class RaptorGraphTrainingPlan(TrainingPlan):  # type: ignore[misc]  # scvi-tools
 
     def configure_optimizers(self) -> dict[str, Any]:
         """Optimizer with and without decay, and the schedule of the learning rate over all steps."""
-        free = {id(p) for p in (self.module.graph.weight, self.module.modulator.strength, self.module.log_scale)}
+        module = self.module
+        module = self.module
+        free = {id(p) for p in (module.graph.weight, module.modulator.strength, module.distribution.log_scale)}
         groups: dict[bool, list[torch.nn.Parameter]] = {True: [], False: []}
-        for parameter in self.module.parameters():
+        for parameter in module.parameters():
             if parameter.requires_grad:
                 groups[parameter.ndim > 1 and id(parameter) not in free].append(parameter)
         optimizer = {"AdamW": torch.optim.AdamW, "Adam": torch.optim.Adam}[self.config.optimizer](

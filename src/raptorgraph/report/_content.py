@@ -98,7 +98,7 @@ def _verdict(name: str, scores: Scores, *, explained: bool) -> str:
 # -- what was read -----------------------------------------------------------------------------------------------------
 def _read(found: Findings) -> Section:
     text = "An effect in this report is the mean change of a gene's expression against the control cells, "
-    if found.model.module.counts:
+    if found.model.module.config.counts:
         text += (
             "on the scale log(1 + counts per 10,000). 0.7 is about a doubling for a gene that is well expressed, and "
             "less than that where counts are few."
