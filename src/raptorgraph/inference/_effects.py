@@ -12,7 +12,6 @@ from raptorgraph._deprecated import with_old_arguments
 from raptorgraph._threads import one_thread
 from raptorgraph.inference._conditioning import Conditional, Moments, Sets
 from raptorgraph.inference._config import EffectPosteriorConfig
-from raptorgraph.inference._draws import draw_sets
 from raptorgraph.inference._learning import learn
 from raptorgraph.inference._prior import along_graph
 from raptorgraph.inference._state import Fitted, Measured
@@ -276,7 +275,7 @@ class EffectPosterior(nn.Module):
         sets = Sets.of(design, self.fitted)
         exact = self._moments(sets)
         shift = self._predicted(sets, exact) - exact.mean
-        draws = draw_sets(self._conditional(), sets, n_draws, generator)
+        draws = self._conditional().draw(sets, n_draws, generator)
         return _unless_control(design, torch.maximum(draws + shift, self.fitted.measured.lowest))
 
     def _predicted(self, sets: Sets, exact: Moments) -> torch.Tensor:

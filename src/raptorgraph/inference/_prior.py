@@ -1,33 +1,7 @@
-r"""Prior of the effects of sets of genes: covariances between sets, and the noise of their measurements.
+"""Prior of the effects of sets of genes: covariances between sets, and the noise of their measurements.
 
-What the symbols of the effect model are called in the code; ``docs/concepts/inference.md`` has the derivations.
-
-================================  ==========================  =========================================================
-symbol                            name                        meaning
-================================  ==========================  =========================================================
-:math:`P`                         row of ``design``           set of perturbed genes, 0/1 over the k perturbed genes
-:math:`y`                         ``effect``                  measured effects, conditions x genes
-:math:`w_g`                       ``gene_noise``              sampling variance of gene g in a typical condition
-:math:`1 / n_c`                   ``condition_noise``         sampling variance of condition c, in units of w
-:math:`1 / n_0`                   ``control_noise``           the same of the control cells
-:math:`\kappa, \kappa_c`          ``excess(_by_condition)``   noise between conditions over that of sampling
-:math:`N`                         ``noise()``                 covariance of the errors of measurement, in units of w
-:math:`f`                         ``noise_fraction``          fraction of the conditions' noise in N that predictions
-                                                              are shrunk for
-:math:`K`                         ``shared_covariance``,      covariance of single effects in the shared and in the
-                                  ``independent_covariance``  independent class
-:math:`W`                         ``graph``                   weights among the perturbed genes, row = cause
-:math:`a_P`                       ``scale``,                  effects of single genes in a combination over those
-                                  ``unseen_scale``            alone
-:math:`\beta`                     ``combination_variance``    variance of what all combinations have in common
-:math:`\gamma`                    ``interaction_variance``    variance of the interaction of one combination
-:math:`\omega`                    ``residual_variance``       variance of what belongs to a condition, not to its genes
-:math:`S_m`                       ``signals()``               prior covariance of effects in class m, over the level
-:math:`\ell`                      ``LEVELS``                  prior variance of a gene's effects over w
-:math:`\pi_{m\ell}`               ``log_weights``             prior probability of class m and level :math:`\ell`
-:math:`r_{m\ell g}`               ``responsibility``          posterior probability of both for gene g
-:math:`\lambda`                   ``TARGET_VARIANCE``         prior variance of the effect on a target, over w
-================================  ==========================  =========================================================
+Symbols are those of ``docs/concepts/inference.md``, which has a table of them with their names in the code; those of
+what is measured and learned stand at the fields in ``_state.py``.
 """
 
 from __future__ import annotations

@@ -36,10 +36,10 @@ class Measured:
     """
 
     design: torch.Tensor  # C x k, 0/1: the genes that each condition perturbs
-    effect: torch.Tensor  # C x G: differences to the mean of the control cells
-    gene_noise: torch.Tensor  # G: sampling variance in a typical condition
-    condition_noise: torch.Tensor  # C: sampling variance of the mean of the condition's cells
-    control_noise: torch.Tensor  # scalar: that of the control cells, part of every effect
+    effect: torch.Tensor  # y, C x G: differences to the mean of the control cells
+    gene_noise: torch.Tensor  # w, G: sampling variance in a typical condition
+    condition_noise: torch.Tensor  # 1 / n_c, C: sampling variance of the mean of the condition's cells
+    control_noise: torch.Tensor  # 1 / n_0, scalar: that of the control cells, part of every effect
     target_columns: torch.Tensor  # k: column of each perturbed gene, -1 where it is not measured
     lowest: torch.Tensor  # G: effect that takes a gene to zero expression, -inf where there is no such bound
 
@@ -70,7 +70,7 @@ class Fitted:
 
     measured: Measured
     hyperparameters: Hyperparameters
-    responsibility: torch.Tensor  # classes x levels x G
+    responsibility: torch.Tensor  # r, classes x levels x G
 
     def to_tensors(self) -> dict[str, torch.Tensor]:
         """Everything by the names of the fields, for ``state_dict``."""
