@@ -42,6 +42,9 @@ docs = _Docs(
     Column of ``adata.obs`` with batches.""",
     model="""model
     A trained model.""",
+    transform_batch="""transform_batch
+    Batch that the cells are decoded in: None for their own, the name of a batch, a list of names, or ``"all"`` for all
+    that the model knows (unless a batch has that name). Cells of a batch that the model was not trained on need it.""",
     seed_draws="""seed
     Seed of the draws.""",
     progress="""progress

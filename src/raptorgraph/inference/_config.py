@@ -75,15 +75,7 @@ class EffectPosteriorConfig:
 
     @classmethod
     def from_options(cls, options: Mapping[str, Any], stacklevel: int = 2) -> EffectPosteriorConfig:
-        """Make the settings from a dict, which may hold old names of them.
-
-        Parameters
-        ----------
-        options
-            Some of the settings, by name.
-        stacklevel
-            Which caller the `FutureWarning` of an old name points to; 2 is the caller of this function.
-        """
+        """Make the settings from a dict, which may hold old names; `stacklevel` as for a warning of the caller's."""
         unknown = [name for name in options if name not in (*_names(), *_OLD_NAMES)]
         if unknown:
             raise TypeError(f"effect_posterior has no setting {unknown[0]!r}; its settings are {_names()}.")

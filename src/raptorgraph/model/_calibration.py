@@ -93,8 +93,7 @@ class Calibration:
     def keep_reference(self, drawn: DrawnLatents) -> None:
         """Keep the latents of some controls, so that a loaded model needs no data to predict."""
         assert self.module.reference is not None
-        covariates = self.module.covariates(drawn.tensors)
-        self.module.reference.store(z=[drawn.z], library=[drawn.library], covariates=[covariates])
+        self.module.reference.store(drawn.z, drawn.library, self.module.covariates(drawn.tensors))
 
     @torch.inference_mode()
     def offset(self, mask: torch.Tensor) -> torch.Tensor | float:

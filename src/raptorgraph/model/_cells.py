@@ -79,19 +79,9 @@ class Cells:
         return Setup.of(self.setup_args)
 
     def data(self, adata: Data | None = None, *, labels: bool = False) -> AnnData:
-        """Pick the cells that are given, or else the model's own.
+        """Pick the cells that are given (of a MuData the modality with the expression), or else the model's own.
 
-        Parameters
-        ----------
-        adata
-            Cells; of a MuData the modality with the expression is taken.
-        labels
-            Whether labels are needed.
-
-        Raises
-        ------
-        ValueError
-            Where no cells are given and the model has none.
+        `labels` says whether labels are needed. ValueError where no cells are given and the model has none.
         """
         if isinstance(adata, MuData):
             adata = query_expression(adata, self.mudata_args, self.setup_args, labels=labels)

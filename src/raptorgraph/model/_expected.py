@@ -10,6 +10,7 @@ import pandas as pd
 import torch
 
 from raptorgraph._arguments import check_integer
+from raptorgraph._docs import docs
 from raptorgraph.model._batches import TransformBatch, in_each, transform_codes
 from raptorgraph.model._cells import draw_seed
 from raptorgraph.model._field import KEYS
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 
 @torch.inference_mode()
+@docs.dedent
 def get_counterfactual(
     predictor: Predictor,
     perturbation: str | Collection[str],
@@ -55,10 +57,8 @@ def get_counterfactual(
         Draws of the latents, in pairs of opposite sign (an odd number is rounded up).
     seed
         Seed of the draws; by default ``scvi.settings.seed``.
-    transform_batch
-        Batch that the cells are decoded in: None for their own, the name of a batch, a list of names, or ``"all"``
-        for all that the model knows (unless a batch has that name). Cells of a batch that the model was not trained
-        on need it. The expectation is the mean over the batches.
+    %(transform_batch)s
+        The expectation is the mean over the batches.
 
     Returns
     -------

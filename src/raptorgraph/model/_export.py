@@ -263,14 +263,9 @@ def long_effects(values: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
 
 
 def counterfactual_keys(labels: Iterable[str], others: Iterable[str] = ()) -> dict[str, str]:
-    """Key of ``obsm`` for each label: with the label where that suits, otherwise with a number that is free.
+    """Key of ``obsm`` for each canonical label: with the label where that suits, otherwise with a free number.
 
-    Parameters
-    ----------
-    labels
-        Canonical labels.
-    others
-        Keys that are there already. A label may replace its own, a number none.
+    Of the keys that are there already (`others`) a label may replace its own, a number none.
     """
     # zarr is a folder, and some file systems do not tell capitals from small letters
     keys, used = {}, set()

@@ -51,7 +51,7 @@ class InheritedModel(BaseModelClass):  # type: ignore[misc]  # scvi-tools has no
 
     @property
     def cells(self) -> Cells:
-        """Its cells, and others, as the network reads them."""
+        """Cells of the model, and others, as the network reads them."""
         own, args = self._adata_manager, self.mudata_args_
         return Cells(self.module, own, self.registry_, self.var_names_, args, self.is_trained_)
 

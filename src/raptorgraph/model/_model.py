@@ -261,7 +261,7 @@ class RaptorGraphModel(MuDataMixin, InheritedModel):
 
     @property
     def predictor(self) -> Predictor:
-        """What it predicts of perturbations."""
+        """Predictions of cells and effects of perturbations."""
         return Predictor(self.latents, self.calibration, self.control_digests_)
 
     predict = _answered_by("predictor", Predictor.predict)
@@ -273,7 +273,7 @@ class RaptorGraphModel(MuDataMixin, InheritedModel):
     # -- graph -----------------------------------------------------------------------------------------------------
     @property
     def edges(self) -> EdgeTable:
-        """Its graph: what was inferred of it, and its tables."""
+        """What was inferred of the graph, and tables of it."""
         return EdgeTable(self.module, self.latent_names)
 
     get_dag = _answered_by("edges", EdgeTable.get_dag)

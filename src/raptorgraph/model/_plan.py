@@ -67,7 +67,7 @@ class RaptorGraphTrainingPlan(TrainingPlan):  # type: ignore[misc]  # scvi-tools
 
     Examples
     --------
-    Its arguments go through ``train``:
+    ``train`` hands the arguments on:
 
     >>> model.train(max_epochs=1, plan_kwargs={"lr": 1e-3, "kl_weight": 0.5}, enable_progress_bar=False)
     """

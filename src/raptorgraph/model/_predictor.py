@@ -11,6 +11,7 @@ import pandas as pd
 import torch
 
 from raptorgraph._arguments import check_choice, check_integer
+from raptorgraph._docs import docs
 from raptorgraph._progress import progress_bar, track
 from raptorgraph.model._batches import TransformBatch, in_batch, in_each, transform_codes
 from raptorgraph.model._cells import draw_seed
@@ -65,6 +66,7 @@ class Predictor:
         return [setup.label(genes) for genes in sets], mask
 
     @torch.inference_mode()
+    @docs.dedent
     def predict(
         self,
         perturbations: Perturbations,
@@ -94,12 +96,9 @@ class Predictor:
             ``"own"``: a counterfactual of the starting cell, which keeps what the model does not explain of its
             measured expression; under ``"control"`` it is that cell. ``"new"``: noise is drawn anew from the
             likelihood, and with it cells show what the model has learned of controls.
-        transform_batch
-            Batch that the cells are decoded in: None for their own, the name of a batch, a list of names, or ``"all"``
-            for all that the model knows (unless a batch has that name). Cells of a batch that the model was not trained
-            on need it. Of several batches each gets as many cells as any other, in random
-            order. With ``noise="own"`` a cell stays at the level that it was measured at, with ``"new"`` it gets that
-            of the batch.
+        %(transform_batch)s
+            Of several batches each gets as many cells as any other, in random order. With ``noise="own"`` a cell stays
+            at the level that it was measured at, with ``"new"`` it gets that of the batch.
 
         Returns
         -------
@@ -175,6 +174,7 @@ class Predictor:
 
     # -- mean effects ------------------------------------------------------------------------------------------------
     @torch.inference_mode()
+    @docs.dedent
     def predict_effects(
         self,
         perturbations: Perturbations,
@@ -206,11 +206,8 @@ class Predictor:
         kind
             ``"posterior"``, or ``"decoder"`` for what the network alone has learned of the effects; by default the
             posterior where it applies and otherwise the decoder, shifted to the posterior where there is one.
-        transform_batch
-            Batch that the cells are decoded in: None for their own, the name of a batch, a list of names, or ``"all"``
-            for all that the model knows (unless a batch has that name). Cells of a batch that the model was not trained
-            on need it. Effects are the mean over the batches; they are decoded, since the
-            posterior has one effect for all batches.
+        %(transform_batch)s
+            Effects are the mean over the batches; they are decoded, since the posterior has one effect for all batches.
 
         Returns
         -------

@@ -21,24 +21,14 @@ Matrix: TypeAlias = NDArray[np.float32] | sparse.csr_matrix
 
 @dataclass(frozen=True)
 class ControlStatistics:
-    """What is known of the control cells before training; arrays have the shape (genes,).
+    """What is known of the control cells before training; arrays have the shape (genes,)."""
 
-    Parameters
-    ----------
-    mean, spread
-        Mean and standard deviation on the expression scale, the latter with a lower bound.
-    observed_mean, observed_variance
-        Mean and sample variance of the values that the likelihood describes: counts, or expression.
-    n_cells, total
-        Number of control cells, and the sum of their library sizes (of cells without one, their number).
-    """
-
-    mean: NDArray[np.float64]
-    spread: NDArray[np.float64]
-    observed_mean: NDArray[np.float64]
-    observed_variance: NDArray[np.float64]
+    mean: NDArray[np.float64]  # on the expression scale
+    spread: NDArray[np.float64]  # standard deviation on the expression scale, with a lower bound
+    observed_mean: NDArray[np.float64]  # of the values that the likelihood describes: counts, or expression
+    observed_variance: NDArray[np.float64]  # sample variance of these
     n_cells: int
-    total: float
+    total: float  # sum of the library sizes; of cells without one, their number
 
 
 class Likelihood(nn.Module, ABC):
@@ -106,20 +96,8 @@ class Likelihood(nn.Module, ABC):
     ) -> Tensor:
         """Mean of :meth:`expected_expression` over draws of the latents.
 
-        Where it is linear in the output of the decoder, the mean of the features is decoded.
-
-        Parameters
-        ----------
-        features
-            What the decoder's last layers read, for each draw (:meth:`raptorgraph.nn.Decoder.features`).
-        read
-            These layers (:meth:`raptorgraph.nn.Decoder.read`), which are linear.
-        library
-            Library sizes.
-        offset
-            Added to the output of the decoder, for each gene.
-        **quadrature
-            As for :meth:`expected_expression`.
+        `features` are what the decoder's last, linear layers (`read`) read for each draw; the `offset` of each gene is
+        added to their output. Where the expectation is linear in it, the mean of the features is decoded.
         """
         draws = iter(features)
         (inputs, hidden), n = next(draws), 1
@@ -130,13 +108,8 @@ class Likelihood(nn.Module, ABC):
     def offset(self, target: Tensor, control: Tensor, location: Tensor, library: Tensor | None) -> Tensor:
         """Offset of the decoder's output, shape (genes,), that brings the mean expression of cells to a target.
 
-        Parameters
-        ----------
-        target, control
-            Means on the expression scale, shape (genes,): the one that is wanted, and that of control cells, far below
-            which no mean of counts falls.
-        location, library
-            The cells, without an offset.
+        `target` and `control` are means on the expression scale, shape (genes,): the one that is wanted, and that of
+        control cells, far below which no mean of counts falls. `location` is that of the cells without an offset.
         """
         mean = location.mean(0)
         return target.to(mean) - mean
