@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import field, fields
+from functools import partial
 from numbers import Integral, Real
 from typing import Any
 
@@ -87,3 +89,18 @@ def check_mapping(name: str, value: Any) -> dict[str, Any]:
     if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
         raise TypeError(f"{name}={value!r} must be a dict of arguments, such as {{'name': value}}.")
     return dict(value)
+
+
+def setting(default: Any, check: Callable[..., Any], **bounds: Any) -> Any:
+    """Field of :class:`Checked`, whose value goes through one of the checks above; None is free where it is default."""
+    return field(default=default, metadata={"check": partial(check, **bounds)})
+
+
+class Checked:
+    """Base of frozen dataclasses: values are checked and become Python's own, by the check of each field."""
+
+    def __post_init__(self) -> None:
+        for known in fields(self):  # type: ignore[arg-type]  # its subclasses are dataclasses
+            value = getattr(self, known.name)
+            if "check" in known.metadata and not (value is None and known.default is None):
+                object.__setattr__(self, known.name, known.metadata["check"](known.name, value))

@@ -15,7 +15,6 @@ from raptorgraph.inference._prior import (
     CONDITION_SPECIFIC,
     factors,
     inherited,
-    inherited_by_size,
     is_combination,
     signals,
 )
@@ -52,7 +51,7 @@ class Sets:
     def mean_of_size(self, fitted: Fitted) -> Sets:
         """The mean over all sets as large as each, in place of that set."""
         even = self.design.mean(1, keepdim=True).expand_as(self.design)
-        cross = inherited_by_size(fitted.hyperparameters, self.design, fitted.measured.design)
+        cross = inherited(fitted.hyperparameters, self.design, fitted.measured.design, by_size=True)
         return replace(self, design=even, cross=cross)
 
     def measured_cross(self, fitted: Fitted) -> torch.Tensor:

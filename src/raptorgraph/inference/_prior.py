@@ -25,30 +25,16 @@ def is_combination(design: torch.Tensor) -> torch.Tensor:
     return (design.sum(1) > 1).to(design.dtype)
 
 
-def inherited(prior: Hyperparameters, design: torch.Tensor, others: torch.Tensor) -> torch.Tensor:
+def inherited(
+    prior: Hyperparameters, design: torch.Tensor, others: torch.Tensor, *, by_size: bool = False
+) -> torch.Tensor:
     """Covariance of the sets in `design` with `others` (both x k) by what they inherit, classes x sets x others.
 
-    That is the effects of their genes, and what all combinations have in common.
+    That is the effects of their genes, and what all combinations have in common. With `by_size` it is that of the mean
+    over all sets as large as each in `design`, in place of that set.
     """
-    scale = _scale(prior, design)
-    return _inherited(prior, design, is_combination(design), scale, others)
-
-
-def inherited_by_size(prior: Hyperparameters, design: torch.Tensor, others: torch.Tensor) -> torch.Tensor:
-    """The same for the mean over all sets as large as each in `design`, in place of that set."""
-    even = design.mean(1, keepdim=True).expand_as(design)
-    combination = is_combination(design)
-    scale = 1 + combination * (prior.scale.expand(len(design)) - 1)
-    return _inherited(prior, even, combination, scale, others)
-
-
-def _inherited(
-    prior: Hyperparameters,
-    design: torch.Tensor,
-    combination: torch.Tensor,
-    scale: torch.Tensor,
-    others: torch.Tensor,
-) -> torch.Tensor:
+    combination, scale = is_combination(design), _scale(prior, design, by_size=by_size)
+    design = design.mean(1, keepdim=True).expand_as(design) if by_size else design
     left, right = design * scale[:, None], others * _scale(prior, others)[:, None]
     common = prior.combination_variance * torch.outer(combination, is_combination(others))
     shared = left @ prior.shared_covariance @ right.T + common
@@ -56,13 +42,15 @@ def _inherited(
     return torch.stack([shared, independent, torch.zeros_like(common)])
 
 
-def _scale(prior: Hyperparameters, design: torch.Tensor) -> torch.Tensor:
+def _scale(prior: Hyperparameters, design: torch.Tensor, *, by_size: bool = False) -> torch.Tensor:
     """Scale of the single effects in each set.
 
     Combinations with a gene that was not perturbed alone have a separate scale: the size of an effect that only
     they show is no evidence of how effects add up.
     """
-    scale = torch.where(design @ prior.unseen > 0, prior.unseen_scale, prior.scale.expand(len(design)))
+    scale = prior.scale.expand(len(design))
+    if not by_size:
+        scale = torch.where(design @ prior.unseen > 0, prior.unseen_scale, scale)
     return 1 + is_combination(design) * (scale - 1)
 
 

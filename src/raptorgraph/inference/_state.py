@@ -74,19 +74,15 @@ class Fitted:
 
     def to_tensors(self) -> dict[str, torch.Tensor]:
         """Everything by the names of the fields, for ``state_dict``."""
-        parts = (self.measured, self.hyperparameters)
-        found = {field.name: getattr(part, field.name) for part in parts for field in fields(part)}
-        return {**found, "responsibility": self.responsibility}
+        return {**vars(self.measured), **vars(self.hyperparameters), "responsibility": self.responsibility}
 
     @classmethod
     def from_tensors(cls, tensors: Mapping[str, torch.Tensor]) -> Fitted:
         """Inverse of :meth:`to_tensors`, which also knows the keys of older models."""
-        old = "members" in tensors
-        found = {
-            field.name: tensors[_OLD_KEYS.get(field.name, field.name) if old else field.name].cpu()
-            for part in (Measured, Hyperparameters, cls)
-            for field in fields(part)
-            if field.name not in ("measured", "hyperparameters")
-        }
-        measured, prior = ({f.name: found[f.name] for f in fields(part)} for part in (Measured, Hyperparameters))
-        return cls(Measured(**measured), Hyperparameters(**prior), found["responsibility"])
+        names = _OLD_KEYS if "members" in tensors else {}
+
+        def named(kind: type) -> dict[str, torch.Tensor]:
+            return {field.name: tensors[names.get(field.name, field.name)].cpu() for field in fields(kind)}
+
+        responsibility = tensors[names.get("responsibility", "responsibility")].cpu()
+        return cls(Measured(**named(Measured)), Hyperparameters(**named(Hyperparameters)), responsibility)

@@ -3,42 +3,23 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Mapping
-from dataclasses import asdict, dataclass, field, fields
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
 from functools import partial
 from typing import Any
 
 import numpy as np
 
-from raptorgraph._arguments import LARGEST, check_choice, check_flag, check_integer, check_number
+from raptorgraph._arguments import Checked, check_choice, check_flag, check_integer, check_number, setting
 from raptorgraph.inference import EffectPosteriorConfig
 from raptorgraph.model._field import KEYS
 from raptorgraph.model._graph import GRAPHS
 from raptorgraph.nn._likelihoods import LIKELIHOODS, likelihood_for
 
-Check = Callable[[str, Any], Any]
-
-
-def _setting(default: Any, check: Check) -> Any:
-    return field(default=default, metadata={"check": check})
-
-
-def _integer(default: int, least: int) -> Any:
-    return _setting(default, partial(check_integer, least=least))
-
-
-def _number(default: float, *, high: float = LARGEST, above: bool = False) -> Any:
-    return _setting(default, partial(check_number, low=0, high=high, above=above))
-
-
-def _flag(default: bool) -> Any:
-    return _setting(default, check_flag)
-
-
-def _choice(default: str | None, choices: Collection[str]) -> Any:
-    if default is None:
-        return _setting(None, lambda name, value: None if value is None else check_choice(name, value, choices))
-    return _setting(default, partial(check_choice, choices=choices))
+_integer = partial(setting, check=check_integer)
+_number = partial(setting, check=check_number, low=0)
+_flag = partial(setting, check=check_flag)
+_choice = partial(setting, check=check_choice)
 
 
 def _posterior_options(name: str, value: Any) -> bool | dict[str, Any]:
@@ -49,14 +30,7 @@ def _posterior_options(name: str, value: Any) -> bool | dict[str, Any]:
     return asdict(value if isinstance(value, EffectPosteriorConfig) else EffectPosteriorConfig.from_options(value, 7))
 
 
-class Checked:
-    """Base of the settings: values are checked and become Python's own, by a check for each field."""
-
-    def __post_init__(self) -> None:
-        for setting in fields(self):  # type: ignore[arg-type]  # its subclasses are dataclasses
-            if "check" in setting.metadata:
-                value = setting.metadata["check"](setting.name, getattr(self, setting.name))
-                object.__setattr__(self, setting.name, value)
+_posterior = partial(setting, check=_posterior_options)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,18 +56,18 @@ class ModuleConfig(Checked):
     n_batch: int = 1
     n_cats_per_cov: tuple[int, ...] = ()
     n_continuous: int = 0
-    n_latent: int = _setting(None, lambda name, value: value if value is None else check_integer(name, value, 1))
+    n_latent: int = _integer(None, least=1)
     n_subgraphs: int = _integer(3, least=1)
     n_hidden: int = _integer(128, least=1)
     n_layers: int = _integer(1, least=0)
-    likelihood: str = _choice(None, LIKELIHOODS)
+    likelihood: str = _choice(None, choices=LIKELIHOODS)
     linear_decoder: bool = _flag(True)
-    graph: str = _choice("interventional", GRAPHS)
-    graph_init: str = _choice("zero", ("zero", "uniform"))
-    latent_norm: str = _choice("none", ("none", "layer"))
+    graph: str = _choice("interventional", choices=GRAPHS)
+    graph_init: str = _choice("zero", choices=("zero", "uniform"))
+    latent_norm: str = _choice("none", choices=("none", "layer"))
     learn_scale: bool = _flag(True)
     init_strength: float = _number(2.5, high=100, above=True)
-    effect_posterior: bool | dict[str, Any] = field(default=True, metadata={"check": _posterior_options})
+    effect_posterior: bool | dict[str, Any] = _posterior(True)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -107,7 +81,7 @@ class ModuleConfig(Checked):
     @classmethod
     def settings(cls) -> list[str]:
         """Names of those that users choose, as arguments of the model; the others follow from the data."""
-        return [setting.name for setting in fields(cls) if "check" in setting.metadata]
+        return [each.name for each in fields(cls) if "check" in each.metadata]
 
     def __str__(self) -> str:
         return (
@@ -155,11 +129,11 @@ class LossConfig(Checked):
 class TrainingConfig(LossConfig):
     """Settings of the training plan, :class:`~raptorgraph.model.RaptorGraphTrainingPlan`, which explains them."""
 
-    optimizer: str = _choice("AdamW", ("AdamW", "Adam"))
+    optimizer: str = _choice("AdamW", choices=("AdamW", "Adam"))
     lr: float = _number(3e-3, above=True)
     weight_decay: float = _number(1e-4)
     eps: float = _number(1e-8, above=True)
-    lr_schedule: str = _choice("cosine", ("cosine", "constant"))
+    lr_schedule: str = _choice("cosine", choices=("cosine", "constant"))
     kl_warmup: float = _number(0.2, high=1)
     mu_final: float = _number(1e-2, above=True)
     project_at: float = _number(0.8, high=1)
@@ -168,7 +142,7 @@ class TrainingConfig(LossConfig):
     @classmethod
     def of(cls, arguments: Mapping[str, Any]) -> TrainingConfig:
         """Settings by name; TypeError for names that are none."""
-        known = sorted(setting.name for setting in fields(cls))
+        known = sorted(each.name for each in fields(cls))
         unknown = sorted(set(arguments) - set(known))
         if unknown:
             raise TypeError(f"plan_kwargs {unknown} are unknown; there are {known}.")
@@ -176,4 +150,4 @@ class TrainingConfig(LossConfig):
 
     def loss_settings(self) -> dict[str, Any]:
         """Those that go to the loss."""
-        return {setting.name: getattr(self, setting.name) for setting in fields(LossConfig)}
+        return {each.name: getattr(self, each.name) for each in fields(LossConfig)}

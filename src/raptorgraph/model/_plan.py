@@ -74,14 +74,8 @@ class RaptorGraphTrainingPlan(TrainingPlan):  # type: ignore[misc]  # scvi-tools
 
     def __init__(self, module: RaptorGraphModule, **arguments: Any) -> None:
         self.config = config = TrainingConfig.of(arguments)
-        super().__init__(
-            module,
-            optimizer=config.optimizer,
-            lr=config.lr,
-            weight_decay=config.weight_decay,
-            eps=config.eps,
-            **config.loss_settings(),
-        )
+        optimizer = {name: getattr(config, name) for name in ("optimizer", "lr", "weight_decay", "eps")}
+        super().__init__(module, **optimizer, **config.loss_settings())
         self.n_retreats = 0
 
     @property
@@ -127,12 +121,9 @@ class RaptorGraphTrainingPlan(TrainingPlan):  # type: ignore[misc]  # scvi-tools
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
-    def _weights(self) -> None:
-        self.loss_kwargs.update({"kl_weight": self.kl_weight, "mu": self.mu})
-
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> torch.Tensor:
         """One step; stops on a loss that is not finite and names the term."""
-        self._weights()
+        self.loss_kwargs.update({"kl_weight": self.kl_weight, "mu": self.mu})
         _, _, output = self.forward(batch, loss_kwargs=self.loss_kwargs)
         if not torch.isfinite(output.loss):
             bad = [name for name, value in output.extra_metrics.items() if not torch.isfinite(value)]
