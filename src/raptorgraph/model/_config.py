@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from functools import partial
 from typing import Any
 
@@ -28,9 +28,6 @@ def _posterior_options(name: str, value: Any) -> bool | dict[str, Any]:
     if not isinstance(value, Mapping | EffectPosteriorConfig):
         raise TypeError(f"{name}={value!r} must be True, False, an EffectPosteriorConfig or a dict of its settings.")
     return asdict(value if isinstance(value, EffectPosteriorConfig) else EffectPosteriorConfig.from_options(value, 7))
-
-
-_posterior = partial(setting, check=_posterior_options)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,7 +64,7 @@ class ModuleConfig(Checked):
     latent_norm: str = _choice("none", choices=("none", "layer"))
     learn_scale: bool = _flag(True)
     init_strength: float = _number(2.5, high=100, above=True)
-    effect_posterior: bool | dict[str, Any] = _posterior(True)
+    effect_posterior: bool | dict[str, Any] = field(default=True, metadata={"check": _posterior_options})
 
     def __post_init__(self) -> None:
         super().__post_init__()
