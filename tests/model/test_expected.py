@@ -112,7 +112,16 @@ def test_a_cell_does_not_depend_on_the_others():
     np.testing.assert_allclose(model.get_counterfactual(label, batch_size=7), whole, atol=1e-5)
     order = np.random.default_rng(0).permutation(n)[:20]
     np.testing.assert_allclose(model.get_counterfactual(label, model.adata[order].copy()), whole[order], atol=1e-5)
-    assert not np.allclose(model.get_counterfactual(label, seed=1), whole)
+    module, tensors, mask = model.module, next(model.cells.batches(model.adata_manager)), torch.eye(4)[:1]
+    with torch.no_grad():
+        mean, log_var = module.encode(module.expression(tensors))
+        shifted = [
+            module.modulator(mean + torch.exp(0.5 * log_var) * draw, mask)
+            for draw in standard_draws(32, mean.shape[1], 1, mean)
+        ]
+        expected = torch.stack([module.decode(z, None, tensors["library_size"]) for z in shifted]).mean(0)
+    np.testing.assert_allclose(model.get_counterfactual(label, seed=1), expected, atol=1e-5)
+    assert np.abs(expected.numpy() - whole).max() > 1e-3  # other draws
     for bad in ({"n_samples": 0}, {"batch_size": 0}):
         with pytest.raises(ValueError, match=f"{next(iter(bad))}=0"):
             model.get_counterfactual(label, **bad)

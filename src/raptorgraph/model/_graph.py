@@ -127,11 +127,8 @@ class EdgeTable:
     def values(self, name: str) -> np.ndarray:
         """What was inferred of every pair of perturbed genes, k x k, float32, row = cause; NaN where it is not known.
 
-        Parameters
-        ----------
-        name
-            ``"weight"`` (its posterior mean, edge or not), ``"probability"``, ``"share"``, ``"frequency"`` or
-            ``"q_value"``.
+        That is ``"weight"`` (its posterior mean, edge or not), ``"probability"``, ``"share"``, ``"frequency"`` or
+        ``"q_value"``.
         """
         check_choice("name", name, ("weight", *EDGE_COLUMNS))
         values: torch.Tensor = getattr(self.module, f"edge_{name}")
