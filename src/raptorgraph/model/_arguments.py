@@ -14,9 +14,9 @@ from raptorgraph._arguments import check_choice, check_flag, check_integer, chec
 from raptorgraph.model._mudata import expression_of
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
+    from collections.abc import Callable, Collection, Mapping
 
-_TRAINER = {
+_TRAINER: dict[str, Callable[[str, Any], Any]] = {
     "early_stopping_patience": partial(check_integer, least=0),
     "early_stopping_warmup_epochs": partial(check_integer, least=0),
     "check_val_every_n_epoch": partial(check_integer, least=1),

@@ -64,7 +64,7 @@ class ModuleConfig(Checked):
     latent_norm: str = _choice("none", choices=("none", "layer"))
     learn_scale: bool = _flag(True)
     init_strength: float = _number(2.5, high=100, above=True)
-    effect_posterior: bool | dict[str, Any] = field(default=True, metadata={"check": _posterior_options})
+    effect_posterior: bool | Mapping[str, Any] = field(default=True, metadata={"check": _posterior_options})
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -42,7 +42,7 @@ def _answered_by(held: str, method: Callable[Concatenate[Any, P], R]) -> Callabl
     """Method of the model that is one of an object which it holds, with the same arguments and docstring."""
 
     @wraps(method)
-    def answer(model: RaptorGraphModel, *args: P.args, **kwargs: P.kwargs) -> R:
+    def answer(model: Any, /, *args: P.args, **kwargs: P.kwargs) -> R:
         return method(getattr(model, held), *args, **kwargs)
 
     return answer

@@ -44,7 +44,7 @@ class Predictor:
     calibration
         Posterior of the effects, and what brings decoded cells to it.
     control_digests
-        Digests of the training controls (:meth:`Cells.digest`), by which a copy of them is known.
+        Digests of the training controls (``Cells.digest``), by which a copy of them is known.
 
     Examples
     --------

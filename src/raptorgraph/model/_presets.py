@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from raptorgraph._arguments import check_choice
 from raptorgraph.model._arguments import expression_cells
@@ -10,8 +10,6 @@ from raptorgraph.model._arguments import expression_cells
 if TYPE_CHECKING:
     from raptorgraph.model import RaptorGraphModel
     from raptorgraph.model._types import Data
-
-Model = TypeVar("Model", bound="RaptorGraphModel")
 
 # First choices, measured in docs/results.md; a systematic search has not been made.
 DEFAULT: dict[str, dict[str, Any]] = {
@@ -73,7 +71,9 @@ def get_preset(name: str) -> dict[str, dict[str, Any]]:
     return PRESETS[check_choice("preset", name, PRESETS)]
 
 
-def from_preset(cls: type[Model], adata: Data, preset: str = "paper", **model_kwargs: Any) -> Model:
+def from_preset(
+    cls: type[RaptorGraphModel], /, adata: Data, preset: str = "paper", **model_kwargs: Any
+) -> RaptorGraphModel:
     """Build a model in a named configuration, for its construction and its training.
 
     Parameters
@@ -105,6 +105,6 @@ def from_preset(cls: type[Model], adata: Data, preset: str = "paper", **model_kw
         # 109 latents for 105 perturbed genes (Table S4).
         manager = cls._get_most_recent_anndata_manager(adata, required=True)
         arguments["n_latent"] = manager.summary_stats.n_perturbed + 4
-    model: Model = cls(adata, **{**arguments, **model_kwargs})
+    model = cls(adata, **{**arguments, **model_kwargs})
     model.preset_ = preset
     return model

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 def setup_anndata(
     cls: type[RaptorGraphModel],
+    /,
     adata: AnnData,
     perturbation_key: str = "perturbation",
     *,

@@ -46,6 +46,11 @@ class Likelihood(nn.Module, ABC):
         Learn the spread of each gene.
     target_sum
         Total to which the expression scale, ``log1p(target_sum * count / library size)``, brings counts.
+
+    Examples
+    --------
+    >>> issubclass(rg.nn.NegativeBinomial, rg.nn.Likelihood), rg.nn.NegativeBinomial.name
+    (True, 'nb')
     """
 
     name: ClassVar[str]

@@ -30,7 +30,12 @@ _LARGEST = 8.0  # offset of a log rate
 
 
 class Normal(Likelihood):
-    r"""Normal distribution on the expression scale, :math:`x \sim N(\mu, \sigma_g^2)`; the scale is :math:`\sigma`.
+    r"""Normal distribution on the expression scale, :math:`x \sim N(\mu, \sigma_g^2)`.
+
+    Parameters
+    ----------
+    n_genes, learn_scale, target_sum
+        As in :class:`raptorgraph.nn.Likelihood`; the scale is the standard deviation.
 
     Examples
     --------
@@ -94,8 +99,12 @@ class SquaredError(Normal):
 class NegativeBinomial(Likelihood):
     r"""Negative binomial counts of mean :math:`\mu = l e^r` and variance :math:`\mu + \mu^2 / \theta_g`.
 
-    r is what the decoder says, the logarithm of the rate, and l the library size of the cell; the scale is
-    :math:`\theta`, the inverse dispersion.
+    r is what the decoder says, the logarithm of the rate, and l the library size of the cell.
+
+    Parameters
+    ----------
+    n_genes, learn_scale, target_sum
+        As in :class:`raptorgraph.nn.Likelihood`; the scale is :math:`\theta`, the inverse dispersion.
 
     Examples
     --------
