@@ -132,7 +132,7 @@ def test_loss_is_the_weighted_sum_of_its_terms():
 
 def test_states_of_older_versions():
     module = made()
-    module.reference.store(z=[torch.ones(2, 3)], library=[torch.ones(2, 1)], covariates=[None])
+    module.reference.store(torch.ones(2, 3), torch.ones(2, 1), None)
     old = module.state_dict()
     old["log_scale"] = old.pop("distribution.log_scale")
     kept = old.pop("reference._extra_state")
