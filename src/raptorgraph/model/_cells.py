@@ -152,10 +152,13 @@ class Cells:
         for tensors in self.batches(manager, rows=rows):
             yield self.module.expression(tensors)
 
-    @staticmethod
-    def digest(manager: AnnDataManager, rows: np.ndarray) -> str:
-        """Digest of registered cells by what the model reads of them, whatever their order, names, type and storage."""
+    def digest(self, manager: AnnDataManager, rows: np.ndarray | None = None) -> str:
+        """Digest of registered cells, by default the controls, by what the model reads of them.
+
+        Their order, names, type and storage do not count.
+        """
         dataset = manager.create_torch_dataset()
+        rows = self.control_rows(manager.adata) if rows is None else rows
         cells = []
         for i in range(0, len(rows), _BATCH):
             batch = dataset[rows[i : i + _BATCH]]

@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from collections.abc import Collection
 
     from anndata import AnnData
-    from scvi.data import AnnDataManager
 
     from raptorgraph.model._calibration import Calibration
     from raptorgraph.model._latents import Latents
@@ -235,7 +234,7 @@ class Predictor:
         cells, calibrated = self.latents.cells, kind != "decoder" and self.calibration.is_fitted
         codes = transform_codes(cells.registry, transform_batch)
         manager = None if adata is None else cells.query(adata, "controls", batch=codes is None)
-        if calibrated and codes is None and (manager is None or self._are_training_controls(manager)):
+        if calibrated and codes is None and (manager is None or cells.digest(manager) in self.control_digests):
             with progress_bar("Effects"):
                 mean, sd = (
                     self._frame(values, labels, "posterior") for values in self.calibration.posterior.mean_and_sd(masks)
@@ -323,8 +322,3 @@ class Predictor:
         frame = pd.DataFrame(effects.cpu().numpy().astype(np.float32), index, columns)
         frame.attrs["kind"] = kind
         return frame
-
-    def _are_training_controls(self, manager: AnnDataManager) -> bool:
-        """Whether the controls of registered cells are those that effects were measured against."""
-        cells = self.latents.cells
-        return cells.digest(manager, cells.control_rows(manager.adata)) in self.control_digests

@@ -155,8 +155,7 @@ def _keep_controls(model: RaptorGraphModel, controls: np.ndarray) -> None:
     """Keep latents of training controls, and digests of these and of all controls where some were kept for a test."""
     manager, rng = model.adata_manager, np.random.default_rng(draw_seed(None))
     model.calibration.keep_reference(model.latents.draw(manager, reference_rows(controls, rng), rng))
-    groups = (controls, model.cells.control_rows(model.adata))
-    model.control_digests_ = sorted({model.cells.digest(manager, rows) for rows in groups})
+    model.control_digests_ = sorted({model.cells.digest(manager, rows) for rows in (controls, None)})
 
 
 def _runner(model: RaptorGraphModel, accelerator: str, devices: int | list[int] | str, **arguments: Any) -> TrainRunner:
