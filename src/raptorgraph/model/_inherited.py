@@ -1,28 +1,26 @@
-"""What users of scvi-tools look for and this model answers otherwise: the error says how."""
+"""What users of scvi-tools look for: setup, saving and loading as there, and what this model answers otherwise."""
 
 from __future__ import annotations
 
 from inspect import getattr_static
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, Self
 
 import rich.pretty  # noqa: F401  scvi-tools' view_anndata_setup takes it to be imported
-from anndata import AnnData
-from mudata import MuData
 from scvi.model.base import BaseModelClass
 from scvi.train import TrainRunner
 
-from raptorgraph._logging import quietly
-from raptorgraph._progress import progress_line
 from raptorgraph.model._cells import Cells
-from raptorgraph.model._loading import check_files, saved_cells
+from raptorgraph.model._loading import load
 from raptorgraph.model._module import RaptorGraphModule
-from raptorgraph.model._mudata import EXPRESSION_KEY
 from raptorgraph.model._plan import RaptorGraphTrainingPlan
+from raptorgraph.model._setup import plain_names, register
 from raptorgraph.model._splitter import ScreenSplitter
-from raptorgraph.screen._modalities import refresh
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
+    from anndata import AnnData
+
     from raptorgraph.model._types import Data
 
 _CELLS = "give the cells to the methods themselves, such as predict(..., adata) and get_latent_representation(adata)"
@@ -54,6 +52,93 @@ class InheritedModel(BaseModelClass):  # type: ignore[misc]  # scvi-tools has no
         """Cells of the model, and others, as the network reads them."""
         own, args = self._adata_manager, self.mudata_args_
         return Cells(self.module, own, self.registry_, self.var_names_, args, self.is_trained_)
+
+    @classmethod
+    def setup_anndata(
+        cls,
+        adata: AnnData,
+        perturbation_key: str = "perturbation",
+        *,
+        control: str | list[str] = "control",
+        delimiter: str = "+",
+        layer: str | None = None,
+        library_size_key: str | None = None,
+        batch_key: str | None = None,
+        categorical_covariate_keys: list[str] | None = None,
+        continuous_covariate_keys: list[str] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Register a screen; puts the perturbed genes first in ``adata.var``, in place.
+
+        Every aligned slot (X, layers, varm, varp) moves along; ``raw`` stays as it is. A second call changes
+        nothing. All checks come first: on an error ``adata`` is as it was.
+
+        Parameters
+        ----------
+        adata
+            Cells x genes, counts or log-normalized values, of any type of number, dense or sparse.
+        perturbation_key
+            Column of ``obs`` with the labels.
+        control
+            Label or labels of control cells.
+        delimiter
+            Between the genes of a combination. ``A+B`` and ``B+A`` are the same.
+        layer
+            Layer with the values; by default ``X``.
+        library_size_key
+            Column of ``obs`` with the total counts of each cell over all genes, at least the sum of its row, for data
+            that hold a part of the genes; by default row sums. Not used for log-normalized values.
+        batch_key
+            Column of ``obs`` with batches, within which effects are measured; it enters the decoder.
+        categorical_covariate_keys
+            Columns of ``obs`` with further categories; they enter the decoder.
+        continuous_covariate_keys
+            Columns of ``obs`` with finite numbers, in any unit; they enter the decoder less their mean over these
+            cells and over their standard deviation, and within 10 of these. A query's values are brought to the same
+            units, and to the border of the range of these cells where they lie outside.
+
+        Raises
+        ------
+        ValueError
+            For missing labels (text such as ``nan``, ``NA`` or ``None`` is one, unless it is in `control`), an unknown
+            control label, fewer than two control cells, views, backed data, names that are not unique, negative,
+            non-finite or masked values, values that are neither counts (without rounding errors) nor log values,
+            sparse matrices with more room than entries; for library sizes below the row sums in more than half of the
+            cells, or below a hundredth of it in one; for covariates that are named twice, or are no finite numbers.
+        KeyError
+            For columns or layers that are not there.
+        TypeError
+            For labels that are no strings, for data that are no AnnData, for a matrix of no numbers, and for arguments
+            of a wrong type.
+
+        Warns
+        -----
+        UserWarning
+            If a perturbed gene is named like a control, a cell of unknown perturbation, a guide or a dose; if nearly
+            no perturbed gene is in ``var_names`` while a column of ``var`` has them, or other letters; if `delimiter`
+            cuts the name of a gene; if batches have no control cells, or a batch or covariate is the perturbation;
+            if library sizes are below the row sums in a tenth of the cells, or ten thousand times larger; if a
+            continuous covariate is constant or has far outliers.
+
+        Notes
+        -----
+        Blanks around ``var_names`` are taken away, in place; those around labels do not matter.
+
+        Writes ``obsm["_scvi_perturbation"]`` (sparse cells x perturbed genes), ``obs["_scvi_batch"]``, for counts
+        ``obs["_scvi_library_size"]``, and scvi-tools' keys in ``uns``.
+
+        Errors about labels name the call that would work, as :func:`raptorgraph.pp.suggest_setup` finds it.
+
+        Examples
+        --------
+        >>> rg.RaptorGraphModel.setup_anndata(adata, "perturbation", library_size_key="total_counts")
+        >>> list(adata.var_names[:3])
+        ['P01', 'P02', 'P03']
+        """
+        control, categorical_covariate_keys, continuous_covariate_keys = plain_names(
+            control, categorical_covariate_keys, continuous_covariate_keys
+        )
+        cls.register_manager(register(cls, adata, cls._get_setup_method_args(**locals()), **kwargs))
 
     differential_expression = NotOffered(
         "predict_effects(perturbations, return_sd=True) gives the effects of perturbations with their standard "
@@ -180,8 +265,6 @@ class InheritedModel(BaseModelClass):  # type: ignore[misc]  # scvi-tools has no
         super().save(dir_path, prefix, overwrite, save_anndata, *args, **kwargs)
 
     @classmethod
-    @progress_line("Loading")
-    @quietly
     def load(cls, dir_path: str | Path, adata: Data | bool | None = None, *args: Any, **kwargs: Any) -> Self:
         """Load a saved model, on this or another machine.
 
@@ -215,10 +298,5 @@ class InheritedModel(BaseModelClass):  # type: ignore[misc]  # scvi-tools has no
         >>> rg.RaptorGraphModel.load("fitted", adata=False).perturbed_genes == model.perturbed_genes
         True
         """
-        check_files(Path(dir_path), adata, kwargs)
-        cells = saved_cells(dir_path, adata, kwargs) if isinstance(adata, AnnData | MuData) else adata
-        model: Self = super().load(dir_path, cells, *args, **kwargs)
-        if isinstance(adata, MuData):
-            adata.uns[EXPRESSION_KEY] = model.mudata_args_["modalities"]["expression"]
-            refresh(adata)
+        model: Self = load(super().load, dir_path, adata, *args, **kwargs)
         return model

@@ -2,29 +2,39 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
 from zipfile import ZipFile, is_zipfile
 
+from anndata import AnnData
 from mudata import MuData
 from scvi.model.base._save_load import _load_saved_files
 
-from raptorgraph.model._mudata import label_cells, query_expression
+from raptorgraph._logging import quietly
+from raptorgraph._progress import progress_line
+from raptorgraph.model._mudata import EXPRESSION_KEY, label_cells, query_expression
 from raptorgraph.model._query import align_genes, check_genes
 from raptorgraph.model._setup import check_transfer
 from raptorgraph.screen._files import check_cells
-from raptorgraph.screen._modalities import strip_modality_names
+from raptorgraph.screen._modalities import refresh, strip_modality_names
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from pathlib import Path
-
-    from anndata import AnnData
+    from collections.abc import Callable, Mapping
 
     from raptorgraph.model._types import Data
 
+Model = TypeVar("Model")
 
-def saved_cells(folder: str | Path, adata: Data, kwargs: Mapping[str, Any]) -> AnnData:
-    """Cells for a saved model, with its genes in its order; ValueError where they lack genes, labels or controls."""
+
+@progress_line("Loading")
+@quietly
+def load(
+    parent_load: Callable[..., Model], folder: str | Path, adata: Data | bool | None, *args: Any, **kwargs: Any
+) -> Model:
+    """Load a saved model; cells that are given get the genes of the model in its order, and are registered."""
+    _check_files(Path(folder), adata, kwargs)
+    if not isinstance(adata, AnnData | MuData):
+        return parent_load(folder, adata, *args, **kwargs)
     # To the CPU, since a model that was saved from a GPU must open where there is none.
     files = {name: kwargs[name] for name in ("prefix", "backup_url") if name in kwargs}
     attributes, var_names, _, _ = _load_saved_files(folder, load_adata=False, map_location="cpu", **files)
@@ -37,10 +47,14 @@ def saved_cells(folder: str | Path, adata: Data, kwargs: Mapping[str, Any]) -> A
         strip_modality_names(adata, mudata_args["modalities"]["expression"])
     check_genes(cells, list(var_names))
     check_transfer(cells, registry)
-    return align_genes(cells, list(var_names))
+    model = parent_load(folder, align_genes(cells, list(var_names)), *args, **kwargs)
+    if isinstance(adata, MuData):
+        adata.uns[EXPRESSION_KEY] = mudata_args["modalities"]["expression"]
+        refresh(adata)
+    return model
 
 
-def check_files(folder: Path, adata: Data | bool | None, kwargs: Mapping[str, Any]) -> None:
+def _check_files(folder: Path, adata: Data | bool | None, kwargs: Mapping[str, Any]) -> None:
     """ValueError that names the file where a saved model is not there, is damaged or is something else."""
     if kwargs.get("backup_url") is not None:
         return  # scvi-tools fetches it

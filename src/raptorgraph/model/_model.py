@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import logging
 from functools import wraps
-from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Self, TypeVar
 
 import numpy as np
 
 from raptorgraph._arguments import check_choice
-from raptorgraph.model import _expected, _export, _presets, _registration, _training
+from raptorgraph.model import _expected, _export, _training
 from raptorgraph.model._arguments import expression_cells
 from raptorgraph.model._calibration import Calibration
 from raptorgraph.model._config import ModuleConfig, data_sizes
@@ -20,6 +20,7 @@ from raptorgraph.model._initial import initialize
 from raptorgraph.model._latents import Latents
 from raptorgraph.model._mudata import REGISTRY_KEY, MuDataMixin
 from raptorgraph.model._predictor import Predictor
+from raptorgraph.model._presets import get_preset
 from raptorgraph.pp._pairing import METHODS
 from raptorgraph.screen import Screen
 
@@ -107,9 +108,7 @@ class RaptorGraphModel(MuDataMixin, InheritedModel):
     (2, 100)
     """
 
-    # -- setup and construction ------------------------------------------------------------------------------------
-    setup_anndata = classmethod(_registration.setup_anndata)
-
+    # -- construction ----------------------------------------------------------------------------------------------
     def __init__(
         self, adata: Data | None = None, registry: dict[str, Any] | None = None, n_latent: int | None = None,
         n_subgraphs: int = 3, n_hidden: int = 128, n_layers: int = 1, likelihood: str | None = None,
@@ -137,7 +136,42 @@ class RaptorGraphModel(MuDataMixin, InheritedModel):
         self._model_summary_string = f"RaptorGraphModel: {config}."
         self.init_params_ = self._get_init_params(locals() | vars(config))
 
-    from_preset = classmethod(_presets.from_preset)
+    @classmethod
+    def from_preset(cls, adata: Data, preset: str = "paper", **model_kwargs: Any) -> Self:
+        """Build a model in a named configuration, for its construction and its training.
+
+        Parameters
+        ----------
+        adata
+            Registered data.
+        preset
+            ``"default"`` or ``"paper"``, the published configuration.
+        **model_kwargs
+            Arguments of the class that take precedence.
+
+        Raises
+        ------
+        TypeError
+            For data that are neither an AnnData nor a MuData.
+        ValueError
+            For an unknown preset, and data that were not registered.
+
+        Examples
+        --------
+        >>> rg.RaptorGraphModel.setup_anndata(adata, library_size_key="total_counts")
+        >>> model = rg.RaptorGraphModel.from_preset(adata, "paper", n_hidden=32)
+        >>> len(model.latent_names) - len(model.perturbed_genes)
+        4
+        """
+        adata = expression_cells(adata)
+        arguments = dict(get_preset(preset)["model"])
+        if preset == "paper":
+            # 109 latents for 105 perturbed genes (Table S4).
+            manager = cls._get_most_recent_anndata_manager(adata, required=True)
+            arguments["n_latent"] = manager.summary_stats.n_perturbed + 4
+        model = cls(adata, **{**arguments, **model_kwargs})
+        model.preset_ = preset
+        return model
 
     # -- training --------------------------------------------------------------------------------------------------
     train = _training.train
