@@ -62,9 +62,7 @@ from raptorgraph.metrics._graph import ancestors, top_edges
 from raptorgraph.model._graph import CALLED, graph_of_log_ratios
 from raptorgraph.pl._figure import ORANGE
 from raptorgraph.pl._panels import dots, shared_legend
-from raptorgraph.screen._cell_labels import parse_obs
-from raptorgraph.screen._inputs import batch_codes, expression_source
-from raptorgraph.screen._moments import log_ratio_moments
+from raptorgraph.screen import Screen
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -72,7 +70,6 @@ if TYPE_CHECKING:
     import anndata as ad
 
     from raptorgraph.benchmark._experiments import Parts, Tables
-    from raptorgraph.screen import Screen
 
 OPTIONS = (
     "graphs",
@@ -138,16 +135,12 @@ class Learned:
 
 def our_graph(adata: ad.AnnData, setup: Mapping[str, Any]) -> tuple[GraphPosterior, list[str]]:
     """Posterior of the graph among the genes that were perturbed alone, and these genes."""
-    spelling = {key: setup[key] for key in ("control", "delimiter") if key in setup}
-    parsed = parse_obs(adata, setup["perturbation_key"], require_control=True, **spelling)
-    X, library = expression_source(adata, setup.get("layer"), setup.get("library_size_key"))
-    batch = batch_codes(adata, setup.get("batch_key"))
-    single = [i for i, genes in enumerate(parsed.conditions) if len(genes) == 1]
-    genes = [parsed.conditions[i][0] for i in single]
-    rows = np.flatnonzero(np.isin(parsed.codes, [0, *single]))
-    moments = log_ratio_moments(X, parsed.codes, len(parsed.conditions), library=library, batch=batch, rows=rows)
+    screen = Screen(adata, setup)
+    single = np.flatnonzero(screen.n_perturbed == 1)
+    genes = [screen.parsed.conditions[i][0] for i in single]
+    moments = screen.log_ratios_of(np.flatnonzero(np.isin(screen.codes, [0, *single])))
     own = [adata.var_names.get_loc(gene) if gene in adata.var_names else -1 for gene in genes]
-    members = np.zeros((len(parsed.conditions), len(genes)))
+    members = np.zeros((len(screen.labels), len(genes)))
     members[single, range(len(genes))] = 1
     return graph_of_log_ratios(moments, members, own), genes
 

@@ -7,10 +7,9 @@ from typing import Any
 
 from raptorgraph import datasets, pp
 from raptorgraph.benchmark._settings import Settings, screen_file
-from raptorgraph.screen import Screen
-from raptorgraph.screen._cell_labels import parse_obs
+from raptorgraph.screen import Screen, Setup
 from raptorgraph.screen._files import read_cells
-from raptorgraph.screen._inputs import batch_codes, expression_source
+from raptorgraph.screen._inputs import batch_codes
 from raptorgraph.screen._setup_hints import warn_of_setup
 
 _PUBLIC = ("norman2019", "replogle2020")
@@ -82,20 +81,15 @@ def load_screen(settings: Settings, seed: int = 0) -> Screen:
             setup["library_size_key"] = setup.get("library_size_key") or "total_counts"
     else:
         adata = read_cells(_find(name))
-        spelling = {key: setup[key] for key in ("perturbation_key", "control", "delimiter")}
-        batch_key = setup.get("batch_key")
-        batch_codes(adata, batch_key)
-        parsed = parse_obs(adata, **spelling, require_control=True)
-        warn_of_setup(adata, parsed, **spelling, batch_key=batch_key, categorical=())
+        batch_codes(adata, setup.get("batch_key"))
+        warn_of_setup(adata, Screen(adata, setup).parsed, Setup.of(setup))
     if settings.n_top_genes is not None:
         library_key = setup.get("library_size_key") or "raptorgraph_library_size"
         pp.select_genes(adata, settings.n_top_genes, **setup)
         # the row sums of the genes that are left are not library sizes
         setup["library_size_key"] = library_key if library_key in adata.obs else None
     screen = Screen(adata, setup)
-    # their errors now, not in every unit of work
-    expression_source(adata, setup.get("layer"), setup.get("library_size_key"))
-    batch_codes(adata, setup.get("batch_key"))
+    _ = screen.source, screen.batch  # their errors now, not in every unit of work
     return screen
 
 

@@ -14,7 +14,7 @@ from raptorgraph.datasets import simulate
 from raptorgraph.pp._gene_sets import match_gene_sets, read_gene_sets
 from raptorgraph.report import source_of_file
 from raptorgraph.report._results import RESAMPLES, Result, Source, Task, fit_and_write, split
-from raptorgraph.screen import Screen
+from raptorgraph.screen import Screen, Setup
 from raptorgraph.screen._files import check_folder, read_cells
 from raptorgraph.screen._label_tables import tabulate_labels
 from raptorgraph.screen._names import strip_gene_names
@@ -183,7 +183,7 @@ def run(
     adata = read_cells(path)
     strip_gene_names(adata)
     spelling: dict[str, Any] = {"perturbation_key": perturbation_key, "control": control, "delimiter": delimiter}
-    table = tabulate_labels(adata, **spelling)  # the setup warns of what there is to say
+    table = tabulate_labels(adata, Setup.of(spelling))  # the setup warns of what there is to say
     setup = {**spelling, "layer": layer, "library_size_key": library_size_key, "batch_key": batch_key}
     n_genes_read = adata.n_vars
     if n_top_genes is not None:

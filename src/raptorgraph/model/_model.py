@@ -15,12 +15,12 @@ from raptorgraph.model._calibration import Calibration
 from raptorgraph.model._config import ModuleConfig, data_sizes
 from raptorgraph.model._field import KEYS
 from raptorgraph.model._graph import EdgeTable
-from raptorgraph.model._inherited import InheritedModel
 from raptorgraph.model._initial import initialize
 from raptorgraph.model._latents import Latents
-from raptorgraph.model._mudata import REGISTRY_KEY, MuDataMixin
+from raptorgraph.model._mudata import REGISTRY_KEY
 from raptorgraph.model._predictor import Predictor
 from raptorgraph.model._presets import get_preset
+from raptorgraph.model._registration import RegisteredModel
 from raptorgraph.pp._pairing import METHODS
 from raptorgraph.screen import Screen
 
@@ -49,7 +49,7 @@ def _answered_by(held: str, method: Callable[Concatenate[Any, P], R]) -> Callabl
     return answer
 
 
-class RaptorGraphModel(MuDataMixin, InheritedModel):
+class RaptorGraphModel(RegisteredModel):
     """RAPTORGraph: a causal latent model of a Perturb-seq screen.
 
     Each perturbed gene has one latent of its own; a perturbation shifts that latent only, an acyclic graph among
@@ -178,17 +178,6 @@ class RaptorGraphModel(MuDataMixin, InheritedModel):
 
     # -- what it knows ---------------------------------------------------------------------------------------------
     @property
-    def setup_args(self) -> dict[str, Any]:
-        """Arguments of the registration.
-
-        Examples
-        --------
-        >>> model.setup_args["library_size_key"]
-        'total_counts'
-        """
-        return dict(self.registry_["setup_args"])
-
-    @property
     def perturbed_genes(self) -> list[str]:
         """Perturbed genes; latent i belongs to gene i.
 
@@ -220,8 +209,8 @@ class RaptorGraphModel(MuDataMixin, InheritedModel):
         >>> model.latent_names[5:8]
         ['P06', 'latent_6', 'latent_7']
         """
-        n = len(self.perturbed_genes_)
-        return self.perturbed_genes + [f"latent_{i}" for i in range(n, self.module.config.n_latent)]
+        others = range(len(self.perturbed_genes_), self.module.config.n_latent)
+        return [*self.perturbed_genes_, *(f"latent_{i}" for i in others)]
 
     @property
     def conditions(self) -> list[str]:
@@ -248,18 +237,15 @@ class RaptorGraphModel(MuDataMixin, InheritedModel):
 
         Examples
         --------
-        >>> screen = model.screen
-        >>> screen.design.shape, screen.codes.shape == (adata.n_obs,)
-        ((11, 6), True)
+        >>> model.screen.design.shape
+        (11, 6)
         """
         if self.adata is None:  # no ValueError: scvi-tools reads all properties of a model that it saves
             raise AttributeError("The model was loaded without data: load(folder, adata) gives it a screen.")
         return self.adata_manager.screen
 
     def measured_effects(self) -> pd.DataFrame:
-        """Measured effects of the conditions in the data, conditions x genes, on the expression scale.
-
-        See :func:`raptorgraph.pp.measured_effects`.
+        """Measured effects, conditions x genes: :func:`raptorgraph.pp.measured_effects` of the model's own cells.
 
         Examples
         --------

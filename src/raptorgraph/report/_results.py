@@ -10,16 +10,15 @@ import numpy as np
 import pandas as pd
 import torch
 
-from raptorgraph import metrics, pp, tl
+from raptorgraph import metrics, tl
 from raptorgraph._failures import optional
 from raptorgraph.model import RaptorGraphModel
 from raptorgraph.model._export import long_effects
 from raptorgraph.report._content import verdicts
 from raptorgraph.report._write import Run, warnings_without_tests, write_report
 from raptorgraph.report._write_figures import write_figures
-from raptorgraph.screen import Screen
-from raptorgraph.screen._inputs import expression_source
-from raptorgraph.screen._moments import condition_moments
+from raptorgraph.screen import Screen, Setup
+from raptorgraph.screen._moments import condition_moments, moments_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -186,10 +185,11 @@ def fit_and_write(task: Task, out: Path, facts: Mapping[str, Any], say: Callable
     with optional("annotated.h5ad", say):
         model.annotate()
         train.write_h5ad(out / "annotated.h5ad")
-    conditions = train.obs[setup["perturbation_key"]].map(lambda label: canonical(label, setup)).astype(str)
+    cells = Screen(train, setup)
+    conditions = np.array(["", *cells.conditions], dtype=object)[cells.codes]
     drawn = list(task.truth.values())[-1]
     threads = torch.get_num_threads()
-    write_figures(out, model, conditions.to_numpy(), predicted, drawn, kind=task.kind, say=say)
+    write_figures(out, model, conditions, predicted, drawn, kind=task.kind, say=say)
     torch.set_num_threads(threads)  # numba, which draws the UMAP, changes it for all
 
     run = Run(
@@ -240,11 +240,9 @@ def _resample(model: RaptorGraphModel, n: int, seed: int) -> dict[str, float]:
 
 def _variance_ratio(model: RaptorGraphModel, train: ad.AnnData, setup: Mapping[str, Any]) -> float:
     """Median over genes of the variance of control cells, drawn from the likelihood, over that of measured ones."""
-    control = (train.obs[setup["perturbation_key"]].map(lambda label: canonical(label, setup)) == "").to_numpy()
-    X, library = expression_source(train, setup.get("layer"), setup.get("library_size_key"))
-    codes = np.zeros(train.n_obs, dtype=int)
-    real = condition_moments(X, codes, 1, library=library, rows=np.flatnonzero(control)).var[0]
-    cells = model.predict(pp.format_perturbation((), **_spelling(setup)), train, noise="new")
+    screen = Screen(train, setup)
+    real = moments_of(screen.sums(screen.rows(screen.control))).var[0]
+    cells = model.predict(screen.control, train, noise="new")
     drawn = condition_moments(cells.X, np.zeros(cells.n_obs, dtype=int), 1).var[0]
     return float(np.median(drawn[real > 0] / real[real > 0]))
 
@@ -327,21 +325,8 @@ def _edge_count(edges: pd.DataFrame, truth: pd.DataFrame | None, genes: Sequence
 
 def split(adata: ad.AnnData, setup: Mapping[str, Any]) -> tuple[dict[str, tuple[str, ...]], np.ndarray]:
     """Genes of each canonical label, and which cells carry a combination, shape (n_cells,)."""
-    spelling = _spelling(setup)
-    parsed = {
-        label: pp.parse_perturbation(label, **spelling) for label in adata.obs[setup["perturbation_key"]].unique()
-    }
-    combined = adata.obs[setup["perturbation_key"]].map({label: len(parts) > 1 for label, parts in parsed.items()})
-    genes = {pp.format_perturbation(parts, **spelling): parts for parts in parsed.values()}
-    return genes, combined.to_numpy(dtype=bool)
-
-
-def canonical(label: str, setup: Mapping[str, Any]) -> str:
-    """Canonical label of a perturbation, empty for the control."""
-    spelling = _spelling(setup)
-    genes = pp.parse_perturbation(label, **spelling)
-    return pp.format_perturbation(genes, **spelling) if genes else ""
-
-
-def _spelling(setup: Mapping[str, Any]) -> dict[str, Any]:
-    return {"control": setup.get("control", "control"), "delimiter": setup.get("delimiter", "+")}
+    given = Setup.of(setup)
+    labels = adata.obs[given.perturbation_key]
+    parsed = {label: given.genes(label) for label in labels.unique()}
+    combined = labels.map({label: len(parts) > 1 for label, parts in parsed.items()})
+    return {given.label(parts): parts for parts in parsed.values()}, combined.to_numpy(dtype=bool)
