@@ -150,7 +150,7 @@ class Cells:
     def digest(self, manager: AnnDataManager, rows: np.ndarray | None = None) -> str:
         """Digest of registered cells, by default the controls, by what the model reads of them.
 
-        Their order, names, type and storage do not count.
+        Cells in another order, type or storage, or of other names, have the same one.
         """
         dataset = manager.create_torch_dataset()
         rows = self.control_rows(manager.adata) if rows is None else rows
