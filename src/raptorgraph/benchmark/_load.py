@@ -10,7 +10,7 @@ from raptorgraph.benchmark._settings import Settings, screen_file
 from raptorgraph.screen import Screen
 from raptorgraph.screen._cell_labels import parse_obs
 from raptorgraph.screen._files import read_cells
-from raptorgraph.screen._inputs import batch_codes, expression_source
+from raptorgraph.screen._inputs import batch_codes
 from raptorgraph.screen._setup_hints import warn_of_setup
 
 _PUBLIC = ("norman2019", "replogle2020")
@@ -93,9 +93,7 @@ def load_screen(settings: Settings, seed: int = 0) -> Screen:
         # the row sums of the genes that are left are not library sizes
         setup["library_size_key"] = library_key if library_key in adata.obs else None
     screen = Screen(adata, setup)
-    # their errors now, not in every unit of work
-    expression_source(adata, setup.get("layer"), setup.get("library_size_key"))
-    batch_codes(adata, setup.get("batch_key"))
+    _ = screen.source, screen.batch  # their errors now, not in every unit of work
     return screen
 
 

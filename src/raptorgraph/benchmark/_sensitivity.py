@@ -222,17 +222,8 @@ def draw(tables: Tables) -> Figure:
         for source, (color, marker, label) in sources.items():
             points = here[here["source"] == source]
             if len(points):
-                ax.errorbar(
-                    points["beta"].astype(float),
-                    points["value_mean"],
-                    yerr=points["value_sd"].fillna(0),
-                    linestyle="none",
-                    marker=marker,
-                    markerfacecolor="none",
-                    color=color,
-                    markersize=5,
-                    label=label,
-                )
+                style = {"linestyle": "none", "marker": marker, "color": color, "markersize": 5, "label": label}
+                variants.draw_points(ax, points, "beta", **style)
         variants.draw_references(ax, summary, metric, horizontal=True)
         for value in here.loc[here["beta"] == DATA, "value_mean"]:
             ax.axhline(value, color=GRAY, linewidth=1.3, label=DATA, zorder=0)

@@ -74,10 +74,9 @@ def held_out(
     >>> scores.table["method"].tolist()[:3]
     ['raptorgraph', 'no change', 'mean single']
     """
-    sizes = dict(zip(screen.labels, np.bincount(screen.codes, minlength=len(screen.labels)), strict=True))
-    usable = [label for label in screen.conditions if sizes[label] >= FEWEST_CELLS]
-    left_out = [label for label in screen.conditions if sizes[label] < FEWEST_CELLS]
-    if sizes[screen.control] < FEWEST_CELLS or not usable:
+    usable = [label for label in screen.conditions if screen.n_cells[label] >= FEWEST_CELLS]
+    left_out = [label for label in screen.conditions if label not in usable]
+    if screen.n_cells[screen.control] < FEWEST_CELLS or not usable:
         reason = f"the control and at least one perturbation need {FEWEST_CELLS} cells or more to be divided in two"
         return HeldOut(left_out=left_out, reason=reason)
     first, second = screen.halves(seed)

@@ -88,7 +88,8 @@ class HeldOut:
         For each type of interaction: rank correlation of the score over pairs that were left out, of the model, of the
         other half of the cells, and ``n_pairs``; None for too few pairs.
     predicted, measured
-        Effects of the unseen combinations, or of the singles where there are none; conditions x genes.
+        Effects of the unseen combinations, or of the singles where there are none; conditions x genes. Empty where
+        nothing could be measured.
     shown
         Which set these are of.
     n_fits, n_folds
@@ -110,8 +111,8 @@ class HeldOut:
     scores: dict[str, Scores] = field(default_factory=dict)
     conditions: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=["unseen", "seen", "half"]))
     ranks: pd.DataFrame | None = None
-    predicted: pd.DataFrame | None = None
-    measured: pd.DataFrame | None = None
+    predicted: pd.DataFrame = field(default_factory=pd.DataFrame)
+    measured: pd.DataFrame = field(default_factory=pd.DataFrame)
     shown: str = ""
     n_fits: int = 0
     n_folds: int = 0

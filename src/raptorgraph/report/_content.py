@@ -162,7 +162,6 @@ def _perturbations(found: Findings) -> Section:
     frame = found.strength.join(found.held.conditions).sort_values("signal_to_noise", ascending=False, kind="stable")
     frame = frame.reset_index()
     frame["own"] = list(zip(frame["own_gene"], frame["own_gene_se"], strict=True))
-    agreement = "Correlation over genes with the effect in cells that were held out"
     columns = {
         "perturbation": Column("perturbation"),
         "n_cells": Column("cells", whole, number=True),
@@ -171,15 +170,6 @@ def _perturbations(found: Findings) -> Section:
             "signal to noise", fixed(1), "Squared size of the effect over that of sampling noise.", number=True
         ),
         "stands_out": Column("stands out", yes_no),
-        "own": Column("own gene", with_error(2), "Change of the perturbed gene itself.", number=True),
-        "seen": Column("agreement, seen", fixed(2), f"{agreement}: prediction.", number=True),
-        "unseen": Column(
-            "agreement, unseen",
-            fixed(2),
-            f"{agreement}: prediction of a fit that had no cell of it.",
-            number=True,
-        ),
-        "half": Column("agreement, measured", fixed(2), f"{agreement}: the other half of the cells.", number=True),
     }
     reading = (
         "Signal to noise compares the change over all genes with what the sampling of cells alone brings about: 1 is "
@@ -187,21 +177,21 @@ def _perturbations(found: Findings) -> Section:
         "of control cells, at a false discovery rate of 5 %; its own gene does not count. "
     )
     if frame["own_gene"].notna().any():
+        columns["own"] = Column("own gene", with_error(2), "Change of the perturbed gene itself.", number=True)
         reading += "“Own gene” is the change of the perturbed gene itself, with its standard error. "
-    else:
-        del columns["own"]
-    if found.held.reason:
-        for column in ("seen", "unseen", "half"):
-            del columns[column]
-    else:
+    if not found.held.reason:
+        hint = "Correlation over genes with the effect in cells that were held out: {}."
+        columns["seen"] = Column("agreement, seen", fixed(2), hint.format("prediction"), number=True)
         reading += (
             "“Agreement” is a correlation over all genes with the effect in cells that were held out; 1 is perfect. "
             "“Seen” is that of a prediction whose fit had seen other cells of the perturbation. "
         )
         if frame["unseen"].notna().any():
+            without = hint.format("prediction of a fit that had no cell of it")
+            columns["unseen"] = Column("agreement, unseen", fixed(2), without, number=True)
             reading += "“Unseen” is that of a prediction whose fit had seen none of its cells. "
-        else:
-            del columns["unseen"]
+        again = hint.format("the other half of the cells")
+        columns["half"] = Column("agreement, measured", fixed(2), again, number=True)
         reading += "“Measured” is that of the effect measured in the other half of the cells."
     return Section("perturbations", "Perturbations").add(
         long_table("all", "All perturbations, strongest first", reading, frame, columns, "perturbations.csv")

@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from raptorgraph.evaluation import HeldOut
     from raptorgraph.model import RaptorGraphModel
     from raptorgraph.screen import Screen
 
@@ -72,7 +71,7 @@ def write_report(run: Run, out: Path, *, say: Callable[[str], None] = lambda lin
         date=datetime.now().astimezone(),
         strength=strength,
         held=held,
-        notes=_notes(run, strength, held),
+        notes=notes(run, strength, held),
         pairs=pairs,
     )
     subtitle = f"Perturb-seq screen, fitted with raptorgraph {__version__} on {found.date:%d %B %Y}."
@@ -83,19 +82,7 @@ def write_report(run: Run, out: Path, *, say: Callable[[str], None] = lambda lin
 
 def warnings_without_tests(run: Run) -> list[Note]:
     """What to know before using the results, as far as it can be said without tests on held-out cells."""
-    return _notes(run, strengths(run.screen, run.options["seed"]), None)
-
-
-def _notes(run: Run, strength: pd.DataFrame, held: HeldOut | None) -> list[Note]:
-    return notes(
-        run.screen,
-        strength,
-        held,
-        options=run.options,
-        edges=run.edges,
-        control=run.control,
-        has_posterior=run.model._has_posterior,
-    )
+    return notes(run, strengths(run.screen, run.options["seed"]), None)
 
 
 def control_facts(model: RaptorGraphModel, screen: Screen) -> dict[str, float]:
