@@ -19,9 +19,9 @@ class Source:
     Parameters
     ----------
     path
-        Its file.
+        File of the module.
     module
-        Its full name.
+        Full name of the module.
 
     Attributes
     ----------
@@ -163,9 +163,9 @@ class Uses(ast.NodeVisitor):
     names
         Names of the module, each with the attributes that follow it, such as ``("np", "linalg", "norm")``.
     imported
-        What its own imports bring.
+        What the imports within the statement bring.
     texts
-        Its strings that might name a module.
+        Strings of the statement that might name a module.
     """
 
     def __init__(self, source: Source, statement: ast.stmt, local: set[str]):

@@ -105,13 +105,13 @@ def chosen(settings: Settings, option: str, known: Sequence[str], wrong: str = "
     Parameters
     ----------
     settings
-        Whose option is read; one name or several.
+        Settings whose option is read; it holds one name or several.
     option
         The option.
     known
         All names that it may give.
     wrong
-        What is said of any other name.
+        What the error says of any other name.
 
     Raises
     ------
@@ -149,7 +149,7 @@ def fingerprints(
     experiment
         The experiment; of the settings' options those count that its work depends on.
     units, settings
-        Its units and settings.
+        Units of the experiment, and its settings.
     threads
         Threads that a unit has: its times depend on them, and the last digits of its sums.
     """

@@ -54,7 +54,7 @@ class GivenGraph(RaptorGraphMethod):
     adjacency
         Weights among the latents by name, row = cause; latents that are not named have no edge.
     **kwargs
-        As for :class:`RaptorGraphMethod`.
+        Further arguments of :class:`RaptorGraphMethod`.
     """
 
     def __init__(self, preset: str, adjacency: pd.DataFrame, **kwargs: Any):
@@ -92,9 +92,9 @@ def variant(
     seed
         Seed of the training.
     settings
-        With the number of epochs.
+        Settings with the number of epochs.
     screen
-        Whose setup is used.
+        Screen whose setup is used.
     kind
         Class of the variant.
     **kwargs
@@ -141,7 +141,10 @@ def cell_scores(method: Baseline, screen: Screen, settings: Settings, seed: int)
         sampled = metrics.sampled_scores(drawn, real, n_cells=n_cells, n_repeats=n_repeats, seed=draw, score=_MMD)
         distances.append(sampled["value"].mean())
         ratios.append(metrics.variance_ratio(drawn, real))
-    return {"MK-MMD": _mean(distances), "variance ratio": _mean(ratios)}
+    means: dict[str, float] = (
+        pd.DataFrame({"MK-MMD": distances, "variance ratio": ratios}, dtype=float).mean().to_dict()
+    )
+    return means
 
 
 def effect_scores(
@@ -206,10 +209,6 @@ def _interactions(effects: pd.DataFrame, screen: Screen, test: Sequence[str]) ->
     """Scores of every type for the tested pairs; none where there is no pair."""
     pairs = [label for label in test if len(screen.genes_of[label]) == 2]
     return _scores.interaction_scores(*_scores.pair_effects(effects, pairs, screen)) if pairs else {}
-
-
-def _mean(values: Sequence[float]) -> float:
-    return float(np.mean(values)) if len(values) else float("nan")
 
 
 # -- tables and figures ----------------------------------------------------------------------------------------------

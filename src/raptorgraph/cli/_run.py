@@ -54,7 +54,7 @@ def demo(
     report
         Whether to write ``report.html``.
     command
-        As typed, for the report.
+        The command as typed, for the report.
     say
         Called with a line at each stage.
 
@@ -149,7 +149,7 @@ def run(
     resamples
         Number of these; 0 for none. Default 20.
     command
-        As typed, for the report.
+        The command as typed, for the report.
     say
         Called with a line at each stage.
 

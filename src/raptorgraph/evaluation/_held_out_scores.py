@@ -80,7 +80,7 @@ class HeldOut:
     Attributes
     ----------
     scores
-        Of ``"unseen combinations"``, ``"singles"`` and ``"seen combinations"``, as far as the screen has them.
+        Scores on ``"unseen combinations"``, ``"singles"`` and ``"seen combinations"``, as far as the screen has them.
     conditions
         Index: condition; ``unseen``, ``seen``, ``half``: Pearson correlation of predicted effect (without and with the
         condition in the fit) and of the effect in the other half of the cells, with the measured effect.
@@ -91,7 +91,7 @@ class HeldOut:
         Effects of the unseen combinations, or of the singles where there are none; conditions x genes. Empty where
         nothing could be measured.
     shown
-        Which set these are of.
+        Name of the set of conditions that these are of.
     n_fits, n_folds
         Fits that were made, and parts that the combinations were divided into.
     left_out

@@ -60,7 +60,7 @@ def top_pairs(
     n
         Pairs of each type.
     seed
-        Of the draws.
+        Seed of the draws.
     """
     strong = set(strong)
     both = table["gene_a"].isin(strong) & table["gene_b"].isin(strong)

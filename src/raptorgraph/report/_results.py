@@ -100,7 +100,7 @@ def fit_and_write(
     truth
         Name of each set of conditions to compare, and their effects, conditions x genes.
     title
-        What is compared.
+        What the summary compares.
     kind
         What the effects of `truth` are: "true" or "measured".
     options

@@ -8,8 +8,6 @@ import numpy as np
 import pandas as pd
 
 from raptorgraph._progress import track
-from raptorgraph.screen._inputs import batch_codes
-from raptorgraph.screen._moments import effect_moments
 from raptorgraph.tl._label_null import stands_out
 from raptorgraph.tl._noise import ControlNoise, cell_classes, effect_statistics, tail_probability
 
@@ -30,7 +28,7 @@ def strengths(screen: Screen, seed: int = 0) -> pd.DataFrame:
     screen
         All cells.
     seed
-        Of the groups.
+        Seed of the random groups.
 
     Returns
     -------
@@ -68,10 +66,9 @@ def _p_values(screen: Screen, seed: int) -> np.ndarray:
     controls = screen.rows(screen.control)
     if len(controls) < FEWEST_CONTROLS:
         return np.full(len(screen.conditions), np.nan)
-    batch = batch_codes(screen.adata, screen.setup.get("batch_key"))
-    noise = ControlNoise(screen.expression[controls], batch=None if batch is None else batch[controls])
+    noise = ControlNoise(screen.expression[controls], batch=None if screen.batch is None else screen.batch[controls])
     # cells are taken to vary among perturbed ones as among controls, which is what is compared
-    moments = effect_moments(screen.expression, screen.codes, len(screen.labels), batch=batch, shrinkage=len(controls))
+    moments = screen.moments_of(shrinkage=len(controls))
     classes, own, p = cell_classes(moments.n[1:]), _own_columns(screen), np.empty(len(screen.conditions))
     for n in track(np.unique(classes), "Noise"):
         effects, variance = noise.draw(int(n), _N_NULL, np.random.default_rng([seed, int(n)]))

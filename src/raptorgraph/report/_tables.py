@@ -43,7 +43,7 @@ class Table:
     Attributes
     ----------
     name
-        Of the element, unique on the page.
+        Name of the element, unique on the page.
     caption
         What the table is.
     reading

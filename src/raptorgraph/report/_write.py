@@ -34,7 +34,7 @@ def write_report(run: Run, out: Path, *, say: Callable[[str], None] = lambda lin
     Parameters
     ----------
     run
-        What to report on.
+        The run to report on.
     out
         Directory with the results of the run.
     say
