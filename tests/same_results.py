@@ -18,6 +18,7 @@ from __future__ import annotations
 import argparse
 import logging
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -30,6 +31,7 @@ import pandas as pd
 
 ROOT = Path(__file__).parents[1]
 Found = Iterator[tuple[str, object]]
+_COST = "seconds|memory"  # which no two runs share
 
 
 def _screen(seed: int = 0, **kwargs):
@@ -168,7 +170,9 @@ def experiments() -> Found:
             screen = {} if name in ("graph", "intervals") else {"screen": "simulated"}
             tables = rg.benchmark.run(name, **screen, out=out, seeds=1, quick=True, n_jobs=0, progress=False, **options)
         for key, table in tables.items():
-            yield f"{name}, {key}", table[[c for c in table.columns if "seconds" not in c and "memory" not in c]]
+            if "metric" in table:
+                table = table[~table["metric"].str.contains(_COST)]
+            yield f"{name}, {key}", table.drop(columns=[c for c in table.columns if re.search(_COST, c)])
 
 
 def report() -> Found:

@@ -7,11 +7,15 @@ of the parameter, as scvi-tools does.
 from __future__ import annotations
 
 import re
-from typing import TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from docrep import DocstringProcessor
 
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
 Documented = TypeVar("Documented")
+Function = TypeVar("Function", bound="Callable[..., Any]")
 
 
 class _Docs:
@@ -74,3 +78,19 @@ truth
     True weights, of the same shape; every weight other than 0 is an edge.""",
 )
 """Parameters by name: ``%(control)s`` and its like."""
+
+
+def documented_by(source: Callable[..., Any]) -> Callable[[Function], Function]:
+    """Give a function the docstring of the one that does its work, of which its own is the first line.
+
+    Parameters
+    ----------
+    source
+        The function or method with the whole docstring.
+    """
+
+    def decorate(function: Function) -> Function:
+        function.__doc__ = source.__doc__
+        return function
+
+    return decorate

@@ -67,7 +67,7 @@ def test_no_effect_is_written_as_zero():
     effects = pd.DataFrame([[-0.0, 1.0]], ["A"], ["g", "h"], dtype=np.float32)
     for with_sd in (False, True):
         model = SimpleNamespace(
-            _has_posterior=with_sd,
+            has_posterior=with_sd,
             predict_effects=lambda labels, return_sd=False: (effects, effects.abs() * 0) if return_sd else effects,
         )
         table = _results._effects(model, ["A"], ["g", "h"])[1].drop(columns=["perturbation", "gene"])

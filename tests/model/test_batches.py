@@ -227,6 +227,6 @@ def test_numbers_are_names_of_batches():
     with pytest.raises(ValueError, match=r"has 7, which.*knows 1, 2, 3\..*transform_batch=1 takes"):
         model.get_counterfactual("P01", query)
     assert model.get_counterfactual("P01", query, transform_batch=2).shape == (5, 40)
-    assert set(next(model._cells(model._query(query, "cells", batch=False)))) == {
+    assert set(next(model.cells.batches(model.cells.query(query, "cells", batch=False)))) == {
         KEYS.X, KEYS.LIBRARY,
     }  # fmt: skip

@@ -150,12 +150,12 @@ def use(model, query):
     model.get_dag()
     model.get_edges()
     model.module.encoder.preconditioned.dense_weight()
-    model.module.sample(next(model._cells(model._query())), model._masks("P01")[1])
+    model.module.sample(next(model.cells.batches(model.cells.query())), model.predictor.masks("P01")[1])
     rg.tl.latent_programs(model, activation="unit", n_cells=5)
     rg.tl.spillover(model, n_cells=5)
-    if model._has_posterior:
+    if model.has_posterior:
         model.sample_effects(["P01"], n_draws=2)
-        model.module.effects.posterior_mean(model._masks("P01")[1])
+        model.module.effects.posterior_mean(model.predictor.masks("P01")[1])
 
 
 @pytest.mark.parametrize("preset", ["default", "paper"])
@@ -216,7 +216,7 @@ def test_a_gpu_trains_predicts_and_gives_its_model_away(preset, likelihood, tmp_
         for name, data in {"none": False, "saved": None, "given": adata.copy()}.items():
             other = rg.RaptorGraph.load(tmp_path / "m", adata=data, accelerator=accelerator)
             assert other.device.type == ("cuda" if accelerator == "gpu" else "cpu")
-            if model._has_posterior:
+            if model.has_posterior:
                 assert other.predict_effects(["P01"]).equals(model.predict_effects(["P01"]))
             query = adata[20:].copy()
             answers[accelerator, name] = other.get_counterfactual("P01", query)

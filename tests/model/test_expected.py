@@ -84,7 +84,7 @@ def test_three_points_stand_for_all_draws():
     with torch.no_grad():
         model.module.encoder.offset[1] = -1.5
     module = model.module
-    tensors = next(model._cells(model.adata_manager))
+    tensors = next(model.cells.batches(model.adata_manager))
     posterior = module.encode(module.expression(tensors["X"], tensors["library_size"]))
     mask, quadrature = torch.zeros(1, 4), {"step": 1.0, "lower": -18.0}
     with torch.no_grad():
@@ -147,7 +147,7 @@ def test_causal_latents_are_posterior_means():
 
 def test_sampled_cells_have_the_spread_of_the_posterior():
     model = collapse(make("paper", latent_norm="none", linear_decoder=True, n_layers=0))
-    tensors = next(model._cells(model.adata_manager))
+    tensors = next(model.cells.batches(model.adata_manager))
     tensors = {name: value[:1].expand(20_000, -1) for name, value in tensors.items()}
     drawn = model.module.sample(tensors, torch.zeros(1, 4)).numpy()
     inverse = np.linalg.inv(np.eye(8) - model.module.graph.adjacency().detach().numpy())

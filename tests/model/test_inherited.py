@@ -104,7 +104,7 @@ def by_hand(model, rows, n, code=None):
     inverse = torch.linalg.inv(torch.eye(len(model.latent_names)) - module.graph.adjacency())
     with torch.no_grad():
         mean, log_var = module.encode(expression)
-        offset = model._offset(torch.zeros(3))
+        offset = model.calibration.offset(torch.zeros(3))
         draws = [mean + torch.exp(0.5 * log_var) * draw for draw in standard_draws(n, mean.shape[1], 0, mean)]
         located = torch.stack([module.decoder(z @ inverse, batch) + offset for z in draws])
     return (located.exp() if module.likelihood == "nb" else located).numpy()

@@ -75,7 +75,7 @@ class FixedModel:
         self.perturbed_genes = ["A", "B", "C"]
         self.var_names_ = list(self.effects.columns)
         self.conditions = list(self.effects.index)
-        self._has_posterior = True
+        self.has_posterior = True
         rng = np.random.default_rng(seed)
         labels = np.repeat(["control", *self.effects.index], n_cells)
         shift = np.vstack([np.zeros(40), self.effects.to_numpy()])[np.repeat(np.arange(5), n_cells)]

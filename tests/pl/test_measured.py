@@ -55,7 +55,7 @@ def test_predictions_have_deviations_where_there_is_a_posterior(fixed):
     mean, sd = predicted_with_sd(fixed, ["A", "B"])
     pd.testing.assert_frame_equal(mean, 0.9 * fixed.effects.loc[["A", "B"]])
     pd.testing.assert_frame_equal(sd, 0.05 + 0.1 * mean.abs())
-    fixed._has_posterior = False
+    fixed.has_posterior = False
     again, nothing = predicted_with_sd(fixed, ["A", "B"])
     pd.testing.assert_frame_equal(again, mean)
     assert nothing is None

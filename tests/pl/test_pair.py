@@ -87,7 +87,7 @@ def test_whiskers_are_ninety_percent_intervals(fixed):
     expected = np.column_stack([mean.iloc[0] - 1.645 * sd.iloc[0], mean.iloc[0] + 1.645 * sd.iloc[0]])
     chosen = [mean.columns.get_loc(name) for name in ("gene05", "gene20")]
     np.testing.assert_allclose(ends, expected[chosen])
-    fixed._has_posterior = False
+    fixed.has_posterior = False
     assert len(pl.pair(fixed, "A+B", genes=["gene05"])[3].containers) == 2
 
 

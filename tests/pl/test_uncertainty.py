@@ -29,7 +29,7 @@ def test_intervals_of_the_largest_effects(fixed):
 class Posterior:
     """Effects that are drawn from what the model says of them, times a factor."""
 
-    _has_posterior = True
+    has_posterior = True
 
     def __init__(self, fixed, spread):
         rng = np.random.default_rng(0)
@@ -90,6 +90,6 @@ def test_bad_input(fixed):
         pl.uncertainty(fixed, measured=fixed.effects.loc["A"])
     with pytest.raises(ValueError, match="n_genes=0"):
         pl.uncertainty(fixed, "A", n_genes=0)
-    fixed._has_posterior = False
+    fixed.has_posterior = False
     with pytest.raises(ValueError, match="effect_posterior=True"):
         pl.uncertainty(fixed, "A")

@@ -31,7 +31,7 @@ def said(screen):
         run = {"edges": EDGES, "control": {"drift": 0.0, "variance_ratio": 1.0}}
         held = changes.pop("held", HeldOut(scores={UNSEEN: scores(0.5, 0.8), SINGLES: scores(0.3, 0.5)}))
         strength = changes.pop("strength", strengths(given).assign(stands_out=True))
-        model = SimpleNamespace(_has_posterior=changes.pop("has_posterior", True))
+        model = SimpleNamespace(has_posterior=changes.pop("has_posterior", True))
         run = SimpleNamespace(screen=given, model=model, options=options, **{**run, **changes})
         found = notes(run, strength, held)
         assert [note.level for note in found] == sorted(note.level for note in found)

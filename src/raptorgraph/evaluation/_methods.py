@@ -29,7 +29,7 @@ MODELS = (*OURS, "dVAE", "SENA")
 
 
 class RaptorGraphMethod(Baseline):
-    """:class:`~raptorgraph.model.RaptorGraphModel` as one of the methods that are compared.
+    """:class:`raptorgraph.RaptorGraphModel` as one of the methods that are compared.
 
     Parameters
     ----------

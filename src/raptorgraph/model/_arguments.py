@@ -1,32 +1,20 @@
-"""Checks of the arguments of the model, of its training and of the plan, before anything is built."""
+"""Checks of data and of the arguments of the training, before anything is built."""
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Collection, Mapping
-from dataclasses import asdict
 from numbers import Integral
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from anndata import AnnData
 from mudata import MuData
 
-from raptorgraph._arguments import LARGEST, check_choice, check_flag, check_integer, check_number
-from raptorgraph.inference import EffectPosteriorConfig
-from raptorgraph.model._graph import GRAPHS
-from raptorgraph.pp._pairing import METHODS
+from raptorgraph._arguments import check_choice, check_flag, check_integer, check_number
+from raptorgraph.model._mudata import expression_of
 
-_SIZES = {"n_subgraphs": 1, "n_hidden": 1, "n_layers": 0}  # the least value of each
-_CHOICES = {
-    "pairing": METHODS,
-    "graph": GRAPHS,
-    "graph_init": ("zero", "uniform"),
-    "latent_norm": ("none", "layer"),
-}
-_POSITIVE = ("lr", "eps", "mu", "mu_final")
-_SHARES = ("kl_warmup", "project_at")
-_PLAN_CHOICES = {"optimizer": ("AdamW", "Adam"), "lr_schedule": ("cosine", "constant")}
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping
+
 _TRAINER_INTEGERS = {
     "early_stopping_patience": 0,
     "early_stopping_warmup_epochs": 0,
@@ -38,36 +26,11 @@ _TRAINER_FLAGS = ("enable_progress_bar", "enable_checkpointing", "enable_model_s
 _METRICS = ("elbo", "reconstruction_loss", "kl_local", "reconstruction", "kl")  # besides the terms with a weight
 
 
-def check_data(adata: Any) -> None:
-    """Raise where cells come in another class."""
+def expression_cells(adata: Any) -> AnnData:
+    """Registered cells, of a MuData its modality with the expression; TypeError where they come in another class."""
     if not isinstance(adata, AnnData | MuData):
         raise TypeError(f"adata must be an AnnData or a MuData, not {type(adata).__name__}.")
-
-
-def check_model(arguments: Mapping[str, Any]) -> None:
-    """Raise where an argument of the model's constructor is of a wrong type or out of its range."""
-    if arguments["n_latent"] is not None:
-        check_integer("n_latent", arguments["n_latent"], 1)
-    for name, least in _SIZES.items():
-        check_integer(name, arguments[name], least)
-    if arguments["likelihood"] is not None:
-        check_choice("likelihood", arguments["likelihood"], ("nb", "normal"))
-    for name, choices in _CHOICES.items():
-        check_choice(name, arguments[name], choices)
-    for name in ("linear_decoder", "learn_scale"):
-        check_flag(name, arguments[name])
-    check_number("init_strength", arguments["init_strength"], 0, 100, above=True)
-
-
-def effect_posterior_options(value: Any) -> bool | dict[str, Any]:
-    """Check ``effect_posterior`` of the model's constructor; its settings as a dict of Python's own values, if any."""
-    if isinstance(value, bool | np.bool_):
-        return bool(value)
-    if not isinstance(value, Mapping | EffectPosteriorConfig):
-        raise TypeError(
-            f"effect_posterior={value!r} must be True, False, an EffectPosteriorConfig or a dict of its settings."
-        )
-    return asdict(value if isinstance(value, EffectPosteriorConfig) else EffectPosteriorConfig.from_options(value, 4))
+    return expression_of(adata) if isinstance(adata, MuData) else adata
 
 
 def check_training(
@@ -82,7 +45,7 @@ def check_training(
         check_integer("max_epochs", max_epochs, 1)
     check_flag("early_stopping", early_stopping)
     given = {name: value for name, value in trainer_kwargs.items() if value is not None}
-    plain = {
+    plain: dict[str, Any] = {
         name: check_integer(name, given[name], least) for name, least in _TRAINER_INTEGERS.items() if name in given
     }
     plain |= {name: check_number(name, given[name], 0) for name in _TRAINER_NUMBERS if name in given}
@@ -110,20 +73,3 @@ def check_not_taken(name: str, given: Mapping[str, Any], taken: Collection[str])
     both = sorted(set(given) & set(taken))
     if both:
         raise TypeError(f"{name} has {both[0]!r}, which train has already: pass it to train itself, or leave it out.")
-
-
-def check_plan(arguments: Mapping[str, Any], loss) -> None:
-    """Raise where an argument of the training plan is unknown, of a wrong type or out of its range."""
-    parameters = list(inspect.signature(loss).parameters.values())
-    weights = {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
-    known = {*weights, *_POSITIVE, *_SHARES, *_PLAN_CHOICES, "weight_decay", "dag_threshold"}
-    unknown = sorted(set(arguments) - known)
-    if unknown:
-        raise TypeError(f"plan_kwargs {unknown} are unknown; there are {sorted(known)}.")
-    for name, value in arguments.items():
-        if name in _PLAN_CHOICES:
-            check_choice(name, value, _PLAN_CHOICES[name])
-        elif isinstance(weights.get(name), bool):
-            check_flag(name, value)
-        else:
-            check_number(name, value, 0, 1 if name in _SHARES else LARGEST, above=name in _POSITIVE)

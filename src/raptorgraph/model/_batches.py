@@ -3,25 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
 from raptorgraph.model._field import KEYS
 from raptorgraph.model._query import known_categories
 
-if TYPE_CHECKING:
-    from raptorgraph.model import RaptorGraphModel
-
 ALL = "all"
 TransformBatch = str | int | Iterable[str | int] | None
 
 
-def transform_codes(model: RaptorGraphModel, transform_batch: TransformBatch) -> list[int] | None:
+def transform_codes(registry: dict[str, Any], transform_batch: TransformBatch) -> list[int] | None:
     """Codes of the batches that are asked for, each once; None for the cells' own; ValueError for unknown ones."""
     if transform_batch is None:
         return None
-    batches = known_categories(model.registry_)[KEYS.BATCH].values()
+    batches = known_categories(registry)[KEYS.BATCH].values()
     if not batches:
         raise ValueError(
             f"transform_batch={transform_batch!r}: the model knows no batches; leave it out, or set up the screen with "

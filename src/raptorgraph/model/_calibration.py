@@ -3,111 +3,135 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
 from raptorgraph._progress import progress_bar
-from raptorgraph.model._field import KEYS
 
 if TYPE_CHECKING:
-    from raptorgraph.model._splitter import ScreenSplitter
+    from raptorgraph.inference import EffectPosterior
+    from raptorgraph.model._latents import DrawnLatents
+    from raptorgraph.model._module import RaptorGraphModule
+    from raptorgraph.screen._moments import EffectMoments
 
 logger = logging.getLogger(__name__)
 
 _N_REFERENCE = 256  # draws of control cells on which decoded means are compared
-_QUADRATURE = {"step": 1.0, "lower": -16.0}
-_N_STEPS = 24  # one or two are usual
-_TOLERANCE = 5e-4  # of a mean, on the expression scale: far below the error of any effect
-_LARGEST = 8.0  # offset of a log rate
 
 
-class CalibrationMixin:
+@dataclass(frozen=True)
+class Calibration:
     """The posterior of the effects beside the network: fitted, and carried over to cells.
 
     The network says how cells differ, the posterior what their mean is: each gene gets one offset for a perturbation,
-    added to its log rate (its value for likelihood ``"normal"``), such that the mean over reference controls of the
-    training data is the measured control mean plus the posterior's effect.
+    added to the output of the decoder, such that the mean over reference controls of the training data is the measured
+    control mean plus the posterior's effect.
+
+    Parameters
+    ----------
+    module
+        The network, with the posterior and the reference controls.
+
+    Examples
+    --------
+    >>> import torch
+    >>> model.calibration.is_fitted
+    True
+    >>> model.calibration.offset(torch.tensor([1.0, 0, 0, 0, 0, 0])).shape  # of the first perturbed gene
+    torch.Size([100])
     """
 
+    module: RaptorGraphModule
+
     @property
-    def _has_posterior(self) -> bool:
-        effects = self.module.effects
-        return effects is not None and effects.is_fitted
+    def is_fitted(self) -> bool:
+        """Whether there is a posterior of the effects."""
+        return self.module.effects is not None and self.module.effects.is_fitted
 
-    def _fit_effects(self, splitter: ScreenSplitter) -> None:
-        """Fit the posterior to the effects measured on all cells but those that are kept for a test.
+    @property
+    def posterior(self) -> EffectPosterior:
+        """The posterior of the effects; ValueError where there is none."""
+        if self.module.effects is None or not self.module.effects.is_fitted:
+            raise ValueError("There is no posterior of the effects: train a model with effect_posterior=True.")
+        return self.module.effects
 
-        It has no settings that validation cells would choose, so it need not spare them.
+    def fit(
+        self,
+        moments: EffectMoments,
+        control_mean: np.ndarray,
+        design: np.ndarray,
+        targets: np.ndarray,
+        graph: torch.Tensor | None,
+    ) -> None:
+        """Fit the posterior.
+
+        Parameters
+        ----------
+        moments
+            Effects that were measured on all cells but those that are kept for a test. The posterior has no settings
+            that validation cells would choose, so it need not spare them.
+        control_mean
+            Mean of their controls, shape (genes,).
+        design
+            Control and conditions x perturbed genes, 0 or 1.
+        targets
+            Column of each perturbed gene, -1 where it has none.
+        graph
+            Weights among the perturbed genes, k x k; None where the graph is still to be learned.
         """
+        effects = self.module.effects
+        if effects is None:
+            return
         with progress_bar("Fitting the effects"):
-            moments, control_mean = splitter.known_effects()
-            arrays = (self._members()[1:], moments.effect[1:], moments.variance[1:], moments.n[1:])
-            self.module.effects.fit(
-                *(torch.as_tensor(array) for array in arrays),
+            effects.fit(
+                torch.as_tensor(design[1:]),
+                torch.as_tensor(moments.effect[1:]),
+                torch.as_tensor(moments.variance[1:]),
+                torch.as_tensor(moments.n[1:]),
                 int(moments.n[0]),
                 control_mean=torch.as_tensor(control_mean),
-                targets=torch.as_tensor(self._target_columns()),
-                graph=self._known_graph(),
+                targets=torch.as_tensor(targets),
+                graph=graph,
             )
-        scale = self.module.effects.combination_scale
+        scale = effects.combination_scale
         logger.info("Effects of pairs are about %.2f times the sum of their single effects.", scale)
 
-    @torch.inference_mode()
-    def _store_reference(self, controls: np.ndarray) -> None:
+    def keep_reference(self, drawn: DrawnLatents) -> None:
         """Keep the latents of some controls, so that a loaded model needs no data to predict."""
-        rng = np.random.default_rng(self._seed(None))
-        # Each control as often as any other, give or take one.
-        repeated = np.tile(rng.permutation(controls), -(-_N_REFERENCE // len(controls)))
-        rows = np.sort(repeated[:_N_REFERENCE])
-        z, libraries, covariates = [], [], []
-        for tensors in self._cells(self.adata_manager, rows=rows):
-            library = tensors.get(KEYS.LIBRARY)
-            mean, log_var = self.module.encode(self.module.expression(tensors[KEYS.X], library))
-            noise = torch.as_tensor(rng.standard_normal(mean.shape), dtype=mean.dtype, device=mean.device)
-            z.append(mean + torch.exp(0.5 * log_var) * noise)
-            libraries.append(library)
-            covariates.append(self.module.covariates(tensors))
-        self.module.reference.store(z=z, library=libraries, covariates=covariates)
+        assert self.module.reference is not None
+        covariates = self.module.covariates(drawn.tensors)
+        self.module.reference.store(z=[drawn.z], library=[drawn.library], covariates=[covariates])
 
-    def _offset(self, mask: torch.Tensor) -> torch.Tensor | float:
-        """Offset of each gene, shape (n_genes,), under the perturbation of a 0/1 ``mask`` over perturbed genes."""
-        module = self.module
-        if not self._has_posterior or module.reference.z is None:
+    @torch.inference_mode()
+    def offset(self, mask: torch.Tensor) -> torch.Tensor | float:
+        """Offset of each gene under a perturbation.
+
+        Parameters
+        ----------
+        mask
+            Shape (perturbed genes,), 0 or 1: which genes are perturbed; none for the control.
+
+        Returns
+        -------
+        Shape (genes,), to be added to the output of the decoder; 0.0 where there is no posterior.
+        """
+        module, reference = self.module, self.module.reference
+        if not self.is_fitted or reference is None or reference.z is None:
             return 0.0
-        z, library, covariates = module.reference.on(self.device)
-        control = module.effects.control_mean
-        target = control + module.effects.mean(mask[None])[0]
-        shifted = module.modulator(z, mask[None])
-        if module.likelihood == "normal":
-            mean = module.decode(shifted, covariates, library).mean(0)
-            return target.to(mean) - mean
-        target = torch.maximum(target, 1e-3 * control + 1e-6).float().to(self.device)
-        location = module.decode(shifted, covariates, library)
-
-        def mean_at(offset: torch.Tensor) -> torch.Tensor:
-            return module.mean_expression(location * offset.exp(), library, **_QUADRATURE).mean(0)
-
-        # The mean grows with the offset, exponentially where it is small and linearly where it is large, as a softplus
-        # does: Newton's method after its inverse, kept within a shrinking bracket.
-        offset, low = torch.zeros_like(target), torch.full_like(target, -_LARGEST)
-        high = -low
-        wanted = _inverse_softplus(target)
-        for _ in range(_N_STEPS):
-            mean = mean_at(offset)
-            off = (mean - target).abs() >= _TOLERANCE
-            if not bool(off.any()):
-                break
-            low, high = torch.where(mean < target, offset, low), torch.where(mean < target, high, offset)
-            found = _inverse_softplus(mean)
-            slope = (_inverse_softplus(mean_at(offset + 0.02)) - found) / 0.02
-            step = offset + (wanted - found) / slope.clamp_min(1e-3)
-            step = torch.where((step > low) & (step < high), step, 0.5 * (low + high))
-            offset = torch.where(off, step, offset)
-        return offset
+        z, library, covariates = reference.on(module.device)
+        control = self.posterior.control_mean
+        if control is None:
+            return 0.0
+        mask = mask.to(module.device)
+        target = control + self.posterior.mean(mask[None])[0]
+        location = module.decode(module.modulator(z, mask[None]), covariates, library)
+        return module.distribution.offset(target, control, location, library)
 
 
-def _inverse_softplus(x: torch.Tensor) -> torch.Tensor:
-    x = x.clamp_min(1e-12)
-    return x + torch.log(-torch.expm1(-x))
+def reference_rows(controls: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Rows of the reference controls: each control as often as any other, give or take one."""
+    repeated = np.tile(rng.permutation(controls), -(-_N_REFERENCE // len(controls)))
+    return np.sort(repeated[:_N_REFERENCE])

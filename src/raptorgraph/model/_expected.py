@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from itertools import islice
-from numbers import Real
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,27 +12,35 @@ import torch
 
 from raptorgraph._arguments import check_integer
 from raptorgraph.model._batches import TransformBatch, in_each, transform_codes
+from raptorgraph.model._cells import draw_seed
 from raptorgraph.model._field import KEYS
+from raptorgraph.nn._expectation import FINE
 from raptorgraph.nn._posterior_draws import N_DRAWS, posterior_draws
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
 
-    from anndata import AnnData
-    from mudata import MuData
-
-# Accurate to 1e-4 for expression up to 1e4 per 1e4 counts.
-QUADRATURE = {"step": 1.0, "lower": -18.0}
+    from raptorgraph.model._predictor import Predictor
+    from raptorgraph.model._types import Data
 
 
-class ExpectationMixin:
-    """Expected expression of given cells."""
+@dataclass(frozen=True)
+class ExpectedExpression:
+    """Expected expression of given cells.
+
+    Parameters
+    ----------
+    predictor
+        Predictions of the model, with the cells and the network.
+    """
+
+    predictor: Predictor
 
     @torch.inference_mode()
     def get_counterfactual(
         self,
         perturbation: str | Collection[str],
-        adata: AnnData | MuData | None = None,
+        adata: Data | None = None,
         batch_size: int = 512,
         *,
         n_samples: int = N_DRAWS,
@@ -82,24 +90,18 @@ class ExpectationMixin:
         True
         """
         check_integer("n_samples", n_samples, 1)
-        _, mask = self._masks([perturbation])
-        codes = transform_codes(self, transform_batch)
-        manager = self._query(adata, "cells", batch=codes is None)
-        offset = self._offset(mask[0])
+        cells, module = self.predictor.latents.cells, self.predictor.latents.module
+        _, mask = self.predictor.masks([perturbation])
+        codes = transform_codes(cells.registry, transform_batch)
+        manager = cells.query(adata, "cells", batch=codes is None)
+        offset, seed = self.predictor.calibration.offset(mask[0]), draw_seed(seed)
         parts = []
-        for tensors in self._cells(manager, batch_size=batch_size):
+        for tensors in cells.batches(manager, batch_size=batch_size):
             library = tensors.get(KEYS.LIBRARY)
-            posterior = self.module.encode(self.module.expression(tensors[KEYS.X], library))
+            posterior = module.encode(module.expression(tensors[KEYS.X], library))
             expected = [
-                self.module.expected_expression(
-                    posterior,
-                    mask,
-                    self.module.covariates(placed),
-                    library,
-                    offset,
-                    n_draws=n_samples,
-                    seed=self._seed(seed),
-                    **QUADRATURE,
+                module.expected_expression(
+                    posterior, mask, module.covariates(placed), library, offset, n_draws=n_samples, seed=seed, **FINE
                 )
                 for placed in in_each(tensors, codes)
             ]
@@ -109,7 +111,7 @@ class ExpectationMixin:
     @torch.inference_mode()
     def get_normalized_expression(
         self,
-        adata: AnnData | MuData | None = None,
+        adata: Data | None = None,
         indices: Sequence[int] | np.ndarray | None = None,
         transform_batch: TransformBatch = None,
         gene_list: Sequence[str] | None = None,
@@ -149,9 +151,9 @@ class ExpectationMixin:
         Returns
         -------
         DataFrame cells x genes, or an array with `return_numpy`; without `return_mean` an array, draws x cells x genes.
-        Of likelihood ``"nb"`` the mean counts at that library size, so that rows of a part of the genes sum to less; of
-        likelihood ``"normal"`` the mean on the expression scale, whatever the library size. To compare it with measured
-        values on the expression scale, use ``get_counterfactual("control")``.
+        Likelihood ``"nb"`` gives the mean counts at that library size, so that rows of a part of the genes sum to less,
+        ``"normal"`` the mean on the expression scale, whatever the library size. To compare it with measured values on
+        the expression scale, use ``get_counterfactual("control")``.
 
         Raises
         ------
@@ -167,39 +169,35 @@ class ExpectationMixin:
         True
         """
         check_integer("n_samples", n_samples, 1)
-        if library_size != "latent" and not (isinstance(library_size, Real) and 0 < library_size < np.inf):
-            raise ValueError(f"library_size={library_size!r} must be a positive number or 'latent'.")
-        if self.module.likelihood == "normal" and library_size != 1:
-            raise ValueError(f"library_size={library_size!r}: likelihood='normal' has none; leave it out.")
-        columns = pd.Index(self.var_names_) if gene_list is None else pd.Index(list(gene_list))
-        unknown = columns.difference(self.var_names_)
+        cells, module = self.predictor.latents.cells, self.predictor.latents.module
+        module.distribution.check_library_size(library_size)
+        genes = pd.Index(cells.var_names)
+        asked = genes if gene_list is None else pd.Index(list(gene_list))
+        unknown = asked.difference(genes)
         if len(unknown):
             raise ValueError(f"gene_list: {', '.join(map(str, unknown[:10]))} are not genes of the model.")
-        columns = torch.as_tensor(pd.Index(self.var_names_).get_indexer(columns), device=self.device)
-        codes = transform_codes(self, transform_batch)
-        manager = self._query(adata, "cells", batch=codes is None)
+        columns = torch.as_tensor(genes.get_indexer(asked), device=module.device)
+        codes = transform_codes(cells.registry, transform_batch)
+        manager = cells.query(adata, "cells", batch=codes is None)
         rows = np.arange(manager.adata.n_obs)
         rows = rows if indices is None else np.atleast_1d(rows[np.asarray(indices)])
-        module, counts = self.module, self.module.likelihood == "nb"
-        offset = self._offset(self.module.modulator.strength.new_zeros(len(self.perturbed_genes_)))
+        none = torch.zeros(len(self.predictor.latents.genes), device=module.device)
+        offset, seed = self.predictor.calibration.offset(none), draw_seed(seed)
         parts = []
-        for tensors in self._cells(manager, rows=rows, batch_size=batch_size):
+        for tensors in cells.batches(manager, rows=rows, batch_size=batch_size):
             library = tensors.get(KEYS.LIBRARY)
             posterior = module.encode(module.expression(tensors[KEYS.X], library))
-            placed = [module.covariates(cells) for cells in in_each(tensors, codes)]
+            placed = [module.covariates(values) for values in in_each(tensors, codes)]
             # Means take the draws whose moments are exact, draws by themselves are independent.
             n_draws = n_samples if return_mean else 2 * max(n_samples, N_DRAWS)
-            draws = posterior_draws(*posterior, n_draws, self._seed(seed))
-            found = []
+            draws = posterior_draws(*posterior, n_draws, seed)
+            each = []
             for z in draws if return_mean else islice(draws, n_samples):
                 located = torch.stack([module.decode(z, values, library, offset) for values in placed]).mean(0)
-                if counts and library_size != "latent":
-                    located = located / library * library_size
-                found.append(located[:, columns])
-            found = torch.stack(found)
-            parts.append((found.mean(0) if return_mean else found).cpu().numpy())
+                each.append(module.distribution.at_library_size(located, library, library_size)[:, columns])
+            drawn = torch.stack(each)
+            parts.append((drawn.mean(0) if return_mean else drawn).cpu().numpy())
         found = np.concatenate(parts, axis=-2) if parts else np.zeros((0, len(columns)), np.float32)
         if return_numpy or not return_mean:
             return found
-        names = pd.Index(self.var_names_)[columns.cpu().numpy()]
-        return pd.DataFrame(found, index=manager.adata.obs_names[rows], columns=names)
+        return pd.DataFrame(found, index=manager.adata.obs_names[rows], columns=genes[columns.cpu().numpy()])

@@ -14,6 +14,7 @@ import pandas as pd
 from scipy import sparse
 
 from raptorgraph.model._query import check_genes
+from raptorgraph.screen import Setup
 from raptorgraph.screen._asked import listed
 from raptorgraph.screen._cell_labels import parse_obs
 from raptorgraph.screen._expression import to_expression
@@ -21,12 +22,13 @@ from raptorgraph.screen._inputs import expression_source
 from raptorgraph.screen._names import gene_names
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Mapping
 
     from anndata import AnnData
-    from mudata import MuData
 
+    from raptorgraph.model import RaptorGraphModel
     from raptorgraph.model._batches import TransformBatch
+    from raptorgraph.model._types import Data, Perturbations
 
 logger = logging.getLogger(__name__)
 
@@ -34,219 +36,220 @@ _PREFIX = "counterfactual_"
 _SAFE = re.compile(r"[A-Za-z0-9+\-_.]{1,100}")  # labels that every store takes as a part of a key
 
 
-class ExportMixin:
-    """Results in the forms of others."""
+def annotate(
+    model: RaptorGraphModel,
+    adata: Data | None = None,
+    counterfactuals: Perturbations = (),
+    *,
+    transform_batch: TransformBatch = None,
+) -> None:
+    """Write latents, graph, effects and counterfactuals into an AnnData, in place.
 
-    def annotate(
-        self,
-        adata: AnnData | MuData | None = None,
-        counterfactuals: str | Collection[str] | Sequence[str | Collection[str]] = (),
-        *,
-        transform_batch: TransformBatch = None,
-    ) -> None:
-        """Write latents, graph, effects and counterfactuals into an AnnData, in place.
+    Parameters
+    ----------
+    adata
+        Where to write; by default the model's data. In a MuData it is the modality with the expression.
+    counterfactuals
+        Perturbations for which to write the counterfactual of every cell, as in :meth:`predict`.
+    transform_batch
+        Batch of these, as in :meth:`get_counterfactual`.
 
-        Parameters
-        ----------
-        adata
-            Where to write; by default the model's data. In a MuData it is the modality with the expression.
-        counterfactuals
-            Perturbations for which to write the counterfactual of every cell, as in :meth:`predict`.
-        transform_batch
-            Batch of these, as in :meth:`get_counterfactual`.
+    Notes
+    -----
+    Writes ``obsm["X_raptorgraph"]`` (u) and ``obsm["X_raptorgraph_exogenous"]`` (z), cells x d, and
+    ``obsm["counterfactual_<label>"]``, cells x the model's genes, for each asked label. A label that does not suit
+    as a key (longer than 100 characters, with others than ASCII letters, digits and ``+-_.``, or the same as
+    another one but for capitals) is replaced there by a number.
 
-        Notes
-        -----
-        Writes ``obsm["X_raptorgraph"]`` (u) and ``obsm["X_raptorgraph_exogenous"]`` (z), cells x d, and
-        ``obsm["counterfactual_<label>"]``, cells x the model's genes, for each asked label. A label that does not suit
-        as a key (longer than 100 characters, with others than ASCII letters, digits and ``+-_.``, or the same as
-        another one but for capitals) is replaced there by a number.
+    ``uns["raptorgraph"]`` holds
 
-        ``uns["raptorgraph"]`` holds
+    - ``dag``: the table of :meth:`get_edges`;
+    - ``perturbed_genes``: their names;
+    - ``effects``: one row for each condition of the training data and each gene, with ``perturbation`` and ``gene``
+      (categorical), ``effect`` and, where the posterior gives one, its standard deviation ``sd`` (float32);
+      ``effects.pivot(index="perturbation", columns="gene", values="effect")`` is the matrix;
+    - ``counterfactuals``: ``key`` in ``obsm`` and ``perturbation`` of all counterfactuals;
+    - ``settings``, in which ``effects`` is their ``attrs["kind"]`` (:meth:`predict_effects`).
 
-        - ``dag``: the table of :meth:`get_edges`;
-        - ``perturbed_genes``: their names;
-        - ``effects``: one row for each condition of the training data and each gene, with ``perturbation`` and ``gene``
-          (categorical), ``effect`` and, where the posterior gives one, its standard deviation ``sd`` (float32);
-          ``effects.pivot(index="perturbation", columns="gene", values="effect")`` is the matrix;
-        - ``counterfactuals``: ``key`` in ``obsm`` and ``perturbation`` of all counterfactuals;
-        - ``settings``, in which ``effects`` is their ``attrs["kind"]`` (:meth:`predict_effects`).
+    Graph and effects are those of the training data, whichever cells are written to; effects on other control
+    cells are what ``predict_effects(..., adata)`` gives.
 
-        Graph and effects are those of the training data, whichever cells are written to; effects on other control
-        cells are what ``predict_effects(..., adata)`` gives.
+    Names are values in all of them, never keys, so that a name may hold any character. A further call replaces
+    all that an earlier one wrote, its counterfactuals included.
 
-        Names are values in all of them, never keys, so that a name may hold any character. A further call replaces
-        all that an earlier one wrote, its counterfactuals included.
+    Raises
+    ------
+    ValueError
+        For an unknown gene, and where a model was loaded without data and none are given.
 
-        Raises
-        ------
-        ValueError
-            For an unknown gene, and where a model was loaded without data and none are given.
+    Examples
+    --------
+    >>> model.annotate(counterfactuals=["P01+P02"])
+    >>> {"X_raptorgraph", "X_raptorgraph_exogenous", "counterfactual_P01+P02"} <= set(adata.obsm)
+    True
+    >>> adata.uns["raptorgraph"]["effects"].columns.tolist()
+    ['perturbation', 'gene', 'effect', 'sd']
 
-        Examples
-        --------
-        >>> model.annotate(counterfactuals=["P01+P02"])
-        >>> {"X_raptorgraph", "X_raptorgraph_exogenous", "counterfactual_P01+P02"} <= set(adata.obsm)
-        True
-        >>> adata.uns["raptorgraph"]["effects"].columns.tolist()
-        ['perturbation', 'gene', 'effect', 'sd']
+    The latents serve scanpy as any embedding does.
 
-        The latents serve scanpy as any embedding does.
+    >>> import scanpy as sc
+    >>> sc.pp.neighbors(adata, use_rep="X_raptorgraph")
+    """
+    target = model.cells.data(adata)
+    names = listed(counterfactuals)
+    note = target.uns.get("raptorgraph", {})
+    before = list(note["counterfactuals"]["key"]) if "counterfactuals" in note else []
+    keys = counterfactual_keys(model.predictor.masks(names)[0] if names else (), set(target.obsm).difference(before))
+    written = {
+        "X_raptorgraph": model.get_latent_representation(target),
+        "X_raptorgraph_exogenous": model.get_latent_representation(target, kind="exogenous"),
+    }
+    for label, key in keys.items():
+        written[key] = model.get_counterfactual(label, target, transform_batch=transform_batch)
+    effects = _effects_table(model, target)
+    table = model.get_edges()
+    table.index = table.index.astype(str)
+    for key in before:
+        target.obsm.pop(key, None)
+    for key, value in written.items():
+        target.obsm[key] = value
+    target.uns["raptorgraph"] = {
+        "dag": table,
+        "perturbed_genes": np.asarray(model.perturbed_genes, dtype=object),
+        "effects": effects,
+        "counterfactuals": pd.DataFrame(
+            {"key": list(keys.values()), "perturbation": list(keys)},
+            index=np.arange(len(keys)).astype(str),
+            dtype=object,
+        ),
+        "settings": {
+            "preset": model.preset_,
+            "likelihood": model.module.likelihood,
+            "pairing": model.pairing_,
+            "n_latent": len(model.latent_names),
+            "delimiter": model.setup_args["delimiter"],
+            "effects": effects.attrs["kind"],
+        },
+    }
 
-        >>> import scanpy as sc
-        >>> sc.pp.neighbors(adata, use_rep="X_raptorgraph")
-        """
-        target = self._data(adata)
-        names = listed(counterfactuals)
-        note = target.uns.get("raptorgraph", {})
-        before = list(note["counterfactuals"]["key"]) if "counterfactuals" in note else []
-        keys = counterfactual_keys(self._masks(names)[0] if names else (), set(target.obsm).difference(before))
-        written = {
-            "X_raptorgraph": self.get_latent_representation(target),
-            "X_raptorgraph_exogenous": self.get_latent_representation(target, kind="exogenous"),
-        }
-        for label, key in keys.items():
-            written[key] = self.get_counterfactual(label, target, transform_batch=transform_batch)
-        effects = self._effects_table(target)
-        table = self.get_edges()
-        table.index = table.index.astype(str)
-        for key in before:
-            target.obsm.pop(key, None)
-        for key, value in written.items():
-            target.obsm[key] = value
-        target.uns["raptorgraph"] = {
-            "dag": table,
-            "perturbed_genes": np.asarray(self.perturbed_genes, dtype=object),
-            "effects": effects,
-            "counterfactuals": pd.DataFrame(
-                {"key": list(keys.values()), "perturbation": list(keys)},
-                index=np.arange(len(keys)).astype(str),
-                dtype=object,
-            ),
-            "settings": {
-                "preset": self.preset_,
-                "likelihood": self.module.likelihood,
-                "pairing": self.pairing_,
-                "n_latent": len(self.latent_names),
-                "delimiter": self.setup_args["delimiter"],
-                "effects": effects.attrs["kind"],
-            },
-        }
 
-    def _effects_table(self, adata: AnnData) -> pd.DataFrame:
-        """Effects of the training conditions as a long table, with standard deviations where they are known."""
-        if self._has_posterior:
-            values = dict(zip(("effect", "sd"), self.predict_effects(self.conditions, return_sd=True), strict=True))
-        else:  # those of the screen, where the model has its cells, whichever cells are written to
-            values = {"effect": self.predict_effects(self.conditions, adata if self.adata is None else None)}
-        table = long_effects(values)
-        table.attrs["kind"] = values["effect"].attrs["kind"]
-        return table
+def _effects_table(model: RaptorGraphModel, adata: AnnData) -> pd.DataFrame:
+    """Effects of the training conditions as a long table, with standard deviations where they are known."""
+    if model.has_posterior:
+        values = dict(zip(("effect", "sd"), model.predict_effects(model.conditions, return_sd=True), strict=True))
+    else:  # those of the screen, where the model has its cells, whichever cells are written to
+        values = {"effect": model.predict_effects(model.conditions, adata if model.adata is None else None)}
+    table = long_effects(values)
+    table.attrs["kind"] = values["effect"].attrs["kind"]
+    return table
 
-    def export_to_cell_eval(
-        self,
-        directory: str | Path | None = None,
-        perturbations: str | Collection[str] | Sequence[str | Collection[str]] | None = None,
-        adata: AnnData | MuData | None = None,
-        *,
-        n_cells: int | None = None,
-        seed: int | None = None,
-        overwrite: bool = False,
-        transform_batch: TransformBatch = None,
-    ) -> tuple[AnnData, AnnData]:
-        """Predict cells and put them beside the real ones, as cell-eval takes them.
 
-        Parameters
-        ----------
-        directory
-            Where to write ``pred.h5ad`` and ``real.h5ad``; created if it is not there. None writes nothing.
-        perturbations
-            Perturbations to compare, as in :meth:`predict`; by default all of `adata`.
-        adata
-            Real cells with labels, best of a screen that was held out; by default the model's data. Predictions start
-            from its control cells, or from those of the model's data where it has none.
-        n_cells
-            Predicted cells of each perturbation; by default as many as there are real ones.
-        seed
-            Of the draw; by default ``scvi.settings.seed``.
-        overwrite
-            Whether to replace files that are there.
-        transform_batch
-            As in :meth:`predict`.
+def export_to_cell_eval(
+    model: RaptorGraphModel,
+    directory: str | Path | None = None,
+    perturbations: Perturbations | None = None,
+    adata: Data | None = None,
+    *,
+    n_cells: int | None = None,
+    seed: int | None = None,
+    overwrite: bool = False,
+    transform_batch: TransformBatch = None,
+) -> tuple[AnnData, AnnData]:
+    """Predict cells and put them beside the real ones, as cell-eval takes them.
 
-        Returns
-        -------
-        Predicted and real cells: the model's genes, the expression scale in ``X`` (CSR, float32; predictions below 0
-        are set to 0), canonical labels in ``obs`` under the model's `perturbation_key`; both have the same controls.
-        ``cell-eval run -ap pred.h5ad -ar real.h5ad --pert-col perturbation --control-pert control`` compares them.
+    Parameters
+    ----------
+    directory
+        Where to write ``pred.h5ad`` and ``real.h5ad``; created if it is not there. None writes nothing.
+    perturbations
+        Perturbations to compare, as in :meth:`predict`; by default all of `adata`.
+    adata
+        Real cells with labels, best of a screen that was held out; by default the model's data. Predictions start
+        from its control cells, or from those of the model's data where it has none.
+    n_cells
+        Predicted cells of each perturbation; by default as many as there are real ones.
+    seed
+        Seed of the draws; by default ``scvi.settings.seed``.
+    overwrite
+        Whether to replace files that are there.
+    transform_batch
+        As in :meth:`predict`.
 
-        Raises
-        ------
-        FileExistsError
-            If one of the files is there, unless `overwrite`.
-        ValueError
-            For a gene that was not perturbed in the training screen, a perturbation without real cells, where there
-            are no control cells, and where a file is asked for and `perturbation_key` holds a slash.
+    Returns
+    -------
+    Predicted and real cells: the model's genes, the expression scale in ``X`` (CSR, float32; predictions below 0
+    are set to 0), canonical labels in ``obs`` under the model's `perturbation_key`; both have the same controls.
+    ``cell-eval run -ap pred.h5ad -ar real.h5ad --pert-col perturbation --control-pert control`` compares them.
 
-        Examples
-        --------
-        >>> predicted, real = model.export_to_cell_eval("comparison", ["P01", "P02"])
-        >>> predicted.shape == real.shape
-        True
-        >>> sorted(real.obs["perturbation"].unique())
-        ['P01', 'P02', 'control']
-        """
-        files = [] if directory is None else [Path(directory) / f"{name}.h5ad" for name in ("pred", "real")]
-        there = [str(file) for file in files if file.exists()]
-        if there and not overwrite:
-            raise FileExistsError(f"{', '.join(there)} is there already: choose another directory, or overwrite=True.")
-        args = self.setup_args
-        key, spelling = args["perturbation_key"], {name: args[name] for name in ("control", "delimiter")}
-        if files and "/" in key:
-            raise ValueError(f"No h5ad file holds a column named {key!r}: rename perturbation_key, without '/'.")
-        source = self._data(adata, labels=True)
-        check_genes(source, self.var_names_)
-        parsed = parse_obs(source, key, **spelling)
-        names = [self._label(genes) for genes in parsed.conditions]
-        rows = {name: np.flatnonzero(parsed.codes == i) for i, name in enumerate(names)}
-        control = names[0]
-        asked = self._masks(names[1:] if perturbations is None else perturbations)[0]
-        asked = [label for label in dict.fromkeys(asked) if label != control]
-        absent = [label for label in asked if label not in rows]
-        if absent:
-            raise ValueError(f"There are no real cells of {', '.join(absent[:10])} to compare predictions with.")
-        measured = self._measured(source)
-        real = {name: measured[rows[name]] for name in (control, *asked)}
-        controls = source[rows[control]].copy()
-        if not len(rows[control]):
-            if self.adata is None:
-                raise ValueError(f"adata has no control cells (obs[{key!r}] == {control!r}) to start from.")
-            controls = self.adata[self._control_rows(self.adata)].copy()
-            real[control] = self._measured(controls)
-        predicted = {control: real[control]}
-        for label in asked:
-            n = len(rows[label]) if n_cells is None else n_cells
-            cells = self.predict(label, controls, n_cells=n, seed=seed, transform_batch=transform_batch)
-            predicted[label] = sparse.csr_matrix(cells.X).maximum(0)
-        pair = tuple(self._stacked(cells, key) for cells in (predicted, real))
-        if files:
-            files[0].parent.mkdir(parents=True, exist_ok=True)
-            for cells, file in zip(pair, files, strict=True):
-                cells.write_h5ad(file)
-            logger.info("cell-eval run -ap %s -ar %s --pert-col %s --control-pert %s", files[0], files[1], key, control)
-        return pair
+    Raises
+    ------
+    FileExistsError
+        If one of the files is there, unless `overwrite`.
+    ValueError
+        For a gene that was not perturbed in the training screen, a perturbation without real cells, where there
+        are no control cells, and where a file is asked for and `perturbation_key` holds a slash.
 
-    def _measured(self, cells: AnnData) -> sparse.csr_matrix:
-        """Measured expression of the model's genes."""
-        args = self.setup_args
-        cells = cells[:, gene_names(cells).get_indexer(self.var_names_)]
-        return sparse.csr_matrix(to_expression(*expression_source(cells, args["layer"], args["library_size_key"])))
+    Examples
+    --------
+    >>> predicted, real = model.export_to_cell_eval("comparison", ["P01", "P02"])
+    >>> predicted.shape == real.shape
+    True
+    >>> sorted(real.obs["perturbation"].unique())
+    ['P01', 'P02', 'control']
+    """
+    files = [] if directory is None else [Path(directory) / f"{name}.h5ad" for name in ("pred", "real")]
+    there = [str(file) for file in files if file.exists()]
+    if there and not overwrite:
+        raise FileExistsError(f"{', '.join(there)} is there already: choose another directory, or overwrite=True.")
+    setup = Setup.of(model.setup_args)
+    key = setup.perturbation_key
+    if files and "/" in key:
+        raise ValueError(f"No h5ad file holds a column named {key!r}: rename perturbation_key, without '/'.")
+    source = model.cells.data(adata, labels=True)
+    check_genes(source, model.var_names_)
+    parsed = parse_obs(source, key, **setup.spelling)
+    names = [setup.label(genes) for genes in parsed.conditions]
+    rows = {name: np.flatnonzero(parsed.codes == i) for i, name in enumerate(names)}
+    control = names[0]
+    asked = model.predictor.masks(names[1:] if perturbations is None else perturbations)[0]
+    asked = [label for label in dict.fromkeys(asked) if label != control]
+    absent = [label for label in asked if label not in rows]
+    if absent:
+        raise ValueError(f"There are no real cells of {', '.join(absent[:10])} to compare predictions with.")
+    measured = _measured(model, source)
+    real = {name: measured[rows[name]] for name in (control, *asked)}
+    controls = source[rows[control]].copy()
+    if not len(rows[control]):
+        if model.adata is None:
+            raise ValueError(f"adata has no control cells (obs[{key!r}] == {control!r}) to start from.")
+        controls = model.adata[model.cells.control_rows(model.adata)].copy()
+        real[control] = _measured(model, controls)
+    predicted = {control: real[control]}
+    for label in asked:
+        n = len(rows[label]) if n_cells is None else n_cells
+        cells = model.predict(label, controls, n_cells=n, seed=seed, transform_batch=transform_batch)
+        predicted[label] = sparse.csr_matrix(cells.X).maximum(0)
+    pair = tuple(_stacked(model, cells, key) for cells in (predicted, real))
+    if files:
+        files[0].parent.mkdir(parents=True, exist_ok=True)
+        for cells, file in zip(pair, files, strict=True):
+            cells.write_h5ad(file)
+        logger.info("cell-eval run -ap %s -ar %s --pert-col %s --control-pert %s", files[0], files[1], key, control)
+    return pair
 
-    def _stacked(self, cells: dict[str, sparse.csr_matrix], key: str) -> AnnData:
-        labels = np.repeat(list(cells), [X.shape[0] for X in cells.values()])
-        obs = pd.DataFrame({key: pd.Categorical(labels)}, index=np.arange(len(labels)).astype(str))
-        X = sparse.csr_matrix(sparse.vstack(list(cells.values())), dtype=np.float32)
-        return ad.AnnData(X, obs=obs, var=pd.DataFrame(index=pd.Index(self.var_names_)))
+
+def _measured(model: RaptorGraphModel, cells: AnnData) -> sparse.csr_matrix:
+    """Measured expression of the model's genes."""
+    setup = Setup.of(model.setup_args)
+    cells = cells[:, gene_names(cells).get_indexer(model.var_names_)]
+    return sparse.csr_matrix(to_expression(*expression_source(cells, setup.layer, setup.library_size_key)))
+
+
+def _stacked(model: RaptorGraphModel, cells: dict[str, sparse.csr_matrix], key: str) -> AnnData:
+    labels = np.repeat(list(cells), [X.shape[0] for X in cells.values()])
+    obs = pd.DataFrame({key: pd.Categorical(labels)}, index=np.arange(len(labels)).astype(str))
+    X = sparse.csr_matrix(sparse.vstack(list(cells.values())), dtype=np.float32)
+    return ad.AnnData(X, obs=obs, var=pd.DataFrame(index=pd.Index(model.var_names_)))
 
 
 def long_effects(values: Mapping[str, pd.DataFrame]) -> pd.DataFrame:

@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 import torch
 
-from raptorgraph._arguments import LARGEST, check_number
+from raptorgraph._arguments import LARGEST, check_choice, check_number
 from raptorgraph._progress import progress_bar
 from raptorgraph.inference import GraphPosterior, infer_graph
 from raptorgraph.nn import acyclic_support
-from raptorgraph.screen._moments import LogRatioMoments, log_ratio_moments
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from raptorgraph.model._splitter import ScreenSplitter
+    from raptorgraph.model._module import RaptorGraphModule
+    from raptorgraph.screen._moments import LogRatioMoments
 
 logger = logging.getLogger(__name__)
 
@@ -27,39 +28,26 @@ CALLED = 0.5  # probability from which an edge is one
 EDGE_COLUMNS = ("probability", "share", "frequency", "q_value")
 
 
-def screen_graph(
-    X,
-    codes: np.ndarray,
-    members: np.ndarray,
-    targets: Sequence[int],
-    *,
-    library: np.ndarray | None = None,
-    batch: np.ndarray | None = None,
-    rows: np.ndarray | None = None,
+def graph_of_log_ratios(
+    moments: LogRatioMoments, members: np.ndarray, targets: Sequence[int] | np.ndarray
 ) -> GraphPosterior:
-    """Infer the graph among perturbed genes from the cells of a screen.
+    """Infer the graph among perturbed genes from the log ratios of conditions.
 
     Parameters
     ----------
-    X, codes, library, batch, rows
-        As for :func:`raptorgraph.pp.effect_moments`: cells x genes, condition of each cell (0 is control)...
+    moments
+        Log ratios of the mean rates of control and conditions.
     members
-        Conditions x perturbed genes, 0 or 1; row 0 is the control. Conditions of one gene are used; a gene that was
-        not perturbed alone gets no edge.
+        Control and conditions x perturbed genes, 0 or 1. Conditions of one gene are used; a gene that was not
+        perturbed alone gets no edge.
     targets
         Column of each perturbed gene, -1 where it has none.
 
     Returns
     -------
     GraphPosterior
-        Of all perturbed genes, in the order of the columns of `members`.
+        Weights and probabilities among all perturbed genes, in the order of the columns of `members`.
     """
-    moments = log_ratio_moments(X, codes, len(members), library=library, batch=batch, rows=rows)
-    return graph_of_log_ratios(moments, members, targets)
-
-
-def graph_of_log_ratios(moments: LogRatioMoments, members: np.ndarray, targets: Sequence[int]) -> GraphPosterior:
-    """Infer the graph from the log ratios of conditions; see :func:`screen_graph`."""
     k = members.shape[1]
     alone = np.flatnonzero((members.sum(1) == 1) & (moments.n > 0))
     alone = alone[alone > 0]
@@ -82,17 +70,47 @@ def graph_of_log_ratios(moments: LogRatioMoments, members: np.ndarray, targets: 
     return GraphPosterior(of_all(found.weight), of_all(found.probability), of_all(found.share), programs)
 
 
-class GraphMixin:
-    """Inference of the graph before the network is trained on it, and its tables."""
+@dataclass(frozen=True)
+class EdgeTable:
+    """The graph of a model: inferred from its screen, and asked for.
 
-    def _fit_graph(self, splitter: ScreenSplitter) -> None:
-        """Infer the graph from all cells but those that are kept for a test, and fix it in the network.
+    Parameters
+    ----------
+    module
+        The network, whose graph it is.
+    names
+        Name of each latent.
+    n_perturbed
+        Number k of perturbed genes, whose latents are the first ones.
 
-        In units in which every perturbation shifts its own latent alike, weights are those of
-        :func:`raptorgraph.inference.infer_graph`; so the strengths stay as they are, too.
+    Examples
+    --------
+    >>> model.edges.is_inferred
+    True
+    >>> model.edges.called.shape
+    (6, 6)
+    """
+
+    module: RaptorGraphModule
+    names: Sequence[str]
+    n_perturbed: int
+
+    # -- inference -------------------------------------------------------------------------------------------------
+    def infer(self, moments: LogRatioMoments, design: np.ndarray, targets: np.ndarray) -> None:
+        """Infer the graph from what was measured, and fix it in the network.
+
+        Shifts are fixed at one value, so edge weights are in units of the perturbation's effect
+        (:func:`raptorgraph.inference.infer_graph`).
+
+        Parameters
+        ----------
+        moments
+            Log ratios of all cells but those that are kept for a test.
+        design, targets
+            As for :meth:`Calibration.fit`.
         """
         with progress_bar("Inferring the graph"):
-            found = graph_of_log_ratios(splitter.known_log_ratios(), self._members(), self._target_columns())
+            found = graph_of_log_ratios(moments, design, targets)
         module = self.module
         module.edge_weight.copy_(found.weight)
         module.edge_probability.copy_(found.probability)
@@ -101,26 +119,44 @@ class GraphMixin:
         module.edge_q_value.fill_(torch.nan)
         module.graph.fix(torch.where(found.probability >= CALLED, found.weight, 0.0))
         module.modulator.strength.requires_grad_(False)
-        n_edges = int((found.probability >= CALLED).sum())
-        logger.info("The graph has %d of %d possible edges.", n_edges, len(found.weight) * (len(found.weight) - 1))
+        k = self.n_perturbed
+        logger.info("The graph has %d of %d possible edges.", int(self.called.sum()), k * (k - 1))
 
-    def _known_graph(self) -> torch.Tensor | None:
-        """Weights among the perturbed genes, k x k; None where the graph is still to be learned."""
+    def keep_stability(self, frequency: np.ndarray, q_value: np.ndarray) -> None:
+        """Keep how often edges are found again, and their false discovery rates, each k x k."""
+        self.module.edge_frequency.copy_(torch.as_tensor(frequency))
+        self.module.edge_q_value.copy_(torch.as_tensor(q_value))
+
+    # -- what is known ---------------------------------------------------------------------------------------------
+    @property
+    def is_inferred(self) -> bool:
+        """Whether the graph was inferred from interventions, so that edges have probabilities."""
+        return self.module.graph_kind == "interventional" and bool(self.module.graph.projected)
+
+    @property
+    def called(self) -> np.ndarray:
+        """Edges of the network among the perturbed genes, k x k: those with a probability of 0.5 or more."""
+        return self.values("probability") >= CALLED
+
+    def known(self) -> torch.Tensor | None:
+        """Weights of the network among the perturbed genes, k x k; None where they are still to be learned."""
         if self.module.graph_kind == "dagma":
             return None
-        k = len(self.perturbed_genes_)
-        return self.module.graph.adjacency()[:k, :k].detach()
+        adjacency: torch.Tensor = self.module.graph.adjacency().detach()
+        return adjacency[: self.n_perturbed, : self.n_perturbed]
 
-    def _members(self) -> np.ndarray:
-        """Conditions x perturbed genes, 0 or 1; row 0 is the control."""
-        return self.screen.design
+    def values(self, name: str) -> np.ndarray:
+        """What was inferred of every pair of perturbed genes, k x k, float32, row = cause; NaN where it is not known.
 
-    def _target_columns(self) -> np.ndarray:
-        """Column of each perturbed gene, -1 where it has none; the perturbed genes come first."""
-        n_targets = self.module.encoder.preconditioned.n_targets
-        columns = np.full(len(self.perturbed_genes_), -1)
-        columns[:n_targets] = np.arange(n_targets)
-        return columns
+        Parameters
+        ----------
+        name
+            ``"weight"`` (its posterior mean, edge or not), ``"probability"``, ``"share"``, ``"frequency"`` or
+            ``"q_value"``.
+        """
+        check_choice("name", name, ("weight", *EDGE_COLUMNS))
+        values: torch.Tensor = getattr(self.module, f"edge_{name}")
+        return values.cpu().numpy()
 
     def get_dag(
         self,
@@ -171,24 +207,23 @@ class GraphMixin:
                 check_number(name, value, 0, high)
         adjacency = self.module.graph.adjacency().detach().cpu().numpy().astype(float)
         adjacency = adjacency * acyclic_support(adjacency)
-        k = len(self.perturbed_genes_)
+        k = self.n_perturbed
         if min_probability is not None:
-            if not self._has_edges:
+            if not self.is_inferred:
                 raise ValueError(
                     "Edges have probabilities in trained models with graph='interventional': leave min_probability out."
                 )
-            probability = self.module.edge_probability.cpu().numpy()
             adjacency[:] = 0.0
-            adjacency[:k, :k] = np.where(probability >= min_probability, self.module.edge_weight.cpu().numpy(), 0.0)
+            adjacency[:k, :k] = np.where(self.values("probability") >= min_probability, self.values("weight"), 0.0)
         if min_frequency is not None:
-            frequency = self.module.edge_frequency.cpu().numpy()
+            frequency = self.values("frequency")
             if np.isnan(frequency).all():
                 raise ValueError("Frequencies of edges are not known yet: call raptorgraph.tl.dag_stability(model).")
             adjacency[:k, :k][~(frequency >= min_frequency)] = 0.0
             adjacency[k:], adjacency[:, k:] = 0.0, 0.0
         if threshold is not None:
             adjacency[np.abs(adjacency) < threshold] = 0.0
-        return pd.DataFrame(adjacency, index=self.latent_names, columns=self.latent_names)
+        return pd.DataFrame(adjacency, index=list(self.names), columns=list(self.names))
 
     def get_edges(self) -> pd.DataFrame:
         """Edges of the graph, the most important first.
@@ -213,16 +248,11 @@ class GraphMixin:
             {"source": names[source], "target": names[target], "weight": dag.to_numpy()[source, target]}
         )
         by = table["weight"].abs()
-        if self._has_edges:
+        if self.is_inferred:
             for column in EDGE_COLUMNS:
-                values = getattr(self.module, f"edge_{column}").cpu().double().numpy()
+                values = self.values(column).astype(np.float64)
                 if not np.isnan(values).all():
                     # latents without a gene come last, and of their edges nothing was inferred
                     table[column] = np.pad(values, (0, len(dag) - len(values)), constant_values=np.nan)[source, target]
             by = table["share"]
         return table.loc[by.sort_values(ascending=False, kind="stable").index].reset_index(drop=True)
-
-    @property
-    def _has_edges(self) -> bool:
-        """Whether the graph was inferred from interventions."""
-        return self.module.graph_kind == "interventional" and bool(self.module.graph.projected)

@@ -3,7 +3,21 @@
 from __future__ import annotations
 
 from inspect import getattr_static
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import rich.pretty  # noqa: F401  scvi-tools' view_anndata_setup takes it to be imported
+from scvi.model.base import BaseModelClass
+from scvi.train import TrainRunner
+
+from raptorgraph.model._cells import Cells
+from raptorgraph.model._module import RaptorGraphModule
+from raptorgraph.model._plan import RaptorGraphTrainingPlan
+from raptorgraph.model._splitter import ScreenSplitter
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+    from raptorgraph.model._types import Data
 
 _CELLS = "give the cells to the methods themselves, such as predict(..., adata) and get_latent_representation(adata)"
 
@@ -21,8 +35,19 @@ class NotOffered:
         raise AttributeError(f"RaptorGraphModel has no {self.name}: {self.instead}.")
 
 
-class InheritedMixin:
-    """Methods of scvi-tools' classes that do not fit this model."""
+class InheritedModel(BaseModelClass):  # type: ignore[misc]  # scvi-tools has no types
+    """scvi-tools' base class, less what does not fit this model; genes of other cells are matched by name."""
+
+    _module_cls = RaptorGraphModule
+    _training_plan_cls = RaptorGraphTrainingPlan
+    _data_splitter_cls = ScreenSplitter
+    _train_runner_cls = TrainRunner
+
+    @property
+    def cells(self) -> Cells:
+        """Its cells, and others, as the network reads them."""
+        own, args = self._adata_manager, self.mudata_args_
+        return Cells(self.module, own, self.registry_, self.var_names_, args, self.is_trained_)
 
     differential_expression = NotOffered(
         "predict_effects(perturbations, return_sd=True) gives the effects of perturbations with their standard "
@@ -62,7 +87,7 @@ class InheritedMixin:
         return [name for name in offered if not isinstance(getattr_static(type(self), name, None), NotOffered)]
 
     @property
-    def adata(self):
+    def adata(self) -> AnnData | None:
         """Data of the model; None where it was loaded without.
 
         Examples
@@ -73,7 +98,36 @@ class InheritedMixin:
         return self._adata
 
     @adata.setter
-    def adata(self, value) -> NoReturn:
+    def adata(self, value: object) -> NoReturn:
         raise AttributeError(
             f"The data of a model stay those that it was made or loaded with: {_CELLS}, or use load(folder, adata)."
         )
+
+    def _validate_anndata(self, adata: AnnData | None = None, copy_if_view: bool = True) -> AnnData:
+        """Register other cells as scvi-tools asks for it; the user's object stays as it is."""
+        manager = self.cells.query(adata)
+        if manager is not self._adata_manager:
+            self._register_manager_for_instance(manager)
+        return manager.adata
+
+    def view_anndata_setup(self, adata: Data | None = None, hide_state_registries: bool = False) -> None:
+        """Print how the data were registered.
+
+        Parameters
+        ----------
+        adata
+            Registered data; by default those of the model.
+        hide_state_registries
+            Leave out the table of each field, such as the perturbed genes.
+
+        Raises
+        ------
+        ValueError
+            For data that were not registered, and where a model was loaded without data and none are given.
+
+        Examples
+        --------
+        >>> model.view_anndata_setup(hide_state_registries=True)  # doctest: +ELLIPSIS
+        Anndata setup with scvi-tools version ...
+        """
+        super().view_anndata_setup(self.cells.data(adata), hide_state_registries)

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 import torch
 
 from raptorgraph._progress import progress_line
+from raptorgraph.nn._likelihood_base import ControlStatistics
 from raptorgraph.screen._moments import condition_moments
+
+if TYPE_CHECKING:
+    from raptorgraph.model._manager import ScreenManager
+    from raptorgraph.model._module import RaptorGraphModule
 
 
 @progress_line("Reading control cells")
-def initialize(module, adata_manager) -> None:
+def initialize(module: RaptorGraphModule, adata_manager: ScreenManager) -> None:
     """Set the encoder's center and spread, the decoder's base and the genes' scale from control cells."""
     screen = adata_manager.screen
     (X, library), control = screen.source, np.flatnonzero(screen.codes == 0)
@@ -21,17 +28,15 @@ def initialize(module, adata_manager) -> None:
     floor = 0.05 * max(float(np.median(sd[sd > 0])) if (sd > 0).any() else 1.0, 1e-3)
     _fill(module.center, mean)
     _fill(module.spread, np.maximum(sd, floor))
-    if module.likelihood == "nb":
-        n = len(control)
-        counts = condition_moments(X, codes, 1, rows=control)
-        count_mean, count_var = counts.mean[0], counts.var[0] * (n - 1) / n
-        theta = count_mean**2 / np.maximum(count_var - count_mean, 0.01 * count_mean**2 + 1e-8)
-        _fill(module.decoder.base, np.log((n * count_mean + 0.1) / library[control].sum()))
-        _fill(module.log_scale, np.log(np.clip(theta, 0.2, 50.0)))
-    else:
-        _fill(module.decoder.base, mean)
-        if module.learn_scale:
-            _fill(module.log_scale, np.log(np.maximum(sd, floor)))
+    distribution = module.distribution
+    observed = condition_moments(X, codes, 1, rows=control) if distribution.needs_counts else moments
+    total = len(control) if library is None else library[control].sum()
+    base, log_scale = distribution.starting_values(
+        ControlStatistics(mean, np.maximum(sd, floor), observed.mean[0], observed.var[0], len(control), total)
+    )
+    _fill(module.decoder.base, base)
+    if log_scale is not None:
+        _fill(module.log_scale, log_scale)
 
 
 def _fill(target: torch.Tensor, values: np.ndarray) -> None:

@@ -1,30 +1,71 @@
-"""Latents of cells: asked for, and checked for whether the model uses them."""
+"""Latents of cells: asked for, drawn, and checked for whether the model uses them."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 import torch
 
+from raptorgraph._arguments import check_choice
+from raptorgraph.model._cells import draw_seed
 from raptorgraph.model._field import KEYS
-from raptorgraph.nn import kl_standard_normal
 from raptorgraph.nn._posterior_draws import N_DRAWS
 
 if TYPE_CHECKING:
-    from anndata import AnnData
-    from mudata import MuData
+    from collections.abc import Sequence
+
+    from scvi.data import AnnDataManager
+
+    from raptorgraph.model._cells import Cells
+    from raptorgraph.model._module import RaptorGraphModule
+    from raptorgraph.model._types import Data
 
 ACTIVE_KL = 0.01  # nats
 
 
-class LatentMixin:
-    """What the encoder says of cells."""
+@dataclass(frozen=True)
+class DrawnLatents:
+    """Exogenous latents `z` of cells, drawn from their posterior (cells x d), and the `tensors` of these cells."""
+
+    z: torch.Tensor
+    tensors: dict[str, torch.Tensor]
+
+    @property
+    def library(self) -> torch.Tensor | None:
+        """Library sizes, cells x 1; None for data without."""
+        return self.tensors.get(KEYS.LIBRARY)
+
+
+@dataclass(frozen=True)
+class Latents:
+    """Latents of cells.
+
+    Parameters
+    ----------
+    module
+        The network.
+    cells
+        Where cells come from.
+    genes, names
+        Perturbed genes, and the name of each latent.
+
+    Examples
+    --------
+    >>> model.latents.draw_controls(n_cells=20, seed=0).z.shape[0]
+    20
+    """
+
+    module: RaptorGraphModule
+    cells: Cells
+    genes: Sequence[str]
+    names: Sequence[str]
 
     @torch.inference_mode()
     def get_latent_representation(
-        self, adata: AnnData | MuData | None = None, kind: str = "causal", batch_size: int = 1024
+        self, adata: Data | None = None, kind: str = "causal", batch_size: int = 1024
     ) -> np.ndarray:
         """Posterior means of the latents.
 
@@ -56,13 +97,12 @@ class LatentMixin:
         >>> u.shape == (adata.n_obs, len(model.latent_names))
         True
         """
-        if kind not in ("causal", "exogenous"):
-            raise ValueError(f"kind={kind!r} is unknown; use 'causal' or 'exogenous'.")
+        check_choice("kind", kind, ("causal", "exogenous"))
         parts = []
-        for tensors in self._cells(self._query(adata, "latents"), batch_size=batch_size):
-            mean, log_var = self.module.encode(self.module.expression(tensors[KEYS.X], tensors.get(KEYS.LIBRARY)))
+        for tensors in self.cells.batches(self.cells.query(adata, "latents"), batch_size=batch_size):
+            mean, log_var = self._encode(tensors)
             if kind == "causal":
-                mean = self.module.expected_causal(mean, log_var, N_DRAWS, self._seed(None))
+                mean = self.module.expected_causal(mean, log_var, N_DRAWS, draw_seed(None))
             parts.append(mean)
         return torch.cat(parts).cpu().numpy().astype(np.float32)
 
@@ -80,11 +120,33 @@ class LatentMixin:
         >>> list(activity.index[:3]), list(activity.columns)
         (['P01', 'P02', 'P03'], ['gene', 'kl', 'active'])
         """
-        parts = []
-        for tensors in self._cells(self._query(), rows=self._control_rows(self._data())):
-            expression = self.module.expression(tensors[KEYS.X], tensors.get(KEYS.LIBRARY))
-            parts.append(kl_standard_normal(*self.module.encode(expression)))
+        manager = self.cells.query()
+        rows = self.cells.control_rows(manager.adata)
+        parts = [self.module.kl(*self._encode(tensors)) for tensors in self.cells.batches(manager, rows=rows)]
         kl = torch.cat(parts).mean(0).cpu().numpy()
-        genes = self.perturbed_genes + [None] * (len(kl) - len(self.perturbed_genes))
-        index = pd.Index(self.latent_names, name="latent")
+        genes = [*self.genes, *[None] * (len(kl) - len(self.genes))]
+        index = pd.Index(self.names, name="latent")
         return pd.DataFrame({"gene": genes, "kl": kl, "active": kl > ACTIVE_KL}, index=index)
+
+    # -- draws -----------------------------------------------------------------------------------------------------
+    def draw_batch(self, tensors: dict[str, torch.Tensor], rng: np.random.Generator) -> torch.Tensor:
+        """Draw z from its posterior given the cells of a batch."""
+        mean, log_var = self._encode(tensors)
+        noise = torch.as_tensor(rng.standard_normal(mean.shape), dtype=mean.dtype, device=mean.device)
+        return mean + torch.exp(0.5 * log_var) * noise
+
+    @torch.inference_mode()
+    def draw(self, manager: AnnDataManager, rows: np.ndarray, rng: np.random.Generator) -> DrawnLatents:
+        """Draw z of some of the registered cells, all at once."""
+        batches = list(self.cells.batches(manager, rows=rows))
+        z = torch.cat([self.draw_batch(tensors, rng) for tensors in batches])
+        return DrawnLatents(z, {key: torch.cat([tensors[key] for tensors in batches]) for key in batches[0]})
+
+    @torch.inference_mode()
+    def draw_controls(self, n_cells: int, seed: int | None = None) -> DrawnLatents:
+        """Draw z of at most `n_cells` of the model's own control cells."""
+        manager, rng = self.cells.query(), np.random.default_rng(draw_seed(seed))
+        return self.draw(manager, self.cells.start_rows(manager.adata, n_cells, rng, replace=False), rng)
+
+    def _encode(self, tensors: dict[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+        return self.module.encode(self.module.expression(tensors[KEYS.X], tensors.get(KEYS.LIBRARY)))

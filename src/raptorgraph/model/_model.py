@@ -1,57 +1,45 @@
-"""The model that a user meets: setup, construction, what it knows; the rest is in its mixins."""
+"""The model that a user meets, in the order of its use; the work is done by the objects that it holds."""
 
 from __future__ import annotations
 
 import logging
-import math
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
-from mudata import MuData
-from scvi.model.base import BaseModelClass
+import numpy as np
 
-from raptorgraph.model._arguments import check_data, check_model, effect_posterior_options
-from raptorgraph.model._expected import ExpectationMixin
-from raptorgraph.model._export import ExportMixin
+from raptorgraph._arguments import check_choice
+from raptorgraph._docs import documented_by
+from raptorgraph.model import _export, _loading, _presets, _registration, _training
+from raptorgraph.model._arguments import expression_cells
+from raptorgraph.model._calibration import Calibration
+from raptorgraph.model._config import ModuleConfig, data_sizes
+from raptorgraph.model._expected import ExpectedExpression
 from raptorgraph.model._field import KEYS
-from raptorgraph.model._graph import GraphMixin
-from raptorgraph.model._inherited import InheritedMixin
+from raptorgraph.model._graph import EdgeTable
+from raptorgraph.model._inherited import InheritedModel
 from raptorgraph.model._initial import initialize
-from raptorgraph.model._latents import LatentMixin
-from raptorgraph.model._loading import LoadingMixin
-from raptorgraph.model._mean_effects import EffectsMixin
-from raptorgraph.model._module import RaptorGraphModule
-from raptorgraph.model._mudata import REGISTRY_KEY, MuDataMixin, expression_of
-from raptorgraph.model._predict import PredictionMixin
-from raptorgraph.model._presets import get_preset
-from raptorgraph.model._setup import plain_names, register
-from raptorgraph.model._training import TrainingMixin
-from raptorgraph.pp import format_perturbation
-from raptorgraph.screen import Screen
+from raptorgraph.model._latents import Latents
+from raptorgraph.model._mudata import REGISTRY_KEY, MuDataMixin
+from raptorgraph.model._predictor import Predictor
+from raptorgraph.nn._posterior_draws import N_DRAWS
+from raptorgraph.pp._pairing import METHODS
+from raptorgraph.screen import Screen, Setup
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
+    from pathlib import Path
 
     import pandas as pd
     from anndata import AnnData
 
     from raptorgraph.inference import EffectPosteriorConfig
+    from raptorgraph.model._batches import TransformBatch
+    from raptorgraph.model._types import Data, Perturbations
 
 logger = logging.getLogger(__name__)
 
 
-class RaptorGraphModel(
-    TrainingMixin,
-    LatentMixin,
-    PredictionMixin,
-    EffectsMixin,
-    ExpectationMixin,
-    ExportMixin,
-    GraphMixin,
-    MuDataMixin,
-    LoadingMixin,
-    InheritedMixin,
-    BaseModelClass,
-):
+class RaptorGraphModel(MuDataMixin, InheritedModel):
     """RAPTORGraph: a causal latent model of a Perturb-seq screen.
 
     Each perturbed gene has one latent of its own; a perturbation shifts that latent only, an acyclic graph among
@@ -71,8 +59,7 @@ class RaptorGraphModel(
     n_hidden, n_layers
         Width and number of the decoder's hidden layers.
     likelihood
-        ``"nb"`` (counts), ``"normal"`` (expression scale, with counts normalized on the way), or None: what fits
-        the data.
+        ``"nb"`` (counts), ``"normal"`` (expression scale, to which counts are brought), or None: what fits the data.
     pairing
         How control and perturbed cells are paired in training: see :func:`raptorgraph.pp.pair_cells`.
     linear_decoder
@@ -82,7 +69,7 @@ class RaptorGraphModel(
         (:func:`raptorgraph.inference.infer_graph`). ``"dagma"``: learned with the network, by DAGMA's score on its
         latents, as published. ``"fixed"``: left as it is in ``module.graph``, which has no edge at first.
     graph_init
-        Of ``graph="dagma"``: ``"zero"`` or ``"uniform"`` (as published).
+        Start of a graph that is learned: ``"zero"`` or ``"uniform"`` (as published).
     latent_norm
         ``"none"`` or ``"layer"`` (as published; rescales all latents when one is shifted).
     learn_scale
@@ -111,214 +98,75 @@ class RaptorGraphModel(
     (2, 100)
     """
 
-    _module_cls = RaptorGraphModule
+    # -- setup and construction ------------------------------------------------------------------------------------
+    @classmethod
+    @documented_by(_registration.setup_anndata)
+    def setup_anndata(
+        cls, adata: AnnData, perturbation_key: str = "perturbation", *, control: str | list[str] = "control",
+        delimiter: str = "+", layer: str | None = None, library_size_key: str | None = None,
+        batch_key: str | None = None, categorical_covariate_keys: list[str] | None = None,
+        continuous_covariate_keys: list[str] | None = None, **kwargs: Any,
+    ) -> None:  # fmt: skip
+        """Register a screen; puts the perturbed genes first in ``adata.var``, in place."""
+        _registration.setup_anndata(
+            cls, adata, perturbation_key, control=control, delimiter=delimiter, layer=layer,
+            library_size_key=library_size_key, batch_key=batch_key,
+            categorical_covariate_keys=categorical_covariate_keys,
+            continuous_covariate_keys=continuous_covariate_keys, **kwargs,
+        )  # fmt: skip
 
     def __init__(
-        self,
-        adata: AnnData | MuData | None = None,
-        registry: dict | None = None,
-        n_latent: int | None = None,
-        n_subgraphs: int = 3,
-        n_hidden: int = 128,
-        n_layers: int = 1,
-        likelihood: str | None = None,
-        pairing: str = "emd",
-        linear_decoder: bool = True,
-        graph: str = "interventional",
-        graph_init: str = "zero",
-        latent_norm: str = "none",
-        learn_scale: bool = True,
-        init_strength: float = 2.5,
+        self, adata: Data | None = None, registry: dict[str, Any] | None = None, n_latent: int | None = None,
+        n_subgraphs: int = 3, n_hidden: int = 128, n_layers: int = 1, likelihood: str | None = None,
+        pairing: str = "emd", linear_decoder: bool = True, graph: str = "interventional", graph_init: str = "zero",
+        latent_norm: str = "none", learn_scale: bool = True, init_strength: float = 2.5,
         effect_posterior: bool | Mapping[str, Any] | EffectPosteriorConfig = True,
-    ) -> None:
-        check_model(locals())
-        n_subgraphs, n_hidden, n_layers = int(n_subgraphs), int(n_hidden), int(n_layers)
-        linear_decoder, learn_scale, init_strength = bool(linear_decoder), bool(learn_scale), float(init_strength)
-        effect_posterior = effect_posterior_options(effect_posterior)
-        if adata is not None:
-            check_data(adata)
-        adata = expression_of(adata) if isinstance(adata, MuData) else adata
+    ) -> None:  # fmt: skip
+        adata = None if adata is None else expression_cells(adata)
         super().__init__(adata, registry)
+        self.pairing_ = check_choice("pairing", pairing, METHODS)
         self.mudata_args_ = self.registry_.get(REGISTRY_KEY)
-        state = self.registry_["field_registries"]
-        perturbation = state[KEYS.PERTURBATION]["state_registry"]
-        self.perturbed_genes_ = list(perturbation["perturbed_genes"])
-        counts = KEYS.LIBRARY in state
-        if likelihood is None:
-            likelihood = "nb" if counts else "normal"
-            found = "counts" if counts else "log-normalized values"
-            logger.info("The data are %s: likelihood=%r.", found, likelihood)
-        if likelihood == "nb" and not counts:
-            raise ValueError("likelihood='nb' needs counts and the data are log values; register the layer with the "
-                             "counts (setup_anndata(..., layer=...)) or use likelihood='normal'.")  # fmt: skip
-        k = len(self.perturbed_genes_)
-        n_latent = k + max(4, math.ceil(0.1 * k)) if n_latent is None else int(n_latent)
-        if n_latent < k:
-            raise ValueError(f"n_latent={n_latent} is below the number of perturbed genes, {k}, which own one each.")
-        self.pairing_ = pairing
         self.preset_ = "default"
         self.control_digests_: list[str] = []
+        self.perturbed_genes_ = list(self.get_state_registry(KEYS.PERTURBATION)["perturbed_genes"])
+        config = ModuleConfig(
+            **data_sizes(self.registry_["field_registries"], self.summary_stats, n_latent, likelihood),
+            n_subgraphs=n_subgraphs, n_hidden=n_hidden, n_layers=n_layers, linear_decoder=linear_decoder, graph=graph,
+            graph_init=graph_init, latent_norm=latent_norm, learn_scale=learn_scale, init_strength=init_strength,
+            effect_posterior=effect_posterior,
+        )  # fmt: skip
+        if likelihood is None:
+            kind = "counts" if config.counts else "log-normalized values"
+            logger.info("The data are %s: likelihood=%r.", kind, config.likelihood)
+        self.module = self._module_cls(config)
         if adata is not None:
             self.var_names_ = [str(name) for name in adata.var_names]
-        stats = self.summary_stats
-        categorical = state.get(KEYS.CATEGORICAL, {}).get("state_registry", {})
-        self.module = self._module_cls(
-            n_genes=stats.n_vars if "n_vars" in stats else len(self.var_names_),
-            n_perturbed=k,
-            n_targets=perturbation["n_targets"],
-            n_latent=n_latent,
-            n_subgraphs=n_subgraphs,
-            n_hidden=n_hidden,
-            n_layers=n_layers,
-            likelihood=likelihood,
-            counts=counts,
-            n_batch=stats.get("n_batch", 1),
-            n_cats_per_cov=categorical.get("n_cats_per_key", ()),
-            n_continuous=stats.get("n_extra_continuous_covs", 0),
-            linear_decoder=linear_decoder,
-            graph=graph,
-            graph_init=graph_init,
-            latent_norm=latent_norm,
-            learn_scale=learn_scale,
-            init_strength=init_strength,
-            effect_posterior=effect_posterior,
-        )
-        if adata is not None:
             initialize(self.module, self.adata_manager)
-        self._model_summary_string = (
-            f"RaptorGraphModel: {k} perturbed genes ({perturbation['n_targets']} of them among the genes), "
-            f"{n_latent} latents, likelihood {likelihood!r}, n_hidden {n_hidden}, n_subgraphs {n_subgraphs}."
-        )
-        self.init_params_ = self._get_init_params(locals())
-
-    # -- registration --------------------------------------------------------------------------------------------
-    @classmethod
-    def setup_anndata(
-        cls,
-        adata: AnnData,
-        perturbation_key: str = "perturbation",
-        *,
-        control: str | list[str] = "control",
-        delimiter: str = "+",
-        layer: str | None = None,
-        library_size_key: str | None = None,
-        batch_key: str | None = None,
-        categorical_covariate_keys: list[str] | None = None,
-        continuous_covariate_keys: list[str] | None = None,
-        **kwargs,
-    ) -> None:
-        """Register a screen; puts the perturbed genes first in ``adata.var``, in place.
-
-        Every aligned slot (X, layers, varm, varp) moves along; ``raw`` stays as it is. A second call changes
-        nothing. All checks come first: on an error ``adata`` is as it was.
-
-        Parameters
-        ----------
-        adata
-            Cells x genes, counts or log-normalized values, of any type of number, dense or sparse.
-        perturbation_key
-            Column of ``obs`` with the labels.
-        control
-            Label or labels of control cells.
-        delimiter
-            Between the genes of a combination. ``A+B`` and ``B+A`` are the same.
-        layer
-            Layer with the values; by default ``X``.
-        library_size_key
-            Column of ``obs`` with the total counts of each cell over all genes, at least the sum of its row, for data
-            that hold a part of the genes; by default row sums. Not used for log-normalized values.
-        batch_key
-            Column of ``obs`` with batches, within which effects are measured; it enters the decoder.
-        categorical_covariate_keys
-            Columns of ``obs`` with further categories; they enter the decoder.
-        continuous_covariate_keys
-            Columns of ``obs`` with finite numbers, in any unit; they enter the decoder less their mean over these
-            cells and over their standard deviation, and within 10 of these. A query's values are brought to the same
-            units, and to the border of the range of these cells where they lie outside.
-
-        Raises
-        ------
-        ValueError
-            For missing labels (text such as ``nan``, ``NA`` or ``None`` is one, unless it is in `control`), an unknown
-            control label, fewer than two control cells, views, backed data, names that are not unique, negative,
-            non-finite or masked values, values that are neither counts (without rounding errors) nor log values,
-            sparse matrices with more room than entries; for library sizes below the row sums in more than half of the
-            cells, or below a hundredth of it in one; for covariates that are named twice, or are no finite numbers.
-        KeyError
-            For columns or layers that are not there.
-        TypeError
-            For labels that are no strings, for data that are no AnnData, for a matrix of no numbers, and for arguments
-            of a wrong type.
-
-        Warns
-        -----
-        UserWarning
-            If a perturbed gene is named like a control, a cell of unknown perturbation, a guide or a dose; if nearly
-            no perturbed gene is in ``var_names`` while a column of ``var`` has them, or other letters; if `delimiter`
-            cuts the name of a gene; if batches have no control cells, or a batch or covariate is the perturbation;
-            if library sizes are below the row sums in a tenth of the cells, or ten thousand times larger; if a
-            continuous covariate is constant or has far outliers.
-
-        Notes
-        -----
-        Blanks around ``var_names`` are taken away, in place; those around labels do not matter.
-
-        Writes ``obsm["_scvi_perturbation"]`` (sparse cells x perturbed genes), ``obs["_scvi_batch"]``, for counts
-        ``obs["_scvi_library_size"]``, and scvi-tools' keys in ``uns``.
-
-        Errors about labels name the call that would work, as :func:`raptorgraph.pp.suggest_setup` finds it.
-
-        Examples
-        --------
-        >>> rg.RaptorGraphModel.setup_anndata(adata, "perturbation", library_size_key="total_counts")
-        >>> list(adata.var_names[:3])
-        ['P01', 'P02', 'P03']
-        """
-        control, categorical_covariate_keys, continuous_covariate_keys = plain_names(
-            control, categorical_covariate_keys, continuous_covariate_keys
-        )
-        setup_method_args = cls._get_setup_method_args(**locals())
-        cls.register_manager(register(cls, adata, setup_method_args, **kwargs))
+        self._model_summary_string = f"RaptorGraphModel: {config}."
+        self.init_params_ = self._get_init_params(locals() | vars(config))
 
     @classmethod
-    def from_preset(cls, adata: AnnData | MuData, preset: str = "paper", **model_kwargs) -> RaptorGraphModel:
-        """Build a model in a named configuration, for its construction and its training.
+    @documented_by(_presets.from_preset)
+    def from_preset(cls, adata: Data, preset: str = "paper", **model_kwargs: Any) -> Self:
+        """Build a model in a named configuration, for its construction and its training."""
+        return _presets.from_preset(cls, adata, preset, **model_kwargs)
 
-        Parameters
-        ----------
-        adata
-            Registered data.
-        preset
-            ``"default"`` or ``"paper"``, the published configuration.
-        **model_kwargs
-            Arguments of the class that take precedence.
+    # -- training --------------------------------------------------------------------------------------------------
+    @documented_by(_training.train)
+    def train(
+        self, max_epochs: int | None = None, accelerator: str = "auto", devices: int | list[int] | str = "auto",
+        train_size: float | None = None, validation_size: float | None = None, shuffle_set_split: bool = True,
+        batch_size: int | None = None, early_stopping: bool = False,
+        datasplitter_kwargs: dict[str, Any] | None = None, plan_kwargs: dict[str, Any] | None = None,
+        **trainer_kwargs: Any,
+    ) -> None:  # fmt: skip
+        """Train the model."""
+        _training.train(
+            self, max_epochs, accelerator, devices, train_size, validation_size, shuffle_set_split, batch_size,
+            early_stopping, datasplitter_kwargs, plan_kwargs, **trainer_kwargs,
+        )  # fmt: skip
 
-        Raises
-        ------
-        TypeError
-            For data that are neither an AnnData nor a MuData.
-        ValueError
-            For an unknown preset, and data that were not registered.
-
-        Examples
-        --------
-        >>> rg.RaptorGraphModel.setup_anndata(adata, library_size_key="total_counts")
-        >>> model = rg.RaptorGraphModel.from_preset(adata, "paper", n_hidden=32)
-        >>> len(model.latent_names) - len(model.perturbed_genes)
-        4
-        """
-        check_data(adata)
-        adata = expression_of(adata) if isinstance(adata, MuData) else adata
-        arguments = dict(get_preset(preset)["model"])
-        if preset == "paper":
-            # 109 latents for 105 perturbed genes (Table S4).
-            manager = cls._get_most_recent_anndata_manager(adata, required=True)
-            arguments["n_latent"] = manager.summary_stats.n_perturbed + 4
-        model = cls(adata, **{**arguments, **model_kwargs})
-        model.preset_ = preset
-        return model
-
-    # -- what the model knows ------------------------------------------------------------------------------------
+    # -- what it knows ---------------------------------------------------------------------------------------------
     @property
     def setup_args(self) -> dict[str, Any]:
         """Arguments of the registration.
@@ -342,6 +190,18 @@ class RaptorGraphModel(
         return list(self.perturbed_genes_)
 
     @property
+    def target_columns(self) -> np.ndarray:
+        """Column of each perturbed gene among the genes, shape (perturbed genes,); -1 where it has none.
+
+        Examples
+        --------
+        >>> model.target_columns.tolist()
+        [0, 1, 2, 3, 4, 5]
+        """
+        columns = np.arange(len(self.perturbed_genes_))  # the perturbed genes come first
+        return np.where(columns < self.module.encoder.preconditioned.n_targets, columns, -1)
+
+    @property
     def latent_names(self) -> list[str]:
         """Gene of each latent, ``latent_<i>`` for those without one.
 
@@ -350,8 +210,8 @@ class RaptorGraphModel(
         >>> model.latent_names[5:8]
         ['P06', 'latent_6', 'latent_7']
         """
-        d = self.module.graph.weight.shape[0]
-        return self.perturbed_genes + [f"latent_{i}" for i in range(len(self.perturbed_genes), d)]
+        n = len(self.perturbed_genes_)
+        return self.perturbed_genes + [f"latent_{i}" for i in range(n, self.module.config.n_latent)]
 
     @property
     def conditions(self) -> list[str]:
@@ -362,12 +222,8 @@ class RaptorGraphModel(
         >>> len(model.conditions), model.conditions[0]
         (10, 'P01')
         """
-        state = self.get_state_registry(KEYS.PERTURBATION)
-        return [self._label(genes) for genes in state["conditions"] if genes]
-
-    def _label(self, genes: Sequence[str]) -> str:
-        args = self.setup_args
-        return format_perturbation(genes, control=args["control"], delimiter=args["delimiter"])
+        setup = Setup.of(self.setup_args)
+        return [setup.label(genes) for genes in self.get_state_registry(KEYS.PERTURBATION)["conditions"] if genes]
 
     @property
     def screen(self) -> Screen:
@@ -400,7 +256,145 @@ class RaptorGraphModel(
         >>> model.measured_effects().shape
         (10, 100)
         """
-        return Screen(self._data(), self.setup_args).effects
+        return Screen(self.cells.data(), self.setup_args).effects
+
+    @property
+    def latents(self) -> Latents:
+        """Latents of cells."""
+        return Latents(self.module, self.cells, self.perturbed_genes_, self.latent_names)
+
+    @documented_by(Latents.get_latent_representation)
+    def get_latent_representation(
+        self, adata: Data | None = None, kind: str = "causal", batch_size: int = 1024
+    ) -> np.ndarray:
+        """Posterior means of the latents."""
+        return self.latents.get_latent_representation(adata, kind, batch_size)
+
+    @documented_by(Latents.latent_activity)
+    def latent_activity(self) -> pd.DataFrame:
+        """KL of each latent to its prior, in nats, as a mean over control cells."""
+        return self.latents.latent_activity()
+
+    # -- predictions -----------------------------------------------------------------------------------------------
+    @property
+    def calibration(self) -> Calibration:
+        """Posterior of the effects, to which decoded cells are brought."""
+        return Calibration(self.module)
+
+    @property
+    def has_posterior(self) -> bool:
+        """Whether there is a posterior of the effects, which gives their standard deviations and draws.
+
+        Examples
+        --------
+        >>> model.has_posterior
+        True
+        """
+        return self.calibration.is_fitted
+
+    @property
+    def predictor(self) -> Predictor:
+        """What it predicts of perturbations."""
+        return Predictor(self.latents, self.calibration, Setup.of(self.setup_args), self.control_digests_)
+
+    @documented_by(Predictor.predict)
+    def predict(
+        self, perturbations: Perturbations, adata: Data | None = None, n_cells: int | None = None,
+        seed: int | None = None, *, noise: str = "own", transform_batch: TransformBatch = None,
+    ) -> AnnData:  # fmt: skip
+        """Predict cells of each perturbation, with the spread of real ones."""
+        return self.predictor.predict(perturbations, adata, n_cells, seed, noise=noise, transform_batch=transform_batch)
+
+    @documented_by(Predictor.predict_effects)
+    def predict_effects(
+        self, perturbations: Perturbations, adata: Data | None = None, *, n_cells: int = 256,
+        return_sd: bool = False, kind: str | None = None, transform_batch: TransformBatch = None,
+    ) -> pd.DataFrame | tuple[pd.DataFrame, pd.DataFrame]:  # fmt: skip
+        """Mean effects on the expression scale, predicted perturbed minus predicted control."""
+        return self.predictor.predict_effects(
+            perturbations, adata, n_cells=n_cells, return_sd=return_sd, kind=kind, transform_batch=transform_batch
+        )
+
+    @documented_by(Predictor.sample_effects)
+    def sample_effects(self, perturbations: Perturbations, n_draws: int = 50, seed: int | None = None) -> np.ndarray:
+        """Draw the effects of a few perturbations from their joint posterior."""
+        return self.predictor.sample_effects(perturbations, n_draws, seed)
+
+    @documented_by(ExpectedExpression.get_counterfactual)
+    def get_counterfactual(
+        self, perturbation: str | Collection[str], adata: Data | None = None, batch_size: int = 512, *,
+        n_samples: int = N_DRAWS, seed: int | None = None, transform_batch: TransformBatch = None,
+    ) -> np.ndarray:  # fmt: skip
+        """Return the expected expression of these very cells, had they been perturbed."""
+        return ExpectedExpression(self.predictor).get_counterfactual(
+            perturbation, adata, batch_size, n_samples=n_samples, seed=seed, transform_batch=transform_batch
+        )
+
+    @documented_by(ExpectedExpression.get_normalized_expression)
+    def get_normalized_expression(
+        self, adata: Data | None = None, indices: Sequence[int] | np.ndarray | None = None,
+        transform_batch: TransformBatch = None, gene_list: Sequence[str] | None = None,
+        library_size: float | str = 1.0, n_samples: int = N_DRAWS, batch_size: int = 512, return_mean: bool = True,
+        return_numpy: bool = False, *, seed: int | None = None,
+    ) -> pd.DataFrame | np.ndarray:  # fmt: skip
+        """Decoded expression of cells as they are, without measurement noise, as scvi-tools' models give it."""
+        return ExpectedExpression(self.predictor).get_normalized_expression(
+            adata, indices, transform_batch, gene_list, library_size, n_samples, batch_size, return_mean,
+            return_numpy, seed=seed,
+        )  # fmt: skip
+
+    # -- graph -----------------------------------------------------------------------------------------------------
+    @property
+    def edges(self) -> EdgeTable:
+        """Its graph: what was inferred of it, and its tables."""
+        return EdgeTable(self.module, self.latent_names, len(self.perturbed_genes_))
+
+    @documented_by(EdgeTable.get_dag)
+    def get_dag(
+        self, threshold: float | None = None, *, min_probability: float | None = None,
+        min_frequency: float | None = None,
+    ) -> pd.DataFrame:  # fmt: skip
+        """Adjacency of the latents, acyclic."""
+        return self.edges.get_dag(threshold, min_probability=min_probability, min_frequency=min_frequency)
+
+    @documented_by(EdgeTable.get_edges)
+    def get_edges(self) -> pd.DataFrame:
+        """Edges of the graph, the most important first."""
+        return self.edges.get_edges()
+
+    # -- saving and export -----------------------------------------------------------------------------------------
+    @documented_by(_export.annotate)
+    def annotate(
+        self, adata: Data | None = None, counterfactuals: Perturbations = (), *, transform_batch: TransformBatch = None
+    ) -> None:
+        """Write latents, graph, effects and counterfactuals into an AnnData, in place."""
+        _export.annotate(self, adata, counterfactuals, transform_batch=transform_batch)
+
+    @documented_by(_export.export_to_cell_eval)
+    def export_to_cell_eval(
+        self, directory: str | Path | None = None, perturbations: Perturbations | None = None,
+        adata: Data | None = None, *, n_cells: int | None = None, seed: int | None = None, overwrite: bool = False,
+        transform_batch: TransformBatch = None,
+    ) -> tuple[AnnData, AnnData]:  # fmt: skip
+        """Predict cells and put them beside the real ones, as cell-eval takes them."""
+        return _export.export_to_cell_eval(
+            self, directory, perturbations, adata, n_cells=n_cells, seed=seed, overwrite=overwrite,
+            transform_batch=transform_batch,
+        )  # fmt: skip
+
+    @documented_by(_loading.save)
+    def save(
+        self, dir_path: str | Path, prefix: str | None = None, overwrite: bool = False, save_anndata: bool = False,
+        *args: Any, **kwargs: Any,
+    ) -> None:  # fmt: skip
+        """Save the model."""
+        _loading.save(self, super().save, dir_path, prefix, overwrite, save_anndata, *args, **kwargs)
+
+    @classmethod
+    @documented_by(_loading.load)
+    def load(cls, dir_path: str | Path, adata: Data | bool | None = None, *args: Any, **kwargs: Any) -> Self:
+        """Load a saved model, on this or another machine."""
+        return _loading.load(super().load, dir_path, adata, *args, **kwargs)  # type: ignore[no-any-return]
 
 
 RaptorGraph = RaptorGraphModel

@@ -2,165 +2,158 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import torch
 from scvi.module.base import BaseModuleClass, LossOutput, auto_move_data
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from raptorgraph import nn as blocks
 from raptorgraph.inference import EffectPosterior, EffectPosteriorConfig
+from raptorgraph.model._config import LossConfig
 from raptorgraph.model._field import KEYS
 from raptorgraph.model._reference import ReferenceControls
+from raptorgraph.nn._expectation import COARSE
+from raptorgraph.nn._likelihoods import make_likelihood
 from raptorgraph.nn._posterior_draws import posterior_draws, posterior_expectation
 from raptorgraph.screen._expression import TARGET_SUM
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from raptorgraph.model._config import ModuleConfig
 
-# In training a coarse quadrature is enough: its error is far below the sampling error of a shift, and cancels.
-_COARSE = {"step": 1.3, "lower": -13.0}
-_HIGHEST = 2.0  # log rate
+Tensors: TypeAlias = dict[str, Tensor]
+Batch: TypeAlias = dict[str, Any]
+"""Tensors of cells by name, with those of the partners in one of their own."""
 
 
-class RaptorGraphModule(BaseModuleClass):
+class RaptorGraphModule(BaseModuleClass):  # type: ignore[misc]  # scvi-tools has no types
     """GraphPathway encoder, latent modulator, structural layer and decoder under one loss.
 
     Parameters
     ----------
-    n_genes, n_perturbed, n_targets, n_latent
-        Genes; perturbed genes; perturbed genes with a column (the first ones); latents.
-    n_subgraphs, n_hidden, n_layers
-        Sizes of encoder and decoder.
-    likelihood
-        ``"nb"`` on counts or ``"normal"`` on the expression scale.
-    counts
-        Whether X holds counts.
-    n_batch, n_cats_per_cov, n_continuous
-        Covariates of the decoder.
-    linear_decoder, graph, graph_init, latent_norm, learn_scale, init_strength, effect_posterior
-        Variants; see the model class.
+    config
+        Sizes and variants.
     """
 
-    def __init__(
-        self,
-        n_genes: int,
-        n_perturbed: int,
-        n_targets: int,
-        n_latent: int,
-        *,
-        n_subgraphs: int,
-        n_hidden: int,
-        n_layers: int,
-        likelihood: str,
-        counts: bool,
-        n_batch: int = 1,
-        n_cats_per_cov: Sequence[int] = (),
-        n_continuous: int = 0,
-        linear_decoder: bool = True,
-        graph: str = "interventional",
-        graph_init: str = "zero",
-        latent_norm: str = "none",
-        learn_scale: bool = True,
-        init_strength: float = 1.0,
-        effect_posterior: bool | dict[str, Any] = True,
-    ) -> None:
+    center: Tensor
+    spread: Tensor
+    edge_weight: Tensor
+    edge_probability: Tensor
+    edge_share: Tensor
+    edge_frequency: Tensor
+    edge_q_value: Tensor
+
+    def __init__(self, config: ModuleConfig) -> None:
         super().__init__()
-        self.likelihood = likelihood
-        self.counts = counts
-        self.learn_scale = learn_scale
-        self.n_batch = n_batch
-        self.n_cats_per_cov = list(n_cats_per_cov)
-        n_covariates = (n_batch if n_batch > 1 else 0) + sum(self.n_cats_per_cov) + n_continuous
-        self.encoder = blocks.GraphPathwayEncoder(n_genes, n_latent, n_targets, n_subgraphs)
-        self.modulator = blocks.LatentModulator(n_latent, n_perturbed, init_strength)
-        self.graph_kind = graph
-        self.graph = blocks.StructuralLayer(n_latent, graph_init)
+        self.config = config
+        n_genes, k, d = config.n_genes, config.n_perturbed, config.n_latent
+        n_covariates = (config.n_batch if config.n_batch > 1 else 0) + sum(config.n_cats_per_cov) + config.n_continuous
+        self.encoder = blocks.GraphPathwayEncoder(n_genes, d, config.n_targets, config.n_subgraphs)
+        self.modulator = blocks.LatentModulator(d, k, config.init_strength)
+        self.graph = blocks.StructuralLayer(d, config.graph_init)
         # What was inferred of the edges among perturbed genes, those included that are not in the graph.
         for name in ("weight", "probability", "share"):
-            self.register_buffer(f"edge_{name}", torch.zeros(n_perturbed, n_perturbed))
+            self.register_buffer(f"edge_{name}", torch.zeros(k, k))
         for name in ("frequency", "q_value"):  # once they were asked for
-            self.register_buffer(f"edge_{name}", torch.full((n_perturbed, n_perturbed), torch.nan))
-        self.norm = nn.LayerNorm(n_latent) if latent_norm == "layer" else nn.Identity()
-        self.decoder = blocks.Decoder(n_latent, n_covariates, n_genes, n_hidden, n_layers, linear=linear_decoder)
-        # Log inverse dispersion for "nb", log standard deviation for "normal".
-        self.log_scale = nn.Parameter(torch.zeros(n_genes), requires_grad=learn_scale)
+            self.register_buffer(f"edge_{name}", torch.full((k, k), torch.nan))
+        self.norm: nn.Module = nn.LayerNorm(d) if config.latent_norm == "layer" else nn.Identity()
+        self.decoder = blocks.Decoder(
+            d, n_covariates, n_genes, config.n_hidden, config.n_layers, linear=config.linear_decoder
+        )
+        self.distribution = make_likelihood(
+            config.likelihood, n_genes, learn_scale=config.learn_scale, target_sum=TARGET_SUM
+        )
         # Not trained by gradients of the loss: fitted once, to the measured effects.
-        options = effect_posterior if isinstance(effect_posterior, dict) else {}
-        self.effects = None if effect_posterior is False else EffectPosterior(EffectPosteriorConfig(**options))
+        options = config.effect_posterior if isinstance(config.effect_posterior, dict) else {}
+        self.effects = None
+        if config.effect_posterior is not False:
+            self.effects = EffectPosterior(EffectPosteriorConfig(**options))
         self.reference = None if self.effects is None else ReferenceControls()
         # Control statistics: the encoder reads genes in units of their own spread.
         self.register_buffer("center", torch.zeros(n_genes))
         self.register_buffer("spread", torch.ones(n_genes))
 
-    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
-        ReferenceControls.move_old_state(state_dict, prefix)
-        super()._load_from_state_dict(state_dict, prefix, *args)
-
     # -- pieces ------------------------------------------------------------------------------------------------
-    def expression(self, x: torch.Tensor, library: torch.Tensor | None) -> torch.Tensor:
-        """Bring X to the expression scale, ``log1p(1e4 * count / library)`` for counts."""
-        return torch.log1p(TARGET_SUM * x / library) if self.counts else x
+    @property
+    def counts(self) -> bool:
+        """Whether the data are counts."""
+        return self.config.counts
 
-    def covariates(self, tensors: dict[str, torch.Tensor]) -> torch.Tensor | None:
+    @property
+    def graph_kind(self) -> str:
+        """Where the graph comes from: ``"interventional"``, ``"dagma"`` or ``"fixed"``."""
+        return self.config.graph
+
+    @property
+    def likelihood(self) -> str:
+        """Name of the likelihood, :attr:`distribution`."""
+        return self.distribution.name
+
+    @property
+    def log_scale(self) -> nn.Parameter:
+        """Logarithm of the scale of each gene."""
+        return self.distribution.log_scale
+
+    def expression(self, x: Tensor, library: Tensor | None) -> Tensor:
+        """Bring X to the expression scale, ``log1p(1e4 * count / library)`` for counts, which have a library size."""
+        return x if library is None else torch.log1p(TARGET_SUM * x / library)
+
+    def covariates(self, tensors: dict[str, Tensor]) -> Tensor | None:
         """One-hot batch and categories and the continuous covariates, cells x n_covariates, or None."""
         parts = []
-        if self.n_batch > 1:
-            parts.append(F.one_hot(tensors[KEYS.BATCH].long().squeeze(-1), self.n_batch).float())
-        if self.n_cats_per_cov:
+        if self.config.n_batch > 1:
+            parts.append(F.one_hot(tensors[KEYS.BATCH].long().squeeze(-1), self.config.n_batch).float())
+        if self.config.n_cats_per_cov:
             columns = tensors[KEYS.CATEGORICAL].long()
-            parts += [F.one_hot(columns[:, i], n).float() for i, n in enumerate(self.n_cats_per_cov)]
+            parts += [F.one_hot(columns[:, i], n).float() for i, n in enumerate(self.config.n_cats_per_cov)]
         if KEYS.CONTINUOUS in tensors:
             parts.append(tensors[KEYS.CONTINUOUS].float())
         return torch.cat(parts, dim=1) if parts else None
 
-    def encode(self, expression: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def encode(self, expression: Tensor) -> tuple[Tensor, Tensor]:
         """Posterior mean and log variance of z."""
-        return self.encoder((expression - self.center) / self.spread)
+        mean, log_var = self.encoder((expression - self.center) / self.spread)
+        return mean, log_var
+
+    def kl(self, mean: Tensor, log_var: Tensor) -> Tensor:
+        """KL of the posterior of each latent to its prior, the standard normal distribution, cells x latents."""
+        divergence: Tensor = blocks.kl_standard_normal(mean, log_var)
+        return divergence
 
     def decode(
-        self,
-        z: torch.Tensor,
-        covariates: torch.Tensor | None,
-        library: torch.Tensor | None,
-        offset: torch.Tensor | float = 0.0,
-    ) -> torch.Tensor:
-        """Spread z along the graph and decode: mean counts for "nb", mean expression for "normal".
+        self, z: Tensor, covariates: Tensor | None, library: Tensor | None, offset: Tensor | float = 0.0
+    ) -> Tensor:
+        """Spread z along the graph and decode to the location of the likelihood.
 
-        The ``offset`` of each gene is added to what the decoder says, log rates for "nb".
+        The ``offset`` of each gene is added to what the decoder says.
         """
-        location = self.decoder(self.graph(self.norm(z)), covariates) + offset
-        return library * location.clamp(max=_HIGHEST).exp() if self.likelihood == "nb" else location
+        return self.distribution.location(self.decoder(self.graph(self.norm(z)), covariates) + offset, library)
 
-    def mean_expression(self, location: torch.Tensor, library: torch.Tensor | None, **quadrature) -> torch.Tensor:
+    def mean_expression(self, location: Tensor, library: Tensor | None, **quadrature: float) -> Tensor:
         """Expectation of the expression scale, cells x genes, of what :meth:`decode` returned."""
-        if self.likelihood == "nb":
-            theta = self.log_scale.detach().exp()
-            return blocks.expected_log1p_nb(location, theta, TARGET_SUM / library, **quadrature)
-        return location
+        return self.distribution.expected_expression(location, library, **quadrature)
 
-    def expected_causal(self, mean: torch.Tensor, log_var: torch.Tensor, n_draws: int, seed: int) -> torch.Tensor:
+    def expected_causal(self, mean: Tensor, log_var: Tensor, n_draws: int, seed: int) -> Tensor:
         """Posterior mean of u, cells x d, from that of z; without a norm it is linear in z and needs no draws."""
-        return self.graph(posterior_expectation(self.norm, mean, log_var, n_draws, seed))
+        u: Tensor = self.graph(posterior_expectation(self.norm, mean, log_var, n_draws, seed))
+        return u
 
     def expected_expression(
         self,
-        posterior: tuple[torch.Tensor, torch.Tensor],
-        mask: torch.Tensor,
-        covariates: torch.Tensor | None,
-        library: torch.Tensor | None,
-        offset: torch.Tensor | float = 0.0,
+        posterior: tuple[Tensor, Tensor],
+        mask: Tensor,
+        covariates: Tensor | None,
+        library: Tensor | None,
+        offset: Tensor | float = 0.0,
         *,
         n_draws: int,
         seed: int,
-        **quadrature,
-    ) -> torch.Tensor:
+        **quadrature: float,
+    ) -> Tensor:
         """Posterior mean of the expression scale under a perturbation, cells x genes, on the path of the training.
 
-        z is drawn, shifted and decoded. Counts would need one quadrature for each draw. The expectation is smooth in
-        the log rate instead, and taken at the three points that match the mean and the variance of the log rate over
-        the draws (Gauss-Hermite): on a simulated screen within 1e-3 of the mean over all draws in every cell and gene.
+        z is drawn, shifted and decoded; the likelihood takes the expectation over the draws.
 
         Parameters
         ----------
@@ -176,92 +169,29 @@ class RaptorGraphModule(BaseModuleClass):
             As for :meth:`mean_expression`.
         """
         draws = (self.graph(self.norm(self.modulator(z, mask))) for z in posterior_draws(*posterior, n_draws, seed))
-        if self.likelihood != "nb":  # linear in what the last layer reads, whose mean it therefore takes
-            inputs, hidden, n = 0.0, 0.0, 0
-            for u in draws:
-                read = self.decoder.features(u, covariates)
-                inputs, hidden, n = inputs + read[0], hidden + read[1], n + 1
-            return self.decoder.read(inputs / n, hidden / n) + offset
-        first, n = None, 0
-        for u in draws:
-            rate = self.decoder(u, covariates).add_(offset).clamp_(max=_HIGHEST)
-            if first is None:
-                first, total, square = rate, torch.zeros_like(rate), torch.zeros_like(rate)
-            else:  # moments about the first do not cancel
-                rate -= first
-                total += rate
-                square.addcmul_(rate, rate)
-            n += 1
-        mean = first + total / n
-        step = (3.0 * (square / n - (total / n) ** 2).clamp_min(0.0)).sqrt()
-        low, middle, high = (
-            self.mean_expression(library * torch.exp(at), library, **quadrature)
-            for at in (mean - step, mean, mean + step)
-        )
-        return (low + 4.0 * middle + high) / 6.0
+        features = (self.decoder.features(u, covariates) for u in draws)
+        return self.distribution.expected_over_draws(features, self.decoder.read, library, offset, **quadrature)
 
-    def nll(self, location: torch.Tensor, x: torch.Tensor, expression: torch.Tensor) -> torch.Tensor:
-        """Negative log-likelihood (squared error without a learned scale), elementwise."""
-        if self.likelihood == "nb":
-            return blocks.nb_nll(x, location, self.log_scale.exp())
-        if not self.learn_scale:
-            return (expression - location) ** 2
-        return blocks.normal_nll(expression, location, self.log_scale.exp())
-
-    def draw(self, location: torch.Tensor, generator: torch.Generator | None = None) -> torch.Tensor:
-        """Draw cells from the likelihood: counts for "nb", expression for "normal"."""
-        if self.likelihood == "nb":
-            theta = self.log_scale.exp().expand_as(location)
-            gamma = torch._standard_gamma(theta, generator=generator)
-            return torch.poisson(gamma * location / theta, generator=generator)
-        if not self.learn_scale:
-            return location
-        noise = torch.randn(location.shape, generator=generator, dtype=location.dtype, device=location.device)
-        return location + self.log_scale.exp() * noise
-
-    def carry(
-        self, x: torch.Tensor, before: torch.Tensor, after: torch.Tensor, generator: torch.Generator | None = None
-    ) -> torch.Tensor:
-        r"""Take cells from one location to another, each with the noise that it was measured with.
-
-        The abduction of a counterfactual: a count is Poisson with rate :math:`\lambda g`, g a gamma variable of mean
-        1. Given the count x, g is gamma with shape :math:`\theta + x` and rate :math:`\theta + \lambda`. Where
-        :math:`\lambda` falls, each molecule stays with probability :math:`\lambda' / \lambda`; where it rises, a
-        Poisson number of mean :math:`(\lambda' - \lambda) g` comes to it. If x follows the negative binomial of mean
-        :math:`\lambda`, the result follows that of :math:`\lambda'`, with as few molecules changed as can be.
-
-        Parameters
-        ----------
-        x
-            Measured cells x genes: counts for "nb", expression for "normal".
-        before, after
-            Locations, as :meth:`decode` returns them.
-        generator
-            Of the draws.
-
-        Returns
-        -------
-        Cells x genes, like ``x``. A model without a scale has no noise to keep: its cells are at their location.
-        """
-        if self.likelihood == "nb":
-            theta = self.log_scale.exp()
-            kept = torch.binomial(x, (after / before).clamp(max=1.0), generator=generator)
-            gamma = torch._standard_gamma(theta + x, generator=generator) / (theta + before)
-            return kept + torch.poisson(gamma * (after - before).clamp_min(0.0), generator=generator)
-        return after if not self.learn_scale else x + (after - before)
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        """Take over state, also that of older models, where the scale and the reference have another place."""
+        ReferenceControls.move_old_state(state_dict, prefix)
+        if f"{prefix}log_scale" in state_dict:
+            state_dict[f"{prefix}distribution.log_scale"] = state_dict.pop(f"{prefix}log_scale")
+        super()._load_from_state_dict(state_dict, prefix, *args)
 
     # -- scvi-tools' protocol -----------------------------------------------------------------------------------
-    def _get_inference_input(self, tensors, **kwargs):
+    def _get_inference_input(self, tensors: Batch, **kwargs: Any) -> Tensors:
         library = tensors.get(KEYS.LIBRARY)
         return {"expression": self.expression(tensors[KEYS.X], library)}
 
-    @auto_move_data
-    def inference(self, expression):
+    @auto_move_data  # type: ignore[untyped-decorator]
+    def inference(self, expression: Tensor) -> Tensors:
+        """Encode cells, and draw z."""
         mean, log_var = self.encode(expression)
         z = mean + torch.exp(0.5 * log_var) * torch.randn_like(mean)
         return {"mean": mean, "log_var": log_var, "z": z, "expression": expression}
 
-    def _get_generative_input(self, tensors, inference_outputs, **kwargs):
+    def _get_generative_input(self, tensors: Batch, inference_outputs: Tensors, **kwargs: Any) -> dict[str, Any]:
         return {
             "z": inference_outputs["z"],
             "mask": tensors["mask"],
@@ -269,8 +199,8 @@ class RaptorGraphModule(BaseModuleClass):
             "covariates": self.covariates(tensors),
         }
 
-    @auto_move_data
-    def generative(self, z, mask, library, covariates):
+    @auto_move_data  # type: ignore[untyped-decorator]
+    def generative(self, z: Tensor, mask: Tensor, library: Tensor | None, covariates: Tensor | None) -> Tensors:
         """Decode the same controls twice: as they are, and under the perturbation of their partners."""
         both = torch.cat([z, self.modulator(z, mask)])
         return {
@@ -282,49 +212,34 @@ class RaptorGraphModule(BaseModuleClass):
         }
 
     def loss(
-        self,
-        tensors,
-        inference_outputs,
-        generative_outputs,
-        *,
-        kl_weight: float = 1.0,
-        kl_per_gene: bool = True,
-        free_bits: float = 0.0,
-        shift_weight: float = 1.0,
-        mmd_weight: float = 0.0,
-        pair_weight: float = 0.0,
-        dag_weight: float = 1.0,
-        mu: float = 1.0,
-        lambda1: float = 0.05,
-        graph_gradient: bool = False,
+        self, tensors: Batch, inference_outputs: Tensors, generative_outputs: Tensors, **settings: Any
     ) -> LossOutput:
         """Weighted sum of the terms, each a mean over cells (or conditions) and genes.
 
-        The KL is summed over latents and, with ``kl_per_gene``, divided by the number of genes: reconstruction and
-        KL then are the ELBO per gene at ``kl_weight`` = 1, whatever the number of genes. The graph's term does not
-        reach the encoder (section 3.2), unless ``graph_gradient``.
+        The `settings` are those of :class:`~raptorgraph.model._config.LossConfig`. The KL is summed over latents.
         """
+        config = LossConfig(**settings)
         x, n = tensors[KEYS.X], len(tensors[KEYS.X])
         library = tensors.get(KEYS.LIBRARY)
-        location, counterfactual = generative_outputs["location"].split(n)
-        nll = self.nll(location, x, inference_outputs["expression"])
-        kl = blocks.kl_standard_normal(inference_outputs["mean"], inference_outputs["log_var"])
-        kl_term = blocks.free_bits(kl, free_bits) / (x.shape[1] if kl_per_gene else 1)
-        terms = {"reconstruction": (1.0, nll.mean()), "kl": (kl_weight, kl_term)}
+        location, counterfactual = generative_outputs["location"][:n], generative_outputs["location"][n:]
+        nll = self.distribution.nll(self.distribution.observed(x, inference_outputs["expression"]), location)
+        kl = self.kl(inference_outputs["mean"], inference_outputs["log_var"])
+        kl_term = blocks.free_bits(kl, config.free_bits) / (x.shape[1] if config.kl_per_gene else 1)
+        terms = {"reconstruction": (1.0, nll.mean()), "kl": (config.kl_weight, kl_term)}
 
         condition = tensors["condition"]  # position of each cell's condition among those of the batch
         n_conditions = len(tensors["shift"])
-        expected = None
-        if shift_weight > 0 or mmd_weight > 0:
-            expected = self.mean_expression(counterfactual, library, **_COARSE)
-        if shift_weight > 0:
-            change = expected - self.mean_expression(location, library, **_COARSE)
+        if config.shift_weight > 0 or config.mmd_weight > 0:
+            expected = self.mean_expression(counterfactual, library, **COARSE)
+        if config.shift_weight > 0:
+            change = expected - self.mean_expression(location, library, **COARSE)
             total = change.new_zeros(n_conditions, x.shape[1]).index_add_(0, condition, change)
             size = torch.bincount(condition, minlength=n_conditions).clamp_min(1)[:, None]
-            terms["shift"] = (shift_weight, blocks.shift_nll(total / size, tensors["shift"], tensors["shift_variance"]))
-        if mmd_weight > 0:
-            terms["mmd"] = (mmd_weight, self._mmd(expected, counterfactual, library, tensors, condition, n_conditions))
-        if pair_weight > 0:
+            shift = blocks.shift_nll(total / size, tensors["shift"], tensors["shift_variance"])
+            terms["shift"] = (config.shift_weight, shift)
+        if config.mmd_weight > 0:
+            terms["mmd"] = (config.mmd_weight, self._mmd(expected, counterfactual, tensors))
+        if config.pair_weight > 0:
             partner = self.decode(
                 self.modulator(inference_outputs["z"], tensors["mask"]),
                 self.covariates(tensors["partner"]),
@@ -332,11 +247,13 @@ class RaptorGraphModule(BaseModuleClass):
             )
             x_partner = tensors["partner"][KEYS.X]
             e_partner = self.expression(x_partner, tensors["partner"].get(KEYS.LIBRARY))
-            terms["pair"] = (pair_weight, self.nll(partner, x_partner, e_partner).mean())
-        if dag_weight > 0:
+            observed = self.distribution.observed(x_partner, e_partner)
+            terms["pair"] = (config.pair_weight, self.distribution.nll(observed, partner).mean())
+        if config.dag_weight > 0:
             z = self.norm(inference_outputs["z"])
-            z = z if graph_gradient else z.detach()
-            terms["dag"] = (dag_weight, blocks.dagma_loss(z, self.graph.adjacency(), mu=mu, lambda1=lambda1))
+            z = z if config.graph_gradient else z.detach()
+            dag = blocks.dagma_loss(z, self.graph.adjacency(), mu=config.mu, lambda1=config.lambda1)
+            terms["dag"] = (config.dag_weight, dag)
         total = sum(weight * value for weight, value in terms.values())
         # "normal" and "nb" differ in scale; nats per cell are what scvi-tools calls the reconstruction loss.
         return LossOutput(
@@ -346,20 +263,20 @@ class RaptorGraphModule(BaseModuleClass):
             extra_metrics={name: value.detach() for name, (_, value) in terms.items()},
         )
 
-    def _mmd(self, expected, counterfactual, library, tensors, condition, n_conditions) -> torch.Tensor:
+    def _mmd(self, expected: Tensor, counterfactual: Tensor, tensors: Batch) -> Tensor:
         """Mean over conditions of the MK-MMD of drawn cells; the draw's gradient is that of its expectation."""
         with torch.no_grad():
-            drawn = self.draw(counterfactual)
-            drawn = torch.log1p(TARGET_SUM * drawn / library) if self.likelihood == "nb" else drawn
+            drawn = self.distribution.draw(counterfactual)
+            drawn = self.distribution.to_expression(drawn, tensors.get(KEYS.LIBRARY))
         drawn = drawn + (expected - expected.detach())
         real = self.expression(tensors["partner"][KEYS.X], tensors["partner"].get(KEYS.LIBRARY))
-        rows = [torch.nonzero(condition == c).squeeze(1) for c in range(n_conditions)]
+        rows = [torch.nonzero(tensors["condition"] == c).squeeze(1) for c in range(len(tensors["shift"]))]
         values = [blocks.mk_mmd(drawn[r], real[r]) for r in rows if len(r) > 1]
         return torch.stack(values).mean() if values else expected.new_zeros(())
 
     @torch.no_grad()
-    def sample(self, tensors, mask):
+    def sample(self, tensors: Tensors, mask: Tensor) -> Tensor:
         """Draw latents of the cells in ``tensors`` from their posterior, and cells under a perturbation mask."""
         z = self.inference(**self._get_inference_input(tensors))["z"]
         library = tensors.get(KEYS.LIBRARY)
-        return self.draw(self.decode(self.modulator(z, mask), self.covariates(tensors), library))
+        return self.distribution.draw(self.decode(self.modulator(z, mask), self.covariates(tensors), library))

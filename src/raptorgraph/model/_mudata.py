@@ -330,12 +330,6 @@ class MuDataMixin:
         mdata.uns[EXPRESSION_KEY] = modalities["expression"]
         refresh(mdata)
 
-    def _expression(self, adata: AnnData | MuData | None, *, labels: bool = False) -> AnnData | None:
-        """The modality with the expression where cells come in a MuData."""
-        if not isinstance(adata, MuData):
-            return adata
-        return query_expression(adata, self.mudata_args_, self.setup_args, labels=labels)
-
     @classmethod
     def _get_most_recent_anndata_manager(cls, adata: AnnData | MuData, required: bool = False) -> Any:
         if isinstance(adata, MuData):

@@ -2,44 +2,61 @@
 
 from __future__ import annotations
 
-import inspect
 import math
+from typing import TYPE_CHECKING, Any
 
 import torch
 from scvi.train import TrainingPlan
 
-from raptorgraph.model._arguments import check_plan
+from raptorgraph.model._config import TrainingConfig
+
+if TYPE_CHECKING:
+    from raptorgraph.model._module import RaptorGraphModule
 
 
 class NonFiniteLossError(RuntimeError):
     """A term of the loss became NaN or infinite; training was stopped before the update."""
 
 
-class RaptorGraphTrainingPlan(TrainingPlan):
+class RaptorGraphTrainingPlan(TrainingPlan):  # type: ignore[misc]  # scvi-tools has no types
     """scvi-tools' plan with the schedules of this model.
 
     Parameters
     ----------
     module
         The module to train.
-    lr, weight_decay, eps, optimizer
-        Of the optimizer, ``"AdamW"`` or ``"Adam"``; biases, the graph and the modulator are not decayed.
+    lr, weight_decay, eps
+        Learning rate (default 0.003), decay (1e-4) and epsilon (1e-8) of the optimizer; biases, the graph and the
+        modulator are not decayed.
+    optimizer
+        ``"AdamW"`` (default) or ``"Adam"``.
     lr_schedule
-        ``"cosine"`` (warm-up over 3 % of the steps, then down to zero) or ``"constant"``.
+        ``"cosine"`` (default; warm-up over 3 % of the steps, then down to zero) or ``"constant"``.
     kl_weight
-        Weight of the KL after its warm-up.
+        Weight of the KL after its warm-up; default 1.
     kl_warmup
-        Share of the epochs over which the KL weight rises linearly from 0.
+        Share of the epochs over which the KL weight rises linearly from 0; default 0.2.
+    kl_per_gene
+        Divide the KL by the number of genes (default): reconstruction and KL then are the ELBO per gene at
+        ``kl_weight`` = 1, whatever the number of genes.
+    free_bits
+        KL of each latent, in nats, below which it costs nothing; default 0 (0.05 in the default preset).
+    shift_weight, mmd_weight, pair_weight
+        Weights of the shifts of conditions (default 1), of the MMD to perturbed cells (0), and of the likelihood of
+        paired perturbed cells (0).
+    dag_weight, lambda1
+        Weight of the graph's score (default 1), and of the sparsity in it (0.05); for ``graph="dagma"`` alone.
     mu, mu_final
-        Weight of the graph's score: it falls geometrically from ``mu`` to ``mu_final`` until the projection.
+        Weight in the graph's score: it falls geometrically from ``mu`` (default 1) to ``mu_final`` (0.01) until the
+        projection.
+    graph_gradient
+        Whether the graph's score reaches the encoder; not by default (section 3.2).
     project_at
-        Share of the epochs after which the graph is projected to an acyclic one; the rest refines on it. 1 projects
-        at the end of training.
+        Share of the epochs after which the graph is projected to an acyclic one (default 0.8); the rest refines on it.
+        1 projects at the end of training.
     dag_threshold
-        Edges with an absolute weight at or below it are dropped in the projection; 0.3 is DAGMA's own. The latents
-        have unit variance a priori, so weights compare.
-    **loss_kwargs
-        Weights passed to the module's loss.
+        Edges with an absolute weight at or below it are dropped in the projection; default 0.3, DAGMA's own. The
+        latents have unit variance a priori, so weights compare.
 
     Raises
     ------
@@ -55,72 +72,47 @@ class RaptorGraphTrainingPlan(TrainingPlan):
     >>> model.train(max_epochs=1, plan_kwargs={"lr": 1e-3, "kl_weight": 0.5}, enable_progress_bar=False)
     """
 
-    def __init__(
-        self,
-        module,
-        *,
-        optimizer: str = "AdamW",
-        lr: float = 3e-3,
-        weight_decay: float = 1e-4,
-        eps: float = 1e-8,
-        lr_schedule: str = "cosine",
-        kl_weight: float = 1.0,
-        kl_warmup: float = 0.2,
-        mu: float = 1.0,
-        mu_final: float = 1e-2,
-        project_at: float = 0.8,
-        dag_threshold: float = 0.3,
-        **loss_kwargs,
-    ) -> None:
-        check_plan(
-            loss_kwargs
-            | {"optimizer": optimizer, "lr": lr, "weight_decay": weight_decay, "eps": eps, "lr_schedule": lr_schedule}
-            | {"kl_weight": kl_weight, "kl_warmup": kl_warmup, "mu": mu, "mu_final": mu_final}
-            | {"project_at": project_at, "dag_threshold": dag_threshold},
-            module.loss,
+    def __init__(self, module: RaptorGraphModule, **arguments: Any) -> None:
+        self.config = config = TrainingConfig.of(arguments)
+        super().__init__(
+            module,
+            optimizer=config.optimizer,
+            lr=config.lr,
+            weight_decay=config.weight_decay,
+            eps=config.eps,
+            **config.loss_settings(),
         )
-        super().__init__(module, optimizer=optimizer, lr=lr, weight_decay=weight_decay, eps=eps, **loss_kwargs)
-        defaults = {name: p.default for name, p in inspect.signature(module.loss).parameters.items()}
-        self.weights = {name: loss_kwargs.get(name, defaults[name]) for name in defaults if name.endswith("_weight")}
-        self.lr_schedule = lr_schedule
-        self.final_kl_weight = kl_weight
-        self.kl_warmup = kl_warmup
-        self.mu_path = (mu, mu_final)
-        self.project_at = project_at
-        self.dag_threshold = dag_threshold
         self.n_retreats = 0
 
     @property
     def kl_weight(self) -> float:
         """Weight of the KL in the current epoch."""
-        if not hasattr(self, "kl_warmup"):  # the parent asks while it is being built
-            return 0.0
-        n_warm = self.kl_warmup * (self.trainer.max_epochs or 1)
-        return self.final_kl_weight * min(1.0, (self.current_epoch + 1) / max(n_warm, 1.0))
+        n_warm = self.config.kl_warmup * (self.trainer.max_epochs or 1)
+        return float(self.config.kl_weight * min(1.0, (self.current_epoch + 1) / max(n_warm, 1.0)))
 
     @property
     def mu(self) -> float:
         """Weight of the graph's score in the current epoch."""
-        first, last = self.mu_path
-        share = min(1.0, self.current_epoch / max(1.0, self.project_at * (self.trainer.max_epochs or 1)))
-        return first * (last / first) ** share
+        first, last = self.config.mu, self.config.mu_final
+        share = min(1.0, self.current_epoch / max(1.0, self.config.project_at * (self.trainer.max_epochs or 1)))
+        return float(first * (last / first) ** share)
 
-    def configure_optimizers(self):
+    def configure_optimizers(self) -> dict[str, Any]:
         """Optimizer with and without decay, and the schedule of the learning rate over all steps."""
         free = {id(p) for p in (self.module.graph.weight, self.module.modulator.strength, self.module.log_scale)}
-        groups = {True: [], False: []}
+        groups: dict[bool, list[torch.nn.Parameter]] = {True: [], False: []}
         for parameter in self.module.parameters():
             if parameter.requires_grad:
                 groups[parameter.ndim > 1 and id(parameter) not in free].append(parameter)
-        optimizer = {"AdamW": torch.optim.AdamW, "Adam": torch.optim.Adam}[self.optimizer_name](
+        optimizer = {"AdamW": torch.optim.AdamW, "Adam": torch.optim.Adam}[self.config.optimizer](
             [
-                {"params": groups[True], "weight_decay": self.weight_decay},
+                {"params": groups[True], "weight_decay": self.config.weight_decay},
                 {"params": groups[False], "weight_decay": 0.0},
             ],
-            lr=self.lr,
-            eps=self.eps,
+            lr=self.config.lr,
+            eps=self.config.eps,
         )
-        if self.lr_schedule == "constant":
+        if self.config.lr_schedule == "constant":
             return {"optimizer": optimizer}
         n_steps = max(1, int(self.trainer.estimated_stepping_batches))
         n_warm = max(1, round(0.03 * n_steps))
@@ -136,7 +128,7 @@ class RaptorGraphTrainingPlan(TrainingPlan):
     def _weights(self) -> None:
         self.loss_kwargs.update({"kl_weight": self.kl_weight, "mu": self.mu})
 
-    def training_step(self, batch, batch_idx):
+    def training_step(self, batch: dict[str, Any], batch_idx: int) -> torch.Tensor:
         """One step; stops on a loss that is not finite and names the term."""
         self._weights()
         _, _, output = self.forward(batch, loss_kwargs=self.loss_kwargs)
@@ -151,17 +143,18 @@ class RaptorGraphTrainingPlan(TrainingPlan):
         for name, value in output.extra_metrics.items():
             self.log(name, value, on_step=False, on_epoch=True, prog_bar=True, logger=False, batch_size=n)
         self.compute_and_log_metrics(output, self.train_metrics, "train")
-        return output.loss
+        loss: torch.Tensor = output.loss
+        return loss
 
-    def validation_step(self, batch, batch_idx):
+    def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
         """Loss with the final weights, so that epochs compare."""
-        weights = {**self.loss_kwargs, "kl_weight": self.final_kl_weight, "mu": self.mu_path[1]}
+        weights = {**self.loss_kwargs, "kl_weight": self.config.kl_weight, "mu": self.config.mu_final}
         _, _, output = self.forward(batch, loss_kwargs=weights)
         n = output.n_obs_minibatch
         self.log("validation_loss", output.loss, on_step=False, on_epoch=True, batch_size=n)
         self.compute_and_log_metrics(output, self.val_metrics, "validation")
 
-    def optimizer_step(self, *args, **kwargs):
+    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         """Update, and undo the part of it that took the graph out of the acyclicity's domain."""
         if not self.module.graph.weight.requires_grad:
             super().optimizer_step(*args, **kwargs)
@@ -170,13 +163,13 @@ class RaptorGraphTrainingPlan(TrainingPlan):
         super().optimizer_step(*args, **kwargs)
         self.n_retreats += self.module.graph.retreat(previous) > 0
 
-    def on_train_epoch_end(self):
+    def on_train_epoch_end(self) -> None:
         """Project the graph once its share of the epochs is over."""
-        done = (self.current_epoch + 1) >= self.project_at * (self.trainer.max_epochs or 1)
+        done = (self.current_epoch + 1) >= self.config.project_at * (self.trainer.max_epochs or 1)
         if done and not bool(self.module.graph.projected):
-            self.module.graph.project(self.dag_threshold)
+            self.module.graph.project(self.config.dag_threshold)
 
-    def on_train_end(self):
+    def on_train_end(self) -> None:
         """Make sure that the graph is acyclic, also after an early stop."""
         if not bool(self.module.graph.projected):
-            self.module.graph.project(self.dag_threshold)
+            self.module.graph.project(self.config.dag_threshold)

@@ -4,21 +4,29 @@ from __future__ import annotations
 
 import logging
 import math
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from scvi import settings
 from scvi.model._utils import use_distributed_sampler
-from scvi.train import TrainRunner
 
 from raptorgraph._arguments import check_mapping
 from raptorgraph._logging import quietly
 from raptorgraph._progress import progress_argument, shows_progress
 from raptorgraph.model._arguments import check_not_taken, check_training, plain_devices
+from raptorgraph.model._calibration import reference_rows
+from raptorgraph.model._cells import draw_seed
+from raptorgraph.model._controls import cells_digest
 from raptorgraph.model._latents import ACTIVE_KL
-from raptorgraph.model._plan import RaptorGraphTrainingPlan
 from raptorgraph.model._presets import get_preset
-from raptorgraph.model._splitter import ScreenSplitter
+
+if TYPE_CHECKING:
+    from scvi.train import TrainRunner
+
+    from raptorgraph.model import RaptorGraphModel, RaptorGraphTrainingPlan
+    from raptorgraph.model._splitter import ScreenSplitter
 
 logger = logging.getLogger(__name__)
 
@@ -27,145 +35,159 @@ logger = logging.getLogger(__name__)
 _N_STEPS = 400
 
 
-class TrainingMixin:
-    """Training by scvi-tools' runner, with batches of paired cells."""
+@progress_argument("enable_progress_bar")
+@quietly
+def train(
+    model: RaptorGraphModel,
+    max_epochs: int | None = None,
+    accelerator: str = "auto",
+    devices: int | list[int] | str = "auto",
+    train_size: float | None = None,
+    validation_size: float | None = None,
+    shuffle_set_split: bool = True,
+    batch_size: int | None = None,
+    early_stopping: bool = False,
+    datasplitter_kwargs: dict[str, Any] | None = None,
+    plan_kwargs: dict[str, Any] | None = None,
+    **trainer_kwargs: Any,
+) -> None:
+    """Train the model.
 
-    _training_plan_cls = RaptorGraphTrainingPlan
-    _data_splitter_cls = ScreenSplitter
-    _train_runner_cls = TrainRunner
+    Parameters
+    ----------
+    max_epochs
+        Passes over the perturbed cells; by default as many as make about 400 updates (100 in the preset
+        ``"paper"``), at least 10.
+    accelerator, devices, shuffle_set_split
+        As in scvi-tools.
+    train_size, validation_size
+        Shares of the cells of each condition, by default 0.9 and 0.1.
+    batch_size
+        Perturbed cells in a batch, which holds as many controls; by default 256.
+    early_stopping
+        Stop when ``validation_loss`` no longer falls.
+    datasplitter_kwargs, plan_kwargs
+        Arguments of the data module and of :class:`~raptorgraph.model.RaptorGraphTrainingPlan` (learning rate,
+        schedules, weights of the loss terms).
+    **trainer_kwargs
+        Arguments of scvi-tools' ``Trainer``, for example ``enable_checkpointing`` or ``gradient_clip_val``;
+        ``enable_progress_bar`` shows bars of all steps, by default in a terminal or a notebook.
 
-    @progress_argument("enable_progress_bar")
-    @quietly
-    def train(
-        self,
-        max_epochs: int | None = None,
-        accelerator: str = "auto",
-        devices: int | list[int] | str = "auto",
-        train_size: float | None = None,
-        validation_size: float | None = None,
-        shuffle_set_split: bool = True,
-        batch_size: int | None = None,
-        early_stopping: bool = False,
-        datasplitter_kwargs: dict | None = None,
-        plan_kwargs: dict | None = None,
-        **trainer_kwargs,
-    ) -> None:
-        """Train the model.
+    Raises
+    ------
+    NonFiniteLossError
+        When a term of the loss is no longer finite, naming it.
+    NotImplementedError
+        For training on several devices.
+    TypeError
+        For unknown `plan_kwargs`, and arguments of a wrong type.
+    ValueError
+        For early stopping without validation cells, arguments that are out of their range, and devices and
+        arguments that the trainer does not have. All come before any work, and leave model and data as they are.
 
-        Parameters
-        ----------
-        max_epochs
-            Passes over the perturbed cells; by default as many as make about 400 updates (100 in the preset
-            ``"paper"``), at least 10.
-        accelerator, devices, shuffle_set_split
-            As in scvi-tools.
-        train_size, validation_size
-            Shares of the cells of each condition, by default 0.9 and 0.1.
-        batch_size
-            Perturbed cells in a batch, which holds as many controls; by default 256.
-        early_stopping
-            Stop when ``validation_loss`` no longer falls.
-        datasplitter_kwargs, plan_kwargs
-            Arguments of the data module and of :class:`~raptorgraph.model.RaptorGraphTrainingPlan` (learning rate,
-            schedules, weights of the loss terms).
-        **trainer_kwargs
-            Arguments of scvi-tools' ``Trainer``, for example ``enable_checkpointing`` or ``gradient_clip_val``;
-            ``enable_progress_bar`` shows bars of all steps, by default in a terminal or a notebook.
-
-        Raises
-        ------
-        NonFiniteLossError
-            When a term of the loss is no longer finite, naming it.
-        NotImplementedError
-            For training on several devices.
-        TypeError
-            For unknown `plan_kwargs`, and arguments of a wrong type.
-        ValueError
-            For early stopping without validation cells, arguments that are out of their range, and devices and
-            arguments that the trainer does not have. All come before any work, and leave model and data as they are.
-
-        Examples
-        --------
-        >>> rg.RaptorGraphModel.setup_anndata(adata, library_size_key="total_counts")
-        >>> model = rg.RaptorGraphModel(adata, n_hidden=16)
-        >>> model.train(max_epochs=2, accelerator="cpu", plan_kwargs={"lr": 1e-3}, enable_progress_bar=False)
-        >>> model.is_trained
-        True
-        >>> list(model.history["train_loss"].index)
-        [0, 1]
-        """
-        self._check_data("it is not trained further")
-        preset = get_preset(self.preset_)
-        plan_arguments = {**preset["plan"], **check_mapping("plan_kwargs", plan_kwargs)}
-        check_not_taken("plan_kwargs", plan_arguments, ("module",))
-        if self.module.graph_kind != "dagma":  # then it is not trained
-            plan_arguments["dag_weight"] = 0.0
-        if use_distributed_sampler(trainer_kwargs.get("strategy")):
-            raise NotImplementedError("Distributed training is not supported: pairs of cells stay on one device.")
-        partners = plan_arguments.get("mmd_weight", 0) > 0 or plan_arguments.get("pair_weight", 0) > 0
-        plan = self._training_plan_cls(self.module, **plan_arguments)
-        trainer_kwargs = check_training(max_epochs, early_stopping, trainer_kwargs, plan.weights)
-        splitter_arguments = {"pairing": self.pairing_, "with_partners": partners}
-        splitter_arguments |= check_mapping("datasplitter_kwargs", datasplitter_kwargs)
-        own = {
-            "train_size": train_size,
-            "validation_size": validation_size,
-            "shuffle_set_split": shuffle_set_split,
-            "batch_size": preset["train"]["batch_size"] if batch_size is None else batch_size,
-        }
-        check_not_taken("datasplitter_kwargs", splitter_arguments, ("adata_manager", *own))
-        splitter = self._data_splitter_cls(self.adata_manager, **own, **splitter_arguments)
-        if max_epochs is not None:
-            max_epochs = int(max_epochs)
-        else:
-            max_epochs = preset["train"].get("max_epochs") or max(10, math.ceil(_N_STEPS / splitter.steps_per_epoch))
-        if settings.seed is not None:
-            torch.manual_seed(settings.seed)
-        has_validation = splitter.n_val > 0
-        if early_stopping and not has_validation:
-            raise ValueError("early_stopping needs validation cells: lower train_size or give more cells a condition.")
-        trainer_kwargs.setdefault("early_stopping_monitor", "validation_loss")
-        trainer_kwargs.setdefault("check_val_every_n_epoch", 1 if early_stopping else max(1, max_epochs // 20))
-        trainer_kwargs.setdefault("log_every_n_steps", 1)
-        trainer_kwargs.setdefault("enable_progress_bar", shows_progress())
-        if not has_validation:
-            trainer_kwargs.update(limit_val_batches=0, check_val_every_n_epoch=None)
-        runner = self._runner(plan, splitter, max_epochs, accelerator, devices, early_stopping, trainer_kwargs)
-        splitter.setup()
-        if self.module.graph_kind == "interventional":
-            self._fit_graph(splitter)
-        if self.module.effects is not None:
-            self._fit_effects(splitter)
-        self.module.train()
-        runner()
-        if self.module.effects is not None:
-            self._store_reference(splitter.known_controls)
-            self._keep_controls(splitter.known_controls)
-        activity = self.latent_activity()
-        logger.info(
-            "%d of %d latents are active (KL above %g).", int(activity["active"].sum()), len(activity), ACTIVE_KL
+    Examples
+    --------
+    >>> rg.RaptorGraphModel.setup_anndata(adata, library_size_key="total_counts")
+    >>> model = rg.RaptorGraphModel(adata, n_hidden=16)
+    >>> model.train(max_epochs=2, accelerator="cpu", plan_kwargs={"lr": 1e-3}, enable_progress_bar=False)
+    >>> model.is_trained
+    True
+    >>> list(model.history["train_loss"].index)
+    [0, 1]
+    """
+    if model.adata is None:
+        raise ValueError(
+            "The model was loaded without data: it is not trained further; load(folder, adata) gives it data."
         )
+    preset = get_preset(model.preset_)
+    plan_arguments = {**preset["plan"], **check_mapping("plan_kwargs", plan_kwargs)}
+    check_not_taken("plan_kwargs", plan_arguments, ("module",))
+    if model.module.graph_kind != "dagma":  # then it is not trained
+        plan_arguments["dag_weight"] = 0.0
+    if use_distributed_sampler(trainer_kwargs.get("strategy")):
+        raise NotImplementedError("Distributed training is not supported: pairs of cells stay on one device.")
+    partners = plan_arguments.get("mmd_weight", 0) > 0 or plan_arguments.get("pair_weight", 0) > 0
+    plan = model._training_plan_cls(model.module, **plan_arguments)
+    trainer_kwargs = check_training(max_epochs, early_stopping, trainer_kwargs, plan.config.weights)
+    splitter_arguments = {"pairing": model.pairing_, "with_partners": partners}
+    splitter_arguments |= check_mapping("datasplitter_kwargs", datasplitter_kwargs)
+    own = {
+        "train_size": train_size,
+        "validation_size": validation_size,
+        "shuffle_set_split": shuffle_set_split,
+        "batch_size": preset["train"]["batch_size"] if batch_size is None else batch_size,
+    }
+    check_not_taken("datasplitter_kwargs", splitter_arguments, ("adata_manager", *own))
+    splitter = model._data_splitter_cls(model.adata_manager, **own, **splitter_arguments)
+    if max_epochs is not None:
+        max_epochs = int(max_epochs)
+    else:
+        max_epochs = preset["train"].get("max_epochs") or max(10, math.ceil(_N_STEPS / splitter.steps_per_epoch))
+    if settings.seed is not None:
+        torch.manual_seed(settings.seed)
+    has_validation = splitter.n_val > 0
+    if early_stopping and not has_validation:
+        raise ValueError("early_stopping needs validation cells: lower train_size or give more cells a condition.")
+    trainer_kwargs.setdefault("early_stopping_monitor", "validation_loss")
+    trainer_kwargs.setdefault("check_val_every_n_epoch", 1 if early_stopping else max(1, max_epochs // 20))
+    trainer_kwargs.setdefault("log_every_n_steps", 1)
+    trainer_kwargs.setdefault("enable_progress_bar", shows_progress())
+    if not has_validation:
+        trainer_kwargs.update(limit_val_batches=0, check_val_every_n_epoch=None)
+    runner = _runner(model, plan, splitter, max_epochs, accelerator, devices, early_stopping, trainer_kwargs)
+    splitter.setup()
+    module, targets = model.module, model.target_columns
+    design = splitter.screen.design
+    if module.graph_kind == "interventional":
+        model.edges.infer(splitter.known_log_ratios(), design, targets)
+    if module.effects is not None:
+        model.calibration.fit(*splitter.known_effects(), design, targets, model.edges.known())
+    module.train()
+    runner()
+    if module.effects is not None:
+        _keep_controls(model, splitter.known_controls)
+    activity = model.latent_activity()
+    logger.info("%d of %d latents are active (KL above %g).", int(activity["active"].sum()), len(activity), ACTIVE_KL)
 
-    def _runner(self, plan, splitter, max_epochs, accelerator, devices, early_stopping, trainer_kwargs) -> TrainRunner:
-        """Build the runner; raise for devices and arguments that the trainer does not have, and for several devices."""
-        try:
-            runner = self._train_runner_cls(
-                self,
-                training_plan=plan,
-                data_splitter=splitter,
-                max_epochs=max_epochs,
-                accelerator=accelerator,
-                devices=plain_devices(devices),
-                early_stopping=early_stopping,
-                **trainer_kwargs,
-            )
-        except (MisconfigurationException, ImportError, AttributeError, TypeError, ValueError) as error:
-            kind = TypeError if isinstance(error, TypeError) else ValueError
-            raise kind(
-                f"The trainer refuses its arguments: {error} (accelerator={accelerator!r}, devices={devices!r})"
-            ) from error
-        if runner.trainer.num_devices * runner.trainer.num_nodes > 1:
-            raise NotImplementedError(
-                f"devices={devices!r} are several, and pairs of cells stay on one device: use devices=1, or 'auto'."
-            )
-        return runner
+
+@torch.inference_mode()
+def _keep_controls(model: RaptorGraphModel, controls: np.ndarray) -> None:
+    """Keep latents of training controls, and digests of these and of all controls where some were kept for a test."""
+    manager, rng = model.adata_manager, np.random.default_rng(draw_seed(None))
+    model.calibration.keep_reference(model.latents.draw(manager, reference_rows(controls, rng), rng))
+    groups = (controls, model.cells.control_rows(model.adata))
+    model.control_digests_ = sorted({cells_digest(manager, rows) for rows in groups})
+
+
+def _runner(
+    model: RaptorGraphModel,
+    plan: RaptorGraphTrainingPlan,
+    splitter: ScreenSplitter,
+    max_epochs: int,
+    accelerator: str,
+    devices: int | list[int] | str,
+    early_stopping: bool,
+    trainer_kwargs: dict[str, Any],
+) -> TrainRunner:
+    """Build the runner; raise for devices and arguments that the trainer does not have, and for several devices."""
+    try:
+        runner = model._train_runner_cls(
+            model,
+            training_plan=plan,
+            data_splitter=splitter,
+            max_epochs=max_epochs,
+            accelerator=accelerator,
+            devices=plain_devices(devices),
+            early_stopping=early_stopping,
+            **trainer_kwargs,
+        )
+    except (MisconfigurationException, ImportError, AttributeError, TypeError, ValueError) as error:
+        kind = TypeError if isinstance(error, TypeError) else ValueError
+        raise kind(
+            f"The trainer refuses its arguments: {error} (accelerator={accelerator!r}, devices={devices!r})"
+        ) from error
+    if runner.trainer.num_devices * runner.trainer.num_nodes > 1:
+        raise NotImplementedError(
+            f"devices={devices!r} are several, and pairs of cells stay on one device: use devices=1, or 'auto'."
+        )
+    return runner

@@ -10,6 +10,8 @@ __getattr__, __dir__, __all__ = lazy.attach(
         "_decoder": ["Decoder"],
         "_encoder": ["GraphPathwayEncoder", "InteractionBlock", "PreconditionedLayer"],
         "_expectation": ["expected_log1p_nb"],
+        "_likelihood_base": ["Likelihood"],
+        "_likelihoods": ["NegativeBinomial", "Normal", "SquaredError"],
         "_losses": ["dagma_loss", "free_bits", "kl_standard_normal", "mk_mmd", "nb_nll", "normal_nll", "shift_nll"],
         "_modulator": ["LatentModulator"],
         "_structural": ["StructuralLayer", "acyclic_support", "acyclicity", "in_domain"],

@@ -42,9 +42,10 @@ class Decoder(nn.Module):
         for _ in range(n_layers):
             layers += [nn.Linear(width, n_hidden), nn.SiLU()]
             width = n_hidden
-        self.dense = nn.Sequential(*layers, nn.Linear(width, n_genes, bias=False)) if n_layers else None
-        if self.dense is not None and self.linear is not None:
-            nn.init.zeros_(self.dense[-1].weight)
+        last = nn.Linear(width, n_genes, bias=False) if n_layers else None
+        self.dense = None if last is None else nn.Sequential(*layers, last)
+        if last is not None and self.linear is not None:
+            nn.init.zeros_(last.weight)
 
     def features(self, u: torch.Tensor, covariates: torch.Tensor | None = None) -> tuple[torch.Tensor, torch.Tensor]:
         """What the last layers read: the input itself, and the last hidden layer (the input again without one)."""

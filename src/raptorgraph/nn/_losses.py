@@ -121,7 +121,8 @@ def mk_mmd(
     both = torch.cat([x, y])
     square = (both**2).sum(1)
     distance = (square[:, None] + square[None, :] - 2 * both @ both.T).clamp_min(0.0)
-    kernel = sum(torch.exp(-distance / (fix_sigma * 2.0 ** (k - n_kernels // 2))) for k in range(n_kernels))
+    kernels = [torch.exp(-distance / (fix_sigma * 2.0 ** (k - n_kernels // 2))) for k in range(n_kernels)]
+    kernel = sum(kernels[1:], kernels[0])
     if biased:
         within = kernel[:n, :n].mean() + kernel[n:, n:].mean()
     else:

@@ -61,7 +61,8 @@ def posterior_expectation(
     """Mean of a function of the latents over draws from their posterior; exact without draws for the identity."""
     if isinstance(function, torch.nn.Identity):
         return mean
-    total, n = 0.0, 0
-    for z in posterior_draws(mean, log_var, n_draws, seed):
+    draws = posterior_draws(mean, log_var, n_draws, seed)
+    total, n = function(next(draws)), 1
+    for z in draws:
         total, n = total + function(z), n + 1
     return total / n

@@ -27,7 +27,7 @@ def acyclicity(adjacency: torch.Tensor, s: float = 1.0) -> torch.Tensor:
     """
     d = adjacency.shape[0]
     matrix = s * torch.eye(d, dtype=adjacency.dtype, device=adjacency.device) - adjacency * adjacency
-    sign, log_det = torch.linalg.slogdet(matrix)
+    sign, log_det = torch.slogdet(matrix)
     if sign <= 0:
         return torch.full_like(log_det, torch.inf)
     return -log_det + d * float(np.log(s))
@@ -73,6 +73,9 @@ class StructuralLayer(nn.Module):
     [[1.0, 0.5, 1.0]]
     """
 
+    support: torch.Tensor
+    projected: torch.Tensor
+
     def __init__(self, n_latent: int, init: str = "zero") -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.zeros(n_latent, n_latent))
@@ -94,7 +97,8 @@ class StructuralLayer(nn.Module):
     def forward(self, z: torch.Tensor) -> torch.Tensor:
         """Map exogenous z to causal u, both cells x d."""
         a = self.adjacency()
-        return torch.linalg.solve(torch.eye(a.shape[0], dtype=a.dtype, device=a.device) - a, z, left=False)
+        u: torch.Tensor = torch.linalg.solve(torch.eye(a.shape[0], dtype=a.dtype, device=a.device) - a, z, left=False)
+        return u
 
     def acyclicity(self) -> torch.Tensor:
         """Return h of the current A."""

@@ -66,7 +66,7 @@ def one_measured(
 
 def predicted_with_sd(model: RaptorGraphModel, labels: Sequence[str]) -> tuple[pd.DataFrame, pd.DataFrame | None]:
     """Predicted effects, and their standard deviations where the model has a posterior of them."""
-    if getattr(model, "_has_posterior", False):
+    if getattr(model, "has_posterior", False):
         mean, sd = model.predict_effects(labels, return_sd=True)
         return mean, sd
     return model.predict_effects(labels), None

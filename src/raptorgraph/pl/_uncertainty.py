@@ -102,7 +102,7 @@ def uncertainty(
     if kind is None:
         kind = "effect" if isinstance(perturbation, _ONE) else "calibration"
     check_choice("kind", kind, ("effect", "calibration"))
-    if not getattr(model, "_has_posterior", False):
+    if not getattr(model, "has_posterior", False):
         raise ValueError("Intervals need a trained model with effect_posterior=True.")
     if kind == "effect":
         ax = _draw_effect(model, perturbation, measured, n_genes, ax)

@@ -206,7 +206,7 @@ def _training(found: Findings) -> Section:
             "The network learns how cells differ, and predicts cells and the latents of each cell. "
             + (
                 "Mean effects come from a statistical model of their own, which the network is brought in line with."
-                if found.model._has_posterior
+                if found.model.has_posterior
                 else "In this preset, mean effects come from the network, too."
             )
         ),

@@ -74,7 +74,7 @@ def notes(run: Run, strength: pd.DataFrame, held: HeldOut | None) -> list[Note]:
         *_effects(strength),
         *_combinations(screen, options),
         *(() if held is None else _quality(held)),
-        *_network(run.control, options, run.model._has_posterior),
+        *_network(run.control, options, run.model.has_posterior),
         *_graph(run.edges),
     ]
     return sorted(found, key=lambda note: note.level != IMPORTANT)

@@ -66,7 +66,7 @@ def top_pairs(
     both = table["gene_a"].isin(strong) & table["gene_b"].isin(strong)
     ranked = {type_: table[both & table[type_].notna()].nlargest(n, type_, keep="first") for type_ in TYPES}
     labels = list(dict.fromkeys(label for rows in ranked.values() for label in rows.index))
-    intervals = bool(labels) and model._has_posterior
+    intervals = bool(labels) and model.has_posterior
     drawn = None
     if intervals:
         pairs = list(table.loc[labels, ["gene_a", "gene_b"]].itertuples(index=False, name=None))

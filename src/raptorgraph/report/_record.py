@@ -53,7 +53,7 @@ def of_run(found: Findings) -> list[tuple[str, str]]:
     return [
         ("date", f"{found.date:%Y-%m-%d %H:%M %Z}"),
         *((name.replace("_", " "), _plain(value)) for name, value in found.options.items()),
-        ("model", str(model._model_summary_string)),
+        ("model", model.summary_string.splitlines()[0]),
         *([("epochs of the network", f"{max(map(len, model.history.values())):,}")] if model.history else []),
         ("device", f"{model.device}, {counted(torch.get_num_threads(), 'thread')}"),
         ("times", ", ".join(f"{name} {value:.0f} s" for name, value in found.seconds.items())),

@@ -160,7 +160,7 @@ def fit_and_write(
 
     stability, enrichment, latents = {}, None, None
     with optional("frequency of edges", say):
-        if resamples and model._has_edges and len(model.perturbed_genes) > 1:
+        if resamples and model.edges.is_inferred and len(model.perturbed_genes) > 1:
             say(f"Inferring the graph again from {resamples} resampled screens.")
             with timed("resampled graphs"):
                 again = tl.dag_stability(model, n=resamples, n_null=max(1, resamples // 4), seed=seed)
@@ -224,7 +224,7 @@ def _write_table(table: pd.DataFrame, path: Path, *, index: bool = False) -> Non
 
 def _effects(model: RaptorGraphModel, labels: list[str], genes: list[str]) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Predicted effects, conditions x genes, and the table of them with 90 % intervals where there is a posterior."""
-    if not model._has_posterior:
+    if not model.has_posterior:
         effects = model.predict_effects(labels)[genes].set_axis(labels, axis=0) + 0.0  # a negative zero is a zero
         return effects, long_effects({"effect": effects})
     effects, sd = (x[genes].set_axis(labels, axis=0) for x in model.predict_effects(labels, return_sd=True))
@@ -268,7 +268,7 @@ def _interactions(
     n = len(model.perturbed_genes)
     if n < 2:
         return None
-    n_draws = _N_DRAWS if model._has_posterior else 0
+    n_draws = _N_DRAWS if model.has_posterior else 0
     n_pairs = n * (n - 1) // 2
     if n_draws and n_pairs > _MOST_PAIRS:
         n_draws = max(_FEWEST_DRAWS, _N_DRAWS * _MOST_PAIRS // n_pairs)

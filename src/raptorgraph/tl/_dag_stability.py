@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
-import torch
 
 from raptorgraph._arguments import check_integer
 from raptorgraph._docs import docs
@@ -80,11 +79,11 @@ def dag_stability(
     """
     check_integer("n", n, 2)
     check_integer("n_null", n_null, 1)
-    if not model._has_edges:
+    if not model.edges.is_inferred:
         raise ValueError("Only graphs that were inferred from interventions are drawn again: graph='interventional'.")
     if model.adata is None:
         raise ValueError("The model was loaded without data: load it with adata=...")
-    screen, module, targets = model.screen, model.module, model._target_columns()
+    screen, edges, targets = model.screen, model.edges, model.target_columns
     codes = screen.codes
     batch = np.zeros(len(codes), dtype=int) if screen.batch is None else screen.batch
 
@@ -92,8 +91,8 @@ def dag_stability(
         return graph_of_log_ratios(screen.log_ratios_of(rows), screen.design, targets)
 
     rng = np.random.default_rng(seed)
-    weight = module.edge_weight.cpu().double().numpy()
-    n_edges = int((module.edge_probability >= CALLED).sum())
+    weight, called = edges.values("weight").astype(float), edges.called
+    n_edges = int(called.sum())
     count, weights = np.zeros(weight.shape), []
     null, n_null_edges = [], 0
     with progress_bar("Graphs", n + n_null) as advance:
@@ -110,13 +109,12 @@ def dag_stability(
 
     frequency, q_value = count / n, np.ones(weight.shape)
     q_value[~np.eye(len(weight), dtype=bool)] = q_values(np.abs(_off_diagonal(weight)), np.concatenate(null), n_null)
-    module.edge_frequency.copy_(torch.as_tensor(frequency))
-    module.edge_q_value.copy_(torch.as_tensor(q_value))
-    source, target = np.nonzero((count > 0) | (module.edge_probability >= CALLED).cpu().numpy())
+    edges.keep_stability(frequency, q_value)
+    source, target = np.nonzero((count > 0) | called)
     genes = np.asarray(model.perturbed_genes)
     table = pd.DataFrame({"source": genes[source], "target": genes[target]})
     for column in ("weight", "probability", "share", "frequency", "q_value"):
-        table[column] = getattr(module, f"edge_{column}").cpu().double().numpy()[source, target]
+        table[column] = edges.values(column).astype(float)[source, target]
     table = table.sort_values(["frequency", "share"], ascending=False, kind="stable", ignore_index=True)
     jaccard = chance = np.nan
     if n_edges:

@@ -55,7 +55,7 @@ def label_null(model: RaptorGraphModel, rankings: Sequence[Ranking], *, n_null: 
     """
     screen = model.screen
     measured, noise = measured_latents(screen), control_noise(screen)
-    targets = model._target_columns()
+    targets = model.target_columns
     p_effect = np.empty(len(targets))
     change = [set_changes(measured.effect[[i]], ranking)[0] for i, ranking in enumerate(rankings)]
     p_change = [np.empty(0)] * len(change)

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import numpy as np
 import pandas as pd
 import torch
 
 from raptorgraph._arguments import check_integer
 from raptorgraph._docs import docs
 from raptorgraph._progress import progress_argument, track
-from raptorgraph.model._expected import QUADRATURE
-from raptorgraph.model._field import KEYS
 from raptorgraph.screen._setup import Setup
 
 if TYPE_CHECKING:
@@ -85,19 +82,11 @@ def latent_programs(
 
 @torch.inference_mode()
 def _unit(model: RaptorGraphModel, n_cells: int, seed: int | None) -> pd.DataFrame:
-    manager, module = model._query(), model.module
-    rng = np.random.default_rng(model._seed(seed))
-    rows = model._start_rows(manager.adata, n_cells, rng, replace=False)
-    cells = list(model._cells(manager, rows=rows))
-    z = torch.cat([model._draw_latents(tensors, rng) for tensors in cells])
-    covariates, library = (
-        None if parts[0] is None else torch.cat(parts)
-        for parts in zip(*((module.covariates(x), x.get(KEYS.LIBRARY)) for x in cells), strict=True)
-    )
+    module, drawn = model.module, model.latents.draw_controls(n_cells, seed)
+    z, covariates = drawn.z, module.covariates(drawn.tensors)
 
     def mean(latents: torch.Tensor) -> torch.Tensor:
-        location = module.decode(latents, covariates, library)
-        expression: torch.Tensor = module.mean_expression(location, library, **QUADRATURE).mean(0)
+        expression: torch.Tensor = model.predictor.mean_expression(latents, covariates, drawn.library)
         return expression
 
     control, n_perturbed = mean(z), len(model.perturbed_genes)
@@ -107,4 +96,4 @@ def _unit(model: RaptorGraphModel, n_cells: int, seed: int | None) -> pd.DataFra
         shifted[:, i] += -1.0 if i < n_perturbed and module.modulator.strength[i] < 0 else 1.0
         programs[i] = mean(shifted) - control
     index = pd.Index(model.latent_names, name="latent")
-    return pd.DataFrame(programs.cpu().numpy(), index=index, columns=pd.Index(model.var_names_))
+    return pd.DataFrame(programs.cpu().numpy(), index=index, columns=pd.Index(model.cells.var_names))

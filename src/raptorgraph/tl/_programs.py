@@ -194,7 +194,7 @@ class _CommonDirection:
 def _without_targets(values: np.ndarray, model: RaptorGraphModel) -> np.ndarray:
     """Effects with 0 for the perturbed gene itself, perturbed genes x genes."""
     values = values.copy()
-    for i, column in enumerate(model._target_columns()):
+    for i, column in enumerate(model.target_columns):
         if column >= 0:
             values[i, column] = 0.0
     return values

@@ -11,7 +11,6 @@ import torch
 from raptorgraph._arguments import check_integer
 from raptorgraph._docs import docs
 from raptorgraph._progress import track
-from raptorgraph.model._field import KEYS
 from raptorgraph.nn._posterior_draws import posterior_expectation
 from raptorgraph.screen._screen import Screen
 
@@ -77,8 +76,9 @@ def spillover(
     True
     """
     check_integer("n_cells", n_cells, 2)
-    module, query = model.module, model._query(adata, "latents")
-    screen = Screen(model._data(adata), model.setup_args)
+    module, cells = model.module, model.cells
+    query = cells.query(adata, "latents")
+    screen = Screen(cells.data(adata), model.setup_args)
     rows = screen.rows(screen.control)
     rng = np.random.default_rng(seed)
     chosen = np.sort(rng.choice(rows, min(n_cells, len(rows)), replace=False))
@@ -87,11 +87,9 @@ def spillover(
         return posterior_expectation(module.norm, *module.encode(expression))
 
     with torch.no_grad():
-        parts = [encode(module.expression(t[KEYS.X], t.get(KEYS.LIBRARY))).cpu() for t in model._cells(query)]
-    z = torch.cat(parts).numpy()
+        z = torch.cat([encode(expression).cpu() for expression in cells.expression(query)]).numpy()
     singles = {screen.genes_of[label][0]: z[screen.rows(label)] for label in screen.singles}
-    cells = [module.expression(t[KEYS.X], t.get(KEYS.LIBRARY)) for t in model._cells(query, rows=chosen)]
-    x = torch.cat(cells)
+    x = torch.cat(list(cells.expression(query, rows=chosen)))
     column = {gene: k for k, gene in enumerate(query.adata.var_names)}
     return _table(
         encode,

@@ -1,0 +1,180 @@
+"""Cells as the network reads them: the model's own, or others that are brought into their shape."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from mudata import MuData
+from scvi import settings
+
+from raptorgraph._arguments import check_integer
+from raptorgraph._progress import track
+from raptorgraph.model._field import KEYS, MASK_KEY
+from raptorgraph.model._loader import as_tensors
+from raptorgraph.model._mudata import query_expression
+from raptorgraph.model._query import check_categories, control_cells, known_categories, prepare_query
+from raptorgraph.model._setup import screen_manager
+from raptorgraph.screen import Setup
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    import torch
+    from anndata import AnnData
+    from scvi.data import AnnDataManager
+
+    from raptorgraph.model._module import RaptorGraphModule
+    from raptorgraph.model._types import Data
+
+_BATCH = 1024
+
+
+@dataclass(frozen=True)
+class Cells:
+    """Cells as the network reads them: genes matched by name, in batches of tensors on its device.
+
+    Parameters
+    ----------
+    module
+        The network.
+    own
+        Manager of the model's own data; None where it has none.
+    registry
+        Registry of these data.
+    var_names
+        Genes of the model.
+    mudata_args
+        Arguments of the setup that belong to a MuData; None where the model was set up with an AnnData.
+    is_trained
+        Whether the model was trained; reading cells warns where it was not.
+
+    Examples
+    --------
+    >>> cells = model.cells
+    >>> query = cells.query(adata[:5].copy(), "cells")
+    >>> [tuple(expression.shape) for expression in cells.expression(query)]
+    [(5, 100)]
+    """
+
+    module: RaptorGraphModule
+    own: AnnDataManager | None
+    registry: dict[str, Any]
+    var_names: Sequence[str]
+    mudata_args: dict[str, Any] | None = None
+    is_trained: bool = True
+
+    @property
+    def setup_args(self) -> dict[str, Any]:
+        """Arguments of the setup."""
+        return dict(self.registry["setup_args"])
+
+    def data(self, adata: Data | None = None, *, labels: bool = False) -> AnnData:
+        """Pick the cells that are given, or else the model's own.
+
+        Parameters
+        ----------
+        adata
+            Cells; of a MuData the modality with the expression is taken.
+        labels
+            Whether labels are needed.
+
+        Raises
+        ------
+        ValueError
+            Where no cells are given and the model has none.
+        """
+        if isinstance(adata, MuData):
+            adata = query_expression(adata, self.mudata_args, self.setup_args, labels=labels)
+        if adata is None and self.own is not None:
+            adata = self.own.adata
+        if adata is None:
+            raise ValueError("The model was loaded without data: pass adata=...")
+        return adata
+
+    def query(self, adata: Data | None = None, use: str = "all", *, batch: bool = True) -> AnnDataManager:
+        """Register cells with what they are used for, so that they need no more than that.
+
+        Genes are matched by name, on a copy: the user's object stays as it is.
+
+        Parameters
+        ----------
+        adata
+            Cells; by default the model's own, which are registered.
+        use
+            ``"all"``; ``"controls"``: the control cells alone, all cells where there are none; ``"cells"``: whatever
+            their labels; ``"latents"``: whatever their labels and covariates, of which the encoder knows nothing.
+        batch
+            Whether the batch of the cells is used.
+        """
+        adata = self.data(adata, labels=use == "controls")
+        if self.own is not None and adata is self.own.adata:
+            self.own.validate()
+            return self.own
+        args = self.setup_args
+        if use == "controls":
+            adata = control_cells(adata, args)
+        counts = KEYS.LIBRARY in self.registry["field_registries"]
+        query = prepare_query(adata, list(self.var_names), args, counts=counts)
+        used = {KEYS.X, KEYS.LIBRARY}
+        if use != "latents":
+            used |= {KEYS.CATEGORICAL, KEYS.CONTINUOUS} | ({KEYS.BATCH} if batch else set())
+        if use == "all":
+            used.add(KEYS.PERTURBATION)
+        else:
+            query.obsm.pop(MASK_KEY, None)  # of another setup
+        known = known_categories(self.registry)
+        used_columns = {column: values for key in known if key in used for column, values in known[key].items()}
+        check_categories(query, used_columns, args["batch_key"])
+        method_args = {key: self.registry[key] for key in ("model_name", "setup_args")}
+        manager = screen_manager(Setup.of(args), method_args, counts=counts, only=used)
+        with warnings.catch_warnings():
+            # Advice on training, of which there is none.
+            warnings.filterwarnings("ignore", "Category .* has fewer than 3 cells", UserWarning)
+            manager.register_fields(query, self.registry)
+        return manager
+
+    def batches(
+        self, manager: AnnDataManager, *, rows: np.ndarray | None = None, batch_size: int = _BATCH
+    ) -> Iterator[dict[str, torch.Tensor]]:
+        """Yield tensors of registered cells, or of some rows of them, batch by batch."""
+        if not self.is_trained:
+            warnings.warn("The model is not trained: train it first.", UserWarning, stacklevel=2)
+        check_integer("batch_size", batch_size, 1)
+        dataset = manager.create_torch_dataset()
+        rows = np.arange(manager.adata.n_obs) if rows is None else rows
+        self.module.eval()
+        for i in track(range(0, len(rows), batch_size), "Cells"):
+            batch = dataset[rows[i : i + batch_size]]
+            yield {key: value.to(self.module.device) for key, value in as_tensors(batch).items()}
+
+    def expression(self, manager: AnnDataManager, *, rows: np.ndarray | None = None) -> Iterator[torch.Tensor]:
+        """Yield the expression scale of registered cells, cells x genes, batch by batch."""
+        for tensors in self.batches(manager, rows=rows):
+            yield self.module.expression(tensors[KEYS.X], tensors.get(KEYS.LIBRARY))
+
+    @staticmethod
+    def control_rows(adata: AnnData) -> np.ndarray:
+        """Rows of the control cells of registered data, or all rows where there are none."""
+        if MASK_KEY not in adata.obsm:  # of a query, all cells are controls
+            return np.arange(adata.n_obs)
+        rows = np.flatnonzero(np.asarray(adata.obsm[MASK_KEY].sum(1)).ravel() == 0)
+        return rows if len(rows) else np.arange(adata.n_obs)
+
+    def start_rows(self, adata: AnnData, n_cells: int | None, rng: np.random.Generator, *, replace: bool) -> np.ndarray:
+        """Rows of the control cells that a prediction starts from; all of them for None."""
+        rows = self.control_rows(adata)
+        if n_cells is not None:
+            check_integer("n_cells", n_cells, 1)
+        if n_cells is not None and (n_cells < len(rows) or replace):
+            rows = np.sort(rng.choice(rows, n_cells, replace=n_cells > len(rows)))
+        return rows
+
+
+def draw_seed(seed: int | None) -> int:
+    """Seed that is asked for, or else ``scvi.settings.seed``, or 0."""
+    if seed is not None:
+        return check_integer("seed", seed, 0)
+    return 0 if settings.seed is None else int(settings.seed)
