@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -130,8 +131,8 @@ class HeldOut:
 class Collected:
     """Effects by method: of conditions that a fit had not seen, and of conditions that it had."""
 
-    unseen: dict[str, list[pd.DataFrame]] = field(default_factory=dict)
-    seen: dict[str, list[pd.DataFrame]] = field(default_factory=dict)
+    unseen: dict[str, list[pd.DataFrame]] = field(default_factory=lambda: defaultdict(list))
+    seen: dict[str, list[pd.DataFrame]] = field(default_factory=lambda: defaultdict(list))
     sd_unseen: list[pd.DataFrame] = field(default_factory=list)
     sd_seen: list[pd.DataFrame] = field(default_factory=list)
     pairs: dict[str, np.ndarray] = field(default_factory=dict)  # effects of a, b and ab: 3 x genes
