@@ -167,38 +167,6 @@ def test_every_sparse_format_is_brought_to_one_form(counts, how):
         np.testing.assert_array_equal(part, same)
 
 
-def test_what_is_canonical_is_not_copied(counts):
-    X = sparse.csr_matrix(counts.astype(np.uint16))
-    assert as_matrix(X) is X
-    assert np.shares_memory(as_matrix(sparse.csr_array(X)).data, X.data)
-    assert as_matrix(counts) is counts
-    for same in (np.ma.masked_array(counts), counts.view(np.matrix)):
-        assert type(as_matrix(same)) is np.ndarray
-        assert np.shares_memory(as_matrix(same), counts)
-
-
-def test_parts_add_up_beyond_their_type():
-    for make in (sparse.csr_matrix, sparse.csc_matrix):
-        X = make((np.array([200, 100, 5], dtype=np.uint8), np.array([0, 0, 1]), np.array([0, 2, 3])), shape=(2, 2))
-        np.testing.assert_array_equal(as_matrix(X).data, [300, 5])
-    X = sparse.coo_matrix((np.array([100, 100], dtype=np.int8), ([0, 0], [1, 1])), shape=(1, 2))
-    np.testing.assert_array_equal(as_matrix(X).toarray(), [[0, 200]])
-    cancelled = sparse.csr_matrix((np.array([3, -3, 2]), np.array([0, 0, 1]), np.array([0, 3])), shape=(1, 2))
-    assert as_matrix(cancelled).nnz == 1
-    truth = sparse.csr_matrix((np.ones(2, dtype=bool), np.array([1, 1]), np.array([0, 2])), shape=(1, 2))
-    assert as_matrix(truth).dtype == bool
-    assert as_matrix(truth).nnz == 1
-
-
-def test_kind_of_data_is_that_of_the_sums():
-    halves = sparse.csr_matrix((np.full(4, 0.5), np.array([0, 0, 1, 1]), np.array([0, 4])), shape=(1, 2))
-    assert data_kind(halves) == "counts"
-    wholes = sparse.csr_matrix((np.array([3.0, -1.0]), np.array([0, 0]), np.array([0, 2])), shape=(1, 2))
-    assert data_kind(wholes) == "counts"
-    with pytest.raises(ValueError, match=r"-1.0 at cell 0, gene 0"):
-        data_kind(-wholes + sparse.csr_matrix([[1.0, 0.0]]))
-
-
 @pytest.mark.parametrize("dtype", ["uint16", "int32", "uint32", "int64", "float32", "float64"])
 def test_large_counts_do_not_wrap_around(dtype):
     """Squares of counts near 60,000 exceed 32 bits; the dispersion starts at its closed form."""

@@ -4,8 +4,10 @@ import anndata as ad
 import numpy as np
 import pytest
 import scvi
+import torch
 
 import raptorgraph as rg
+from raptorgraph.model._batches import in_batch, in_each, transform_codes
 from raptorgraph.model._field import KEYS
 
 
@@ -47,7 +49,7 @@ def donor(trained):
     return query
 
 
-def in_batch(query, name):
+def moved_to(query, name):
     query = query.copy()
     query.obs["batch"] = name
     return query
@@ -109,7 +111,7 @@ def test_new_perturbations_beside_controls_are_no_hindrance(trained, donor):
 
 def test_one_batch_is_what_cells_of_that_batch_get(trained, donor):
     for name in ("d1", "d3"):
-        placed = in_batch(donor, name)
+        placed = moved_to(donor, name)
         for ask in ("effects", "counterfactual"):
             found = ASKS[ask](trained, donor, transform_batch=name)
             np.testing.assert_array_equal(found, ASKS[ask](trained, placed))
@@ -127,7 +129,7 @@ def test_several_batches_are_averaged(trained, donor):
             found = ASKS[ask](trained, donor, transform_batch=asked)
             np.testing.assert_allclose(found, np.mean(parts, axis=0), atol=1e-6)
     # The cells' own batch does not count.
-    known = in_batch(donor, "d2")
+    known = moved_to(donor, "d2")
     np.testing.assert_array_equal(
         trained.get_counterfactual("P01", known, transform_batch="all"),
         trained.get_counterfactual("P01", donor, transform_batch="all"),
@@ -230,3 +232,36 @@ def test_numbers_are_names_of_batches():
     assert set(next(model.cells.batches(model.cells.query(query, "cells", batch=False)))) == {
         KEYS.X, KEYS.LIBRARY,
     }  # fmt: skip
+
+
+# -- codes and tensors -------------------------------------------------------------------------------------------------
+def registry(*names, batch_key="batch"):
+    state = {"state_registry": {"categorical_mapping": np.array(names, dtype=object)}}
+    return {"field_registries": {KEYS.BATCH: state}, "setup_args": {"batch_key": batch_key}}
+
+
+@pytest.mark.parametrize(
+    ("asked", "codes"),
+    [(None, None), ("all", [0, 1, 2]), ("d2", [1]), (["d3", "d1", "d3"], [0, 2]), (np.array(["d3"]), [2])],
+)
+def test_codes_of_the_batches_that_are_asked_for(asked, codes):
+    assert transform_codes(registry("d1", "d2", "d3"), asked) == codes
+
+
+def test_a_batch_may_be_called_all():
+    assert transform_codes(registry("all", "x"), "all") == [0]
+    assert transform_codes(registry(3, 5), 5) == [1]
+    with pytest.raises(ValueError, match="knows no batches"):
+        transform_codes(registry(batch_key=None), "all")
+
+
+def test_cells_in_other_batches():
+    x, own = torch.ones(3, 2), torch.tensor([[0], [2], [1]])
+    cells = {KEYS.X: x, KEYS.BATCH: own}
+    (same,) = in_each(cells, None)
+    assert same is cells
+    assert [one[KEYS.BATCH].ravel().tolist() for one in in_each(cells, [2, 0])] == [[2, 2, 2], [0, 0, 0]]
+    placed = in_batch(cells, torch.tensor([1, 0, 1]))
+    assert placed[KEYS.BATCH].tolist() == [[1], [0], [1]]
+    assert placed[KEYS.X] is x
+    assert cells[KEYS.BATCH] is own

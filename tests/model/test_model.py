@@ -10,7 +10,6 @@ import torch
 
 import raptorgraph as rg
 from raptorgraph.model import NonFiniteLossError
-from raptorgraph.model._field import LIBRARY_KEY, MASK_KEY
 
 
 def screen(**kwargs):
@@ -40,35 +39,6 @@ def trained():
 
 
 # -- setup -------------------------------------------------------------------------------------------------------
-def test_setup_moves_every_aligned_slot_and_nothing_else():
-    adata = screen()
-    rng = np.random.default_rng(0)
-    adata.layers["double"] = adata.X * 2
-    adata.varm["pos"] = np.arange(adata.n_vars)[:, None] * 1.0
-    adata.varp["pairs"] = rng.random((adata.n_vars, adata.n_vars))
-    adata.var["score"] = rng.random(adata.n_vars)
-    adata.raw = adata.copy()
-    before = adata.copy()
-    rg.RaptorGraph.setup_anndata(adata)
-    genes = [g for g in ("P01", "P02", "P03", "P04", "P05") if g in before.var_names]
-    assert len(genes) == 4
-    assert list(adata.var_names[:4]) == genes
-    order = before.var_names.get_indexer(adata.var_names)
-    assert sorted(order) == list(range(adata.n_vars))
-    for after, expected in [
-        (adata.X.toarray(), before.X.toarray()[:, order]),
-        (adata.layers["double"].toarray(), before.layers["double"].toarray()[:, order]),
-        (adata.varm["pos"], before.varm["pos"][order]),
-        (adata.varp["pairs"], before.varp["pairs"][np.ix_(order, order)]),
-        (adata.var["score"].to_numpy(), before.var["score"].to_numpy()[order]),
-        (adata.raw.X.toarray(), before.raw.X.toarray()),
-    ]:
-        np.testing.assert_array_equal(after, expected)
-    assert list(adata.raw.var_names) == list(before.raw.var_names)
-    names, X = list(adata.var_names), adata.X.toarray()
-    rg.RaptorGraph.setup_anndata(adata)
-    assert list(adata.var_names) == names
-    np.testing.assert_array_equal(adata.X.toarray(), X)
 
 
 def test_target_without_gene_keeps_its_latent(trained):
@@ -77,73 +47,6 @@ def test_target_without_gene_keeps_its_latent(trained):
     assert trained.perturbed_genes[-1] == missing[0]
     assert trained.module.encoder.preconditioned.n_targets == 4
     assert trained.latent_activity().loc[missing[0], "gene"] == missing[0]
-
-
-def test_labels_become_a_mask():
-    adata = screen()
-    labels = adata.obs["perturbation"].astype(str).to_numpy()
-    labels[labels == "P01"] = "control+P01"
-    labels[labels == "P02"] = "P02+P02"
-    adata.obs["perturbation"] = labels
-    rg.RaptorGraph.setup_anndata(adata)
-    model = rg.RaptorGraph(adata)
-    assert {"P01", "P02"} <= set(model.conditions)
-    column = model.perturbed_genes.index("P01")
-    mask = adata.obsm[MASK_KEY].toarray()
-    np.testing.assert_array_equal(mask[labels == "control+P01"].nonzero()[1], column)
-    assert mask[labels == "control"].sum() == 0
-
-
-def _break(adata, how):
-    if how == "nan label":
-        adata.obs["perturbation"] = adata.obs["perturbation"].cat.set_categories(["control"])
-    elif how == "duplicate":
-        adata.var_names = ["G"] * adata.n_vars
-    elif how == "negative":
-        adata.X.data[0] = -1.0
-    elif how == "non-finite":
-        adata.X.data[0] = np.nan
-    elif how == "only control":
-        adata.obs["perturbation"] = "control"
-    elif how == "few controls":
-        adata.obs["perturbation"] = ["control", *(["P01"] * (adata.n_obs - 1))]
-    elif how == "neither":
-        adata.X.data = adata.X.data * 100 + 0.5
-    return adata
-
-
-@pytest.mark.parametrize(
-    ("how", "words"),
-    [
-        ("nan label", "perturbation"),
-        ("duplicate", "var_names_make_unique"),
-        ("negative", "negative"),
-        ("non-finite", "finite|nan"),
-        ("only control", "control cells only"),
-        ("few controls", "at least two"),
-        ("neither", "log1p"),
-    ],
-)
-def test_bad_input_is_named_and_data_are_left_alone(how, words):
-    adata = _break(screen(), how)
-    var, obs, uns = list(adata.var_names), list(adata.obs), set(adata.uns)
-    with pytest.raises(ValueError, match=f"(?i){words}"):
-        rg.RaptorGraph.setup_anndata(adata)
-    assert list(adata.var_names) == var
-    assert list(adata.obs) == obs
-    assert set(adata.uns) == uns
-    assert not adata.obsm.keys() & {MASK_KEY}
-
-
-def test_views_unknown_controls_and_columns_are_refused():
-    adata = screen()
-    with pytest.raises(ValueError, match="copy"):
-        rg.RaptorGraph.setup_anndata(adata[:50])
-    with pytest.raises(ValueError, match="wildtype"):
-        rg.RaptorGraph.setup_anndata(adata, control="wildtype")
-    with pytest.raises(KeyError, match="guide"):
-        rg.RaptorGraph.setup_anndata(adata, "guide")
-    assert LIBRARY_KEY not in adata.obs
 
 
 def test_likelihood_follows_the_data_and_refuses_a_mismatch():

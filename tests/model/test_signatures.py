@@ -10,6 +10,7 @@ from raptorgraph.model._expected import ExpectedExpression
 
 WORKERS = {
     "setup_anndata": _registration.setup_anndata,
+    "setup_mudata": _registration.setup_mudata,
     "from_preset": _presets.from_preset,
     "train": _training.train,
     "get_latent_representation": Latents.get_latent_representation,

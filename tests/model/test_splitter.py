@@ -6,6 +6,7 @@ import scvi
 
 import raptorgraph as rg
 from raptorgraph.model._splitter import ScreenSplitter
+from raptorgraph.pp._pairing import pairing_plan, principal_components
 
 
 @pytest.fixture(scope="module")
@@ -38,50 +39,50 @@ def test_split_takes_its_share_of_every_condition(manager, splitter):
         assert (names[splitter.train_idx] == name).sum() == round(0.9 * n)
 
 
-def test_an_epoch_passes_over_each_perturbed_cell_once(manager, splitter):
+def test_cells_are_paired_within_their_part(manager, splitter):
     names = labels(manager)
-    sampler = splitter.train_dataloader().sampler
-    epochs = [list(sampler) for _ in range(2)]
-    for epoch in epochs:
-        assert len(epoch) == len(sampler)
-        seen = np.concatenate([batch.perturbed for batch in epoch])
-        assert sorted(seen) == sorted(i for i in splitter.train_idx if names[i] != "control")
-        partners = np.concatenate([batch.controls for batch in epoch])
-        assert set(names[partners]) == {"control"}
-        assert set(partners) <= set(splitter.train_idx)
-        # a condition of 27 cells fits into one chunk: at most two batches share it
-        for name in set(names) - {"control"}:
-            assert sum((names[batch.perturbed] == name).any() for batch in epoch) <= 2
-    first, second = (np.concatenate([b.perturbed for b in epoch]) for epoch in epochs)
-    assert (first != second).any()
+    for split, rows in ((splitter.train_split, splitter.train_idx), (splitter.val_split, splitter.val_idx)):
+        control = names[rows] == "control"
+        np.testing.assert_array_equal(split.controls, rows[control])
+        np.testing.assert_array_equal(split.perturbed, rows[~control])
+        if splitter.pairing == "random":
+            assert split.plan is None
+            continue
+        components = principal_components(manager.adata.X, library=manager.adata.obs["total_counts"].to_numpy())
+        plan = pairing_plan(components[rows], splitter.codes[rows]).toarray()
+        np.testing.assert_array_equal(split.plan.toarray()[np.ix_(rows, rows)], plan)
+        assert split.plan.sum() == pytest.approx(plan.sum())
 
 
-def test_partners_follow_the_plan(splitter):
-    if splitter.train_split.plan is None:
-        pytest.skip("random pairing draws from all controls")
-    plan = splitter.train_split.plan
-    for batch in splitter.train_dataloader().sampler:
-        assert (np.asarray(plan[batch.perturbed, batch.controls]).ravel() > 0).all()
+def test_loaders_read_the_parts(splitter):
+    train, validation = splitter.train_dataloader(), splitter.val_dataloader()
+    assert len(train) == splitter.steps_per_epoch == -(-len(splitter.train_split.perturbed) // 48)
+    for loader, split in ((train, splitter.train_split), (validation, splitter.val_split)):
+        cells = np.concatenate([batch.perturbed for batch in loader.sampler])
+        np.testing.assert_array_equal(np.sort(cells), split.perturbed)
+    assert train.sampler.shuffle
+    assert not validation.sampler.shuffle
 
 
-def test_a_batch_holds_what_the_module_reads(manager, splitter):
+def test_parts_that_are_named(manager):
     names = labels(manager)
-    loader = splitter.val_dataloader()
-    codes = splitter.codes
-    X = manager.adata.X
-    for indices, tensors in zip(list(loader.sampler), loader, strict=True):
-        np.testing.assert_array_equal(tensors["X"].numpy(), X[indices.controls].toarray())
-        np.testing.assert_array_equal(tensors["partner"]["X"].numpy(), X[indices.perturbed].toarray())
-        condition = np.unique(codes[indices.perturbed])[tensors["condition"].numpy()]
-        np.testing.assert_array_equal(condition, codes[indices.perturbed])
-        # shifts are those of the validation cells alone
-        for k, code in enumerate(np.unique(codes[indices.perturbed])):
-            cells = [i for i in splitter.val_idx if codes[i] == code]
-            controls = [i for i in splitter.val_idx if names[i] == "control"]
-            scale = manager.adata.obs["total_counts"].to_numpy()[:, None]
-            expression = np.log1p(1e4 * X.toarray() / scale)
-            expected = expression[cells].mean(0) - expression[controls].mean(0)
-            np.testing.assert_allclose(tensors["shift"][k].numpy(), expected, rtol=1e-4, atol=1e-5)
+    train, test = np.flatnonzero(names != "P01"), np.flatnonzero(names == "P01")
+    splitter = ScreenSplitter(manager, external_indexing=[train, np.array([], dtype=int), test], pairing="random")
+    splitter.setup()
+    np.testing.assert_array_equal(splitter.train_idx, train)
+    np.testing.assert_array_equal(splitter.test_idx, test)
+    assert splitter.val_dataloader() == []
+    np.testing.assert_array_equal(splitter.known_rows, train)
+    np.testing.assert_array_equal(splitter.known_controls, np.flatnonzero(names == "control"))
+    absent = splitter.codes[test[0]]
+    assert splitter.train_split.effects.n[absent] == 0
+    assert np.isinf(splitter.train_split.effects.variance[absent]).all()
+    for parts, words in (
+        ([train, test, test], "names a cell twice"), ([[0.5]], "array of integers"), ([train] * 4, "one to three"),
+        ([train, [len(names)]], rf"rows from 0 to {len(names)}, and there are {len(names)} cells"),
+    ):  # fmt: skip
+        with pytest.raises(ValueError, match=words):
+            ScreenSplitter(manager, external_indexing=parts)
 
 
 def test_bad_shares_are_refused(manager):

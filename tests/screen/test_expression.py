@@ -150,3 +150,12 @@ def test_wrong_sources_are_named(counts):
         batch_codes(adata, "batch")
     with pytest.raises(ValueError, match="adata.X is empty"):
         expression_source(ad.AnnData(shape=(3, 2)), None, None)
+
+
+def test_kind_of_data_is_that_of_the_sums():
+    halves = sparse.csr_matrix((np.full(4, 0.5), np.array([0, 0, 1, 1]), np.array([0, 4])), shape=(1, 2))
+    assert data_kind(halves) == "counts"
+    wholes = sparse.csr_matrix((np.array([3.0, -1.0]), np.array([0, 0]), np.array([0, 2])), shape=(1, 2))
+    assert data_kind(wholes) == "counts"
+    with pytest.raises(ValueError, match=r"-1.0 at cell 0, gene 0"):
+        data_kind(-wholes + sparse.csr_matrix([[1.0, 0.0]]))

@@ -1,16 +1,9 @@
-import anndata as ad
 import numpy as np
 import pandas as pd
 import pytest
 
-from raptorgraph.pp import format_perturbation, parse_perturbation, perturbation_report, tidy_labels
+from raptorgraph.pp import format_perturbation, parse_perturbation
 from raptorgraph.screen._labels import parse_labels
-
-
-def screen(labels, genes=("A", "B", "C"), names=None):
-    index = names or [f"cell{i}" for i in range(len(labels))]
-    obs = pd.DataFrame({"perturbation": labels}, index=index)
-    return ad.AnnData(np.ones((len(labels), len(genes)), np.float32), obs=obs, var=pd.DataFrame(index=list(genes)))
 
 
 @pytest.mark.parametrize(
@@ -128,57 +121,3 @@ def test_unknown_control_is_an_error_that_proposes_the_likely_one():
         parse_labels(labels, require_control=True)
     assert "control=['NTC', 'non-targeting_1']" in str(error.value)
     assert parse_labels(labels, control=["NTC"], require_control=True).codes.min() == 0
-
-
-def test_tidy_labels_merges_spellings_and_is_idempotent():
-    adata = screen(["B+A", "A+B", "ctrl", "A+ctrl", "NT", "C"])
-    tidy_labels(adata, control=["ctrl", "NT"], key_added="tidy")
-    assert adata.obs["tidy"].tolist() == ["A+B", "A+B", "ctrl", "A", "ctrl", "C"]
-    assert adata.obs["tidy"].cat.categories.tolist() == ["ctrl", "A", "A+B", "C"]
-    assert adata.obs["perturbation"].tolist()[0] == "B+A"
-    tidy_labels(adata, "tidy", control=["ctrl", "NT"])
-    assert adata.obs["tidy"].tolist() == ["A+B", "A+B", "ctrl", "A", "ctrl", "C"]
-
-
-def test_tidy_labels_warns_of_an_unknown_control():
-    adata = screen(["A", "ctrl", "B+A"])
-    with pytest.warns(UserWarning, match=r"control=\['ctrl'\]"):
-        tidy_labels(adata)
-    assert adata.obs["perturbation"].tolist() == ["A", "ctrl", "A+B"]
-
-
-def test_tidy_labels_leaves_the_data_alone_on_error():
-    adata = screen(["A", "A++B", "control"])
-    before = adata.obs.copy()
-    with pytest.raises(ValueError, match=r"A\+\+B"):
-        tidy_labels(adata)
-    with pytest.raises(KeyError, match="perturbation"):
-        tidy_labels(adata, "perturbatoin")
-    pd.testing.assert_frame_equal(adata.obs, before)
-
-
-def test_report_counts_cells_and_finds_targets():
-    adata = screen(["A+X", "X+A", "control", "A", "A"], genes=["A", "B"])
-    report = perturbation_report(adata)
-    assert report.index.tolist() == ["control", "A", "A+X"]
-    assert report["n_cells"].tolist() == [1, 2, 2]
-    assert report["n_genes"].tolist() == [0, 1, 2]
-    assert report["targets_in_var"].tolist() == ["", "A", "A"]
-    assert report["targets_missing"].tolist() == ["", "", "X"]
-    assert report["spellings"].tolist() == ["control", "A", "A+X, X+A"]
-    assert report.loc["A+X", "suggestions"] == ""
-
-
-def test_report_shows_a_control_without_cells():
-    assert perturbation_report(screen(["A", "ctrl"])).loc["control", "n_cells"] == 0
-
-
-def test_report_suggests_names_but_not_other_members_of_a_family():
-    genes = ["Klf1", "HOX-B9", "MAP2K6", "RHOXF2B", "SLC25A1", "TGFB2", "FOXP2"]
-    targets = ["KLF1", "HOXB9", "MAP2K3", "RHOXF2BB", "SLC25A12", "TGFBR2", "FOXL2"]
-    suggestions = perturbation_report(screen([*targets, "control"], genes=genes))["suggestions"]
-    assert suggestions["KLF1"] == "KLF1 -> Klf1"
-    assert suggestions["HOXB9"] == "HOXB9 -> HOX-B9"
-    assert suggestions["MAP2K3"] == ""
-    assert suggestions["RHOXF2BB"] == "RHOXF2BB -> RHOXF2B"
-    assert suggestions[["SLC25A12", "TGFBR2", "FOXL2"]].tolist() == ["", "", ""]

@@ -2,7 +2,6 @@ import numpy as np
 import pytest
 
 from raptorgraph import datasets, pp
-from raptorgraph.benchmark import Settings, load_screen
 from raptorgraph.screen import Screen
 
 SIZE = {"n_control_cells": 60, "n_cells_per_perturbation": 20, "n_truth_cells": 10}
@@ -14,9 +13,8 @@ def adata():
 
 
 @pytest.fixture
-def screen(adata, tmp_path):
-    adata.write_h5ad(tmp_path / "screen.h5ad")
-    return load_screen(Settings(str(tmp_path / "screen.h5ad"), {"library_size_key": "total_counts"}))
+def screen(adata):
+    return Screen(adata, {"library_size_key": "total_counts"})
 
 
 def test_conditions_and_cells(screen, adata):
@@ -105,44 +103,10 @@ def test_halves_share_no_cell_and_leave_none(screen):
     np.testing.assert_array_equal(first, screen.halves(0)[0])
 
 
-def test_simulated_screens_of_three_kinds_differ_by_seed():
-    found = {}
-    for kind in ("additive", "saturating", "interacting"):
-        screen = load_screen(Settings(f"simulated-{kind}", quick=True), seed=1)
-        settings = screen.adata.uns["simulation"]["settings"]
-        found[kind] = settings["mechanism"], settings["interaction_strength"]
-        assert screen.setup["library_size_key"] == "total_counts"
-        assert settings["seed"] == 1
-    assert found == {"additive": ("linear", 0.0), "saturating": ("saturating", 0.0), "interacting": ("saturating", 1.0)}
-
-
-def test_screens_by_name_from_a_folder(adata, tmp_path, monkeypatch):
-    adata.write_h5ad(tmp_path / "mine.h5ad")
-    monkeypatch.setenv("RAPTORGRAPH_DATA", str(tmp_path))
-    assert load_screen(Settings("mine")).adata.n_obs == adata.n_obs
-    with pytest.raises(FileNotFoundError, match="no file 'other'"):
-        load_screen(Settings("other"))
-
-
-def test_public_screens_come_from_datasets(adata, monkeypatch):
-    monkeypatch.setattr(datasets, "norman2019", lambda: adata.copy())
-    screen = load_screen(Settings("norman2019", {"library_size_key": "total_counts"}))
-    assert screen.adata.n_obs == adata.n_obs
-
-
-def test_variable_genes_keep_targets_and_library_sizes(adata, tmp_path):
-    adata.write_h5ad(tmp_path / "screen.h5ad")
-    screen = load_screen(Settings(str(tmp_path / "screen.h5ad"), n_top_genes=10))
-    assert 10 <= screen.adata.n_vars <= 14
-    assert set(screen.singles) <= set(screen.adata.var_names)
-    library, kept = screen.adata.obs[screen.setup["library_size_key"]], screen.adata.X.sum(axis=1).A1
-    assert (library >= kept - 1e-3).all()
-    assert library.mean() > kept.mean()
-
-
-def test_bad_screens(tmp_path):
-    with pytest.raises(ValueError, match="Name a screen"):
-        load_screen(Settings())
-    (tmp_path / "text.h5ad").write_text("no")
-    with pytest.raises(ValueError, match="not an h5ad file"):
-        load_screen(Settings(str(tmp_path / "text.h5ad")))
+def test_one_control_cell_has_a_mean_and_gives_no_effects(adata):
+    labels = adata.obs["perturbation"].to_numpy()
+    cells = adata[(labels != "control") | (np.cumsum(labels == "control") == 1)].copy()
+    screen = Screen(cells, {"library_size_key": "total_counts"})
+    np.testing.assert_allclose(screen.control_mean, screen.expression_of("control")[0], rtol=1e-6)
+    with pytest.raises(ValueError, match="at least 2; found 1"):
+        screen.effects  # noqa: B018

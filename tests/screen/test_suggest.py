@@ -8,7 +8,6 @@ import pytest
 import raptorgraph as rg
 from raptorgraph.pp import suggest_setup
 from raptorgraph.screen._cell_labels import parse_obs
-from raptorgraph.screen._label_hints import likely_controls
 
 GENES = ["KLF1", "BAK1", "CEBPA", "SPI1", "HLA-A", "ACTB"]
 
@@ -89,20 +88,6 @@ def test_nothing_is_made_up():
         suggest_setup(screen(["KLF1", "BAK1", "SPI1", "CEBPA"]))
     with pytest.raises(ValueError, match="No column"):
         suggest_setup(screen(["none", "low", "high", "low"], "mito"))
-    # WT1 and NT5E are genes.
-    assert likely_controls(["WT1", "NT5E", "CTRL1", "NT_1", "SAFE", "NegCtrl0"]) == [
-        "CTRL1",
-        "NT_1",
-        "NegCtrl0",
-        "SAFE",
-    ]
-    # plasmids, guides and pairs of guides of controls, as published screens write them
-    published = ["NTg4", "sgCtrl-1", "sgNT_2", "62(mod)_pBA581", "Gal4-4(mod)_pBA582", "3x_neg_ctrl_pMJ144-1",
-                 "NegCtrl0_NegCtrl0__NegCtrl0_NegCtrl0", "INTERGENIC_12", "lacZ", "ONE-SITE", "safe_harbor",
-                 "ROSA26"]  # fmt: skip
-    genes = ["STAT1g1", "CREB1_pDS269", "KLF1_NegCtrl0__KLF1_NegCtrl0", "NT5Cg2", "WT1", "ROSA", "SAFB", "NEGR1",
-             "PBX1", "CTRL", "CTRB1", "MOCS1", "UNTX"]  # fmt: skip
-    assert likely_controls([*published, *genes]) == sorted([*published, "CTRL", "ROSA"])
 
 
 def test_empty_labels_of_controls_are_to_be_named():
@@ -115,48 +100,3 @@ def test_empty_labels_of_controls_are_to_be_named():
     wrong = screen(["", "", "KLF1", "BAK1,KLF1"], "guide_ids", nperts=[0, 1, 1, 2])
     with pytest.raises(ValueError, match="^(?!.*empty label)"):
         suggest_setup(wrong)
-
-
-# -- errors of the setup -------------------------------------------------------------------------------------------
-def call_of(message):
-    return "rg." + message.split("This would work: ")[1].split("; raptorgraph.pp")[0]
-
-
-@pytest.mark.parametrize(
-    ("labels", "key", "arguments", "error"),
-    [
-        (["NT", "KLF1", "BAK1", "NT"], "gene", {}, KeyError),
-        (["ctrl", "KLF1", "BAK1", "ctrl"], "perturbation", {}, ValueError),
-        (["control", "KLF1", "BAK1", "KLF1_BAK1", "control"], "perturbation", {}, ValueError),
-        (["ctrl", "KLF1+ctrl", "BAK1+KLF1", "ctrl"], "condition", {"control": "control"}, KeyError),
-        (["control", "KLF1", "BAK1", "KLF1+BAK1", "control"], "perturbation", {"delimiter": ","}, ValueError),
-    ],
-)
-def test_errors_name_the_call_that_works(labels, key, arguments, error):
-    adata = screen(np.repeat(labels, 2), key)
-    before = adata.obs.copy()
-    with pytest.raises(error) as caught:
-        rg.RaptorGraph.setup_anndata(adata, **arguments)
-    pd.testing.assert_frame_equal(adata.obs, before)
-    exec(call_of(caught.value.args[0]), {"rg": rg, "adata": adata})
-    assert adata.uns["_scvi_uuid"]
-
-
-def test_errors_stay_with_the_asked_column():
-    adata = screen(
-        np.repeat(["ctrl", "KLF1", "BAK1"], 2), "condition", perturbation=np.repeat(["NT", "ACTB", "BAK1"], 2)
-    )
-    with pytest.raises(ValueError, match="perturbation_key='condition', control='ctrl'"):
-        rg.RaptorGraph.setup_anndata(adata, "condition")
-
-
-def test_a_gene_of_its_own_can_have_another_delimiter_in_its_name():
-    adata = screen(np.repeat(["control", "KLF1", "HLA_A", "BAK1"], 2))
-    rg.RaptorGraph.setup_anndata(adata)
-    assert "HLA_A" in rg.RaptorGraph(adata).perturbed_genes
-
-
-def test_perturbed_genes_that_are_named_like_controls_are_pointed_out():
-    adata = screen(np.repeat(["control", "KLF1", "NT", "BAK1"], 2))
-    with pytest.warns(UserWarning, match="NT will be taken as perturbed genes.*control"):
-        rg.RaptorGraph.setup_anndata(adata)

@@ -7,8 +7,7 @@ from typing import Any
 
 from raptorgraph import datasets, pp
 from raptorgraph.benchmark._settings import Settings, screen_file
-from raptorgraph.screen import Screen
-from raptorgraph.screen._cell_labels import parse_obs
+from raptorgraph.screen import Screen, Setup
 from raptorgraph.screen._files import read_cells
 from raptorgraph.screen._inputs import batch_codes
 from raptorgraph.screen._setup_hints import warn_of_setup
@@ -82,11 +81,8 @@ def load_screen(settings: Settings, seed: int = 0) -> Screen:
             setup["library_size_key"] = setup.get("library_size_key") or "total_counts"
     else:
         adata = read_cells(_find(name))
-        spelling = {key: setup[key] for key in ("perturbation_key", "control", "delimiter")}
-        batch_key = setup.get("batch_key")
-        batch_codes(adata, batch_key)
-        parsed = parse_obs(adata, **spelling, require_control=True)
-        warn_of_setup(adata, parsed, **spelling, batch_key=batch_key, categorical=())
+        batch_codes(adata, setup.get("batch_key"))
+        warn_of_setup(adata, Screen(adata, setup).parsed, Setup.of(setup))
     if settings.n_top_genes is not None:
         library_key = setup.get("library_size_key") or "raptorgraph_library_size"
         pp.select_genes(adata, settings.n_top_genes, **setup)

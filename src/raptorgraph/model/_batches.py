@@ -27,8 +27,9 @@ def transform_codes(registry: dict[str, Any], transform_batch: TransformBatch) -
     (known,) = batches
     if isinstance(transform_batch, str) and transform_batch == ALL and ALL not in known:
         return list(range(len(known)))
-    one = isinstance(transform_batch, str) or not isinstance(transform_batch, Iterable)
-    asked: list[Any] = [transform_batch] if one else [*transform_batch]
+    asked: list[Any] = [transform_batch]
+    if isinstance(transform_batch, Iterable) and not isinstance(transform_batch, str):
+        asked = list(transform_batch)
     unknown = [batch for batch in asked if batch not in known]
     if unknown or not asked:
         raise ValueError(

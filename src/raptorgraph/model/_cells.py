@@ -67,9 +67,9 @@ class Cells:
     is_trained: bool = True
 
     @property
-    def setup_args(self) -> dict[str, Any]:
-        """Arguments of the setup."""
-        return dict(self.registry["setup_args"])
+    def setup(self) -> Setup:
+        """Setup of these data."""
+        return Setup.of(self.registry["setup_args"])
 
     def data(self, adata: Data | None = None, *, labels: bool = False) -> AnnData:
         """Pick the cells that are given, or else the model's own.
@@ -87,7 +87,7 @@ class Cells:
             Where no cells are given and the model has none.
         """
         if isinstance(adata, MuData):
-            adata = query_expression(adata, self.mudata_args, self.setup_args, labels=labels)
+            adata = query_expression(adata, self.mudata_args, self.setup, labels=labels)
         if adata is None and self.own is not None:
             adata = self.own.adata
         if adata is None:
@@ -113,11 +113,11 @@ class Cells:
         if self.own is not None and adata is self.own.adata:
             self.own.validate()
             return self.own
-        args = self.setup_args
+        setup = self.setup
         if use == "controls":
-            adata = control_cells(adata, args)
+            adata = control_cells(adata, setup)
         counts = KEYS.LIBRARY in self.registry["field_registries"]
-        query = prepare_query(adata, list(self.var_names), args, counts=counts)
+        query = prepare_query(adata, list(self.var_names), setup, counts=counts)
         used = {KEYS.X, KEYS.LIBRARY}
         if use != "latents":
             used |= {KEYS.CATEGORICAL, KEYS.CONTINUOUS} | ({KEYS.BATCH} if batch else set())
@@ -127,9 +127,9 @@ class Cells:
             query.obsm.pop(MASK_KEY, None)  # of another setup
         known = known_categories(self.registry)
         used_columns = {column: values for key in known if key in used for column, values in known[key].items()}
-        check_categories(query, used_columns, args["batch_key"])
+        check_categories(query, used_columns, setup.batch_key)
         method_args = {key: self.registry[key] for key in ("model_name", "setup_args")}
-        manager = screen_manager(Setup.of(args), method_args, counts=counts, only=used)
+        manager = screen_manager(setup, method_args, counts=counts, only=used)
         with warnings.catch_warnings():
             # Advice on training, of which there is none.
             warnings.filterwarnings("ignore", "Category .* has fewer than 3 cells", UserWarning)

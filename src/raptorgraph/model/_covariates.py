@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
 _ARGUMENT = "continuous_covariate_keys"
-_LIMIT = 10.0  # standard deviations beyond which a value is taken to be there
+_LIMIT = 10.0  # standard deviations to which values beyond are brought
 
 
 def finite_numbers(adata: AnnData, key: str) -> np.ndarray:
@@ -59,8 +59,8 @@ class Scale:
             return np.asarray((values - self.mean) / self.sd) if self.sd else np.zeros(len(values))
 
     def standardize(self, values: np.ndarray) -> np.ndarray:
-        """What enters the network: :meth:`units` within the range of the training data and the limit."""
-        return np.clip(self.units(np.clip(values, self.lowest, self.highest)), -_LIMIT, _LIMIT)
+        """Values as they enter the network: :meth:`units`, within the range of the training data and the limit."""
+        return np.asarray(np.clip(self.units(np.clip(values, self.lowest, self.highest)), -_LIMIT, _LIMIT))
 
     def outside(self, values: np.ndarray) -> np.ndarray:
         """Which values are more than a standard deviation outside of the range."""
@@ -68,13 +68,13 @@ class Scale:
         return np.asarray((values < self.lowest - margin) | (values > self.highest + margin))
 
 
-class ContinuousField(NumericalJointObsField):
+class ContinuousField(NumericalJointObsField):  # type: ignore[misc]  # scvi-tools has no types
     r"""Standardize columns of ``obs`` and write them to ``obsm["_scvi_extra_continuous_covs"]``; ``obs`` stays.
 
     The value :math:`x` of a cell becomes :math:`(x - m) / s`, with mean and standard deviation over the cells of the
     setup. They are saved with the model and hold for every query, whose values are taken within the range of the
-    training data: a network knows nothing of what lies beyond. All is calculated in float64, before scvi-tools casts
-    to float32, which cannot tell depths of 1e8 that differ by 1.
+    training data: a network knows nothing of what lies beyond. The calculation is in float64, before scvi-tools casts
+    to float32, in which depths of 1e8 that differ by 1 are the same.
     """
 
     SCALES_KEY = "scales"
@@ -93,7 +93,7 @@ class ContinuousField(NumericalJointObsField):
 
     def transfer_field(self, state_registry: dict[str, Any], adata_target: AnnData, **kwargs: Any) -> dict[str, Any]:
         """Write the covariates of other cells, by the scales of the training data."""
-        if self.SCALES_KEY not in state_registry:  # of a model that was saved before there were any
+        if self.SCALES_KEY not in state_registry:  # a model that was saved before there were scales
             return dict(super().register_field(adata_target))
         scales = {key: Scale(**scale) for key, scale in state_registry[self.SCALES_KEY].items()}
         for key, scale in scales.items():
@@ -110,7 +110,7 @@ class ContinuousField(NumericalJointObsField):
 
 
 def _warn_of_scale(adata: AnnData, key: str, scale: Scale) -> None:
-    """Warn of a covariate that says nothing, or whose spread is that of a few cells."""
+    """Warn of a covariate that is constant, or whose spread comes from a few cells."""
     values = finite_numbers(adata, key)
     far = np.abs(scale.units(values)) > _LIMIT
     if not scale.sd:
@@ -124,7 +124,7 @@ def _warn_of_scale(adata: AnnData, key: str, scale: Scale) -> None:
 
 
 def _warn_of_range(adata: AnnData, key: str, scale: Scale) -> None:
-    """Warn of cells whose covariate the model has not seen the like of."""
+    """Warn of cells whose covariate lies outside of the range of the training data."""
     values = finite_numbers(adata, key)
     outside = scale.outside(values)
     if outside.any():

@@ -35,7 +35,7 @@ MASK_KEY = "_scvi_perturbation"
 LIBRARY_KEY = "_scvi_library_size"
 
 
-class PerturbationField(BaseAnnDataField):
+class PerturbationField(BaseAnnDataField):  # type: ignore[misc]  # scvi-tools has no types
     """Write the genes that each cell's label names to ``obsm["_scvi_perturbation"]`` (CSR, cells x genes).
 
     `parsed` are the labels of the cells to be registered, where they are known already.
@@ -68,7 +68,7 @@ class PerturbationField(BaseAnnDataField):
         adata.obsm[MASK_KEY] = design[parsed.codes]
 
     def register_field(self, adata: AnnData) -> dict[str, Any]:
-        """Write the genes, and return what a model has to know of them."""
+        """Write the genes; return the state that a model keeps."""
         parsed = self._parse(adata, require_control=True) if self.parsed is None else self.parsed
         genes = order_genes(parsed.genes, adata.var_names)
         self._write_mask(adata, parsed, genes)

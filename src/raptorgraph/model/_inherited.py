@@ -6,11 +6,13 @@ from inspect import getattr_static
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import rich.pretty  # noqa: F401  scvi-tools' view_anndata_setup takes it to be imported
+from mudata import MuData
 from scvi.model.base import BaseModelClass
 from scvi.train import TrainRunner
 
 from raptorgraph.model._cells import Cells
 from raptorgraph.model._module import RaptorGraphModule
+from raptorgraph.model._mudata import EXPRESSION_KEY
 from raptorgraph.model._plan import RaptorGraphTrainingPlan
 from raptorgraph.model._splitter import ScreenSplitter
 
@@ -42,6 +44,17 @@ class InheritedModel(BaseModelClass):  # type: ignore[misc]  # scvi-tools has no
     _training_plan_cls = RaptorGraphTrainingPlan
     _data_splitter_cls = ScreenSplitter
     _train_runner_cls = TrainRunner
+
+    @property
+    def setup_args(self) -> dict[str, Any]:
+        """Arguments of the registration.
+
+        Examples
+        --------
+        >>> model.setup_args["library_size_key"]
+        'total_counts'
+        """
+        return dict(self.registry_["setup_args"])
 
     @property
     def cells(self) -> Cells:
@@ -109,6 +122,13 @@ class InheritedModel(BaseModelClass):  # type: ignore[misc]  # scvi-tools has no
         if manager is not self._adata_manager:
             self._register_manager_for_instance(manager)
         return manager.adata
+
+    @classmethod
+    def _get_most_recent_anndata_manager(cls, adata: Data, required: bool = False) -> Any:
+        if isinstance(adata, MuData):
+            name = adata.uns.get(EXPRESSION_KEY, "rna")
+            raise TypeError(f"This works on an AnnData: pass the modality with the expression, mdata[{name!r}].")
+        return super()._get_most_recent_anndata_manager(adata, required)
 
     def view_anndata_setup(self, adata: Data | None = None, hide_state_registries: bool = False) -> None:
         """Print how the data were registered.

@@ -51,8 +51,8 @@ class PairedBatch:
 class PairedSampler(Sampler[PairedBatch]):
     """Yield :class:`PairedBatch`; an epoch passes over each perturbed cell once, its partner drawn anew.
 
-    The cells of a condition come together, in chunks of at most ``chunk_size`` so that a large condition does not
-    fill a batch of its own.
+    The cells of a condition come in chunks of at most ``chunk_size``, so that a large condition does not fill whole
+    batches.
     """
 
     def __init__(self, split: Split, *, batch_size: int, chunk_size: int, shuffle: bool, seed: int) -> None:

@@ -15,6 +15,7 @@ from raptorgraph._progress import progress_line
 from raptorgraph.model._mudata import EXPRESSION_KEY, label_cells, query_expression
 from raptorgraph.model._query import align_genes, check_genes
 from raptorgraph.model._setup import check_transfer
+from raptorgraph.screen import Setup
 from raptorgraph.screen._files import check_cells
 from raptorgraph.screen._modalities import refresh, strip_modality_names
 
@@ -119,10 +120,10 @@ def load(
     attributes, var_names, _, _ = _load_saved_files(dir_path, load_adata=False, map_location="cpu", **files)
     cells, registry = adata, attributes["registry_"]
     if isinstance(adata, MuData):
-        mudata_args, setup_args = attributes.get("mudata_args_"), registry["setup_args"]
-        cells = query_expression(adata, mudata_args, setup_args, labels=False)
-        if setup_args["perturbation_key"] not in cells.obs:
-            cells = label_cells(adata, mudata_args, setup_args)
+        mudata_args, setup = attributes.get("mudata_args_"), Setup.of(registry["setup_args"])
+        cells = query_expression(adata, mudata_args, setup, labels=False)
+        if setup.perturbation_key not in cells.obs:
+            cells = label_cells(adata, mudata_args, setup)
         strip_modality_names(adata, mudata_args["modalities"]["expression"])
     check_genes(cells, list(var_names))
     check_transfer(cells, registry)

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 _LOOKED_AT = 100  # cells, enough to tell counts from logarithms
 
 
-class ScreenManager(AnnDataManager):
-    """Manager that hands out the matrix as :func:`raptorgraph.screen._matrix.as_matrix` reads it.
+class ScreenManager(AnnDataManager):  # type: ignore[misc]  # scvi-tools has no types
+    """Manager that returns the matrix in canonical form (:func:`raptorgraph.screen._matrix.as_matrix`).
 
     The user's AnnData keeps its own storage; training, prediction and everything that is measured see the same values.
     """
@@ -33,7 +33,7 @@ class ScreenManager(AnnDataManager):
         self._canonical: Matrix = None
 
     def validate(self) -> None:
-        """Register once more where the data were set up for another model since, library sizes included.
+        """Register anew, library sizes included, where the data were set up for another model in the meantime.
 
         Raises
         ------
@@ -80,7 +80,7 @@ class ScreenManager(AnnDataManager):
         Raises
         ------
         ValueError
-            Where counts are none any more, as after ``scanpy.pp.log1p``, or the genes were changed.
+            Where the values are no longer counts, as after ``scanpy.pp.log1p``, or the genes were changed.
         """
         self.validate()
         found = super().get_from_registry(registry_key)

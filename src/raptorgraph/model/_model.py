@@ -19,7 +19,7 @@ from raptorgraph.model._graph import EdgeTable
 from raptorgraph.model._inherited import InheritedModel
 from raptorgraph.model._initial import initialize
 from raptorgraph.model._latents import Latents
-from raptorgraph.model._mudata import REGISTRY_KEY, MuDataMixin
+from raptorgraph.model._mudata import REGISTRY_KEY
 from raptorgraph.model._predictor import Predictor
 from raptorgraph.nn._posterior_draws import N_DRAWS
 from raptorgraph.pp._pairing import METHODS
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
     import pandas as pd
     from anndata import AnnData
+    from mudata import MuData
 
     from raptorgraph.inference import EffectPosteriorConfig
     from raptorgraph.model._batches import TransformBatch
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
-class RaptorGraphModel(MuDataMixin, InheritedModel):
+class RaptorGraphModel(InheritedModel):
     """RAPTORGraph: a causal latent model of a Perturb-seq screen.
 
     Each perturbed gene has one latent of its own; a perturbation shifts that latent only, an acyclic graph among
@@ -115,6 +116,19 @@ class RaptorGraphModel(MuDataMixin, InheritedModel):
             continuous_covariate_keys=continuous_covariate_keys, **kwargs,
         )  # fmt: skip
 
+    @classmethod
+    @documented_by(_registration.setup_mudata)
+    def setup_mudata(
+        cls, mdata: MuData, perturbation_key: str = "perturbation", *, modalities: Mapping[str, str],
+        guide_targets: str | Mapping[str, str] | pd.Series = "target", no_guide: str | None = None,
+        too_many: str | None = None, guide_kwargs: dict[str, Any] | None = None, control: str | list[str] = "control",
+        delimiter: str = "+", layer: str | None = None, library_size_key: str | None = None,
+        batch_key: str | None = None, categorical_covariate_keys: list[str] | None = None,
+        continuous_covariate_keys: list[str] | None = None,
+    ) -> None:  # fmt: skip
+        """Register a screen with expression in one modality and guides in another."""
+        _registration.setup_mudata(**locals())
+
     def __init__(
         self, adata: Data | None = None, registry: dict[str, Any] | None = None, n_latent: int | None = None,
         n_subgraphs: int = 3, n_hidden: int = 128, n_layers: int = 1, likelihood: str | None = None,
@@ -168,17 +182,6 @@ class RaptorGraphModel(MuDataMixin, InheritedModel):
 
     # -- what it knows ---------------------------------------------------------------------------------------------
     @property
-    def setup_args(self) -> dict[str, Any]:
-        """Arguments of the registration.
-
-        Examples
-        --------
-        >>> model.setup_args["library_size_key"]
-        'total_counts'
-        """
-        return dict(self.registry_["setup_args"])
-
-    @property
     def perturbed_genes(self) -> list[str]:
         """Perturbed genes; latent i belongs to gene i.
 
@@ -210,8 +213,8 @@ class RaptorGraphModel(MuDataMixin, InheritedModel):
         >>> model.latent_names[5:8]
         ['P06', 'latent_6', 'latent_7']
         """
-        n = len(self.perturbed_genes_)
-        return self.perturbed_genes + [f"latent_{i}" for i in range(n, self.module.config.n_latent)]
+        others = range(len(self.perturbed_genes_), self.module.config.n_latent)
+        return [*self.perturbed_genes_, *(f"latent_{i}" for i in others)]
 
     @property
     def conditions(self) -> list[str]:
@@ -238,18 +241,15 @@ class RaptorGraphModel(MuDataMixin, InheritedModel):
 
         Examples
         --------
-        >>> screen = model.screen
-        >>> screen.design.shape, screen.codes.shape == (adata.n_obs,)
-        ((11, 6), True)
+        >>> model.screen.design.shape
+        (11, 6)
         """
         if self.adata is None:  # no ValueError: scvi-tools reads all properties of a model that it saves
             raise AttributeError("The model was loaded without data: load(folder, adata) gives it a screen.")
         return self.adata_manager.screen
 
     def measured_effects(self) -> pd.DataFrame:
-        """Measured effects of the conditions in the data, conditions x genes, on the expression scale.
-
-        See :func:`raptorgraph.pp.measured_effects`.
+        """Measured effects, conditions x genes: :func:`raptorgraph.pp.measured_effects` of the model's own cells.
 
         Examples
         --------

@@ -169,8 +169,8 @@ class Predictor:
             index=np.arange(len(labels) * len(rows)).astype(str),
         )
         if placed is not None:
-            key = cells.setup_args["batch_key"]
-            names = np.asarray(known_categories(cells.registry)[KEYS.BATCH][key])
+            ((key, known),) = known_categories(cells.registry)[KEYS.BATCH].items()
+            names = np.asarray(known)
             obs[key] = pd.Categorical(np.tile(names[placed], len(labels)), categories=names)
         sizes = np.tile(np.concatenate(libraries), len(labels)) if libraries else None
         if sizes is not None:

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from anndata import AnnData
 
 from raptorgraph.model._field import KEYS, LIBRARY_KEY
-from raptorgraph.screen import Setup
 from raptorgraph.screen._cell_labels import parse_obs
 from raptorgraph.screen._expression import data_kind
 from raptorgraph.screen._inputs import library_of, matrix, obs_column
 from raptorgraph.screen._matrix import check_matrix
 from raptorgraph.screen._names import gene_names, strip_gene_names
 
+if TYPE_CHECKING:
+    from raptorgraph.screen import Setup
+
 
 def check_genes(adata: AnnData, var_names: list[str]) -> None:
-    """Raise where data are backed by a file, and where the genes of the model are not all there, each once."""
+    """Raise where data are backed by a file, or lack genes of the model, or have one twice."""
     if adata.isbacked:
         raise ValueError("adata is backed by a file, which is read by parts: pass adata.to_memory().")
     if not adata.var_names.is_unique:
@@ -29,12 +31,12 @@ def check_genes(adata: AnnData, var_names: list[str]) -> None:
 
 
 def other_kind(*, counts: bool) -> str:
-    """What to say of data that are not of the kind that a model was trained on."""
+    """Message for data of another kind than the training data."""
     return f"The model was trained on {'counts' if counts else 'log values'}, and these data are not."
 
 
 def align_genes(adata: AnnData, var_names: list[str]) -> AnnData:
-    """Order genes as in ``var_names``: in place where it is the same set, as a copy where there are more."""
+    """Order the genes as in `var_names`, in place where these are all of them, else on a copy."""
     check_genes(adata, var_names)
     if list(adata.var_names) == list(var_names):
         return adata
@@ -47,36 +49,32 @@ def align_genes(adata: AnnData, var_names: list[str]) -> AnnData:
     return adata
 
 
-def prepare_query(adata: AnnData, var_names: list[str], setup_args: dict[str, Any], *, counts: bool) -> AnnData:
-    """Copy the cells with the model's genes in its order, and everything that a registration needs."""
+def prepare_query(adata: AnnData, var_names: list[str], setup: Setup, *, counts: bool) -> AnnData:
+    """Copy the cells with the model's genes in its order, and what a registration needs beside them."""
     if not isinstance(adata, AnnData):
         raise TypeError(f"adata must be an AnnData, not {type(adata).__name__}.")
     check_genes(adata, var_names)
-    layer = setup_args["layer"]
-    stored = adata.X if layer is None else adata.layers.get(layer)
+    stored = adata.X if setup.layer is None else adata.layers.get(setup.layer)
     if stored is not None:
         check_matrix(stored)
     query = adata[:, gene_names(adata).get_indexer(var_names)].copy()
     strip_gene_names(query)
     query.uns = {}
-    X = matrix(query, layer)
+    X = matrix(query, setup.layer)
     if (data_kind(X) == "counts") != counts:
         raise ValueError(other_kind(counts=counts))
     if counts:
-        query.obs[LIBRARY_KEY] = library_of(query, X, setup_args["library_size_key"])
-    key = setup_args["perturbation_key"]
-    if key not in query.obs:  # cells of unknown perturbation have latents all the same
-        control = setup_args["control"]
-        query.obs[key] = control if isinstance(control, str) else control[0]
+        query.obs[LIBRARY_KEY] = library_of(query, X, setup.library_size_key)
+    if setup.perturbation_key not in query.obs:  # cells of unknown perturbation have latents all the same
+        query.obs[setup.perturbation_key] = setup.label(())
     return query
 
 
-def control_cells(adata: AnnData, setup_args: dict[str, Any]) -> AnnData:
+def control_cells(adata: AnnData, setup: Setup) -> AnnData:
     """The control cells, or all cells where none is one or there are no labels; a view."""
-    key = setup_args["perturbation_key"]
-    if not isinstance(adata, AnnData) or key not in adata.obs:
+    if not isinstance(adata, AnnData) or setup.perturbation_key not in adata.obs:
         return adata
-    is_control = parse_obs(adata, key, **Setup.of(setup_args).spelling).codes == 0
+    is_control = parse_obs(adata, setup.perturbation_key, **setup.spelling).codes == 0
     return adata[is_control] if is_control.any() else adata
 
 
@@ -96,14 +94,7 @@ def known_categories(registry: dict[str, Any]) -> dict[str, dict[str, list[Any]]
 def check_categories(query: AnnData, known: dict[str, list[Any]], batch_key: str | None) -> None:
     """Raise for batches and categories that are missing or that the model was not trained on, with the way out.
 
-    Parameters
-    ----------
-    query
-        Cells.
-    known
-        Values that the model knows of each column that is used.
-    batch_key
-        Which of the columns is the batch.
+    `known` are the values that the model knows of each column that is used, of which `batch_key` is the batch.
     """
     for key, values in known.items():
         argument = "batch_key" if key == batch_key else "categorical_covariate_keys"

@@ -52,7 +52,7 @@ def plain_names(
 
 
 def check_screen(adata: Any, setup: Setup) -> tuple[np.ndarray | None, ParsedLabels]:
-    """Raise one clear error for what would fail later; return library sizes, None for logarithms, and labels."""
+    """Library sizes, which are None for logarithms, and labels; one clear error for what would fail later."""
     if not isinstance(adata, AnnData):
         hint = "; use setup_mudata" if isinstance(adata, MuData) else ""
         raise TypeError(f"adata must be an AnnData, not {type(adata).__name__}{hint}.")
@@ -115,10 +115,7 @@ def perturbed_genes_first(adata: AnnData, genes: list[str]) -> None:
 
 
 def check_transfer(adata: AnnData, registry: dict[str, Any]) -> None:
-    """Raise what the registration by a saved setup would, on an AnnData that shares the values; `adata` is unchanged.
-
-    Its warnings come with the registration.
-    """
+    """Raise the errors of a registration by a saved setup, before `adata` is changed; it warns of nothing."""
     setup = Setup.of(registry["setup_args"])
     layer = setup.layer
     layers = {layer: adata.layers[layer]} if layer in adata.layers else {}
@@ -138,20 +135,13 @@ def check_transfer(adata: AnnData, registry: dict[str, Any]) -> None:
 
 @progress_line("Registering cells")
 def register(cls: Any, adata: AnnData, setup_method_args: dict[str, Any], **kwargs: Any) -> ScreenManager:
-    """Check, reorder, and build the manager."""
+    """Check the screen, put its perturbed genes first, and register it."""
     setup, saved = Setup.of(setup_method_args["setup_args"]), kwargs.get("source_registry") is not None
     if kwargs and not saved:
         raise TypeError(f"setup_anndata() got unexpected keyword arguments {sorted(kwargs)}.")
     library, parsed = check_screen(adata, setup)
     if not saved:
-        warn_of_setup(
-            adata,
-            parsed,
-            perturbation_key=setup.perturbation_key,
-            **setup.spelling,
-            batch_key=setup.batch_key,
-            categorical=setup.categorical_covariate_keys,
-        )
+        warn_of_setup(adata, parsed, setup)
         strip_gene_names(adata)
         perturbed_genes_first(adata, order_genes(parsed.genes, adata.var_names))
     if library is not None:
@@ -172,7 +162,7 @@ def screen_manager(
     only: Collection[str] | None = None,
     parsed: ParsedLabels | None = None,
 ) -> ScreenManager:
-    """Manager that is to register cells: with all fields, or with those of the registry keys `only`."""
+    """Manager to register cells with, of all fields or of those with the registry keys `only`."""
     fields = [
         # The manager reads it in canonical form; scvi-tools would change the user's storage, or advise on it.
         LayerField(KEYS.X, setup.layer, is_count_data=False, correct_data_format=False),

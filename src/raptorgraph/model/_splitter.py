@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 class ScreenSplitter(pl.LightningDataModule):
-    """Data module of the training: the arguments are those of scvi-tools' ``DataSplitter`` and the pairing.
+    """Data module of the training, with the arguments of scvi-tools' ``DataSplitter`` and the pairing.
 
     Parameters
     ----------
@@ -37,7 +37,7 @@ class ScreenSplitter(pl.LightningDataModule):
     pairing
         Method of :func:`raptorgraph.pp.pair_cells`.
     external_indexing
-        Rows of the training, the validation and the test cells, instead of shares; those that are left out are empty.
+        Rows of the training, the validation and the test cells, instead of shares; parts that are left out are empty.
     """
 
     def __init__(

@@ -14,8 +14,6 @@ from raptorgraph.evaluation._held_out_scores import MODEL, SINGLES, UNSEEN, Held
 from raptorgraph.report._strength import FEWEST_CONTROLS
 from raptorgraph.report._tables import counted, listed, percent
 from raptorgraph.report._words import method
-from raptorgraph.screen._expression import data_kind, library_sizes
-from raptorgraph.screen._inputs import matrix
 from raptorgraph.screen._label_hints import likely_controls
 from raptorgraph.screen._label_tables import tabulate_labels
 
@@ -127,8 +125,8 @@ def _labels(screen: Screen) -> Iterator[Note]:
 
 
 def _values(screen: Screen) -> Iterator[Note]:
-    X = matrix(screen.adata, screen.setup.get("layer"))
-    if data_kind(X) == "log":
+    _, library = screen.source
+    if library is None:
         yield _note(
             "The values are log-normalized, not counts",
             "The noise of counting and the size of each cell can no longer be told from the data, and predicted cells "
@@ -137,11 +135,10 @@ def _values(screen: Screen) -> Iterator[Note]:
         return
     if screen.setup.get("library_size_key") is not None:
         return
-    sums = library_sizes(X)
     for column in screen.adata.obs.columns:
         values = screen.adata.obs[column]
         if _TOTALS.fullmatch(str(column)) and pd.api.types.is_numeric_dtype(values):
-            factor = float(np.median(values.to_numpy(dtype=float) / np.maximum(sums, 1.0)))
+            factor = float(np.median(values.to_numpy(dtype=float) / np.maximum(library, 1.0)))
             if factor > 1.05:
                 yield _warning(
                     f"The file seems to hold a part of the genes only: use --library-size-key {column}",
@@ -187,7 +184,7 @@ def _batches(screen: Screen) -> Iterator[Note]:
 
 
 def _targets(screen: Screen, strength: pd.DataFrame) -> Iterator[Note]:
-    report = tabulate_labels(screen.adata, screen.setup["perturbation_key"], **screen.spelling)
+    report = tabulate_labels(screen.adata, screen.setup)
     genes = sorted({gene for parts in screen.genes_of.values() for gene in parts})
     measured = set(screen.adata.var_names)
     missing = [gene for gene in genes if gene not in measured]

@@ -75,7 +75,7 @@ def did_you_mean(label: str, known: Iterable[str], *, control: str | Sequence[st
 
 
 def meant_label(label: str, known: Iterable[str], *, control: str | Sequence[str], delimiter: str) -> str | None:
-    """The label of known genes that was probably meant; None if there is none such."""
+    """The label of known genes that was probably meant; None where none is near."""
     spelling: dict[str, Any] = {"control": control, "delimiter": delimiter}
     known = sorted(known)
     controls = control_labels(control)

@@ -1,4 +1,4 @@
-"""Labels of the cells of an AnnData, with errors that name the arguments that would do."""
+"""Labels of the cells of an AnnData, with errors that name a setup that works."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from raptorgraph.screen._inputs import obs_column
 from raptorgraph.screen._label_hints import no_control_message
-from raptorgraph.screen._labels import ParsedLabels, control_labels, distinct_labels, parse_labels
+from raptorgraph.screen._labels import ParsedLabels, control_labels, parse_labels
 from raptorgraph.screen._suggest import advice, other_delimiter
 
 if TYPE_CHECKING:
@@ -23,10 +23,10 @@ def parse_obs(
     delimiter: str = "+",
     require_control: bool = False,
 ) -> ParsedLabels:
-    """:func:`parse_labels` of ``adata.obs[perturbation_key]``, with errors that name the arguments that would do.
+    """Parse the labels in ``adata.obs[perturbation_key]`` (see :func:`parse_labels`).
 
-    Raises KeyError if there is no such column. With `require_control`, which asks for labels that can be learned from,
-    ValueError also if no label has the delimiter while many are combinations by another.
+    Raises KeyError if the column is missing and, with `require_control`, ValueError if no cell is a control cell, or if
+    no label has the delimiter while another one makes combinations of labels. Messages name a setup that works.
     """
     try:
         labels = obs_column(adata, perturbation_key, "perturbation_key")
@@ -35,16 +35,14 @@ def parse_obs(
     parsed = parse_labels(labels, control=control, delimiter=delimiter)
     if not require_control:
         return parsed
-    spellings, _ = distinct_labels(labels)
     controls = control_labels(control)
     if not (parsed.codes == 0).any():
-        raise ValueError(no_control_message(labels, spellings, controls, delimiter) + advice(adata, perturbation_key))
-    other = other_delimiter(spellings, controls, delimiter)
-    if other is not None:
-        delimiter_found, example = other
+        raise ValueError(no_control_message(labels, controls, delimiter) + advice(adata, perturbation_key))
+    found = other_delimiter(list(labels.unique()), controls, delimiter)
+    if found is not None:
+        other, example = found
         raise ValueError(
             f"No label has the delimiter {delimiter!r}, and {example!r} looks like a combination: use "
-            f"delimiter={delimiter_found!r}. If it is one gene, spell it without {delimiter_found!r}."
-            f"{advice(adata, perturbation_key)}"
+            f"delimiter={other!r}. If it is one gene, spell it without {other!r}.{advice(adata, perturbation_key)}"
         )
     return parsed

@@ -72,17 +72,7 @@ def measured_effects(
     >>> list(effects.index[:3])
     ['P01', 'P01+P03', 'P02']
     """
-    screen = Screen(
-        adata,
-        Setup(
-            perturbation_key=perturbation_key,
-            control=control,
-            delimiter=delimiter,
-            layer=layer,
-            library_size_key=library_size_key,
-            batch_key=batch_key,
-        ),
-    )
-    hints = batch_hints(adata, screen.parsed, delimiter, batch_key) if screen.batch is not None else []
-    warn(cut_names(adata, perturbation_key, control, delimiter) + hints)
+    screen = Screen(adata, Setup(perturbation_key, control, delimiter, layer, library_size_key, batch_key))
+    hints = batch_hints(adata, screen.parsed, screen.setup) if screen.batch is not None else []
+    warn(cut_names(adata, screen.setup) + hints)
     return screen.effects

@@ -139,7 +139,7 @@ def to_expression(X: Any, library: np.ndarray | None = None) -> Matrix:
 def check_library(sizes: Any, *, names: pd.Index | np.ndarray | None = None, column: str = "") -> np.ndarray:
     """Library sizes as float64, or a ValueError that names the first cells where they are no numbers of counts.
 
-    `column` names what they were read from, if they are no row sums.
+    `column` names where they come from, if they are no row sums.
     """
     library = np.asarray(sizes, dtype=np.float64)
     bad = np.flatnonzero(~((library >= _SMALLEST_LIBRARY) & (library <= _LARGEST_LIBRARY)))

@@ -61,7 +61,7 @@ def read_cells(path: str | Path) -> ad.AnnData:
 
 
 def check_cells(path: Path) -> None:
-    """Raise where :func:`read_cells` would, as far as the first look at a file tells."""
+    """Raise the errors of :func:`read_cells` that show without reading the values."""
     if not path.exists():
         raise FileNotFoundError(f"There is no file {str(path)!r}.")
     problem = _problem_of_folder(path) if path.is_dir() else _problem_of_file(path)
@@ -116,10 +116,10 @@ def _listed(path: Path) -> list[str]:
 
 
 def _lost_chunks(store: Any) -> str | None:
-    """What is wrong where chunks, which zarr would fill with zeros, are not there.
+    """Say which array lacks chunks, which zarr would fill with zeros; None where none does.
 
-    zarr itself leaves out chunks that hold zeros alone, which entries of a sparse matrix and names never are; of other
-    arrays nobody can tell.
+    zarr itself leaves out chunks of zeros alone, which entries of a sparse matrix and names never are; other arrays are
+    not looked at.
     """
     lost = [name for key in ("obs", "var", "X", "layers") if key in store for name in _lacking(store[key], key)]
     return f"is not a whole zarr store: {lost[0]!r} lacks chunks; copy it again" if lost else None
@@ -168,7 +168,7 @@ def _opened(path: Path) -> BinaryIO:
 
 
 def _problem_of_store(path: Path, attributes: dict[str, Any], keys: list[str], modalities: list[str]) -> str | None:
-    """What is wrong with the keys at the top of HDF5 or zarr; None for those of an AnnData."""
+    """Say what a store is, by the keys at its top; None for an AnnData."""
     kind = str(attributes.get("encoding-type", "")).lower()
     if modalities or kind == "mudata":
         first = next((name for name in modalities if name in ("rna", "gex")), modalities[0] if modalities else "rna")

@@ -85,7 +85,7 @@ def matrix(adata: AnnData, layer: str | None) -> Matrix:
     return as_matrix(X)
 
 
-def observed_library(adata: AnnData, key: str, X: Matrix, argument: str = "library_size_key") -> np.ndarray:
+def _observed_library(adata: AnnData, key: str, X: Matrix) -> np.ndarray:
     """Library sizes (total counts) in column `key` of ``adata.obs``, shape (n_cells,), float64.
 
     They are the totals of cells of which `X`, the counts, may hold a part of the genes.
@@ -102,7 +102,8 @@ def observed_library(adata: AnnData, key: str, X: Matrix, argument: str = "libra
         If a tenth of them is below the row sums (with fewer than ten such cells only where the sum over all cells is,
         too), or all of them are ten thousand times larger.
     """
-    library = check_library(numbers(adata, key, argument), names=adata.obs_names, column=f"{argument}={key!r}: ")
+    column = f"library_size_key={key!r}: "
+    library = check_library(numbers(adata, key, "library_size_key"), names=adata.obs_names, column=column)
     sums = library_sizes(X)
     below = library < (1 - _ROUNDING) * sums
     share, tiny = below.mean(), np.flatnonzero(library < _SMALLEST * sums)
@@ -115,21 +116,21 @@ def observed_library(adata: AnnData, key: str, X: Matrix, argument: str = "libra
     if refused or tiny.size:
         first = np.flatnonzero(below)[0] if refused else tiny[0]
         raise ValueError(
-            f"{argument}={key!r}: the library size is below the sum of the cell's counts in {below.sum()} of "
+            f"{column}the library size is below the sum of the cell's counts in {below.sum()} of "
             f"{len(library)} cells ({share:.0%}), as in {adata.obs_names[first]} ({library[first]:g} < "
             f"{sums[first]:g}). {needed}"
         )
     if share > _WARNED and (short or not few):
         first = ", ".join(str(name) for name in adata.obs_names[below][:5])
         warnings.warn(
-            f"{argument}={key!r}: the library size is below the sum of the cell's counts in {below.sum()} of "
+            f"{column}the library size is below the sum of the cell's counts in {below.sum()} of "
             f"{len(library)} cells ({share:.0%}; first: {first}), whose expression comes out too high. {needed}",
             UserWarning,
             stacklevel=2,
         )
     elif library.sum() > _LARGEST * sums.sum():
         warnings.warn(
-            f"{argument}={key!r}: the counts of all cells are {sums.sum() / library.sum():.1g} of their library sizes, "
+            f"{column}the counts of all cells are {sums.sum() / library.sum():.1g} of their library sizes, "
             "so that all expression is near zero. The column must hold counts in the units of the matrix, no reads "
             "or their number times a constant.",
             UserWarning,
@@ -141,7 +142,7 @@ def observed_library(adata: AnnData, key: str, X: Matrix, argument: str = "libra
 def library_of(adata: AnnData, X: Matrix, library_size_key: str | None) -> np.ndarray:
     """Library sizes of the counts `X`, shape (n_cells,): from a column of ``obs``, or else row sums."""
     if library_size_key is not None:
-        return observed_library(adata, library_size_key, X)
+        return _observed_library(adata, library_size_key, X)
     if X.shape[1] == 1:
         raise ValueError(
             "adata has one gene, whose counts are no library sizes: name the column with the total counts of each cell "

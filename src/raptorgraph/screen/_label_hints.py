@@ -65,9 +65,9 @@ def warn_of_controls(genes: Iterable[str], argument: str) -> None:
         )
 
 
-def no_control_message(labels: pd.Series, spellings: Sequence[str], controls: tuple[str, ...], delimiter: str) -> str:
+def no_control_message(labels: pd.Series, controls: tuple[str, ...], delimiter: str) -> str:
     """Say that there is no control, which labels there are, and which of them look like one."""
-    likely = likely_controls(part.strip() for spelling in spellings for part in (spelling, *spelling.split(delimiter)))
+    likely = likely_controls(part.strip() for label in labels.unique() for part in (label, *label.split(delimiter)))
     frequent = labels.value_counts().head(5)
     listed = ", ".join(f"{name!r} ({count} cells)" for name, count in frequent.items())
     hint = f" These look like controls: control={likely[:10]!r}." if likely else ""

@@ -8,17 +8,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
+from raptorgraph._docs import docs
 from raptorgraph.screen._cell_labels import parse_obs
 from raptorgraph.screen._label_hints import likely_names, no_control_message
-from raptorgraph.screen._labels import (
-    ParsedLabels,
-    control_labels,
-    distinct_labels,
-    format_perturbation,
-    gene_set,
-    parse_perturbation,
-)
+from raptorgraph.screen._labels import control_labels, parse_labels
 from raptorgraph.screen._names import gene_names
+from raptorgraph.screen._setup import Setup
 from raptorgraph.screen._setup_hints import label_hints, label_variants, warn
 
 if TYPE_CHECKING:
@@ -27,6 +22,7 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
 
+@docs.dedent
 def tidy_labels(
     adata: AnnData,
     perturbation_key: str = "perturbation",
@@ -44,12 +40,10 @@ def tidy_labels(
     ----------
     adata
         Cells x genes, with a perturbation label for each cell.
-    perturbation_key
-        Column of ``adata.obs`` with the labels.
+    %(perturbation_key)s
     control
         Label, or several labels, of the control; all become the first.
-    delimiter
-        What separates the genes of a combination.
+    %(delimiter)s
     key_added
         Column to write; by default `perturbation_key`, whose labels are replaced.
     collapse
@@ -84,29 +78,22 @@ def tidy_labels(
     >>> list(adata.obs["guide"].cat.categories[:4])
     ['control', 'P01', 'P01+P03', 'P02']
     """
-    parsed = parse_obs(adata, perturbation_key, control=control, delimiter=delimiter)
+    setup = Setup(perturbation_key, control, delimiter)
+    parsed = parse_obs(adata, perturbation_key, **setup.spelling)
     if collapse:
         variants = label_variants(adata, parsed.genes, control)
-        genes = variants.guides | variants.doses
-        bases = [
-            gene_set([genes.get(gene, gene) for gene in one], control_labels(control), delimiter)
-            for one in parsed.conditions
-        ]
-        conditions = ((), *sorted(set(bases) - {()}))
-        position = {one: i for i, one in enumerate(conditions)}
-        codes = np.array([position[one] for one in bases])[parsed.codes]
-        parsed = ParsedLabels(codes, conditions, tuple(sorted({gene for one in conditions for gene in one})))
-    names = [format_perturbation(genes, control=control, delimiter=delimiter) for genes in parsed.conditions]
-    if not (parsed.codes == 0).any():
-        spellings, _ = distinct_labels(adata.obs[perturbation_key])
-        message = no_control_message(adata.obs[perturbation_key], spellings, control_labels(control), delimiter)
+        gene_of = variants.guides | variants.doses
+        labels = [setup.label(gene_of.get(gene, gene) for gene in genes) for genes in parsed.conditions]
+        parsed = parse_labels([labels[code] for code in parsed.codes], **setup.spelling)
+    first = parsed.codes.min()  # 1 where no cell is a control cell
+    if first:
+        message = no_control_message(adata.obs[perturbation_key], control_labels(control), delimiter)
         warnings.warn(message, UserWarning, stacklevel=2)
-        used, codes = names[1:], parsed.codes - 1
-    else:
-        used, codes = names, parsed.codes
-    adata.obs[key_added or perturbation_key] = pd.Categorical.from_codes(codes, categories=used)
+    categories = [setup.label(genes) for genes in parsed.conditions[first:]]
+    adata.obs[key_added or perturbation_key] = pd.Categorical.from_codes(parsed.codes - first, categories=categories)
 
 
+@docs.dedent
 def perturbation_report(
     adata: AnnData,
     perturbation_key: str = "perturbation",
@@ -124,12 +111,9 @@ def perturbation_report(
     ----------
     adata
         Cells x genes, with a perturbation label for each cell.
-    perturbation_key
-        Column of ``adata.obs`` with the labels.
-    control
-        Label, or several labels, of the control.
-    delimiter
-        What separates the genes of a combination.
+    %(perturbation_key)s
+    %(control)s
+    %(delimiter)s
 
     Returns
     -------
@@ -165,25 +149,22 @@ def perturbation_report(
     P01                80        1            P01
     P01+P03            80        2        P01+P03
     """
-    report = tabulate_labels(adata, perturbation_key, control=control, delimiter=delimiter)
+    report = tabulate_labels(adata, Setup(perturbation_key, control, delimiter))
     warn(report.attrs["hints"])
     return report
 
 
-def tabulate_labels(
-    adata: AnnData, perturbation_key: str, *, control: str | Sequence[str], delimiter: str
-) -> pd.DataFrame:
+def tabulate_labels(adata: AnnData, setup: Setup) -> pd.DataFrame:
     """:func:`perturbation_report` without warnings."""
-    parsed = parse_obs(adata, perturbation_key, control=control, delimiter=delimiter)
-    spellings, _ = distinct_labels(adata.obs[perturbation_key])
+    parsed = parse_obs(adata, setup.perturbation_key, **setup.spelling)
     spelled: dict[tuple[str, ...], list[str]] = {condition: [] for condition in parsed.conditions}
-    for spelling in spellings:
-        spelled[parse_perturbation(spelling, control=control, delimiter=delimiter)].append(spelling)
+    for spelling in adata.obs[setup.perturbation_key].unique():
+        spelled[setup.genes(spelling)].append(spelling)
 
     var_names = gene_names(adata)
     measured = set(var_names)
-    messages, others = label_hints(adata, parsed, perturbation_key, control, delimiter)
-    variants = label_variants(adata, parsed.genes, control)
+    messages, others = label_hints(adata, parsed, setup)
+    variants = label_variants(adata, parsed.genes, setup["control"])
     hints = likely_names([gene for gene in parsed.genes if gene not in measured], var_names, parsed.genes)
     hints = variants.guides | variants.doses | hints | (others.found if others is not None else {})
     n_cells = np.bincount(parsed.codes, minlength=len(parsed.conditions))
@@ -194,13 +175,12 @@ def tabulate_labels(
             {
                 "n_cells": n,
                 "n_genes": len(condition),
-                "targets_in_var": delimiter.join(gene for gene in condition if gene in measured),
-                "targets_missing": delimiter.join(missing),
+                "targets_in_var": setup.delimiter.join(gene for gene in condition if gene in measured),
+                "targets_missing": setup.delimiter.join(missing),
                 "suggestions": ", ".join(f"{gene} -> {hints[gene]}" for gene in missing if gene in hints),
                 "spellings": ", ".join(sorted(spelled[condition])),
             }
         )
-    names = [format_perturbation(genes, control=control, delimiter=delimiter) for genes in parsed.conditions]
-    report = pd.DataFrame(rows, index=pd.Index(names, name="perturbation"))
+    report = pd.DataFrame(rows, index=pd.Index(map(setup.label, parsed.conditions), name="perturbation"))
     report.attrs["hints"] = messages
     return report

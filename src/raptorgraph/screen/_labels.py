@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from raptorgraph._docs import docs
 from raptorgraph.screen._label_hints import no_control_message
 from raptorgraph.screen._names import means_missing
 
@@ -32,6 +33,7 @@ class ParsedLabels:
     genes: tuple[str, ...]
 
 
+@docs.dedent
 def parse_perturbation(
     label: str | Collection[str], *, control: str | Sequence[str] = "control", delimiter: str = "+"
 ) -> tuple[str, ...]:
@@ -44,10 +46,8 @@ def parse_perturbation(
     ----------
     label
         Label of a cell or a perturbation, or a tuple, list or set of its genes.
-    control
-        Label, or several labels, of the control.
-    delimiter
-        What separates the genes of a combination.
+    %(control)s
+    %(delimiter)s
 
     Returns
     -------
@@ -71,6 +71,7 @@ def parse_perturbation(
     return _parse(label, control_labels(control), _check_delimiter(delimiter))
 
 
+@docs.dedent
 def format_perturbation(genes: Iterable[str], *, control: str | Sequence[str] = "control", delimiter: str = "+") -> str:
     """Write a set of genes as its canonical label, the inverse of :func:`parse_perturbation`.
 
@@ -78,10 +79,8 @@ def format_perturbation(genes: Iterable[str], *, control: str | Sequence[str] = 
     ----------
     genes
         The perturbed genes, in any order; control labels among them are dropped.
-    control
-        Label, or several labels, of the control.
-    delimiter
-        What separates the genes of a combination.
+    %(control)s
+    %(delimiter)s
 
     Returns
     -------
@@ -104,10 +103,11 @@ def format_perturbation(genes: Iterable[str], *, control: str | Sequence[str] = 
             f"genes must be a list of gene names, not the string {genes!r}; parse_perturbation splits a label."
         )
     controls, delimiter = control_labels(control), _check_delimiter(delimiter)
-    distinct = gene_set(genes, controls, delimiter)
+    distinct = _gene_set(genes, controls, delimiter)
     return delimiter.join(distinct) if distinct else controls[0]
 
 
+@docs.dedent
 def parse_labels(
     labels: pd.Series | Sequence[str],
     *,
@@ -121,10 +121,8 @@ def parse_labels(
     ----------
     labels
         Shape (n_cells,): one label a cell, a Series (its index then names the cells in errors) or a sequence.
-    control
-        Label, or several labels, of the control.
-    delimiter
-        What separates the genes of a combination.
+    %(control)s
+    %(delimiter)s
     require_control
         Whether to raise if no cell is a control cell.
 
@@ -142,7 +140,7 @@ def parse_labels(
     """
     controls, delimiter = control_labels(control), _check_delimiter(delimiter)
     labels = labels if isinstance(labels, pd.Series) else pd.Series(list(labels), dtype=object)
-    spellings, raw_codes = distinct_labels(labels)
+    spellings, raw_codes = _distinct_labels(labels)
     _check_labeled(labels, spellings, raw_codes, controls, delimiter)
 
     parsed = [_parse(spelling, controls, delimiter) for spelling in spellings]
@@ -150,7 +148,7 @@ def parse_labels(
     position = {condition: i for i, condition in enumerate(conditions)}
     codes = np.array([position[genes] for genes in parsed], dtype=np.int64)[raw_codes]
     if require_control and () not in parsed:
-        raise ValueError(no_control_message(labels, spellings, controls, delimiter))
+        raise ValueError(no_control_message(labels, controls, delimiter))
     genes = tuple(sorted({gene for condition in conditions for gene in condition}))
     return ParsedLabels(codes=codes, conditions=conditions, genes=genes)
 
@@ -183,7 +181,7 @@ def _check_delimiter(delimiter: str) -> str:
 
 def _parse(label: str | Collection[str], controls: tuple[str, ...], delimiter: str) -> tuple[str, ...]:
     if isinstance(label, (tuple, list, set, frozenset, pd.Index, pd.Series)) or getattr(label, "ndim", False):
-        return gene_set(label, controls, delimiter)
+        return _gene_set(label, controls, delimiter)
     if not isinstance(label, str):
         raise TypeError(f"Perturbation labels must be strings, found {label!r} of type {type(label).__name__}.")
     parts = _parts(label, controls, delimiter)
@@ -196,7 +194,7 @@ def _parse(label: str | Collection[str], controls: tuple[str, ...], delimiter: s
 
 
 def _parts(label: str, controls: tuple[str, ...], delimiter: str) -> list[str]:
-    """Parts of a label without the controls among them; the whole label where that as such is missing."""
+    """Parts of a label without the controls among them; the whole label where it stands for a missing value."""
     if label.strip() in controls:
         return []
     if means_missing(label):
@@ -209,7 +207,7 @@ def _parts(label: str, controls: tuple[str, ...], delimiter: str) -> list[str]:
     return text[len(delimiter) : -len(delimiter)].split(delimiter) if text != delimiter else []
 
 
-def gene_set(genes: Iterable[str], controls: tuple[str, ...], delimiter: str) -> tuple[str, ...]:
+def _gene_set(genes: Iterable[str], controls: tuple[str, ...], delimiter: str) -> tuple[str, ...]:
     """Distinct genes of a collection, sorted, without controls."""
     distinct = set()
     for gene in genes:
@@ -231,7 +229,7 @@ def gene_set(genes: Iterable[str], controls: tuple[str, ...], delimiter: str) ->
     return tuple(sorted(distinct))
 
 
-def distinct_labels(labels: pd.Series) -> tuple[list[str], np.ndarray]:
+def _distinct_labels(labels: pd.Series) -> tuple[list[str], np.ndarray]:
     """Distinct labels and each cell's index into them, -1 where there is none."""
     codes, spellings = pd.factorize(labels, use_na_sentinel=True)
     wrong = [spelling for spelling in spellings if not isinstance(spelling, str)]

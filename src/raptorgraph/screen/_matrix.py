@@ -1,4 +1,4 @@
-"""The one form in which a matrix of the user's is read, whatever its type and storage."""
+"""The canonical form in which matrices of users are read, whatever their type and storage."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 from scipy import sparse
 
 Matrix: TypeAlias = Any
-"""What :func:`as_matrix` gives, an ndarray or a csr_matrix; scipy has no types."""
+"""An ndarray or a csr_matrix, as :func:`as_matrix` returns; scipy has no types."""
 
 
 def as_matrix(X: Any) -> Matrix:

@@ -36,9 +36,9 @@ class EffectMoments:
 
 @dataclass(frozen=True)
 class LogRatioMoments:
-    """`log_ratio` (C, G) to control, its sampling `variance` (C, G) without what all share, `shared_variance` (G,).
+    """`log_ratio` (C, G) to control, its sampling `variance` (C, G), and the number of cells `n` (C,).
 
-    The latter is that of the control cells; `n` (C,) is the number of cells.
+    `variance` is without `shared_variance` (G,), the part that comes from control cells which all conditions share.
     """
 
     log_ratio: np.ndarray
@@ -80,9 +80,9 @@ def effects_of(sums: Sums, shrinkage: float = 10.0) -> EffectMoments:
 
     Returns
     -------
-    Effects and variances, float64. A condition without cells has effect 0 and variance infinity; the control's effect
-    is that against itself, with the variance of a second sample of the same size. No variance is below 1e-2 of the
-    typical (median positive) control variance divided by the number of cells.
+    Effects and variances, float64. A condition without cells has effect 0 and variance infinity; the control has
+    effect 0 and the variance that a second sample of its size has. No variance is below 1e-2 of the typical (median
+    positive) control variance divided by the number of cells.
 
     Raises
     ------
@@ -129,8 +129,8 @@ def log_ratios_of(sums: Sums, shrinkage: float = 50.0) -> LogRatioMoments:
     Returns
     -------
     Log ratios and variances, float64. A condition without cells has log ratio 0 and variance infinity, and so has a
-    gene that no control cell shows. The variance of the control that conditions do not share (as they lie in other
-    batches) is in their own.
+    gene that no control cell shows. The part of the control's variance that not all conditions share, as they lie in
+    different batches, is in the variance of each.
 
     Raises
     ------
@@ -172,7 +172,7 @@ class _Comparison:
     """Means (C, G), the control means that they are compared with (C, G), variances, and numbers of cells.
 
     `within` (C, G) are sums of squares about the means of condition and batch, `freedom` (C,) their degrees of freedom;
-    `control_var` (G,) is the control's variance and `reference_share` (C,) what turns it into that of the reference.
+    `control_var` (G,) is the control's variance; times `reference_share` (C,) it is the variance of the reference.
     """
 
     n: np.ndarray

@@ -31,7 +31,9 @@ if TYPE_CHECKING:
 
 
 class Screen:
-    """A screen and how it is read. `adata` is unchanged; nothing but labels is read before it is asked for.
+    """Cells of a screen, their conditions, and what was measured on them.
+
+    `adata` is unchanged. Labels are parsed at once, values are read when they are first needed.
 
     Parameters
     ----------
@@ -138,7 +140,7 @@ class Screen:
         return self.setup.spelling
 
     def label(self, genes: Sequence[str]) -> str:
-        """Canonical label of the perturbation of these genes; of control without any."""
+        """Canonical label of the perturbation of these genes; that of the control without genes."""
         return self.setup.label(genes)
 
     def single(self, gene: str) -> str:
@@ -188,7 +190,7 @@ class Screen:
     # -- values ------------------------------------------------------------------------------------------------------
     @cached_property
     def source(self) -> tuple[Matrix, np.ndarray | None]:
-        """Cells x genes and library sizes; these are None where the matrix is on the expression scale."""
+        """Cells x genes and library sizes, which are None where the matrix is on the expression scale."""
         return expression_source(self.adata, self.setup.layer, self.setup.library_size_key)
 
     @cached_property
@@ -212,29 +214,10 @@ class Screen:
 
     # -- what was measured -------------------------------------------------------------------------------------------
     def sums(self, rows: np.ndarray | None = None, *, part: np.ndarray | None = None, rates: bool = False) -> Sums:
-        """Sums over cells by condition, batch and part, in one pass; arguments as of :func:`add_up`.
-
-        Raises
-        ------
-        ValueError
-            If there are fewer than two control cells.
-        """
-        n_controls = int(((self.codes if rows is None else self.codes[rows]) == 0).sum())
-        if n_controls < 2:
-            raise ValueError(
-                f"Effects are differences to control cells, of which there must be at least 2; found {n_controls}."
-            )
+        """Sums over cells by condition, batch and part, in one pass; arguments as for :func:`add_up`."""
         X, library = self.source
-        return add_up(
-            X,
-            self.codes,
-            len(self.labels),
-            library=library,
-            batch=self.batch,
-            part=part,
-            rows=rows,
-            rates=rates,
-        )
+        n, batch = len(self.labels), self.batch
+        return add_up(X, self.codes, n, library=library, batch=batch, part=part, rows=rows, rates=rates)
 
     @cached_property
     def _all(self) -> Sums:

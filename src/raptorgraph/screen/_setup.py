@@ -62,7 +62,7 @@ class Setup(Mapping[str, Any]):
 
     def __post_init__(self) -> None:
         check_text("perturbation_key", self.perturbation_key, "the name of a column of obs")
-        format_perturbation((), control=self.control, delimiter=self.delimiter)  # raises where they are no such things
+        format_perturbation((), control=self.control, delimiter=self.delimiter)  # checks both
         control = plain_control(self.control)
         object.__setattr__(self, "control", control if isinstance(control, str) else tuple(control))
         for name in ("layer", "library_size_key", "batch_key"):
@@ -114,7 +114,7 @@ class Setup(Mapping[str, Any]):
         return {"control": self["control"], "delimiter": self.delimiter}
 
     def label(self, genes: Iterable[str]) -> str:
-        """Canonical label of the perturbation of these genes; of the control without any."""
+        """Canonical label of the perturbation of these genes; that of the control without genes."""
         return format_perturbation(genes, **self.spelling)
 
     def genes(self, label: str | Collection[str]) -> tuple[str, ...]:

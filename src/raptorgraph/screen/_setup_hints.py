@@ -1,4 +1,4 @@
-"""What a setup should say: names, batches and delimiters that make other perturbations than were meant."""
+"""Sentences about names, batches and delimiters that make other perturbations than were probably meant."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from raptorgraph.screen._label_hints import SetupWarning, likely_controls, likely_unassigned, warn_of_controls
-from raptorgraph.screen._labels import control_labels, plain_control
+from raptorgraph.screen._labels import control_labels
 from raptorgraph.screen._names import gene_names, means_missing
 from raptorgraph.screen._other_names import VERSIONED, OtherNames, other_names, text_columns, texts, versioned_ids
 from raptorgraph.screen._variants import DOSE, STRAND, Variants, find_variants, joined_guides
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
     from raptorgraph.screen._labels import ParsedLabels
+    from raptorgraph.screen._setup import Setup
 
 
 def warn(messages: Iterable[str]) -> None:
@@ -29,34 +30,23 @@ def warn(messages: Iterable[str]) -> None:
         warnings.warn(message, SetupWarning, stacklevel=3)
 
 
-def warn_of_setup(
-    adata: AnnData,
-    parsed: ParsedLabels,
-    *,
-    perturbation_key: str,
-    control: str | Sequence[str],
-    delimiter: str,
-    batch_key: str | None,
-    categorical: Iterable[str],
-) -> None:
+def warn_of_setup(adata: AnnData, parsed: ParsedLabels, setup: Setup) -> None:
     """Warn of everything that a setup would take otherwise than it is probably meant; `adata` is unchanged."""
     warn_of_controls(parsed.genes, "control")
-    hints, _ = label_hints(adata, parsed, perturbation_key, control, delimiter)
-    hints += batch_hints(adata, parsed, delimiter, batch_key)
-    warn([*hints, *covariate_hints(adata, parsed, delimiter, categorical)])
+    hints, _ = label_hints(adata, parsed, setup)
+    warn([*hints, *batch_hints(adata, parsed, setup), *covariate_hints(adata, parsed, setup)])
 
 
-def label_hints(
-    adata: AnnData, parsed: ParsedLabels, key: str, control: str | Sequence[str], delimiter: str
-) -> tuple[list[str], OtherNames | None]:
+def label_hints(adata: AnnData, parsed: ParsedLabels, setup: Setup) -> tuple[list[str], OtherNames | None]:
     """Sentences about labels that are probably no genes, and about genes that have other names in ``var``."""
+    key, control, delimiter = setup.perturbation_key, setup["control"], setup.delimiter
     variants = label_variants(adata, parsed.genes, control)
     others = [gene for gene in parsed.genes if gene not in set(likely_controls(parsed.genes))]
     call = (
-        f"raptorgraph.pp.tidy_labels(adata, {key!r}, control={plain_control(control)!r}, delimiter={delimiter!r}, "
+        f"raptorgraph.pp.tidy_labels(adata, {key!r}, control={control!r}, delimiter={delimiter!r}, "
         "collapse=True) writes the gene alone"
     )
-    messages = cut_names(adata, key, control, delimiter)
+    messages = cut_names(adata, setup)
     unassigned = likely_unassigned(set(parsed.genes) - set(gene_names(adata)))
     if unassigned:
         parts = {label: {part.strip() for part in label.split(delimiter)} for label in adata.obs[key].unique()}
@@ -112,12 +102,13 @@ def known_names(adata: AnnData, control: str | Sequence[str]) -> set[str]:
     return set(gene_names(adata)).union(control_labels(control), *columns)
 
 
-def batch_hints(adata: AnnData, parsed: ParsedLabels, delimiter: str, key: str | None) -> list[str]:
+def batch_hints(adata: AnnData, parsed: ParsedLabels, setup: Setup) -> list[str]:
     """Sentences about batches that have no control cells, or are the perturbation."""
+    key = setup.batch_key
     if key is None:
         return []
     names, table = _counts(adata.obs[key], parsed)
-    labels = _labels(parsed, delimiter)
+    labels = _labels(parsed, setup)
     messages = _missing_text(key, names, table, "batch")
     without = np.flatnonzero((table[:, 0] == 0) & table.any(axis=1))
     if _apart(table):
@@ -137,10 +128,10 @@ def batch_hints(adata: AnnData, parsed: ParsedLabels, delimiter: str, key: str |
     return messages
 
 
-def covariate_hints(adata: AnnData, parsed: ParsedLabels, delimiter: str, keys: Iterable[str]) -> list[str]:
+def covariate_hints(adata: AnnData, parsed: ParsedLabels, setup: Setup) -> list[str]:
     """Sentences about categorical covariates that tell which cells are perturbed."""
-    messages, labels = [], _labels(parsed, delimiter)
-    for key in keys:
+    messages, labels = [], _labels(parsed, setup)
+    for key in setup.categorical_covariate_keys:
         names, table = _counts(adata.obs[key], parsed)
         messages += _missing_text(key, names, table, "category")
         if _apart(table):
@@ -160,8 +151,8 @@ def _counts(column: pd.Series, parsed: ParsedLabels) -> tuple[pd.Index, np.ndarr
     return names, table
 
 
-def _labels(parsed: ParsedLabels, delimiter: str) -> list[str]:
-    return [delimiter.join(genes) or "control" for genes in parsed.conditions]
+def _labels(parsed: ParsedLabels, setup: Setup) -> list[str]:
+    return ["control", *map(setup.label, parsed.conditions[1:])]
 
 
 def _apart(table: np.ndarray) -> bool:
@@ -188,9 +179,10 @@ def _missing_text(key: str, names: pd.Index, table: np.ndarray, what: str) -> li
     ]
 
 
-def cut_names(adata: AnnData, key: str, control: str | Sequence[str], delimiter: str) -> list[str]:
-    """Genes in ``var_names`` whose name the delimiter cuts, and numbers, doses and strands that it cuts off."""
-    controls, genes = control_labels(control), set(gene_names(adata))
+def cut_names(adata: AnnData, setup: Setup) -> list[str]:
+    """Sentences about names of genes that the delimiter cuts, and numbers, doses and strands that it cuts off."""
+    key, delimiter = setup.perturbation_key, setup.delimiter
+    controls, genes = control_labels(setup.control), set(gene_names(adata))
     by_letters = {_letters(name): name for name in genes if _letters(name) != name}
     cut: dict[str, str] = {}
     numbers: dict[str, str] = {}
@@ -205,14 +197,10 @@ def cut_names(adata: AnnData, key: str, control: str | Sequence[str], delimiter:
         of_genes: set[int] = set()  # positions of parts
         for start in range(len(parts)):
             for end in range(start + 2, len(parts) + 1):
-                name: str | None = delimiter.join(parts[start:end])
-                if name not in genes:
-                    # NKX2_1 where NKX2-1 is measured; GENE_1 beside GENE is not GENE-1
-                    name = (
-                        by_letters.get(_letters(delimiter.join(parts[start:end])))
-                        if genes.isdisjoint(parts[start:end])
-                        else None
-                    )
+                joined = delimiter.join(parts[start:end])
+                name = joined if joined in genes else None
+                if name is None and genes.isdisjoint(parts[start:end]):  # GENE_1 beside GENE is not GENE-1
+                    name = by_letters.get(_letters(joined))  # NKX2_1 where NKX2-1 is measured
                 if name is not None:
                     cut[name] = label
                     of_genes.update(range(start, end))

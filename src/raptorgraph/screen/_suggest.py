@@ -12,6 +12,7 @@ from raptorgraph.screen._label_hints import likely_controls
 from raptorgraph.screen._labels import ParsedLabels, parse_labels
 from raptorgraph.screen._names import gene_names, means_missing
 from raptorgraph.screen._other_names import text_columns, texts
+from raptorgraph.screen._setup import Setup
 from raptorgraph.screen._setup_hints import label_hints
 
 if TYPE_CHECKING:
@@ -38,9 +39,7 @@ _MAX_LABELS = 50_000  # more distinct values are no labels
 class _Candidate:
     """One column, read in the best way that was found."""
 
-    key: str
-    controls: list[str]
-    delimiter: str
+    setup: Setup
     parsed: ParsedLabels
     in_var: float  # share of the perturbed genes among the genes
     level: int  # 2: named like labels of genes, 1: named otherwise, 0: named like those of guides
@@ -57,7 +56,7 @@ class _Candidate:
 
     @property
     def rank(self) -> tuple[bool, bool, int, float, int]:
-        """A column with one perturbation says only who was perturbed; the rest is how sure the reading is."""
+        """Order of preference; a column with one perturbation only says which cells were perturbed."""
         return (self.n_perturbations > 1, self.agrees, self.level, self.in_var, -self.position)
 
 
@@ -66,7 +65,7 @@ def suggest_setup(adata: AnnData) -> pd.DataFrame:
 
     Looks for the names that pertpy's and scPerturb's data sets use (``perturbation``, ``gene``, ``condition``,
     ``guide_ids``, ``nperts``...), for usual names of controls (``control``, ``ctrl``, ``non-targeting``, ``NT``...),
-    and for what separates the genes of combinations. What is suggested was tried on the data; check it all the same.
+    and for what separates the genes of combinations. Suggestions were tried on the data; check them all the same.
 
     Parameters
     ----------
@@ -75,8 +74,8 @@ def suggest_setup(adata: AnnData) -> pd.DataFrame:
 
     Returns
     -------
-    One row for each argument of :meth:`raptorgraph.RaptorGraphModel.setup_anndata` that there is something to say of,
-    with the columns ``value`` and ``reason``: ``perturbation_key``, ``control``, ``delimiter``; ``layer`` if the values
+    One row for each argument of :meth:`raptorgraph.RaptorGraphModel.setup_anndata` that the data ask for, with the
+    columns ``value`` and ``reason``: ``perturbation_key``, ``control``, ``delimiter``; ``layer`` if the values
     in ``X`` cannot be used and a layer's can; ``library_size_key`` if a column holds more counts than the rows. As
     arguments: ``suggest_setup(adata)["value"].to_dict()``.
 
@@ -109,14 +108,14 @@ def suggest_setup(adata: AnnData) -> pd.DataFrame:
 def advice(adata: AnnData, key: str | None = None) -> str:
     """A sentence with the call of ``setup_anndata`` that would work, or an empty text; of one column if it is named."""
     found = _candidates(adata)
-    same = [candidate for candidate in found if candidate.key == key]
     if not found:
         return _blank_controls(adata)
-    best = max(same or found, key=lambda candidate: candidate.rank)
-    control = best.controls[0] if len(best.controls) == 1 else best.controls
+    same = [candidate for candidate in found if candidate.setup.perturbation_key == key]
+    best = max(same or found, key=lambda candidate: candidate.rank).setup
+    arguments = ", ".join(f"{name}={best[name]!r}" for name in ("perturbation_key", "control", "delimiter"))
     return (
-        f" This would work: RaptorGraphModel.setup_anndata(adata, perturbation_key={best.key!r}, control={control!r}, "
-        f"delimiter={best.delimiter!r}); raptorgraph.pp.suggest_setup(adata) says why."
+        f" This would work: RaptorGraphModel.setup_anndata(adata, {arguments}); raptorgraph.pp.suggest_setup(adata) "
+        "says why."
     )
 
 
@@ -171,7 +170,8 @@ def _read(adata: AnnData, key: str, var_names: set[str], known: set[str]) -> _Ca
     if not controls:
         return None
     try:
-        parsed = parse_labels(column, control=controls, delimiter=delimiter, require_control=True)
+        setup = Setup(key, controls[0] if len(controls) == 1 else controls, delimiter)
+        parsed = parse_labels(column, **setup.spelling, require_control=True)
     except ValueError:
         return None
     name = key.lower()
@@ -181,9 +181,7 @@ def _read(adata: AnnData, key: str, var_names: set[str], known: set[str]) -> _Ca
         return None
     order = _GENE_COLUMNS if level == 2 else tuple(adata.obs.columns.astype(str).str.lower())
     return _Candidate(
-        key=key,
-        controls=controls,
-        delimiter=delimiter,
+        setup=setup,
         parsed=parsed,
         in_var=len(var_names & genes) / len(genes),
         level=level,
@@ -209,7 +207,7 @@ def _delimiter(column: pd.Series, labels: list[str], genes: set[str], n_parts: n
 
 
 def _blank_controls(adata: AnnData) -> str:
-    """How to name control cells that have an empty label; an empty text where there are none such."""
+    """How to name control cells that have an empty label; an empty text where none has."""
     for key in (*_GENE_COLUMNS, *_GUIDE_COLUMNS):
         if key not in adata.obs:
             continue
@@ -230,24 +228,23 @@ def _blank_controls(adata: AnnData) -> str:
 
 
 def _label_rows(adata: AnnData, best: _Candidate, found: list[_Candidate]) -> dict[str, tuple[Any, str]]:
-    others = [candidate.key for candidate in found if candidate is not best]
+    others = [candidate.setup.perturbation_key for candidate in found if candidate is not best]
     named = {2: "a usual name of labels", 1: "no usual name", 0: "a usual name of guides"}[best.level]
-    hints, _ = label_hints(adata, best.parsed, best.key, best.controls, best.delimiter)
+    hints, _ = label_hints(adata, best.parsed, best.setup)
     reason = (
         f"{named}; {best.n_perturbations} perturbations, {best.in_var:.0%} of their genes are in var_names"
         + ("; the number of genes is that of nperts" if best.agrees else "")
         + (f"; also possible: {', '.join(others)}" if others else "")
         + (f". But note: {' '.join(hints)}" if hints else "")
     )
-    control = best.controls[0] if len(best.controls) == 1 else best.controls
     if best.n_combinations:
         separates = f"separates the genes of {best.n_combinations} combinations"
     else:
         separates = "there are no combinations: the default"
     return {
-        "perturbation_key": (best.key, reason),
-        "control": (control, "usual names of controls among the labels"),
-        "delimiter": (best.delimiter, separates),
+        "perturbation_key": (best.setup.perturbation_key, reason),
+        "control": (best.setup["control"], "usual names of controls among the labels"),
+        "delimiter": (best.setup.delimiter, separates),
     }
 
 

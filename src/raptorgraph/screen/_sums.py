@@ -12,7 +12,7 @@ from raptorgraph.screen._expression import check_library, to_expression
 from raptorgraph.screen._matrix import to_dense
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
     from raptorgraph.screen._matrix import Matrix
 
@@ -110,28 +110,35 @@ def add_up(
     array([[1. , 0. ],
            [4. , 3.5]])
     """
-    codes, rows = _check_codes(codes, rows, X.shape[0], n_conditions)
-    library = _check_library(library, rows, X.shape[0])
-    batch, part = (_check_groups(values, name, X.shape[0]) for values, name in ((batch, "batch"), (part, "part")))
-    (parts, part), (batches, batch) = (np.unique(of[rows], return_inverse=True) for of in (part, batch))
-    keys, groups = np.unique((part * len(batches) + batch) * n_conditions + codes[rows], return_inverse=True)
+    n_cells = X.shape[0]
+    condition = _per_cell(codes, "code", n_cells).astype(np.int64)
+    rows = _rows(rows, n_cells)
+    condition = condition[rows]
+    if condition.min() < 0 or condition.max() >= n_conditions:
+        raise ValueError(f"Codes must be from 0 to {n_conditions - 1}, found {condition.min()} to {condition.max()}.")
+    if library is not None:
+        library = _per_cell(library, "library size", n_cells).astype(np.float64)
+        check_library(library[rows], names=rows)
+    one = np.zeros(n_cells, dtype=np.int64)
+    (parts, part), (batches, batch) = (
+        np.unique((one if of is None else _per_cell(of, name, n_cells))[rows], return_inverse=True)
+        for of, name in ((part, "part"), (batch, "batch"))
+    )
+    keys, groups = np.unique((part * len(batches) + batch) * n_conditions + condition, return_inverse=True)
     part, batch = np.divmod(keys // n_conditions, len(batches))
     sums = _empty(n_conditions, keys % n_conditions, batches[batch], parts[part], X.shape[1], rates=rates)
-    for place in _chunks(len(rows), chunk_size):
+    for start in range(0, len(rows), chunk_size):
+        place = slice(start, start + chunk_size)
         cells = rows[place]
         values = to_expression(X[cells], None if library is None else library[cells]).astype(np.float64)
         _add_chunk(sums, values, groups[place])
     return sums
 
 
-def _chunks(n: int, size: int) -> Iterator[slice]:
-    return (slice(start, start + size) for start in range(0, n, size))
-
-
 def _empty(
     n_conditions: int, condition: np.ndarray, batch: np.ndarray, part: np.ndarray, n_genes: int, *, rates: bool
 ) -> Sums:
-    """Sums of no cell."""
+    """Sums over no cells, to which chunks are added."""
     shape = (len(condition), n_genes)
     names = ("total", "squares", *(("rate_total", "rate_squares") if rates else ()))
     n = np.zeros(len(condition), dtype=np.int64)
@@ -155,37 +162,18 @@ def _squared(values: Matrix) -> Matrix:
     return values.multiply(values) if sparse.issparse(values) else values**2
 
 
-def _check_codes(
-    codes: Sequence[int] | np.ndarray, rows: np.ndarray | None, n_cells: int, n_codes: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Codes of all cells and indices of the used cells as int64, checked against each other."""
-    codes = np.asarray(codes, dtype=np.int64)
-    if codes.shape != (n_cells,):
-        raise ValueError(f"There must be one code for each of the {n_cells} cells, got shape {codes.shape}.")
-    rows = np.arange(n_cells) if rows is None else np.asarray(rows)
-    rows = np.flatnonzero(rows) if rows.dtype == bool else rows.astype(np.int64)
-    if rows.size == 0:
-        raise ValueError("There are no cells to average: `rows` is empty.")
-    used = codes[rows]
-    if used.min() < 0 or used.max() >= n_codes:
-        raise ValueError(f"Codes must be from 0 to {n_codes - 1}, found {used.min()} to {used.max()}.")
-    return codes, rows
-
-
-def _check_library(library: np.ndarray | None, rows: np.ndarray, n_cells: int) -> np.ndarray | None:
-    if library is None:
-        return None
-    library = np.asarray(library, dtype=np.float64)
-    if library.shape != (n_cells,):
-        raise ValueError(f"There must be one library size for each of the {n_cells} cells, got shape {library.shape}.")
-    check_library(library[rows], names=rows)
-    return library
-
-
-def _check_groups(values: np.ndarray | None, name: str, n_cells: int) -> np.ndarray:
-    if values is None:
-        return np.zeros(n_cells, dtype=np.int64)
+def _per_cell(values: Sequence[int] | np.ndarray, name: str, n_cells: int) -> np.ndarray:
+    """Values as an array; ValueError where there is not one for each cell."""
     values = np.asarray(values)
     if values.shape != (n_cells,):
         raise ValueError(f"There must be one {name} for each of the {n_cells} cells, got shape {values.shape}.")
     return values
+
+
+def _rows(rows: np.ndarray | None, n_cells: int) -> np.ndarray:
+    """Indices of the used cells; ValueError where there are none."""
+    rows = np.arange(n_cells) if rows is None else np.asarray(rows)
+    rows = np.flatnonzero(rows) if rows.dtype == bool else rows.astype(np.int64)
+    if rows.size == 0:
+        raise ValueError("There are no cells to average: `rows` is empty.")
+    return rows
