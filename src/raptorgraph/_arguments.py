@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Mapping
+from dataclasses import fields
 from numbers import Integral, Real
-from typing import Any
+from typing import Any, TypeVar
+
+Settings = TypeVar("Settings")
 
 LARGEST = sys.float_info.max
 """Upper bound of numbers that need only be finite."""
@@ -87,3 +90,8 @@ def check_mapping(name: str, value: Any) -> dict[str, Any]:
     if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
         raise TypeError(f"{name}={value!r} must be a dict of arguments, such as {{'name': value}}.")
     return dict(value)
+
+
+def settings_of(kind: type[Settings], arguments: Mapping[str, Any]) -> Settings:
+    """Settings, a dataclass, from the arguments of a function that have the names of its fields."""
+    return kind(**{field.name: arguments[field.name] for field in fields(kind)})  # type: ignore[arg-type]  # a dataclass
