@@ -7,7 +7,9 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import field, fields
 from functools import partial
 from numbers import Integral, Real
-from typing import Any
+from typing import Any, TypeVar
+
+Settings = TypeVar("Settings")
 
 LARGEST = sys.float_info.max
 """Upper bound of numbers that need only be finite."""
@@ -89,6 +91,11 @@ def check_mapping(name: str, value: Any) -> dict[str, Any]:
     if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
         raise TypeError(f"{name}={value!r} must be a dict of arguments, such as {{'name': value}}.")
     return dict(value)
+
+
+def settings_of(kind: type[Settings], arguments: Mapping[str, Any]) -> Settings:
+    """Settings, a dataclass, from the arguments of a function that have the names of its fields."""
+    return kind(**{each.name: arguments[each.name] for each in fields(kind)})  # type: ignore[arg-type]  # a dataclass
 
 
 def setting(default: Any, check: Callable[..., Any], **bounds: Any) -> Any:

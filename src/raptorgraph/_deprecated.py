@@ -17,14 +17,8 @@ R = TypeVar("R")
 def with_old_names(package: str, getattribute: Callable[[str], Any], old: Mapping[str, str]) -> Callable[[str], Any]:
     """Module ``__getattr__`` that also knows old names.
 
-    Parameters
-    ----------
-    package
-        Name of the module, ``__name__``.
-    getattribute
-        Its ``__getattr__`` so far.
-    old
-        Full new name, such as ``"raptorgraph.inference.infer_graph"``, of each old one.
+    `getattribute` is that of the module so far, and `old` has the full new name, such as
+    ``"raptorgraph.inference.infer_graph"``, of each old one.
     """
 
     def __getattr__(name: str) -> Any:

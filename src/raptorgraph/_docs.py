@@ -71,6 +71,23 @@ measured
     Effects of the two perturbations, shape (..., n_genes).
 ab
     Effects of the pairs, of the same shape.""",
+    shapes_differ="""Raises
+------
+ValueError
+    If the shapes differ.""",
+    cells_pair="""x, y
+    Cells x genes, sparse or dense, with the same genes.""",
+    wrong_cells="""Raises
+------
+ValueError
+    If the genes differ, values are not finite, a sample has too few cells (two, or one if `biased`), or an option is
+    out of its range.""",
+    graphs="""a, b
+    Weights, shape (n_nodes, n_nodes); every weight other than 0 is an edge.""",
+    wrong_graphs="""Raises
+------
+ValueError
+    If an array is not square, the shapes differ, or there are fewer than two nodes.""",
     graph_truth="""weights
     Estimated weights, shape (n_nodes, n_nodes).
 truth

@@ -32,15 +32,7 @@ _FIXES = {"no locator available": "set NUMBA_CACHE_DIR to a folder that can be w
 
 @contextlib.contextmanager
 def optional(what: str, say: Callable[[str], None]) -> Iterator[None]:
-    """Do without what fails inside, and say so in a line.
-
-    Parameters
-    ----------
-    what
-        The result that will be missing, such as ``"umap.png"``.
-    say
-        Called with the line.
-    """
+    """Do without what fails inside, the result called `what` (such as ``"umap.png"``), and `say` so in a line."""
     try:
         yield
     except FAILURES as error:

@@ -43,7 +43,7 @@ def show_messages() -> None:
 
 @contextlib.contextmanager
 def quiet_libraries() -> Iterator[None]:
-    """Without notes and advertisements of the libraries that train and load.
+    """Keep out notes and advertisements of the libraries that train and load.
 
     Their warnings stay, but for those that the user can do nothing about, and so does the INFO of a logger whose level
     is below INFO: somebody has asked for it.

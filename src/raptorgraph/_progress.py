@@ -40,7 +40,7 @@ def shows_progress(progress: bool | None = None) -> bool:
 
 @contextlib.contextmanager
 def progress_default(progress: bool | None) -> Iterator[None]:
-    """What holds for all bars within that are not asked for one by one; None changes nothing."""
+    """Show or hide all bars within that are not asked for one by one; None changes nothing."""
     token = _ASKED.set(_ASKED.get() if progress is None else progress)
     try:
         yield
@@ -50,12 +50,22 @@ def progress_default(progress: bool | None) -> Iterator[None]:
 
 def progress_argument(name: str = "progress") -> Callable[[Callable[P, T]], Callable[P, T]]:
     """Let an argument of a function, given by its name, decide on all bars within it."""
+    return _within(lambda arguments: progress_default(arguments.get(name)))
+
+
+def _within(
+    context: Callable[[dict[str, Any]], contextlib.AbstractContextManager[object]],
+) -> Callable[[Callable[P, T]], Callable[P, T]]:
+    """Run a function within a context that is made from its keyword arguments.
+
+    The context manager would do as a decorator too, but for warnings: they are shown if they come from this package,
+    and a frame of contextlib would stand between it and its caller.
+    """
 
     def decorate(function: Callable[P, T]) -> Callable[P, T]:
         @functools.wraps(function)
         def decorated(*args: P.args, **kwargs: P.kwargs) -> T:
-            asked: Any = kwargs.get(name)
-            with progress_default(asked):
+            with context(dict(kwargs)):
                 return function(*args, **kwargs)
 
         return decorated
@@ -65,14 +75,9 @@ def progress_argument(name: str = "progress") -> Callable[[Callable[P, T]], Call
 
 @contextlib.contextmanager
 def progress_bar(description: str, total: int | None = None) -> Iterator[Callable[[], None]]:
-    """A bar, gone at the end, that goes on between steps; what is given is called after each. None shows within it.
+    """Show a bar until the end; the context gives what is called after each step. Bars within this one are not shown.
 
-    Parameters
-    ----------
-    description
-        What is being done.
-    total
-        Number of steps; None for work that tells nothing of its steps: then a line with the time that has passed.
+    A total of None is for work that tells nothing of its steps: then a line shows the time that has passed.
     """
     n = 0
 
@@ -109,21 +114,8 @@ def progress_bar(description: str, total: int | None = None) -> Iterator[Callabl
 
 
 def progress_line(description: str) -> Callable[[Callable[P, T]], Callable[P, T]]:
-    """Show the time that a function takes.
-
-    The context manager would do as a decorator too, but for warnings: they are shown if they come from this package,
-    and a frame of contextlib would stand between it and its caller.
-    """
-
-    def decorate(function: Callable[P, T]) -> Callable[P, T]:
-        @functools.wraps(function)
-        def decorated(*args: P.args, **kwargs: P.kwargs) -> T:
-            with progress_bar(description):
-                return function(*args, **kwargs)
-
-        return decorated
-
-    return decorate
+    """Show the time that a function takes."""
+    return _within(lambda arguments: progress_bar(description))
 
 
 def track(items: Iterable[Item], description: str, *, total: int | None = None) -> Iterable[Item]:

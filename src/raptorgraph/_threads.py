@@ -13,15 +13,10 @@ if TYPE_CHECKING:
 
 @contextmanager
 def one_thread(when: bool = True) -> Iterator[None]:
-    """Compute on one thread, and leave the number of threads as it was.
+    """Compute on one thread `when` the work is small, and leave the number of threads as it was.
 
     Threads meet after every operation. Where operations are small there is little to share, and on a machine that is
     busy otherwise each meeting waits for the slowest thread.
-
-    Parameters
-    ----------
-    when
-        Whether the work is small.
     """
     before = torch.get_num_threads()
     if when:

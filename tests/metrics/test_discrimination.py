@@ -87,5 +87,5 @@ def test_errors(effects):
     with pytest.raises(ValueError, match="row 0"):
         centroid_accuracy(predicted, measured, exclude=np.ones((12, 30), dtype=bool))
     predicted[3, 0] = np.nan
-    with pytest.raises(ValueError, match="Predicted effects of row 3"):
+    with pytest.raises(ValueError, match="Row 3 of `predicted`"):
         centroid_accuracy(predicted, measured)

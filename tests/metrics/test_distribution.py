@@ -157,8 +157,8 @@ def test_memory_is_that_of_chunks():
     ("options", "message"),
     [
         ({"bandwidth": "median"}, "'median'"),
-        ({"bandwidth": 0.0}, "positive number, got 0.0"),
-        ({"bandwidth": np.nan}, "positive number, got nan"),
+        ({"bandwidth": 0.0}, "bandwidth=0.0"),
+        ({"bandwidth": np.nan}, "bandwidth=nan"),
         ({"n_kernels": 0}, "n_kernels=0"),
         ({"factor": 1.0}, "factor=1.0"),
         ({"chunk_size": 0}, "chunk_size=0"),

@@ -150,7 +150,7 @@ def test_errors(effects):
     with pytest.raises(ValueError, match="max_subpopulation=0"):
         gears_scores(a, b, ab, max_subpopulation=0)
     b[1, 3] = np.nan
-    with pytest.raises(ValueError, match="row 1 of `b`"):
+    with pytest.raises(ValueError, match="Row 1 of `b`"):
         gears_scores(a, b, ab)
     with pytest.raises(ValueError, match="4 observations of x and 3"):
         distance_correlation(np.ones(4), np.ones(3))

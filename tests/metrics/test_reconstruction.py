@@ -84,5 +84,5 @@ def test_bad_reconstructions(cells, score):
 def test_halves_and_batches(cells):
     with pytest.raises(ValueError, match="at least 2 cells, got 1"):
         control_mse(cells[:1], cells[:1])
-    with pytest.raises(ValueError, match="batch_size must be 1 or more, got 0"):
+    with pytest.raises(ValueError, match="batch_size=0"):
         control_mse(cells, cells, batch_size=0)

@@ -83,7 +83,7 @@ def test_errors():
         chance_hit_rates(database, [], k=(1,))
     with pytest.raises(ValueError, match=r"\(2, 3\).*\(2, 4\)"):
         reverse_distances(np.zeros((2, 3)), np.zeros((2, 4)))
-    with pytest.raises(ValueError, match="Row 1 of the queries"):
+    with pytest.raises(ValueError, match="Row 1 of `queries`"):
         reverse_distances(np.zeros((2, 3)), [[0.0, 0, 0], [0, np.inf, 0]])
     with pytest.raises(ValueError, match="leave some gene"):
         reverse_distances(np.zeros((2, 3)), np.zeros((2, 3)), exclude=np.ones(3, dtype=bool))

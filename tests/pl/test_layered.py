@@ -79,7 +79,7 @@ def test_edges_start_apart_and_in_the_order_of_their_ends():
 
 def test_a_chain_is_straight_and_as_high_as_its_boxes_and_gaps():
     sizes = {0: (30.0, 10.0), 1: (20.0, 14.0), 2: (10.0, 10.0)}
-    layout = layered_layout(nx.path_graph(3, create_using=nx.DiGraph), sizes, layer_gap=32.0)
+    layout = layered_layout(nx.path_graph(3, create_using=nx.DiGraph), sizes)
     assert {x for x, _ in layout.positions.values()} == {15.0}
     assert layout.width == 30.0
     assert layout.height == pytest.approx(10 + 14 + 10 + 2 * (32 + 1.2))  # 1.2 for the one edge between two layers

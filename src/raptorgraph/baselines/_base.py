@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import abc
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 import anndata as ad
 import numpy as np
@@ -17,7 +17,6 @@ from raptorgraph.screen._setup import Setup
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from typing import Self
 
     from anndata import AnnData
 
@@ -195,22 +194,10 @@ class Baseline(abc.ABC):
         return self._conditions
 
 
-@docs.dedent
 def draw_controls(n_controls: int, n_cells: int | None, seed: int) -> np.ndarray:
-    """Sorted rows of the control cells that predicted cells start from.
+    """Sorted rows of the control cells that `n_cells` predicted cells start from, by default all of them.
 
-    Parameters
-    ----------
-    n_controls
-        Number of control cells.
-    n_cells
-        Number of rows; default all. They are drawn without replacement, with it only where there are too few.
-    %(seed_draws)s
-
-    Raises
-    ------
-    ValueError
-        If `n_cells` is below 1.
+    They are drawn without replacement, and with it only where there are too few.
     """
     if n_cells is None:
         return np.arange(n_controls)
@@ -219,22 +206,10 @@ def draw_controls(n_controls: int, n_cells: int | None, seed: int) -> np.ndarray
 
 
 def stack_cells(X: np.ndarray, labels: Sequence[str], control_cells: Sequence[str], var: pd.DataFrame) -> AnnData:
-    """Annotate the predicted cells of several perturbations.
+    """Annotate the predicted cells of several perturbations, with the labels as categories in this order.
 
-    Parameters
-    ----------
-    X
-        Cells x genes on the expression scale: for each label in turn, one cell for each control cell.
-    labels
-        Canonical labels.
-    control_cells
-        Names of the control cells that the cells of every perturbation started from.
-    var
-        Annotation of the genes, copied.
-
-    Returns
-    -------
-    AnnData with ``obs["perturbation"]``, categorical in the order given, and ``obs["control_cell"]``.
+    `X` has, for each label in turn, one cell for each of the `control_cells` (whose names go to
+    ``obs["control_cell"]``), on the expression scale. `var` is copied.
     """
     names = np.asarray(control_cells, dtype=str)
     obs = pd.DataFrame(

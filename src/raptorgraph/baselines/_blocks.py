@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import nn
 from torch.nn import functional as F
@@ -13,24 +11,17 @@ from raptorgraph.nn._structural import StructuralLayer
 _SLOPE = 0.2  # of every LeakyReLU
 
 
-class GeneSetLayer(nn.Module):
+class GeneSetLayer(nn.Linear):
     r"""Linear map from genes to gene sets in which a set reads its own genes: :math:`h = x (W \circ M)^\top + b`.
 
-    Parameters
-    ----------
-    mask
-        Sets x genes: 1 where the gene is in the set, 0 (or SENA's lambda, a small leak) elsewhere.
+    The `mask` M, sets x genes, is 1 where the gene is in the set, and 0 (or SENA's lambda, a small leak) elsewhere.
     """
 
     mask: torch.Tensor
 
     def __init__(self, mask: torch.Tensor) -> None:
-        super().__init__()
+        super().__init__(mask.shape[1], mask.shape[0])  # whose start does not know of the mask: as published
         self.register_buffer("mask", mask.float())
-        # nn.Linear's own start, which does not know of the mask: as published.
-        bound = 1 / math.sqrt(mask.shape[1])
-        self.weight = nn.Parameter(torch.empty(mask.shape).uniform_(-bound, bound))
-        self.bias = nn.Parameter(torch.empty(mask.shape[0]).uniform_(-bound, bound))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Map cells x genes to cells x sets."""
@@ -40,12 +31,7 @@ class GeneSetLayer(nn.Module):
 class VariationalEncoder(nn.Module):
     """One hidden layer with LeakyReLU, then heads for the mean and the variance (softplus) of each latent.
 
-    Parameters
-    ----------
-    hidden
-        Map from genes to hidden units: dense in dVAE, a :class:`GeneSetLayer` in SENA.
-    n_hidden, n_latent
-        Number of hidden units and of latents.
+    The `hidden` layer maps genes to hidden units: dense in dVAE, a :class:`GeneSetLayer` in SENA.
     """
 
     def __init__(self, hidden: nn.Module, n_hidden: int, n_latent: int) -> None:
@@ -67,11 +53,6 @@ class SoftmaxTarget(nn.Module):
     :math:`t_g = \mathrm{softmax}(\tau \, \mathrm{MLP}(e_g))` for the one-hot :math:`e_g` of gene g, with temperature
     :math:`\tau` (more is sharper), and a strength :math:`s_g`; a set P of genes shifts z by
     :math:`\sum_{g \in P} s_g t_g`.
-
-    Parameters
-    ----------
-    n_perturbed, n_latent, n_hidden
-        Number of perturbed genes, latents and hidden units.
     """
 
     def __init__(self, n_perturbed: int, n_latent: int, n_hidden: int = 128) -> None:
@@ -95,11 +76,6 @@ class TriangularLayer(StructuralLayer):
     """:class:`StructuralLayer` whose graph is acyclic because only entries above the diagonal exist.
 
     The order of the latents is therefore given, not learned. Weights start at N(0, 0.1).
-
-    Parameters
-    ----------
-    n_latent
-        Number of latents d.
     """
 
     support: torch.Tensor
@@ -120,12 +96,7 @@ class TriangularLayer(StructuralLayer):
 class DiscrepancyModule(nn.Module):
     r"""Encoder, softmax targets, triangular graph and decoder: :math:`\hat x = f((z + \sum_g s_g t_g)(I - A)^{-1})`.
 
-    Parameters
-    ----------
-    encoder
-        Maps cells x genes to the mean and the log variance of z.
-    n_genes, n_perturbed, n_latent, n_hidden
-        Number of genes, perturbed genes, latents, and hidden units of targets and decoder.
+    The encoder maps cells x genes to the mean and the log variance of z; targets and decoder have `n_hidden` units.
     """
 
     def __init__(

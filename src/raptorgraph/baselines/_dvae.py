@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import pandas as pd
 import torch
 
-from raptorgraph._arguments import check_integer, check_number
+from raptorgraph._arguments import check_integer, check_number, settings_of
 from raptorgraph._docs import docs
 from raptorgraph.baselines._base import Baseline, draw_controls, stack_cells
 from raptorgraph.baselines._blocks import DiscrepancyModule, VariationalEncoder, small_linear
@@ -22,7 +22,6 @@ from raptorgraph.screen._screen import design_matrix
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-    from typing import Self
 
     from anndata import AnnData
 
@@ -121,23 +120,13 @@ class DiscrepancyVAE(Baseline):
         seed: int = 0,
         **setup: Any,
     ):
+        self.settings = settings_of(TrainingSettings, locals())
         super().__init__(perturbation_key, **setup)
         for name, value in (("n_latent", n_latent), ("n_hidden", n_hidden)):
             if value is not None:
                 check_integer(name, value, 1)
         check_number("predict_temperature", predict_temperature, 0, above=True)
         self.n_latent, self.n_hidden, self.predict_temperature = n_latent, n_hidden, predict_temperature
-        self.settings = TrainingSettings(
-            max_epochs=max_epochs,
-            batch_size=batch_size,
-            lr=lr,
-            mmd_weight=mmd_weight,
-            kl_weight=kl_weight,
-            l1_weight=l1_weight,
-            temperature=temperature,
-            fix_sigma=fix_sigma,
-            seed=seed,
-        )
 
     # -- training --------------------------------------------------------------------------------------------------
     def fit(self, adata: AnnData) -> Self:
@@ -280,11 +269,10 @@ class DiscrepancyVAE(Baseline):
             If genes, the layer or library sizes are missing.
         """
         self._fitted_conditions()
-        module, means = self.module_, []
-        for x in torch.split(self._expression(adata), _CHUNK):
-            mean, log_var = module.encoder(x)
-            means.append(posterior_expectation(module, mean, log_var, seed=self.settings.seed))
-        return torch.cat(means).numpy()
+        module, seed = self.module_, self.settings.seed
+        posteriors = (module.encoder(x) for x in torch.split(self._expression(adata), _CHUNK))
+        expected = [posterior_expectation(module, mean, log_var, seed=seed) for mean, log_var in posteriors]
+        return torch.cat(expected).numpy()
 
     # -- steps of the above ----------------------------------------------------------------------------------------
     def _expression(self, adata: AnnData) -> torch.Tensor:

@@ -27,7 +27,6 @@ STANDARD_ERRORS = 3.0  # below which a log ratio counts as none
 SINGULAR = 1e-3  # smallest singular value that is inverted as it is
 RIDGE = 1e-3
 DAGMA_CELLS = 5000
-_NEEDS_DAGMA = "The graph of DAGMA needs the package dagma: pip install dagma"
 
 
 def graph_methods(seed: int = 0) -> dict[str, Callable[..., pd.DataFrame]]:
@@ -217,7 +216,7 @@ def dagma_on_targets(
     try:
         from dagma.linear import DagmaLinear
     except ImportError as error:
-        raise ImportError(_NEEDS_DAGMA) from error
+        raise ImportError("The graph of DAGMA needs the package dagma: pip install dagma") from error
     targets = _read(adata, perturbation_key, setup)
     X, nodes = targets.expression(n_cells, seed)
     weights = np.zeros((len(targets.genes), len(targets.genes)))

@@ -4,17 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from raptorgraph.baselines import _sums
 from raptorgraph.baselines._ridge import MainEffectsRidge
 from raptorgraph.baselines._smoothed import DampedLowRank, LowRankAdditive, ShrunkenAdditive
-from raptorgraph.baselines._sums import (
-    Additive,
-    GeneScaledAdditive,
-    MeanDouble,
-    MeanOfTwo,
-    MeanSingle,
-    NoChange,
-    ScaledAdditive,
-)
 
 if TYPE_CHECKING:
     from raptorgraph.baselines._base import Baseline
@@ -45,15 +37,15 @@ def ladder() -> dict[str, type[Baseline]]:
     main-effects ridge: MainEffectsRidge (needs combinations)
     """
     return {
-        "no change": NoChange,
-        "mean single": MeanSingle,
-        "mean of two": MeanOfTwo,
-        "additive": Additive,
+        "no change": _sums.NoChange,
+        "mean single": _sums.MeanSingle,
+        "mean of two": _sums.MeanOfTwo,
+        "additive": _sums.Additive,
         "shrunken additive": ShrunkenAdditive,
         "low-rank additive": LowRankAdditive,
         "damped low-rank": DampedLowRank,
-        "mean double": MeanDouble,
-        "scaled additive": ScaledAdditive,
-        "gene-scaled additive": GeneScaledAdditive,
+        "mean double": _sums.MeanDouble,
+        "scaled additive": _sums.ScaledAdditive,
+        "gene-scaled additive": _sums.GeneScaledAdditive,
         "main-effects ridge": MainEffectsRidge,
     }

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import Any, Literal, get_args
 
+import numpy as np
 from sklearn.linear_model import Ridge
 
 from raptorgraph._arguments import check_choice, check_number
 from raptorgraph._docs import docs
 from raptorgraph.baselines._shift import SinglesBaseline
 from raptorgraph.baselines._sums import fit_scale
-
-if TYPE_CHECKING:
-    import numpy as np
 
 Scale = Literal["joint", "before"]
 
@@ -77,5 +75,4 @@ class MainEffectsRidge(SinglesBaseline):
         self._corrections = corrections.fit(design, measured - self.scale_ * sums)
 
     def _combine(self, design: np.ndarray, sums: np.ndarray) -> np.ndarray:
-        effects: np.ndarray = self.scale_ * sums + self._corrections.predict(design)
-        return effects
+        return np.asarray(self.scale_ * sums + self._corrections.predict(design))

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 import torch
 
-from raptorgraph._arguments import check_integer
+from raptorgraph._arguments import check_integer, check_number
 from raptorgraph._docs import docs
 from raptorgraph.baselines._blocks import GeneSetLayer, VariationalEncoder
 from raptorgraph.baselines._dvae import DiscrepancyVAE
@@ -37,13 +37,15 @@ class SENA(DiscrepancyVAE):
     min_genes
         Sets with fewer genes among those of the data are left out.
     leak
-        Factor of the weights of genes outside a set, the lambda of the publication; 0 blocks them.
-    n_latent, n_hidden, max_epochs, batch_size, lr, mmd_weight, kl_weight, l1_weight, temperature, fix_sigma
-        See :class:`DiscrepancyVAE`; `n_hidden` is that of targets and decoder.
-    predict_temperature, seed
+        Factor of the weights of genes outside a set, the lambda of the publication; 0 blocks them, and 1 makes a dense
+        encoder.
+    mmd_weight, kl_weight, l1_weight, temperature, fix_sigma
+        See :class:`DiscrepancyVAE`, whose defaults differ.
+    predict_temperature
         See :class:`DiscrepancyVAE`; the published inference uses a temperature of 1000.
-    **setup
-        Arguments of :class:`Baseline`.
+    **settings
+        Further arguments of :class:`DiscrepancyVAE`: `n_latent`, `n_hidden` (of targets and decoder), `max_epochs`,
+        `batch_size`, `lr`, `seed` and those of :class:`Baseline`.
 
     Attributes
     ----------
@@ -89,39 +91,26 @@ class SENA(DiscrepancyVAE):
         *,
         min_genes: int = 5,
         leak: float = 0.0,
-        n_latent: int | None = None,
-        n_hidden: int = 128,
-        max_epochs: int = 100,
-        batch_size: int = 32,
-        lr: float = 1e-3,
         mmd_weight: float = 1.0,
         kl_weight: float = 1.0,
         l1_weight: float = 0.1,
         temperature: float = 100.0,
         fix_sigma: float = 200.0,
         predict_temperature: float = 1000.0,
-        seed: int = 0,
-        **setup: Any,
+        **settings: Any,
     ):
         super().__init__(
             perturbation_key,
-            n_latent=n_latent,
-            n_hidden=n_hidden,
-            max_epochs=max_epochs,
-            batch_size=batch_size,
-            lr=lr,
             mmd_weight=mmd_weight,
             kl_weight=kl_weight,
             l1_weight=l1_weight,
             temperature=temperature,
             fix_sigma=fix_sigma,
             predict_temperature=predict_temperature,
-            seed=seed,
-            **setup,
+            **settings,
         )
         check_integer("min_genes", min_genes, 1)
-        if not 0 <= leak <= 1:
-            raise ValueError(f"leak={leak!r} must be from 0 (blocked) to 1 (a dense encoder).")
+        check_number("leak", leak, 0, 1)
         self.min_genes, self.leak = min_genes, leak
         self._gene_sets = read_gene_sets(_plain_table(gene_sets) if isinstance(gene_sets, pd.DataFrame) else gene_sets)
 

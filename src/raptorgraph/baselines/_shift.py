@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import abc
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 import pandas as pd
 from scipy import sparse
 
 from raptorgraph.baselines._base import Baseline, draw_controls, stack_cells
-from raptorgraph.screen._screen import design_matrix
+from raptorgraph.screen._screen import Screen, design_matrix
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from typing import Self
 
     from anndata import AnnData
-
-    from raptorgraph.screen._screen import Screen
 
 
 class ShiftBaseline(Baseline):

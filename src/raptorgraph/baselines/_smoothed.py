@@ -46,8 +46,7 @@ class LowRankAdditive(SinglesBaseline):
 
     def _estimate_singles(self, effect: np.ndarray, variance: np.ndarray) -> np.ndarray:
         left, size, right = np.linalg.svd(effect, full_matrices=False)
-        reduced: np.ndarray = (left[:, : self.rank] * size[: self.rank]) @ right[: self.rank]
-        return reduced
+        return np.asarray((left[:, : self.rank] * size[: self.rank]) @ right[: self.rank])
 
 
 @docs.dedent
@@ -88,8 +87,7 @@ class DampedLowRank(LowRankAdditive):
         self.scale = scale
 
     def _estimate_singles(self, effect: np.ndarray, variance: np.ndarray) -> np.ndarray:
-        half: np.ndarray = (super()._estimate_singles(effect, variance) + effect) / 2
-        return half
+        return np.asarray((super()._estimate_singles(effect, variance) + effect) / 2)
 
     def _combine(self, design: np.ndarray, sums: np.ndarray) -> np.ndarray:
         return self.scale * sums
@@ -125,5 +123,4 @@ class ShrunkenAdditive(SinglesBaseline):
         strength = np.maximum(excess.mean(axis=1), 0.0)
         response = np.maximum(excess.mean(axis=0), 0.0)
         prior = np.outer(strength, response) / (strength.mean() or 1.0)
-        shrunken: np.ndarray = prior / (prior + variance) * effect
-        return shrunken
+        return np.asarray(prior / (prior + variance) * effect)

@@ -16,7 +16,16 @@ if TYPE_CHECKING:
     from raptorgraph.screen._screen import Screen
 
 
-class NoChange(ShiftBaseline):
+class _OneEffect(ShiftBaseline):
+    """A baseline that predicts the same effect for every perturbation, single or combined."""
+
+    _effect: np.ndarray
+
+    def _shifts(self, sets: Sequence[tuple[str, ...]]) -> np.ndarray:
+        return np.tile(self._effect, (len(sets), 1))
+
+
+class NoChange(_OneEffect):
     """Predict that nothing changes: every effect is 0.
 
     Examples
@@ -27,13 +36,10 @@ class NoChange(ShiftBaseline):
     """
 
     def _learn(self, screen: Screen) -> None:
-        self._n_genes = screen.moments.effect.shape[1]
-
-    def _shifts(self, sets: Sequence[tuple[str, ...]]) -> np.ndarray:
-        return np.zeros((len(sets), self._n_genes))
+        self._effect = np.zeros(screen.moments.effect.shape[1])
 
 
-class MeanSingle(ShiftBaseline):
+class MeanSingle(_OneEffect):
     """Predict the mean effect of the training singles for every perturbation, single or combined.
 
     Examples
@@ -49,13 +55,10 @@ class MeanSingle(ShiftBaseline):
             raise ValueError("MeanSingle averages single perturbations, of which the training data have none.")
 
     def _learn(self, screen: Screen) -> None:
-        self._mean = screen.moments.effect[screen.n_perturbed == 1].mean(axis=0)
-
-    def _shifts(self, sets: Sequence[tuple[str, ...]]) -> np.ndarray:
-        return np.tile(self._mean, (len(sets), 1))
+        self._effect = screen.moments.effect[screen.n_perturbed == 1].mean(axis=0)
 
 
-class MeanDouble(ShiftBaseline):
+class MeanDouble(_OneEffect):
     """Predict the mean effect of the training combinations for every perturbation, single or combined.
 
     Examples
@@ -69,10 +72,7 @@ class MeanDouble(ShiftBaseline):
     needs_doubles = True
 
     def _learn(self, screen: Screen) -> None:
-        self._mean = screen.moments.effect[screen.n_perturbed > 1].mean(axis=0)
-
-    def _shifts(self, sets: Sequence[tuple[str, ...]]) -> np.ndarray:
-        return np.tile(self._mean, (len(sets), 1))
+        self._effect = screen.moments.effect[screen.n_perturbed > 1].mean(axis=0)
 
 
 class Additive(SinglesBaseline):
@@ -99,8 +99,7 @@ class MeanOfTwo(SinglesBaseline):
     """
 
     def _combine(self, design: np.ndarray, sums: np.ndarray) -> np.ndarray:
-        means: np.ndarray = sums / design.sum(axis=1, keepdims=True)
-        return means
+        return np.asarray(sums / design.sum(axis=1, keepdims=True))
 
 
 class ScaledAdditive(SinglesBaseline):
@@ -184,8 +183,7 @@ class GeneScaledAdditive(SinglesBaseline):
         self.scale_ = ((sums * measured).sum(axis=0) + weight * common) / (size + weight)
 
     def _combine(self, design: np.ndarray, sums: np.ndarray) -> np.ndarray:
-        effects: np.ndarray = self.scale_ * sums
-        return effects
+        return np.asarray(self.scale_ * sums)
 
 
 def fit_scale(sums: np.ndarray, measured: np.ndarray, weighted: np.ndarray | None = None) -> float:

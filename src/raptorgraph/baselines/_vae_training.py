@@ -46,22 +46,10 @@ class TrainingSettings:
 
 
 def schedules(max_epochs: int, *, mmd_weight: float, kl_weight: float, temperature: float) -> pd.DataFrame:
-    """Weights and temperature of each epoch, as published.
+    """Weights and temperature of each epoch, as published: one row for each, with the arguments' names as columns.
 
-    Parameters
-    ----------
-    max_epochs
-        Number of epochs, E.
-    mmd_weight
-        0 for 5 epochs, then linear, and this value from epoch E // 2 on.
-    kl_weight
-        0 for 10 epochs, then linear from 0 to this value in the last epoch.
-    temperature
-        1 for 5 epochs, then linear from 1 to this value in the last epoch.
-
-    Returns
-    -------
-    One row for each epoch (from 0) with the columns ``mmd_weight``, ``kl_weight`` and ``temperature``.
+    Of E epochs the weight of the MMD is 0 for 5, then linear, and has its value from epoch E // 2 on. That of the KL is
+    0 for 10, the temperature 1 for 5; both are then linear and reach their value in the last epoch.
     """
     half = max_epochs // 2
     table = pd.DataFrame(
@@ -75,21 +63,10 @@ def schedules(max_epochs: int, *, mmd_weight: float, kl_weight: float, temperatu
 
 
 def condition_batches(codes: np.ndarray, batch_size: int, rng: np.random.Generator) -> Iterator[tuple[int, np.ndarray]]:
-    """Cut the perturbed cells into batches of one condition each, in random order.
+    """Condition and cells of each batch: the perturbed cells, cut into batches of one condition each, in random order.
 
-    Parameters
-    ----------
-    codes
-        Shape (n_cells,), int: condition of each cell; 0 is the control, which is left out.
-    batch_size
-        Cells in a batch. What is left of a condition waits for another epoch, as published; a condition with fewer
-        cells is one smaller batch.
-    rng
-        Shuffles cells and batches.
-
-    Yields
-    ------
-    Condition, and indices of the cells.
+    `codes` has the condition of each cell; 0 is the control, which is left out. What is left of a condition waits for
+    another epoch, as published; a condition with fewer cells than `batch_size` is one smaller batch.
     """
     batches = []
     for condition in np.unique(codes[codes > 0]):
@@ -111,7 +88,7 @@ def train(
     reduce_kl: Callable[[torch.Tensor], torch.Tensor],
     reduce_l1: Callable[[torch.Tensor], torch.Tensor],
 ) -> pd.DataFrame:
-    r"""Train in place, with random control cells against the cells of one condition in each step.
+    """Train in place, with random control cells against the cells of one condition in each step.
 
     The loss is the mean squared error of the reconstructed controls, plus the weighted KL of their z, biased MK-MMD
     of their predicted perturbed cells to the measured ones, and L1 norm of the graph.
@@ -128,21 +105,14 @@ def train(
         Conditions x perturbed genes, 0 or 1.
     settings
         Settings of the loop. Its seed decides batches and noise, without touching the global generators.
-    reduce_kl
-        Reduces KL terms, cells x latents, to a number.
-    reduce_l1
-        Reduces the adjacency, latents x latents, to a number.
+    reduce_kl, reduce_l1
+        Reduce the KL terms, cells x latents, and the adjacency, latents x latents, to a number.
 
     Returns
     -------
     One row for each epoch: means over its steps of ``reconstruction``, ``kl``, ``mmd``, ``l1``; the same as weighted
     in the loss, ``weighted_kl``, ``weighted_mmd``, ``weighted_l1``; their sum with the reconstruction, ``loss``; and
-    the columns of :func:`schedules`.
-
-    Raises
-    ------
-    FloatingPointError
-        If the loss of an epoch is not finite.
+    the columns of :func:`schedules`. FloatingPointError if the loss of an epoch is not finite.
     """
     rng = np.random.default_rng(settings.seed)
     generator = torch.Generator().manual_seed(settings.seed)

@@ -32,25 +32,7 @@ RANGES = {  # real numbers, and the bounds of each (inclusive)
 
 
 def check_arguments(arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """Check the arguments of :func:`raptorgraph.datasets.simulate`.
-
-    Parameters
-    ----------
-    arguments
-        All arguments by name.
-
-    Returns
-    -------
-    dict
-        The arguments, with the default of ``n_latent`` filled in.
-
-    Raises
-    ------
-    TypeError
-        When an argument is not of its type.
-    ValueError
-        When an argument is out of its range.
-    """
+    """The arguments of :func:`raptorgraph.datasets.simulate` by name, checked, with the default of ``n_latent``."""
     settings = dict(arguments)
     for name, choices in CHOICES.items():
         check_choice(name, settings[name], choices)

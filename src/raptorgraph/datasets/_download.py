@@ -13,21 +13,14 @@ if TYPE_CHECKING:
 
 CACHE_VARIABLE = "RAPTORGRAPH_CACHE"
 _FIRST_BYTES = {".h5ad": b"\x89HDF", ".gz": b"\x1f\x8b"}  # a web page in place of the file has others
-_NEEDS_POOCH = 'Downloading a public screen needs pooch: pip install "raptorgraph[datasets]"'
 
 
 @dataclass(frozen=True)
 class Source:
-    """One mirror of a file.
+    """One mirror of a file: its `url`, http or https, and the name of the `file` in the cache.
 
-    Attributes
-    ----------
-    url
-        Address, http or https.
-    file
-        Name of the file in the cache, the same for all mirrors with the same content.
-    known_hash
-        Published checksum, ``"md5:..."`` or ``"sha256:..."``; None where none is published.
+    Mirrors with the same content have the same name. The published checksum is ``"md5:..."`` or ``"sha256:..."``, and
+    None where none is published.
     """
 
     url: str
@@ -45,24 +38,10 @@ def cache_folder(path: str | os.PathLike[str] | None = None) -> Path:
 
 
 def fetch(sources: Sequence[Source], folder: Path, *, sha256: str | None = None) -> Path:
-    """Return the file from the folder, or download it from the first mirror that has it.
+    """Return the file from the folder, or download it from the first of the mirrors that has it.
 
     The SHA-256 of a new file is written beside it (``FILE.sha256``, as ``sha256sum --check`` reads it) and compared
-    whenever the file is used again.
-
-    Parameters
-    ----------
-    sources
-        Mirrors, in order of preference.
-    folder
-        Folder of the files.
-    sha256
-        Expected SHA-256 of the file, in place of the published checksums.
-
-    Returns
-    -------
-    pathlib.Path
-        The file.
+    whenever the file is used again. `sha256` is expected in place of the published checksums.
 
     Raises
     ------
@@ -161,5 +140,5 @@ def _pooch() -> Any:
     try:
         import pooch
     except ImportError as error:
-        raise ImportError(_NEEDS_POOCH) from error
+        raise ImportError('Downloading a public screen needs pooch: pip install "raptorgraph[datasets]"') from error
     return pooch

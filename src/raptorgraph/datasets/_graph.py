@@ -13,14 +13,8 @@ WEIGHT_RANGE = (0.3, 0.9)
 class LatentGraph:
     """Structural model ``u = u A + z`` with ``z ~ N(0, diag(noise_sd ** 2))`` and ``Var(u) = 1`` for every latent.
 
-    Attributes
-    ----------
-    adjacency
-        ``A``, shape (d, d); ``A[i, j]`` is the direct effect of latent i on latent j.
-    total
-        ``(I - A)^-1``, shape (d, d): the total effects, so ``u = z @ total``.
-    noise_sd
-        Standard deviation of each exogenous variable, shape (d,).
+    ``A[i, j]`` of the `adjacency` is the direct effect of latent i on latent j; `total` has the total effects,
+    ``(I - A)^-1``, so that ``u = z @ total``. Both have shape (d, d).
     """
 
     adjacency: np.ndarray
@@ -31,25 +25,11 @@ class LatentGraph:
 def random_graph(n_latent: int, kind: str, expected_degree: float, rng: np.random.Generator) -> LatentGraph:
     """Draw an acyclic graph and its weights.
 
-    The nodes of a random undirected graph are laid out in a random causal order and every edge points from the
-    earlier to the later node. Weights have a random sign and a size uniform in [0.3, 0.9]; then the latents are
-    scaled to unit variance, so that neither variances nor indices reveal the order.
-
-    Parameters
-    ----------
-    n_latent
-        Number of latents d.
-    kind
-        ``"erdos-renyi"`` or ``"scale-free"`` (Barabasi-Albert; the old, well-connected nodes are the causes).
-    expected_degree
-        Expected number of parents of a latent (nearly so for scale-free graphs, whose first nodes have fewer).
-    rng
-        Source of randomness.
-
-    Returns
-    -------
-    LatentGraph
-        Adjacency, total effects and exogenous standard deviations.
+    The nodes of a random undirected graph, ``"erdos-renyi"`` or ``"scale-free"`` (Barabasi-Albert; the old,
+    well-connected nodes are the causes), are laid out in a random causal order and every edge points from the earlier
+    to the later node. Latents have `expected_degree` parents on average, nearly so in scale-free graphs, whose first
+    nodes have fewer. Weights have a random sign and a size uniform in [0.3, 0.9]; then the latents are scaled to unit
+    variance, so that neither variances nor indices reveal the order.
     """
     if kind == "erdos-renyi":
         skeleton = nx.gnp_random_graph(n_latent, 2 * expected_degree / max(n_latent - 1, 1), seed=rng)

@@ -139,7 +139,10 @@ def _load(
     path: str | os.PathLike[str] | None, sources: Sequence[Source], n_top_genes: int | None, sha256: str | None
 ) -> tuple[ad.AnnData, Mapping[str, int]]:
     """The screen and the numbers to compare with the published ones."""
-    adata = read_cells(_file(path, sources, sha256))
+    if path is None or Path(path).suffix != ".h5ad":
+        adata = read_cells(fetch(sources, cache_folder(path), sha256=sha256))
+    else:
+        adata = read_cells(local_file(path, sha256))
     use_symbols(adata)
     guide = next((column for column in _GUIDE_COLUMNS if column in adata.obs), None)
     found = {}
@@ -150,12 +153,6 @@ def _load(
     set_labels(adata, _labels(adata.obs), ALIASES)
     adata = to_screen(adata, n_top_genes)
     return adata, {**numbers(adata), **found}
-
-
-def _file(path: str | os.PathLike[str] | None, sources: Sequence[Source], sha256: str | None) -> Path:
-    if path is None or Path(path).suffix != ".h5ad":
-        return fetch(sources, cache_folder(path), sha256=sha256)
-    return local_file(path, sha256)
 
 
 def _labels(obs: pd.DataFrame) -> pd.Series:

@@ -40,24 +40,9 @@ def genes_of_label(label: str) -> tuple[str, ...]:
 def set_labels(adata: AnnData, labels: pd.Series, aliases: Iterable[Sequence[str]] = ()) -> None:
     """Write canonical labels, with the names of ``adata.var_names`` for genes that are there under an alias.
 
-    Parameters
-    ----------
-    adata
-        Cells x genes, changed in place.
-    labels
-        Label of each cell as :func:`genes_of_label` reads it.
-    aliases
-        Groups of names of one gene.
-
-    Returns
-    -------
-    None
-        Writes ``adata.obs["perturbation"]`` (categorical) and ``adata.uns["target_aliases"]`` (old to new name).
-
-    Raises
-    ------
-    ValueError
-        If labels are missing.
+    The labels are read by :func:`genes_of_label`; `aliases` are groups of names of one gene. Writes
+    ``adata.obs["perturbation"]`` (categorical) and ``adata.uns["target_aliases"]`` (old to new name). ValueError if
+    labels are missing.
     """
     missing = labels.index[labels.isna()]
     if len(missing):
@@ -87,23 +72,11 @@ def use_symbols(adata: AnnData) -> None:
 def to_screen(adata: AnnData, n_top_genes: int | None) -> AnnData:
     """Screen on the expression scale, with counts and library sizes where the file has them.
 
-    Parameters
-    ----------
-    adata
-        Labeled cells x genes: counts, or log-normalized values with or without ``layers["counts"]``.
-    n_top_genes
-        Variable genes to keep beside the perturbed ones, if the whole transcriptome is there; None for all genes.
-
-    Returns
-    -------
-    anndata.AnnData
-        ``X``: ``log1p(1e4 * count / library size)``, CSR float32; with counts, ``layers["counts"]``, and of a whole
-        transcriptome ``obs["total_counts"]`` too. Embeddings and graphs of the file are left out.
-
-    Raises
-    ------
-    ValueError
-        If there are counts of a part of the genes and no log-normalized values.
+    The file has counts, or log-normalized values with or without ``layers["counts"]``. ``X`` is then ``log1p(1e4 *
+    count / library size)``, CSR float32; with counts there are ``layers["counts"]``, and of a whole transcriptome
+    ``obs["total_counts"]`` too. Of a whole transcriptome `n_top_genes` variable genes are kept beside the perturbed
+    ones; None keeps all. Embeddings and graphs of the file are left out. ValueError if there are counts of a part of
+    the genes and no log-normalized values.
     """
     counts = adata.layers.get("counts", None)
     if counts is None and data_kind(adata.X) == "counts":
@@ -153,22 +126,7 @@ def numbers(adata: AnnData) -> dict[str, int]:
 
 
 def check_published(found: Mapping[str, int], published: Mapping[str, int], source: str) -> None:
-    """Warn of every number that is not as published.
-
-    Parameters
-    ----------
-    found
-        Numbers of the screen, by name.
-    published
-        Published numbers; those without a counterpart in `found` are not compared.
-    source
-        Reference of the published numbers.
-
-    Warns
-    -----
-    UserWarning
-        If numbers differ; it names each of them.
-    """
+    """Warn of every number that is not as published in `source`; numbers without a counterpart are not compared."""
     differences = [
         f"{name}: {found[name]:,}, published {number:,}"
         for name, number in published.items()

@@ -9,16 +9,8 @@ import anndata as ad
 import pandas as pd
 import scanpy as sc
 
+from raptorgraph.datasets import _public
 from raptorgraph.datasets._download import Source, cache_folder, fetch, local_file
-from raptorgraph.datasets._public import (
-    CONTROL,
-    check_published,
-    genes_of_label,
-    numbers,
-    set_labels,
-    to_screen,
-    use_symbols,
-)
 from raptorgraph.screen._files import read_cells
 from raptorgraph.screen._matrix import as_matrix
 
@@ -115,7 +107,7 @@ def replogle2020(
     """
     adata = _load(path, SOURCES, n_top_genes, sha256)
     if check:
-        check_published(numbers(adata), PUBLISHED, PUBLISHED_IN)
+        _public.check_published(_public.numbers(adata), PUBLISHED, PUBLISHED_IN)
     return adata
 
 
@@ -134,8 +126,8 @@ def _load(
             name: fetch(mirrors, folder, sha256=hashes.get(f"{PREFIX}{name}")) for name, mirrors in sources.items()
         }
         adata, labels = _read_geo(folder, files[_CELLS])
-    set_labels(adata, labels)
-    return to_screen(adata, n_top_genes)
+    _public.set_labels(adata, labels)
+    return _public.to_screen(adata, n_top_genes)
 
 
 def _hashes(sha256: Mapping[str, str] | str | None, sources: Mapping[str, Sequence[Source]]) -> Mapping[str, str]:
@@ -150,13 +142,13 @@ def _hashes(sha256: Mapping[str, str] | str | None, sources: Mapping[str, Sequen
 
 def _read_h5ad(path: Path, sha256: Mapping[str, str] | str | None) -> tuple[ad.AnnData, pd.Series]:
     adata = read_cells(local_file(path, sha256 if isinstance(sha256, str) else (sha256 or {}).get(path.name)))
-    use_symbols(adata)
+    _public.use_symbols(adata)
     column = next((name for name in ("perturbation", "gene") if name in adata.obs), None)
     if column is None:
         raise KeyError(
             f"{str(path)!r} has neither 'perturbation' nor 'gene' in obs, but {', '.join(map(str, adata.obs.columns))}."
         )
-    return adata, adata.obs[column].astype(object).replace("CTRL", CONTROL)
+    return adata, adata.obs[column].astype(object).replace("CTRL", _public.CONTROL)
 
 
 def _read_geo(folder: Path, cells_file: Path) -> tuple[ad.AnnData, pd.Series]:
@@ -173,14 +165,10 @@ def _read_geo(folder: Path, cells_file: Path) -> tuple[ad.AnnData, pd.Series]:
         raise ValueError(f"{len(unknown)} cells of {cells_file.name!r} are not in the matrix (first: {unknown[0]!r}).")
     adata = adata[cells.index, ~adata.var["gene_ids"].str.startswith("sg")].copy()
     adata.obs = cells
-    labels = _pair_labels(cells)
+    first, second = (cells[column].astype(str).replace(SECOND_GUIDES) for column in ("gene_A", "gene_B"))
+    labels = (first + "+" + second).rename("gene_A+gene_B")
     keep = _good_quality(adata, labels)
     return adata[keep.to_numpy()].copy(), labels[keep]
-
-
-def _pair_labels(cells: pd.DataFrame) -> pd.Series:
-    pairs = [cells[column].astype(str).replace(SECOND_GUIDES) for column in ("gene_A", "gene_B")]
-    return (pairs[0] + "+" + pairs[1]).rename("gene_A+gene_B")
 
 
 def _good_quality(adata: ad.AnnData, labels: pd.Series) -> pd.Series:
@@ -199,7 +187,6 @@ def _good_quality(adata: ad.AnnData, labels: pd.Series) -> pd.Series:
     if (mitochondrial[enough] < limit).mean() <= 0.5:
         limit += 5.0
     keep = pd.Series(enough & (mitochondrial < limit), index=labels.index)
-    condition = labels.map(lambda label: "+".join(sorted(set(genes_of_label(label)))))  # "" is control
-    n_cells = condition[keep].value_counts()
-    rare = [label for label, n in n_cells.items() if label and n < MIN_CELLS]
-    return keep & ~condition.isin(rare)
+    condition = labels.map(lambda label: "+".join(sorted(set(_public.genes_of_label(label)))))  # "" is control
+    rare = condition.map(condition[keep].value_counts()) < MIN_CELLS
+    return keep & ~(rare & (condition != ""))

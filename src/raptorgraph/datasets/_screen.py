@@ -32,16 +32,8 @@ PAIR_LOADING_SD = 0.5
 class Cells:
     """Draws of n cells.
 
-    Attributes
-    ----------
-    exogenous
-        Values of z before any perturbation, shape (n, d).
-    shifts
-        Shift that each perturbed gene would cause on its own latent of this cell, shape (n, n_perturbed), negative.
-    library_size
-        Counts of the whole cell, shape (n,).
-    batch
-        Batch index, shape (n,).
+    `exogenous` has z before any perturbation, shape (n, d), and `shifts` the shift, negative, that each perturbed gene
+    would cause on its own latent of this cell, shape (n, n_perturbed). `library_size` are the counts of the whole cell.
     """
 
     exogenous: np.ndarray
@@ -97,16 +89,14 @@ class Screen:
         """Causal latents ``u = (z + shift) (I - A)^-1``, shape (n, d)."""
         shifted = exogenous.copy()
         shifted[:, : shifts.shape[1]] += shifts
-        latents: np.ndarray = shifted @ self.graph.total
-        return latents
+        return np.asarray(shifted @ self.graph.total)
 
     def respond(self, values: np.ndarray) -> np.ndarray:
         """Response phi of the leading latents: the identity, or ``c tanh(value / c)``."""
         if self.saturation is None:
             return values
         bound = self.saturation[: values.shape[1]]
-        response: np.ndarray = bound * np.tanh(values / bound)
-        return response
+        return np.asarray(bound * np.tanh(values / bound))
 
     def log_rates(self, latents: np.ndarray, shifts: np.ndarray, batch: np.ndarray) -> np.ndarray:
         """Log share of the library of every gene, shape (n, n_genes).
@@ -135,23 +125,10 @@ def random_screen(
     batch_effect: float,
     rng: np.random.Generator,
 ) -> Screen:
-    """Draw the response of the genes to the latents.
+    """Draw the response of the genes to the latents, whose base rates are then to be scaled by :func:`normalized`.
 
-    Parameters
-    ----------
-    graph
-        Structural model of the d latents.
-    gene_of_latent
-        Column of each perturbed gene, shape (n_perturbed,); -1 for a gene outside the panel.
-    n_genes, mechanism, interaction_strength, effect_size, n_batches, batch_effect
-        See :func:`raptorgraph.datasets.simulate`.
-    rng
-        Source of randomness.
-
-    Returns
-    -------
-    Screen
-        Its base rates are to be scaled by :func:`normalized`.
+    `gene_of_latent` has the column of each perturbed gene, -1 for a gene outside the panel. The other arguments are
+    those of :func:`raptorgraph.datasets.simulate`.
     """
     n_latent, n_perturbed = len(graph.noise_sd), len(gene_of_latent)
     own_latents = np.flatnonzero(gene_of_latent >= 0)

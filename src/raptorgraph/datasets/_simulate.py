@@ -12,13 +12,11 @@ from scipy import sparse
 
 from raptorgraph.datasets._arguments import check_arguments, n_targets_without_gene
 from raptorgraph.datasets._graph import random_graph
-from raptorgraph.datasets._screen import random_screen
+from raptorgraph.datasets._screen import Cells, Screen, random_screen
 from raptorgraph.datasets._truth import latin_normal, normalized, true_effects
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-    from raptorgraph.datasets._screen import Cells, Screen
 
 
 CONTROL = "control"

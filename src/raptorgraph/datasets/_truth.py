@@ -10,13 +10,11 @@ import torch
 from scipy.interpolate import CubicSpline
 from scipy.special import ndtri
 
-from raptorgraph.datasets._screen import PANEL_SHARE
+from raptorgraph.datasets._screen import PANEL_SHARE, Cells, Screen
 from raptorgraph.nn._expectation import expected_log1p_nb
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
-
-    from raptorgraph.datasets._screen import Cells, Screen
 
 
 MAX_COUNT = 2.0**24  # beyond it float32 skips integers
@@ -41,31 +39,11 @@ def normalized(screen: Screen, cells: Cells) -> Screen:
 
 
 def true_effects(screen: Screen, cells: Cells, conditions: Sequence[Sequence[int]], dispersion: float) -> np.ndarray:
-    """Expected effect of each condition on ``log1p(1e4 * count / library size)``.
+    """Expected effect of each condition on ``log1p(1e4 * count / library size)``, conditions x genes, float32.
 
-    The same cells are put under every condition (common random numbers); the expectation over the counts of a cell
-    is exact, that over cells is a mean over ``cells``.
-
-    Parameters
-    ----------
-    screen
-        A normalized screen.
-    cells
-        Draws of n cells.
-    conditions
-        Indices of the perturbed genes of each condition.
-    dispersion
-        Inverse dispersion of the negative binomial.
-
-    Returns
-    -------
-    numpy.ndarray
-        Shape (n_conditions, n_genes), float32: condition minus control.
-
-    Raises
-    ------
-    ValueError
-        When a condition drives the mean count of a gene beyond 2^24 in a cell.
+    A condition has the indices of its perturbed genes. The same cells are put under every condition (common random
+    numbers); the expectation over the counts of a cell is exact, that over cells is a mean over ``cells``. ValueError
+    when a condition drives the mean count of a gene beyond 2^24 in a cell.
     """
     expectation = _Expectation(cells.library_size, dispersion)
     means = (expectation(rates).mean(axis=0) for rates in _log_rates(screen, cells, [(), *conditions]))
@@ -112,5 +90,4 @@ class _Expectation:
         position -= GRID_STEP * step
         cell = np.arange(len(log_means))[:, None]
         cubic, square, slope, level = (c.take(step * len(log_means) + cell) for c in self.coefficients)
-        values: np.ndarray = ((cubic * position + square) * position + slope) * position + level
-        return values
+        return np.asarray(((cubic * position + square) * position + slope) * position + level)

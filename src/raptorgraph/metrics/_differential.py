@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from numbers import Integral
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from scipy.stats import false_discovery_control, ttest_ind_from_stats
 
+from raptorgraph._arguments import check_integer
 from raptorgraph.metrics._rank_sum import rank_sum
 from raptorgraph.metrics._samples import as_samples, dense
 
@@ -157,7 +157,7 @@ def log2_fold_change(mean: ArrayLike, control_mean: ArrayLike) -> np.ndarray:
     mean
         Mean of ``log1p`` expression of each perturbation, shape (n_perturbations, n_genes).
     control_mean
-        That of the control, shape (n_genes,).
+        Mean of ``log1p`` expression of the control, shape (n_genes,).
 
     Returns
     -------
@@ -210,7 +210,7 @@ def top_genes(scores: ArrayLike, k: int) -> np.ndarray:
     array([1, 2])
     """
     scores = np.asarray(scores, dtype=np.float64)
-    if not isinstance(k, Integral) or not 1 <= k <= scores.shape[-1]:
+    if check_integer("k", k, 1) > scores.shape[-1]:
         raise ValueError(f"k={k!r} must be a whole number from 1 to the {scores.shape[-1]} genes.")
     if np.isnan(scores).any():
         raise ValueError(f"{int(np.isnan(scores).sum())} scores are NaN: give an undefined one the score 0.")

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
 from scipy.spatial.distance import cdist
 from sklearn.metrics.pairwise import cosine_distances
 
 from raptorgraph._arguments import check_choice
 from raptorgraph._docs import docs
 from raptorgraph.metrics._effects import average, check_pair
+from raptorgraph.metrics._samples import check_rows
 
-if TYPE_CHECKING:
-    from numpy.typing import ArrayLike, NDArray
-
-    Floats = NDArray[np.float64]
+Floats = NDArray[np.float64]
 
 
 @docs.dedent
@@ -100,11 +99,8 @@ def centroid_accuracy(
         Predicted effects or mean profiles, shape (n_perturbations, n_genes).
     measured
         Measured ones of the same perturbations, of the same shape.
-    metric
-        Distance: ``"l1"``, ``"l2"`` or ``"cosine"`` (1 - cosine; 1 where an effect is zero).
-    exclude
-        Booleans of shape (n_perturbations, n_genes), True for genes that the distances of a perturbation leave out,
-        such as all targets in every row.
+    metric, exclude
+        As for :func:`discrimination_score`.
     %(per_row)s
 
     Returns
@@ -115,8 +111,7 @@ def centroid_accuracy(
     Raises
     ------
     ValueError
-        If the shapes differ, a value is not finite, the metric is unknown, there are fewer than two perturbations, or
-        all genes of a perturbation are left out.
+        As for :func:`discrimination_score`.
 
     Examples
     --------
@@ -138,10 +133,7 @@ def _ranks(predicted: ArrayLike, measured: ArrayLike, metric: str, exclude: Arra
     if n < 2:
         raise ValueError(f"A rank among perturbations needs two or more, got {n}.")
     check_choice("metric", metric, ("l1", "l2", "cosine"))
-    for name, values in (("Predicted", predicted), ("Measured", measured)):
-        bad = np.flatnonzero(~np.isfinite(values).all(axis=1))
-        if bad.size:
-            raise ValueError(f"{name} effects of row {bad[0]} are not finite ({bad.size} such rows): leave them out.")
+    check_rows(predicted=predicted, measured=measured)
     if exclude is None:
         distance = _distance(predicted, measured, metric)
     else:

@@ -2,28 +2,25 @@
 
 from __future__ import annotations
 
-from numbers import Integral
-from typing import TYPE_CHECKING, Literal
+from collections.abc import Callable, Collection, Sequence
+from typing import Literal
 
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
-from raptorgraph.metrics._samples import as_samples, dense
+from raptorgraph._arguments import check_integer, check_number
+from raptorgraph._docs import docs
+from raptorgraph.metrics._samples import Cells, as_samples, dense
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Sequence
-
-    from numpy.typing import ArrayLike, NDArray
-
-    from raptorgraph.metrics._samples import Cells
-
-    Floats = NDArray[np.float64]
-    Statistic = Callable[[Floats], float]  # sum over a matrix of squared distances
+Floats = NDArray[np.float64]
+Statistic = Callable[[Floats], float]  # sum over a matrix of squared distances
 
 Bandwidth = float | Literal["mean-distance"]
 
 _EQUAL = 1e-13  # squared distances below this part of the squared norms are rounding errors of equal cells
 
 
+@docs.dedent
 def mk_mmd(
     x: ArrayLike,
     y: ArrayLike,
@@ -48,8 +45,7 @@ def mk_mmd(
 
     Parameters
     ----------
-    x, y
-        Cells x genes, sparse or dense, with the same genes; their numbers of cells may differ.
+    %(cells_pair)s
     bandwidth
         The bandwidth b in squared units of the data: 200 in SENA and RAPTORGraph, 1000 in Discrepancy-VAE. With
         ``"mean-distance"`` the sum of the squared distances of all ordered pairs of the N pooled cells, divided by
@@ -70,11 +66,7 @@ def mk_mmd(
     float
         Squared discrepancy.
 
-    Raises
-    ------
-    ValueError
-        If the genes differ, values are not finite, a sample has too few cells (two, or one if `biased`), or an option
-        is out of its range.
+    %(wrong_cells)s
 
     Examples
     --------
@@ -95,6 +87,7 @@ def mk_mmd(
     )[_name(bandwidth)]
 
 
+@docs.dedent
 def energy_distance(x: ArrayLike, y: ArrayLike, *, biased: bool = False, chunk_size: int = 512) -> float:
     r"""Energy distance of two samples (Székely and Rizzo, 2013).
 
@@ -107,8 +100,7 @@ def energy_distance(x: ArrayLike, y: ArrayLike, *, biased: bool = False, chunk_s
 
     Parameters
     ----------
-    x, y
-        Cells x genes, sparse or dense, with the same genes.
+    %(cells_pair)s
     biased
         Whether to average over all pairs, those of a cell with itself included (the V-statistic, never negative),
         instead of over different cells (unbiased).
@@ -120,10 +112,7 @@ def energy_distance(x: ArrayLike, y: ArrayLike, *, biased: bool = False, chunk_s
     float
         Distance in units of the data.
 
-    Raises
-    ------
-    ValueError
-        As :func:`mk_mmd`.
+    %(wrong_cells)s
 
     Examples
     --------
@@ -137,6 +126,7 @@ def energy_distance(x: ArrayLike, y: ArrayLike, *, biased: bool = False, chunk_s
     return distribution_scores(x, y, bandwidths=(), biased=biased, chunk_size=chunk_size)["energy_distance"]
 
 
+@docs.dedent
 def distribution_scores(
     x: ArrayLike,
     y: ArrayLike,
@@ -152,8 +142,7 @@ def distribution_scores(
 
     Parameters
     ----------
-    x, y
-        Cells x genes, sparse or dense, with the same genes.
+    %(cells_pair)s
     bandwidths
         Bandwidths of :func:`mk_mmd`.
     n_kernels, factor, biased, chunk_size
@@ -167,10 +156,7 @@ def distribution_scores(
         ``mk_mmd_200``, ``mk_mmd_1000``, ``mk_mmd_mean_distance`` (one name for each bandwidth) and
         ``energy_distance``.
 
-    Raises
-    ------
-    ValueError
-        As :func:`mk_mmd`.
+    %(wrong_cells)s
 
     Examples
     --------
@@ -180,12 +166,9 @@ def distribution_scores(
     >>> list(scores)
     ['mk_mmd_200', 'mk_mmd_1000', 'mk_mmd_mean_distance', 'energy_distance']
     """
-    whole = all(isinstance(value, Integral) and value >= 1 for value in (n_kernels, chunk_size))
-    if not whole or not 1 < factor < np.inf:
-        raise ValueError(
-            "n_kernels and chunk_size must be 1 or more and factor above 1, "
-            f"got n_kernels={n_kernels}, factor={factor}, chunk_size={chunk_size}."
-        )
+    check_integer("n_kernels", n_kernels, 1)
+    check_integer("chunk_size", chunk_size, 1)
+    check_number("factor", factor, 1, above=True)
     x, y = _centered(x, y, least=1 if biased else 2)
     statistics: dict[str, Statistic] = {}
     at_zero = []  # value of each statistic for a cell and itself
@@ -262,9 +245,7 @@ def _base(bandwidth: Bandwidth, x: Floats, y: Floats) -> float:
         bandwidth = 2 * float(np.einsum("ij,ij", x, x) + np.einsum("ij,ij", y, y)) / (len(x) + len(y) - 1)
         if bandwidth <= 0:
             raise ValueError("All cells are equal: the mean distance is no bandwidth, give a positive number.")
-    if not (np.isfinite(bandwidth) and bandwidth > 0):
-        raise ValueError(f"bandwidth must be a positive number, got {bandwidth!r}.")
-    return float(bandwidth)
+    return check_number("bandwidth", bandwidth, 0, above=True)
 
 
 def _name(bandwidth: Bandwidth) -> str:

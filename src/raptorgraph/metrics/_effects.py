@@ -122,10 +122,7 @@ def mse(predicted: ArrayLike, measured: ArrayLike, *, per_row: bool = False) -> 
     float or numpy.ndarray
         Error, at least 0, in squared units of the values.
 
-    Raises
-    ------
-    ValueError
-        If the shapes differ.
+    %(shapes_differ)s
 
     Examples
     --------
@@ -159,10 +156,7 @@ def mae(predicted: ArrayLike, measured: ArrayLike, *, per_row: bool = False) -> 
     float or numpy.ndarray
         Error, at least 0, in units of the values.
 
-    Raises
-    ------
-    ValueError
-        If the shapes differ.
+    %(shapes_differ)s
 
     Examples
     --------
@@ -195,10 +189,7 @@ def cosine_delta(predicted: ArrayLike, measured: ArrayLike, *, per_row: bool = F
         Mean cosine, from -1 to 1; NaN where it is defined for no perturbation, as for an effect of zero. With
         ``per_row`` NaN where undefined.
 
-    Raises
-    ------
-    ValueError
-        If the shapes differ.
+    %(shapes_differ)s
 
     Examples
     --------
@@ -236,7 +227,7 @@ def against_centroid(effects: ArrayLike, reference: ArrayLike) -> np.ndarray:
     Returns
     -------
     numpy.ndarray
-        Of the shape of ``effects``, for any score of effects.
+        Centered effects, of the shape of ``effects``, for any score of effects.
 
     Raises
     ------
@@ -255,8 +246,7 @@ def against_centroid(effects: ArrayLike, reference: ArrayLike) -> np.ndarray:
             f"The reference has shape {reference.shape} and the effects {effects.shape}: "
             "give one row or more of reference conditions, with the same genes."
         )
-    centered: NDArray[np.float64] = effects - reference.mean(axis=0)
-    return centered
+    return np.asarray(effects - reference.mean(axis=0))
 
 
 @docs.dedent

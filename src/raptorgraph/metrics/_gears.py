@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from itertools import combinations
-from numbers import Integral
-from typing import TYPE_CHECKING
-
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
 from scipy.spatial.distance import pdist, squareform
 
-if TYPE_CHECKING:
-    from numpy.typing import ArrayLike, NDArray
+from raptorgraph._arguments import check_integer
+from raptorgraph.metrics._samples import check_rows
 
-    Floats = NDArray[np.float64]
-    GenePairs = tuple[NDArray[np.intp], NDArray[np.intp]]
+Floats = NDArray[np.float64]
+GenePairs = tuple[NDArray[np.intp], NDArray[np.intp]]
 
 # Score of each type of interaction, whether it is strong when large, and the threshold of GEARS.
 _RULES = {
@@ -87,12 +84,8 @@ def gears_scores(
         )
     if a.shape[1] < 3:
         raise ValueError(f"A fit with two coefficients needs three genes or more, got {a.shape[1]}.")
-    if not isinstance(max_subpopulation, Integral) or max_subpopulation < 1:
-        raise ValueError(f"max_subpopulation={max_subpopulation!r} must be a number of pairs of genes, at least 1.")
-    for name, effects in (("a", a), ("b", b), ("ab", ab)):
-        if not np.isfinite(effects).all():
-            row = int((~np.isfinite(effects)).any(axis=1).argmax())
-            raise ValueError(f"Effects in row {row} of `{name}` are not finite: leave out such pairs.")
+    check_integer("max_subpopulation", max_subpopulation, 1, hint=", the number of pairs of genes in a fit")
+    check_rows(a=a, b=b, ab=ab)
     samples = _gene_pairs(a.shape[1], max_subpopulation, seed)
     rows = [_scores(x, y, xy, samples) for x, y, xy in zip(a, b, ab, strict=True)]
     names = ("c1", "c2", "magnitude", "dominance", "model_fit", "similarity", "equality_contribution")
@@ -227,8 +220,7 @@ def _correlation(x: Floats, y: Floats) -> float:
 
 def _gene_pairs(n_genes: int, limit: int, seed: int) -> GenePairs:
     if n_genes * (n_genes - 1) // 2 <= limit:
-        pairs = np.array(list(combinations(range(n_genes), 2)))
-        return pairs[:, 0], pairs[:, 1]
+        return np.triu_indices(n_genes, 1)
     rng = np.random.default_rng(seed)
     first, second = rng.integers(n_genes, size=limit), rng.integers(n_genes - 1, size=limit)
     return first, second + (second >= first)  # two different genes

@@ -14,29 +14,27 @@ import numpy as np
 from scipy.stats import hypergeom, pearsonr
 from sklearn.metrics import average_precision_score
 
+from raptorgraph._arguments import check_integer
 from raptorgraph._docs import docs
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
 
+@docs.dedent
 def edge_correlation(a: ArrayLike, b: ArrayLike) -> float:
     """Pearson correlation of the weights of two graphs on the same nodes, over all off-diagonal entries.
 
     Parameters
     ----------
-    a, b
-        Weights, shape (n_nodes, n_nodes).
+    %(graphs)s
 
     Returns
     -------
     float
         From -1 to 1; NaN where a graph has the same weight everywhere, as an empty one has.
 
-    Raises
-    ------
-    ValueError
-        If an array is not square, the shapes differ, or there are fewer than two nodes.
+    %(wrong_graphs)s
 
     Examples
     --------
@@ -44,42 +42,27 @@ def edge_correlation(a: ArrayLike, b: ArrayLike) -> float:
     >>> round(rg.metrics.edge_correlation(2 * truth, truth), 6)
     1.0
     """
-    x, y = (_off_diagonal(weights) for weights in _graphs(a=a, b=b))
+    x, y = (off_diagonal(weights) for weights in _graphs(a=a, b=b))
     if np.ptp(x) == 0 or np.ptp(y) == 0:
         return float("nan")
     return float(pearsonr(x, y).statistic)
 
 
 def top_edges(weights: ArrayLike, k: int) -> np.ndarray:
-    """Edges with the largest absolute weights.
+    """Flat positions ``i * n_nodes + j`` of the `k` edges with the largest absolute weights, heaviest first.
 
-    Parameters
-    ----------
-    weights
-        Shape (n_nodes, n_nodes).
-    k
-        Number of edges, at least 1.
-
-    Returns
-    -------
-    numpy.ndarray
-        Flat positions ``i * n_nodes + j``, heaviest first; fewer than `k` where the graph has fewer edges, since a
-        weight of 0 is no edge. Of equal weights the one with the smaller position comes first.
-
-    Raises
-    ------
-    ValueError
-        If the array is not square, there are fewer than two nodes, or `k` is below 1.
+    They are fewer where the graph has fewer edges, since a weight of 0 is no edge. Of equal weights the one with the
+    smaller position comes first.
     """
     (weights,) = _graphs(weights=weights)
-    if not isinstance(k, Integral) or k < 1:
-        raise ValueError(f"k={k!r} must be a whole number of at least 1.")
+    check_integer("k", k, 1)
     size = np.abs(weights)
     np.fill_diagonal(size, 0.0)
     order = np.argsort(-size, axis=None, kind="stable")[:k]
     return order[size.ravel()[order] > 0]
 
 
+@docs.dedent
 def top_edge_jaccard(a: ArrayLike, b: ArrayLike, k: int) -> float:
     r"""Overlap of the heaviest edges of two graphs on the same nodes.
 
@@ -90,8 +73,7 @@ def top_edge_jaccard(a: ArrayLike, b: ArrayLike, k: int) -> float:
 
     Parameters
     ----------
-    a, b
-        Weights, shape (n_nodes, n_nodes).
+    %(graphs)s
     k
         Number of edges.
 
@@ -158,23 +140,20 @@ def chance_jaccard(n_possible: int, k: int, k_other: int | None = None) -> float
     return float((hypergeom.pmf(overlap, n_possible, k, k_other) * overlap / (k + k_other - overlap)).sum())
 
 
+@docs.dedent
 def structural_hamming_distance(a: ArrayLike, b: ArrayLike) -> int:
     """Number of pairs of nodes that two graphs join differently: an added, missing or reversed edge counts 1.
 
     Parameters
     ----------
-    a, b
-        Weights, shape (n_nodes, n_nodes); every weight other than 0 is an edge.
+    %(graphs)s
 
     Returns
     -------
     int
         From 0 to the number of pairs of nodes.
 
-    Raises
-    ------
-    ValueError
-        As for :func:`edge_correlation`.
+    %(wrong_graphs)s
 
     Examples
     --------
@@ -203,10 +182,7 @@ def edge_auprc(weights: ArrayLike, truth: ArrayLike, *, directed: bool = True) -
         From 0 to 1; NaN where the truth has no edge. Ties are one step of the curve, so an empty estimate scores the
         share of true edges among the candidates; a random order scores :func:`chance_auprc`.
 
-    Raises
-    ------
-    ValueError
-        As for :func:`edge_correlation`.
+    %(wrong_graphs)s
 
     Examples
     --------
@@ -219,7 +195,7 @@ def edge_auprc(weights: ArrayLike, truth: ArrayLike, *, directed: bool = True) -
     weights, truth = _graphs(weights=weights, truth=truth)
     size, edge = np.abs(weights), truth != 0
     if directed:
-        return _average_precision(_off_diagonal(edge), _off_diagonal(size))
+        return _average_precision(off_diagonal(edge), off_diagonal(size))
     upper = np.triu_indices(len(size), k=1)
     return _average_precision((edge | edge.T)[upper], np.maximum(size, size.T)[upper])
 
@@ -256,27 +232,11 @@ def ancestor_auprc(weights: ArrayLike, truth: ArrayLike) -> float:
     matrix = np.eye(len(weights)) - weights * (1 - np.eye(len(weights)))
     if np.linalg.matrix_rank(matrix) < len(matrix):
         return float("nan")
-    return _average_precision(_off_diagonal(ancestors(truth)), _off_diagonal(np.abs(np.linalg.inv(matrix))))
+    return _average_precision(off_diagonal(ancestors(truth)), off_diagonal(np.abs(np.linalg.inv(matrix))))
 
 
 def ancestors(weights: ArrayLike) -> np.ndarray:
-    """Pairs of nodes that a directed path joins.
-
-    Parameters
-    ----------
-    weights
-        Shape (n_nodes, n_nodes), of an acyclic graph; every weight other than 0 is an edge.
-
-    Returns
-    -------
-    numpy.ndarray
-        Boolean, shape (n_nodes, n_nodes): whether there is a directed path from i to j.
-
-    Raises
-    ------
-    ValueError
-        If the array is not square, there are fewer than two nodes, or there is a cycle.
-    """
+    """Whether a directed path leads from node i to node j, nodes x nodes; ValueError where the graph has a cycle."""
     (weights,) = _graphs(weights=weights)
     edge = weights != 0
     np.fill_diagonal(edge, False)
@@ -341,10 +301,7 @@ def orientation_accuracy(weights: ArrayLike, truth: ArrayLike) -> float:
         of i -> j is the larger one in absolute value; equal weights count a half. 0.5 by chance; NaN where no true
         edge is found in either direction.
 
-    Raises
-    ------
-    ValueError
-        As for :func:`edge_correlation`.
+    %(wrong_graphs)s
 
     Examples
     --------
@@ -375,7 +332,8 @@ def _graphs(**graphs: ArrayLike) -> list[NDArray[np.float64]]:
     return list(arrays.values())
 
 
-def _off_diagonal(values: np.ndarray) -> np.ndarray:
+def off_diagonal(values: np.ndarray) -> np.ndarray:
+    """Entries of a square array without its diagonal, row by row."""
     return values[~np.eye(len(values), dtype=bool)]
 
 

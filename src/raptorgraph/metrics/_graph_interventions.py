@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
+from scipy.sparse.csgraph import shortest_path
 from scipy.stats import wasserstein_distance
 
 from raptorgraph.metrics._rank_sum import rank_sum
@@ -51,11 +52,9 @@ def mean_wasserstein(expression: ArrayLike, codes: ArrayLike, graph: ArrayLike) 
 
     Examples
     --------
-    >>> rng = np.random.default_rng(0)
     >>> codes = np.repeat([0, 1, 2], 100)  # control, node 0 perturbed, node 1 perturbed
-    >>> expression = rng.normal(5, 1, (300, 2))
+    >>> expression = np.random.default_rng(0).normal(5, 1, (300, 2))
     >>> expression[codes == 1] -= 2.0  # node 0 acts on itself and on node 1
-    >>> expression[codes == 2, 1] -= 2.0
     >>> right, wrong = np.array([[0.0, 1.0], [0.0, 0.0]]), np.array([[0.0, 0.0], [1.0, 0.0]])
     >>> rg.metrics.mean_wasserstein(expression, codes, right) > rg.metrics.mean_wasserstein(expression, codes, wrong)
     True
@@ -108,11 +107,9 @@ def false_omission_rate(
 
     Examples
     --------
-    >>> rng = np.random.default_rng(0)
     >>> codes = np.repeat([0, 1, 2], 100)  # control, node 0 perturbed, node 1 perturbed
-    >>> expression = rng.normal(5, 1, (300, 2))
+    >>> expression = np.random.default_rng(0).normal(5, 1, (300, 2))
     >>> expression[codes == 1] -= 2.0  # node 0 acts on itself and on node 1
-    >>> expression[codes == 2, 1] -= 2.0
     >>> graph = np.array([[0.0, 1.0], [0.0, 0.0]])
     >>> rg.metrics.false_omission_rate(expression, codes, graph, alpha=0.01)
     0.0
@@ -122,7 +119,8 @@ def false_omission_rate(
     expression, codes, edge = _checked(expression, codes, graph)
     if p_values is None:
         p_values = intervention_p_values(expression, codes)
-    omitted = ~_reachable(edge) & np.isfinite(p_values)
+    joined = np.isfinite(shortest_path(edge, unweighted=True))
+    omitted = ~joined & np.isfinite(p_values)
     return float((p_values[omitted] < alpha).mean()) if omitted.any() else float("nan")
 
 
@@ -147,11 +145,9 @@ def intervention_p_values(expression: ArrayLike, codes: ArrayLike) -> np.ndarray
 
     Examples
     --------
-    >>> rng = np.random.default_rng(0)
     >>> codes = np.repeat([0, 1, 2], 100)  # control, node 0 perturbed, node 1 perturbed
-    >>> expression = rng.normal(5, 1, (300, 2))
+    >>> expression = np.random.default_rng(0).normal(5, 1, (300, 2))
     >>> expression[codes == 1] -= 2.0  # node 0 acts on itself and on node 1
-    >>> expression[codes == 2, 1] -= 2.0
     >>> rg.metrics.intervention_p_values(expression, codes) < 0.01
     array([[False,  True],
            [False, False]])
@@ -173,16 +169,6 @@ def _perturbed(expression: np.ndarray, codes: np.ndarray) -> Iterator[tuple[int,
         cells = expression[codes == i + 1]
         if len(cells):
             yield i, cells, np.flatnonzero(measured & (np.arange(len(measured)) != i))
-
-
-def _reachable(edge: np.ndarray) -> np.ndarray:
-    """Whether a path leads from one node to another; cycles are allowed."""
-    paths = edge
-    while True:
-        longer = paths | ((paths.astype(np.float64) @ paths) > 0)  # twice the length each time
-        if (longer == paths).all():
-            return paths
-        paths = longer
 
 
 def _checked(expression: ArrayLike, codes: ArrayLike, graph: ArrayLike) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

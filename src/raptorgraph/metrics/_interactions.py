@@ -6,16 +6,12 @@ is ``a + b`` (RAPTORGraph paper, Eq. S11). Each function takes arrays of shape (
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
 from raptorgraph._docs import docs
 
-if TYPE_CHECKING:
-    from numpy.typing import ArrayLike, NDArray
-
-    Floats = NDArray[np.float64]
+Floats = NDArray[np.float64]
 
 
 @docs.dedent
@@ -34,10 +30,7 @@ def synergy(a: ArrayLike, b: ArrayLike, ab: ArrayLike) -> np.ndarray:
     numpy.ndarray
         Shape (...): 1 for additive pairs, more for stronger ones; NaN where ``a + b`` is zero.
 
-    Raises
-    ------
-    ValueError
-        If the shapes differ.
+    %(shapes_differ)s
 
     Examples
     --------
@@ -67,10 +60,7 @@ def suppression(a: ArrayLike, b: ArrayLike, ab: ArrayLike) -> np.ndarray:
     numpy.ndarray
         Shape (...): 1 for additive pairs, more for weaker ones; NaN where ``ab`` is zero.
 
-    Raises
-    ------
-    ValueError
-        If the shapes differ.
+    %(shapes_differ)s
 
     Examples
     --------
@@ -98,10 +88,7 @@ def neomorphism(a: ArrayLike, b: ArrayLike, ab: ArrayLike) -> np.ndarray:
     numpy.ndarray
         Shape (...), from 0 (the direction of the sum) to 2 (the opposite one); NaN where a vector is zero.
 
-    Raises
-    ------
-    ValueError
-        If the shapes differ.
+    %(shapes_differ)s
 
     Examples
     --------
@@ -130,10 +117,7 @@ def redundancy(a: ArrayLike, b: ArrayLike, ab: ArrayLike) -> np.ndarray:
     numpy.ndarray
         Shape (...), from -1 to 1; NaN where a vector is zero.
 
-    Raises
-    ------
-    ValueError
-        If the shapes differ.
+    %(shapes_differ)s
 
     Examples
     --------
@@ -142,8 +126,7 @@ def redundancy(a: ArrayLike, b: ArrayLike, ab: ArrayLike) -> np.ndarray:
     1.0
     """
     a, b, ab = _effects(a, b, ab)
-    lower: Floats = np.minimum(_cosine(ab, a), _cosine(ab, b))
-    return lower
+    return np.asarray(np.minimum(_cosine(ab, a), _cosine(ab, b)))
 
 
 @docs.dedent
@@ -162,10 +145,7 @@ def epistasis(a: ArrayLike, b: ArrayLike, ab: ArrayLike) -> np.ndarray:
     numpy.ndarray
         Shape (...), from 0 to 2; NaN where a vector is zero.
 
-    Raises
-    ------
-    ValueError
-        If the shapes differ.
+    %(shapes_differ)s
 
     Examples
     --------

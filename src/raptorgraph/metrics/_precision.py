@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from numbers import Integral
 from typing import TYPE_CHECKING
 
 import numpy as np
+
+from raptorgraph._arguments import check_integer, check_number
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
@@ -77,9 +78,7 @@ def precision_at_k(
             f"There are predicted scores of shape {predicted.shape} and measured ones of {measured.shape}: "
             "give one of each for the same pairs in the same order."
         )
-    if not isinstance(k, Integral) or k < 1:
-        raise ValueError(f"k={k!r} must be the number of pairs to take, at least 1.")
-    k = min(k, len(predicted))
+    k = min(check_integer("k", k, 1, hint=", the number of pairs to take"), len(predicted))
     sign = 1.0 if largest else -1.0
     strength = np.where(np.isnan(predicted), -np.inf, sign * predicted)
     taken = _among_top(strength.round(decimals), k)
@@ -95,10 +94,8 @@ def chance_precision(measured: ArrayLike, *, fraction: float = 0.25) -> float:
 
     Parameters
     ----------
-    measured
-        Measured score of each pair, shape (n_pairs,); or booleans, True for the positive pairs.
-    fraction
-        Part of the pairs that are positive, as in :func:`precision_at_k`; not used with booleans.
+    measured, fraction
+        As for :func:`precision_at_k`.
 
     Returns
     -------
@@ -145,6 +142,5 @@ def _check_measured(measured: ArrayLike, fraction: float) -> np.ndarray:
         raise ValueError(
             f"The measured score of pair {int(np.isnan(measured).argmax())} is NaN: leave out undefined pairs."
         )
-    if not 0 < fraction <= 1:
-        raise ValueError(f"fraction={fraction!r} must be above 0 and at most 1.")
+    check_number("fraction", fraction, 0, 1, above=True)
     return measured

@@ -11,20 +11,10 @@ from scipy.stats import mannwhitneyu
 def rank_sum(
     x: np.ndarray, y: np.ndarray, *, method: Literal["auto", "asymptotic"] = "auto"
 ) -> tuple[np.ndarray, np.ndarray]:
-    """U of `x` and two-sided p value of the Mann-Whitney test of each column.
+    """U of `x` and two-sided p value of the Mann-Whitney test of each column of two samples, both of shape (k,).
 
-    Parameters
-    ----------
-    x, y
-        Values of the two samples, of shape (n_x, k) and (n_y, k).
-    method
-        As in :func:`scipy.stats.mannwhitneyu`.
-
-    Returns
-    -------
-    tuple of numpy.ndarray
-        U and p, both of shape (k,). p is 1 where all values of both samples are equal, and NaN where a value is
-        missing.
+    p is 1 where all values of both samples are equal, and NaN where a value is missing. The `method` is that of
+    :func:`scipy.stats.mannwhitneyu`.
     """
     found = mannwhitneyu(x, y, axis=0, method=method)
     constant = (x == x[:1]).all(axis=0) & (y == x[:1]).all(axis=0)

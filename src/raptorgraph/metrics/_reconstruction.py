@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from numbers import Integral
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from raptorgraph.metrics._samples import as_samples, dense
+from raptorgraph._arguments import check_integer
+from raptorgraph.metrics._samples import Cells, as_samples, dense
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
-    from raptorgraph.metrics._samples import Cells
 
 _CHUNK = 1024  # cells made dense at a time
 
@@ -76,8 +75,7 @@ def control_mse(reconstructed: ArrayLike, x: ArrayLike, *, batch_size: int = 256
     True
     """
     reconstructed, x = _pair(reconstructed, x, least=2)
-    if not isinstance(batch_size, Integral) or batch_size < 1:
-        raise ValueError(f"batch_size must be 1 or more, got {batch_size}.")
+    check_integer("batch_size", batch_size, 1)
     half = x.shape[0] // 2
     order = np.random.default_rng(seed).permutation(x.shape[0])
     inputs, truth = order[:half], order[half : 2 * half]

@@ -5,20 +5,16 @@ They take a change and a false discovery rate of every gene, both of shape (n_pe
 
 from __future__ import annotations
 
-from numbers import Integral
-from typing import TYPE_CHECKING
-
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
+from raptorgraph._arguments import check_integer
 from raptorgraph._docs import docs
 from raptorgraph.metrics._differential import strongest_first
 from raptorgraph.metrics._effects import average
 
-if TYPE_CHECKING:
-    from numpy.typing import ArrayLike, NDArray
-
-    Floats = NDArray[np.float64]
-    Genes = NDArray[np.intp]
+Floats = NDArray[np.float64]
+Genes = NDArray[np.intp]
 
 
 @docs.dedent
@@ -177,9 +173,9 @@ def _differential(change: Floats, fdr: Floats, threshold: float) -> list[Genes]:
 
 def _shared(found: list[Genes], true: list[Genes], sizes: list[int], k: int | None) -> Floats:
     """Part of the first N genes that two lists share, N being each size up to k."""
-    if k is not None and not (isinstance(k, Integral) and k >= 1):
-        raise ValueError(f"k={k!r} must be a number of genes, at least 1, or None.")
-    sizes = sizes if k is None else [min(k, size) for size in sizes]
+    if k is not None:
+        check_integer("k", k, 1, hint=" genes, or None for all of them")
+        sizes = [min(k, size) for size in sizes]
     return np.array(
         [
             np.intersect1d(a[:n], b[:n], assume_unique=True).size / n if n else 0.0

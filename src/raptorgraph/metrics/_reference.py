@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from numbers import Integral
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
+from raptorgraph._arguments import check_integer
 from raptorgraph.metrics._distribution import distribution_scores
-from raptorgraph.metrics._samples import as_samples, dense
+from raptorgraph.metrics._samples import Cells, as_samples, dense
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
-    from raptorgraph.metrics._samples import Cells
 
 Score = Callable[[np.ndarray, np.ndarray], float | Mapping[str, float]]
 
@@ -70,7 +69,8 @@ def floor_and_ceiling(
     True
     """
     measured, control = as_samples(measured, control)
-    _check_sizes(n_cells, n_repeats)
+    check_integer("n_cells", n_cells, 1)
+    check_integer("n_repeats", n_repeats, 1)
     if measured.shape[0] < 2 * n_cells:
         raise ValueError(
             f"The floor compares two disjoint samples of n_cells={n_cells} cells, but only {measured.shape[0]} are "
@@ -129,7 +129,8 @@ def sampled_scores(
     ['repeat', 'mk_mmd_200', 'mk_mmd_1000', 'mk_mmd_mean_distance', 'energy_distance']
     """
     predicted, measured = as_samples(predicted, measured)
-    _check_sizes(n_cells, n_repeats)
+    check_integer("n_cells", n_cells, 1)
+    check_integer("n_repeats", n_repeats, 1)
     fewest = min(predicted.shape[0], measured.shape[0])
     if fewest < n_cells:
         raise ValueError(
@@ -152,8 +153,3 @@ def _shuffled(measured: Cells, seed: int, repeat: int) -> tuple[np.ndarray, np.r
 
 def _named(scores: float | Mapping[str, float]) -> Mapping[str, float]:
     return scores if isinstance(scores, Mapping) else {"value": scores}
-
-
-def _check_sizes(n_cells: int, n_repeats: int) -> None:
-    if not all(isinstance(value, Integral) and value >= 1 for value in (n_cells, n_repeats)):
-        raise ValueError(f"n_cells and n_repeats must be 1 or more, got n_cells={n_cells}, n_repeats={n_repeats}.")

@@ -8,6 +8,8 @@ import numpy as np
 from scipy.spatial.distance import cdist
 from scipy.special import comb
 
+from raptorgraph.metrics._samples import check_rows
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
@@ -51,10 +53,7 @@ def reverse_distances(predicted: ArrayLike, queries: ArrayLike, *, exclude: Arra
         raise ValueError(
             f"The database has shape {predicted.shape} and the queries {queries.shape}: give rows of the same genes."
         )
-    for name, values in (("database", predicted), ("queries", queries)):
-        bad = np.flatnonzero(~np.isfinite(values).all(axis=1))
-        if bad.size:
-            raise ValueError(f"Row {bad[0]} of the {name} is not finite ({bad.size} such rows): leave it out.")
+    check_rows(predicted=predicted, queries=queries)
     if exclude is not None:
         exclude = np.asarray(exclude)
         if exclude.dtype != bool or exclude.shape != predicted.shape[1:] or exclude.all():
@@ -155,12 +154,8 @@ def chance_hit_rates(
 
     Parameters
     ----------
-    database
-        Genes of each perturbation of the database.
-    queries
-        Genes of each query, each of which must be in the database.
-    k
-        Numbers of nearest perturbations, K.
+    database, queries, k
+        As for :func:`hit_rates`.
 
     Returns
     -------
@@ -169,11 +164,8 @@ def chance_hit_rates(
 
     Raises
     ------
-    TypeError
-        If a perturbation is given as one string.
-    ValueError
-        If there is no query, a K is out of range, a query is not in the database, or a perturbation is in the
-        database twice.
+    TypeError, ValueError
+        As for :func:`hit_rates`.
 
     Examples
     --------

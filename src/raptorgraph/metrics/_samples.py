@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TypeAlias
 
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
 from scipy import sparse
 
-if TYPE_CHECKING:
-    from typing import TypeAlias
-
-    from numpy.typing import ArrayLike, NDArray
-
-    Cells: TypeAlias = NDArray[np.floating] | sparse.csr_matrix
+Cells: TypeAlias = NDArray[np.floating] | sparse.csr_matrix
 
 
 def as_samples(*samples: ArrayLike, least: int = 1) -> list[Cells]:
@@ -33,6 +29,14 @@ def as_samples(*samples: ArrayLike, least: int = 1) -> list[Cells]:
                 "that are not measured, or replace the values."
             )
     return matrices
+
+
+def check_rows(**tables: NDArray[np.float64]) -> None:
+    """ValueError where a row of one of the tables, given by their names, has a value that is not finite."""
+    for name, values in tables.items():
+        bad = np.flatnonzero(~np.isfinite(values).all(axis=1))
+        if bad.size:
+            raise ValueError(f"Row {bad[0]} of `{name}` is not finite ({bad.size} such rows): leave it out.")
 
 
 def dense(matrix: Cells) -> NDArray[np.float64]:

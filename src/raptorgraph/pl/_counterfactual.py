@@ -12,7 +12,7 @@ from sklearn.neighbors import NearestNeighbors
 from raptorgraph._arguments import check_choice, check_integer
 from raptorgraph._docs import docs
 from raptorgraph.pl._cells import canonical, expression_of, screen_of
-from raptorgraph.pl._figure import BLUE, ORANGE, axes_or_new, check_save, finish
+from raptorgraph.pl._figure import BLUE, ORANGE, Floats, axes_or_new, check_save, finish
 from raptorgraph.pl._map import draw_groups, given_map, map_name, remarks, sampled, set_view, umap
 from raptorgraph.pl._marks import marker
 
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from raptorgraph.model import RaptorGraphModel
-    from raptorgraph.pl._figure import Floats
     from raptorgraph.screen._screen import Screen
 
 _N_COMPONENTS = 30

@@ -127,9 +127,7 @@ def _edges_and_nodes(graph: RaptorGraphModel | pd.DataFrame) -> tuple[pd.DataFra
         edges, nodes = graph, list(dict.fromkeys([*graph["source"], *graph["target"]]))
     else:
         edges, nodes = _of_adjacency(graph), list(graph.index)
-    edges = edges[[*_COLUMNS, *(["frequency"] if "frequency" in edges else [])]].copy()
-    if "frequency" not in edges:
-        edges["frequency"] = np.nan
+    edges = edges.reindex(columns=[*_COLUMNS, "frequency"])
     bad = edges[~np.isfinite(edges["weight"].to_numpy(dtype=float))]
     if len(bad):
         raise ValueError(f"The weight of {bad['source'].iloc[0]} -> {bad['target'].iloc[0]} is missing or infinite.")

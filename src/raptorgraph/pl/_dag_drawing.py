@@ -18,7 +18,7 @@ from matplotlib.text import Text
 from matplotlib.textpath import TextPath
 from scipy.interpolate import CubicHermiteSpline, PchipInterpolator
 
-from raptorgraph.pl._figure import BLUE, GRAY, LIGHT, ORANGE, BeforeDrawing, ink
+from raptorgraph.pl._figure import BLUE, GRAY, LIGHT, ORANGE, BeforeDrawing, Floats, ink
 from raptorgraph.pl._layered import Edge, Layout, Node, layered_layout
 from raptorgraph.pl._set_names import clean_set_names, readable
 
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from matplotlib.backend_bases import RendererBase
     from matplotlib.typing import LineStyleType
 
-    from raptorgraph.pl._figure import Floats
     from raptorgraph.pl._marks import Style
 
 FONT, SMALL = 8.0, 6.0  # points at the natural size

@@ -11,9 +11,9 @@ from matplotlib.patches import Patch
 
 from raptorgraph._arguments import check_choice, check_integer, check_number
 from raptorgraph._docs import docs
-from raptorgraph.pl._figure import GRAY, LIGHT, axes_or_new, check_save, finish
+from raptorgraph.pl._figure import GRAY, LIGHT, Floats, axes_or_new, check_columns, check_save, finish
 from raptorgraph.pl._heat_map import name_squares, similar_side_by_side
-from raptorgraph.pl._marks import color_bar_beside, legend_beside, marker
+from raptorgraph.pl._marks import Style, color_bar_beside, legend_beside, marker
 from raptorgraph.pl._set_names import clean_set_names
 
 if TYPE_CHECKING:
@@ -25,8 +25,6 @@ if TYPE_CHECKING:
     from matplotlib.cm import ScalarMappable
     from matplotlib.figure import Figure
 
-    from raptorgraph.pl._figure import Floats
-    from raptorgraph.pl._marks import Style
 
 KINDS = ("heatmap", "dots")
 _SMALLEST_FDR = 1e-3  # the largest dot
@@ -130,9 +128,7 @@ def _check(table: pd.DataFrame, kind: str, value: str, n_sets: int, n_latents: i
     latent = next((name for name in ("latent", "perturbation") if name in table), None)
     if latent is None:
         raise KeyError(f"The table has neither a column 'latent' nor 'perturbation', only {list(table.columns)}.")
-    for name in ("gene_set", "FDR", value):
-        if name not in table:
-            raise KeyError(f"{name!r} is not a column of the table, which has {list(table.columns)}.")
+    check_columns(table, ("gene_set", "FDR", value))
     twice = table[table.duplicated([latent, "gene_set"])]
     if len(twice):
         raise ValueError(f"{twice[latent].iloc[0]!r} and {twice['gene_set'].iloc[0]!r} are there twice.")
@@ -160,18 +156,19 @@ def _matrices(table: pd.DataFrame, latent: str, value: str) -> tuple[pd.DataFram
 def _top(
     scores: pd.DataFrame, rates: pd.DataFrame, clear: pd.Series, n_sets: int, n_latents: int
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """The rows and columns with the smallest FDR, in the order given."""
+    """The sets with the smallest FDR in a clear latent, and the latents with the smallest, the clear ones first."""
     kept = [name for name in scores if clear[name]] or list(scores)
-    for axis, n in ((1, n_sets), (0, n_latents)):
-        part = [name for name in kept if name in scores]
-        used = (rates[part], scores[part]) if axis == 1 else (rates, scores)
-        best = pd.DataFrame({"FDR": used[0].min(axis=axis), "score": -used[1].abs().max(axis=axis)})
-        if axis == 0:  # latents that stand out come first
-            best.insert(0, "faint", ~clear[best.index])
-        first = set(best.sort_values(list(best), kind="stable").index[:n])
-        chosen = [name for name in (scores.index if axis == 1 else scores.columns) if name in first]
-        scores, rates = (x.loc[chosen] if axis == 1 else x[chosen] for x in (scores, rates))
-    return scores, rates
+    sets = _strongest(scores[kept], rates[kept], n_sets)
+    scores, rates = scores.loc[sets], rates.loc[sets]
+    latents = _strongest(scores.T, rates.T, n_latents, faint=~clear)
+    return scores[latents], rates[latents]
+
+
+def _strongest(scores: pd.DataFrame, rates: pd.DataFrame, n: int, faint: pd.Series | bool = False) -> list[str]:
+    """Names of the `n` rows with the smallest FDR (of equal ones the largest scores), in the order given."""
+    best = pd.DataFrame({"faint": faint, "FDR": rates.min(axis=1), "score": -scores.abs().max(axis=1)})
+    first = set(best.sort_values(list(best), kind="stable").index[:n])
+    return [name for name in scores.index if name in first]
 
 
 def _draw_squares(

@@ -14,8 +14,9 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure, SubFigure
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
+    import pandas as pd
     from matplotlib.backend_bases import RendererBase
     from matplotlib.gridspec import GridSpecBase
 
@@ -31,7 +32,7 @@ Drawn = TypeVar("Drawn", Axes, AxesArray)
 
 
 def check_save(save: str | PathLike[str] | None) -> None:
-    """Fail before any work where the file could not be written after it."""
+    """Raise, before any work is done, the error that saving the figure to this file would raise after it."""
     if save is None:
         return
     path, given = Path(save), f"save={fspath(save)!r}"
@@ -40,6 +41,13 @@ def check_save(save: str | PathLike[str] | None) -> None:
     known = Figure().canvas.get_supported_filetypes()
     if path.suffix.lower().removeprefix(".") not in {"", *known}:
         raise ValueError(f"{given}: {path.suffix!r} is no picture format; use one of {sorted(known)}.")
+
+
+def check_columns(table: pd.DataFrame, names: Iterable[str]) -> None:
+    """KeyError where the table lacks a column."""
+    for name in names:
+        if name not in table:
+            raise KeyError(f"{name!r} is not a column of the table, which has {list(table.columns)}.")
 
 
 def new_figure(size: tuple[float, float]) -> Figure:

@@ -12,9 +12,9 @@ from matplotlib.ticker import FixedLocator, NullLocator
 
 from raptorgraph._arguments import check_choice
 from raptorgraph._docs import docs
-from raptorgraph.pl._figure import BLUE, GRAY, LIGHT, ORANGE, axes_or_new, check_save, finish
+from raptorgraph.pl._figure import BLUE, GRAY, LIGHT, ORANGE, Floats, axes_or_new, check_columns, check_save, finish
 from raptorgraph.pl._heat_map import name_squares, similar_side_by_side
-from raptorgraph.pl._marks import color_bar_beside, legend_beside
+from raptorgraph.pl._marks import Style, color_bar_beside, legend_beside
 
 if TYPE_CHECKING:
     from os import PathLike
@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from matplotlib.image import AxesImage
 
-    from raptorgraph.pl._figure import Floats
-    from raptorgraph.pl._marks import Style
 
 _RATIOS = ("synergy", "suppression")  # 1 = additive
 _BAR_LABELS = {
@@ -94,9 +92,7 @@ def interactions(
     """
     check_save(save)
     types = "interaction" in table if types is None else types
-    for column in ("gene_a", "gene_b", score, *(["interaction"] if types else [])):
-        if column not in table:
-            raise KeyError(f"{column!r} is not a column of the table, which has {list(table.columns)}.")
+    check_columns(table, ("gene_a", "gene_b", score, *(["interaction"] if types else [])))
     if not pd.api.types.is_numeric_dtype(table[score]):
         raise ValueError(f"score={score!r} does not hold numbers: use a score such as 'synergy'.")
     if table.empty:
@@ -138,7 +134,7 @@ def _square(table: pd.DataFrame, values: Floats) -> pd.DataFrame:
 
 
 def _clustered(values: pd.DataFrame, *, ratio: bool) -> pd.DataFrame:
-    """The same with genes of similar scores side by side; pairs without a score count as typical ones."""
+    """Set genes of similar scores side by side; pairs without a score count as typical ones."""
     x = np.log(values.where(values > 0)) if ratio else values
     typical = float(np.nanmedian(x)) if np.isfinite(x.to_numpy()).any() else 0.0
     leaves = similar_side_by_side(x.fillna(typical).to_numpy())

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from matplotlib.text import Annotation, Text
+from matplotlib.transforms import Bbox, BboxBase
 
-from raptorgraph.pl._figure import GRAY, BeforeDrawing
+from raptorgraph.pl._figure import GRAY, BeforeDrawing, Floats
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.backend_bases import RendererBase
 
-    from raptorgraph.pl._figure import Floats
     from raptorgraph.pl._marks import Style
 
 _DISTANCES = (7.0, 12.0, 18.0, 26.0, 36.0, 48.0, 64.0, 84.0)  # of a name from its point, in points of 1/72 inch
@@ -63,9 +63,9 @@ def _place(
 ) -> None:
     """Place the names one after the other, each where it covers and crosses least."""
     unit = float(np.asarray(renderer.points_to_pixels(1.0)))
-    frame = _extents(ax, renderer)
+    frame = ax.get_window_extent(renderer)
     points, among = (ax.transData.transform(part) for part in (points, among))
-    taken = [_extents(artist, renderer) for artist in obstacles]
+    taken: list[BboxBase] = [artist.get_window_extent(renderer) for artist in obstacles]
     lines: list[tuple[Floats, Floats]] = []
     directions = np.column_stack([np.cos(_ANGLES), np.sin(_ANGLES)])
     for label, point in zip(labels, points, strict=True):
@@ -78,34 +78,20 @@ def _place(
         best, cost = None, np.inf
         for shift in shifts:
             center = point + shift
-            extents = np.array([*(center - half), *(center + half)])
-            if _outside(extents, frame) or any(_overlap(extents, other) for other in taken):
+            place = Bbox([center - half, center + half])
+            if frame.count_contains(place.corners()) < 4 or place.count_overlaps(taken):
                 continue
-            inside = (among > extents[:2]).all(axis=1) & (among < extents[2:]).all(axis=1)
-            found = min(int(inside.sum()), 12) + 0.08 * float(np.linalg.norm(shift)) / unit
-            found += 10.0 * sum(_cross(point, center, *line) or _through(extents, *line) for line in lines)
+            found = min(place.count_contains(among), 12) + 0.08 * float(np.linalg.norm(shift)) / unit
+            found += 10.0 * sum(_cross(point, center, *line) or _through(place, *line) for line in lines)
             found += 10.0 * sum(_through(other, point, center) for other in taken)
             if found < cost:
-                best, cost = (shift, center, extents), found
+                best, cost = (shift, center, place), found
         label.set_visible(best is not None)
         if best is not None:
-            shift, center, extents = best
+            shift, center, place = best
             label.xyann = tuple(shift / unit)
-            taken.append(extents)
+            taken.append(place)
             lines.append((point, center))
-
-
-def _extents(artist: Artist, renderer: RendererBase) -> Floats:
-    """Left, lower, right and upper end of the artist in pixels."""
-    return np.array(artist.get_window_extent(renderer).extents, dtype=float)
-
-
-def _outside(extents: Floats, frame: Floats) -> bool:
-    return bool((extents[:2] < frame[:2]).any() or (extents[2:] > frame[2:]).any())
-
-
-def _overlap(a: Floats, b: Floats) -> bool:
-    return bool((a[:2] < b[2:]).all() and (b[:2] < a[2:]).all())
 
 
 def _cross(a: Floats, b: Floats, c: Floats, d: Floats) -> bool:
@@ -117,7 +103,6 @@ def _cross(a: Floats, b: Floats, c: Floats, d: Floats) -> bool:
     return side(a, b, c) * side(a, b, d) < 0 and side(c, d, a) * side(c, d, b) < 0
 
 
-def _through(extents: Floats, a: Floats, b: Floats) -> bool:
+def _through(box: BboxBase, a: Floats, b: Floats) -> bool:
     """Whether the segment ab runs through the box."""
-    path = a + _ALONG * (b - a)
-    return bool(((path > extents[:2]) & (path < extents[2:])).all(axis=1).any())
+    return box.count_contains(a + _ALONG * (b - a)) > 0

@@ -10,21 +10,11 @@ from anndata import AnnData
 
 from raptorgraph._arguments import check_choice, check_integer
 from raptorgraph._docs import docs
+from raptorgraph.pl import _map
 from raptorgraph.pl._cells import canonical, expression_of, screen_of
 from raptorgraph.pl._figure import PALETTE, SCALE, axes_or_new, check_save, finish
-from raptorgraph.pl._map import (
-    GROUP_COLORS,
-    draw_groups,
-    draw_values,
-    given_map,
-    map_name,
-    remarks,
-    sampled,
-    set_view,
-    umap,
-)
 from raptorgraph.screen._asked import listed
-from raptorgraph.screen._matrix import as_matrix
+from raptorgraph.screen._matrix import as_matrix, to_dense
 from raptorgraph.screen._names import gene_names
 
 if TYPE_CHECKING:
@@ -127,25 +117,25 @@ def latents(
     if missing:
         raise KeyError(f"{missing[0]!r} is not among the categories of color={color!r}.")
 
-    rows = sampled(adata.n_obs, max_cells, seed)
-    points = None if basis is None else given_map(adata, basis)[rows]
+    rows = _map.sampled(adata.n_obs, max_cells, seed)
+    points = None if basis is None else _map.given_map(adata, basis)[rows]
     found = np.asarray(adata.obsm[_KEYS[kind]]) if model is None else model.get_latent_representation(kind=kind)
     found = found[rows]
     if points is None:
-        points = umap(found, n_neighbors=n_neighbors, seed=seed)
+        points = _map.umap(found, n_neighbors=n_neighbors, seed=seed)
 
     ax = axes_or_new(ax, (6.6, 4.8))
     if values is None:
-        draw_groups(ax, points, pd.Series("cells", index=rows), {"cells": GROUP_COLORS[0]}, legend=False)
+        _map.draw_groups(ax, points, pd.Series("cells", index=rows), {"cells": _map.GROUP_COLORS[0]}, legend=False)
     elif pd.api.types.is_numeric_dtype(values) and not pd.api.types.is_bool_dtype(values):
-        draw_values(ax, points, values.iloc[rows].to_numpy(dtype=float), str(values.name))
+        _map.draw_values(ax, points, values.iloc[rows].to_numpy(dtype=float), str(values.name))
     else:
         labels = values.iloc[rows].astype(object)
         colors = _group_colors(found, labels, control, groups)
-        draw_groups(ax, points, labels, colors, behind=[control] if control else [], title=str(values.name))
-    n_outside = set_view(ax, points, map_name(basis))
+        _map.draw_groups(ax, points, labels, colors, behind=[control] if control else [], title=str(values.name))
+    n_outside = _map.set_view(ax, points, _map.map_name(basis))
     if title is None:
-        title = f"{kind} latents, {remarks(len(rows), adata.n_obs, n_outside)}"
+        title = f"{kind} latents, {_map.remarks(len(rows), adata.n_obs, n_outside)}"
     ax.set_title(title, fontsize=10)
     return finish(ax, show=show, save=save, return_fig=return_fig)
 
@@ -164,8 +154,7 @@ def _values(model: RaptorGraphModel | None, adata: AnnData, color: str | None) -
         raise KeyError(f"color={color!r} is neither a column of obs, {list(adata.obs)}, nor a gene.")
     column = [names.get_loc(color.strip())]
     values = as_matrix(adata[:, column].X) if model is None else expression_of(screen_of(model), genes=column)
-    values = values if isinstance(values, np.ndarray) else values.toarray()
-    return pd.Series(values.ravel(), name=f"{color} ({'X' if model is None else SCALE})"), None
+    return pd.Series(to_dense(values).ravel(), name=f"{color} ({'X' if model is None else SCALE})"), None
 
 
 def _group_colors(
@@ -176,8 +165,8 @@ def _group_colors(
         means = pd.DataFrame(found).groupby(labels.to_numpy()).mean()
         center = means.loc[control] if control in means.index else means.mean()
         distance = ((means - center) ** 2).sum(axis=1).drop([control], errors="ignore")
-        groups = distance.nlargest(len(GROUP_COLORS)).index.tolist()
-    palette = (*GROUP_COLORS, *PALETTE[6:])
+        groups = distance.nlargest(len(_map.GROUP_COLORS)).index.tolist()
+    palette = (*_map.GROUP_COLORS, *PALETTE[6:])
     if len(groups) > len(palette):
         raise ValueError(f"{len(groups)} groups cannot be told apart by color: name {len(palette)} at most.")
     colors = dict(zip(groups, palette, strict=False))

@@ -18,6 +18,8 @@ from scipy.sparse import csr_matrix
 
 Node = Hashable
 Edge = tuple[Node, Node]
+_GAP, _LAYER_GAP = 8.0, 32.0  # least distances between the boxes of a layer, and between layers
+_ASPECT = 1.5  # width over height, at which the packing of unconnected parts aims
 _SWEEPS = 30
 _WIDEST = 2.0  # width over height from which layers are moved apart
 _DUMMY_WIDTH = 3.0  # room for an edge that passes a layer
@@ -37,29 +39,18 @@ class Layout:
     height: float
 
 
-def layered_layout(
-    network: nx.DiGraph,
-    sizes: Mapping[Node, tuple[float, float]],
-    *,
-    gap: float = 8.0,
-    layer_gap: float = 32.0,
-    aspect: float = 1.5,
-) -> Layout:
-    """Lay out an acyclic graph, in the units of the `sizes`: width and height of each node's box.
-
-    Boxes of a layer and layers have at least these gaps. The packing of unconnected parts aims at the `aspect`, width
-    over height.
-    """
+def layered_layout(network: nx.DiGraph, sizes: Mapping[Node, tuple[float, float]]) -> Layout:
+    """Lay out an acyclic graph, in the units of the `sizes`: width and height of each node's box."""
     parts = [network.subgraph(part) for part in nx.weakly_connected_components(network) if len(part) > 1]
     # from the node order of the network, not of the components' sets, which changes between runs
     order = {node: k for k, node in enumerate(network)}
-    layouts = [_connected(_ordered(part, order), sizes, gap, layer_gap) for part in parts]
+    layouts = [_connected(_ordered(part, order), sizes) for part in parts]
     for node in network:
         if network.degree(node) == 0:
             width, height = sizes[node]
             layouts.append(Layout({node: (width / 2, height / 2)}, {}, width, height))
     layouts.sort(key=lambda part: (-part.height, -part.width, min(order[node] for node in part.positions)))
-    return _packed(layouts, gap, layer_gap, aspect)
+    return _packed(layouts)
 
 
 def _ordered(part: nx.DiGraph, order: Mapping[Node, int]) -> nx.DiGraph:
@@ -70,27 +61,27 @@ def _ordered(part: nx.DiGraph, order: Mapping[Node, int]) -> nx.DiGraph:
     return copy
 
 
-def _packed(layouts: list[Layout], gap: float, layer_gap: float, aspect: float) -> Layout:
+def _packed(layouts: list[Layout]) -> Layout:
     """Set the parts, the tallest first, in rows of columns: below another part where there is room, or beside it."""
-    area = sum((part.width + 3 * gap) * (part.height + layer_gap) for part in layouts)
-    row_width = 1.05 * max([np.sqrt(area * aspect), *(part.width for part in layouts)])
+    area = sum((part.width + 3 * _GAP) * (part.height + _LAYER_GAP) for part in layouts)
+    row_width = 1.05 * max([np.sqrt(area * _ASPECT), *(part.width for part in layouts)])
     width = height = 0.0
     places: list[tuple[float, float]] = []
     columns: list[list[float]] = []
     # y grows downwards here; a column is its left side, its width and the lower end of what it holds
     top, deepest, right = 0.0, 0.0, np.inf
     for part in layouts:
-        below = next((c for c in columns if c[1] >= part.width and c[2] + layer_gap + part.height <= deepest), None)
+        below = next((c for c in columns if c[1] >= part.width and c[2] + _LAYER_GAP + part.height <= deepest), None)
         if below is not None:
-            at = below[0], below[2] + layer_gap
+            at = below[0], below[2] + _LAYER_GAP
             below[2] = at[1] + part.height
         else:
             if right + part.width > row_width:
-                top, right, columns = height + (layer_gap if places else 0.0), 0.0, []
+                top, right, columns = height + (_LAYER_GAP if places else 0.0), 0.0, []
                 deepest = top + part.height
             at = right, top
             columns.append([right, part.width, top + part.height])
-            right += part.width + 3 * gap
+            right += part.width + 3 * _GAP
         places.append(at)
         width, height = max(width, at[0] + part.width), max(height, at[1] + part.height)
     whole = Layout({}, {}, width, height)
@@ -101,7 +92,7 @@ def _packed(layouts: list[Layout], gap: float, layer_gap: float, aspect: float) 
     return whole
 
 
-def _connected(network: nx.DiGraph, sizes: Mapping[Node, tuple[float, float]], gap: float, layer_gap: float) -> Layout:
+def _connected(network: nx.DiGraph, sizes: Mapping[Node, tuple[float, float]]) -> Layout:
     """Layout of a connected graph."""
     layer = _layers(network)
     chains = {}
@@ -114,14 +105,14 @@ def _connected(network: nx.DiGraph, sizes: Mapping[Node, tuple[float, float]], g
         nx.add_path(graph, chains[edge])
     rows = _ordered_rows(graph, layer)
     width = {node: sizes[node][0] if node in sizes else _DUMMY_WIDTH for node in graph}
-    x = _straightened(graph, rows, width, gap)
+    x = _straightened(graph, rows, width)
 
     heights = [max(sizes[node][1] for node in row if node in sizes) for row in rows]
     width_of_all = max(x[node] + width[node] / 2 for node in graph)
     # many edges between two layers need room to be told apart, and edges across a wide graph some height
-    steps = np.array([layer_gap + min(60.0, 1.2 * sum(graph.out_degree(node) for node in row)) for row in rows[:-1]])
+    steps = np.array([_LAYER_GAP + min(60.0, 1.2 * sum(graph.out_degree(node) for node in row)) for row in rows[:-1]])
     flat = width_of_all / _WIDEST - sum(heights) - steps.sum()
-    steps += np.clip(flat / len(steps), 0.0, 2.0 * layer_gap)
+    steps += np.clip(flat / len(steps), 0.0, 2.0 * _LAYER_GAP)
     tops = np.concatenate([[0.0], np.cumsum(np.add(heights[:-1], steps))])
     height = tops[-1] + heights[-1]
     center = {k: height - tops[k] - heights[k] / 2 for k in range(len(rows))}
@@ -213,9 +204,7 @@ def _crossings(graph: nx.DiGraph, rows: list[list[Node]]) -> int:
     return total
 
 
-def _straightened(
-    graph: nx.DiGraph, rows: list[list[Node]], width: Mapping[Node, float], gap: float
-) -> dict[Node, float]:
+def _straightened(graph: nx.DiGraph, rows: list[list[Node]], width: Mapping[Node, float]) -> dict[Node, float]:
     """Centers that keep the order and the gaps; each node is drawn to the mean of its neighbors.
 
     With the order fixed, the places of a layer that are nearest to their targets are an isotonic regression.
@@ -224,7 +213,7 @@ def _straightened(
     for row in rows:
         half = np.array([width[node] / 2 for node in row])
         passing = np.array([width[node] == _DUMMY_WIDTH for node in row])
-        room = np.where(passing[:-1] & passing[1:], gap / 4, np.where(passing[:-1] | passing[1:], gap / 2, gap))
+        room = np.where(passing[:-1] & passing[1:], _GAP / 4, np.where(passing[:-1] | passing[1:], _GAP / 2, _GAP))
         offsets.append(np.concatenate([[0.0], np.cumsum(half[:-1] + half[1:] + room)]))
     widest = max(offset[-1] for offset in offsets)
     x: dict[Node, float] = {}

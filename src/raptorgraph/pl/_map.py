@@ -11,7 +11,7 @@ import pandas as pd
 from anndata import AnnData
 
 from raptorgraph._progress import progress_bar
-from raptorgraph.pl._figure import LIGHT, PALETTE
+from raptorgraph.pl._figure import LIGHT, PALETTE, Floats
 from raptorgraph.pl._marks import Style, legend_beside, marker
 
 if TYPE_CHECKING:
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from matplotlib.artist import Artist
     from matplotlib.axes import Axes
 
-    from raptorgraph.pl._figure import Floats
 
 GROUP_COLORS = PALETTE[:6]  # black would be taken for control cells
 OTHERS = "#C8C8C8"

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from matplotlib.lines import Line2D
 
-from raptorgraph.pl._figure import LIGHT
+from raptorgraph.pl._figure import LIGHT, Floats
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from matplotlib.cm import ScalarMappable
     from matplotlib.colorbar import Colorbar
 
-    from raptorgraph.pl._figure import Floats
 
 Style = dict[str, Any]
 """Properties that several calls of matplotlib take by keyword."""

@@ -25,14 +25,8 @@ def measured_with_error(
 
     `perturbations` are canonical labels, by default all but the control; those that the cells lack are left out. The
     model says how `adata` is read, which has control cells, too, and is by default the model's data. Standard errors
-    follow from the numbers of perturbed and of control cells.
-
-    Raises
-    ------
-    KeyError
-        If a gene of the model is not in `adata`.
-    ValueError
-        If there are no data.
+    follow from the numbers of perturbed and of control cells. KeyError if a gene of the model is not in `adata`,
+    ValueError if there are no data.
     """
     screen = screen_of(model, ", or give the measured cells.") if adata is None else Screen(adata, model.setup_args)
     genes, index = screen.adata.var_names, pd.Index(screen.labels, name="perturbation")

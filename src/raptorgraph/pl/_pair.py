@@ -15,7 +15,7 @@ from raptorgraph import metrics
 from raptorgraph._arguments import check_integer
 from raptorgraph._docs import docs
 from raptorgraph.pl._cells import canonical
-from raptorgraph.pl._figure import BLUE, GRAY, LIGHT, ORANGE, SCALE, check_save, finish, panels
+from raptorgraph.pl._figure import BLUE, GRAY, LIGHT, ORANGE, SCALE, AxesArray, Floats, check_save, finish, panels
 from raptorgraph.pl._limits import far_off, limits_with_zero
 from raptorgraph.pl._marks import Style, legend_beside, marker, vertical_grid
 from raptorgraph.pl._measured import measured_with_error, predicted_with_sd
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from raptorgraph.model import RaptorGraphModel
-    from raptorgraph.pl._figure import AxesArray, Floats
 
 _INTERVAL = 1.645  # standard deviations: 90 %
 _BLOCK_GAP = 1.0  # rows between the two blocks of genes
@@ -145,14 +144,14 @@ def _panels(
     sd_of_sum = None if sds is None else np.sqrt(sds.loc[singles[0]] ** 2 + sds.loc[singles[1]] ** 2)
     known_sum = known.loc[singles].sum() if set(singles) <= set(known.index) else None
     shown = [
-        *(_Panel(name, x, sd[name], mark=_row(known, name)) for name, x in zip(singles, (a, b), strict=True)),
+        *(_Panel(name, x, sd[name], mark=known.T.get(name)) for name, x in zip(singles, (a, b), strict=True)),
         _Panel("sum of the two", a + b, sd_of_sum, mark=known_sum),
         _Panel(f"predicted {label}\n{_scores(a, b, both)}", both, sd[label], total=a + b),
     ]
     if label in known.index:
         scores = "" if known_sum is None else "\n" + _scores(*(known.loc[name] for name in (*singles, label)))
         total = a + b if known_sum is None else known_sum
-        shown.append(_Panel(f"measured {label}{scores}", known.loc[label], _row(errors, label), total=total))
+        shown.append(_Panel(f"measured {label}{scores}", known.loc[label], errors.T.get(label), total=total))
     return shown
 
 
@@ -178,10 +177,6 @@ def _known(
         pd.concat([new, old.drop(index=new.index, errors="ignore")]) for new, old in zip(given, own, strict=True)
     )
     return effects, errors
-
-
-def _row(table: pd.DataFrame, name: str) -> pd.Series | None:
-    return table.loc[name] if name in table.index else None
 
 
 def _scores(a: pd.Series, b: pd.Series, both: pd.Series) -> str:

@@ -32,22 +32,9 @@ def dot_panel(
 ) -> None:
     """Draw mean and SD of every method, the first at the top; what lies far outside is written at the edge.
 
-    Parameters
-    ----------
-    ax
-        Axes to draw on.
-    values
-        Columns ``value_mean`` and ``value_sd``, indexed by method; methods may be missing.
-    methods
-        Names, from the top.
-    lines
-        Name and value of each reference (floor, ceiling, chance).
-    title
-        Title of the panel.
-    labels
-        Whether to write the names of the methods.
-    limits
-        Ends of the axis; default those of the data, up to twice the references.
+    `values` has the columns ``value_mean`` and ``value_sd``, indexed by method; methods may be missing. `lines` has
+    name and value of each reference (floor, ceiling, chance). The axis ends at `limits`, by default those of the data,
+    up to twice the references; `labels` says whether the names of the methods are written.
     """
     shown = values["value_mean"].reindex(methods).dropna()
     lines = {name: value for name, value in lines.items() if np.isfinite(value)}
@@ -85,20 +72,10 @@ def dot_panel(
 
 
 def dots(ax: Axes, values: pd.DataFrame, names: Sequence[str], shift: float = 0.0, **style: Any) -> None:
-    """Draw mean and SD of each name at its place on the y axis.
+    """Draw mean and SD of each name at its place on the y axis, which begins at `shift`.
 
-    Parameters
-    ----------
-    ax
-        Axes to draw on.
-    values
-        Columns ``value_mean`` and ``value_sd``, indexed by name; names may be missing.
-    names
-        Names, from y = 0 on.
-    shift
-        Added to y.
-    **style
-        Arguments of ``errorbar``.
+    `values` has the columns ``value_mean`` and ``value_sd``, indexed by name; names may be missing. `style` are
+    arguments of ``errorbar``.
     """
     shown = values.reindex(names)
     y = np.arange(len(names)) + shift

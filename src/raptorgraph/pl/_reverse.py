@@ -10,7 +10,7 @@ from matplotlib.lines import Line2D
 
 from raptorgraph._arguments import check_integer
 from raptorgraph._docs import docs
-from raptorgraph.pl._figure import GRAY, LIGHT, PALETTE, axes_or_new, check_save, finish
+from raptorgraph.pl._figure import GRAY, LIGHT, PALETTE, axes_or_new, check_columns, check_save, finish
 from raptorgraph.pl._marks import legend_beside, marker
 
 if TYPE_CHECKING:
@@ -69,9 +69,7 @@ def reverse(
     >>> ax = rg.pl.reverse(table, n=5)
     """
     check_save(save)
-    missing = [name for name in _COLUMNS if name not in table]
-    if missing:
-        raise KeyError(f"{missing[0]!r} is not a column of the table, which has {list(table.columns)}.")
+    check_columns(table, _COLUMNS)
     check_integer("n", n, 1, hint=", the number of perturbations to show")
     queries = list(dict.fromkeys(table["query"]))
     if query is None:

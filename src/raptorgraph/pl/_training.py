@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from raptorgraph._docs import docs
-from raptorgraph.pl._figure import BLUE, ORANGE, check_save, finish, panels
+from raptorgraph.pl._figure import BLUE, ORANGE, AxesArray, check_save, finish, panels
 
 if TYPE_CHECKING:
     from os import PathLike
@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from raptorgraph.model import RaptorGraphModel
-    from raptorgraph.pl._figure import AxesArray
 
 _COLORS = {"train": BLUE, "validation": ORANGE}
 # scvi-tools logs these beside the terms of the loss, of which they are sums or copies

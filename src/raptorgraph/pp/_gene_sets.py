@@ -161,16 +161,6 @@ def clean_set_name(name: str) -> str:
     The prefix of a collection, identifiers at the end, underscores and capital letters are removed; abbreviations and
     words with a digit stay in capitals.
 
-    Parameters
-    ----------
-    name
-        Name of a gene set.
-
-    Returns
-    -------
-    str
-        The name to read.
-
     Examples
     --------
     >>> from raptorgraph.pp._gene_sets import clean_set_name
@@ -197,25 +187,9 @@ def clean_set_name(name: str) -> str:
 def match_gene_sets(
     gene_sets: Mapping[str, Sequence[str]], genes: Sequence[str], *, min_size: int = 5, max_size: int = 500
 ) -> dict[str, list[str]]:
-    """Reduce gene sets to the genes at hand, and drop sets that are then too small or too large.
+    """Reduce gene sets to the genes at hand, in the order of these, and drop sets that are then too small or too large.
 
-    Parameters
-    ----------
-    gene_sets
-        Name of each set and its distinct genes.
-    genes
-        The genes at hand. Names must be spelled alike, case included.
-    min_size, max_size
-        Smallest and largest number of genes of a set among those at hand. A set of all of them is dropped too.
-
-    Returns
-    -------
-    The sets that are left, each with its genes in the order of `genes`.
-
-    Raises
-    ------
-    ValueError
-        If the sizes are not possible, or no set is left.
+    Names must be spelled alike, case included. A set of all genes at hand is dropped too. ValueError if no set is left.
     """
     check_integer("min_size", min_size, 1)
     if max_size != float("inf"):

@@ -11,12 +11,13 @@ import numpy as np
 import pandas as pd
 from scipy import sparse
 
-from raptorgraph._arguments import check_text
+from raptorgraph._arguments import check_text, settings_of
 from raptorgraph._docs import docs
 from raptorgraph.pp._guide_counts import GuideSettings, call_guides, read_guides
 from raptorgraph.screen._label_hints import likely_controls, warn_of_controls
 from raptorgraph.screen._labels import format_perturbation, parse_perturbation
 from raptorgraph.screen._modalities import drop_cells, modality, refresh
+from raptorgraph.screen._screen import design_matrix
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -180,23 +181,7 @@ def assign_guides(
     >>> report.outcomes["n_cells"].to_dict()
     {'control': 1, '1 gene': 1, '2 genes': 1, 'no guide': 1, 'too many genes': 0}
     """
-    settings = GuideSettings(
-        guides=guides,
-        targets=targets,
-        guide_names=guide_names,
-        layer=layer,
-        calls=calls,
-        calls_delimiter=calls_delimiter,
-        non_targeting=non_targeting,
-        control=control,
-        delimiter=delimiter,
-        method=method,
-        min_counts=min_counts,
-        min_fraction=min_fraction,
-        max_genes=max_genes,
-        no_guide=no_guide,
-        too_many=too_many,
-    )
+    settings = settings_of(GuideSettings, locals())
     assignment = plan_assignment(data, settings, expression=expression, key_added=key_added)
     write_assignment(data, assignment, expression=expression, key_added=key_added)
     return assignment.report
@@ -218,7 +203,7 @@ def plan_assignment(
     counts = _rows_of(counts, holder, cells)
     carried, thresholds = call_guides(counts, settings)
     genes = sorted(set().union(*sets))
-    of_guide = _members(sets, genes)
+    of_guide = sparse.csr_matrix(design_matrix(sets, genes))
 
     n_genes = np.diff((carried @ of_guide).tocsr().indptr)
     without, beyond = np.diff(carried.indptr) == 0, n_genes > settings.max_genes
@@ -304,14 +289,6 @@ def _gene_sets(targets: pd.Series, settings: GuideSettings) -> list[tuple[str, .
         raise ValueError(f"Guide {guide!r} alone has {len(largest)} genes, more than max_genes={settings.max_genes}.")
     warn_of_controls({gene for members in sets for gene in members}, "non_targeting")
     return sets
-
-
-def _members(sets: list[tuple[str, ...]], genes: list[str]) -> sparse.csr_matrix:
-    """Guides x genes, 1 where the guide perturbs the gene."""
-    column = {gene: k for k, gene in enumerate(genes)}
-    indices = [column[gene] for members in sets for gene in members]
-    indptr = np.concatenate([[0], np.cumsum([len(members) for members in sets])])
-    return sparse.csr_matrix((np.ones(len(indices)), indices, indptr), shape=(len(sets), len(genes)))
 
 
 def _rows_of(counts: sparse.csr_matrix, holder: AnnData, cells: AnnData) -> sparse.csr_matrix:

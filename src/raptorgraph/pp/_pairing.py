@@ -15,7 +15,7 @@ from raptorgraph.pp._couplings import COUPLINGS
 from raptorgraph.screen._cell_labels import parse_obs
 from raptorgraph.screen._expression import to_expression
 from raptorgraph.screen._inputs import batch_codes, expression_source
-from raptorgraph.screen._matrix import as_matrix
+from raptorgraph.screen._matrix import as_matrix, to_dense
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -35,39 +35,18 @@ def principal_components(
     max_cells: int = 20_000,
     chunk_size: int = 8192,
 ) -> np.ndarray:
-    """Scores of the cells on the first principal components of their expression.
+    """Scores of the cells on the first principal components of their expression, cells x components, float32.
 
-    Parameters
-    ----------
-    X
-        Cells x genes, sparse (centered implicitly, not densified) or dense: the expression scale, or with `library`
-        counts.
-    n_comps
-        Number of components, at most one less than the number of cells and of genes; of one gene the centered gene.
-    seed
-        Seed of the start vector and of the choice of cells.
-    library
-        Library sizes, shape (n_cells,), for counts.
-    max_cells
-        Largest number of cells on which the components are found, so that no copy of a large screen is made.
-    chunk_size
-        Number of cells that are projected at a time.
-
-    Returns
-    -------
-    Cells x components, float32.
-
-    Raises
-    ------
-    ValueError
-        If `n_comps` is not positive, there are fewer than two cells or no genes.
+    `X`, cells x genes, is on the expression scale, or has counts for which `library` has the library sizes; a sparse
+    one is centered implicitly. There are at most `n_comps` components, and one less than cells and genes; of one gene
+    it is the centered gene. They are found on at most `max_cells` cells, drawn by `seed`, so that no copy of a large
+    screen is made, and `chunk_size` cells are projected at a time.
     """
     X = as_matrix(X)
     if X.shape[0] < 2 or X.shape[1] < 1 or n_comps < 1:
         raise ValueError(f"Cannot find {n_comps} principal components of {X.shape[0]} cells x {X.shape[1]} genes.")
     if X.shape[1] == 1:
-        values = to_expression(X, library)
-        values = values if isinstance(values, np.ndarray) else values.toarray()
+        values = to_dense(to_expression(X, library))
         return np.asarray(values - values.mean(axis=0))
     pca = PCA(n_components=min(n_comps, min(X.shape) - 1), svd_solver="arpack", random_state=seed)
     rows = np.arange(X.shape[0])
@@ -93,34 +72,12 @@ def pairing_plan(
     max_controls: int | None = 2500,
     seed: int = 0,
 ) -> sparse.csr_matrix:
-    """Probability of each control cell to be the partner of each perturbed cell.
+    """Probability of each control cell to be the partner of each perturbed cell: cells x cells, float32.
 
-    Parameters
-    ----------
-    Z
-        Shape (n_cells, n_dims): coordinates in which cells are compared by squared Euclidean distance.
-    codes
-        Shape (n_cells,), int: condition of each cell; 0 is the control. Conditions are paired one by one.
-    method
-        Method of :func:`pair_cells`.
-    batch
-        Shape (n_cells,), int: cells are paired within their batch, and with all controls where it has none.
-    max_controls
-        Size of the random subset of control cells, drawn anew for each condition (and batch), where there are more.
-        None for all.
-    seed
-        Seed of the subsets and of random pairing.
-
-    Returns
-    -------
-    Cells x cells, float32: row i holds the partners of perturbed cell i and sums to 1; rows of control cells are empty.
-
-    Raises
-    ------
-    RuntimeError
-        If the solver of ``"emd"`` does not reach the optimum.
-    ValueError
-        If the method is unknown, the coordinates are not finite, shapes do not fit, or there is no control cell.
+    Row i holds the partners of perturbed cell i and sums to 1; rows of control cells are empty. Cells are compared by
+    the squared Euclidean distance of their coordinates `Z`, cells x dimensions. `codes` has the condition of each cell,
+    0 for the control, and conditions are paired one by one; so are batches, whose code `batch` has, and with all
+    controls where a batch has none. The other arguments and what is raised are those of :func:`pair_cells`.
     """
     couple = COUPLINGS[check_choice("method", method, METHODS)]
     if max_controls is not None:
@@ -158,25 +115,9 @@ def pairing_plan(
 
 
 def sample_partners(plan: sparse.csr_matrix, rows: npt.ArrayLike, rng: np.random.Generator) -> np.ndarray:
-    """Draw one control cell for each perturbed cell, control j for cell i with probability ``plan[i, j]``.
+    """Draw one control cell for each perturbed cell of `rows`: j for cell i with probability ``plan[i, j]``; int64.
 
-    Parameters
-    ----------
-    plan
-        Cells x cells, from :func:`pairing_plan`; rows need not sum to 1.
-    rows
-        Shape (n,), int: perturbed cells, repetitions allowed.
-    rng
-        Random generator.
-
-    Returns
-    -------
-    Shape (n,), int64: the drawn control cells.
-
-    Raises
-    ------
-    ValueError
-        If a cell has no partner in the plan.
+    Rows of the plan need not sum to 1, and cells may be repeated. ValueError if a cell has no partner in the plan.
     """
     rows = np.asarray(rows, dtype=np.int64)
     part = plan[rows]

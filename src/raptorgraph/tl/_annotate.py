@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
+from raptorgraph._arguments import check_number
 from raptorgraph.pp._gene_sets import clean_set_name
 
 if TYPE_CHECKING:
@@ -124,8 +125,7 @@ def _start(text: str) -> str:
 
 
 def _check(table: pd.DataFrame, names: list[str], fdr: float) -> None:
-    if not 0 < fdr <= 1:
-        raise ValueError(f"fdr={fdr!r} must lie in (0, 1].")
+    check_number("fdr", fdr, 0, 1, above=True)
     needed = ["latent", "gene_set", "NES", "FDR", *(["change"] if "FDR_null" in table else [])]
     missing = [column for column in needed if column not in table]
     if missing:

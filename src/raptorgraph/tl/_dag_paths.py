@@ -228,16 +228,13 @@ def knock_out_edge(
 @contextmanager
 def _without_edge(model: RaptorGraphModel, cause: int, effect: int) -> Iterator[None]:
     """Set the weight of one edge to zero, and put it back whatever happens."""
-    weight = model.module.graph.weight
-    with torch.no_grad():
-        kept = weight[cause, effect].clone()
+    weight = model.module.graph.weight.data
+    kept = weight[cause, effect].clone()
+    weight[cause, effect] = 0.0
     try:
-        with torch.no_grad():
-            weight[cause, effect] = 0.0
         yield
     finally:
-        with torch.no_grad():
-            weight[cause, effect] = kept
+        weight[cause, effect] = kept
 
 
 def _adjacency(graph: RaptorGraphModel | pd.DataFrame) -> pd.DataFrame:

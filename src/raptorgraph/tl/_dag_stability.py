@@ -12,6 +12,7 @@ from raptorgraph._arguments import check_integer
 from raptorgraph._docs import docs
 from raptorgraph._progress import progress_argument, progress_bar
 from raptorgraph.metrics import chance_jaccard, top_edge_jaccard
+from raptorgraph.metrics._graph import off_diagonal
 from raptorgraph.model._graph import CALLED, graph_of_log_ratios
 
 if TYPE_CHECKING:
@@ -104,11 +105,11 @@ def dag_stability(
             else:
                 found = graph(screen.with_codes(_permuted(codes, batch, rng)))
                 n_null_edges += int((found.probability >= CALLED).sum())
-                null.append(np.abs(_off_diagonal(found.weight.numpy())))
+                null.append(np.abs(off_diagonal(found.weight.numpy())))
             advance()
 
     frequency, q_value = count / n, np.ones(weight.shape)
-    q_value[~np.eye(len(weight), dtype=bool)] = q_values(np.abs(_off_diagonal(weight)), np.concatenate(null), n_null)
+    q_value[~np.eye(len(weight), dtype=bool)] = q_values(np.abs(off_diagonal(weight)), np.concatenate(null), n_null)
     edges.keep_stability(frequency, q_value)
     source, target = np.nonzero((count > 0) | called)
     genes = np.asarray(model.perturbed_genes)
@@ -155,7 +156,3 @@ def _permuted(codes: np.ndarray, batch: np.ndarray, rng: np.random.Generator) ->
         rows = np.flatnonzero(batch == value)
         found[rows] = codes[rng.permutation(rows)]
     return found
-
-
-def _off_diagonal(values: np.ndarray) -> np.ndarray:
-    return values[~np.eye(len(values), dtype=bool)]

@@ -14,7 +14,7 @@ from raptorgraph._docs import docs
 from raptorgraph._progress import progress_argument, progress_bar
 from raptorgraph.pp import parse_perturbation
 from raptorgraph.screen._names import stripped
-from raptorgraph.tl._label_null import label_null, stands_out
+from raptorgraph.tl._label_null import check_null, clear_latents, label_null
 from raptorgraph.tl._latent_programs import latent_programs
 from raptorgraph.tl._noise import false_discovery_rates
 from raptorgraph.tl._parallel import in_threads
@@ -149,10 +149,7 @@ def enrich(
     True
     """
     check_method(method)
-    if check_integer("n_null", n_null, 0) and n_null < 20:
-        raise ValueError(f"n_null={n_null!r} must be 0 or at least 20.")
-    if n_null and model.adata is None:
-        raise ValueError("The model was loaded without data: load it with adata=..., or use n_null=0.")
+    check_null(model, n_null)
     sets, weights = read_sets(gene_sets, model.var_names_, min_size, max_size, method)
     _check_numbers(n_permutations, threads, seed, permute)
     programs = latent_programs(model, activation=activation, n_cells=n_cells, seed=seed)
@@ -333,9 +330,7 @@ def _with_null(
     change, p_change = np.full((2, len(latents), n_sets), np.nan)
     p_effect = np.full(len(latents), np.nan)
     change[:n_perturbed], p_change[:n_perturbed], p_effect[:n_perturbed] = null.change, null.p_change, null.p_effect
-    clear = stands_out(p_effect)
-    if len(latents) > n_perturbed:
-        clear[n_perturbed:] = model.latent_activity()["active"].to_numpy()[n_perturbed:]
+    clear = clear_latents(model, null.p_effect, len(latents))
     table["change"], table["p_null"] = change.ravel(), p_change.ravel()
     table["FDR_null"] = false_discovery_rates(p_change).ravel()
     table["p_effect"], table["stands_out"] = np.repeat(p_effect, n_sets), np.repeat(clear, n_sets)

@@ -161,25 +161,14 @@ def _stacked(pairs: Sequence[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
 
 
 def widened(draws: np.ndarray, expected: np.ndarray, sd: np.ndarray, seed: int | None) -> np.ndarray:
-    """Draws of the effects of two genes and their pair, with an interaction of unknown size.
+    """Draws of the effects of two genes and their pair (a, b, ab), with an interaction of unknown size.
 
     The posterior has one spread for the departures of all pairs from the sum, so that over many genes each draw
     departs by about the same length. Pairs differ: many do not interact at all, and a few a lot. The departure from
     the expected one is therefore drawn with a size of its own for each draw, whose square is twice a chi-square
-    variable with one degree of freedom, and condition-specific effects are drawn too.
-
-    Parameters
-    ----------
-    draws
-        Draws x (a, b, ab) x genes, of effects without their condition-specific part.
-    expected, sd
-        Predictions and their standard deviations, (a, b, ab) x genes.
-    seed
-        Seed of the draws.
-
-    Returns
-    -------
-    Draws x (a, b, ab) x genes.
+    variable with one degree of freedom, and condition-specific effects, which the given `draws` lack, are drawn too.
+    `draws` and the result are draws x 3 x genes; `expected` and `sd`, the predictions and their standard deviations,
+    3 x genes.
     """
     rng = np.random.default_rng(seed)
     specific = np.sqrt(np.clip(sd**2 - draws.var(axis=0), 0, None))

@@ -7,15 +7,13 @@ from typing import TYPE_CHECKING
 import pandas as pd
 import torch
 
-from raptorgraph._arguments import check_integer
+from raptorgraph._arguments import check_choice, check_integer
 from raptorgraph._docs import docs
 from raptorgraph._progress import progress_argument, track
 from raptorgraph.screen._setup import Setup
 
 if TYPE_CHECKING:
     from raptorgraph.model import RaptorGraphModel
-
-ACTIVATIONS = ("learned", "unit")
 
 
 @progress_argument()
@@ -68,8 +66,7 @@ def latent_programs(
     >>> list(unit.index) == model.latent_names
     True
     """
-    if activation not in ACTIVATIONS:
-        raise ValueError(f"activation={activation!r} is unknown; use 'learned' or 'unit'.")
+    check_choice("activation", activation, ("learned", "unit"))
     check_integer("n_cells", n_cells, 1)
     if activation == "unit":
         return _unit(model, n_cells, seed)

@@ -9,10 +9,9 @@ import numpy as np
 from scipy import sparse, stats
 
 from raptorgraph.screen._expression import to_expression
-from raptorgraph.screen._matrix import to_dense
+from raptorgraph.screen._matrix import Matrix, to_dense
 
 if TYPE_CHECKING:
-    from raptorgraph.screen._matrix import Matrix
     from raptorgraph.screen._screen import Screen
 
 _FLOOR = 1e-2  # smallest variance, as a part of the typical one, as in effect_moments
@@ -25,19 +24,8 @@ _MOST_CELLS = 512  # the shape of the noise no longer depends on the number of c
 class ControlNoise:
     """Pseudo-perturbations: control cells drawn at random, whose effect against the other control cells is measured.
 
-    Parameters
-    ----------
-    X
-        Control cells x genes: counts if `library` is given, else values on the expression scale.
-    library
-        Shape (n_cells,): total counts of each cell.
-    batch
-        Shape (n_cells,), int: batch of each cell; default one batch.
-
-    Raises
-    ------
-    ValueError
-        If no batch has two control cells.
+    The cells x genes `X` are counts if `library` has the total counts of each cell, else values on the expression
+    scale. `batch` has the batch of each cell; ValueError if none has two control cells.
     """
 
     def __init__(self, X: Matrix, library: np.ndarray | None = None, batch: np.ndarray | None = None) -> None:
@@ -166,8 +154,7 @@ def _contrasts(design: np.ndarray, n_cells: np.ndarray) -> np.ndarray:
 
 def cell_classes(n_cells: np.ndarray) -> np.ndarray:
     """Number of cells of the pseudo-perturbations that each effect is compared with: the power of two below its own."""
-    classes: np.ndarray = np.minimum(2 ** np.floor(np.log2(np.maximum(n_cells, 1))), _MOST_CELLS).astype(int)
-    return classes
+    return np.asarray(np.minimum(2 ** np.floor(np.log2(np.maximum(n_cells, 1))), _MOST_CELLS).astype(int))
 
 
 def effect_statistics(effect: np.ndarray, variance: np.ndarray, genes: np.ndarray) -> np.ndarray:
@@ -182,17 +169,10 @@ def effect_statistics(effect: np.ndarray, variance: np.ndarray, genes: np.ndarra
 
 
 def tail_probability(observed: np.ndarray, null: np.ndarray) -> np.ndarray:
-    r"""Probability of the null at or above what was observed.
+    r"""Probability of the null, draws x any shape, at or above the statistics of that shape that were observed.
 
     From D draws it is :math:`(1 + \#\{null \ge observed\}) / (1 + D)`. Beyond the largest draw it is that of a gamma
     distribution (Pearson III) with the mean, variance and skewness of the draws, where this is smaller.
-
-    Parameters
-    ----------
-    observed
-        Statistics, any shape.
-    null
-        Draws x that shape.
     """
     n_draws = len(null)
     p: np.ndarray = (1 + (null >= observed).sum(axis=0)) / (1 + n_draws)

@@ -7,21 +7,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 from scipy import stats
+from scipy.spatial.distance import squareform
 
-from raptorgraph._arguments import check_integer
+from raptorgraph._arguments import check_choice
 from raptorgraph._docs import docs
 from raptorgraph._progress import progress_argument
-from raptorgraph.tl._label_null import label_null, stands_out
+from raptorgraph.tl import _noise
+from raptorgraph.tl._label_null import check_null, clear_latents, label_null
 from raptorgraph.tl._latent_programs import latent_programs
-from raptorgraph.tl._noise import (
-    ControlNoise,
-    MeasuredLatents,
-    cell_classes,
-    control_noise,
-    false_discovery_rates,
-    halves_of_controls,
-    measured_latents,
-)
 
 if TYPE_CHECKING:
     from raptorgraph.model import RaptorGraphModel
@@ -122,12 +115,9 @@ def program_similarity(
     >>> rg.tl.program_similarity(model, n_null=0, matrix="specific").shape
     (6, 6)
     """
-    if matrix is not None and matrix not in COLUMNS:
-        raise ValueError(f"matrix={matrix!r} is unknown; use one of {', '.join(map(repr, COLUMNS))}.")
-    if check_integer("n_null", n_null, 0) and n_null < 20:
-        raise ValueError(f"n_null={n_null!r} must be 0 or at least 20.")
-    if n_null and model.adata is None:
-        raise ValueError("The model was loaded without data: load it with adata=..., or use n_null=0.")
+    if matrix is not None:
+        check_choice("matrix", matrix, COLUMNS)
+    check_null(model, n_null)
     if not n_null and matrix in ("p_null", "FDR_null"):
         raise ValueError(f"matrix={matrix!r} needs pseudo-perturbations: n_null must be at least 20.")
     programs = latent_programs(model, activation=activation, n_cells=n_cells, seed=seed)
@@ -136,9 +126,7 @@ def program_similarity(
     units = _units(programs.to_numpy(dtype=np.float64), model)
     n_perturbed, clear = len(model.perturbed_genes), np.ones(len(programs), dtype=bool)
     if n_null:
-        clear[:n_perturbed] = stands_out(label_null(model, [], n_null=n_null, seed=seed).p_effect)
-        if len(programs) > n_perturbed:  # these have no perturbation
-            clear[n_perturbed:] = model.latent_activity()["active"].to_numpy()[n_perturbed:]
+        clear = clear_latents(model, label_null(model, [], n_null=n_null, seed=seed).p_effect, len(programs))
 
     first, second = np.triu_indices(len(programs), 1)
     common = _CommonDirection(units, clear)
@@ -149,11 +137,11 @@ def program_similarity(
     if n_null:
         p = np.full(len(table), np.nan)
         p[second < n_perturbed] = _noise_probabilities(model, clear[:n_perturbed], n_null, seed)
-        table["p_null"], table["FDR_null"] = p, false_discovery_rates(p)
+        table["p_null"], table["FDR_null"] = p, _noise.false_discovery_rates(p)
         table["stand_out"] = clear[first] & clear[second]
     if matrix is not None:
         diagonal = 1.0 if matrix in COLUMNS[:2] else np.nan
-        square = _square(table[matrix].to_numpy(), len(programs), diagonal)
+        square = _square(table[matrix].to_numpy(), diagonal)
         return pd.DataFrame(square, index=programs.index, columns=programs.index.rename(None))
     return table.sort_values("specific", ascending=False, kind="stable", ignore_index=True)
 
@@ -177,8 +165,7 @@ class _CommonDirection:
         squared += 2 * clear[a] * clear[b] * self.inner[a, b]
         length = np.sqrt(np.maximum(squared, 0.0))
         found = (inner @ clear - clear[a] * inner[:, a])[:, None] - clear[b] * inner[:, b]
-        along: np.ndarray = np.divide(found, length, out=np.zeros_like(found), where=length > 1e-9)
-        return along
+        return np.asarray(np.divide(found, length, out=np.zeros_like(found), where=length > 1e-9))
 
     def specific(self, a: int) -> np.ndarray:
         """Cosines of `a` with all later latents, without the common direction; 0 where nothing else is left."""
@@ -187,8 +174,7 @@ class _CommonDirection:
         left = np.sqrt(np.maximum(1 - along_a**2, 0.0) * np.maximum(1 - along_b**2, 0.0))
         rest = self.inner[a, a + 1 :] - along_a * along_b
         cosines = np.divide(rest, left, out=np.zeros_like(rest), where=left > 1e-9)
-        clipped: np.ndarray = np.clip(cosines, -1.0, 1.0)
-        return clipped
+        return np.asarray(np.clip(cosines, -1.0, 1.0))
 
 
 def _without_targets(values: np.ndarray, model: RaptorGraphModel) -> np.ndarray:
@@ -204,14 +190,13 @@ def _units(values: np.ndarray, model: RaptorGraphModel) -> np.ndarray:
     """Unit vectors of effects without the perturbed genes themselves; 0 where there is no effect."""
     values = _without_targets(values, model)
     norm = np.linalg.norm(values, axis=1, keepdims=True)
-    units: np.ndarray = np.divide(values, norm, out=np.zeros_like(values), where=norm > 0)
-    return units
+    return np.asarray(np.divide(values, norm, out=np.zeros_like(values), where=norm > 0))
 
 
 def _relative(specific: np.ndarray, clear: np.ndarray) -> np.ndarray:
     """Specific similarities in units of the spread of those that the two latents have to others."""
     n = len(clear)
-    square = _square(specific, n, np.nan)
+    square = _square(specific, np.nan)
     spread = np.full(n, np.nan)
     for i in np.flatnonzero(clear):
         others = square[i, clear & (np.arange(n) != i)]
@@ -219,16 +204,15 @@ def _relative(specific: np.ndarray, clear: np.ndarray) -> np.ndarray:
             spread[i] = _MAD * np.median(np.abs(others))
     first, second = np.triu_indices(n, 1)
     largest = np.maximum(spread[first], spread[second])
-    relative: np.ndarray = np.divide(specific, largest, out=np.full_like(specific, np.nan), where=largest > 0)
-    return relative
+    return np.asarray(np.divide(specific, largest, out=np.full_like(specific, np.nan), where=largest > 0))
 
 
 def _noise_probabilities(model: RaptorGraphModel, clear: np.ndarray, n_null: int, seed: int) -> np.ndarray:
     """Two-sided p-values of the inner products of measured effects, of all pairs of perturbed genes."""
     screen, rng = model.screen, np.random.default_rng([seed, 0])
-    noise = control_noise(screen)
-    halves = [measured_latents(screen, rows) for rows in halves_of_controls(screen, rng)]
-    n = int(cell_classes(np.median(halves[0].n_cells)))
+    noise = _noise.control_noise(screen)
+    halves = [_noise.measured_latents(screen, rows) for rows in _noise.halves_of_controls(screen, rng)]
+    n = int(_noise.cell_classes(np.median(halves[0].n_cells)))
     draws, variance = noise.draw(n, n_null, rng)
     draws = draws * np.sqrt(noise.variance.sum() / variance.sum())  # of covariance S
     ways = [_products(model, a, b, clear, noise, draws) for a, b in (halves, halves[::-1])]
@@ -240,10 +224,10 @@ def _noise_probabilities(model: RaptorGraphModel, clear: np.ndarray, n_null: int
 
 def _products(
     model: RaptorGraphModel,
-    measured: MeasuredLatents,
-    other: MeasuredLatents,
+    measured: _noise.MeasuredLatents,
+    other: _noise.MeasuredLatents,
     clear: np.ndarray,
-    noise: ControlNoise,
+    noise: _noise.ControlNoise,
     draws: np.ndarray,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Inner products of all pairs less that of the noise they share, and their variance; directions are of `other`."""
@@ -269,9 +253,8 @@ def _products(
     return np.concatenate(found), np.concatenate(spread)
 
 
-def _square(values: np.ndarray, n: int, diagonal: float) -> np.ndarray:
+def _square(values: np.ndarray, diagonal: float) -> np.ndarray:
     """Symmetric matrix of the values of all pairs, in the order of :func:`numpy.triu_indices`."""
-    square = np.full((n, n), diagonal)
-    first, second = np.triu_indices(n, 1)
-    square[first, second] = square[second, first] = values
-    return square
+    square = squareform(values)
+    np.fill_diagonal(square, diagonal)
+    return np.asarray(square)

@@ -12,7 +12,7 @@ from anndata import AnnData
 from scipy.spatial.distance import cdist
 from scipy.stats import rankdata
 
-from raptorgraph._arguments import check_integer
+from raptorgraph._arguments import check_choice, check_integer
 from raptorgraph._docs import docs
 from raptorgraph._progress import progress_argument, progress_bar
 from raptorgraph.screen._asked import meant_label
@@ -112,7 +112,11 @@ def reverse(
     >>> len(ranked) == len(model.perturbed_genes)
     True
     """
-    _check_choices(by, metric, top, chunk_size)
+    check_choice("by", by, ("effect", "profile"))
+    check_choice("metric", metric, _METRICS)
+    check_integer("chunk_size", chunk_size, 1)
+    if top is not None:
+        check_integer("top", top, 1)
     setup = Setup.of(model.setup_args)
     sets = _candidate_sets(model.perturbed_genes, candidates, min_genes, max_genes, setup)
     labels = [setup.label(genes) for genes in sets]
@@ -152,16 +156,6 @@ def reverse(
             "distance": np.take_along_axis(distances, order, axis=1).ravel(),
         }
     )
-
-
-def _check_choices(by: str, metric: str, top: int | None, chunk_size: int) -> None:
-    if by not in ("effect", "profile"):
-        raise ValueError(f"by={by!r} is unknown; use 'effect' or 'profile'.")
-    if metric not in _METRICS:
-        raise ValueError(f"metric={metric!r} is unknown; use one of {list(_METRICS)}.")
-    for name, value in {"top": top, "chunk_size": chunk_size}.items():
-        if value is not None:
-            check_integer(name, value, 1)
 
 
 def _candidate_sets(

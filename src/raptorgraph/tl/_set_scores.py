@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
+from raptorgraph._arguments import check_choice
 from raptorgraph.pp._gene_sets import match_gene_sets, read_gene_sets
 from raptorgraph.tl._noise import false_discovery_rates
 
@@ -24,18 +25,9 @@ _SCORES = {"ES": "ES", "NES": "NES", "NOM p-val": "p", "FDR q-val": "FDR"}
 class Ranking:
     """One effect and the gene sets that it is compared with.
 
-    Attributes
-    ----------
-    values
-        Shape (G,): effects of all genes.
-    ranked
-        Positions of the genes that take part.
-    places
-        Shape (G,): position of the gene whose effect is in `values`; its own unless gene labels are permuted.
-    members
-        Name of each set and the positions of its genes, all among `ranked`.
-    weights
-        Weights of these genes; 1 unless a method takes others.
+    `values` are the effects of all genes, shape (G,), and `ranked` the positions of the genes that take part. `places`
+    has the position of the gene whose effect is in `values`, its own unless gene labels are permuted. `members` has the
+    name of each set and the positions of its genes, all among `ranked`; `weights` are 1 unless a method takes others.
     """
 
     values: np.ndarray
@@ -57,8 +49,7 @@ class Ranking:
 
 def check_method(method: str) -> None:
     """ValueError for an unknown method, ModuleNotFoundError for one that needs decoupler, where it is missing."""
-    if method not in METHODS:
-        raise ValueError(f"method={method!r} is unknown; use one of {', '.join(map(repr, METHODS))}.")
+    check_choice("method", method, METHODS)
     if method != "gsea":
         try:
             import decoupler  # noqa: F401
@@ -234,5 +225,4 @@ def _pulling(ranking: Ranking, name: str, score: float) -> np.ndarray:
     others = np.setdiff1d(ranking.ranked, found)
     pull = np.sign(score) * ranking.weights[name] * (ranking.values[found] - ranking.values[others].mean())
     order = np.argsort(-pull, kind="stable")
-    pulling: np.ndarray = found[order[pull[order] > 0]]
-    return pulling
+    return np.asarray(found[order[pull[order] > 0]])

@@ -247,8 +247,7 @@ def _squared_shift(cells: np.ndarray, control: np.ndarray) -> np.ndarray:
     """Unbiased estimate of the squared difference of means, shape (latents,)."""
     cells, control = cells.astype(np.float64), control.astype(np.float64)
     noise = cells.var(axis=0, ddof=1) / len(cells) + control.var(axis=0, ddof=1) / len(control)
-    squared: np.ndarray = (cells.mean(axis=0) - control.mean(axis=0)) ** 2 - noise
-    return squared
+    return np.asarray((cells.mean(axis=0) - control.mean(axis=0)) ** 2 - noise)
 
 
 def _off(response: np.ndarray, own: int | None) -> tuple[float, float]:
