@@ -37,13 +37,14 @@ def fingerprints(
     experiment
         The experiment; of the settings' options those count that its work depends on.
     units, settings
-        Its units and settings.
+        Units of the experiment, and its settings.
     threads
         Threads that a unit has: its times depend on them, and the last digits of its sums.
     """
     path = None if settings.screen is None else screen_file(settings.screen)
     used = experiment.options if experiment.work_options is None else experiment.work_options
     options = {key: value for key, value in settings.options.items() if key in used}
+    closure = own_closure(experiment.work)
     shared = {
         "experiment": experiment.parts,
         "screen": settings.screen if path is None else stamp(path),
@@ -52,8 +53,8 @@ def fingerprints(
         "n_top_genes": settings.n_top_genes,
         "options": options,
         "files": {key: stamp(path) for key, path in files_of(options)},
-        "code": code_hash(experiment.work),
-        "versions": versions(modules_used(experiment.work)),
+        "code": closure.digest,
+        "versions": versions(closure.external),
         "device": device(),
         "threads": threads,
     }
@@ -62,18 +63,9 @@ def fingerprints(
     return found
 
 
-def code_hash(work: Work) -> str:
-    """Hash of the sources that decide the numbers of an experiment with this work."""
-    return _own_closure(work).digest
-
-
-def modules_used(work: Work) -> Collection[str]:
-    """Top-level modules of other packages that these sources use."""
-    return _own_closure(work).external
-
-
 @cache
-def _own_closure(work: Work) -> Closure:
+def own_closure(work: Work) -> Closure:
+    """What decides the numbers of an experiment in this copy of the package."""
     return work_closure(work, Path(__file__).parents[1])
 
 

@@ -101,13 +101,13 @@ def chosen(settings: Settings, option: str, known: Sequence[str], wrong: str = "
     Parameters
     ----------
     settings
-        Whose option is read; one name or several.
+        Settings whose option is read; it holds one name or several.
     option
         The option.
     known
         All names that it may give.
     wrong
-        What is said of any other name.
+        What the error says of any other name.
 
     Raises
     ------
