@@ -75,7 +75,7 @@ def network(ax) -> None:
 
 
 def posteriors(ax) -> None:
-    """Lower half: what the measured effects say, found once and not by gradients of the loss."""
+    """Lower half: graph and mean effects, inferred once from the measured effects, not by gradients of the loss."""
     lane(ax, (0.05, -0.75), 11.45, 2.45, "The posteriors: what the mean effects are")
     rng = np.random.default_rng(4)
     tile = rng.normal(size=(3, 9))

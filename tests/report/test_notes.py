@@ -7,7 +7,8 @@ import pandas as pd
 import pytest
 
 from raptorgraph.evaluation._held_out_scores import HALF, MODEL, SINGLES, UNSEEN, HeldOut, Scores
-from raptorgraph.report._notes import IMPORTANT, notes
+from raptorgraph.report._blocks import IMPORTANT
+from raptorgraph.report._notes import notes
 from raptorgraph.report._strength import strengths
 from raptorgraph.screen import Screen
 

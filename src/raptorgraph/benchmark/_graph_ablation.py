@@ -65,7 +65,7 @@ def shuffled_graph(learned: pd.DataFrame, seed: int) -> tuple[pd.DataFrame, bool
     learned
         Weights, latents x latents, acyclic.
     seed
-        Seed of the draw.
+        Seed of the draws.
 
     Returns
     -------

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from rich.table import Table
 
-from raptorgraph.report._notes import IMPORTANT
+from raptorgraph.report._blocks import IMPORTANT
 
 if TYPE_CHECKING:
     import pandas as pd

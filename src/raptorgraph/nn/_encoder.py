@@ -47,22 +47,22 @@ class PreconditionedLayer(nn.Module):
         self.n_latent = n_latent
         bound = max(n_genes - n_targets, 1) ** -0.5
         self.weight = nn.Parameter(torch.empty(n_subgraphs * n_latent, n_genes - n_targets).uniform_(-bound, bound))
-        # An own gene is one among thousands: a weight of the others' size would leave it unheard.
+        # A latent has one perturbed gene and thousands of others: a weight of their size would remove its input.
         self.diagonal = nn.Parameter(torch.empty(n_subgraphs, n_targets).uniform_(-0.5, 0.5))
         self.bias = nn.Parameter(torch.zeros(n_subgraphs, n_latent))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Map cells x genes to cells x subgraphs x latents, before the activation."""
-        own, other = x[:, : self.n_targets], x[:, self.n_targets :]
+        target, other = x[:, : self.n_targets], x[:, self.n_targets :]
         mapped = F.linear(other, self.weight).view(-1, self.n_subgraphs, self.n_latent) + self.bias
-        return mapped + F.pad(own[:, None, :] * self.diagonal, (0, self.n_latent - self.n_targets))
+        return mapped + F.pad(target[:, None, :] * self.diagonal, (0, self.n_latent - self.n_targets))
 
     def dense_weight(self) -> torch.Tensor:
         """Return the weights as subgraphs x latents x genes with the structural zeros written out (Eq. 4)."""
-        own = self.weight.new_zeros(self.n_subgraphs, self.n_latent, self.n_targets)
-        index = torch.arange(self.n_targets, device=own.device)
-        own[:, index, index] = self.diagonal.detach()
-        return torch.cat([own, self.weight.detach().view(self.n_subgraphs, self.n_latent, -1)], dim=2)
+        block = self.weight.new_zeros(self.n_subgraphs, self.n_latent, self.n_targets)
+        index = torch.arange(self.n_targets, device=block.device)
+        block[:, index, index] = self.diagonal.detach()
+        return torch.cat([block, self.weight.detach().view(self.n_subgraphs, self.n_latent, -1)], dim=2)
 
 
 class InteractionBlock(nn.Module):

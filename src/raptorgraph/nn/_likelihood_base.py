@@ -86,7 +86,7 @@ class Likelihood(nn.Module, ABC):
         return location
 
     def check_library_size(self, library_size: Any) -> None:
-        """ValueError where `library_size` is neither ``"latent"``, the cells' own, nor a total, for counts; nor 1."""
+        """ValueError unless `library_size` is ``"latent"`` (the cells' own) or positive for counts, 1 for others."""
         if library_size != "latent" and not (isinstance(library_size, Real) and 0 < float(library_size) < np.inf):
             raise ValueError(f"library_size={library_size!r} must be a positive number or 'latent'.")
         if not self.needs_counts and library_size != 1:

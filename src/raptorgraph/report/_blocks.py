@@ -1,4 +1,4 @@
-"""What sections of the page consist of, beside tables, figures and notes."""
+"""What sections of the page consist of, beside tables and figures."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from raptorgraph.report._figures import Picture
-    from raptorgraph.report._notes import Note
     from raptorgraph.report._tables import Table
+
+IMPORTANT, NOTE = "important", "note"
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,15 @@ class Terms:
 class Code:
     """A command, as it is typed."""
 
+    text: str
+
+
+@dataclass(frozen=True)
+class Note:
+    """One thing to know: ``level`` (`IMPORTANT` or `NOTE`), a title and the explanation."""
+
+    level: str
+    title: str
     text: str
 
 

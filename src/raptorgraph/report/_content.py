@@ -7,9 +7,8 @@ import numpy as np
 from raptorgraph.evaluation._held_out_scores import MODEL, PERFECT, SINGLES, UNSEEN, Scores
 from raptorgraph.report import _figures as figures
 from raptorgraph.report import _words as words
-from raptorgraph.report._blocks import Bullets, Code, Heading, Notes, Section, Terms, Text
+from raptorgraph.report._blocks import IMPORTANT, Bullets, Code, Heading, Notes, Section, Terms, Text
 from raptorgraph.report._findings import Findings, long_table
-from raptorgraph.report._notes import IMPORTANT
 from raptorgraph.report._pathways import asked, labeled, pathways
 from raptorgraph.report._quality import quality
 from raptorgraph.report._record import of_run

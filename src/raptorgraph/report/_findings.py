@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from raptorgraph.evaluation._held_out_scores import HeldOut
     from raptorgraph.model import RaptorGraphModel
-    from raptorgraph.report._notes import Note
+    from raptorgraph.report._blocks import Note
     from raptorgraph.report._pairs import Pairs
     from raptorgraph.screen import Screen
 

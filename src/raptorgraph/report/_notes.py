@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from raptorgraph.evaluation._held_out_scores import MODEL, SINGLES, UNSEEN, HeldOut
+from raptorgraph.report._blocks import IMPORTANT, NOTE, Note
 from raptorgraph.report._strength import FEWEST_CONTROLS
 from raptorgraph.report._tables import counted, listed, percent
 from raptorgraph.report._words import method
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from raptorgraph.report._findings import Run
     from raptorgraph.screen import Screen
 
-IMPORTANT, NOTE = "important", "note"
 FEW_CELLS, FEW_CONTROLS = 30, 100
 _DRIFT = 0.05  # of the squared size of an effect
 _LITTLE_SPREAD, _MUCH_SPREAD = 0.8, 1.25  # predicted over measured variance
@@ -36,16 +35,6 @@ _BATCHES = re.compile(
     re.IGNORECASE,
 )
 _MOST_BATCHES = 50
-
-
-@dataclass(frozen=True)
-class Note:
-    """One thing to know: ``level`` (`IMPORTANT` or `NOTE`), a title and the explanation."""
-
-    level: str
-    title: str
-    text: str
-
 
 _warning, _note = partial(Note, IMPORTANT), partial(Note, NOTE)
 

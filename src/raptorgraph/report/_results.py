@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     import anndata as ad
 
-    from raptorgraph.report._notes import Note
+    from raptorgraph.report._blocks import Note
 
 RESAMPLES = 20  # screens from which the frequency of an edge comes
 _Z = 1.645  # an interval of 90 % is so many standard deviations to either side

@@ -14,7 +14,7 @@ from raptorgraph._version import __version__
 from raptorgraph.evaluation import held_out
 from raptorgraph.report._content import sections
 from raptorgraph.report._findings import Findings, Run
-from raptorgraph.report._notes import Note, notes
+from raptorgraph.report._notes import notes
 from raptorgraph.report._page import render
 from raptorgraph.report._pairs import top_pairs
 from raptorgraph.report._strength import strengths
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from raptorgraph.model import RaptorGraphModel
+    from raptorgraph.report._blocks import Note
     from raptorgraph.screen import Screen
 
 
