@@ -1,12 +1,14 @@
 """The module against a computation by hand: expectations over draws, the loss, and states of older versions."""
 
+import operator
+
 import numpy as np
 import pytest
 import torch
 from scipy import stats
 
 from raptorgraph.model._config import ModuleConfig
-from raptorgraph.model._module import RaptorGraphModule
+from raptorgraph.model._module import _MOVED, RaptorGraphModule
 from raptorgraph.nn._posterior_draws import standard_draws
 
 N, G, K = 4, 5, 2
@@ -143,3 +145,13 @@ def test_states_of_older_versions():
     torch.testing.assert_close(other.distribution.log_scale, module.distribution.log_scale)
     torch.testing.assert_close(other.reference.z, torch.ones(2, 3))
     assert other.reference.covariates is None
+
+
+def test_old_names_of_what_moved_to_config_and_likelihood():
+    module = made()
+    for name, new in _MOVED.items():
+        with pytest.warns(FutureWarning, match=f"module.{name} is now module.{new}"):
+            found = getattr(module, name)
+        assert found is operator.attrgetter(new)(module) or found == operator.attrgetter(new)(module)
+    with pytest.raises(AttributeError, match="gess"):
+        module.gess  # noqa: B018

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import torch
@@ -25,6 +27,17 @@ if TYPE_CHECKING:
 Tensors: TypeAlias = dict[str, Tensor]
 Batch: TypeAlias = dict[str, Any]
 """Tensors of cells by name, with those of the partners in one of their own."""
+
+_MOVED = {
+    "counts": "config.counts",
+    "graph_kind": "config.graph",
+    "likelihood": "config.likelihood",
+    "learn_scale": "config.learn_scale",
+    "log_scale": "distribution.log_scale",
+    "mean_expression": "distribution.expected_expression",
+    "draw": "distribution.draw",
+    "carry": "distribution.carry",
+}
 
 
 class RaptorGraphModule(BaseModuleClass):  # type: ignore[misc]  # scvi-tools has no types
@@ -73,6 +86,12 @@ class RaptorGraphModule(BaseModuleClass):  # type: ignore[misc]  # scvi-tools ha
         # Control statistics: the encoder reads genes in units of their own spread.
         self.register_buffer("center", torch.zeros(n_genes))
         self.register_buffer("spread", torch.ones(n_genes))
+
+    def __getattr__(self, name: str) -> Any:
+        if name in _MOVED:
+            warnings.warn(f"module.{name} is now module.{_MOVED[name]}.", FutureWarning, stacklevel=2)
+            return attrgetter(_MOVED[name])(self)
+        return super().__getattr__(name)
 
     # -- pieces ------------------------------------------------------------------------------------------------
     def expression(self, tensors: Tensors) -> Tensor:
