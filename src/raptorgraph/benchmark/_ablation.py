@@ -156,7 +156,7 @@ def _posterior(screen: Screen, settings: Settings, seed: int) -> list[pd.DataFra
 
 
 def _drawn(model: RaptorGraphModel, screen: Screen, test: Sequence[str], settings: Settings, seed: int) -> Drawn:
-    """Of each pair of the test: predicted effects of both genes and of the pair, and its scores in draws of them."""
+    """Predicted effects of both genes and of the pair, and the pair's scores in draws of them, by tested pair."""
     order = pd.Index(model.var_names_).get_indexer(screen.adata.var_names)
     n_draws, found = settings.option("n_draws", 50, quick=10), {}
     for label in test:

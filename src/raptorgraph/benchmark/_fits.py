@@ -59,8 +59,8 @@ def units(settings: Settings) -> list[Unit]:
 def units_of_singles(settings: Settings, **options: Any) -> list[Unit]:
     """The units of the regime ``singles`` that fit methods, for another experiment's settings and these options."""
     options = {**settings.options, "regimes": ["singles"], **options}
-    own = {key: value for key, value in options.items() if key in OPTIONS}
-    return [unit for unit in units(replace(settings, options=own)) if unit.options["methods"] != ["reference"]]
+    known = {key: value for key, value in options.items() if key in OPTIONS}
+    return [unit for unit in units(replace(settings, options=known)) if unit.options["methods"] != ["reference"]]
 
 
 def work(unit: Unit, settings: Settings) -> Part:
@@ -167,9 +167,9 @@ def _n_folds(settings: Settings) -> int:
 
 def external(settings: Settings, screen: Screen) -> dict[str, Predictions]:
     """Predictions of other tools, read and checked; ValueError for one that is named like a method of the package."""
-    own = {*ladder(), *MODELS, "reference"}.intersection(settings.options.get("predictions") or {})
-    if own:
-        raise ValueError(f"predictions: {min(own)!r} is the name of a method of this package; choose another one.")
+    taken = {*ladder(), *MODELS, "reference"}.intersection(settings.options.get("predictions") or {})
+    if taken:
+        raise ValueError(f"predictions: {min(taken)!r} is the name of a method of this package; choose another one.")
     found = {
         name: Predictions(path, screen.spelling, screen.adata.var_names, screen.control_mean)
         for name, path in (settings.options.get("predictions") or {}).items()

@@ -46,7 +46,7 @@ def load_screen(settings: Settings, seed: int = 0) -> Screen:
     Returns
     -------
     Screen
-        With the setup completed by its defaults.
+        The screen, its setup completed by defaults.
 
     Raises
     ------

@@ -122,8 +122,8 @@ class RaptorGraphMethod(Baseline):
 def ordered(methods: Iterable[str]) -> list[str]:
     """The names, each once: baselines from the simplest up, models, then all others as they come."""
     found = list(dict.fromkeys(methods))
-    own = [name for name in [*ladder(), *MODELS] if name in found]
-    return own + [name for name in found if name not in own]
+    known = [name for name in [*ladder(), *MODELS] if name in found]
+    return known + [name for name in found if name not in known]
 
 
 def make_method(

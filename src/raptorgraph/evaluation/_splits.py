@@ -173,7 +173,7 @@ def doubles_folds(
         test = shuffled[k::n_folds]
         rest = [genes for genes in shuffled if genes not in test]
         n_validation = _part(validation_share, len(rest), "validation_share")
-        # Each fold draws its own, lest neighbouring folds tune on the same combinations.
+        # Each fold draws anew, lest neighbouring folds tune on the same combinations.
         rest = screen.shuffled(rest, (seed, k))
         validation, trained = rest[:n_validation], rest[n_validation:]
         train = [*screen.singles, *trained, *screen.untestable]

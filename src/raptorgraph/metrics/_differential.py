@@ -120,8 +120,8 @@ def wilcoxon(perturbed: ArrayLike, control: ArrayLike) -> Differential:
     Returns
     -------
     Differential
-        Of shape (n_genes,). ``statistic`` is U of the perturbed cells, from 0 to the number of pairs of cells; half of
-        that means no difference, and so does p = 1 of genes with one value in all cells.
+        Arrays of shape (n_genes,). ``statistic`` is U of the perturbed cells, from 0 to the number of pairs of cells;
+        half of that means no difference, and so does p = 1 of genes with one value in all cells.
 
     Raises
     ------

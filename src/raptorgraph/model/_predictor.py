@@ -199,7 +199,7 @@ class Predictor:
         adata
             As in :meth:`predict`. A copy of the training controls, in whatever order or type, counts as these.
         n_cells
-            At most so many control cells enter the mean (seeded), where cells are decoded.
+            Largest number of control cells, drawn at random, in the mean where cells are decoded.
         return_sd
             Return standard deviations too.
         kind

@@ -29,5 +29,5 @@ def readable(name: str) -> str:
 
 
 def shorten(name: str, n_letters: int) -> str:
-    """At most so many letters, the last of them an ellipsis where some are left out."""
+    """Text of at most `n_letters`, the last of them an ellipsis where some are left out."""
     return name if len(name) <= n_letters else name[: n_letters - 1].rstrip() + "…"

@@ -34,7 +34,7 @@ def read_cells(path: str | Path) -> ad.AnnData:
     Returns
     -------
     anndata.AnnData
-        In memory.
+        The cells, in memory.
 
     Raises
     ------

@@ -35,8 +35,8 @@ def drop_cells(data: AnnData | MuData, names: pd.Index) -> None:
 
 def strip_modality_names(mdata: MuData, name: str) -> None:
     """Take the blanks around a modality's ``var_names`` away, and in the whole, so that its annotation stays theirs."""
-    own = np.asarray(mdata.varmap[name]).ravel() > 0
-    whole = mdata.var_names.where(~own, mdata.var_names.str.strip())
+    of_modality = np.asarray(mdata.varmap[name]).ravel() > 0
+    whole = mdata.var_names.where(~of_modality, mdata.var_names.str.strip())
     strip_gene_names(mdata.mod[name])
     mdata.var.index = whole
 

@@ -87,8 +87,8 @@ def paths(model: RaptorGraphModel | pd.DataFrame, source: str, target: str, *, m
     target
         Name of the latent where they end.
     max_paths
-        At most so many paths, those with the largest absolute effects. The search is best first: it does not visit
-        the other paths, of which there can be exponentially many.
+        Largest number of paths, which are those with the largest absolute effects. The search is best first: it does
+        not visit the other paths, of which there can be exponentially many.
 
     Returns
     -------

@@ -70,7 +70,7 @@ def enrich(
         - ``"ulm"``, ``"mlm"``: decoupler's linear models of the effects on the membership of a set, of each set by
           itself or of all at once, so that sets which share genes do not share what these do.
     n_cells
-        At most so many control cells are decoded with ``activation="unit"``.
+        Largest number of control cells that are decoded with ``activation="unit"``.
     min_size, max_size
         Smallest and largest number of genes of a set among those of the model.
     n_permutations

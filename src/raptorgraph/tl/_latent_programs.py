@@ -41,7 +41,7 @@ def latent_programs(
           shifted in the direction of their perturbation, the others, which have no perturbation, upward. These
           are what the network alone has learned.
     n_cells
-        At most so many control cells are decoded. Not used where the posterior is asked.
+        Largest number of control cells that are decoded. Not used where the posterior is asked.
     seed
         Seed of the choice of cells and of the draws of their latents, which are the same for all latents; by default
         ``scvi.settings.seed``. ``"learned"`` always takes the latter.

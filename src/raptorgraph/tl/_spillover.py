@@ -44,7 +44,7 @@ def spillover(
         Control cells and, for the index of real cells, cells in which one gene is perturbed; by default the
         training data.
     n_cells
-        At most so many control cells enter the Jacobian.
+        Largest number of control cells in the Jacobian.
     seed
         Seed of the choice of cells and of the draws from the posterior.
 
