@@ -1,8 +1,10 @@
 import numpy as np
 import pytest
+import scvi
 import torch
+from scipy.stats import norm
 
-from raptorgraph import benchmark
+from raptorgraph import RaptorGraphModel, benchmark
 from raptorgraph.benchmark import _ablation as ablation
 from raptorgraph.benchmark import _variants as variants
 from raptorgraph.benchmark._settings import Settings
@@ -63,12 +65,30 @@ def test_ranks_of_a_perfect_model_are_those_of_the_truth():
         assert found[variants.CHANCE][type_] == pytest.approx(0.25)
 
 
-def test_values_are_in_their_ranges(tables):
-    long = tables["ablation_long"]
-    value = long.set_index(["half", "regime", "variant", "metric"])["value_mean"].sort_index()
-    assert np.isfinite(value).all()
-    covered = long[long["metric"].str.startswith("coverage")]["value_mean"]
-    assert covered.between(0, 1).all()
+def test_scores_of_the_posterior_are_those_of_its_effects(tables):
+    value = tables["ablation_long"].set_index(["half", "regime", "variant", "metric"])["value_mean"].sort_index()
+    screen = benchmark.load_screen(Settings(screen="simulated", quick=True), 0)
+    train = ablation._some_cells(screen, screen.singles, 0)
+    RaptorGraphModel.setup_anndata(train, **screen.setup)
+    scvi.settings.seed = 0
+    model = RaptorGraphModel(train, pairing="random")
+    model.train(max_epochs=1, enable_progress_bar=False, enable_checkpointing=False)
+    test = list(variants.unseen_split(screen).test)
+    mean, sd = (frame[screen.adata.var_names] for frame in model.predict_effects(test, return_sd=True))
+    measured = screen.effects.loc[test]
+    off, sampling = mean - measured, screen.moments.variance[[screen.labels.index(label) for label in test]]
+    expected = {
+        "relative MSE": (off**2).to_numpy().sum() / (measured**2).to_numpy().sum(),
+        "Pearson": mean.corrwith(measured, axis=1).mean(),
+        "coverage of 90%": (off.abs() < norm.ppf(0.95) * np.sqrt(sd**2 + sampling)).to_numpy().mean(),
+        "coverage of 90%, intervals alone": (off.abs() < norm.ppf(0.95) * sd).to_numpy().mean(),
+    }
+    found = value["posterior", "singles", ablation.DEFAULT]
+    assert found[list(expected)].to_dict() == pytest.approx(expected, rel=1e-4)
+
+
+def test_variants_differ_as_they_must(tables):
+    value = tables["ablation_long"].set_index(["half", "regime", "variant", "metric"])["value_mean"].sort_index()
     levels = tables["ablation_calibration"].query("regime == 'singles'")
     levels = levels[~levels["metric"].str.endswith("alone")]["value_mean"].to_numpy()
     assert (np.diff(levels) > 0).all()

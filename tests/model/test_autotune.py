@@ -54,3 +54,7 @@ def test_what_a_trial_does_works_without_the_extra(tmp_path):
         plan_kwargs={"lr": 1e-3}, default_root_dir=str(tmp_path),
     )  # fmt: skip
     assert len(model.history["validation_loss"]) == 2
+    assert model.setup_args == registry["setup_args"]
+    assert model.trainer.lightning_module.lr == 1e-3
+    assert model.perturbed_genes == ["P01", "P02", "P03", "P04", "P05"]
+    assert model.adata is copy
