@@ -32,7 +32,7 @@ docs = _Docs(
     control="""control
     Label, or several labels, of the control.""",
     delimiter="""delimiter
-    What separates the genes of a combination.""",
+    Separator of the genes of a combination.""",
     layer="""layer
     Layer with counts or log-normalized values; default ``adata.X``.""",
     library_size_key="""library_size_key

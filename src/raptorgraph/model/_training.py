@@ -109,14 +109,14 @@ def train(
     trainer_kwargs = check_training(max_epochs, early_stopping, trainer_kwargs, plan.config.weights)
     splitter_arguments = {"pairing": model.pairing_, "with_partners": partners}
     splitter_arguments |= check_mapping("datasplitter_kwargs", datasplitter_kwargs)
-    own = {
+    division = {
         "train_size": train_size,
         "validation_size": validation_size,
         "shuffle_set_split": shuffle_set_split,
         "batch_size": preset["train"]["batch_size"] if batch_size is None else batch_size,
     }
-    check_not_taken("datasplitter_kwargs", splitter_arguments, ("adata_manager", *own))
-    splitter = model._data_splitter_cls(model.adata_manager, **own, **splitter_arguments)
+    check_not_taken("datasplitter_kwargs", splitter_arguments, ("adata_manager", *division))
+    splitter = model._data_splitter_cls(model.adata_manager, **division, **splitter_arguments)
     if max_epochs is None:
         max_epochs = preset["train"].get("max_epochs") or max(10, math.ceil(_N_STEPS / splitter.steps_per_epoch))
     if settings.seed is not None:

@@ -41,7 +41,7 @@ class _Candidate:
 
     setup: Setup
     parsed: ParsedLabels
-    in_var: float  # share of the perturbed genes among the genes
+    in_var: float  # part of the perturbed genes that is among the genes
     level: int  # 2: named like labels of genes, 1: named otherwise, 0: named like those of guides
     position: int
     agrees: bool  # with nperts
@@ -191,7 +191,7 @@ def _read(adata: AnnData, key: str, var_names: set[str], known: set[str]) -> _Ca
 
 
 def _delimiter(column: pd.Series, labels: list[str], genes: set[str], n_parts: np.ndarray | None) -> tuple[str, bool]:
-    """What separates the genes in a column, and whether ``nperts`` says the same."""
+    """Delimiter of the genes in a column, and whether ``nperts`` says the same."""
     controls = likely_controls(labels)
     if n_parts is not None:
         for delimiter in _DELIMITERS:

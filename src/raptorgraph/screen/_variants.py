@@ -125,7 +125,7 @@ def _is_one_name(base: str) -> bool:
 
 
 def joined_guides(names: Iterable[str], known: Collection[str]) -> tuple[str, list[str]] | None:
-    """What separates guides of several genes in names such as ``KLF1_g1:BAK1_g2``, and these names."""
+    """Delimiter of the guides of several genes in names such as ``KLF1_g1:BAK1_g2``, and these names."""
     names = [name for name in names if name not in known]
     for delimiter in ":;|,&/":
         parts = {name: [part.strip() for part in name.split(delimiter)] for name in names if delimiter in name}
