@@ -4,6 +4,9 @@ A block that begins with ```python is run; what needs a file of the reader's own
 builder checks the links between the pages.
 """
 
+import importlib
+import inspect
+import pkgutil
 import re
 from pathlib import Path
 
@@ -48,3 +51,24 @@ def test_links_into_the_repository(name):
     assert [link for link in links if not (ROOT / link).exists()] == []
     if name == "README.md":
         assert "docs/judging.md" in links  # the pattern finds links
+
+
+def test_attributes_of_classes_that_pages_name_exist():
+    files = [info.name for info in pkgutil.walk_packages(rg.__path__, "raptorgraph.") if "__main__" not in info.name]
+    found = (item for file in files for item in vars(importlib.import_module(file)).items())
+    classes = {
+        name: kind for name, kind in found if inspect.isclass(kind) and kind.__module__.startswith("raptorgraph")
+    }
+    named = {
+        (match[1], match[2])
+        for page in [
+            *DOCS.glob("*.md"),
+            *(DOCS / "concepts").glob("*.md"),
+            ROOT / "README.md",
+            ROOT / "CONTRIBUTING.md",
+        ]
+        for match in re.finditer(r"`(?:~?[a-z][\w.]*\.)?([A-Z]\w+)\.(\w+)[^`]*`", page.read_text(encoding="utf-8"))
+        if match[1] in classes
+    }
+    assert ("EffectPosterior", "mean_and_sd") in named
+    assert [name for kind, name in named if not hasattr(classes[kind], name)] == []
