@@ -15,6 +15,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import networkx as nx
 import pytest
 
 import raptorgraph as rg
@@ -185,3 +186,10 @@ def test_no_file_imports_by_the_way_of_its_own_package(package):
     graph = pytest.importorskip("grimp").build_graph("raptorgraph", exclude_type_checking_imports=True, cache_dir=None)
     importers = graph.find_modules_that_directly_import(package)
     assert [name for name in importers if name.startswith(f"{package}.")] == []
+
+
+def test_no_circle_comes_from_imports_for_types():
+    """Those do not count for import-linter, but two files that need each other's types have one subject."""
+    graph = pytest.importorskip("grimp").build_graph("raptorgraph", exclude_type_checking_imports=False, cache_dir=None)
+    imports = nx.DiGraph((m, other) for m in graph.modules for other in graph.find_modules_directly_imported_by(m))
+    assert [sorted(found) for found in nx.strongly_connected_components(imports) if len(found) > 1] == []
