@@ -1,7 +1,8 @@
 """Scores of genetic interactions: how the effect of a pair departs from the sum of its two effects.
 
 Effects are vectors over genes, ``a`` and ``b`` of the two perturbations and ``ab`` of the pair; the naive expectation
-is ``a + b`` (RAPTORGraph paper, Eq. S11). Each function takes arrays of shape (..., n_genes) and returns (...).
+is ``a + b`` (RAPTORGraph paper, section D.4, Eq. S11). Each function takes arrays of shape (..., n_genes) and returns
+(...).
 """
 
 from __future__ import annotations

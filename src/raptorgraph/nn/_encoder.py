@@ -88,7 +88,7 @@ class InteractionBlock(nn.Module):
 
 
 class GraphPathwayEncoder(nn.Module):
-    """Encode expression into mean and log variance of the exogenous latents z.
+    """Encode expression into mean and log variance of the exogenous latents z (Eq. S21, section E.2).
 
     Parameters
     ----------

@@ -42,7 +42,8 @@ def interactions(
     """Score and name the interaction of pairs of perturbed genes.
 
     The model predicts the effects of both genes and of the pair; the scores compare the pair with the sum of the two
-    (RAPTORGraph paper, Eq. S11 to Eq. S15; formulae in :mod:`raptorgraph.metrics`). In each score more means stronger.
+    (RAPTORGraph paper, section D.4, Eq. S11 to Eq. S15; formulae in :mod:`raptorgraph.metrics`). In each
+    score more means stronger.
 
     Parameters
     ----------
