@@ -63,7 +63,17 @@ def test_versions_follow_from_what_is_declared_and_from_what_is_used(monkeypatch
         'pip; extra == "a"',
     ]
     monkeypatch.setattr(metadata, "requires", lambda _: required)
-    assert mark()["versions"].keys() == {"python", "numpy", "scipy", "rich", "pandas", "pot", "tqdm", "lazy-loader"}
+    assert mark()["versions"].keys() == {
+        "python",
+        "numpy",
+        "scipy",
+        "rich",
+        "pandas",
+        "pot",
+        "tqdm",
+        "lazy-loader",
+        "docrep",
+    }
 
     def missing(name):
         raise metadata.PackageNotFoundError(name)
