@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Mapping
-from dataclasses import fields
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import field, fields
+from functools import partial
 from numbers import Integral, Real
 from typing import Any, TypeVar
 
@@ -94,4 +95,19 @@ def check_mapping(name: str, value: Any) -> dict[str, Any]:
 
 def settings_of(kind: type[Settings], arguments: Mapping[str, Any]) -> Settings:
     """Settings, a dataclass, from the arguments of a function that have the names of its fields."""
-    return kind(**{field.name: arguments[field.name] for field in fields(kind)})  # type: ignore[arg-type]  # a dataclass
+    return kind(**{each.name: arguments[each.name] for each in fields(kind)})  # type: ignore[arg-type]  # a dataclass
+
+
+def setting(default: Any, check: Callable[..., Any], **bounds: Any) -> Any:
+    """Field of :class:`Checked`, whose value goes through one of the checks above; None is free where it is default."""
+    return field(default=default, metadata={"check": partial(check, **bounds)})
+
+
+class Checked:
+    """Base of frozen dataclasses: values are checked and become Python's own, by the check of each field."""
+
+    def __post_init__(self) -> None:
+        for known in fields(self):  # type: ignore[arg-type]  # its subclasses are dataclasses
+            value = getattr(self, known.name)
+            if "check" in known.metadata and not (value is None and known.default is None):
+                object.__setattr__(self, known.name, known.metadata["check"](known.name, value))

@@ -7,15 +7,11 @@ of the parameter, as scvi-tools does.
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TypeVar
 
 from docrep import DocstringProcessor
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
 Documented = TypeVar("Documented")
-Function = TypeVar("Function", bound="Callable[..., Any]")
 
 
 class _Docs:
@@ -46,6 +42,9 @@ docs = _Docs(
     Column of ``adata.obs`` with batches.""",
     model="""model
     A trained model.""",
+    transform_batch="""transform_batch
+    Batch that the cells are decoded in: None for their own, the name of a batch, a list of names, or ``"all"`` for all
+    that the model knows (unless a batch has that name). Cells of a batch that the model was not trained on need it.""",
     seed_draws="""seed
     Seed of the draws.""",
     progress="""progress
@@ -95,19 +94,3 @@ truth
     True weights, of the same shape; every weight other than 0 is an edge.""",
 )
 """Parameters by name: ``%(control)s`` and its like."""
-
-
-def documented_by(source: Callable[..., Any]) -> Callable[[Function], Function]:
-    """Give a function the docstring of the one that does its work, of which its own is the first line.
-
-    Parameters
-    ----------
-    source
-        The function or method with the whole docstring.
-    """
-
-    def decorate(function: Function) -> Function:
-        function.__doc__ = source.__doc__
-        return function
-
-    return decorate

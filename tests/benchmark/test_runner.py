@@ -3,6 +3,7 @@
 import json
 import sys
 from functools import wraps
+from types import SimpleNamespace
 
 import anndata as ad
 import numpy as np
@@ -122,7 +123,8 @@ def test_work_with_other_threads_or_code_is_other_work(calls, tmp_path, monkeypa
         monkeypatch.setenv(name, "3")
     run(tmp_path, seeds=1)
     assert calls == [0, 0]
-    monkeypatch.setattr(_settings, "code_hash", lambda work: f"code of {work.__module__}")
+    edited = SimpleNamespace(digest="edited", external=())
+    monkeypatch.setattr(_settings, "own_closure", lambda work: edited)
     run(tmp_path, seeds=1)
     run(tmp_path, seeds=1)
     assert calls == [0, 0, 0]

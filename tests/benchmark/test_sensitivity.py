@@ -45,10 +45,9 @@ def test_it_runs_and_writes_tables_and_figure(tmp_path):
 def test_the_grid_is_that_of_table_s9():
     full = sensitivity.grid(Settings(screen="simulated"))
     assert len(full) == 36
-    assert set(full) >= {row[:3] for row in sensitivity.TABLE_S9}
-    assert {point for point in full if point not in {row[:3] for row in sensitivity.TABLE_S9}} == {
-        (beta, 0.27, 0.052) for beta in (0.1, 0.4, 0.8)
-    }
+    printed = set(sensitivity.TABLE_S9[["beta", "mu", "lambda1"]].itertuples(index=False, name=None))
+    assert set(full) >= printed
+    assert set(full) - printed == {(beta, 0.27, 0.052) for beta in (0.1, 0.4, 0.8)}
 
 
 def test_options_give_the_cross_of_their_values():
@@ -85,7 +84,7 @@ def test_printed_values_stand_beside_ours_at_the_same_weights():
 
 
 def test_table_s9_is_printed_as_a_whole():
-    table = pd.DataFrame(sensitivity.TABLE_S9, columns=["beta", "mu", "lambda1", "kl", "variance", "mmd"])
+    table = sensitivity.TABLE_S9
     assert len(table) == 33
     assert not table.duplicated(["beta", "mu", "lambda1"]).any()
     # what the paper says of it: beta decides the variance, and mu the distance

@@ -6,7 +6,6 @@ import torch
 
 from raptorgraph.inference import EffectPosterior, EffectPosteriorConfig
 from raptorgraph.inference._conditioning import Conditional, Sets
-from raptorgraph.inference._draws import draw_sets
 from raptorgraph.inference._learning import expected_scale
 from raptorgraph.inference._prior import CONDITION_SPECIFIC
 
@@ -206,7 +205,7 @@ def test_draws_are_moved_from_the_posterior_mean_to_the_prediction(example):
     fitted, posterior = example.posterior.fitted, example.posterior
     asked = torch.as_tensor(np.vstack([example.design[:2], example.design[-1:]]))
     shift = posterior.mean(asked) - posterior.posterior_mean(asked)
-    expected = draw_sets(Conditional(fitted), Sets.of(asked, fitted), 5, torch.Generator().manual_seed(0)) + shift
+    expected = Conditional(fitted).draw(Sets.of(asked, fitted), 5, torch.Generator().manual_seed(0)) + shift
     found = posterior.draw(asked, 5, torch.Generator().manual_seed(0))
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-12)
 

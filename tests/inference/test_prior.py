@@ -14,7 +14,6 @@ from raptorgraph.inference._prior import (
     along_graph,
     factors,
     inherited,
-    inherited_by_size,
     noise,
     signals,
 )
@@ -75,7 +74,7 @@ def test_the_mean_over_sets_of_a_size(prior, size):
     """With one scale for all combinations, the mean of the covariances is the covariance of the mean."""
     prior = Hyperparameters(**{**vars(prior), "unseen": torch.zeros(K, dtype=torch.float64)})
     sets = _tensor(SINGLES if size == 1 else PAIRS)
-    found = inherited_by_size(prior, sets[:1], _tensor(SETS))
+    found = inherited(prior, sets[:1], _tensor(SETS), by_size=True)
     torch.testing.assert_close(found, inherited(prior, sets, _tensor(SETS)).mean(1, keepdim=True))
 
 

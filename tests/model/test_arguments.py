@@ -293,7 +293,7 @@ def test_numbers_of_numpy_are_taken_as_python_has_them(registered):
         effect_posterior=np.False_,
     )
     assert model.module.effects is None
-    assert not model.module.log_scale.requires_grad
+    assert not model.module.distribution.log_scale.requires_grad
     assert len(model.latent_names) == 8
     model.train(
         max_epochs=np.int64(2),

@@ -27,7 +27,7 @@ def calibrated(likelihood, **kwargs):
     with torch.no_grad():
         module.decoder.linear.weight.normal_(0, 0.15)
         module.decoder.base.copy_(torch.as_tensor(np.log(np.expm1(CONTROL_MEAN) / 1e4)))
-        module.log_scale.copy_(torch.linspace(0.0, 1.5, G))
+        module.distribution.log_scale.copy_(torch.linspace(0.0, 1.5, G))
         module.graph.fix(torch.tensor([[0.0, 0.5, 0.0], [0.0, 0.0, 0.0], [0.0, 0.0, 0.0]]))
     design = np.array([[0, 0, 0], [1, 0, 0], [0, 1, 0], [0, 0, 1], [1, 1, 0]], dtype=float)
     effect = np.vstack([np.zeros(G), RNG.normal(0, 0.4, (4, G))])

@@ -30,7 +30,7 @@ def cells(model):
 
 @pytest.fixture
 def latents(model, cells):
-    return Latents(model.module, cells, model.perturbed_genes, model.latent_names)
+    return Latents(cells, model.perturbed_genes, model.latent_names)
 
 
 def expression_of(adata):

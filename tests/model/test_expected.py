@@ -71,7 +71,7 @@ def test_counts_are_averaged_over_the_posterior():
             z = mean + torch.exp(0.5 * log_var) * torch.as_tensor(rng.standard_normal(mean.shape), dtype=torch.float32)
             z[:, 2] += 2.5
             rate = library * module.decoder(z).clamp(max=2).exp()
-            each.append(expected_log1p_nb(rate, module.log_scale.exp(), 1e4 / library))
+            each.append(expected_log1p_nb(rate, module.distribution.log_scale.exp(), 1e4 / library))
     each = torch.stack(each).numpy()
     found = model.get_counterfactual(model.perturbed_genes[2], cells, n_samples=n)
     error = each.std(0) * np.sqrt(2 / n)
@@ -85,7 +85,7 @@ def test_three_points_stand_for_all_draws():
         model.module.encoder.offset[1] = -1.5
     module = model.module
     tensors = next(model.cells.batches(model.adata_manager))
-    posterior = module.encode(module.expression(tensors["X"], tensors["library_size"]))
+    posterior = module.encode(module.expression(tensors))
     mask, quadrature = torch.zeros(1, 4), {"step": 1.0, "lower": -18.0}
     with torch.no_grad():
         found = module.expected_expression(
@@ -93,7 +93,7 @@ def test_three_points_stand_for_all_draws():
         )
         draws = standard_draws(32, len(model.latent_names), 0, found)
         each = [
-            module.mean_expression(
+            module.distribution.expected_expression(
                 module.decode(posterior[0] + torch.exp(0.5 * posterior[1]) * draw, None, tensors["library_size"]),
                 tensors["library_size"],
                 **quadrature,
@@ -112,7 +112,16 @@ def test_a_cell_does_not_depend_on_the_others():
     np.testing.assert_allclose(model.get_counterfactual(label, batch_size=7), whole, atol=1e-5)
     order = np.random.default_rng(0).permutation(n)[:20]
     np.testing.assert_allclose(model.get_counterfactual(label, model.adata[order].copy()), whole[order], atol=1e-5)
-    assert not np.allclose(model.get_counterfactual(label, seed=1), whole)
+    module, tensors, mask = model.module, next(model.cells.batches(model.adata_manager)), torch.eye(4)[:1]
+    with torch.no_grad():
+        mean, log_var = module.encode(module.expression(tensors))
+        shifted = [
+            module.modulator(mean + torch.exp(0.5 * log_var) * draw, mask)
+            for draw in standard_draws(32, mean.shape[1], 1, mean)
+        ]
+        expected = torch.stack([module.decode(z, None, tensors["library_size"]) for z in shifted]).mean(0)
+    np.testing.assert_allclose(model.get_counterfactual(label, seed=1), expected, atol=1e-5)
+    assert np.abs(expected.numpy() - whole).max() > 1e-3  # other draws
     for bad in ({"n_samples": 0}, {"batch_size": 0}):
         with pytest.raises(ValueError, match=f"{next(iter(bad))}=0"):
             model.get_counterfactual(label, **bad)

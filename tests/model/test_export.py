@@ -7,6 +7,7 @@ import pytest
 import scanpy as sc
 import scvi
 from scipy import sparse
+from scipy.spatial.distance import cdist
 from sklearn.neighbors import NearestNeighbors
 
 import raptorgraph as rg
@@ -127,7 +128,8 @@ def test_scanpy_works_on_the_latents(trained):
     sc.tl.leiden(adata, flavor="igraph", n_iterations=2, directed=False)
     sc.tl.umap(adata, maxiter=20)
     assert adata.obsm["X_umap"].shape == (adata.n_obs, 2)
-    assert np.isfinite(adata.obsm["X_umap"]).all()
+    nearest = np.sort(cdist(adata.obsm["X_raptorgraph"], adata.obsm["X_raptorgraph"]), axis=1)[:, 1:10]
+    np.testing.assert_allclose(np.sort(adata.obsp["distances"].toarray(), axis=1)[:, -9:], nearest, rtol=1e-4)
     sc.tl.embedding_density(adata, basis="umap", groupby="perturbation")
     sc.tl.dendrogram(adata, "perturbation", use_rep="X_raptorgraph")
     axes = sc.pl.umap(adata, color=["perturbation", "leiden"], show=False)

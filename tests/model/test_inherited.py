@@ -107,7 +107,7 @@ def by_hand(model, rows, n, code=None):
         offset = model.calibration.offset(torch.zeros(3))
         draws = [mean + torch.exp(0.5 * log_var) * draw for draw in standard_draws(n, mean.shape[1], 0, mean)]
         located = torch.stack([module.decoder(z @ inverse, batch) + offset for z in draws])
-    return (located.exp() if module.likelihood == "nb" else located).numpy()
+    return (located.exp() if module.config.likelihood == "nb" else located).numpy()
 
 
 def test_normalized_expression_is_the_mean_of_the_likelihood(trained):

@@ -53,10 +53,10 @@ def test_likelihood_follows_the_data_and_refuses_a_mismatch():
     adata = screen()
     log = adata.copy()
     rg.RaptorGraph.setup_anndata(adata)
-    assert rg.RaptorGraph(adata).module.likelihood == "nb"
+    assert rg.RaptorGraph(adata).module.config.likelihood == "nb"
     log.X.data = np.log1p(log.X.data * 0.37)
     rg.RaptorGraph.setup_anndata(log)
-    assert rg.RaptorGraph(log).module.likelihood == "normal"
+    assert rg.RaptorGraph(log).module.config.likelihood == "normal"
     with pytest.raises(ValueError, match="log values"):
         rg.RaptorGraph(log, likelihood="nb")
     with pytest.raises(ValueError, match="n_latent=3"):
@@ -165,7 +165,7 @@ def test_a_loss_that_is_not_finite_stops_training_and_is_named():
     rg.RaptorGraph.setup_anndata(adata)
     model = rg.RaptorGraph(adata)
     with torch.no_grad():
-        model.module.log_scale[0] = torch.nan
+        model.module.distribution.log_scale[0] = torch.nan
     with pytest.raises(NonFiniteLossError, match="reconstruction"):
         train(model)
     assert not model.is_trained

@@ -1,12 +1,14 @@
 """The module against a computation by hand: expectations over draws, the loss, and states of older versions."""
 
+import operator
+
 import numpy as np
 import pytest
 import torch
 from scipy import stats
 
 from raptorgraph.model._config import ModuleConfig
-from raptorgraph.model._module import RaptorGraphModule
+from raptorgraph.model._module import _MOVED, RaptorGraphModule
 from raptorgraph.nn._posterior_draws import standard_draws
 
 N, G, K = 4, 5, 2
@@ -21,7 +23,7 @@ def made(likelihood="nb", **kwargs):
     module = RaptorGraphModule(ModuleConfig(**{**sizes, **kwargs}, counts=True, likelihood=likelihood))
     with torch.no_grad():
         module.decoder.base.copy_(torch.linspace(-8.0, -5.5, G))
-        module.log_scale.copy_(torch.linspace(0.5, 1.2, G))
+        module.distribution.log_scale.copy_(torch.linspace(0.5, 1.2, G))
         for layer in module.decoder.modules():
             if isinstance(layer, torch.nn.Linear):
                 layer.weight.normal_(0, 0.3)
@@ -132,7 +134,7 @@ def test_loss_is_the_weighted_sum_of_its_terms():
 
 def test_states_of_older_versions():
     module = made()
-    module.reference.store(z=[torch.ones(2, 3)], library=[torch.ones(2, 1)], covariates=[None])
+    module.reference.store(torch.ones(2, 3), torch.ones(2, 1), None)
     old = module.state_dict()
     old["log_scale"] = old.pop("distribution.log_scale")
     kept = old.pop("reference._extra_state")
@@ -140,6 +142,16 @@ def test_states_of_older_versions():
     other = RaptorGraphModule(module.config)
     other.effects.set_extra_state = lambda state: None
     other.load_state_dict(old)
-    torch.testing.assert_close(other.log_scale, module.log_scale)
+    torch.testing.assert_close(other.distribution.log_scale, module.distribution.log_scale)
     torch.testing.assert_close(other.reference.z, torch.ones(2, 3))
     assert other.reference.covariates is None
+
+
+def test_old_names_of_what_moved_to_config_and_likelihood():
+    module = made()
+    for name, new in _MOVED.items():
+        with pytest.warns(FutureWarning, match=f"module.{name} is now module.{new}"):
+            found = getattr(module, name)
+        assert found is operator.attrgetter(new)(module) or found == operator.attrgetter(new)(module)
+    with pytest.raises(AttributeError, match="gess"):
+        module.gess  # noqa: B018

@@ -158,8 +158,7 @@ def test_cells_for_others_keep_them(model, tmp_path):
 
 
 def test_cells_for_others_need_a_column_that_a_file_can_hold(model, tmp_path, monkeypatch):
-    args = {**model.setup_args, "perturbation_key": "a/b"}
-    monkeypatch.setattr(type(model), "setup_args", property(lambda self: args))
+    monkeypatch.setitem(model.registry_["setup_args"], "perturbation_key", "a/b")
     with pytest.raises(ValueError, match="'a/b'"):
         model.export_to_cell_eval(tmp_path)
     assert not list(tmp_path.iterdir())

@@ -9,12 +9,12 @@ import raptorgraph as rg
 from raptorgraph.model._reference import ReferenceControls
 
 
-def test_what_is_stored_is_joined_and_what_is_missing_stays_none():
+def test_what_is_stored_is_saved_and_what_is_missing_stays_none():
     reference = ReferenceControls()
-    reference.store(z=[torch.zeros(2, 3), torch.ones(1, 3)], library=[None, None], covariates=[torch.ones(2, 1)] * 2)
-    assert reference.z.tolist() == [[0, 0, 0], [0, 0, 0], [1, 1, 1]]
+    reference.store(torch.arange(6.0).view(2, 3), None, torch.ones(2, 1))
+    assert reference.z.tolist() == [[0, 1, 2], [3, 4, 5]]
     assert reference.library is None
-    assert reference.covariates.shape == (4, 1)
+    assert reference.covariates.tolist() == [[1], [1]]
     other = ReferenceControls()
     other.load_state_dict(reference.state_dict())
     assert torch.equal(other.z, reference.z)

@@ -1,5 +1,7 @@
 """Each thing to know is said where it holds, and not where it does not."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -26,15 +28,12 @@ def said(screen):
     def say(given=None, **changes):
         given = given or screen
         options = {"singles_only": False, "max_epochs": None, "preset": "default", **changes.pop("options", {})}
-        arguments = {
-            "held": HeldOut(scores={UNSEEN: scores(0.5, 0.8), SINGLES: scores(0.3, 0.5)}),
-            "strength": strengths(given).assign(stands_out=True),
-            "edges": EDGES,
-            "control": {"drift": 0.0, "variance_ratio": 1.0},
-            "has_posterior": True,
-            **changes,
-        }
-        found = notes(given, arguments.pop("strength"), arguments.pop("held"), options=options, **arguments)
+        run = {"edges": EDGES, "control": {"drift": 0.0, "variance_ratio": 1.0}}
+        held = changes.pop("held", HeldOut(scores={UNSEEN: scores(0.5, 0.8), SINGLES: scores(0.3, 0.5)}))
+        strength = changes.pop("strength", strengths(given).assign(stands_out=True))
+        model = SimpleNamespace(has_posterior=changes.pop("has_posterior", True))
+        run = SimpleNamespace(screen=given, model=model, options=options, **{**run, **changes})
+        found = notes(run, strength, held)
         assert [note.level for note in found] == sorted(note.level for note in found)
         assert all(note.title and note.text.endswith(".") for note in found)
         return {note.title: note for note in found}

@@ -89,18 +89,10 @@ def draw(tables: Tables) -> Figure:
         for preset, color in colors.items():
             here = summary[(summary["preset"] == preset) & (summary["metric"] == metric)]
             if len(here):
-                ratio = here["latents per gene"].astype(float)
-                ax.errorbar(
-                    ratio,
-                    here["value_mean"],
-                    yerr=here["value_sd"].fillna(0),
-                    marker="x" if preset == variants.PUBLISHED else "o",
-                    markerfacecolor="none",  # lines that agree stay visible
-                    color=color,
-                    markersize=6,
-                    linewidth=1.2,
-                    label="published, other data" if preset == variants.PUBLISHED else f"preset {preset}",
-                )
+                printed = preset == variants.PUBLISHED
+                label, marker = ("published, other data", "x") if printed else (f"preset {preset}", "o")
+                style = {"color": color, "markersize": 6, "linewidth": 1.2, "label": label, "marker": marker}
+                variants.draw_points(ax, here, "latents per gene", **style)
         variants.draw_references(ax, summary, metric, horizontal=True)
         ax.set_ylabel(metric)
         if metric.startswith("precision"):

@@ -20,7 +20,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from raptorgraph import pp, tl
+from raptorgraph import pl, pp, tl
 from raptorgraph.benchmark import _fits as fits
 from raptorgraph.benchmark._experiments import Experiment
 from raptorgraph.benchmark._load import load_screen
@@ -107,13 +107,11 @@ def draw(tables: Tables) -> Figure:
     summary, sets = tables["enrichment_long"], tables["enrichment_sets"]
     methods = list(dict.fromkeys(summary["method"]))
     ours = next((name for name in OURS if name in methods), methods[0])
-    here = sets[sets["method"] == ours]
-    nes = here.pivot_table(index="gene_set", columns="perturbation", values="NES", aggfunc="mean", observed=True)
-    fdr = here.pivot_table(index="gene_set", columns="perturbation", values="FDR", aggfunc="mean", observed=True)
-    chosen = nes.abs().mean(axis=1).nlargest(_N_SETS).index
-    nes, fdr = nes.loc[chosen], fdr.reindex(index=chosen, columns=nes.columns)
+    here = sets[sets["method"] == ours].groupby(["perturbation", "gene_set"], as_index=False, observed=True)
+    means = here[["NES", "FDR"]].mean()
+    n_sets, n_latents = min(_N_SETS, means["gene_set"].nunique()), means["perturbation"].nunique()
 
-    figure = Figure(figsize=(5 + 0.28 * nes.shape[1], 4 + 0.2 * len(chosen)), layout="constrained")
+    figure = Figure(figsize=(5 + 0.28 * n_latents, 4 + 0.2 * n_sets), layout="constrained")
     grid = figure.add_gridspec(2, 1, height_ratios=(1, 2.2))
     top, bottom = (figure.add_subfigure(grid[row]) for row in range(2))
     metrics_ = ("significant", "significant, permuted genes", "NES as measured, Pearson")
@@ -123,15 +121,8 @@ def draw(tables: Tables) -> Figure:
     for k, (ax, metric) in enumerate(zip(top.subplots(1, 3), metrics_, strict=True)):
         values = summary[summary["metric"] == metric].set_index("method")
         dot_panel(ax, values, methods, {}, title=metric, labels=k == 0, limits=limits[metric])
-    ax = bottom.subplots()
-    limit = float(np.nanmax(np.abs(nes.to_numpy()))) if nes.size else 1.0
-    image = ax.imshow(nes.to_numpy(float), cmap="RdBu_r", vmin=-limit, vmax=limit, aspect="auto")
-    for y, x in zip(*np.nonzero(fdr.to_numpy() < _FDR), strict=True):
-        ax.plot(x, y, ".", color="black", markersize=3)
-    ax.set_xticks(range(nes.shape[1]), nes.columns, rotation=90, fontsize=7)
-    ax.set_yticks(range(len(nes)), [str(name).removeprefix("HALLMARK_") for name in nes.index], fontsize=7)
+    ax = pl.enrichment(means, n_sets=n_sets, n_latents=n_latents, fdr=_FDR, ax=bottom.subplots())
     ax.set_title(f"{ours}: NES (mean over seeds), dots where the mean FDR is below {_FDR}", fontsize=9)
-    bottom.colorbar(image, ax=ax, label="NES", shrink=0.7)
     return figure
 
 

@@ -40,7 +40,7 @@ class Work(Protocol):
         """Do the unit."""
 
     def __hash__(self) -> int:
-        """By which what it depends on is found once."""
+        """Hash, so that what the work depends on is found once."""
 
 
 @dataclass(frozen=True)

@@ -204,7 +204,7 @@ def predicted(
     parts
         Finished units, the folds of a regime together.
     regime, seed
-        Which units to take.
+        Regime and seed of the units to take.
     screen
         The screen of that seed.
     roles

@@ -37,6 +37,7 @@ import pandas as pd
 import torch
 from matplotlib.figure import Figure
 
+from raptorgraph import metrics
 from raptorgraph.baselines import graph_methods
 from raptorgraph.benchmark._experiments import Experiment
 from raptorgraph.benchmark._graph_screens import FACTORS, TOY, arguments, grid, text, toy_effects
@@ -48,16 +49,6 @@ from raptorgraph.benchmark._settings import Part, Settings, Unit, chosen, units_
 from raptorgraph.datasets import simulate
 from raptorgraph.evaluation._methods import gene_graph
 from raptorgraph.inference import GraphPosterior, infer_graph
-from raptorgraph.metrics import (
-    ancestor_auprc,
-    chance_auprc,
-    edge_auprc,
-    false_omission_rate,
-    intervention_p_values,
-    mean_wasserstein,
-    orientation_accuracy,
-    structural_hamming_distance,
-)
 from raptorgraph.metrics._graph import ancestors, top_edges
 from raptorgraph.model._graph import CALLED, graph_of_log_ratios
 from raptorgraph.pl._figure import ORANGE
@@ -136,13 +127,10 @@ class Learned:
 def our_graph(adata: ad.AnnData, setup: Mapping[str, Any]) -> tuple[GraphPosterior, list[str]]:
     """Posterior of the graph among the genes that were perturbed alone, and these genes."""
     screen = Screen(adata, setup)
-    single = np.flatnonzero(screen.n_perturbed == 1)
-    genes = [screen.parsed.conditions[i][0] for i in single]
-    moments = screen.log_ratios_of(np.flatnonzero(np.isin(screen.codes, [0, *single])))
-    own = [adata.var_names.get_loc(gene) if gene in adata.var_names else -1 for gene in genes]
-    members = np.zeros((len(screen.labels), len(genes)))
-    members[single, range(len(genes))] = 1
-    return graph_of_log_ratios(moments, members, own), genes
+    genes = [screen.genes_of[label][0] for label in screen.singles]
+    moments = screen.log_ratios_of(np.flatnonzero(screen.n_perturbed[screen.codes] < 2))
+    members = np.eye(len(screen.labels))[:, screen.n_perturbed == 1]
+    return graph_of_log_ratios(moments, members, screen.adata.var_names.get_indexer(genes)), genes
 
 
 def learn(
@@ -192,14 +180,17 @@ def asked_methods(settings: Settings) -> list[str]:
 
 def _against_truth(name: str, graph: Learned, truth: np.ndarray) -> dict[str, float]:
     n_true, n_possible = np.count_nonzero(truth), len(truth) * (len(truth) - 1)
-    total = edge_auprc(graph.weights, ancestors(truth)) if name in _TOTALS else ancestor_auprc(graph.weights, truth)
+    if name in _TOTALS:
+        total = metrics.edge_auprc(graph.weights, ancestors(truth))
+    else:
+        total = metrics.ancestor_auprc(graph.weights, truth)
     return {
-        "AUPRC": edge_auprc(graph.weights, truth),
-        "AUPRC, undirected": edge_auprc(graph.weights, truth, directed=False),
+        "AUPRC": metrics.edge_auprc(graph.weights, truth),
+        "AUPRC, undirected": metrics.edge_auprc(graph.weights, truth, directed=False),
         "AUPRC, ancestors": total,
-        "AUPRC, chance": chance_auprc(n_possible, n_true),
-        "orientation (chance 0.5)": orientation_accuracy(graph.weights, truth),
-        "structural Hamming distance": structural_hamming_distance(graph.edges, truth),
+        "AUPRC, chance": metrics.chance_auprc(n_possible, n_true),
+        "orientation (chance 0.5)": metrics.orientation_accuracy(graph.weights, truth),
+        "structural Hamming distance": metrics.structural_hamming_distance(graph.edges, truth),
         "called edges": graph.edges.sum(),
         "true edges": n_true,
         "exact": float((graph.edges == (truth != 0)).all()),
@@ -232,7 +223,7 @@ def _judge(screen: Screen, settings: Settings, seed: int) -> pd.DataFrame:
     expression = np.full((len(second), len(genes)), np.nan)
     columns = [var_names.get_loc(gene) for gene in np.array(genes)[judged]]
     expression[:, judged] = screen.expression[second][:, columns].toarray()
-    p_values = intervention_p_values(expression, codes[second])
+    p_values = metrics.intervention_p_values(expression, codes[second])
 
     parts = []
     for setting in ("called edges", f"top {TOP} edges"):
@@ -245,8 +236,8 @@ def _judge(screen: Screen, settings: Settings, seed: int) -> pd.DataFrame:
             edges[np.ix_(places, places)] = here
             scores[name] = {
                 "edges": edges.sum(),
-                "mean Wasserstein": mean_wasserstein(expression, codes[second], edges),
-                "false omission rate": false_omission_rate(expression, codes[second], edges, p_values=p_values),
+                "mean Wasserstein": metrics.mean_wasserstein(expression, codes[second], edges),
+                "false omission rate": metrics.false_omission_rate(expression, codes[second], edges, p_values=p_values),
                 "seconds": graph.seconds,
             }
         parts.append(_rows(scores).assign(setting=setting))

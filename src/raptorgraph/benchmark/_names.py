@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import symtable
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -10,7 +11,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 Target = tuple[str, tuple[str, ...]]  # a module, and the attributes that lead on from it
-_LEAVES = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Lambda, ast.Name, ast.Constant, ast.expr_context)
 
 
 class Source:
@@ -19,9 +19,9 @@ class Source:
     Parameters
     ----------
     path
-        Its file.
+        File of the module.
     module
-        Its full name.
+        Full name of the module.
 
     Attributes
     ----------
@@ -44,8 +44,10 @@ class Source:
         self.imported: list[Target] = []
         self.stars: list[str] = []
         self.effects: list[Uses] = []
-        for statement in ast.parse(path.read_bytes(), str(path)).body:
-            self._read(statement, Uses(self, statement))
+        code = path.read_text(encoding="utf-8")
+        table = symtable.symtable(code, str(path), "exec")
+        for statement in ast.parse(code, str(path)).body:
+            self._read(statement, Uses(self, statement, _local_names(table, statement)))
 
     @property
     def package(self) -> str:
@@ -153,29 +155,39 @@ class Uses(ast.NodeVisitor):
         The module.
     statement
         The statement, with all that is nested in it; annotations and what is for type checkers alone do not count.
+    local
+        Names that are local wherever the statement uses them.
 
     Attributes
     ----------
     names
         Names of the module, each with the attributes that follow it, such as ``("np", "linalg", "norm")``.
     imported
-        What its own imports bring.
+        What the imports within the statement bring.
     texts
-        Its strings that might name a module.
+        Strings of the statement that might name a module.
     """
 
-    def __init__(self, source: Source, statement: ast.stmt):
+    def __init__(self, source: Source, statement: ast.stmt, local: set[str]):
         self._targets = source.targets
-        self._scopes: list[dict[str, list[Target]]] = []  # local names, with what they were imported from
-        self.names: set[tuple[str, ...]] = set()
+        self._functions = 0  # how many are around what is visited
+        self._found: set[tuple[str, ...]] = set()
+        self._imports: list[tuple[str, Target]] = []  # of functions
         self.imported: set[Target] = set()
         self.texts: set[str] = set()
         self.visit(statement)
-        del self._targets, self._scopes
+        self.names = {chain for chain in self._found if chain[0] not in local}
+        self.imported |= {
+            (module, (*names, *chain[1:]))
+            for name, (module, names) in self._imports
+            for chain in self._found
+            if chain[0] == name
+        }
+        del self._targets, self._found, self._imports
 
     def visit_Name(self, node: ast.Name) -> None:
         """A name alone."""
-        self._use((node.id,))
+        self._found.add((node.id,))
 
     def visit_Attribute(self, node: ast.Attribute) -> None:
         """A name and its attributes."""
@@ -185,7 +197,7 @@ class Uses(ast.NodeVisitor):
             attributes.append(value.attr)
             value = value.value
         if isinstance(value, ast.Name):
-            self._use((value.id, *reversed(attributes)))
+            self._found.add((value.id, *reversed(attributes)))
         else:
             self.visit(value)
 
@@ -199,7 +211,9 @@ class Uses(ast.NodeVisitor):
         modules = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
         for name, target in self._targets(node):
             modules.append(target[0])
-            if not self._scopes and name != "*":  # in a class, whose attribute it is, or in a block
+            if self._functions:
+                self._imports.append((name, target))
+            elif name != "*":  # in a class, whose attribute it is, or in a block
                 self.imported.add(target)
         self.imported.update((module, ("__name__",)) for module in modules)
 
@@ -216,85 +230,45 @@ class Uses(ast.NodeVisitor):
         if node.value is not None:
             self.visit(node.value)
 
+    def visit_arg(self, node: ast.arg) -> None:
+        """Without the annotation."""
+
     def visit_FunctionDef(self, node: ast.FunctionDef | ast.AsyncFunctionDef) -> None:
-        """Decorators and defaults belong to the scope around it."""
-        for part in [*node.decorator_list, *_defaults(node)]:
+        """Without the annotation of what it returns."""
+        self._functions += 1
+        for part in [*node.decorator_list, node.args, *node.body]:
             self.visit(part)
-        self._visit_scope(self._locals(node.args, node.body), node.body)
+        self._functions -= 1
 
     visit_AsyncFunctionDef = visit_FunctionDef
 
-    def visit_Lambda(self, node: ast.Lambda) -> None:
-        """As a function."""
-        for part in _defaults(node):
-            self.visit(part)
-        self._visit_scope(self._locals(node.args, [node.body]), [node.body])
 
-    def visit_ListComp(self, node: ast.ListComp | ast.SetComp | ast.DictComp | ast.GeneratorExp) -> None:
-        """The first iterable belongs to the scope around it."""
-        first = node.generators[0]
-        self.visit(first.iter)
-        results = [node.key, node.value] if isinstance(node, ast.DictComp) else [node.elt]
-        further = [part for loop in node.generators[1:] for part in (loop.iter, *loop.ifs)]
-        names: dict[str, list[Target]] = {name: [] for loop in node.generators for name in _stored(loop.target)}
-        self._visit_scope(names, [*first.ifs, *further, *results])
+def _local_names(table: symtable.SymbolTable, statement: ast.stmt) -> set[str]:
+    """Names that functions of a statement bind, and that nothing in it takes from the module.
 
-    visit_SetComp = visit_DictComp = visit_GeneratorExp = visit_ListComp
-
-    def _visit_scope(self, names: dict[str, list[Target]], parts: Iterable[ast.AST]) -> None:
-        self._scopes.append(names)
-        for part in parts:
-            self.visit(part)
-        self._scopes.pop()
-
-    def _use(self, chain: tuple[str, ...]) -> None:
-        for scope in reversed(self._scopes):
-            if chain[0] in scope:
-                self.imported.update((module, (*names, *chain[1:])) for module, names in scope[chain[0]])
-                return
-        self.names.add(chain)
-
-    def _locals(self, args: ast.arguments, body: Iterable[ast.AST]) -> dict[str, list[Target]]:
-        """Names that are local to a function, with what they were imported from."""
-        every = [*args.posonlyargs, *args.args, *args.kwonlyargs, *filter(None, [args.vararg, args.kwarg])]
-        found: dict[str, list[Target]] = {arg.arg: [] for arg in every}
-        elsewhere: set[str] = set()
-        for part in body:
-            for node in _own_nodes(part):
-                if isinstance(node, ast.Import | ast.ImportFrom):
-                    for name, target in self._targets(node):
-                        found.setdefault(name, []).append(target)
-                elif isinstance(node, ast.Global | ast.Nonlocal):
-                    elsewhere.update(node.names)
-                else:
-                    for name in _bound_by(node):
-                        found.setdefault(name, [])
-        return {name: targets for name, targets in found.items() if name not in elsewhere}
+    In doubt a name is taken not to be local: then more is followed than need be.
+    """
+    first = min([statement.lineno, *(node.lineno for node in getattr(statement, "decorator_list", ()))])
+    symbols = [
+        symbol
+        for scope in _scopes(table)
+        if scope.get_type() == "function" and first <= scope.get_lineno() <= (statement.end_lineno or first)
+        for symbol in scope.get_symbols()
+    ]
+    shared = {symbol.get_name() for symbol in symbols if symbol.is_global()}
+    if isinstance(statement, ast.FunctionDef | ast.AsyncFunctionDef):
+        outside = [*statement.decorator_list, statement.args]
+        shared |= {node.id for part in outside for node in ast.walk(part) if isinstance(node, ast.Name)}
+    else:
+        shared |= {symbol.get_name() for symbol in table.get_symbols() if symbol.is_referenced()}
+    return {symbol.get_name() for symbol in symbols if symbol.is_local()} - shared
 
 
-def _own_nodes(node: ast.AST) -> Iterator[ast.AST]:
-    """Nodes of one scope: functions and classes without what is in them, comprehensions without their targets."""
-    todo = [node]
-    while todo:
-        node = todo.pop()
-        yield node
-        if isinstance(node, ast.comprehension):
-            todo += [node.iter, *node.ifs]
-        elif not isinstance(node, _LEAVES):
-            todo += ast.iter_child_nodes(node)
-
-
-def _bound_by(node: ast.AST) -> Iterator[str]:
-    """Names that a node itself binds."""
-    match node:
-        case ast.FunctionDef() | ast.AsyncFunctionDef() | ast.ClassDef():
-            yield node.name
-        case ast.Name(ctx=ast.Store() | ast.Del()):
-            yield node.id
-        case ast.ExceptHandler(name=str(name)) | ast.MatchAs(name=str(name)) | ast.MatchStar(name=str(name)):
-            yield name
-        case ast.MatchMapping(rest=str(name)):
-            yield name
+def _scopes(table: symtable.SymbolTable) -> Iterator[symtable.SymbolTable]:
+    """Scopes within a scope, at any depth."""
+    for child in table.get_children():
+        yield child
+        yield from _scopes(child)
 
 
 def _written(node: ast.expr | None) -> Any:
@@ -303,14 +277,6 @@ def _written(node: ast.expr | None) -> Any:
         return None if node is None else ast.literal_eval(node)
     except ValueError:
         return None
-
-
-def _stored(target: ast.AST) -> Iterator[str]:
-    return (node.id for node in ast.walk(target) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store))
-
-
-def _defaults(node: ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda) -> list[ast.expr]:
-    return [value for value in (*node.args.defaults, *node.args.kw_defaults) if value is not None]
 
 
 def _blocks(statement: ast.stmt) -> Iterator[list[ast.stmt]]:

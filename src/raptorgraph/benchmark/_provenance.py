@@ -20,18 +20,9 @@ if TYPE_CHECKING:
     from raptorgraph.benchmark._experiments import Work
 
 
-def code_hash(work: Work) -> str:
-    """Hash of the sources that decide the numbers of an experiment with this work."""
-    return _own_closure(work).digest
-
-
-def modules_used(work: Work) -> Collection[str]:
-    """Top-level modules of other packages that these sources use."""
-    return _own_closure(work).external
-
-
 @cache
-def _own_closure(work: Work) -> Closure:
+def own_closure(work: Work) -> Closure:
+    """What decides the numbers of an experiment in this copy of the package."""
     return work_closure(work, Path(__file__).parents[1])
 
 

@@ -30,31 +30,23 @@ def in_order(table: pd.DataFrame, **orders: Sequence[Hashable]) -> pd.DataFrame:
     return table.loc[ranks.sort_values(list(orders), kind="stable").index].reset_index(drop=True)
 
 
-def mean_and_sd(table: pd.DataFrame, by: Sequence[str], values: Sequence[str] | str = "value") -> pd.DataFrame:
+def mean_and_sd(table: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
     """Mean, standard deviation and number of repetitions (seeds) of every group.
 
     Parameters
     ----------
     table
-        One row for each repetition.
+        One row for each repetition, with its ``value``.
     by
         Columns that name a group; groups stay in the order in which they first occur.
-    values
-        Columns of numbers.
 
     Returns
     -------
-    One row for each group: the columns of `by`, then for each column of values ``<column>_mean``, ``<column>_sd``
-    (ddof 1; NaN for one repetition) and ``n``, the largest number of repetitions with a value.
+    One row for each group: the columns of `by`, ``value_mean``, ``value_sd`` (ddof 1; NaN for one repetition) and
+    ``n``, the number of repetitions with a value.
     """
-    values = [values] if isinstance(values, str) else list(values)
-    groups = table.groupby(list(by), sort=False, dropna=False)
-    parts = {}
-    for column in values:
-        parts[f"{column}_mean"] = groups[column].mean()
-        parts[f"{column}_sd"] = groups[column].std(ddof=1)
-    parts["n"] = groups[values].count().max(axis=1)
-    return pd.DataFrame(parts).reset_index()
+    groups = table.groupby(list(by), sort=False, dropna=False)["value"]
+    return groups.agg(value_mean="mean", value_sd="std", n="count").reset_index()
 
 
 def wide(summary: pd.DataFrame, index: Sequence[str], columns: str = "metric") -> pd.DataFrame:
@@ -102,17 +94,7 @@ def write_report(out: Path, experiment: Experiment, tables: Tables, settings: Se
     for stem, table in tables.items():
         table.to_csv(out / f"{stem}.csv", index=False, float_format="%.6g")
         (out / f"{stem}.md").write_text(to_markdown(table), encoding="utf-8")
-    facts = {
-        "experiment": experiment.name,
-        "title": experiment.title,
-        "screen": _plain(settings.screen),
-        "setup": dict(settings.setup),
-        "seeds": list(settings.seeds),
-        "quick": settings.quick,
-        "n_top_genes": settings.n_top_genes,
-        "options": {key: _plain(value) for key, value in settings.options.items()},
-        "tables": list(tables),
-    }
+    facts = {"experiment": experiment.name, "title": experiment.title, **_plain(vars(settings)), "tables": list(tables)}
     (out / f"{experiment.name}.json").write_text(json.dumps(facts, indent=1, default=str) + "\n")
     with optional(f"figure of {experiment.name}", lambda line: print(line, file=sys.stderr)):
         figures = experiment.draw(tables)
@@ -121,7 +103,7 @@ def write_report(out: Path, experiment: Experiment, tables: Tables, settings: Se
 
 
 def _plain(value: Any) -> Any:
-    """Options as JSON can hold them: files by their names, tables that were given as objects by their type."""
+    """Settings as JSON can hold them: files by their names, tables that were given as objects by their type."""
     if isinstance(value, Mapping):
         return {key: _plain(part) for key, part in value.items()}
     if isinstance(value, str | Path):

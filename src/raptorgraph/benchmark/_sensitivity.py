@@ -27,6 +27,7 @@ where none is given.
 from __future__ import annotations
 
 from itertools import product
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -50,42 +51,7 @@ BETAS = (0.0, 0.1, 0.4, 0.8, 1.2, 1.6, 2.0, 2.5, 3.0)
 CROSS = ((0.1, 0.4, 0.8), (0.1, 0.27, 0.5), (0.02, 0.05, 0.1))
 BETA, MU, LAMBDA1 = 0.4, 0.27, 0.052  # of an option that is not given
 DATA = "measured control cells"
-# Table S9: beta, mu, lambda1, KL divergence, variance of predictions, MK-MMD
-TABLE_S9 = (
-    (0.0, 0.27, 0.052, 0.0181, 0.0181, 1.929),
-    (0.1, 0.1, 0.02, 0.059, 0.0059, 0.268),
-    (0.1, 0.1, 0.05, 0.058, 0.0067, 0.257),
-    (0.1, 0.1, 0.1, 0.054, 0.0073, 0.161),
-    (0.1, 0.27, 0.02, 0.061, 0.0051, 0.401),
-    (0.1, 0.27, 0.05, 0.060, 0.0062, 0.318),
-    (0.1, 0.27, 0.1, 0.0615, 0.0068, 0.209),
-    (0.1, 0.5, 0.02, 0.0609, 0.0048, 0.510),
-    (0.1, 0.5, 0.05, 0.0604, 0.0054, 0.450),
-    (0.1, 0.5, 0.1, 0.0572, 0.0058, 0.319),
-    (0.4, 0.1, 0.02, 0.0040, 0.0010, 0.120),
-    (0.4, 0.1, 0.05, 0.0039, 0.0010, 0.117),
-    (0.4, 0.1, 0.1, 0.0040, 0.0009, 0.117),
-    (0.4, 0.27, 0.02, 0.0040, 0.0009, 0.133),
-    (0.4, 0.27, 0.05, 0.0039, 0.0009, 0.127),
-    (0.4, 0.27, 0.1, 0.0040, 0.0008, 0.121),
-    (0.4, 0.5, 0.02, 0.0040, 0.0007, 0.203),
-    (0.4, 0.5, 0.05, 0.0040, 0.0007, 0.196),
-    (0.4, 0.5, 0.1, 0.0040, 0.0007, 0.209),
-    (0.8, 0.1, 0.02, 0.0009, 0.0002, 0.136),
-    (0.8, 0.1, 0.05, 0.0009, 0.0002, 0.132),
-    (0.8, 0.1, 0.1, 0.0009, 0.0002, 0.127),
-    (0.8, 0.27, 0.02, 0.0009, 0.0002, 0.147),
-    (0.8, 0.27, 0.05, 0.0009, 0.0002, 0.146),
-    (0.8, 0.27, 0.1, 0.0009, 0.0002, 0.143),
-    (0.8, 0.5, 0.02, 0.0008, 0.0001, 0.215),
-    (0.8, 0.5, 0.05, 0.0009, 0.0001, 0.227),
-    (0.8, 0.5, 0.1, 0.0009, 0.0001, 0.206),
-    (1.2, 0.27, 0.052, 0.0003, 0.00005, 0.137),
-    (1.6, 0.27, 0.052, 0.0002, 0.00002, 0.144),
-    (2.0, 0.27, 0.052, 0.0001, 0.00001, 0.155),
-    (2.5, 0.27, 0.052, 0.0001, 0.000007, 0.171),
-    (3.0, 0.27, 0.052, 0.0000, 0.000004, 0.167),
-)
+TABLE_S9 = pd.read_csv(Path(__file__).with_name("table_s9.csv"))
 _S9_METRICS = ("KL, mean", "variance", "MK-MMD")
 _BY = ["source", "beta", "mu", "lambda1"]
 _OURS = "this package"
@@ -184,9 +150,8 @@ def _measured_variance(screen: Screen) -> float:
 def tables(parts: Parts, settings: Settings) -> Tables:
     """``sensitivity`` (to read, printed values beside) and ``sensitivity_long``."""
     printed = [
-        (variants.PUBLISHED, *(f"{weight:g}" for weight in row[:3]), metric, value)
-        for row in TABLE_S9
-        for metric, value in zip(_S9_METRICS, row[3:], strict=True)
+        (variants.PUBLISHED, *(f"{weight:g}" for weight in weights), metric, value)
+        for (*weights, metric), value in TABLE_S9.set_index(_BY[1:]).stack().items()
     ]
     summary = variants.summarize(parts, _BY, printed)
     return {"sensitivity": _to_read(summary), "sensitivity_long": summary}
@@ -222,17 +187,8 @@ def draw(tables: Tables) -> Figure:
         for source, (color, marker, label) in sources.items():
             points = here[here["source"] == source]
             if len(points):
-                ax.errorbar(
-                    points["beta"].astype(float),
-                    points["value_mean"],
-                    yerr=points["value_sd"].fillna(0),
-                    linestyle="none",
-                    marker=marker,
-                    markerfacecolor="none",
-                    color=color,
-                    markersize=5,
-                    label=label,
-                )
+                style = {"linestyle": "none", "marker": marker, "color": color, "markersize": 5, "label": label}
+                variants.draw_points(ax, points, "beta", **style)
         variants.draw_references(ax, summary, metric, horizontal=True)
         for value in here.loc[here["beta"] == DATA, "value_mean"]:
             ax.axhline(value, color=GRAY, linewidth=1.3, label=DATA, zorder=0)

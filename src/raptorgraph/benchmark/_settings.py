@@ -8,14 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from raptorgraph.benchmark._provenance import (
-    code_hash,
-    device,
-    files_of,
-    modules_used,
-    stamp,
-    versions,
-)
+from raptorgraph.benchmark._provenance import device, files_of, own_closure, stamp, versions
 from raptorgraph.screen._files import is_file_or_store
 
 if TYPE_CHECKING:
@@ -112,13 +105,13 @@ def chosen(settings: Settings, option: str, known: Sequence[str], wrong: str = "
     Parameters
     ----------
     settings
-        Whose option is read; one name or several.
+        Settings whose option is read; it holds one name or several.
     option
         The option.
     known
         All names that it may give.
     wrong
-        What is said of any other name.
+        What the error says of any other name.
 
     Raises
     ------
@@ -156,13 +149,14 @@ def fingerprints(
     experiment
         The experiment; of the settings' options those count that its work depends on.
     units, settings
-        Its units and settings.
+        Units of the experiment, and its settings.
     threads
         Threads that a unit has: its times depend on them, and the last digits of its sums.
     """
     path = None if settings.screen is None else screen_file(settings.screen)
     used = experiment.options if experiment.work_options is None else experiment.work_options
     options = {key: value for key, value in settings.options.items() if key in used}
+    closure = own_closure(experiment.work)
     shared = {
         "experiment": experiment.parts,
         "screen": settings.screen if path is None else stamp(path),
@@ -171,8 +165,8 @@ def fingerprints(
         "n_top_genes": settings.n_top_genes,
         "options": options,
         "files": {key: stamp(path) for key, path in files_of(options)},
-        "code": code_hash(experiment.work),
-        "versions": versions(modules_used(experiment.work)),
+        "code": closure.digest,
+        "versions": versions(closure.external),
         "device": device(),
         "threads": threads,
     }

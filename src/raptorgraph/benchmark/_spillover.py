@@ -36,6 +36,7 @@ from raptorgraph.benchmark._settings import Part, Settings, Unit, units_by_seed
 from raptorgraph.evaluation._methods import RaptorGraphMethod
 from raptorgraph.nn._posterior_draws import posterior_expectation
 from raptorgraph.pl._figure import BLUE, GRAY, ORANGE
+from raptorgraph.pl._panels import dots, shared_legend
 from raptorgraph.tl import spillover_index
 
 if TYPE_CHECKING:
@@ -212,22 +213,21 @@ def draw(tables: Tables) -> Figure:
     panels = [metric for metric in SHARES.values() if metric in set(summary["metric"])]
     methods, colors = list(summary["method"].unique())[::-1], {"trained": BLUE, "untrained": ORANGE}
     figure = Figure(figsize=(2.2 + 2.2 * len(panels), 1.3 + 0.5 * len(methods)), layout="constrained")
-    handles, y = {}, np.arange(len(methods))
+    y = np.arange(len(methods))
     for ax, metric in zip(figure.subplots(1, len(panels), sharey=True), panels, strict=True):
         for side, (state, color) in zip((0.2, -0.2), colors.items(), strict=True):
             here = summary[summary["state"] == state].set_index(["metric", "method"])
-            values = here.loc[metric].reindex(methods)
-            mean, sd = values["value_mean"].to_numpy(), values["value_sd"].fillna(0).to_numpy()
-            handles[state] = ax.errorbar(mean, y + side, xerr=sd, fmt="o", color=color, markersize=5)
-            for at in y[np.isnan(mean)]:
+            means = here["value_mean"].unstack().reindex(columns=methods)
+            dots(ax, here.loc[metric], methods, side, color=color, markersize=5, label=state)
+            for at in y[means.loc[metric].isna()]:
                 ax.text(0.02, at + side, "undefined", color=GRAY, va="center", fontsize=8)
-            limit = here.loc[LIMIT].reindex(methods)["value_mean"]
-            handles["dense limit"] = ax.vlines(limit, y - 0.45, y + 0.45, color=GRAY, linestyle="--", linewidth=1)
+            style = {"color": GRAY, "linestyle": "--", "linewidth": 1, "label": "dense limit"}
+            ax.vlines(means.loc[LIMIT], y - 0.45, y + 0.45, **style)
         ax.set(xlim=(-0.05, 1.05), title=metric)
         ax.set_yticks(y, methods)
         ax.grid(axis="y", color="0.92")
     figure.supxlabel("share of the squared response off that latent (0: atomic)", fontsize=10)
-    figure.legend(handles.values(), handles.keys(), loc="outside upper right", ncols=3, frameon=False)
+    shared_legend(figure, "outside upper right")
     return figure
 
 

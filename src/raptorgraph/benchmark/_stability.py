@@ -26,6 +26,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
+from raptorgraph import metrics
 from raptorgraph.benchmark._experiments import Experiment
 from raptorgraph.benchmark._load import load_screen
 from raptorgraph.benchmark._measure import Measured
@@ -33,15 +34,6 @@ from raptorgraph.benchmark._methods import check_methods, chosen_methods, method
 from raptorgraph.benchmark._report import all_rows, mean_and_sd, wide
 from raptorgraph.benchmark._settings import Part, Settings, Unit, units_by_seed
 from raptorgraph.evaluation._methods import RaptorGraphMethod, gene_graph
-from raptorgraph.metrics import (
-    ancestor_auprc,
-    chance_auprc,
-    chance_jaccard,
-    edge_auprc,
-    edge_correlation,
-    orientation_accuracy,
-    top_edge_jaccard,
-)
 from raptorgraph.metrics._graph import ancestors
 from raptorgraph.pl._figure import BLUE, GRAY, ORANGE
 from raptorgraph.pl._panels import shared_legend
@@ -132,13 +124,13 @@ def _against_truth(graph: pd.DataFrame, screen: Screen) -> dict[str, float]:
     weights = graph.to_numpy()
     n_possible, n_edges = len(truth) * (len(truth) - 1), np.count_nonzero(truth)
     return {
-        "AUPRC": edge_auprc(weights, truth),
-        "AUPRC, chance": chance_auprc(n_possible, n_edges),
-        "AUPRC, undirected": edge_auprc(weights, truth, directed=False),
-        "AUPRC, undirected, chance": chance_auprc(n_possible // 2, n_edges),
-        "AUPRC, ancestors": ancestor_auprc(weights, truth),
-        "AUPRC, ancestors, chance": chance_auprc(n_possible, np.count_nonzero(ancestors(truth))),
-        "orientation (chance 0.5)": orientation_accuracy(weights, truth),
+        "AUPRC": metrics.edge_auprc(weights, truth),
+        "AUPRC, chance": metrics.chance_auprc(n_possible, n_edges),
+        "AUPRC, undirected": metrics.edge_auprc(weights, truth, directed=False),
+        "AUPRC, undirected, chance": metrics.chance_auprc(n_possible // 2, n_edges),
+        "AUPRC, ancestors": metrics.ancestor_auprc(weights, truth),
+        "AUPRC, ancestors, chance": metrics.chance_auprc(n_possible, np.count_nonzero(ancestors(truth))),
+        "orientation (chance 0.5)": metrics.orientation_accuracy(weights, truth),
     }
 
 
@@ -187,12 +179,12 @@ def tables(parts: Parts, settings: Settings) -> Tables:
 def compare(a: np.ndarray, b: np.ndarray, top: Sequence[int]) -> dict[str, float]:
     """Agreement of two graphs, 0 on the diagonal, with what random edges would give."""
     n_possible = len(a) * (len(a) - 1)
-    found = {"correlation": edge_correlation(a, b)}
+    found = {"correlation": metrics.edge_correlation(a, b)}
     for k in top:
-        found[f"Jaccard of the top {k}"] = top_edge_jaccard(a, b, k)
+        found[f"Jaccard of the top {k}"] = metrics.top_edge_jaccard(a, b, k)
         # a graph with fewer edges than k has a smaller set
         sizes = (min(k, np.count_nonzero(graph)) for graph in (a, b))
-        found[f"Jaccard of the top {k}, chance"] = chance_jaccard(n_possible, *sizes)
+        found[f"Jaccard of the top {k}, chance"] = metrics.chance_jaccard(n_possible, *sizes)
     return found
 
 

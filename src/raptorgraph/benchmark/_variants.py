@@ -18,19 +18,9 @@ from raptorgraph.benchmark._measure import Measured
 from raptorgraph.benchmark._methods import epochs_of, n_repeats_of
 from raptorgraph.benchmark._report import mean_and_sd
 from raptorgraph.benchmark._settings import Part
+from raptorgraph.evaluation import _scores
 from raptorgraph.evaluation._methods import RaptorGraphMethod
-from raptorgraph.evaluation._scores import (
-    CEILING,
-    CHANCE,
-    FLOOR,
-    HALF,
-    TYPES,
-    draw_seed,
-    interaction_scores,
-    large_enough,
-    pair_effects,
-    sample_size,
-)
+from raptorgraph.evaluation._scores import CEILING, CHANCE, FLOOR, HALF, TYPES
 from raptorgraph.evaluation._splits import Split, singles_only
 from raptorgraph.pl._figure import GRAY
 
@@ -64,7 +54,7 @@ class GivenGraph(RaptorGraphMethod):
     adjacency
         Weights among the latents by name, row = cause; latents that are not named have no edge.
     **kwargs
-        As for :class:`RaptorGraphMethod`.
+        Further arguments of :class:`RaptorGraphMethod`.
     """
 
     def __init__(self, preset: str, adjacency: pd.DataFrame, **kwargs: Any):
@@ -102,9 +92,9 @@ def variant(
     seed
         Seed of the training.
     settings
-        With the number of epochs.
+        Settings with the number of epochs.
     screen
-        Whose setup is used.
+        Screen whose setup is used.
     kind
         Class of the variant.
     **kwargs
@@ -144,14 +134,17 @@ def fit_and_score(method: Baseline, screen: Screen, settings: Settings, seed: in
 
 def cell_scores(method: Baseline, screen: Screen, settings: Settings, seed: int) -> dict[str, float]:
     """MK-MMD and ratio of variances of the predicted cells of unseen combinations, means over these."""
-    n_cells, n_repeats, distances, ratios = sample_size(screen), n_repeats_of(settings), [], []
-    for label in large_enough(screen, unseen_split(screen).test, n_cells):
-        draw, real = draw_seed(seed, screen, label), screen.expression_of(label)
+    n_cells, n_repeats, distances, ratios = _scores.sample_size(screen), n_repeats_of(settings), [], []
+    for label in _scores.large_enough(screen, unseen_split(screen).test, n_cells):
+        draw, real = _scores.draw_seed(seed, screen, label), screen.expression_of(label)
         drawn = method.predict(label, n_cells=n_cells * n_repeats, seed=draw).to_df().to_numpy()
         sampled = metrics.sampled_scores(drawn, real, n_cells=n_cells, n_repeats=n_repeats, seed=draw, score=_MMD)
         distances.append(sampled["value"].mean())
         ratios.append(metrics.variance_ratio(drawn, real))
-    return {"MK-MMD": _mean(distances), "variance ratio": _mean(ratios)}
+    means: dict[str, float] = (
+        pd.DataFrame({"MK-MMD": distances, "variance ratio": ratios}, dtype=float).mean().to_dict()
+    )
+    return means
 
 
 def effect_scores(
@@ -183,7 +176,7 @@ def reference_part(screen: Screen, settings: Settings, seed: int, by: Sequence[s
     Those are the sum of the measured singles, one half of the cells for the other, floor and ceiling of the distance of
     cells, and precision by chance.
     """
-    split, n_cells = unseen_split(screen), sample_size(screen)
+    split, n_cells = unseen_split(screen), _scores.sample_size(screen)
     sums = screen.effects.copy()
     for label in split.test:
         sums.loc[label] = sums.loc[[screen.single(gene) for gene in screen.genes_of[label]]].sum()
@@ -195,8 +188,9 @@ def reference_part(screen: Screen, settings: Settings, seed: int, by: Sequence[s
         CHANCE: {PRECISION[type_]: metrics.chance_precision(values) for type_, values in true.items()},
     }
     control, distances = screen.expression_of(screen.control), []
-    for label in large_enough(screen, split.test, n_cells):
-        draws = {"n_cells": n_cells, "n_repeats": n_repeats_of(settings), "seed": draw_seed(seed, screen, label)}
+    for label in _scores.large_enough(screen, split.test, n_cells):
+        draw = _scores.draw_seed(seed, screen, label)
+        draws = {"n_cells": n_cells, "n_repeats": n_repeats_of(settings), "seed": draw}
         distances.append(metrics.floor_and_ceiling(screen.expression_of(label), control, **draws, score=_MMD))
     if distances:
         means = pd.concat(distances).groupby("reference")["value"].mean()
@@ -214,11 +208,7 @@ def long_part(key: Sequence[str], scores: Mapping[str, float], by: Sequence[str]
 def _interactions(effects: pd.DataFrame, screen: Screen, test: Sequence[str]) -> dict[str, np.ndarray]:
     """Scores of every type for the tested pairs; none where there is no pair."""
     pairs = [label for label in test if len(screen.genes_of[label]) == 2]
-    return interaction_scores(*pair_effects(effects, pairs, screen)) if pairs else {}
-
-
-def _mean(values: Sequence[float]) -> float:
-    return float(np.mean(values)) if len(values) else float("nan")
+    return _scores.interaction_scores(*_scores.pair_effects(effects, pairs, screen)) if pairs else {}
 
 
 # -- tables and figures ----------------------------------------------------------------------------------------------
@@ -242,6 +232,12 @@ def summarize(parts: Parts, by: Sequence[str], published: Sequence[tuple[object,
     if published:
         found.append(pd.DataFrame(published, columns=[*by, "metric", "value_mean"]).assign(value_sd=np.nan, n=0))
     return pd.concat(found, ignore_index=True)
+
+
+def draw_points(ax: Axes, values: pd.DataFrame, column: str, **style: Any) -> None:
+    """Mean and SD against the numbers of a column; markers are empty, so that points that agree stay visible."""
+    x, sd = values[column].astype(float), values["value_sd"].fillna(0)
+    ax.errorbar(x, values["value_mean"], yerr=sd, markerfacecolor="none", **style)
 
 
 def draw_references(ax: Axes, summary: pd.DataFrame, metric: str, horizontal: bool) -> None:

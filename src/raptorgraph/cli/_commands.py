@@ -148,67 +148,46 @@ def _parser() -> argparse.ArgumentParser:
         "run", help="fit a screen of your own", description="Fit the screen in an h5ad file or a zarr store."
     )
     run.set_defaults(work=_run, show=_show)
-    run.add_argument(
-        "path", type=_path, metavar="SCREEN", help="h5ad file or zarr store: counts or log-normalized values"
-    )
-    run.add_argument("--out", type=_path, required=True, metavar="DIR", help="results")
-    run.add_argument("--preset", choices=["default", "paper"], default="default", help="configuration of the model")
-    run.add_argument("--singles-only", action="store_true", help="hold combinations out of training, score them")
-    run.add_argument("--gene-sets", type=_path, metavar="FILE", help="gene sets as GMT, to compare the latents with")
-    run.add_argument(
-        "--report",
-        action="store_true",
-        help="write report.html too: tests predictions on held-out cells, about twice the time",
-    )
-    run.add_argument(
-        "--resamples", type=_count, metavar="N", help="resampled graphs for the report (default: 20, 0 for none)"
-    )
+    add = run.add_argument
+    add("path", type=_path, metavar="SCREEN", help="h5ad file or zarr store: counts or log-normalized values")
+    add("--out", type=_path, required=True, metavar="DIR", help="results")
+    add("--preset", choices=["default", "paper"], default="default", help="configuration of the model")
+    add("--singles-only", action="store_true", help="hold combinations out of training, score them")
+    add("--gene-sets", type=_path, metavar="FILE", help="gene sets as GMT, to compare the latents with")
+    text = "write report.html too: tests predictions on held-out cells, about twice the time"
+    add("--report", action="store_true", help=text)
+    add("--resamples", type=_count, metavar="N", help="resampled graphs for the report (default: 20, 0 for none)")
 
     benchmark = commands.add_parser(
         "benchmark", help="compare models and baselines on a screen", description="Run one of the experiments."
     )
     benchmark.set_defaults(work=_benchmark, show=_show_tables)
-    benchmark.add_argument("name", metavar="NAME", help=", ".join(EXPERIMENTS))
-    benchmark.add_argument(
-        "--screen",
-        type=_text,
-        metavar="SCREEN",
-        help="an h5ad file, a zarr store, norman2019, replogle2020 or simulated",
-    )
-    benchmark.add_argument("--out", type=_path, default=Path("benchmark"), metavar="DIR", help="default: benchmark")
-    benchmark.add_argument("--seeds", type=_seeds, default=3, metavar="N", help="repetitions, or A-B (default: 3)")
-    benchmark.add_argument("--quick", action="store_true", help="small version whose numbers mean nothing")
-    benchmark.add_argument("--n-jobs", type=_positive, metavar="N", help="processes at a time (default: all cores)")
-    benchmark.add_argument("--n-threads", type=_positive, default=1, metavar="N", help="threads of each (default: 1)")
-    benchmark.add_argument("--methods", type=_list, metavar="A,B", help="methods to compare (default: all)")
-    benchmark.add_argument("--regimes", type=_list, metavar="A,B", help="singles, doubles, paper, seen")
-    benchmark.add_argument("--gene-sets", type=_text, metavar="FILE", help="gene sets as GMT, for SENA and enrichment")
-    benchmark.add_argument(
-        "--predictions", type=_named, action="append", metavar="NAME=FILE", help="of another tool; may be repeated"
-    )
-    benchmark.add_argument("--max-epochs", type=_positive, metavar="N", help="epochs of every model")
-    benchmark.add_argument(
-        "--set", type=_option, action="append", metavar="KEY=VALUE", help="further option of an experiment, as JSON"
-    )
+    add = benchmark.add_argument
+    add("name", metavar="NAME", help=", ".join(EXPERIMENTS))
+    text = "an h5ad file, a zarr store, norman2019, replogle2020 or simulated"
+    add("--screen", type=_text, metavar="SCREEN", help=text)
+    add("--out", type=_path, default=Path("benchmark"), metavar="DIR", help="default: benchmark")
+    add("--seeds", type=_seeds, default=3, metavar="N", help="repetitions, or A-B (default: 3)")
+    add("--quick", action="store_true", help="small version whose numbers mean nothing")
+    add("--n-jobs", type=_positive, metavar="N", help="processes at a time (default: all cores)")
+    add("--n-threads", type=_positive, default=1, metavar="N", help="threads of each (default: 1)")
+    add("--methods", type=_list, metavar="A,B", help="methods to compare (default: all)")
+    add("--regimes", type=_list, metavar="A,B", help="singles, doubles, paper, seen")
+    add("--gene-sets", type=_text, metavar="FILE", help="gene sets as GMT, for SENA and enrichment")
+    add("--predictions", type=_named, action="append", metavar="NAME=FILE", help="of another tool; may be repeated")
+    add("--max-epochs", type=_positive, metavar="N", help="epochs of every model")
+    text = "further option of an experiment, as JSON"
+    add("--set", type=_option, action="append", metavar="KEY=VALUE", help=text)
 
     for command in (run, benchmark):
-        command.add_argument(
-            "--perturbation-key", default="perturbation", metavar="COLUMN", help="column of obs with labels"
-        )
-        command.add_argument(
-            "--control", action="append", metavar="LABEL", help="label of control cells, may be repeated"
-        )
-        command.add_argument(
-            "--delimiter", default="+", metavar="TEXT", help="between the genes of a combination (default: +)"
-        )
-        command.add_argument("--layer", metavar="NAME", help="layer with the values (default: X)")
-        command.add_argument(
-            "--library-size-key", metavar="COLUMN", help="column of obs with total counts (default: row sums)"
-        )
-        command.add_argument("--batch-key", metavar="COLUMN", help="column of obs with batches")
-        command.add_argument(
-            "--n-top-genes", type=_positive, metavar="N", help="keep N variable and all perturbed genes"
-        )
+        add = command.add_argument
+        add("--perturbation-key", default="perturbation", metavar="COLUMN", help="column of obs with labels")
+        add("--control", action="append", metavar="LABEL", help="label of control cells, may be repeated")
+        add("--delimiter", default="+", metavar="TEXT", help="between the genes of a combination (default: +)")
+        add("--layer", metavar="NAME", help="layer with the values (default: X)")
+        add("--library-size-key", metavar="COLUMN", help="column of obs with total counts (default: row sums)")
+        add("--batch-key", metavar="COLUMN", help="column of obs with batches")
+        add("--n-top-genes", type=_positive, metavar="N", help="keep N variable and all perturbed genes")
 
     for command in (demo, run):
         command.add_argument("--max-epochs", type=_positive, metavar="N", help="epochs (default: chosen by the model)")

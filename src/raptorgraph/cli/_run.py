@@ -13,10 +13,10 @@ from raptorgraph import pp
 from raptorgraph.datasets import simulate
 from raptorgraph.pp._gene_sets import match_gene_sets, read_gene_sets
 from raptorgraph.report import source_of_file
-from raptorgraph.report._results import RESAMPLES, Result, Source, Task, fit_and_write, split
-from raptorgraph.screen import Screen, Setup
+from raptorgraph.report._results import RESAMPLES, Result, fit_and_write
+from raptorgraph.screen import Screen
 from raptorgraph.screen._files import check_folder, read_cells
-from raptorgraph.screen._label_tables import tabulate_labels
+from raptorgraph.screen._inputs import matrix
 from raptorgraph.screen._names import strip_gene_names
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ def demo(
     report
         Whether to write ``report.html``.
     command
-        As typed, for the report.
+        The command as typed, for the report.
     say
         Called with a line at each stage.
 
@@ -79,30 +79,25 @@ def demo(
         n_cells_per_perturbation=n_cells_per_perturbation,
         seed=seed,
     )
-    setup: dict[str, Any] = {
-        "perturbation_key": "perturbation",
-        "control": "control",
-        "delimiter": "+",
-        "library_size_key": "total_counts",
-    }
-    measured, truth = pp.measured_effects(adata, **setup), adata.uns["simulation"]["effects"]
-    genes, unseen = split(adata, setup)
-    facts = [("data", f"simulated: raptorgraph.datasets.simulate({n_genes}, {n_perturbed}, seed={seed}, ...)")]
-    n_resamples = RESAMPLES if report else 0
-    source = Source("A simulated screen", facts, _bare(adata, setup), n_resamples, command, wanted=report)
-    task = Task(
-        adata[~unseen].copy(),
-        setup,
-        truth={"unseen doubles": truth.loc[[label for label in measured.index if len(genes[label]) > 1]]},
-        measured=measured,
-        genes=genes,
+    screen = Screen(_bare(adata), {"library_size_key": "total_counts"})
+    simulation = adata.uns["simulation"]
+    return fit_and_write(
+        adata[screen.n_perturbed[screen.codes] < 2].copy(),
+        screen,
+        out,
+        truth={"unseen doubles": simulation["effects"].loc[screen.combinations]},
         title="Predicted against true effects of doubles unseen in training",
         kind="true",
         options={"preset": "default", "seed": seed, "max_epochs": max_epochs, "singles_only": True},
-        true_graph=adata.uns["simulation"]["adjacency"],
-        report=source,
+        facts={},
+        name="A simulated screen",
+        source=[("data", f"simulated: raptorgraph.datasets.simulate({n_genes}, {n_perturbed}, seed={seed}, ...)")],
+        command=command,
+        report=report,
+        resamples=RESAMPLES if report else 0,
+        say=say,
+        true_graph=simulation["adjacency"],
     )
-    return fit_and_write(task, out, {}, say)
 
 
 def run(
@@ -154,7 +149,7 @@ def run(
     resamples
         Number of these; 0 for none. Default 20.
     command
-        As typed, for the report.
+        The command as typed, for the report.
     say
         Called with a line at each stage.
 
@@ -182,9 +177,14 @@ def run(
     sets = None if gene_sets is None else read_gene_sets(Path(gene_sets))
     adata = read_cells(path)
     strip_gene_names(adata)
-    spelling: dict[str, Any] = {"perturbation_key": perturbation_key, "control": control, "delimiter": delimiter}
-    table = tabulate_labels(adata, Setup.of(spelling))  # the setup warns of what there is to say
-    setup = {**spelling, "layer": layer, "library_size_key": library_size_key, "batch_key": batch_key}
+    setup: dict[str, Any] = {
+        "perturbation_key": perturbation_key,
+        "control": control,
+        "delimiter": delimiter,
+        "layer": layer,
+        "library_size_key": library_size_key,
+        "batch_key": batch_key,
+    }
     n_genes_read = adata.n_vars
     if n_top_genes is not None:
         library_key = library_size_key or "raptorgraph_library_size"
@@ -194,48 +194,39 @@ def run(
     if sets is not None:
         match_gene_sets(sets, [str(name) for name in adata.var_names])  # raises where no set fits
 
-    measured = Screen(adata, setup).effects
-    genes, combined = split(adata, setup)
-    singles = {genes[label][0] for label in measured.index if len(genes[label]) == 1}
-    is_combination = pd.Series({label: len(genes[label]) > 1 for label in measured.index}, dtype=bool)
-    predictable = [label for label in measured.index[is_combination] if singles.issuperset(genes[label])]
+    screen = Screen(_bare(adata, layer), setup)
+    targets = {screen.genes_of[label][0] for label in screen.singles}
+    predictable = [label for label in screen.combinations if targets.issuperset(screen.genes_of[label])]
     if singles_only and not predictable:
         raise ValueError(
             "The screen has no combination of genes that were perturbed alone too: run without --singles-only."
         )
-    origin, n_resamples = [], 0
-    if report:
-        origin, n_resamples = source_of_file(path), RESAMPLES if resamples is None else resamples
-        if n_top_genes is not None:
-            origin.append(("genes in the file", f"{n_genes_read:,}, of which variable and perturbed ones were kept"))
-    source = Source(path.stem, origin, _bare(adata, setup), n_resamples, command, wanted=report)
-    if singles_only:
-        truth = {"singles": measured[~is_combination], "unseen combinations": measured.loc[predictable]}
-        train, title = (
-            adata[~combined].copy(),
-            "Predicted against measured effects; the combinations were left out of training",
-        )
-    else:
-        parts = {"singles": measured[~is_combination], "combinations": measured[is_combination]}
-        truth = {name: effects for name, effects in parts.items() if len(effects)}
-        train, title = adata, "Fit to the measured effects of the training data: no test of predictions"
-
-    targets = table.loc[table["n_genes"] == 1]
     facts: dict[str, Any] = {
         "cells, genes": f"{adata.n_obs:,}, {adata.n_vars:,}",
-        "control cells": f"{table['n_cells'].iloc[0]:,}",
-        "singles, combinations": f"{len(targets)}, {(table['n_genes'] > 1).sum()}",
-        "single targets without a gene": f"{(targets['targets_missing'] != '').sum()}",
+        "control cells": f"{screen.n_cells[screen.control]:,}",
+        "singles, combinations": f"{len(screen.singles)}, {len(screen.combinations)}",
+        "single targets without a gene": f"{len(targets.difference(adata.var_names))}",
     }
+    singles = screen.effects.loc[screen.singles]
     if singles_only:
-        facts["combinations of genes without singles, not scored"] = int(is_combination.sum()) - len(predictable)
+        truth = {"singles": singles, "unseen combinations": screen.effects.loc[predictable]}
+        train = adata[screen.n_perturbed[screen.codes] < 2].copy()
+        title = "Predicted against measured effects; the combinations were left out of training"
+        n_left_out = len(screen.combinations) - len(predictable)
+        facts["combinations of genes without singles, not scored"] = n_left_out
+    else:
+        parts = {"singles": singles, "combinations": screen.effects.loc[screen.combinations]}
+        truth = {name: effects for name, effects in parts.items() if len(effects)}
+        train, title = adata, "Fit to the measured effects of the training data: no test of predictions"
+    source = source_of_file(path) if report else []
+    if report and n_top_genes is not None:
+        source.append(("genes in the file", f"{n_genes_read:,}, of which variable and perturbed ones were kept"))
     scvi.settings.seed = seed
-    task = Task(
+    return fit_and_write(
         train,
-        setup,
+        screen,
+        out,
         truth=truth,
-        measured=measured,
-        genes=genes,
         title=title,
         kind="measured",
         options={
@@ -246,17 +237,19 @@ def run(
             "n_top_genes": n_top_genes,
             "gene_sets": gene_sets,
         },
+        facts=facts,
+        name=path.stem,
+        source=source,
+        command=command,
+        report=report,
+        resamples=(RESAMPLES if resamples is None else resamples) if report else 0,
+        say=say,
         gene_sets=sets,
-        report=source,
     )
-    return fit_and_write(task, out, facts, say)
 
 
-def _bare(adata: ad.AnnData, setup: dict[str, Any]) -> ad.AnnData:
+def _bare(adata: ad.AnnData, layer: str | None = None) -> ad.AnnData:
     """The cells as they are before the model's setup writes into them; the values are shared, not copied."""
-    layer = setup.get("layer")
-    values = adata.X if layer is None else adata.layers[layer]
-    bare = ad.AnnData(values, obs=adata.obs.copy(), var=pd.DataFrame(index=adata.var_names.copy()))
-    if layer is not None:
-        bare.layers[layer] = values
-    return bare
+    values = matrix(adata, layer)
+    layers = {} if layer is None else {layer: values}
+    return ad.AnnData(values, obs=adata.obs.copy(), var=pd.DataFrame(index=adata.var_names.copy()), layers=layers)

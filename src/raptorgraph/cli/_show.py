@@ -23,9 +23,9 @@ def show(result: Result, console: Console) -> None:
     Parameters
     ----------
     result
-        What the run left behind.
+        Result of the run.
     console
-        Where to print.
+        Console to print to.
     """
     facts = Table(show_header=False, box=None)
     for name, value in result.facts.items():

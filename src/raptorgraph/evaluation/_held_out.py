@@ -12,7 +12,7 @@ from raptorgraph.evaluation._held_out_scores import MODEL, Collected, HeldOut, s
 from raptorgraph.evaluation._methods import RaptorGraphMethod
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Sequence
 
     import anndata as ad
     import pandas as pd
@@ -74,10 +74,9 @@ def held_out(
     >>> scores.table["method"].tolist()[:3]
     ['raptorgraph', 'no change', 'mean single']
     """
-    sizes = dict(zip(screen.labels, np.bincount(screen.codes, minlength=len(screen.labels)), strict=True))
-    usable = [label for label in screen.conditions if sizes[label] >= FEWEST_CELLS]
-    left_out = [label for label in screen.conditions if sizes[label] < FEWEST_CELLS]
-    if sizes[screen.control] < FEWEST_CELLS or not usable:
+    usable = [label for label in screen.conditions if screen.n_cells[label] >= FEWEST_CELLS]
+    left_out = [label for label in screen.conditions if label not in usable]
+    if screen.n_cells[screen.control] < FEWEST_CELLS or not usable:
         reason = f"the control and at least one perturbation need {FEWEST_CELLS} cells or more to be divided in two"
         return HeldOut(left_out=left_out, reason=reason)
     first, second = screen.halves(seed)
@@ -131,16 +130,14 @@ def _fit(
     for labels, effects, sds in ((test, found.unseen, found.sd_unseen), (seen, found.seen, found.sd_seen)):
         if labels:
             mean, sd = _predicted(method, labels)
-            effects.setdefault(MODEL, []).append(mean[genes])
+            effects[MODEL].append(mean[genes])
             if sd is not None:
                 sds.append(sd[genes])
     for label in test:
         if len(screen.genes_of[label]) == 2:
             asked = [*map(screen.single, screen.genes_of[label]), label]
             found.pairs[label] = method.predict_effects(asked)[genes].to_numpy()
-    for name, effects in _baselines(found, screen, cells, train, test, seen):
-        for part, frame in effects.items():
-            getattr(found, part).setdefault(name, []).append(frame)
+    _fit_baselines(found, screen, cells, train, test, seen)
 
 
 def _predicted(method: RaptorGraphMethod, labels: Sequence[str]) -> tuple[pd.DataFrame, pd.DataFrame | None]:
@@ -150,25 +147,23 @@ def _predicted(method: RaptorGraphMethod, labels: Sequence[str]) -> tuple[pd.Dat
     return mean.astype(np.float64), sd.astype(np.float64)
 
 
-def _baselines(
+def _fit_baselines(
     found: Collected, screen: Screen, cells: ad.AnnData, train: Sequence[str], test: Sequence[str], seen: Sequence[str]
-) -> Iterator[tuple[str, dict[str, pd.DataFrame]]]:
+) -> None:
     with_doubles = bool(_testable(screen, train))
     singles = [label for label in seen if len(screen.genes_of[label]) == 1]
     combined = [label for label in seen if len(screen.genes_of[label]) > 1]
     any_single = any(len(screen.genes_of[label]) == 1 for label in train)
     for name, cls in ladder().items():
-        if (cls.needs_doubles and not with_doubles) or (not any_single and name != "no change"):
-            continue
-        asked = {
-            "unseen": list(test),
-            "seen": (singles if name in _FOR_SINGLES else []) + (combined if name in _FOR_SEEN else []),
-        }
-        if not any(asked.values()):
+        again = (singles if name in _FOR_SINGLES else []) + (combined if name in _FOR_SEEN else [])
+        can_learn = (with_doubles or not cls.needs_doubles) and (any_single or name == "no change")
+        if not can_learn or not (test or again):
             continue
         try:
             fitted = cls(**screen.setup).fit(cells)
         except ValueError as error:  # such as combinations that do not vary
             found.failed[name] = str(error)
             continue
-        yield name, {part: fitted.predict_effects(labels) for part, labels in asked.items() if labels}
+        for labels, effects in ((test, found.unseen), (again, found.seen)):
+            if labels:
+                effects[name].append(fitted.predict_effects(labels))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -80,7 +81,7 @@ class HeldOut:
     Attributes
     ----------
     scores
-        Of ``"unseen combinations"``, ``"singles"`` and ``"seen combinations"``, as far as the screen has them.
+        Scores on ``"unseen combinations"``, ``"singles"`` and ``"seen combinations"``, as far as the screen has them.
     conditions
         Index: condition; ``unseen``, ``seen``, ``half``: Pearson correlation of predicted effect (without and with the
         condition in the fit) and of the effect in the other half of the cells, with the measured effect.
@@ -88,9 +89,10 @@ class HeldOut:
         For each type of interaction: rank correlation of the score over pairs that were left out, of the model, of the
         other half of the cells, and ``n_pairs``; None for too few pairs.
     predicted, measured
-        Effects of the unseen combinations, or of the singles where there are none; conditions x genes.
+        Effects of the unseen combinations, or of the singles where there are none; conditions x genes. Empty where
+        nothing could be measured.
     shown
-        Which set these are of.
+        Name of the set of conditions that these are of.
     n_fits, n_folds
         Fits that were made, and parts that the combinations were divided into.
     left_out
@@ -110,8 +112,8 @@ class HeldOut:
     scores: dict[str, Scores] = field(default_factory=dict)
     conditions: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=["unseen", "seen", "half"]))
     ranks: pd.DataFrame | None = None
-    predicted: pd.DataFrame | None = None
-    measured: pd.DataFrame | None = None
+    predicted: pd.DataFrame = field(default_factory=pd.DataFrame)
+    measured: pd.DataFrame = field(default_factory=pd.DataFrame)
     shown: str = ""
     n_fits: int = 0
     n_folds: int = 0
@@ -129,8 +131,8 @@ class HeldOut:
 class Collected:
     """Effects by method: of conditions that a fit had not seen, and of conditions that it had."""
 
-    unseen: dict[str, list[pd.DataFrame]] = field(default_factory=dict)
-    seen: dict[str, list[pd.DataFrame]] = field(default_factory=dict)
+    unseen: dict[str, list[pd.DataFrame]] = field(default_factory=lambda: defaultdict(list))
+    seen: dict[str, list[pd.DataFrame]] = field(default_factory=lambda: defaultdict(list))
     sd_unseen: list[pd.DataFrame] = field(default_factory=list)
     sd_seen: list[pd.DataFrame] = field(default_factory=list)
     pairs: dict[str, np.ndarray] = field(default_factory=dict)  # effects of a, b and ab: 3 x genes

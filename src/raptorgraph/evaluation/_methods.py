@@ -182,7 +182,7 @@ def gene_graph(method: Baseline, *, every: bool = False) -> pd.DataFrame:
     """Weights among the perturbed genes, row = cause, 0 on the diagonal; `every` one, also of edges not called."""
     genes = method.perturbed_genes
     if isinstance(method, RaptorGraphMethod):
-        inferred = method.model.module.graph_kind == "interventional"
+        inferred = method.model.module.config.graph == "interventional"
         graph = (
             method.model.get_dag(min_probability=0.0 if every and inferred else None)
             .loc[genes, genes]

@@ -103,7 +103,7 @@ def gene_overlap(screen: Screen, label: str, drawn: np.ndarray, drift: np.ndarra
     label
         A condition.
     drawn
-        Its predicted cells, cells x genes.
+        Predicted cells of the condition, cells x genes.
     drift
         Predicted minus measured control mean, shape (n_genes,): taken off, so that the prediction is compared with
         its own control.

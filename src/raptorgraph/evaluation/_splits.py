@@ -84,7 +84,7 @@ def singles_only(
     validation_share
         Part of the combinations to tune on.
     seed
-        Seed of the draw.
+        Seed of the draws.
     %(control)s
     %(delimiter)s
 
@@ -138,7 +138,7 @@ def doubles_folds(
     validation_share
         Part of the other folds' combinations to tune on.
     seed
-        Seed of the draw.
+        Seed of the draws.
     %(control)s
     %(delimiter)s
 
@@ -240,7 +240,7 @@ def seen_singles(
     validation_share
         Part of the combinations of seen genes to tune on, and as many to test.
     seed
-        Seed of the draw.
+        Seed of the draws.
     %(control)s
     %(delimiter)s
 

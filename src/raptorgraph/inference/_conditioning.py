@@ -1,4 +1,7 @@
-"""Effects of any sets of genes given the measured effects: Gaussian conditioning, averaged over classes and levels."""
+"""Effects of any sets of genes given the measured effects: Gaussian conditioning, averaged over classes and levels.
+
+Derivations are in ``docs/concepts/inference.md``.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,6 @@ from raptorgraph.inference._prior import (
     CONDITION_SPECIFIC,
     factors,
     inherited,
-    inherited_by_size,
     is_combination,
     signals,
 )
@@ -49,7 +51,7 @@ class Sets:
     def mean_of_size(self, fitted: Fitted) -> Sets:
         """The mean over all sets as large as each, in place of that set."""
         even = self.design.mean(1, keepdim=True).expand_as(self.design)
-        cross = inherited_by_size(fitted.hyperparameters, self.design, fitted.measured.design)
+        cross = inherited(fitted.hyperparameters, self.design, fitted.measured.design, by_size=True)
         return replace(self, design=even, cross=cross)
 
     def measured_cross(self, fitted: Fitted) -> torch.Tensor:
@@ -70,15 +72,7 @@ class Moments:
 
 
 class Conditional:
-    """Distribution of effects given the measured effects, with a fraction of the conditions' noise.
-
-    Parameters
-    ----------
-    fitted
-        Screen and prior.
-    noise_fraction
-        Fraction of the conditions' noise.
-    """
+    """Distribution of effects given the measured effects, with a fraction of the conditions' noise."""
 
     def __init__(self, fitted: Fitted, noise_fraction: float = 1.0) -> None:
         self.fitted = fitted
@@ -112,3 +106,45 @@ class Conditional:
         for total, part in ((variance, left), (set_variance, left_of_set)):
             total[:, at] = w * (weight * (part[..., None] + more)).sum((0, 1))
         return Moments(mean, variance + (square - mean**2).clamp_min(0.0), set_variance)
+
+    def draw(self, sets: Sets, n_draws: int, generator: torch.Generator | None = None) -> torch.Tensor:
+        """Joint draws of the gene-set effects about the posterior mean, n_draws x sets x G.
+
+        Class and level are drawn first, each by its responsibility; then the sets are jointly normal.
+        """
+        measured, targets = self.fitted.measured, self.targets
+        cross = sets.measured_cross(self.fitted)
+        maps = torch.cholesky_solve(cross.mT, self.factor)
+        root = self._root(sets, cross @ maps)
+        n_sets, n_genes = len(sets.design), measured.effect.shape[1]
+        responsibility = self.fitted.responsibility.flatten(0, 1).T
+        chosen = torch.multinomial(responsibility, n_draws, replacement=True, generator=generator).T  # draws x genes
+        normal = torch.randn(n_draws, n_sets, n_genes, generator=generator, dtype=root.dtype)
+        normal_on_targets = torch.randn(n_draws, len(targets.genes), generator=generator, dtype=root.dtype)
+        on_targets, load = targets.carried_over(sets.design, cross)
+        # Classes and levels that some gene drew, as one axis.
+        used, chosen = torch.unique(chosen, return_inverse=True)
+        value = maps.flatten(0, 1)[used].mT @ measured.effect
+        value[:, :, targets.columns] = on_targets.flatten(0, 1)[used]
+        root, load = root.flatten(0, 1)[used], load.flatten(0, 1)[used]
+        target_sd = (measured.gene_noise[targets.columns] / targets.precision.flatten(0, 1)[used]).sqrt()
+        genes, positions = torch.arange(n_genes), torch.arange(len(targets.columns))
+        out = torch.empty_like(normal)
+        for i, at in enumerate(chosen):
+            deviation = torch.einsum("gst,tg->sg", root[at], normal[i]) * measured.gene_noise.sqrt()
+            out[i] = deviation + value[at, :, genes].T
+            at = at[targets.columns]
+            target_effect = normal_on_targets[i] * target_sd[at, positions]
+            out[i][:, targets.columns] += load[at, :, positions].T * target_effect
+        return out
+
+    def _root(self, sets: Sets, known: torch.Tensor) -> torch.Tensor:
+        """Cholesky factors L of the covariance that is left among the sets, classes x levels x sets x sets."""
+        prior = self.fitted.hyperparameters
+        eye = torch.eye(len(sets.design), dtype=known.dtype)
+        covariance = signals(prior, sets.design)
+        covariance[:CONDITION_SPECIFIC] -= prior.residual_variance * eye
+        left = LEVELS[:, None, None] * covariance[:, None] + self.fitted.measured.control_noise - known
+        jitter = 1e-9 * left.diagonal(dim1=2, dim2=3).mean(2).clamp_min(1e-12)
+        root: torch.Tensor = torch.linalg.cholesky(left + jitter[..., None, None] * eye)
+        return root

@@ -6,7 +6,7 @@ import warnings
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
-from raptorgraph._arguments import check_flag, check_number
+from raptorgraph._arguments import Checked, check_flag, check_number, setting
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -21,7 +21,7 @@ _OLD_NAMES = {
 
 
 @dataclass(frozen=True)
-class EffectPosteriorConfig:
+class EffectPosteriorConfig(Checked):
     r"""Settings of :class:`EffectPosterior`.
 
     Parameters
@@ -58,35 +58,22 @@ class EffectPosteriorConfig:
     True
     """
 
-    independent: bool = True
-    condition_specific: bool = True
-    target_effects: bool = True
-    graph: bool = True
-    excess_by_condition: bool = True
-    overshoot: bool = True
-    noise_fraction: float = 0.5
-    constrained: bool = True
-
-    def __post_init__(self) -> None:
-        for name in _names():
-            value = getattr(self, name)
-            plain = check_number(name, value, 0, 1, above=True) if name == "noise_fraction" else check_flag(name, value)
-            object.__setattr__(self, name, plain)
+    independent: bool = setting(True, check_flag)
+    condition_specific: bool = setting(True, check_flag)
+    target_effects: bool = setting(True, check_flag)
+    graph: bool = setting(True, check_flag)
+    excess_by_condition: bool = setting(True, check_flag)
+    overshoot: bool = setting(True, check_flag)
+    noise_fraction: float = setting(0.5, check_number, low=0, high=1, above=True)
+    constrained: bool = setting(True, check_flag)
 
     @classmethod
     def from_options(cls, options: Mapping[str, Any], stacklevel: int = 2) -> EffectPosteriorConfig:
-        """Make the settings from a dict, which may hold old names of them.
-
-        Parameters
-        ----------
-        options
-            Some of the settings, by name.
-        stacklevel
-            Which caller the `FutureWarning` of an old name points to; 2 is the caller of this function.
-        """
-        unknown = [name for name in options if name not in (*_names(), *_OLD_NAMES)]
+        """Make the settings from a dict, which may hold old names; `stacklevel` as for a warning of the caller's."""
+        known = [field.name for field in fields(cls)]
+        unknown = [name for name in options if name not in (*known, *_OLD_NAMES)]
         if unknown:
-            raise TypeError(f"effect_posterior has no setting {unknown[0]!r}; its settings are {_names()}.")
+            raise TypeError(f"effect_posterior has no setting {unknown[0]!r}; its settings are {known}.")
         renamed: dict[str, Any] = {}
         for name, value in options.items():
             new = _OLD_NAMES.get(name, name)
@@ -99,7 +86,3 @@ class EffectPosteriorConfig:
             return cls(**renamed)
         except (TypeError, ValueError) as error:  # graph, for one, is an argument of the model too
             raise type(error)(f"effect_posterior: {error}") from None
-
-
-def _names() -> list[str]:
-    return [field.name for field in fields(EffectPosteriorConfig)]

@@ -12,7 +12,6 @@ from raptorgraph._deprecated import with_old_arguments
 from raptorgraph._threads import one_thread
 from raptorgraph.inference._conditioning import Conditional, Moments, Sets
 from raptorgraph.inference._config import EffectPosteriorConfig
-from raptorgraph.inference._draws import draw_sets
 from raptorgraph.inference._learning import learn
 from raptorgraph.inference._prior import along_graph
 from raptorgraph.inference._state import Fitted, Measured
@@ -63,15 +62,10 @@ class EffectPosterior(nn.Module):
 
     **Predictions are not the posterior mean.** That minimizes the expected squared error and makes perturbations look
     too much alike, since shrinkage takes first what is particular to the weak ones. The prediction is therefore
-    shrunk for half of the conditions' noise, and its difference to the mean prediction c for sets of that size is
-    widened to the variance that true effects are expected to have (constrained empirical Bayes, [2]_, [3]_), at an
-    unchanged length:
-
-    .. math::
-        p \propto c + \left(1 + \frac{\operatorname{tr} V}{\|m - c\|^2}\right)^{1/2} (m - c), \qquad \|p\| = \|m\|,
-
-    with V the posterior variance of what belongs to the genes, and a factor of at most 2. No effect takes a gene below
-    zero expression. Standard deviations are about the prediction: its distance to the posterior mean counts.
+    shrunk for half of the conditions' noise, and its difference to the mean prediction for sets of that size is
+    widened to the variance that true effects are expected to have (constrained empirical Bayes, [2]_, [3]_), by a
+    factor of at most 2 and at an unchanged length. No effect takes a gene below zero expression. Standard deviations
+    are about the prediction: its distance to the posterior mean counts.
 
     The fitted tensors are float64 on the CPU wherever the network is; they travel with its state.
 
@@ -276,7 +270,7 @@ class EffectPosterior(nn.Module):
         sets = Sets.of(design, self.fitted)
         exact = self._moments(sets)
         shift = self._predicted(sets, exact) - exact.mean
-        draws = draw_sets(self._conditional(), sets, n_draws, generator)
+        draws = self._conditional().draw(sets, n_draws, generator)
         return _unless_control(design, torch.maximum(draws + shift, self.fitted.measured.lowest))
 
     def _predicted(self, sets: Sets, exact: Moments) -> torch.Tensor:

@@ -93,7 +93,7 @@ def infer_graph(
     r"""Infer the graph from the effects of single perturbations and their sampling variance.
 
     Spike-and-slab regression of the effects on each other, by coordinate ascent variational inference as in [1]_.
-    Symbols, updates and approximations are in :doc:`/concepts/inference`.
+    The graph is then made acyclic. Symbols, updates and approximations are in :doc:`/concepts/inference`.
 
     In the structural model u = u A + z a perturbation of gene i shifts z_i, and a decoder that is linear on the log
     scale turns the shift of u into a shift of log rates. In units of the shift of each perturbation, the effect e_i of
@@ -113,11 +113,6 @@ def infer_graph(
     and not by chance. And the target of a perturbation, where it is measured, is moved by it directly (a wide normal
     prior), while direct effects on the targets of *others* have a separate :math:`\pi` and :math:`\tau`. A weight is
     drawn from :math:`\rho N(0, 0.3^2) + (1 - \rho) N(0, 0.05^2)`, the slab of an edge and the spike of none.
-
-    The posteriors of weights, of programs and of the error c of the control cells, which is part of all effects, are
-    taken as independent and updated in turn; :math:`\pi`, :math:`\tau` and :math:`\rho` are learned (empirical Bayes).
-    Noise of the explaining effects is accounted for, as each is replaced by its posterior. The graph is made acyclic by
-    leaving out, of each cycle, the edge that carries least of its cause's effect, and its weights are then fitted anew.
 
     Parameters
     ----------

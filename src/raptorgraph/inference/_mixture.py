@@ -17,16 +17,8 @@ class GeneMixture:
     .. math::
         y / \sqrt{w} \sim \sum_{m, \ell} \pi_{m\ell} N(0, \ell S_m + N).
 
-    One eigendecomposition for each class m serves all of its levels.
-
-    Parameters
-    ----------
-    signals
-        Classes x C x C, the :math:`S_m`.
-    noise
-        C x C, N; positive definite.
-    log_weights
-        Classes x levels x genes (or 1), logarithms of :math:`\pi`.
+    One eigendecomposition for each class m serves all of its levels. `signals` are classes x C x C, the (positive
+    definite) `noise` C x C, and `log_weights`, the logarithms of :math:`\pi`, classes x levels x genes (or 1).
     """
 
     def __init__(self, signals: torch.Tensor, noise: torch.Tensor, log_weights: torch.Tensor) -> None:

@@ -1,33 +1,7 @@
-r"""Prior of the effects of sets of genes: covariances between sets, and the noise of their measurements.
+"""Prior of the effects of sets of genes: covariances between sets, and the noise of their measurements.
 
-What the symbols of the effect model are called in the code; ``docs/concepts/inference.md`` has the derivations.
-
-================================  ==========================  =========================================================
-symbol                            name                        meaning
-================================  ==========================  =========================================================
-:math:`P`                         row of ``design``           set of perturbed genes, 0/1 over the k perturbed genes
-:math:`y`                         ``effect``                  measured effects, conditions x genes
-:math:`w_g`                       ``gene_noise``              sampling variance of gene g in a typical condition
-:math:`1 / n_c`                   ``condition_noise``         sampling variance of condition c, in units of w
-:math:`1 / n_0`                   ``control_noise``           the same of the control cells
-:math:`\kappa, \kappa_c`          ``excess(_by_condition)``   noise between conditions over that of sampling
-:math:`N`                         ``noise()``                 covariance of the errors of measurement, in units of w
-:math:`f`                         ``noise_fraction``          fraction of the conditions' noise in N that predictions
-                                                              are shrunk for
-:math:`K`                         ``shared_covariance``,      covariance of single effects in the shared and in the
-                                  ``independent_covariance``  independent class
-:math:`W`                         ``graph``                   weights among the perturbed genes, row = cause
-:math:`a_P`                       ``scale``,                  effects of single genes in a combination over those
-                                  ``unseen_scale``            alone
-:math:`\beta`                     ``combination_variance``    variance of what all combinations have in common
-:math:`\gamma`                    ``interaction_variance``    variance of the interaction of one combination
-:math:`\omega`                    ``residual_variance``       variance of what belongs to a condition, not to its genes
-:math:`S_m`                       ``signals()``               prior covariance of effects in class m, over the level
-:math:`\ell`                      ``LEVELS``                  prior variance of a gene's effects over w
-:math:`\pi_{m\ell}`               ``log_weights``             prior probability of class m and level :math:`\ell`
-:math:`r_{m\ell g}`               ``responsibility``          posterior probability of both for gene g
-:math:`\lambda`                   ``TARGET_VARIANCE``         prior variance of the effect on a target, over w
-================================  ==========================  =========================================================
+Symbols are those of ``docs/concepts/inference.md``, which has a table of them with their names in the code; those of
+what is measured and learned stand at the fields in ``_state.py``.
 """
 
 from __future__ import annotations
@@ -51,30 +25,16 @@ def is_combination(design: torch.Tensor) -> torch.Tensor:
     return (design.sum(1) > 1).to(design.dtype)
 
 
-def inherited(prior: Hyperparameters, design: torch.Tensor, others: torch.Tensor) -> torch.Tensor:
+def inherited(
+    prior: Hyperparameters, design: torch.Tensor, others: torch.Tensor, *, by_size: bool = False
+) -> torch.Tensor:
     """Covariance of the sets in `design` with `others` (both x k) by what they inherit, classes x sets x others.
 
-    That is the effects of their genes, and what all combinations have in common.
+    That is the effects of their genes, and what all combinations have in common. With `by_size` it is that of the mean
+    over all sets as large as each in `design`, in place of that set.
     """
-    scale = _scale(prior, design)
-    return _inherited(prior, design, is_combination(design), scale, others)
-
-
-def inherited_by_size(prior: Hyperparameters, design: torch.Tensor, others: torch.Tensor) -> torch.Tensor:
-    """The same for the mean over all sets as large as each in `design`, in place of that set."""
-    even = design.mean(1, keepdim=True).expand_as(design)
-    combination = is_combination(design)
-    scale = 1 + combination * (prior.scale.expand(len(design)) - 1)
-    return _inherited(prior, even, combination, scale, others)
-
-
-def _inherited(
-    prior: Hyperparameters,
-    design: torch.Tensor,
-    combination: torch.Tensor,
-    scale: torch.Tensor,
-    others: torch.Tensor,
-) -> torch.Tensor:
+    combination, scale = is_combination(design), _scale(prior, design, by_size=by_size)
+    design = design.mean(1, keepdim=True).expand_as(design) if by_size else design
     left, right = design * scale[:, None], others * _scale(prior, others)[:, None]
     common = prior.combination_variance * torch.outer(combination, is_combination(others))
     shared = left @ prior.shared_covariance @ right.T + common
@@ -82,13 +42,15 @@ def _inherited(
     return torch.stack([shared, independent, torch.zeros_like(common)])
 
 
-def _scale(prior: Hyperparameters, design: torch.Tensor) -> torch.Tensor:
+def _scale(prior: Hyperparameters, design: torch.Tensor, *, by_size: bool = False) -> torch.Tensor:
     """Scale of the single effects in each set.
 
     Combinations with a gene that was not perturbed alone have a separate scale: the size of an effect that only
     they show is no evidence of how effects add up.
     """
-    scale = torch.where(design @ prior.unseen > 0, prior.unseen_scale, prior.scale.expand(len(design)))
+    scale = prior.scale.expand(len(design))
+    if not by_size:
+        scale = torch.where(design @ prior.unseen > 0, prior.unseen_scale, scale)
     return 1 + is_combination(design) * (scale - 1)
 
 

@@ -36,10 +36,10 @@ class Measured:
     """
 
     design: torch.Tensor  # C x k, 0/1: the genes that each condition perturbs
-    effect: torch.Tensor  # C x G: differences to the mean of the control cells
-    gene_noise: torch.Tensor  # G: sampling variance in a typical condition
-    condition_noise: torch.Tensor  # C: sampling variance of the mean of the condition's cells
-    control_noise: torch.Tensor  # scalar: that of the control cells, part of every effect
+    effect: torch.Tensor  # y, C x G: differences to the mean of the control cells
+    gene_noise: torch.Tensor  # w, G: sampling variance in a typical condition
+    condition_noise: torch.Tensor  # 1 / n_c, C: sampling variance of the mean of the condition's cells
+    control_noise: torch.Tensor  # 1 / n_0, scalar: that of the control cells, part of every effect
     target_columns: torch.Tensor  # k: column of each perturbed gene, -1 where it is not measured
     lowest: torch.Tensor  # G: effect that takes a gene to zero expression, -inf where there is no such bound
 
@@ -70,23 +70,19 @@ class Fitted:
 
     measured: Measured
     hyperparameters: Hyperparameters
-    responsibility: torch.Tensor  # classes x levels x G
+    responsibility: torch.Tensor  # r, classes x levels x G
 
     def to_tensors(self) -> dict[str, torch.Tensor]:
         """Everything by the names of the fields, for ``state_dict``."""
-        parts = (self.measured, self.hyperparameters)
-        found = {field.name: getattr(part, field.name) for part in parts for field in fields(part)}
-        return {**found, "responsibility": self.responsibility}
+        return {**vars(self.measured), **vars(self.hyperparameters), "responsibility": self.responsibility}
 
     @classmethod
     def from_tensors(cls, tensors: Mapping[str, torch.Tensor]) -> Fitted:
         """Inverse of :meth:`to_tensors`, which also knows the keys of older models."""
-        old = "members" in tensors
-        found = {
-            field.name: tensors[_OLD_KEYS.get(field.name, field.name) if old else field.name].cpu()
-            for part in (Measured, Hyperparameters, cls)
-            for field in fields(part)
-            if field.name not in ("measured", "hyperparameters")
-        }
-        measured, prior = ({f.name: found[f.name] for f in fields(part)} for part in (Measured, Hyperparameters))
-        return cls(Measured(**measured), Hyperparameters(**prior), found["responsibility"])
+        names = _OLD_KEYS if "members" in tensors else {}
+
+        def named(kind: type) -> dict[str, torch.Tensor]:
+            return {field.name: tensors[names.get(field.name, field.name)].cpu() for field in fields(kind)}
+
+        responsibility = tensors[names.get("responsibility", "responsibility")].cpu()
+        return cls(Measured(**named(Measured)), Hyperparameters(**named(Hyperparameters)), responsibility)

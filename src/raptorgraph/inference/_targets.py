@@ -2,14 +2,9 @@ r"""Effects of perturbations on their own targets, as rank-one updates of the ot
 
 On the column of its own target a perturbation i has one more effect :math:`h \sim N(0, \lambda w)`, which every
 condition c that perturbs i (:math:`x_c = 1`, else 0) holds whole. That adds :math:`\lambda w x x^\top` to the
-covariance :math:`w \Sigma` of the conditions on this one gene. By the Sherman-Morrison formula and the matrix
-determinant lemma, the :math:`\Sigma^{-1}` of all other genes serves here, too: with
-:math:`q = 1 / \lambda + x^\top \Sigma^{-1} x`,
-
-.. math::
-    h \mid y \sim N\!\left(\frac{x^\top \Sigma^{-1} y}{q}, \frac{w}{q}\right), \qquad
-    \log \frac{N(y; 0, w \Sigma + \lambda w x x^\top)}{N(y; 0, w \Sigma)}
-    = \frac{q \operatorname{E}[h]^2}{2 w} - \frac{\log(\lambda q)}{2}.
+covariance :math:`w \Sigma` of the conditions on this one gene, so that the :math:`\Sigma^{-1}` of all other genes
+serves here, too: with :math:`q = 1 / \lambda + x^\top \Sigma^{-1} x` the posterior of h has the mean
+:math:`x^\top \Sigma^{-1} y / q` and the variance :math:`w / q`. ``docs/concepts/inference.md`` derives it.
 """
 
 from __future__ import annotations

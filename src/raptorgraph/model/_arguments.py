@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from numbers import Integral
 from typing import TYPE_CHECKING, Any
 
@@ -13,16 +14,20 @@ from raptorgraph._arguments import check_choice, check_flag, check_integer, chec
 from raptorgraph.model._mudata import expression_of
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
+    from collections.abc import Callable, Collection, Mapping
 
-_TRAINER_INTEGERS = {
-    "early_stopping_patience": 0,
-    "early_stopping_warmup_epochs": 0,
-    "check_val_every_n_epoch": 1,
-    "log_every_n_steps": 0,
+_TRAINER: dict[str, Callable[[str, Any], Any]] = {
+    "early_stopping_patience": partial(check_integer, least=0),
+    "early_stopping_warmup_epochs": partial(check_integer, least=0),
+    "check_val_every_n_epoch": partial(check_integer, least=1),
+    "log_every_n_steps": partial(check_integer, least=0),
+    "early_stopping_min_delta": partial(check_number, low=0),
+    "gradient_clip_val": partial(check_number, low=0),
+    "enable_progress_bar": check_flag,
+    "enable_checkpointing": check_flag,
+    "enable_model_summary": check_flag,
+    "learning_rate_monitor": check_flag,
 }
-_TRAINER_NUMBERS = ("early_stopping_min_delta", "gradient_clip_val")
-_TRAINER_FLAGS = ("enable_progress_bar", "enable_checkpointing", "enable_model_summary", "learning_rate_monitor")
 _METRICS = ("elbo", "reconstruction_loss", "kl_local", "reconstruction", "kl")  # besides the terms with a weight
 
 
@@ -45,11 +50,7 @@ def check_training(
         check_integer("max_epochs", max_epochs, 1)
     check_flag("early_stopping", early_stopping)
     given = {name: value for name, value in trainer_kwargs.items() if value is not None}
-    plain: dict[str, Any] = {
-        name: check_integer(name, given[name], least) for name, least in _TRAINER_INTEGERS.items() if name in given
-    }
-    plain |= {name: check_number(name, given[name], 0) for name in _TRAINER_NUMBERS if name in given}
-    plain |= {name: check_flag(name, given[name]) for name in _TRAINER_FLAGS if name in given}
+    plain: dict[str, Any] = {name: check(name, given[name]) for name, check in _TRAINER.items() if name in given}
     if "early_stopping_monitor" in given:
         terms = [name.removesuffix("_weight") for name, weight in weights.items() if weight > 0]
         metrics = [f"{name}_{part}" for name in dict.fromkeys((*_METRICS, *terms)) for part in ("validation", "train")]

@@ -66,21 +66,12 @@ class Calibration:
         targets: np.ndarray,
         graph: torch.Tensor | None,
     ) -> None:
-        """Fit the posterior.
+        """Fit the posterior to effects that were measured on all cells but those that are kept for a test.
 
-        Parameters
-        ----------
-        moments
-            Effects that were measured on all cells but those that are kept for a test. The posterior has no settings
-            that validation cells would choose, so it need not spare them.
-        control_mean
-            Mean of their controls, shape (genes,).
-        design
-            Control and conditions x perturbed genes, 0 or 1.
-        targets
-            Column of each perturbed gene, -1 where it has none.
-        graph
-            Weights among the perturbed genes, k x k; None where the graph is still to be learned.
+        It has no settings that validation cells would choose, so it need not spare them. `control_mean` is the mean of
+        their controls, shape (genes,); `design` is control and conditions x perturbed genes, 0 or 1; `targets` are the
+        columns of the perturbed genes, -1 where there is none; `graph` has the weights among the perturbed genes, None
+        where they are still to be learned.
         """
         effects = self.module.effects
         if effects is None:
@@ -102,21 +93,13 @@ class Calibration:
     def keep_reference(self, drawn: DrawnLatents) -> None:
         """Keep the latents of some controls, so that a loaded model needs no data to predict."""
         assert self.module.reference is not None
-        covariates = self.module.covariates(drawn.tensors)
-        self.module.reference.store(z=[drawn.z], library=[drawn.library], covariates=[covariates])
+        self.module.reference.store(drawn.z, drawn.library, self.module.covariates(drawn.tensors))
 
     @torch.inference_mode()
     def offset(self, mask: torch.Tensor) -> torch.Tensor | float:
-        """Offset of each gene under a perturbation.
+        """Offset of each gene under a perturbation (shape (perturbed genes,), 0 or 1; none for the control).
 
-        Parameters
-        ----------
-        mask
-            Shape (perturbed genes,), 0 or 1: which genes are perturbed; none for the control.
-
-        Returns
-        -------
-        Shape (genes,), to be added to the output of the decoder; 0.0 where there is no posterior.
+        It is added to the output of the decoder, shape (genes,); 0.0 where there is no posterior.
         """
         module, reference = self.module, self.module.reference
         if not self.is_fitted or reference is None or reference.z is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from raptorgraph.model._types import Data
 
 _BATCH = 1024
+_READ = (KEYS.X, KEYS.LIBRARY, KEYS.BATCH, KEYS.CATEGORICAL, KEYS.CONTINUOUS)
 
 
 @dataclass(frozen=True)
@@ -72,19 +74,9 @@ class Cells:
         return Setup.of(self.registry["setup_args"])
 
     def data(self, adata: Data | None = None, *, labels: bool = False) -> AnnData:
-        """Pick the cells that are given, or else the model's own.
+        """Pick the cells that are given (of a MuData the modality with the expression), or else the model's own.
 
-        Parameters
-        ----------
-        adata
-            Cells; of a MuData the modality with the expression is taken.
-        labels
-            Whether labels are needed.
-
-        Raises
-        ------
-        ValueError
-            Where no cells are given and the model has none.
+        `labels` says whether labels are needed. ValueError where no cells are given and the model has none.
         """
         if isinstance(adata, MuData):
             adata = query_expression(adata, self.mudata_args, self.setup, labels=labels)
@@ -153,7 +145,22 @@ class Cells:
     def expression(self, manager: AnnDataManager, *, rows: np.ndarray | None = None) -> Iterator[torch.Tensor]:
         """Yield the expression scale of registered cells, cells x genes, batch by batch."""
         for tensors in self.batches(manager, rows=rows):
-            yield self.module.expression(tensors[KEYS.X], tensors.get(KEYS.LIBRARY))
+            yield self.module.expression(tensors)
+
+    def digest(self, manager: AnnDataManager, rows: np.ndarray | None = None) -> str:
+        """Digest of registered cells, by default the controls, by what the model reads of them.
+
+        Cells in another order, type or storage, or of other names, have the same one.
+        """
+        dataset = manager.create_torch_dataset()
+        rows = self.control_rows(manager.adata) if rows is None else rows
+        cells = []
+        for i in range(0, len(rows), _BATCH):
+            batch = dataset[rows[i : i + _BATCH]]
+            values = np.hstack([np.asarray(batch[key], dtype="<f4") for key in _READ if key in batch])
+            values += 0.0  # a negative zero is a zero
+            cells += [hashlib.blake2b(cell.tobytes(), digest_size=16).digest() for cell in values]
+        return hashlib.blake2b(b"".join(sorted(cells)), digest_size=16).hexdigest()
 
     @staticmethod
     def control_rows(adata: AnnData) -> np.ndarray:

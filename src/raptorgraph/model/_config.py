@@ -3,42 +3,23 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from functools import partial
 from typing import Any
 
 import numpy as np
 
-from raptorgraph._arguments import LARGEST, check_choice, check_flag, check_integer, check_number
+from raptorgraph._arguments import Checked, check_choice, check_flag, check_integer, check_number, setting
 from raptorgraph.inference import EffectPosteriorConfig
 from raptorgraph.model._field import KEYS
 from raptorgraph.model._graph import GRAPHS
 from raptorgraph.nn._likelihoods import LIKELIHOODS, likelihood_for
 
-Check = Callable[[str, Any], Any]
-
-
-def _setting(default: Any, check: Check) -> Any:
-    return field(default=default, metadata={"check": check})
-
-
-def _integer(default: int, least: int) -> Any:
-    return _setting(default, partial(check_integer, least=least))
-
-
-def _number(default: float, *, high: float = LARGEST, above: bool = False) -> Any:
-    return _setting(default, partial(check_number, low=0, high=high, above=above))
-
-
-def _flag(default: bool) -> Any:
-    return _setting(default, check_flag)
-
-
-def _choice(default: str | None, choices: Collection[str]) -> Any:
-    if default is None:
-        return _setting(None, lambda name, value: None if value is None else check_choice(name, value, choices))
-    return _setting(default, partial(check_choice, choices=choices))
+_integer = partial(setting, check=check_integer)
+_number = partial(setting, check=check_number, low=0)
+_flag = partial(setting, check=check_flag)
+_choice = partial(setting, check=check_choice)
 
 
 def _posterior_options(name: str, value: Any) -> bool | dict[str, Any]:
@@ -47,16 +28,6 @@ def _posterior_options(name: str, value: Any) -> bool | dict[str, Any]:
     if not isinstance(value, Mapping | EffectPosteriorConfig):
         raise TypeError(f"{name}={value!r} must be True, False, an EffectPosteriorConfig or a dict of its settings.")
     return asdict(value if isinstance(value, EffectPosteriorConfig) else EffectPosteriorConfig.from_options(value, 7))
-
-
-class Checked:
-    """Base of the settings: values are checked and become Python's own, by a check for each field."""
-
-    def __post_init__(self) -> None:
-        for setting in fields(self):  # type: ignore[arg-type]  # its subclasses are dataclasses
-            if "check" in setting.metadata:
-                value = setting.metadata["check"](setting.name, getattr(self, setting.name))
-                object.__setattr__(self, setting.name, value)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,21 +42,8 @@ class ModuleConfig(Checked):
         Whether the data are counts, which have library sizes.
     n_batch, n_cats_per_cov, n_continuous
         Covariates of the decoder: batches, categories of each categorical covariate, continuous covariates.
-    n_latent
-        Latents d; None for a tenth more than perturbed genes, at least four more.
-    likelihood
-        Name of the likelihood; None for what fits the data.
-    n_subgraphs, n_hidden, n_layers, linear_decoder, graph, graph_init, latent_norm, learn_scale, init_strength, \
-    effect_posterior
-        See the model class.
 
-    Raises
-    ------
-    TypeError
-        For a setting of a wrong type.
-    ValueError
-        For a setting that is out of its range, fewer latents than perturbed genes, and a likelihood of counts for log
-        values.
+    All others are arguments of the model class, of which None in ``n_latent`` and ``likelihood`` is replaced.
     """
 
     n_genes: int
@@ -95,15 +53,15 @@ class ModuleConfig(Checked):
     n_batch: int = 1
     n_cats_per_cov: tuple[int, ...] = ()
     n_continuous: int = 0
-    n_latent: int = _setting(None, lambda name, value: value if value is None else check_integer(name, value, 1))
+    n_latent: int = _integer(None, least=1)
     n_subgraphs: int = _integer(3, least=1)
     n_hidden: int = _integer(128, least=1)
     n_layers: int = _integer(1, least=0)
-    likelihood: str = _choice(None, LIKELIHOODS)
+    likelihood: str = _choice(None, choices=LIKELIHOODS)
     linear_decoder: bool = _flag(True)
-    graph: str = _choice("interventional", GRAPHS)
-    graph_init: str = _choice("zero", ("zero", "uniform"))
-    latent_norm: str = _choice("none", ("none", "layer"))
+    graph: str = _choice("interventional", choices=GRAPHS)
+    graph_init: str = _choice("zero", choices=("zero", "uniform"))
+    latent_norm: str = _choice("none", choices=("none", "layer"))
     learn_scale: bool = _flag(True)
     init_strength: float = _number(2.5, high=100, above=True)
     effect_posterior: bool | Mapping[str, Any] = field(default=True, metadata={"check": _posterior_options})
@@ -117,6 +75,11 @@ class ModuleConfig(Checked):
         object.__setattr__(self, "n_latent", d)
         object.__setattr__(self, "likelihood", likelihood_for(self.likelihood, counts=self.counts))
 
+    @classmethod
+    def settings(cls) -> list[str]:
+        """Names of those that users choose, as arguments of the model; the others follow from the data."""
+        return [each.name for each in fields(cls) if "check" in each.metadata]
+
     def __str__(self) -> str:
         return (
             f"{self.n_perturbed} perturbed genes ({self.n_targets} of them among the genes), {self.n_latent} latents, "
@@ -124,26 +87,14 @@ class ModuleConfig(Checked):
         )
 
 
-def data_sizes(
-    state: Mapping[str, Any], stats: Mapping[str, int], n_latent: int | None, likelihood: str | None
-) -> dict[str, Any]:
-    """Settings that follow from the registered data, those included that a user may leave open (None).
-
-    Parameters
-    ----------
-    state, stats
-        Registries of the fields, and summary of the data.
-    n_latent, likelihood
-        What the user asks for.
-    """
+def data_sizes(state: Mapping[str, Any], stats: Mapping[str, int]) -> dict[str, Any]:
+    """Settings that follow from the registered data: registries of their fields, and their summary."""
     perturbation = state[KEYS.PERTURBATION]["state_registry"]
     return {
         "n_genes": stats["n_vars"],
         "n_perturbed": len(perturbation["perturbed_genes"]),
         "n_targets": perturbation["n_targets"],
         "counts": KEYS.LIBRARY in state,
-        "n_latent": n_latent,
-        "likelihood": likelihood,
         "n_batch": stats.get("n_batch", 1),
         "n_cats_per_cov": tuple(state.get(KEYS.CATEGORICAL, {}).get("state_registry", {}).get("n_cats_per_key", ())),
         "n_continuous": stats.get("n_extra_continuous_covs", 0),
@@ -152,23 +103,7 @@ def data_sizes(
 
 @dataclass(frozen=True, kw_only=True)
 class LossConfig(Checked):
-    """Weights of the terms of the loss, and what they depend on.
-
-    Parameters
-    ----------
-    kl_weight, shift_weight, mmd_weight, pair_weight, dag_weight
-        Weight of the KL, of the shifts of conditions, of the MMD to perturbed cells, of the likelihood of paired
-        perturbed cells, and of the graph's score.
-    kl_per_gene
-        Whether the KL is divided by the number of genes: reconstruction and KL then are the ELBO per gene at
-        ``kl_weight`` = 1, whatever the number of genes.
-    free_bits
-        KL of each latent, in nats, below which it costs nothing.
-    mu, lambda1
-        Weight of the graph's score, and of the sparsity in it.
-    graph_gradient
-        Whether the graph's term reaches the encoder, which in the paper it does not (section 3.2).
-    """
+    """Weights of the terms of the loss, and what they depend on: see :class:`RaptorGraphTrainingPlan`."""
 
     kl_weight: float = _number(1.0)
     kl_per_gene: bool = _flag(True)
@@ -191,11 +126,11 @@ class LossConfig(Checked):
 class TrainingConfig(LossConfig):
     """Settings of the training plan, :class:`~raptorgraph.model.RaptorGraphTrainingPlan`, which explains them."""
 
-    optimizer: str = _choice("AdamW", ("AdamW", "Adam"))
+    optimizer: str = _choice("AdamW", choices=("AdamW", "Adam"))
     lr: float = _number(3e-3, above=True)
     weight_decay: float = _number(1e-4)
     eps: float = _number(1e-8, above=True)
-    lr_schedule: str = _choice("cosine", ("cosine", "constant"))
+    lr_schedule: str = _choice("cosine", choices=("cosine", "constant"))
     kl_warmup: float = _number(0.2, high=1)
     mu_final: float = _number(1e-2, above=True)
     project_at: float = _number(0.8, high=1)
@@ -204,7 +139,7 @@ class TrainingConfig(LossConfig):
     @classmethod
     def of(cls, arguments: Mapping[str, Any]) -> TrainingConfig:
         """Settings by name; TypeError for names that are none."""
-        known = sorted(setting.name for setting in fields(cls))
+        known = sorted(each.name for each in fields(cls))
         unknown = sorted(set(arguments) - set(known))
         if unknown:
             raise TypeError(f"plan_kwargs {unknown} are unknown; there are {known}.")
@@ -212,4 +147,4 @@ class TrainingConfig(LossConfig):
 
     def loss_settings(self) -> dict[str, Any]:
         """Those that go to the loss."""
-        return {setting.name: getattr(self, setting.name) for setting in fields(LossConfig)}
+        return {each.name: getattr(self, each.name) for each in fields(LossConfig)}

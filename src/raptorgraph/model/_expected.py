@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING
 
@@ -11,6 +10,7 @@ import pandas as pd
 import torch
 
 from raptorgraph._arguments import check_integer
+from raptorgraph._docs import docs
 from raptorgraph.model._batches import TransformBatch, in_each, transform_codes
 from raptorgraph.model._cells import draw_seed
 from raptorgraph.model._field import KEYS
@@ -24,180 +24,168 @@ if TYPE_CHECKING:
     from raptorgraph.model._types import Data
 
 
-@dataclass(frozen=True)
-class ExpectedExpression:
-    """Expected expression of given cells.
+@torch.inference_mode()
+@docs.dedent
+def get_counterfactual(
+    predictor: Predictor,
+    perturbation: str | Collection[str],
+    adata: Data | None = None,
+    batch_size: int = 512,
+    *,
+    n_samples: int = N_DRAWS,
+    seed: int | None = None,
+    transform_batch: TransformBatch = None,
+) -> np.ndarray:
+    """Return the expected expression of these very cells, had they been perturbed.
+
+    The exogenous latents of a cell are not known exactly: they are drawn from their posterior, shifted, carried
+    along the graph and decoded, as in training, and the expectation is the mean over the draws. (Decoding the
+    posterior mean instead would take a cell where no training cell was, above all with ``latent_norm="layer"``.)
+    All cells and perturbations share the draws: the answer for a cell does not depend on which others are asked
+    with it, and the difference between two perturbations holds no noise of its own.
 
     Parameters
     ----------
-    predictor
-        Predictions of the model, with the cells and the network.
+    perturbation
+        One label, or the genes of one perturbation; ``"control"`` gives the cells' reconstruction.
+    adata
+        Cells, best control cells: a perturbation is added to whatever state the cell is in. By default all
+        cells of the model.
+    batch_size
+        Cells at a time.
+    n_samples
+        Draws of the latents, in pairs of opposite sign (an odd number is rounded up).
+    seed
+        Seed of the draws; by default ``scvi.settings.seed``.
+    %(transform_batch)s
+        The expectation is the mean over the batches.
+
+    Returns
+    -------
+    Cells x genes, float32, on the expression scale.
+
+    Raises
+    ------
+    ValueError
+        For an unknown gene or batch, and for `n_samples` or `batch_size` below 1.
+
+    Examples
+    --------
+    >>> controls = adata[adata.obs["perturbation"] == "control"].copy()
+    >>> change = model.get_counterfactual("P01", controls) - model.get_counterfactual("control", controls)
+    >>> change.shape == controls.shape
+    True
     """
+    check_integer("n_samples", n_samples, 1)
+    cells, module = predictor.latents.cells, predictor.latents.cells.module
+    _, mask = predictor.masks([perturbation])
+    codes = transform_codes(cells.registry, transform_batch)
+    manager = cells.query(adata, "cells", batch=codes is None)
+    offset, seed = predictor.calibration.offset(mask[0]), draw_seed(seed)
+    parts = []
+    for tensors in cells.batches(manager, batch_size=batch_size):
+        library = tensors.get(KEYS.LIBRARY)
+        posterior = predictor.latents.encode(tensors)
+        expected = [
+            module.expected_expression(
+                posterior, mask, module.covariates(placed), library, offset, n_draws=n_samples, seed=seed, **FINE
+            )
+            for placed in in_each(tensors, codes)
+        ]
+        parts.append(torch.stack(expected).mean(0).cpu().numpy())
+    return np.concatenate(parts).astype(np.float32)
 
-    predictor: Predictor
 
-    @torch.inference_mode()
-    def get_counterfactual(
-        self,
-        perturbation: str | Collection[str],
-        adata: Data | None = None,
-        batch_size: int = 512,
-        *,
-        n_samples: int = N_DRAWS,
-        seed: int | None = None,
-        transform_batch: TransformBatch = None,
-    ) -> np.ndarray:
-        """Return the expected expression of these very cells, had they been perturbed.
+@torch.inference_mode()
+def get_normalized_expression(
+    predictor: Predictor,
+    adata: Data | None = None,
+    indices: Sequence[int] | np.ndarray | None = None,
+    transform_batch: TransformBatch = None,
+    gene_list: Sequence[str] | None = None,
+    library_size: float | str = 1.0,
+    n_samples: int = N_DRAWS,
+    batch_size: int = 512,
+    return_mean: bool = True,
+    return_numpy: bool = False,
+    *,
+    seed: int | None = None,
+) -> pd.DataFrame | np.ndarray:
+    """Decoded expression of cells as they are, without measurement noise, as scvi-tools' models give it.
 
-        The exogenous latents of a cell are not known exactly: they are drawn from their posterior, shifted, carried
-        along the graph and decoded, as in training, and the expectation is the mean over the draws. (Decoding the
-        posterior mean instead would take a cell where no training cell was, above all with ``latent_norm="layer"``.)
-        All cells and perturbations share the draws: the answer for a cell does not depend on which others are asked
-        with it, and the difference between two perturbations holds no noise of its own.
+    Parameters
+    ----------
+    adata
+        Cells, whatever their labels; by default all cells of the model.
+    indices
+        Rows of the cells to use, or a mask of them; by default all.
+    transform_batch
+        As in :meth:`get_counterfactual`.
+    gene_list
+        Genes to return; by default all.
+    library_size
+        Counts are scaled to this total: 1 gives frequencies. ``"latent"`` takes each cell's own library size.
+    n_samples
+        Draws of the latents from their posterior.
+    batch_size
+        Cells at a time.
+    return_mean
+        Return the mean over the draws; otherwise every draw.
+    return_numpy
+        Return an array and no table.
+    seed
+        Seed of the draws; by default ``scvi.settings.seed``.
 
-        Parameters
-        ----------
-        perturbation
-            One label, or the genes of one perturbation; ``"control"`` gives the cells' reconstruction.
-        adata
-            Cells, best control cells: a perturbation is added to whatever state the cell is in. By default all
-            cells of the model.
-        batch_size
-            Cells at a time.
-        n_samples
-            Draws of the latents, in pairs of opposite sign (an odd number is rounded up).
-        seed
-            Seed of the draws; by default ``scvi.settings.seed``.
-        transform_batch
-            Batch that the cells are decoded in: None for their own, the name of a batch, a list of names, or ``"all"``
-            for all that the model knows (unless a batch has that name). Cells of a batch that the model was not trained
-            on need it. The expectation is the mean over the batches.
+    Returns
+    -------
+    DataFrame cells x genes, or an array with `return_numpy`; without `return_mean` an array, draws x cells x genes.
+    Likelihood ``"nb"`` gives the mean counts at that library size, so that rows of a part of the genes sum to less,
+    ``"normal"`` the mean on the expression scale, whatever the library size. To compare it with measured values on
+    the expression scale, use ``get_counterfactual("control")``.
 
-        Returns
-        -------
-        Cells x genes, float32, on the expression scale.
+    Raises
+    ------
+    ValueError
+        For an unknown gene or batch, a `library_size` that is none, and numbers below 1.
 
-        Raises
-        ------
-        ValueError
-            For an unknown gene or batch, and for `n_samples` or `batch_size` below 1.
-
-        Examples
-        --------
-        >>> controls = adata[adata.obs["perturbation"] == "control"].copy()
-        >>> change = model.get_counterfactual("P01", controls) - model.get_counterfactual("control", controls)
-        >>> change.shape == controls.shape
-        True
-        """
-        check_integer("n_samples", n_samples, 1)
-        cells, module = self.predictor.latents.cells, self.predictor.latents.module
-        _, mask = self.predictor.masks([perturbation])
-        codes = transform_codes(cells.registry, transform_batch)
-        manager = cells.query(adata, "cells", batch=codes is None)
-        offset, seed = self.predictor.calibration.offset(mask[0]), draw_seed(seed)
-        parts = []
-        for tensors in cells.batches(manager, batch_size=batch_size):
-            library = tensors.get(KEYS.LIBRARY)
-            posterior = module.encode(module.expression(tensors[KEYS.X], library))
-            expected = [
-                module.expected_expression(
-                    posterior, mask, module.covariates(placed), library, offset, n_draws=n_samples, seed=seed, **FINE
-                )
-                for placed in in_each(tensors, codes)
-            ]
-            parts.append(torch.stack(expected).mean(0).cpu().numpy())
-        return np.concatenate(parts).astype(np.float32)
-
-    @torch.inference_mode()
-    def get_normalized_expression(
-        self,
-        adata: Data | None = None,
-        indices: Sequence[int] | np.ndarray | None = None,
-        transform_batch: TransformBatch = None,
-        gene_list: Sequence[str] | None = None,
-        library_size: float | str = 1.0,
-        n_samples: int = N_DRAWS,
-        batch_size: int = 512,
-        return_mean: bool = True,
-        return_numpy: bool = False,
-        *,
-        seed: int | None = None,
-    ) -> pd.DataFrame | np.ndarray:
-        """Decoded expression of cells as they are, without measurement noise, as scvi-tools' models give it.
-
-        Parameters
-        ----------
-        adata
-            Cells, whatever their labels; by default all cells of the model.
-        indices
-            Rows of the cells to use, or a mask of them; by default all.
-        transform_batch
-            As in :meth:`get_counterfactual`.
-        gene_list
-            Genes to return; by default all.
-        library_size
-            Counts are scaled to this total: 1 gives frequencies. ``"latent"`` takes each cell's own library size.
-        n_samples
-            Draws of the latents from their posterior.
-        batch_size
-            Cells at a time.
-        return_mean
-            Return the mean over the draws; otherwise every draw.
-        return_numpy
-            Return an array and no table.
-        seed
-            Seed of the draws; by default ``scvi.settings.seed``.
-
-        Returns
-        -------
-        DataFrame cells x genes, or an array with `return_numpy`; without `return_mean` an array, draws x cells x genes.
-        Likelihood ``"nb"`` gives the mean counts at that library size, so that rows of a part of the genes sum to less,
-        ``"normal"`` the mean on the expression scale, whatever the library size. To compare it with measured values on
-        the expression scale, use ``get_counterfactual("control")``.
-
-        Raises
-        ------
-        ValueError
-            For an unknown gene or batch, a `library_size` that is none, and numbers below 1.
-
-        Examples
-        --------
-        >>> frequencies = model.get_normalized_expression(indices=[0, 1], gene_list=["P01", "P02"])
-        >>> frequencies.shape
-        (2, 2)
-        >>> bool((frequencies.to_numpy() < 1).all())
-        True
-        """
-        check_integer("n_samples", n_samples, 1)
-        cells, module = self.predictor.latents.cells, self.predictor.latents.module
-        module.distribution.check_library_size(library_size)
-        genes = pd.Index(cells.var_names)
-        asked = genes if gene_list is None else pd.Index(list(gene_list))
-        unknown = asked.difference(genes)
-        if len(unknown):
-            raise ValueError(f"gene_list: {', '.join(map(str, unknown[:10]))} are not genes of the model.")
-        columns = torch.as_tensor(genes.get_indexer(asked), device=module.device)
-        codes = transform_codes(cells.registry, transform_batch)
-        manager = cells.query(adata, "cells", batch=codes is None)
-        rows = np.arange(manager.adata.n_obs)
-        rows = rows if indices is None else np.atleast_1d(rows[np.asarray(indices)])
-        none = torch.zeros(len(self.predictor.latents.genes), device=module.device)
-        offset, seed = self.predictor.calibration.offset(none), draw_seed(seed)
-        parts = []
-        for tensors in cells.batches(manager, rows=rows, batch_size=batch_size):
-            library = tensors.get(KEYS.LIBRARY)
-            posterior = module.encode(module.expression(tensors[KEYS.X], library))
-            placed = [module.covariates(values) for values in in_each(tensors, codes)]
-            # Means take the draws whose moments are exact, draws by themselves are independent.
-            n_draws = n_samples if return_mean else 2 * max(n_samples, N_DRAWS)
-            draws = posterior_draws(*posterior, n_draws, seed)
-            each = []
-            for z in draws if return_mean else islice(draws, n_samples):
-                located = torch.stack([module.decode(z, values, library, offset) for values in placed]).mean(0)
-                each.append(module.distribution.at_library_size(located, library, library_size)[:, columns])
-            drawn = torch.stack(each)
-            parts.append((drawn.mean(0) if return_mean else drawn).cpu().numpy())
-        found = np.concatenate(parts, axis=-2) if parts else np.zeros((0, len(columns)), np.float32)
-        if return_numpy or not return_mean:
-            return found
-        return pd.DataFrame(found, index=manager.adata.obs_names[rows], columns=genes[columns.cpu().numpy()])
+    Examples
+    --------
+    >>> frequencies = model.get_normalized_expression(indices=[0, 1], gene_list=["P01", "P02"])
+    >>> frequencies.shape
+    (2, 2)
+    >>> bool((frequencies.to_numpy() < 1).all())
+    True
+    """
+    check_integer("n_samples", n_samples, 1)
+    cells, module = predictor.latents.cells, predictor.latents.cells.module
+    module.distribution.check_library_size(library_size)
+    genes = pd.Index(cells.var_names)
+    asked = genes if gene_list is None else pd.Index(list(gene_list))
+    unknown = asked.difference(genes)
+    if len(unknown):
+        raise ValueError(f"gene_list: {', '.join(map(str, unknown[:10]))} are not genes of the model.")
+    columns = torch.as_tensor(genes.get_indexer(asked), device=module.device)
+    codes = transform_codes(cells.registry, transform_batch)
+    manager = cells.query(adata, "cells", batch=codes is None)
+    rows = np.arange(manager.adata.n_obs)
+    rows = rows if indices is None else np.atleast_1d(rows[np.asarray(indices)])
+    none = torch.zeros(len(predictor.latents.genes), device=module.device)
+    offset, seed = predictor.calibration.offset(none), draw_seed(seed)
+    parts = []
+    for tensors in cells.batches(manager, rows=rows, batch_size=batch_size):
+        library = tensors.get(KEYS.LIBRARY)
+        posterior = predictor.latents.encode(tensors)
+        placed = [module.covariates(values) for values in in_each(tensors, codes)]
+        # Means take the draws whose moments are exact, draws by themselves are independent.
+        n_draws = n_samples if return_mean else 2 * max(n_samples, N_DRAWS)
+        draws = posterior_draws(*posterior, n_draws, seed)
+        each = []
+        for z in draws if return_mean else islice(draws, n_samples):
+            located = torch.stack([module.decode(z, values, library, offset) for values in placed]).mean(0)
+            each.append(module.distribution.at_library_size(located, library, library_size)[:, columns])
+        drawn = torch.stack(each)
+        parts.append((drawn.mean(0) if return_mean else drawn).cpu().numpy())
+    found = np.concatenate(parts, axis=-2) if parts else np.zeros((0, len(columns)), np.float32)
+    if return_numpy or not return_mean:
+        return found
+    return pd.DataFrame(found, index=manager.adata.obs_names[rows], columns=genes[columns.cpu().numpy()])

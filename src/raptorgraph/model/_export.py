@@ -14,7 +14,6 @@ import pandas as pd
 from scipy import sparse
 
 from raptorgraph.model._query import check_genes
-from raptorgraph.screen import Setup
 from raptorgraph.screen._asked import listed
 from raptorgraph.screen._cell_labels import parse_obs
 from raptorgraph.screen._expression import to_expression
@@ -124,7 +123,7 @@ def annotate(
         ),
         "settings": {
             "preset": model.preset_,
-            "likelihood": model.module.likelihood,
+            "likelihood": model.module.config.likelihood,
             "pairing": model.pairing_,
             "n_latent": len(model.latent_names),
             "delimiter": model.setup_args["delimiter"],
@@ -201,7 +200,7 @@ def export_to_cell_eval(
     there = [str(file) for file in files if file.exists()]
     if there and not overwrite:
         raise FileExistsError(f"{', '.join(there)} is there already: choose another directory, or overwrite=True.")
-    setup = Setup.of(model.setup_args)
+    setup = model.cells.setup
     key = setup.perturbation_key
     if files and "/" in key:
         raise ValueError(f"No h5ad file holds a column named {key!r}: rename perturbation_key, without '/'.")
@@ -240,7 +239,7 @@ def export_to_cell_eval(
 
 def _measured(model: RaptorGraphModel, cells: AnnData) -> sparse.csr_matrix:
     """Measured expression of the model's genes."""
-    setup = Setup.of(model.setup_args)
+    setup = model.cells.setup
     cells = cells[:, gene_names(cells).get_indexer(model.var_names_)]
     return sparse.csr_matrix(to_expression(*expression_source(cells, setup.layer, setup.library_size_key)))
 
@@ -264,14 +263,9 @@ def long_effects(values: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
 
 
 def counterfactual_keys(labels: Iterable[str], others: Iterable[str] = ()) -> dict[str, str]:
-    """Key of ``obsm`` for each label: with the label where that suits, otherwise with a number that is free.
+    """Key of ``obsm`` for each canonical label: with the label where that suits, otherwise with a free number.
 
-    Parameters
-    ----------
-    labels
-        Canonical labels.
-    others
-        Keys that are there already. A label may replace its own, a number none.
+    Of the keys that are there already (`others`) a label may replace its own, a number none.
     """
     # zarr is a folder, and some file systems do not tell capitals from small letters
     keys, used = {}, set()

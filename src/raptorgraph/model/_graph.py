@@ -31,22 +31,10 @@ EDGE_COLUMNS = ("probability", "share", "frequency", "q_value")
 def graph_of_log_ratios(
     moments: LogRatioMoments, members: np.ndarray, targets: Sequence[int] | np.ndarray
 ) -> GraphPosterior:
-    """Infer the graph among perturbed genes from the log ratios of conditions.
+    """Infer the graph among perturbed genes from the log ratios of control and conditions.
 
-    Parameters
-    ----------
-    moments
-        Log ratios of the mean rates of control and conditions.
-    members
-        Control and conditions x perturbed genes, 0 or 1. Conditions of one gene are used; a gene that was not
-        perturbed alone gets no edge.
-    targets
-        Column of each perturbed gene, -1 where it has none.
-
-    Returns
-    -------
-    GraphPosterior
-        Weights and probabilities among all perturbed genes, in the order of the columns of `members`.
+    Rows of `members` (0 or 1) are the control and the conditions. Conditions of one gene are used; a gene that was not
+    perturbed alone gets no edge. Weights and probabilities are in the order of the columns.
     """
     k = members.shape[1]
     alone = np.flatnonzero((members.sum(1) == 1) & (moments.n > 0))
@@ -80,8 +68,6 @@ class EdgeTable:
         The network, whose graph it is.
     names
         Name of each latent.
-    n_perturbed
-        Number k of perturbed genes, whose latents are the first ones.
 
     Examples
     --------
@@ -93,33 +79,25 @@ class EdgeTable:
 
     module: RaptorGraphModule
     names: Sequence[str]
-    n_perturbed: int
 
     # -- inference -------------------------------------------------------------------------------------------------
     def infer(self, moments: LogRatioMoments, design: np.ndarray, targets: np.ndarray) -> None:
         """Infer the graph from what was measured, and fix it in the network.
 
         Shifts are fixed at one value, so edge weights are in units of the perturbation's effect
-        (:func:`raptorgraph.inference.infer_graph`).
-
-        Parameters
-        ----------
-        moments
-            Log ratios of all cells but those that are kept for a test.
-        design, targets
-            As for :meth:`Calibration.fit`.
+        (:func:`raptorgraph.inference.infer_graph`). `moments` are those of all cells but the ones that are kept for a
+        test; `design` and `targets` are as for :meth:`Calibration.fit`.
         """
         with progress_bar("Inferring the graph"):
             found = graph_of_log_ratios(moments, design, targets)
         module = self.module
-        module.edge_weight.copy_(found.weight)
-        module.edge_probability.copy_(found.probability)
-        module.edge_share.copy_(found.share)
-        module.edge_frequency.fill_(torch.nan)
-        module.edge_q_value.fill_(torch.nan)
+        for name in ("weight", "probability", "share"):
+            getattr(module, f"edge_{name}").copy_(getattr(found, name))
+        for name in ("frequency", "q_value"):  # of another graph
+            getattr(module, f"edge_{name}").fill_(torch.nan)
         module.graph.fix(torch.where(found.probability >= CALLED, found.weight, 0.0))
         module.modulator.strength.requires_grad_(False)
-        k = self.n_perturbed
+        k = self.module.config.n_perturbed
         logger.info("The graph has %d of %d possible edges.", int(self.called.sum()), k * (k - 1))
 
     def keep_stability(self, frequency: np.ndarray, q_value: np.ndarray) -> None:
@@ -131,7 +109,7 @@ class EdgeTable:
     @property
     def is_inferred(self) -> bool:
         """Whether the graph was inferred from interventions, so that edges have probabilities."""
-        return self.module.graph_kind == "interventional" and bool(self.module.graph.projected)
+        return self.module.config.graph == "interventional" and bool(self.module.graph.projected)
 
     @property
     def called(self) -> np.ndarray:
@@ -140,19 +118,17 @@ class EdgeTable:
 
     def known(self) -> torch.Tensor | None:
         """Weights of the network among the perturbed genes, k x k; None where they are still to be learned."""
-        if self.module.graph_kind == "dagma":
+        if self.module.config.graph == "dagma":
             return None
         adjacency: torch.Tensor = self.module.graph.adjacency().detach()
-        return adjacency[: self.n_perturbed, : self.n_perturbed]
+        k = self.module.config.n_perturbed
+        return adjacency[:k, :k]
 
     def values(self, name: str) -> np.ndarray:
         """What was inferred of every pair of perturbed genes, k x k, float32, row = cause; NaN where it is not known.
 
-        Parameters
-        ----------
-        name
-            ``"weight"`` (its posterior mean, edge or not), ``"probability"``, ``"share"``, ``"frequency"`` or
-            ``"q_value"``.
+        That is ``"weight"`` (its posterior mean, edge or not), ``"probability"``, ``"share"``, ``"frequency"`` or
+        ``"q_value"``.
         """
         check_choice("name", name, ("weight", *EDGE_COLUMNS))
         values: torch.Tensor = getattr(self.module, f"edge_{name}")
@@ -207,7 +183,7 @@ class EdgeTable:
                 check_number(name, value, 0, high)
         adjacency = self.module.graph.adjacency().detach().cpu().numpy().astype(float)
         adjacency = adjacency * acyclic_support(adjacency)
-        k = self.n_perturbed
+        k = self.module.config.n_perturbed
         if min_probability is not None:
             if not self.is_inferred:
                 raise ValueError(

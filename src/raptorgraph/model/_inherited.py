@@ -1,9 +1,9 @@
-"""What users of scvi-tools look for and this model answers otherwise: the error says how."""
+"""What users of scvi-tools look for: saving and loading as there, and what this model answers otherwise."""
 
 from __future__ import annotations
 
 from inspect import getattr_static
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, Self
 
 import rich.pretty  # noqa: F401  scvi-tools' view_anndata_setup takes it to be imported
 from mudata import MuData
@@ -11,12 +11,15 @@ from scvi.model.base import BaseModelClass
 from scvi.train import TrainRunner
 
 from raptorgraph.model._cells import Cells
+from raptorgraph.model._loading import load
 from raptorgraph.model._module import RaptorGraphModule
 from raptorgraph.model._mudata import EXPRESSION_KEY
 from raptorgraph.model._plan import RaptorGraphTrainingPlan
 from raptorgraph.model._splitter import ScreenSplitter
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from anndata import AnnData
 
     from raptorgraph.model._types import Data
@@ -58,7 +61,7 @@ class InheritedModel(BaseModelClass):  # type: ignore[misc]  # scvi-tools has no
 
     @property
     def cells(self) -> Cells:
-        """Its cells, and others, as the network reads them."""
+        """Cells of the model, and others, as the network reads them."""
         own, args = self._adata_manager, self.mudata_args_
         return Cells(self.module, own, self.registry_, self.var_names_, args, self.is_trained_)
 
@@ -151,3 +154,81 @@ class InheritedModel(BaseModelClass):  # type: ignore[misc]  # scvi-tools has no
         Anndata setup with scvi-tools version ...
         """
         super().view_anndata_setup(self.cells.data(adata), hide_state_registries)
+
+    def save(
+        self,
+        dir_path: str | Path,
+        prefix: str | None = None,
+        overwrite: bool = False,
+        save_anndata: bool = False,
+        *args: Any,
+        **kwargs: Any,
+    ) -> None:
+        """Save the model.
+
+        Parameters
+        ----------
+        dir_path
+            Folder, made if it is not there.
+        prefix
+            Put before the names of the files.
+        overwrite
+            Write into a folder that exists.
+        save_anndata
+            Save the data too.
+        *args, **kwargs
+            As in scvi-tools: ``save_kwargs``, and arguments of ``write_h5ad``.
+
+        Raises
+        ------
+        ValueError
+            If the folder exists and is not to be overwritten, and if data are to be saved of a model without.
+
+        Examples
+        --------
+        >>> model.save("fitted", overwrite=True)
+        >>> rg.RaptorGraphModel.load("fitted", adata=False).is_trained
+        True
+        """
+        if save_anndata and self.adata is None:
+            raise ValueError(
+                "The model was loaded without data: there are none to save; load(folder, adata) gives it data."
+            )
+        super().save(dir_path, prefix, overwrite, save_anndata, *args, **kwargs)
+
+    @classmethod
+    def load(cls, dir_path: str | Path, adata: Data | bool | None = None, *args: Any, **kwargs: Any) -> Self:
+        """Load a saved model, on this or another machine.
+
+        Parameters
+        ----------
+        dir_path
+            Folder to which :meth:`save` wrote.
+        adata
+            Cells like those that the model was trained on; they are registered, in place, and genes are matched by
+            name. Of a MuData, guides are called as they were in training where its cells have no labels yet, and
+            cells are dropped as they were. None takes the data that were saved with the model. False loads the model
+            without data: it can say what it has learned, and other methods take their cells as an argument.
+        *args, **kwargs
+            As in scvi-tools: ``accelerator``, ``device``, ``prefix``, ``backup_url``.
+
+        Returns
+        -------
+        The model.
+
+        Raises
+        ------
+        ValueError
+            If there is no model, its file is damaged, it is of another class, or the data lack genes, labels or control
+            cells.
+
+        Examples
+        --------
+        >>> model.save("fitted", save_anndata=True)
+        >>> rg.RaptorGraphModel.load("fitted").predict_effects("P01").equals(model.predict_effects("P01"))
+        True
+        >>> rg.RaptorGraphModel.load("fitted", adata=False).perturbed_genes == model.perturbed_genes
+        True
+        """
+        model: Self = load(super().load, dir_path, adata, *args, **kwargs)
+        return model

@@ -36,7 +36,7 @@ def initialize(module: RaptorGraphModule, adata_manager: ScreenManager) -> None:
     )
     _fill(module.decoder.base, base)
     if log_scale is not None:
-        _fill(module.log_scale, log_scale)
+        _fill(distribution.log_scale, log_scale)
 
 
 def _fill(target: torch.Tensor, values: np.ndarray) -> None:

@@ -12,7 +12,8 @@ import torch
 from raptorgraph._arguments import check_choice
 from raptorgraph.model._cells import draw_seed
 from raptorgraph.model._field import KEYS
-from raptorgraph.nn._posterior_draws import N_DRAWS
+from raptorgraph.nn import kl_standard_normal
+from raptorgraph.nn._posterior_draws import N_DRAWS, posterior_expectation
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
     from scvi.data import AnnDataManager
 
     from raptorgraph.model._cells import Cells
-    from raptorgraph.model._module import RaptorGraphModule
     from raptorgraph.model._types import Data
 
 ACTIVE_KL = 0.01  # nats
@@ -45,10 +45,8 @@ class Latents:
 
     Parameters
     ----------
-    module
-        The network.
     cells
-        Where cells come from.
+        Where cells come from, and the network that reads them.
     genes, names
         Perturbed genes, and the name of each latent.
 
@@ -58,7 +56,6 @@ class Latents:
     20
     """
 
-    module: RaptorGraphModule
     cells: Cells
     genes: Sequence[str]
     names: Sequence[str]
@@ -98,11 +95,11 @@ class Latents:
         True
         """
         check_choice("kind", kind, ("causal", "exogenous"))
-        parts = []
+        parts, module = [], self.cells.module
         for tensors in self.cells.batches(self.cells.query(adata, "latents"), batch_size=batch_size):
-            mean, log_var = self._encode(tensors)
+            mean, log_var = self.encode(tensors)
             if kind == "causal":
-                mean = self.module.expected_causal(mean, log_var, N_DRAWS, draw_seed(None))
+                mean = module.graph(posterior_expectation(module.norm, mean, log_var, N_DRAWS, draw_seed(None)))
             parts.append(mean)
         return torch.cat(parts).cpu().numpy().astype(np.float32)
 
@@ -122,16 +119,20 @@ class Latents:
         """
         manager = self.cells.query()
         rows = self.cells.control_rows(manager.adata)
-        parts = [self.module.kl(*self._encode(tensors)) for tensors in self.cells.batches(manager, rows=rows)]
+        parts = [kl_standard_normal(*self.encode(tensors)) for tensors in self.cells.batches(manager, rows=rows)]
         kl = torch.cat(parts).mean(0).cpu().numpy()
         genes = [*self.genes, *[None] * (len(kl) - len(self.genes))]
         index = pd.Index(self.names, name="latent")
         return pd.DataFrame({"gene": genes, "kl": kl, "active": kl > ACTIVE_KL}, index=index)
 
+    def encode(self, tensors: dict[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Posterior mean and log variance of z given the cells of a batch."""
+        return self.cells.module.encode(self.cells.module.expression(tensors))
+
     # -- draws -----------------------------------------------------------------------------------------------------
     def draw_batch(self, tensors: dict[str, torch.Tensor], rng: np.random.Generator) -> torch.Tensor:
         """Draw z from its posterior given the cells of a batch."""
-        mean, log_var = self._encode(tensors)
+        mean, log_var = self.encode(tensors)
         noise = torch.as_tensor(rng.standard_normal(mean.shape), dtype=mean.dtype, device=mean.device)
         return mean + torch.exp(0.5 * log_var) * noise
 
@@ -147,6 +148,3 @@ class Latents:
         """Draw z of at most `n_cells` of the model's own control cells."""
         manager, rng = self.cells.query(), np.random.default_rng(draw_seed(seed))
         return self.draw(manager, self.cells.start_rows(manager.adata, n_cells, rng, replace=False), rng)
-
-    def _encode(self, tensors: dict[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
-        return self.module.encode(self.module.expression(tensors[KEYS.X], tensors.get(KEYS.LIBRARY)))

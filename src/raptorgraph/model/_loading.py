@@ -1,4 +1,4 @@
-"""Saved models: written, and loaded on this or another machine, with genes matched by name."""
+"""Files of saved models, and cells for them: on this or another machine, with genes matched by name."""
 
 from __future__ import annotations
 
@@ -23,102 +23,23 @@ from raptorgraph.screen._modalities import refresh, strip_modality_names
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from raptorgraph.model import RaptorGraphModel
     from raptorgraph.model._types import Data
 
-Model = TypeVar("Model", bound="RaptorGraphModel")
-
-
-def save(
-    model: RaptorGraphModel,
-    parent_save: Callable[..., None],
-    dir_path: str | Path,
-    prefix: str | None = None,
-    overwrite: bool = False,
-    save_anndata: bool = False,
-    *args: Any,
-    **kwargs: Any,
-) -> None:
-    """Save the model.
-
-    Parameters
-    ----------
-    dir_path
-        Folder, made if it is not there.
-    prefix
-        Put before the names of the files.
-    overwrite
-        Write into a folder that exists.
-    save_anndata
-        Save the data too.
-    *args, **kwargs
-        As in scvi-tools: ``save_kwargs``, and arguments of ``write_h5ad``.
-
-    Raises
-    ------
-    ValueError
-        If the folder exists and is not to be overwritten, and if data are to be saved of a model without.
-
-    Examples
-    --------
-    >>> model.save("fitted", overwrite=True)
-    >>> rg.RaptorGraphModel.load("fitted", adata=False).is_trained
-    True
-    """
-    if save_anndata and model.adata is None:
-        raise ValueError(
-            "The model was loaded without data: there are none to save; load(folder, adata) gives it data."
-        )
-    parent_save(dir_path, prefix, overwrite, save_anndata, *args, **kwargs)
+Model = TypeVar("Model")
 
 
 @progress_line("Loading")
 @quietly
 def load(
-    parent_load: Callable[..., Model],
-    dir_path: str | Path,
-    adata: Data | bool | None = None,
-    *args: Any,
-    **kwargs: Any,
+    parent_load: Callable[..., Model], folder: str | Path, adata: Data | bool | None, *args: Any, **kwargs: Any
 ) -> Model:
-    """Load a saved model, on this or another machine.
-
-    Parameters
-    ----------
-    dir_path
-        Folder to which :meth:`save` wrote.
-    adata
-        Cells like those that the model was trained on; they are registered, in place, and genes are matched by
-        name. Of a MuData, guides are called as they were in training where its cells have no labels yet, and
-        cells are dropped as they were. None takes the data that were saved with the model. False loads the model
-        without data: it can say what it has learned, and other methods take their cells as an argument.
-    *args, **kwargs
-        As in scvi-tools: ``accelerator``, ``device``, ``prefix``, ``backup_url``.
-
-    Returns
-    -------
-    The model.
-
-    Raises
-    ------
-    ValueError
-        If there is no model, its file is damaged, it is of another class, or the data lack genes, labels or control
-        cells.
-
-    Examples
-    --------
-    >>> model.save("fitted", save_anndata=True)
-    >>> rg.RaptorGraphModel.load("fitted").predict_effects("P01").equals(model.predict_effects("P01"))
-    True
-    >>> rg.RaptorGraphModel.load("fitted", adata=False).perturbed_genes == model.perturbed_genes
-    True
-    """
-    _check_files(Path(dir_path), adata, kwargs)
+    """Load a saved model; cells that are given get the genes of the model in its order, and are registered."""
+    _check_files(Path(folder), adata, kwargs)
     if not isinstance(adata, AnnData | MuData):
-        return _build(parent_load, dir_path, adata, *args, **kwargs)
+        return _build(parent_load, folder, adata, *args, **kwargs)
     # To the CPU, since a model that was saved from a GPU must open where there is none.
     files = {name: kwargs[name] for name in ("prefix", "backup_url") if name in kwargs}
-    attributes, var_names, _, _ = _load_saved_files(dir_path, load_adata=False, map_location="cpu", **files)
+    attributes, var_names, _, _ = _load_saved_files(folder, load_adata=False, map_location="cpu", **files)
     cells, registry = adata, attributes["registry_"]
     if isinstance(adata, MuData):
         mudata_args, setup = attributes.get("mudata_args_"), Setup.of(registry["setup_args"])
@@ -128,7 +49,7 @@ def load(
         strip_modality_names(adata, mudata_args["modalities"]["expression"])
     check_genes(cells, list(var_names))
     check_transfer(cells, registry)
-    model = _build(parent_load, dir_path, align_genes(cells, list(var_names)), *args, **kwargs)
+    model = _build(parent_load, folder, align_genes(cells, list(var_names)), *args, **kwargs)
     if isinstance(adata, MuData):
         adata.uns[EXPRESSION_KEY] = mudata_args["modalities"]["expression"]
         refresh(adata)

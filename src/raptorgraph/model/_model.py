@@ -3,44 +3,53 @@
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, Any, Self
+from functools import wraps
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Self, TypeVar
 
 import numpy as np
 
 from raptorgraph._arguments import check_choice
-from raptorgraph._docs import documented_by
-from raptorgraph.model import _export, _loading, _presets, _registration, _training
+from raptorgraph.model import _expected, _export, _training
 from raptorgraph.model._arguments import expression_cells
 from raptorgraph.model._calibration import Calibration
 from raptorgraph.model._config import ModuleConfig, data_sizes
-from raptorgraph.model._expected import ExpectedExpression
 from raptorgraph.model._field import KEYS
 from raptorgraph.model._graph import EdgeTable
-from raptorgraph.model._inherited import InheritedModel
 from raptorgraph.model._initial import initialize
 from raptorgraph.model._latents import Latents
 from raptorgraph.model._mudata import REGISTRY_KEY
 from raptorgraph.model._predictor import Predictor
-from raptorgraph.nn._posterior_draws import N_DRAWS
+from raptorgraph.model._presets import get_preset
+from raptorgraph.model._registration import RegisteredModel
 from raptorgraph.pp._pairing import METHODS
-from raptorgraph.screen import Screen, Setup
+from raptorgraph.screen import Screen
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping, Sequence
-    from pathlib import Path
+    from collections.abc import Callable, Mapping
 
     import pandas as pd
-    from anndata import AnnData
-    from mudata import MuData
 
     from raptorgraph.inference import EffectPosteriorConfig
-    from raptorgraph.model._batches import TransformBatch
-    from raptorgraph.model._types import Data, Perturbations
+    from raptorgraph.model._types import Data
+
 
 logger = logging.getLogger(__name__)
 
+P = ParamSpec("P")
+R = TypeVar("R")
 
-class RaptorGraphModel(InheritedModel):
+
+def _answered_by(held: str, method: Callable[Concatenate[Any, P], R]) -> Callable[Concatenate[Any, P], R]:
+    """Method of the model that is one of an object which it holds, with the same arguments and docstring."""
+
+    @wraps(method)
+    def answer(model: Any, /, *args: P.args, **kwargs: P.kwargs) -> R:
+        return method(getattr(model, held), *args, **kwargs)
+
+    return answer
+
+
+class RaptorGraphModel(RegisteredModel):
     """RAPTORGraph: a causal latent model of a Perturb-seq screen.
 
     Each perturbed gene has one latent of its own; a perturbation shifts that latent only, an acyclic graph among
@@ -99,36 +108,7 @@ class RaptorGraphModel(InheritedModel):
     (2, 100)
     """
 
-    # -- setup and construction ------------------------------------------------------------------------------------
-    @classmethod
-    @documented_by(_registration.setup_anndata)
-    def setup_anndata(
-        cls, adata: AnnData, perturbation_key: str = "perturbation", *, control: str | list[str] = "control",
-        delimiter: str = "+", layer: str | None = None, library_size_key: str | None = None,
-        batch_key: str | None = None, categorical_covariate_keys: list[str] | None = None,
-        continuous_covariate_keys: list[str] | None = None, **kwargs: Any,
-    ) -> None:  # fmt: skip
-        """Register a screen; puts the perturbed genes first in ``adata.var``, in place."""
-        _registration.setup_anndata(
-            cls, adata, perturbation_key, control=control, delimiter=delimiter, layer=layer,
-            library_size_key=library_size_key, batch_key=batch_key,
-            categorical_covariate_keys=categorical_covariate_keys,
-            continuous_covariate_keys=continuous_covariate_keys, **kwargs,
-        )  # fmt: skip
-
-    @classmethod
-    @documented_by(_registration.setup_mudata)
-    def setup_mudata(
-        cls, mdata: MuData, perturbation_key: str = "perturbation", *, modalities: Mapping[str, str],
-        guide_targets: str | Mapping[str, str] | pd.Series = "target", no_guide: str | None = None,
-        too_many: str | None = None, guide_kwargs: dict[str, Any] | None = None, control: str | list[str] = "control",
-        delimiter: str = "+", layer: str | None = None, library_size_key: str | None = None,
-        batch_key: str | None = None, categorical_covariate_keys: list[str] | None = None,
-        continuous_covariate_keys: list[str] | None = None,
-    ) -> None:  # fmt: skip
-        """Register a screen with expression in one modality and guides in another."""
-        _registration.setup_mudata(**locals())
-
+    # -- construction ----------------------------------------------------------------------------------------------
     def __init__(
         self, adata: Data | None = None, registry: dict[str, Any] | None = None, n_latent: int | None = None,
         n_subgraphs: int = 3, n_hidden: int = 128, n_layers: int = 1, likelihood: str | None = None,
@@ -136,6 +116,7 @@ class RaptorGraphModel(InheritedModel):
         latent_norm: str = "none", learn_scale: bool = True, init_strength: float = 2.5,
         effect_posterior: bool | Mapping[str, Any] | EffectPosteriorConfig = True,
     ) -> None:  # fmt: skip
+        given = locals()
         adata = None if adata is None else expression_cells(adata)
         super().__init__(adata, registry)
         self.pairing_ = check_choice("pairing", pairing, METHODS)
@@ -143,12 +124,8 @@ class RaptorGraphModel(InheritedModel):
         self.preset_ = "default"
         self.control_digests_: list[str] = []
         self.perturbed_genes_ = list(self.get_state_registry(KEYS.PERTURBATION)["perturbed_genes"])
-        config = ModuleConfig(
-            **data_sizes(self.registry_["field_registries"], self.summary_stats, n_latent, likelihood),
-            n_subgraphs=n_subgraphs, n_hidden=n_hidden, n_layers=n_layers, linear_decoder=linear_decoder, graph=graph,
-            graph_init=graph_init, latent_norm=latent_norm, learn_scale=learn_scale, init_strength=init_strength,
-            effect_posterior=effect_posterior,
-        )  # fmt: skip
+        settings = {name: given[name] for name in ModuleConfig.settings()}
+        config = ModuleConfig(**data_sizes(self.registry_["field_registries"], self.summary_stats), **settings)
         if likelihood is None:
             kind = "counts" if config.counts else "log-normalized values"
             logger.info("The data are %s: likelihood=%r.", kind, config.likelihood)
@@ -160,25 +137,44 @@ class RaptorGraphModel(InheritedModel):
         self.init_params_ = self._get_init_params(locals() | vars(config))
 
     @classmethod
-    @documented_by(_presets.from_preset)
     def from_preset(cls, adata: Data, preset: str = "paper", **model_kwargs: Any) -> Self:
-        """Build a model in a named configuration, for its construction and its training."""
-        return _presets.from_preset(cls, adata, preset, **model_kwargs)
+        """Build a model in a named configuration, for its construction and its training.
+
+        Parameters
+        ----------
+        adata
+            Registered data.
+        preset
+            ``"default"`` or ``"paper"``, the published configuration.
+        **model_kwargs
+            Arguments of the class that take precedence.
+
+        Raises
+        ------
+        TypeError
+            For data that are neither an AnnData nor a MuData.
+        ValueError
+            For an unknown preset, and data that were not registered.
+
+        Examples
+        --------
+        >>> rg.RaptorGraphModel.setup_anndata(adata, library_size_key="total_counts")
+        >>> model = rg.RaptorGraphModel.from_preset(adata, "paper", n_hidden=32)
+        >>> len(model.latent_names) - len(model.perturbed_genes)
+        4
+        """
+        adata = expression_cells(adata)
+        arguments = dict(get_preset(preset)["model"])
+        if preset == "paper":
+            # 109 latents for 105 perturbed genes (Table S4).
+            manager = cls._get_most_recent_anndata_manager(adata, required=True)
+            arguments["n_latent"] = manager.summary_stats.n_perturbed + 4
+        model = cls(adata, **{**arguments, **model_kwargs})
+        model.preset_ = preset
+        return model
 
     # -- training --------------------------------------------------------------------------------------------------
-    @documented_by(_training.train)
-    def train(
-        self, max_epochs: int | None = None, accelerator: str = "auto", devices: int | list[int] | str = "auto",
-        train_size: float | None = None, validation_size: float | None = None, shuffle_set_split: bool = True,
-        batch_size: int | None = None, early_stopping: bool = False,
-        datasplitter_kwargs: dict[str, Any] | None = None, plan_kwargs: dict[str, Any] | None = None,
-        **trainer_kwargs: Any,
-    ) -> None:  # fmt: skip
-        """Train the model."""
-        _training.train(
-            self, max_epochs, accelerator, devices, train_size, validation_size, shuffle_set_split, batch_size,
-            early_stopping, datasplitter_kwargs, plan_kwargs, **trainer_kwargs,
-        )  # fmt: skip
+    train = _training.train
 
     # -- what it knows ---------------------------------------------------------------------------------------------
     @property
@@ -225,7 +221,7 @@ class RaptorGraphModel(InheritedModel):
         >>> len(model.conditions), model.conditions[0]
         (10, 'P01')
         """
-        setup = Setup.of(self.setup_args)
+        setup = self.cells.setup
         return [setup.label(genes) for genes in self.get_state_registry(KEYS.PERTURBATION)["conditions"] if genes]
 
     @property
@@ -261,19 +257,10 @@ class RaptorGraphModel(InheritedModel):
     @property
     def latents(self) -> Latents:
         """Latents of cells."""
-        return Latents(self.module, self.cells, self.perturbed_genes_, self.latent_names)
+        return Latents(self.cells, self.perturbed_genes_, self.latent_names)
 
-    @documented_by(Latents.get_latent_representation)
-    def get_latent_representation(
-        self, adata: Data | None = None, kind: str = "causal", batch_size: int = 1024
-    ) -> np.ndarray:
-        """Posterior means of the latents."""
-        return self.latents.get_latent_representation(adata, kind, batch_size)
-
-    @documented_by(Latents.latent_activity)
-    def latent_activity(self) -> pd.DataFrame:
-        """KL of each latent to its prior, in nats, as a mean over control cells."""
-        return self.latents.latent_activity()
+    get_latent_representation = _answered_by("latents", Latents.get_latent_representation)
+    latent_activity = _answered_by("latents", Latents.latent_activity)
 
     # -- predictions -----------------------------------------------------------------------------------------------
     @property
@@ -294,107 +281,27 @@ class RaptorGraphModel(InheritedModel):
 
     @property
     def predictor(self) -> Predictor:
-        """What it predicts of perturbations."""
-        return Predictor(self.latents, self.calibration, Setup.of(self.setup_args), self.control_digests_)
+        """Predictions of cells and effects of perturbations."""
+        return Predictor(self.latents, self.calibration, self.control_digests_)
 
-    @documented_by(Predictor.predict)
-    def predict(
-        self, perturbations: Perturbations, adata: Data | None = None, n_cells: int | None = None,
-        seed: int | None = None, *, noise: str = "own", transform_batch: TransformBatch = None,
-    ) -> AnnData:  # fmt: skip
-        """Predict cells of each perturbation, with the spread of real ones."""
-        return self.predictor.predict(perturbations, adata, n_cells, seed, noise=noise, transform_batch=transform_batch)
-
-    @documented_by(Predictor.predict_effects)
-    def predict_effects(
-        self, perturbations: Perturbations, adata: Data | None = None, *, n_cells: int = 256,
-        return_sd: bool = False, kind: str | None = None, transform_batch: TransformBatch = None,
-    ) -> pd.DataFrame | tuple[pd.DataFrame, pd.DataFrame]:  # fmt: skip
-        """Mean effects on the expression scale, predicted perturbed minus predicted control."""
-        return self.predictor.predict_effects(
-            perturbations, adata, n_cells=n_cells, return_sd=return_sd, kind=kind, transform_batch=transform_batch
-        )
-
-    @documented_by(Predictor.sample_effects)
-    def sample_effects(self, perturbations: Perturbations, n_draws: int = 50, seed: int | None = None) -> np.ndarray:
-        """Draw the effects of a few perturbations from their joint posterior."""
-        return self.predictor.sample_effects(perturbations, n_draws, seed)
-
-    @documented_by(ExpectedExpression.get_counterfactual)
-    def get_counterfactual(
-        self, perturbation: str | Collection[str], adata: Data | None = None, batch_size: int = 512, *,
-        n_samples: int = N_DRAWS, seed: int | None = None, transform_batch: TransformBatch = None,
-    ) -> np.ndarray:  # fmt: skip
-        """Return the expected expression of these very cells, had they been perturbed."""
-        return ExpectedExpression(self.predictor).get_counterfactual(
-            perturbation, adata, batch_size, n_samples=n_samples, seed=seed, transform_batch=transform_batch
-        )
-
-    @documented_by(ExpectedExpression.get_normalized_expression)
-    def get_normalized_expression(
-        self, adata: Data | None = None, indices: Sequence[int] | np.ndarray | None = None,
-        transform_batch: TransformBatch = None, gene_list: Sequence[str] | None = None,
-        library_size: float | str = 1.0, n_samples: int = N_DRAWS, batch_size: int = 512, return_mean: bool = True,
-        return_numpy: bool = False, *, seed: int | None = None,
-    ) -> pd.DataFrame | np.ndarray:  # fmt: skip
-        """Decoded expression of cells as they are, without measurement noise, as scvi-tools' models give it."""
-        return ExpectedExpression(self.predictor).get_normalized_expression(
-            adata, indices, transform_batch, gene_list, library_size, n_samples, batch_size, return_mean,
-            return_numpy, seed=seed,
-        )  # fmt: skip
+    predict = _answered_by("predictor", Predictor.predict)
+    predict_effects = _answered_by("predictor", Predictor.predict_effects)
+    sample_effects = _answered_by("predictor", Predictor.sample_effects)
+    get_counterfactual = _answered_by("predictor", _expected.get_counterfactual)
+    get_normalized_expression = _answered_by("predictor", _expected.get_normalized_expression)
 
     # -- graph -----------------------------------------------------------------------------------------------------
     @property
     def edges(self) -> EdgeTable:
-        """Its graph: what was inferred of it, and its tables."""
-        return EdgeTable(self.module, self.latent_names, len(self.perturbed_genes_))
+        """What was inferred of the graph, and tables of it."""
+        return EdgeTable(self.module, self.latent_names)
 
-    @documented_by(EdgeTable.get_dag)
-    def get_dag(
-        self, threshold: float | None = None, *, min_probability: float | None = None,
-        min_frequency: float | None = None,
-    ) -> pd.DataFrame:  # fmt: skip
-        """Adjacency of the latents, acyclic."""
-        return self.edges.get_dag(threshold, min_probability=min_probability, min_frequency=min_frequency)
+    get_dag = _answered_by("edges", EdgeTable.get_dag)
+    get_edges = _answered_by("edges", EdgeTable.get_edges)
 
-    @documented_by(EdgeTable.get_edges)
-    def get_edges(self) -> pd.DataFrame:
-        """Edges of the graph, the most important first."""
-        return self.edges.get_edges()
-
-    # -- saving and export -----------------------------------------------------------------------------------------
-    @documented_by(_export.annotate)
-    def annotate(
-        self, adata: Data | None = None, counterfactuals: Perturbations = (), *, transform_batch: TransformBatch = None
-    ) -> None:
-        """Write latents, graph, effects and counterfactuals into an AnnData, in place."""
-        _export.annotate(self, adata, counterfactuals, transform_batch=transform_batch)
-
-    @documented_by(_export.export_to_cell_eval)
-    def export_to_cell_eval(
-        self, directory: str | Path | None = None, perturbations: Perturbations | None = None,
-        adata: Data | None = None, *, n_cells: int | None = None, seed: int | None = None, overwrite: bool = False,
-        transform_batch: TransformBatch = None,
-    ) -> tuple[AnnData, AnnData]:  # fmt: skip
-        """Predict cells and put them beside the real ones, as cell-eval takes them."""
-        return _export.export_to_cell_eval(
-            self, directory, perturbations, adata, n_cells=n_cells, seed=seed, overwrite=overwrite,
-            transform_batch=transform_batch,
-        )  # fmt: skip
-
-    @documented_by(_loading.save)
-    def save(
-        self, dir_path: str | Path, prefix: str | None = None, overwrite: bool = False, save_anndata: bool = False,
-        *args: Any, **kwargs: Any,
-    ) -> None:  # fmt: skip
-        """Save the model."""
-        _loading.save(self, super().save, dir_path, prefix, overwrite, save_anndata, *args, **kwargs)
-
-    @classmethod
-    @documented_by(_loading.load)
-    def load(cls, dir_path: str | Path, adata: Data | bool | None = None, *args: Any, **kwargs: Any) -> Self:
-        """Load a saved model, on this or another machine."""
-        return _loading.load(super().load, dir_path, adata, *args, **kwargs)  # type: ignore[no-any-return]
+    # -- export ----------------------------------------------------------------------------------------------------
+    annotate = _export.annotate
+    export_to_cell_eval = _export.export_to_cell_eval
 
 
 RaptorGraph = RaptorGraphModel

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import torch
@@ -16,7 +18,7 @@ from raptorgraph.model._field import KEYS
 from raptorgraph.model._reference import ReferenceControls
 from raptorgraph.nn._expectation import COARSE
 from raptorgraph.nn._likelihoods import make_likelihood
-from raptorgraph.nn._posterior_draws import posterior_draws, posterior_expectation
+from raptorgraph.nn._posterior_draws import posterior_draws
 from raptorgraph.screen._expression import TARGET_SUM
 
 if TYPE_CHECKING:
@@ -25,6 +27,17 @@ if TYPE_CHECKING:
 Tensors: TypeAlias = dict[str, Tensor]
 Batch: TypeAlias = dict[str, Any]
 """Tensors of cells by name, with those of the partners in one of their own."""
+
+_MOVED = {
+    "counts": "config.counts",
+    "graph_kind": "config.graph",
+    "likelihood": "config.likelihood",
+    "learn_scale": "config.learn_scale",
+    "log_scale": "distribution.log_scale",
+    "mean_expression": "distribution.expected_expression",
+    "draw": "distribution.draw",
+    "carry": "distribution.carry",
+}
 
 
 class RaptorGraphModule(BaseModuleClass):  # type: ignore[misc]  # scvi-tools has no types
@@ -74,29 +87,16 @@ class RaptorGraphModule(BaseModuleClass):  # type: ignore[misc]  # scvi-tools ha
         self.register_buffer("center", torch.zeros(n_genes))
         self.register_buffer("spread", torch.ones(n_genes))
 
+    def __getattr__(self, name: str) -> Any:
+        if name in _MOVED:
+            warnings.warn(f"module.{name} is now module.{_MOVED[name]}.", FutureWarning, stacklevel=2)
+            return attrgetter(_MOVED[name])(self)
+        return super().__getattr__(name)
+
     # -- pieces ------------------------------------------------------------------------------------------------
-    @property
-    def counts(self) -> bool:
-        """Whether the data are counts."""
-        return self.config.counts
-
-    @property
-    def graph_kind(self) -> str:
-        """Where the graph comes from: ``"interventional"``, ``"dagma"`` or ``"fixed"``."""
-        return self.config.graph
-
-    @property
-    def likelihood(self) -> str:
-        """Name of the likelihood, :attr:`distribution`."""
-        return self.distribution.name
-
-    @property
-    def log_scale(self) -> nn.Parameter:
-        """Logarithm of the scale of each gene."""
-        return self.distribution.log_scale
-
-    def expression(self, x: Tensor, library: Tensor | None) -> Tensor:
+    def expression(self, tensors: Tensors) -> Tensor:
         """Bring X to the expression scale, ``log1p(1e4 * count / library)`` for counts, which have a library size."""
+        x, library = tensors[KEYS.X], tensors.get(KEYS.LIBRARY)
         return x if library is None else torch.log1p(TARGET_SUM * x / library)
 
     def covariates(self, tensors: dict[str, Tensor]) -> Tensor | None:
@@ -116,28 +116,11 @@ class RaptorGraphModule(BaseModuleClass):  # type: ignore[misc]  # scvi-tools ha
         mean, log_var = self.encoder((expression - self.center) / self.spread)
         return mean, log_var
 
-    def kl(self, mean: Tensor, log_var: Tensor) -> Tensor:
-        """KL of the posterior of each latent to its prior, the standard normal distribution, cells x latents."""
-        divergence: Tensor = blocks.kl_standard_normal(mean, log_var)
-        return divergence
-
     def decode(
         self, z: Tensor, covariates: Tensor | None, library: Tensor | None, offset: Tensor | float = 0.0
     ) -> Tensor:
-        """Spread z along the graph and decode to the location of the likelihood.
-
-        The ``offset`` of each gene is added to what the decoder says.
-        """
+        """Spread z along the graph and decode to the location of the likelihood; ``offset`` is added for each gene."""
         return self.distribution.location(self.decoder(self.graph(self.norm(z)), covariates) + offset, library)
-
-    def mean_expression(self, location: Tensor, library: Tensor | None, **quadrature: float) -> Tensor:
-        """Expectation of the expression scale, cells x genes, of what :meth:`decode` returned."""
-        return self.distribution.expected_expression(location, library, **quadrature)
-
-    def expected_causal(self, mean: Tensor, log_var: Tensor, n_draws: int, seed: int) -> Tensor:
-        """Posterior mean of u, cells x d, from that of z; without a norm it is linear in z and needs no draws."""
-        u: Tensor = self.graph(posterior_expectation(self.norm, mean, log_var, n_draws, seed))
-        return u
 
     def expected_expression(
         self,
@@ -151,22 +134,10 @@ class RaptorGraphModule(BaseModuleClass):  # type: ignore[misc]  # scvi-tools ha
         seed: int,
         **quadrature: float,
     ) -> Tensor:
-        """Posterior mean of the expression scale under a perturbation, cells x genes, on the path of the training.
+        """Posterior mean of the expression scale under a perturbation (1 or cells x perturbed genes), cells x genes.
 
-        z is drawn, shifted and decoded; the likelihood takes the expectation over the draws.
-
-        Parameters
-        ----------
-        posterior
-            Mean and log variance of z, as :meth:`encode` returns them.
-        mask
-            Cells (or 1) x perturbed genes, 0/1.
-        covariates, library, offset
-            As for :meth:`decode`.
-        n_draws, seed
-            Number and seed of the draws, which all cells share.
-        **quadrature
-            As for :meth:`mean_expression`.
+        z is drawn, shifted and decoded as in training, and the likelihood takes the expectation over the draws, which
+        all cells share; `posterior` is what :meth:`encode` returns.
         """
         draws = (self.graph(self.norm(self.modulator(z, mask))) for z in posterior_draws(*posterior, n_draws, seed))
         features = (self.decoder.features(u, covariates) for u in draws)
@@ -181,8 +152,7 @@ class RaptorGraphModule(BaseModuleClass):  # type: ignore[misc]  # scvi-tools ha
 
     # -- scvi-tools' protocol -----------------------------------------------------------------------------------
     def _get_inference_input(self, tensors: Batch, **kwargs: Any) -> Tensors:
-        library = tensors.get(KEYS.LIBRARY)
-        return {"expression": self.expression(tensors[KEYS.X], library)}
+        return {"expression": self.expression(tensors)}
 
     @auto_move_data  # type: ignore[untyped-decorator]
     def inference(self, expression: Tensor) -> Tensors:
@@ -223,16 +193,16 @@ class RaptorGraphModule(BaseModuleClass):  # type: ignore[misc]  # scvi-tools ha
         library = tensors.get(KEYS.LIBRARY)
         location, counterfactual = generative_outputs["location"][:n], generative_outputs["location"][n:]
         nll = self.distribution.nll(self.distribution.observed(x, inference_outputs["expression"]), location)
-        kl = self.kl(inference_outputs["mean"], inference_outputs["log_var"])
+        kl = blocks.kl_standard_normal(inference_outputs["mean"], inference_outputs["log_var"])
         kl_term = blocks.free_bits(kl, config.free_bits) / (x.shape[1] if config.kl_per_gene else 1)
         terms = {"reconstruction": (1.0, nll.mean()), "kl": (config.kl_weight, kl_term)}
 
         condition = tensors["condition"]  # position of each cell's condition among those of the batch
         n_conditions = len(tensors["shift"])
         if config.shift_weight > 0 or config.mmd_weight > 0:
-            expected = self.mean_expression(counterfactual, library, **COARSE)
+            expected = self.distribution.expected_expression(counterfactual, library, **COARSE)
         if config.shift_weight > 0:
-            change = expected - self.mean_expression(location, library, **COARSE)
+            change = expected - self.distribution.expected_expression(location, library, **COARSE)
             total = change.new_zeros(n_conditions, x.shape[1]).index_add_(0, condition, change)
             size = torch.bincount(condition, minlength=n_conditions).clamp_min(1)[:, None]
             shift = blocks.shift_nll(total / size, tensors["shift"], tensors["shift_variance"])
@@ -245,9 +215,7 @@ class RaptorGraphModule(BaseModuleClass):  # type: ignore[misc]  # scvi-tools ha
                 self.covariates(tensors["partner"]),
                 tensors["partner"].get(KEYS.LIBRARY),
             )
-            x_partner = tensors["partner"][KEYS.X]
-            e_partner = self.expression(x_partner, tensors["partner"].get(KEYS.LIBRARY))
-            observed = self.distribution.observed(x_partner, e_partner)
+            observed = self.distribution.observed(tensors["partner"][KEYS.X], self.expression(tensors["partner"]))
             terms["pair"] = (config.pair_weight, self.distribution.nll(observed, partner).mean())
         if config.dag_weight > 0:
             z = self.norm(inference_outputs["z"])
@@ -269,7 +237,7 @@ class RaptorGraphModule(BaseModuleClass):  # type: ignore[misc]  # scvi-tools ha
             drawn = self.distribution.draw(counterfactual)
             drawn = self.distribution.to_expression(drawn, tensors.get(KEYS.LIBRARY))
         drawn = drawn + (expected - expected.detach())
-        real = self.expression(tensors["partner"][KEYS.X], tensors["partner"].get(KEYS.LIBRARY))
+        real = self.expression(tensors["partner"])
         rows = [torch.nonzero(tensors["condition"] == c).squeeze(1) for c in range(len(tensors["shift"]))]
         values = [blocks.mk_mmd(drawn[r], real[r]) for r in rows if len(r) > 1]
         return torch.stack(values).mean() if values else expected.new_zeros(())

@@ -67,21 +67,15 @@ class RaptorGraphTrainingPlan(TrainingPlan):  # type: ignore[misc]  # scvi-tools
 
     Examples
     --------
-    Its arguments go through ``train``:
+    ``train`` hands the arguments on:
 
     >>> model.train(max_epochs=1, plan_kwargs={"lr": 1e-3, "kl_weight": 0.5}, enable_progress_bar=False)
     """
 
     def __init__(self, module: RaptorGraphModule, **arguments: Any) -> None:
         self.config = config = TrainingConfig.of(arguments)
-        super().__init__(
-            module,
-            optimizer=config.optimizer,
-            lr=config.lr,
-            weight_decay=config.weight_decay,
-            eps=config.eps,
-            **config.loss_settings(),
-        )
+        optimizer = {name: getattr(config, name) for name in ("optimizer", "lr", "weight_decay", "eps")}
+        super().__init__(module, **optimizer, **config.loss_settings())
         self.n_retreats = 0
 
     @property
@@ -99,9 +93,11 @@ class RaptorGraphTrainingPlan(TrainingPlan):  # type: ignore[misc]  # scvi-tools
 
     def configure_optimizers(self) -> dict[str, Any]:
         """Optimizer with and without decay, and the schedule of the learning rate over all steps."""
-        free = {id(p) for p in (self.module.graph.weight, self.module.modulator.strength, self.module.log_scale)}
+        module = self.module
+        module = self.module
+        free = {id(p) for p in (module.graph.weight, module.modulator.strength, module.distribution.log_scale)}
         groups: dict[bool, list[torch.nn.Parameter]] = {True: [], False: []}
-        for parameter in self.module.parameters():
+        for parameter in module.parameters():
             if parameter.requires_grad:
                 groups[parameter.ndim > 1 and id(parameter) not in free].append(parameter)
         optimizer = {"AdamW": torch.optim.AdamW, "Adam": torch.optim.Adam}[self.config.optimizer](
@@ -125,12 +121,9 @@ class RaptorGraphTrainingPlan(TrainingPlan):  # type: ignore[misc]  # scvi-tools
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
-    def _weights(self) -> None:
-        self.loss_kwargs.update({"kl_weight": self.kl_weight, "mu": self.mu})
-
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> torch.Tensor:
         """One step; stops on a loss that is not finite and names the term."""
-        self._weights()
+        self.loss_kwargs.update({"kl_weight": self.kl_weight, "mu": self.mu})
         _, _, output = self.forward(batch, loss_kwargs=self.loss_kwargs)
         if not torch.isfinite(output.loss):
             bad = [name for name, value in output.extra_metrics.items() if not torch.isfinite(value)]

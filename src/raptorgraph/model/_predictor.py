@@ -11,25 +11,23 @@ import pandas as pd
 import torch
 
 from raptorgraph._arguments import check_choice, check_integer
+from raptorgraph._docs import docs
 from raptorgraph._progress import progress_bar, track
 from raptorgraph.model._batches import TransformBatch, in_batch, in_each, transform_codes
 from raptorgraph.model._cells import draw_seed
-from raptorgraph.model._controls import cells_digest
 from raptorgraph.model._field import KEYS
 from raptorgraph.model._query import known_categories
 from raptorgraph.nn._expectation import FINE
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Collection
 
     from anndata import AnnData
-    from scvi.data import AnnDataManager
 
     from raptorgraph.model._calibration import Calibration
     from raptorgraph.model._latents import Latents
     from raptorgraph.model._types import Data, Perturbations
     from raptorgraph.nn._likelihood_base import Matrix
-    from raptorgraph.screen import Setup
 
 _BATCH = 1024  # cells
 
@@ -44,10 +42,8 @@ class Predictor:
         Latents of cells, with the network and the cells.
     calibration
         Posterior of the effects, and what brings decoded cells to it.
-    setup
-        How labels are spelled.
     control_digests
-        Digests of the training controls (``cells_digest``), by which a copy of them is known.
+        Digests of the training controls (``Cells.digest``), by which a copy of them is known.
 
     Examples
     --------
@@ -57,22 +53,22 @@ class Predictor:
 
     latents: Latents
     calibration: Calibration
-    setup: Setup
     control_digests: Collection[str] = ()
 
     def masks(self, perturbations: Perturbations) -> tuple[list[str], torch.Tensor]:
         """Canonical labels and their 0/1 masks over the perturbed genes; ValueError for unknown genes."""
-        known = list(self.latents.genes)
-        sets = self.setup.asked(perturbations, known)
-        mask = torch.zeros(len(sets), len(known), device=self.latents.module.device)
+        known, setup = list(self.latents.genes), self.latents.cells.setup
+        sets = setup.asked(perturbations, known)
+        mask = torch.zeros(len(sets), len(known), device=self.latents.cells.module.device)
         for i, genes in enumerate(sets):
             mask[i, [known.index(gene) for gene in genes]] = 1.0
-        return [self.setup.label(genes) for genes in sets], mask
+        return [setup.label(genes) for genes in sets], mask
 
     @torch.inference_mode()
+    @docs.dedent
     def predict(
         self,
-        perturbations: str | Collection[str] | Sequence[str | Collection[str]],
+        perturbations: Perturbations,
         adata: Data | None = None,
         n_cells: int | None = None,
         seed: int | None = None,
@@ -99,12 +95,9 @@ class Predictor:
             ``"own"``: a counterfactual of the starting cell, which keeps what the model does not explain of its
             measured expression; under ``"control"`` it is that cell. ``"new"``: noise is drawn anew from the
             likelihood, and with it cells show what the model has learned of controls.
-        transform_batch
-            Batch that the cells are decoded in: None for their own, the name of a batch, a list of names, or ``"all"``
-            for all that the model knows (unless a batch has that name). Cells of a batch that the model was not trained
-            on need it. Of several batches each gets as many cells as any other, in random
-            order. With ``noise="own"`` a cell stays at the level that it was measured at, with ``"new"`` it gets that
-            of the batch.
+        %(transform_batch)s
+            Of several batches each gets as many cells as any other, in random order. With ``noise="own"`` a cell stays
+            at the level that it was measured at, with ``"new"`` it gets that of the batch.
 
         Returns
         -------
@@ -128,7 +121,7 @@ class Predictor:
         """
         check_choice("noise", noise, ("own", "new"))
         labels, masks = self.masks(perturbations)
-        cells, module = self.latents.cells, self.latents.module
+        cells, module = self.latents.cells, self.latents.cells.module
         codes = transform_codes(cells.registry, transform_batch)
         manager = cells.query(adata, "controls", batch=codes is None)
         source, distribution, seed = manager.adata, module.distribution, draw_seed(seed)
@@ -148,8 +141,8 @@ class Predictor:
                     tensors = in_batch(tensors, torch.as_tensor(placed[start : start + len(tensors[KEYS.X])]))
                     start += len(tensors[KEYS.X])
                 z, covariates = self.latents.draw_batch(tensors, rng), module.covariates(tensors)
-                x, library = tensors[KEYS.X], tensors.get(KEYS.LIBRARY)
-                observed = distribution.observed(x, module.expression(x, library))
+                library = tensors.get(KEYS.LIBRARY)
+                observed = distribution.observed(tensors[KEYS.X], module.expression(tensors))
                 before = module.decode(z, covariates, library, at_control)
                 for parts, mask, offset in zip(found, masks, offsets, strict=True):
                     after = module.decode(module.modulator(z, mask[None]), covariates, library, offset)
@@ -180,9 +173,10 @@ class Predictor:
 
     # -- mean effects ------------------------------------------------------------------------------------------------
     @torch.inference_mode()
+    @docs.dedent
     def predict_effects(
         self,
-        perturbations: str | Collection[str] | Sequence[str | Collection[str]],
+        perturbations: Perturbations,
         adata: Data | None = None,
         *,
         n_cells: int = 256,
@@ -211,11 +205,8 @@ class Predictor:
         kind
             ``"posterior"``, or ``"decoder"`` for what the network alone has learned of the effects; by default the
             posterior where it applies and otherwise the decoder, shifted to the posterior where there is one.
-        transform_batch
-            Batch that the cells are decoded in: None for their own, the name of a batch, a list of names, or ``"all"``
-            for all that the model knows (unless a batch has that name). Cells of a batch that the model was not trained
-            on need it. Effects are the mean over the batches; they are decoded, since the
-            posterior has one effect for all batches.
+        %(transform_batch)s
+            Effects are the mean over the batches; they are decoded, since the posterior has one effect for all batches.
 
         Returns
         -------
@@ -243,7 +234,7 @@ class Predictor:
         cells, calibrated = self.latents.cells, kind != "decoder" and self.calibration.is_fitted
         codes = transform_codes(cells.registry, transform_batch)
         manager = None if adata is None else cells.query(adata, "controls", batch=codes is None)
-        if calibrated and codes is None and (manager is None or self._are_training_controls(manager)):
+        if calibrated and codes is None and (manager is None or cells.digest(manager) in self.control_digests):
             with progress_bar("Effects"):
                 mean, sd = (
                     self._frame(values, labels, "posterior") for values in self.calibration.posterior.mean_and_sd(masks)
@@ -258,7 +249,7 @@ class Predictor:
         manager = cells.query(adata, "controls") if manager is None else manager
         rng = np.random.default_rng(draw_seed(None))
         drawn = self.latents.draw(manager, cells.start_rows(manager.adata, n_cells, rng, replace=False), rng)
-        module = self.latents.module
+        module = cells.module
         covariates = [module.covariates(tensors) for tensors in in_each(drawn.tensors, codes)]
 
         def mean_of(latents: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
@@ -279,15 +270,15 @@ class Predictor:
         offset: torch.Tensor | float = 0.0,
     ) -> torch.Tensor:
         """Mean over cells of the expression that latents decode to, shape (genes,)."""
-        module = self.latents.module
+        module = self.latents.cells.module
         location = module.decode(z, covariates, library, offset)
-        mean: torch.Tensor = module.mean_expression(location, library, **FINE).mean(0)
+        mean: torch.Tensor = module.distribution.expected_expression(location, library, **FINE).mean(0)
         return mean
 
     @torch.inference_mode()
     def sample_effects(
         self,
-        perturbations: str | Collection[str] | Sequence[str | Collection[str]],
+        perturbations: Perturbations,
         n_draws: int = 50,
         seed: int | None = None,
     ) -> np.ndarray:
@@ -331,8 +322,3 @@ class Predictor:
         frame = pd.DataFrame(effects.cpu().numpy().astype(np.float32), index, columns)
         frame.attrs["kind"] = kind
         return frame
-
-    def _are_training_controls(self, manager: AnnDataManager) -> bool:
-        """Whether the controls of registered cells are those that effects were measured against."""
-        rows = self.latents.cells.control_rows(manager.adata)
-        return cells_digest(manager, rows) in self.control_digests

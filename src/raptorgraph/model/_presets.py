@@ -2,16 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any
 
 from raptorgraph._arguments import check_choice
-from raptorgraph.model._arguments import expression_cells
-
-if TYPE_CHECKING:
-    from raptorgraph.model import RaptorGraphModel
-    from raptorgraph.model._types import Data
-
-Model = TypeVar("Model", bound="RaptorGraphModel")
 
 # First choices, measured in docs/results.md; a systematic search has not been made.
 DEFAULT: dict[str, dict[str, Any]] = {
@@ -71,40 +64,3 @@ PRESETS = {"default": DEFAULT, "paper": PAPER}
 def get_preset(name: str) -> dict[str, dict[str, Any]]:
     """Return a preset by name; ValueError where there is none."""
     return PRESETS[check_choice("preset", name, PRESETS)]
-
-
-def from_preset(cls: type[Model], adata: Data, preset: str = "paper", **model_kwargs: Any) -> Model:
-    """Build a model in a named configuration, for its construction and its training.
-
-    Parameters
-    ----------
-    adata
-        Registered data.
-    preset
-        ``"default"`` or ``"paper"``, the published configuration.
-    **model_kwargs
-        Arguments of the class that take precedence.
-
-    Raises
-    ------
-    TypeError
-        For data that are neither an AnnData nor a MuData.
-    ValueError
-        For an unknown preset, and data that were not registered.
-
-    Examples
-    --------
-    >>> rg.RaptorGraphModel.setup_anndata(adata, library_size_key="total_counts")
-    >>> model = rg.RaptorGraphModel.from_preset(adata, "paper", n_hidden=32)
-    >>> len(model.latent_names) - len(model.perturbed_genes)
-    4
-    """
-    adata = expression_cells(adata)
-    arguments = dict(get_preset(preset)["model"])
-    if preset == "paper":
-        # 109 latents for 105 perturbed genes (Table S4).
-        manager = cls._get_most_recent_anndata_manager(adata, required=True)
-        arguments["n_latent"] = manager.summary_stats.n_perturbed + 4
-    model: Model = cls(adata, **{**arguments, **model_kwargs})
-    model.preset_ = preset
-    return model

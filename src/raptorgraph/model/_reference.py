@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import torch
 from torch import nn
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 _NAMES = ("z", "library", "covariates")
 _OLD_PREFIX = "reference_"  # in the state of the posterior of the effects, where older models have them
@@ -21,11 +16,10 @@ class ReferenceControls(nn.Module):
     library: torch.Tensor | None = None
     covariates: torch.Tensor | None = None
 
-    def store(self, **parts: Sequence[torch.Tensor | None]) -> None:
-        """Keep what was found in each batch of cells; None stands for what the model does not have."""
-        for name in _NAMES:
-            found = [part for part in parts[name] if part is not None]
-            setattr(self, name, torch.cat(found).cpu() if found else None)
+    def store(self, *values: torch.Tensor | None) -> None:
+        """Keep all three; None stands for what the model does not have."""
+        for name, value in zip(_NAMES, values, strict=True):
+            setattr(self, name, None if value is None else value.cpu())
 
     def on(self, device: torch.device) -> tuple[torch.Tensor | None, ...]:
         """All three on a device."""

@@ -18,15 +18,13 @@ from raptorgraph._progress import progress_argument, shows_progress
 from raptorgraph.model._arguments import check_not_taken, check_training, plain_devices
 from raptorgraph.model._calibration import reference_rows
 from raptorgraph.model._cells import draw_seed
-from raptorgraph.model._controls import cells_digest
 from raptorgraph.model._latents import ACTIVE_KL
 from raptorgraph.model._presets import get_preset
 
 if TYPE_CHECKING:
     from scvi.train import TrainRunner
 
-    from raptorgraph.model import RaptorGraphModel, RaptorGraphTrainingPlan
-    from raptorgraph.model._splitter import ScreenSplitter
+    from raptorgraph.model import RaptorGraphModel
 
 logger = logging.getLogger(__name__)
 
@@ -102,7 +100,7 @@ def train(
     preset = get_preset(model.preset_)
     plan_arguments = {**preset["plan"], **check_mapping("plan_kwargs", plan_kwargs)}
     check_not_taken("plan_kwargs", plan_arguments, ("module",))
-    if model.module.graph_kind != "dagma":  # then it is not trained
+    if model.module.config.graph != "dagma":  # then it is not trained
         plan_arguments["dag_weight"] = 0.0
     if use_distributed_sampler(trainer_kwargs.get("strategy")):
         raise NotImplementedError("Distributed training is not supported: pairs of cells stay on one device.")
@@ -119,26 +117,28 @@ def train(
     }
     check_not_taken("datasplitter_kwargs", splitter_arguments, ("adata_manager", *own))
     splitter = model._data_splitter_cls(model.adata_manager, **own, **splitter_arguments)
-    if max_epochs is not None:
-        max_epochs = int(max_epochs)
-    else:
+    if max_epochs is None:
         max_epochs = preset["train"].get("max_epochs") or max(10, math.ceil(_N_STEPS / splitter.steps_per_epoch))
     if settings.seed is not None:
         torch.manual_seed(settings.seed)
     has_validation = splitter.n_val > 0
     if early_stopping and not has_validation:
         raise ValueError("early_stopping needs validation cells: lower train_size or give more cells a condition.")
-    trainer_kwargs.setdefault("early_stopping_monitor", "validation_loss")
-    trainer_kwargs.setdefault("check_val_every_n_epoch", 1 if early_stopping else max(1, max_epochs // 20))
-    trainer_kwargs.setdefault("log_every_n_steps", 1)
-    trainer_kwargs.setdefault("enable_progress_bar", shows_progress())
+    defaults = {
+        "early_stopping_monitor": "validation_loss",
+        "check_val_every_n_epoch": 1 if early_stopping else max(1, max_epochs // 20),
+        "log_every_n_steps": 1,
+        "enable_progress_bar": shows_progress(),
+    }
+    trainer_kwargs = {**defaults, **trainer_kwargs}
     if not has_validation:
         trainer_kwargs.update(limit_val_batches=0, check_val_every_n_epoch=None)
-    runner = _runner(model, plan, splitter, max_epochs, accelerator, devices, early_stopping, trainer_kwargs)
+    trainer_kwargs |= {"max_epochs": int(max_epochs), "early_stopping": early_stopping}
+    runner = _runner(model, accelerator, devices, training_plan=plan, data_splitter=splitter, **trainer_kwargs)
     splitter.setup()
     module, targets = model.module, model.target_columns
     design = splitter.screen.design
-    if module.graph_kind == "interventional":
+    if module.config.graph == "interventional":
         model.edges.infer(splitter.known_log_ratios(), design, targets)
     if module.effects is not None:
         model.calibration.fit(*splitter.known_effects(), design, targets, model.edges.known())
@@ -155,32 +155,13 @@ def _keep_controls(model: RaptorGraphModel, controls: np.ndarray) -> None:
     """Keep latents of training controls, and digests of these and of all controls where some were kept for a test."""
     manager, rng = model.adata_manager, np.random.default_rng(draw_seed(None))
     model.calibration.keep_reference(model.latents.draw(manager, reference_rows(controls, rng), rng))
-    groups = (controls, model.cells.control_rows(model.adata))
-    model.control_digests_ = sorted({cells_digest(manager, rows) for rows in groups})
+    model.control_digests_ = sorted({model.cells.digest(manager, rows) for rows in (controls, None)})
 
 
-def _runner(
-    model: RaptorGraphModel,
-    plan: RaptorGraphTrainingPlan,
-    splitter: ScreenSplitter,
-    max_epochs: int,
-    accelerator: str,
-    devices: int | list[int] | str,
-    early_stopping: bool,
-    trainer_kwargs: dict[str, Any],
-) -> TrainRunner:
+def _runner(model: RaptorGraphModel, accelerator: str, devices: int | list[int] | str, **arguments: Any) -> TrainRunner:
     """Build the runner; raise for devices and arguments that the trainer does not have, and for several devices."""
     try:
-        runner = model._train_runner_cls(
-            model,
-            training_plan=plan,
-            data_splitter=splitter,
-            max_epochs=max_epochs,
-            accelerator=accelerator,
-            devices=plain_devices(devices),
-            early_stopping=early_stopping,
-            **trainer_kwargs,
-        )
+        runner = model._train_runner_cls(model, accelerator=accelerator, devices=plain_devices(devices), **arguments)
     except (MisconfigurationException, ImportError, AttributeError, TypeError, ValueError) as error:
         kind = TypeError if isinstance(error, TypeError) else ValueError
         raise kind(

@@ -1,4 +1,4 @@
-"""What every likelihood answers: the data it describes, locations, expectations, cells."""
+"""What every likelihood answers, and the answers of those on the expression scale."""
 
 from __future__ import annotations
 
@@ -21,29 +21,21 @@ Matrix: TypeAlias = NDArray[np.float32] | sparse.csr_matrix
 
 @dataclass(frozen=True)
 class ControlStatistics:
-    """What is known of the control cells before training; arrays have the shape (genes,).
+    """What is known of the control cells before training; arrays have the shape (genes,)."""
 
-    Parameters
-    ----------
-    mean, spread
-        Mean and standard deviation on the expression scale, the latter with a lower bound.
-    observed_mean, observed_variance
-        Mean and sample variance of the values that the likelihood describes: counts, or expression.
-    n_cells, total
-        Number of control cells, and the sum of their library sizes (of cells without one, their number).
-    """
-
-    mean: NDArray[np.float64]
-    spread: NDArray[np.float64]
-    observed_mean: NDArray[np.float64]
-    observed_variance: NDArray[np.float64]
+    mean: NDArray[np.float64]  # on the expression scale
+    spread: NDArray[np.float64]  # standard deviation on the expression scale, with a lower bound
+    observed_mean: NDArray[np.float64]  # of the values that the likelihood describes: counts, or expression
+    observed_variance: NDArray[np.float64]  # sample variance of these
     n_cells: int
-    total: float
+    total: float  # sum of the library sizes; of cells without one, their number
 
 
 class Likelihood(nn.Module, ABC):
     """Distribution of each gene of a cell around a location, which comes from the decoder.
 
+    The base class describes values on the expression scale, whose mean is the location; it leaves to its subclasses
+    where training starts, the noise, and how measured noise is kept. A likelihood of other data says the rest, too.
     All tensors are cells x genes, library sizes cells x 1 (None for data without).
 
     Parameters
@@ -63,7 +55,7 @@ class Likelihood(nn.Module, ABC):
 
     name: ClassVar[str]
     """What users call it: the argument `likelihood` of the model."""
-    needs_counts: ClassVar[bool]
+    needs_counts: ClassVar[bool] = False
     """Whether it describes counts, and not values on the expression scale."""
 
     def __init__(self, n_genes: int, *, learn_scale: bool = True, target_sum: float = 1e4) -> None:
@@ -72,68 +64,60 @@ class Likelihood(nn.Module, ABC):
         self.log_scale = nn.Parameter(torch.zeros(n_genes), requires_grad=learn_scale)
 
     # -- data ------------------------------------------------------------------------------------------------------
-    @abstractmethod
     def observed(self, x: Tensor, expression: Tensor) -> Tensor:
         """Pick what is described: the data as they are, or the expression scale."""
+        return expression
 
-    @abstractmethod
     def to_expression(self, observed: Tensor, library: Tensor | None) -> Tensor:
         """Bring values like the observed ones to the expression scale."""
+        return observed
 
     @abstractmethod
     def starting_values(self, control: ControlStatistics) -> tuple[NDArray[np.float64], NDArray[np.float64] | None]:
         """Constant of the decoder, and the logarithm of the scale (None to leave it), for each gene."""
 
     # -- locations ---------------------------------------------------------------------------------------------------
-    @abstractmethod
     def location(self, decoded: Tensor, library: Tensor | None) -> Tensor:
         """Location, from the output of the decoder."""
+        return decoded
 
     def at_library_size(self, location: Tensor, library: Tensor | None, library_size: float | str) -> Tensor:
         """Location of the same cells at another library size, as :meth:`check_library_size` takes it."""
         return location
 
     def check_library_size(self, library_size: Any) -> None:
-        """ValueError where `library_size` is neither ``"latent"``, the cells' own, nor a total."""
+        """ValueError where `library_size` is neither ``"latent"``, the cells' own, nor a total, for counts; nor 1."""
         if library_size != "latent" and not (isinstance(library_size, Real) and 0 < float(library_size) < np.inf):
             raise ValueError(f"library_size={library_size!r} must be a positive number or 'latent'.")
+        if not self.needs_counts and library_size != 1:
+            raise ValueError(f"library_size={library_size!r}: likelihood={self.name!r} has none; leave it out.")
 
-    @abstractmethod
     def expected_expression(self, location: Tensor, library: Tensor | None, **quadrature: float) -> Tensor:
         """Expectation on the expression scale; `quadrature` as for :func:`raptorgraph.nn.expected_log1p_nb`."""
+        return location
 
-    @abstractmethod
     def expected_over_draws(
         self, features: Features, read: Read, library: Tensor | None, offset: Tensor | float, **quadrature: float
     ) -> Tensor:
         """Mean of :meth:`expected_expression` over draws of the latents.
 
-        Parameters
-        ----------
-        features
-            What the decoder's last layers read, for each draw (:meth:`raptorgraph.nn.Decoder.features`).
-        read
-            These layers (:meth:`raptorgraph.nn.Decoder.read`).
-        library
-            Library sizes.
-        offset
-            Added to the output of the decoder, for each gene.
-        **quadrature
-            As for :meth:`expected_expression`.
+        `features` are what the decoder's last, linear layers (`read`) read for each draw; the `offset` of each gene is
+        added to their output. Where the expectation is linear in it, the mean of the features is decoded.
         """
+        draws = iter(features)
+        (inputs, hidden), n = next(draws), 1
+        for more_inputs, more_hidden in draws:
+            inputs, hidden, n = inputs + more_inputs, hidden + more_hidden, n + 1
+        return read(inputs / n, hidden / n) + offset
 
-    @abstractmethod
     def offset(self, target: Tensor, control: Tensor, location: Tensor, library: Tensor | None) -> Tensor:
         """Offset of the decoder's output, shape (genes,), that brings the mean expression of cells to a target.
 
-        Parameters
-        ----------
-        target, control
-            Means on the expression scale, shape (genes,): the one that is wanted, and that of control cells, far below
-            which no mean of counts falls.
-        location, library
-            The cells, without an offset.
+        `target` and `control` are means on the expression scale, shape (genes,): the one that is wanted, and that of
+        control cells, far below which no mean of counts falls. `location` is that of the cells without an offset.
         """
+        mean = location.mean(0)
+        return target.to(mean) - mean
 
     # -- cells -------------------------------------------------------------------------------------------------------
     @abstractmethod
@@ -148,10 +132,10 @@ class Likelihood(nn.Module, ABC):
     def carry(self, observed: Tensor, before: Tensor, after: Tensor, generator: Generator | None = None) -> Tensor:
         """Take measured cells from one location to another, each with the noise that it was measured with."""
 
-    @abstractmethod
     def pack(self, drawn: Tensor) -> Matrix:
         """Drawn cells as they are kept in memory."""
+        return drawn.cpu().numpy()
 
-    @abstractmethod
     def matrices(self, parts: Sequence[Matrix], library: NDArray[Any] | None) -> tuple[Matrix, dict[str, Matrix]]:
         """Packed cells on the expression scale, and the layers that an AnnData has besides."""
+        return np.vstack(parts), {}

@@ -46,48 +46,10 @@ class Normal(Likelihood):
     """
 
     name = "normal"
-    needs_counts = False
-
-    def observed(self, x: Tensor, expression: Tensor) -> Tensor:
-        """Pick the expression scale."""
-        return expression
-
-    def to_expression(self, observed: Tensor, library: Tensor | None) -> Tensor:
-        """Return the values, which are on that scale."""
-        return observed
 
     def starting_values(self, control: ControlStatistics) -> tuple[NDArray[np.float64], NDArray[np.float64] | None]:
         """Mean and standard deviation of control cells."""
         return control.mean, np.log(control.spread)
-
-    def location(self, decoded: Tensor, library: Tensor | None) -> Tensor:
-        """Mean on the expression scale, as it was decoded."""
-        return decoded
-
-    def check_library_size(self, library_size: Any) -> None:
-        """ValueError for any but 1, since cells have no library size here."""
-        super().check_library_size(library_size)
-        if library_size != 1:
-            raise ValueError(f"library_size={library_size!r}: likelihood={self.name!r} has none; leave it out.")
-
-    def expected_expression(self, location: Tensor, library: Tensor | None, **quadrature: float) -> Tensor:
-        """Return the location, which is the mean."""
-        return location
-
-    def expected_over_draws(
-        self, features: Features, read: Read, library: Tensor | None, offset: Tensor | float, **quadrature: float
-    ) -> Tensor:
-        """Decode the mean of the features: the last layers are linear in them."""
-        draws = iter(features)
-        (inputs, hidden), n = next(draws), 1
-        for more_inputs, more_hidden in draws:
-            inputs, hidden, n = inputs + more_inputs, hidden + more_hidden, n + 1
-        return read(inputs / n, hidden / n) + offset
-
-    def offset(self, target: Tensor, control: Tensor, location: Tensor, library: Tensor | None) -> Tensor:
-        """Difference of the means."""
-        mean = location.mean(0)
-        return target.to(mean) - mean
 
     def nll(self, observed: Tensor, location: Tensor) -> Tensor:
         """Negative log-likelihood, elementwise, in nats."""
@@ -101,14 +63,6 @@ class Normal(Likelihood):
     def carry(self, observed: Tensor, before: Tensor, after: Tensor, generator: Generator | None = None) -> Tensor:
         """Keep the distance to the location."""
         return observed + (after - before)
-
-    def pack(self, drawn: Tensor) -> Matrix:
-        """Dense array."""
-        return drawn.cpu().numpy()
-
-    def matrices(self, parts: Sequence[Matrix], library: NDArray[Any] | None) -> tuple[Matrix, dict[str, Matrix]]:
-        """Stacked cells, without layers."""
-        return np.vstack(parts), {}
 
 
 class SquaredError(Normal):

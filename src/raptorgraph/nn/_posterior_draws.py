@@ -14,24 +14,10 @@ N_DRAWS = 32
 
 
 def standard_draws(n_draws: int, n_latent: int, seed: int, like: torch.Tensor) -> torch.Tensor:
-    """Draw standard normal vectors in pairs of opposite sign, each latent scaled to variance 1.
+    """Draw standard normal vectors, draws x d, in pairs of opposite sign, each latent scaled to variance 1.
 
-    Linear functions of a latent and its square then have their exact expectation.
-
-    Parameters
-    ----------
-    n_draws
-        Number of draws; an odd number is rounded up.
-    n_latent
-        Number of latents d.
-    seed
-        Seed of the draws, which are the same on every device.
-    like
-        Gives device and type.
-
-    Returns
-    -------
-    Draws x d.
+    Linear functions of a latent and its square then have their exact expectation. An odd number of draws is rounded
+    up; draws are the same on every device. `like` gives device and type.
     """
     half = np.random.default_rng(seed).standard_normal((-(-n_draws // 2), n_latent))
     half /= np.sqrt((half**2).mean(axis=0))

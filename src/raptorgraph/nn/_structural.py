@@ -106,17 +106,7 @@ class StructuralLayer(nn.Module):
 
     @torch.no_grad()
     def retreat(self, previous: torch.Tensor) -> int:
-        """Halve the last step on the weights until A is in the domain again.
-
-        Parameters
-        ----------
-        previous
-            The weights before the step, in the domain.
-
-        Returns
-        -------
-        The number of halvings; 0 where the step was good.
-        """
+        """Halve the last step, from weights in the domain, until A is in it again; return the number of halvings."""
         for n_halvings in range(30):
             if in_domain(self.adjacency()):
                 return n_halvings
@@ -126,18 +116,7 @@ class StructuralLayer(nn.Module):
 
     @torch.no_grad()
     def fix(self, weight: torch.Tensor) -> None:
-        """Take over the weights of an acyclic graph among the first latents, and train them no more.
-
-        Parameters
-        ----------
-        weight
-            At most d x d, row = cause.
-
-        Raises
-        ------
-        ValueError
-            If the graph has a cycle.
-        """
+        """Take over weights (at most d x d) among the first latents, and train them no more; ValueError for a cycle."""
         k = len(weight)
         if not (acyclic_support(weight.cpu().numpy()) == (weight != 0).cpu().numpy()).all():
             raise ValueError("The weights have a cycle or a diagonal: give those of an acyclic graph.")

@@ -6,7 +6,8 @@ __getattr__, __dir__, __all__ = lazy.attach(
     __name__,
     submod_attrs={
         "_content": ["verdicts"],
+        "_findings": ["Run"],
         "_record": ["source_of_file"],
-        "_write": ["Run", "warnings_without_tests", "write_report"],
+        "_write": ["warnings_without_tests", "write_report"],
     },
 )

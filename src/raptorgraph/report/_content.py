@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from raptorgraph.evaluation._held_out_scores import MODEL, PERFECT, SINGLES, UNSEEN, Scores
 from raptorgraph.report import _figures as figures
 from raptorgraph.report import _words as words
@@ -10,10 +12,25 @@ from raptorgraph.report._findings import Findings, long_table
 from raptorgraph.report._notes import IMPORTANT
 from raptorgraph.report._pathways import asked, labeled, pathways
 from raptorgraph.report._quality import quality
+from raptorgraph.report._record import of_run
 from raptorgraph.report._relations import graph, interactions
 from raptorgraph.report._tables import Column, counted, fixed, percent, whole, with_error, yes_no
 
 _OFTEN = 0.9
+FILES = {
+    "effects.csv": "predicted effect of every perturbation on every gene, with intervals of 90 %",
+    "summary.csv": "scores of this fit, as the terminal shows them",
+    "dag.csv": "edges of the graph",
+    "interactions.csv": "all pairs of perturbed genes and their scores, with intervals of 90 %",
+    "perturbations.csv": "the table of perturbations of this page",
+    "heldout.csv": "scores on held-out cells, of all methods",
+    "enrichment.csv": "gene sets of every latent",
+    "latents.csv": "label of every latent",
+    "facts.csv": "what the terminal shows",
+    "annotated.h5ad": "the cells with their latents, the graph and the effects",
+    "model": "the trained model: raptorgraph.RaptorGraphModel.load",
+}
+OF_GENE_SETS = ("enrichment.csv", "latents.csv")
 
 
 def sections(found: Findings) -> list[Section]:
@@ -98,14 +115,46 @@ def _verdict(name: str, scores: Scores, *, explained: bool) -> str:
 # -- what was read -----------------------------------------------------------------------------------------------------
 def _read(found: Findings) -> Section:
     text = "An effect in this report is the mean change of a gene's expression against the control cells, "
-    if found.model.module.counts:
+    if found.model.module.config.counts:
         text += (
             "on the scale log(1 + counts per 10,000). 0.7 is about a doubling for a gene that is well expressed, and "
             "less than that where counts are few."
         )
     else:
         text += "on the scale of the file."
-    return Section("read", "What was read").add(Terms(found.source), Text(text))
+    return Section("read", "What was read").add(Terms([*found.source, *_screen_facts(found)]), Text(text))
+
+
+def _screen_facts(found: Findings) -> list[tuple[str, str]]:
+    screen, counts = found.screen, found.model.module.config.counts
+    setup, adata = screen.setup, screen.adata
+    genes = sorted({gene for parts in screen.genes_of.values() for gene in parts})
+    known = len(set(genes) & set(adata.var_names))
+    sizes = screen.moments.n[1:]
+    control = setup["control"] if isinstance(setup["control"], str) else ", ".join(setup["control"])
+    library = setup.get("library_size_key")
+    return [
+        ("cells", f"{adata.n_obs:,}"),
+        ("genes", f"{adata.n_vars:,}"),
+        (
+            "values",
+            ("counts" if counts else "log-normalized")
+            + (f" in layer {setup['layer']}" if setup.get("layer") else " in X"),
+        ),
+        (
+            "library size of a cell",
+            (f"column {library}" if library else "sum of its counts in the file")
+            if counts
+            else "not used for log values",
+        ),
+        ("labels", f"column {setup['perturbation_key']}, genes of a combination separated by {setup['delimiter']}"),
+        ("control cells", f"{len(screen.rows(screen.control)):,}, labeled {control}"),
+        ("genes perturbed alone", f"{len(screen.singles):,}"),
+        ("combinations", f"{len(screen.combinations):,}"),
+        ("cells of a perturbation", f"{int(np.median(sizes)):,} (median), from {sizes.min():,} to {sizes.max():,}"),
+        ("perturbed genes that the file measures", f"{known:,} of {len(genes):,}"),
+        ("batches", f"column {setup['batch_key']}" if setup.get("batch_key") else "not taken into account"),
+    ]
 
 
 # -- perturbations -----------------------------------------------------------------------------------------------------
@@ -113,7 +162,6 @@ def _perturbations(found: Findings) -> Section:
     frame = found.strength.join(found.held.conditions).sort_values("signal_to_noise", ascending=False, kind="stable")
     frame = frame.reset_index()
     frame["own"] = list(zip(frame["own_gene"], frame["own_gene_se"], strict=True))
-    agreement = "Correlation over genes with the effect in cells that were held out"
     columns = {
         "perturbation": Column("perturbation"),
         "n_cells": Column("cells", whole, number=True),
@@ -122,15 +170,6 @@ def _perturbations(found: Findings) -> Section:
             "signal to noise", fixed(1), "Squared size of the effect over that of sampling noise.", number=True
         ),
         "stands_out": Column("stands out", yes_no),
-        "own": Column("own gene", with_error(2), "Change of the perturbed gene itself.", number=True),
-        "seen": Column("agreement, seen", fixed(2), f"{agreement}: prediction.", number=True),
-        "unseen": Column(
-            "agreement, unseen",
-            fixed(2),
-            f"{agreement}: prediction of a fit that had no cell of it.",
-            number=True,
-        ),
-        "half": Column("agreement, measured", fixed(2), f"{agreement}: the other half of the cells.", number=True),
     }
     reading = (
         "Signal to noise compares the change over all genes with what the sampling of cells alone brings about: 1 is "
@@ -138,21 +177,21 @@ def _perturbations(found: Findings) -> Section:
         "of control cells, at a false discovery rate of 5 %; its own gene does not count. "
     )
     if frame["own_gene"].notna().any():
+        columns["own"] = Column("own gene", with_error(2), "Change of the perturbed gene itself.", number=True)
         reading += "“Own gene” is the change of the perturbed gene itself, with its standard error. "
-    else:
-        del columns["own"]
-    if found.held.reason:
-        for column in ("seen", "unseen", "half"):
-            del columns[column]
-    else:
+    if not found.held.reason:
+        hint = "Correlation over genes with the effect in cells that were held out: {}."
+        columns["seen"] = Column("agreement, seen", fixed(2), hint.format("prediction"), number=True)
         reading += (
             "“Agreement” is a correlation over all genes with the effect in cells that were held out; 1 is perfect. "
             "“Seen” is that of a prediction whose fit had seen other cells of the perturbation. "
         )
         if frame["unseen"].notna().any():
+            without = hint.format("prediction of a fit that had no cell of it")
+            columns["unseen"] = Column("agreement, unseen", fixed(2), without, number=True)
             reading += "“Unseen” is that of a prediction whose fit had seen none of its cells. "
-        else:
-            del columns["unseen"]
+        again = hint.format("the other half of the cells")
+        columns["half"] = Column("agreement, measured", fixed(2), again, number=True)
         reading += "“Measured” is that of the effect measured in the other half of the cells."
     return Section("perturbations", "Perturbations").add(
         long_table("all", "All perturbations, strongest first", reading, frame, columns, "perturbations.csv")
@@ -206,8 +245,9 @@ def _repeat(found: Findings) -> Section:
     section = Section("again", "How to get this again")
     if found.command:
         section.add(Code(found.command))
+    names = [name for name in FILES if found.enrichment is not None or name not in OF_GENE_SETS]
     return section.add(
-        Terms(found.record),
+        Terms(of_run(found)),
         Heading("Files beside this page"),
-        Terms([(name, what) for name, what in found.files if (found.out / name).exists()]),
+        Terms([(name, FILES[name]) for name in names if (found.out / name).exists()]),
     )

@@ -13,7 +13,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from raptorgraph import pl
-from raptorgraph.evaluation._held_out_scores import HALF, PERFECT, HeldOut, Scores
+from raptorgraph.evaluation._held_out_scores import HALF, PERFECT, Scores
 from raptorgraph.pl._panels import dot_panel
 
 if TYPE_CHECKING:
@@ -74,18 +74,21 @@ def draw_scores(scores: Scores, names: Mapping[str, str]) -> Figure:
     return figure
 
 
-def draw_effects(held: HeldOut) -> tuple[Figure, list[str]]:
-    """Predicted against measured effect of the held-out conditions with the largest effects."""
-    if held.predicted is None or held.measured is None:
-        raise ValueError("Nothing was predicted for held-out cells.")
-    sizes = pd.Series(np.linalg.norm(held.measured.to_numpy(), axis=1), index=held.measured.index)
-    largest = list(sizes.nlargest(_N_PANELS).index)
-    n_columns = min(2, len(largest))
+def draw_effects(
+    predicted: pd.DataFrame, measured: pd.DataFrame, *, most_columns: int, size: tuple[float, float]
+) -> tuple[Figure, list[str]]:
+    """Predicted against measured effect of the conditions with the largest effects, and which these are.
+
+    Panels have the given width and height in inches.
+    """
+    lengths = pd.Series(np.linalg.norm(measured.to_numpy(dtype=float), axis=1), index=measured.index)
+    largest = list(lengths.nlargest(_N_PANELS).index)
+    n_columns = min(most_columns, len(largest))
     n_rows = -(-len(largest) // n_columns)
-    figure = Figure(figsize=(4.2 * n_columns, 4.0 * n_rows), layout="constrained")
+    figure = Figure(figsize=(size[0] * n_columns, size[1] * n_rows), layout="constrained")
     grid = figure.subplots(n_rows, n_columns, squeeze=False).ravel()
     for ax, label in zip(grid, largest, strict=False):
-        pl.effect(held.predicted.loc[label], held.measured.loc[label], title=label, ax=ax)
+        pl.effect(predicted.loc[label], measured.loc[label], title=label, ax=ax)
     for spare in grid[len(largest) :]:
         spare.remove()
     return figure, largest

@@ -1,14 +1,15 @@
-"""Everything that the page is made of."""
+"""A finished run, and everything else that the page is made of."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from raptorgraph.report._tables import Column, Table, table
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from datetime import datetime
     from pathlib import Path
 
     import pandas as pd
@@ -23,62 +24,80 @@ _MOST_ROWS = 300
 
 
 @dataclass(frozen=True)
-class Findings:
-    """Everything that the page is made of.
+class Run:
+    """A finished run, of which `write_report` makes a page.
 
     Attributes
     ----------
+    title
+        Name of the screen.
     source
         What was read, as names and values.
     screen
-        All cells.
+        All cells, as they were before the model's setup.
     model
-        Trained on all of them, or on the singles.
+        Model trained on all cells, or on control and singles.
     options
-        Settings of the run.
-    strength, held, pairs, notes
-        Tables of this package's modules; ``pairs`` is None for a single perturbed gene.
+        Settings of the run, among them ``preset``, ``seed``, ``max_epochs`` and ``singles_only``.
     interactions
-        All pairs, or None.
-    edges
-        The graph, with frequencies where it was resampled.
+        All pairs, ``measured`` being true of all pairs of the screen; None for one perturbed gene.
     stability
-        ``n``, ``jaccard``, ``chance_jaccard`` and ``null_edges`` of the resampled graphs; empty where there are none.
+        ``attrs`` of :func:`raptorgraph.tl.dag_stability` and ``n``; empty where the graph was not resampled.
     control
         ``drift`` and ``variance_ratio`` of predicted control cells.
-    out
-        Where the files of the run are.
     enrichment, latents
-        Gene sets of the latents and their labels, or None without gene sets.
+        Tables of :func:`raptorgraph.tl.enrich` and :func:`raptorgraph.tl.annotate_latents`; None without gene sets.
     truth
         Scores against the true effects of a simulated screen, or None.
-    record
-        Names and values for whoever wants to repeat the run.
     command
-        As typed, or None.
-    files
-        Files written, and what they hold.
+        The command as typed, or None.
+    seconds
+        What took how long.
     """
 
+    title: str
     source: list[tuple[str, str]]
     screen: Screen
     model: RaptorGraphModel
     options: Mapping[str, Any]
-    strength: pd.DataFrame
-    held: HeldOut
-    pairs: Pairs | None
-    notes: list[Note]
     interactions: pd.DataFrame | None
-    edges: pd.DataFrame
     stability: Mapping[str, float]
     control: Mapping[str, float]
+    enrichment: pd.DataFrame | None
+    latents: pd.DataFrame | None
+    truth: pd.DataFrame | None
+    command: str | None
+    seconds: Mapping[str, float]
+
+    @property
+    def edges(self) -> pd.DataFrame:
+        """The graph, with frequencies where it was resampled."""
+        return self.model.get_edges()
+
+
+@dataclass(frozen=True)
+class Findings(Run):
+    """A run with what was found for its report.
+
+    Attributes
+    ----------
+    out
+        Directory with the files of the run.
+    date
+        When the report was written.
+    strength, held, notes
+        What :func:`~raptorgraph.report._strength.strengths`, :func:`raptorgraph.evaluation.held_out` and
+        :func:`~raptorgraph.report._notes.notes` give.
+    pairs
+        What :func:`~raptorgraph.report._pairs.top_pairs` gives; None for one perturbed gene.
+    """
+
     out: Path
-    enrichment: pd.DataFrame | None = None
-    latents: pd.DataFrame | None = None
-    truth: pd.DataFrame | None = None
-    record: list[tuple[str, str]] = field(default_factory=list)
-    command: str | None = None
-    files: list[tuple[str, str]] = field(default_factory=list)
+    date: datetime
+    strength: pd.DataFrame
+    held: HeldOut
+    notes: list[Note]
+    pairs: Pairs | None
 
 
 def long_table(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from raptorgraph.screen._label_tables import tabulate_labels
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
+    from raptorgraph.report._findings import Run
     from raptorgraph.screen import Screen
 
 IMPORTANT, NOTE = "important", "note"
@@ -45,35 +47,22 @@ class Note:
     text: str
 
 
-def notes(
-    screen: Screen,
-    strength: pd.DataFrame,
-    held: HeldOut | None,
-    *,
-    options: Mapping[str, Any],
-    edges: pd.DataFrame,
-    control: Mapping[str, float],
-    has_posterior: bool,
-) -> list[Note]:
+_warning, _note = partial(Note, IMPORTANT), partial(Note, NOTE)
+
+
+def notes(run: Run, strength: pd.DataFrame, held: HeldOut | None) -> list[Note]:
     """All that applies, what is important first.
 
     Parameters
     ----------
-    screen
-        All cells.
+    run
+        A finished run.
     strength
         Table of :func:`raptorgraph.report._strength.strengths`.
     held
         Scores on held-out cells; None where none were held out.
-    options
-        Settings of the run: ``singles_only``, ``max_epochs``, ``preset``.
-    edges
-        The graph, with frequencies where they are known.
-    control
-        ``drift`` and ``variance_ratio`` of the predicted control cells.
-    has_posterior
-        Whether effects have intervals.
     """
+    screen, options = run.screen, run.options
     found = [
         *_cells(screen, strength, held),
         *_labels(screen),
@@ -83,8 +72,8 @@ def notes(
         *_effects(strength),
         *_combinations(screen, options),
         *(() if held is None else _quality(held)),
-        *_network(control, options, has_posterior),
-        *_graph(edges),
+        *_network(run.control, options, run.model.has_posterior),
+        *_graph(run.edges),
     ]
     return sorted(found, key=lambda note: note.level != IMPORTANT)
 
@@ -92,15 +81,13 @@ def notes(
 def _cells(screen: Screen, strength: pd.DataFrame, held: HeldOut | None) -> Iterator[Note]:
     n_control, sizes = len(screen.rows(screen.control)), strength["n_cells"]
     if n_control < FEW_CONTROLS:
-        yield Note(
-            IMPORTANT,
+        yield _warning(
             f"Only {counted(n_control, 'control cell')}",
             "Every effect is a difference to these cells, so their noise is part of all effects and makes "
             "perturbations look more alike than they are.",
         )
     elif n_control < sizes.median():
-        yield Note(
-            NOTE,
+        yield _note(
             "Fewer control cells than cells of a typical perturbation",
             f"{n_control:,} control cells against {sizes.median():,.0f} cells. Every effect is a difference to the "
             "control cells; more of them would make all effects more certain.",
@@ -114,8 +101,7 @@ def _cells(screen: Screen, strength: pd.DataFrame, held: HeldOut | None) -> Iter
             f"{names}. Their effects are uncertain, and predictions lean on the other perturbations instead.",
         )
     if held is not None and held.left_out and not held.reason:
-        yield Note(
-            NOTE,
+        yield _note(
             f"{counted(len(held.left_out), 'perturbation')} not tested on held-out cells",
             f"{listed(held.left_out)}: too few cells to be divided in two.",
         )
@@ -125,16 +111,14 @@ def _labels(screen: Screen) -> Iterator[Note]:
     genes = sorted({gene for parts in screen.genes_of.values() for gene in parts})
     controls = likely_controls(genes)
     if controls:
-        yield Note(
-            IMPORTANT,
+        yield _warning(
             "Labels that look like controls were read as perturbed genes",
             f"{listed(controls)}. If these are control guides, run again and name them with --control (it can be given "
             "several times).",
         )
     larger = [label for label in screen.conditions if len(screen.genes_of[label]) > 2]
     if larger:
-        yield Note(
-            NOTE,
+        yield _note(
             f"{counted(len(larger), 'combination')} of more than two genes",
             f"{listed(larger)}. They are part of the fit; the tables of interactions are about pairs.",
         )
@@ -143,8 +127,7 @@ def _labels(screen: Screen) -> Iterator[Note]:
 def _values(screen: Screen) -> Iterator[Note]:
     _, library = screen.source
     if library is None:
-        yield Note(
-            NOTE,
+        yield _note(
             "The values are log-normalized, not counts",
             "The noise of counting and the size of each cell can no longer be told from the data, and predicted cells "
             "are on this scale, without counts. If the file has a layer of counts, name it with --layer.",
@@ -157,8 +140,7 @@ def _values(screen: Screen) -> Iterator[Note]:
         if _TOTALS.fullmatch(str(column)) and pd.api.types.is_numeric_dtype(values):
             factor = float(np.median(values.to_numpy(dtype=float) / np.maximum(library, 1.0)))
             if factor > 1.05:
-                yield Note(
-                    IMPORTANT,
+                yield _warning(
                     f"The file seems to hold a part of the genes only: use --library-size-key {column}",
                     f"obs[{str(column)!r}] is {factor:.2g} times the sum of the counts in the file (median). Without "
                     "it, a perturbation that changes many of these genes makes all others seem to change the other "
@@ -166,8 +148,7 @@ def _values(screen: Screen) -> Iterator[Note]:
                 )
                 return
     if screen.adata.n_vars < 5000:
-        yield Note(
-            NOTE,
+        yield _note(
             f"Library sizes are sums over the {screen.adata.n_vars:,} genes in the file",
             "If these are a part of the genes that were measured, name the column with the total counts of each cell "
             "with --library-size-key; otherwise a perturbation that changes many of them makes the others seem to "
@@ -185,21 +166,17 @@ def _batches(screen: Screen) -> Iterator[Note]:
             if _BATCHES.fullmatch(str(column)) and 1 < obs[column].nunique() <= _MOST_BATCHES
         ]
         if likely:
-            yield Note(
-                NOTE,
+            yield _note(
                 "Batches were not taken into account",
                 f"Columns that may name batches: {listed(likely)}. If cells were prepared or sequenced in several "
                 "batches, run again with --batch-key, so that cells are compared with the control cells of their own "
                 "batch.",
             )
         return
-    codes = np.asarray(screen.batch)
-    names = screen.adata.obs[key].astype(str).to_numpy()
-    controls = set(codes[screen.codes == 0])
-    without = sorted({name for name, code in zip(names, codes, strict=True) if code not in controls})
+    names = screen.adata.obs[key].astype(str)
+    without = sorted(set(names) - set(names[screen.codes == 0]))
     if without:
-        yield Note(
-            IMPORTANT,
+        yield _warning(
             f"{counted(len(without), 'batch', 'batches')} without control cells",
             f"{listed(without)}. Their cells are compared with all control cells, so that the difference between "
             "batches is part of the effect.",
@@ -223,31 +200,24 @@ def _targets(screen: Screen, strength: pd.DataFrame) -> Iterator[Note]:
     own = strength.dropna(subset="own_gene")
     silent = own[own["own_gene"].abs() < 2 * own["own_gene_se"]]
     if len(silent):
-        yield Note(
-            NOTE,
+        yield _note(
             f"{counted(len(silent), 'perturbation')} whose own gene does not visibly change",
             f"{listed(silent.index)}. A knock-out can leave the transcript as it was, and a transcript that is hardly "
             "detected cannot be seen to fall; but it can also mean that the perturbation did not work.",
         )
     up, down = own[own["own_gene"] > 2 * own["own_gene_se"]], own[own["own_gene"] < -2 * own["own_gene_se"]]
-    if 0 < len(up) < len(down):
-        yield Note(
-            NOTE,
-            f"{counted(len(up), 'perturbation')} whose own gene goes up",
-            f"{listed(up.index)}. With most perturbations of this screen the own gene goes down. Check the guides.",
-        )
-    if 0 < len(down) < len(up):
-        yield Note(
-            NOTE,
-            f"{counted(len(down), 'perturbation')} whose own gene goes down",
-            f"{listed(down.index)}. With most perturbations of this screen the own gene goes up. Check the guides.",
-        )
+    for few, most, way, usual in ((up, down, "up", "down"), (down, up, "down", "up")):
+        if 0 < len(few) < len(most):
+            yield _note(
+                f"{counted(len(few), 'perturbation')} whose own gene goes {way}",
+                f"{listed(few.index)}. With most perturbations of this screen the own gene goes {usual}. Check the "
+                "guides.",
+            )
 
 
 def _effects(strength: pd.DataFrame) -> Iterator[Note]:
     if strength["p"].isna().all():
-        yield Note(
-            IMPORTANT,
+        yield _warning(
             "Too few control cells to say which perturbations stand out",
             f"Effects are judged against random groups of control cells, for which at least {FEWEST_CONTROLS} are "
             "needed. No perturbation is taken to stand out.",
@@ -268,8 +238,7 @@ def _combinations(screen: Screen, options: Mapping[str, Any]) -> Iterator[Note]:
     singles = {screen.genes_of[label][0] for label in screen.singles}
     without = [label for label in screen.combinations if not singles.issuperset(screen.genes_of[label])]
     if without:
-        yield Note(
-            NOTE,
+        yield _note(
             f"{counted(len(without), 'combination')} with a gene that was not perturbed alone",
             f"{listed(without)}. Their interaction cannot be measured, since the effect of one gene is unknown, and "
             "they are not among the combinations that are left out to test predictions.",
@@ -280,8 +249,7 @@ def _combinations(screen: Screen, options: Mapping[str, Any]) -> Iterator[Note]:
             if screen.combinations
             else "This screen has no combinations."
         )
-        yield Note(
-            IMPORTANT,
+        yield _warning(
             "How pairs depart from sums was not learned from this screen",
             f"{why} The model expects what pairs did in other screens: somewhat less than the sum of the two effects. "
             "Which pairs synergize or suppress is then a weak guess; the direction of an effect says more.",
@@ -290,15 +258,14 @@ def _combinations(screen: Screen, options: Mapping[str, Any]) -> Iterator[Note]:
 
 def _quality(held: HeldOut) -> Iterator[Note]:
     if held.reason:
-        yield Note(IMPORTANT, "The predictions were not tested", f"To measure them, {held.reason}.")
+        yield _warning("The predictions were not tested", f"To measure them, {held.reason}.")
         return
     for name, what in {UNSEEN: "combinations that the fit had not seen", SINGLES: "single perturbations"}.items():
         scores = held.scores.get(name)
         if scores is None:
             continue
         if scores.value(MODEL, "relative_mse") >= 1:
-            yield Note(
-                IMPORTANT,
+            yield _warning(
                 f"Predictions of {what} are no better than predicting no change",
                 "On cells that were held out, their squared error is as large as the effects themselves. Do not use "
                 "them.",
@@ -316,8 +283,7 @@ def _quality(held: HeldOut) -> Iterator[Note]:
                 f"{scores.value(MODEL, 'relative_mse'):.2f}. {advice[name]}",
             )
     if UNSEEN not in held.scores:
-        yield Note(
-            NOTE,
+        yield _note(
             "No combination could be left out to test predictions of combinations",
             "That needs combinations of genes that were also perturbed alone. How well pairs are predicted is unknown "
             "for this screen.",
@@ -327,40 +293,36 @@ def _quality(held: HeldOut) -> Iterator[Note]:
         if len(poor):
             untold = poor.loc[~(poor["half"] > held.chance), "type"]
             again = f" For {listed(untold)}, two measurements do not agree either, so these cells cannot tell."
-            yield Note(
-                IMPORTANT,
+            yield _warning(
                 f"The order of pairs by {listed(poor['type'])} could not be told from chance",
                 f"Among the {held.ranks['n_pairs'].iloc[0]:,} pairs that were left out, the predicted order does not "
                 "agree with the measured one beyond chance. Take these lists as no more than candidates."
                 + (again if len(untold) else ""),
             )
     for name, why in held.failed.items():
-        yield Note(NOTE, f"The baseline “{name}” could not be fitted", why)
+        yield _note(f"The baseline “{name}” could not be fitted", why)
 
 
 def _network(control: Mapping[str, float], options: Mapping[str, Any], has_posterior: bool) -> Iterator[Note]:
     if control["drift"] > _DRIFT:
-        yield Note(
-            NOTE,
+        yield _note(
             "Predicted control cells differ from the measured ones",
             f"The squared difference of their means is {percent(control['drift'])} of the squared size of a typical "
             "effect. Compare predicted cells with predicted control cells, not with measured ones.",
         )
     ratio = control["variance_ratio"]
-    spread = f"The variance of the median gene is {ratio:.2f} times the measured one."
-    if ratio < _LITTLE_SPREAD:
-        yield Note(NOTE, "Predicted control cells vary less than measured ones", spread)
-    elif ratio > _MUCH_SPREAD:
-        yield Note(NOTE, "Predicted control cells vary more than measured ones", spread)
+    if not _LITTLE_SPREAD <= ratio <= _MUCH_SPREAD:
+        yield _note(
+            f"Predicted control cells vary {'less' if ratio < _LITTLE_SPREAD else 'more'} than measured ones",
+            f"The variance of the median gene is {ratio:.2f} times the measured one.",
+        )
     if options.get("max_epochs"):
-        yield Note(
-            NOTE,
+        yield _note(
             f"The network was trained for {counted(options['max_epochs'], 'epoch')}, as asked",
             "Effects of the default preset do not depend on it; predicted cells and latents do.",
         )
     if not has_posterior:
-        yield Note(
-            NOTE,
+        yield _note(
             f"The preset “{options.get('preset')}” has no intervals",
             "Its effects come from the network alone, which does not say how sure they are.",
         )
@@ -368,8 +330,7 @@ def _network(control: Mapping[str, float], options: Mapping[str, Any], has_poste
 
 def _graph(edges: pd.DataFrame) -> Iterator[Note]:
     if edges.empty:
-        yield Note(
-            NOTE,
+        yield _note(
             "The graph has no edge",
             "The data do not show that one perturbed gene acts through another. That is no proof that none does.",
         )
@@ -377,8 +338,7 @@ def _graph(edges: pd.DataFrame) -> Iterator[Note]:
     if "frequency" in edges and "probability" in edges:
         unstable = edges[(edges["probability"] >= _SURE) & (edges["frequency"] < _RARE)]
         if len(unstable):
-            yield Note(
-                IMPORTANT,
+            yield _warning(
                 f"{counted(len(unstable), 'edge')} of the graph with support from a few cells only",
                 f"{listed(f'{edge.source} → {edge.target}' for edge in unstable.itertuples())}. The probability is "
                 f"{_SURE:g} or more, and yet fewer than half of the resampled screens have the edge. Go by the "

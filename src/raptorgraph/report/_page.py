@@ -24,9 +24,9 @@ def render(title: str, subtitle: str, sections: Sequence[Section]) -> str:
     Parameters
     ----------
     title, subtitle
-        Of the page.
+        Title of the page, and the line below it.
     sections
-        In their order.
+        Sections of the page, in their order.
 
     Returns
     -------

@@ -60,7 +60,7 @@ def top_pairs(
     n
         Pairs of each type.
     seed
-        Of the draws.
+        Seed of the draws.
     """
     strong = set(strong)
     both = table["gene_a"].isin(strong) & table["gene_b"].isin(strong)
@@ -76,16 +76,21 @@ def top_pairs(
 
 
 def _shown(rows: pd.DataFrame, type_: str, drawn: pd.DataFrame | None, measured: pd.Series) -> pd.DataFrame:
-    found = pd.DataFrame({"pair": rows.index, "score": rows[type_].to_numpy()})
-    found["score_low"], found["score_high"], found["size_low"], found["size_high"] = (np.nan for _ in range(4))
+    ends = ["score_low", "score_high", "size_low", "size_high"]
+    found = pd.DataFrame(
+        {
+            "score": rows[type_],
+            **dict.fromkeys(ends, np.nan),
+            "size": rows["magnitude"],
+            "interaction": rows["interaction"].astype(str),
+            "measured": rows["measured"].astype(bool),
+            "measured_score": measured,
+        },
+        index=rows.index,
+    )
     if drawn is not None:
-        ends = [f"{type_}_low", f"{type_}_high", "magnitude_low", "magnitude_high"]
-        found[["score_low", "score_high", "size_low", "size_high"]] = drawn.loc[rows.index, ends].to_numpy()
-    found["size"] = rows["magnitude"].to_numpy()
-    found["interaction"] = rows["interaction"].astype(str).to_numpy()
-    found["measured"] = rows["measured"].to_numpy(dtype=bool)
-    found["measured_score"] = measured.reindex(rows.index).to_numpy()
-    return found
+        found[ends] = drawn.loc[rows.index, [f"{type_}_low", f"{type_}_high", "magnitude_low", "magnitude_high"]]
+    return found.rename_axis("pair").reset_index()
 
 
 def _measured_scores(screen: Screen, rows: pd.DataFrame, type_: str) -> pd.Series:

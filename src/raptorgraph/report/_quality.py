@@ -148,7 +148,7 @@ def _result(name: str, scores: Scores) -> str:
 
 
 def _add_effects(section: Section, held: HeldOut) -> None:
-    figure, labels = figures.draw_effects(held)
+    figure, labels = figures.draw_effects(held.predicted, held.measured, most_columns=2, size=(4.2, 4.0))
     seen = (
         "The fit that predicted them had not seen any cell of them"
         if held.shown == UNSEEN

@@ -12,10 +12,9 @@ import torch
 from raptorgraph.report._tables import counted
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
     from pathlib import Path
 
-    from raptorgraph.model import RaptorGraphModel
+    from raptorgraph.report._findings import Findings
 
 _PACKAGES = (
     "raptorgraph",
@@ -48,19 +47,19 @@ def source_of_file(path: Path) -> list[tuple[str, str]]:
     return [("file", str(path)), ("size", f"{size / 1e6:,.1f} MB"), ("SHA-256 of the file", digest.hexdigest())]
 
 
-def of_run(
-    model: RaptorGraphModel, options: Mapping[str, Any], seconds: Mapping[str, float], date: str
-) -> list[tuple[str, str]]:
+def of_run(found: Findings) -> list[tuple[str, str]]:
     """Date, settings, model, times and versions."""
-    asked = [(name.replace("_", " "), _plain(value)) for name, value in options.items()]
-    found = [("date", date), *asked]
-    found.append(("model", model.summary_string.splitlines()[0]))
-    if model.history:
-        found.append(("epochs of the network", f"{max(map(len, model.history.values())):,}"))
-    found.append(("device", f"{model.device}, {counted(torch.get_num_threads(), 'thread')}"))
-    found.append(("times", ", ".join(f"{name} {value:.0f} s" for name, value in seconds.items())))
-    found.append(("Python", f"{platform.python_version()} on {platform.system()} {platform.machine()}"))
-    return [*found, ("versions", ", ".join(f"{name} {_version(name)}" for name in _PACKAGES))]
+    model = found.model
+    return [
+        ("date", f"{found.date:%Y-%m-%d %H:%M %Z}"),
+        *((name.replace("_", " "), _plain(value)) for name, value in found.options.items()),
+        ("model", model.summary_string.splitlines()[0]),
+        *([("epochs of the network", f"{max(map(len, model.history.values())):,}")] if model.history else []),
+        ("device", f"{model.device}, {counted(torch.get_num_threads(), 'thread')}"),
+        ("times", ", ".join(f"{name} {value:.0f} s" for name, value in found.seconds.items())),
+        ("Python", f"{platform.python_version()} on {platform.system()} {platform.machine()}"),
+        ("versions", ", ".join(f"{name} {_version(name)}" for name in _PACKAGES)),
+    ]
 
 
 def _version(name: str) -> str:

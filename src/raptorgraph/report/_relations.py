@@ -74,20 +74,19 @@ def _pair_table(type_: str, meaning: str, frame: pd.DataFrame, found: Findings, 
         "size_text": Column("size of effect", with_error(2), "Of the pair, over all genes.", number=True),
         "interaction": Column("main type", hint="The type in which this pair ranks highest among all pairs."),
         "measured": Column("measured", yes_no, "Whether the pair is in the screen."),
-        "measured_score": Column("measured score", fixed(2), "The same score of the measured effects.", number=True),
     }
     reading = meaning
     if intervals:
         reading += " ±: half the width of the model's 90 % interval, which is rough."
     if frame["measured_score"].notna().any():
+        hint = "The same score of the measured effects."
+        columns["measured_score"] = Column("measured score", fixed(2), hint, number=True)
         reading += (
             " Measured pairs were left out of the training."
             if found.options.get("singles_only")
             else " Measured pairs were part of the training."
         )
         reading += " A measured score has the noise of the measurement in it."
-    else:
-        del columns["measured_score"]
     caption = f"The {len(frame)} pairs with the highest score" if len(frame) > 1 else "The only pair"
     return table(f"pairs-{type_}", caption, reading, frame, columns)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -15,13 +16,13 @@ from raptorgraph._failures import optional
 from raptorgraph.model import RaptorGraphModel
 from raptorgraph.model._export import long_effects
 from raptorgraph.report._content import verdicts
-from raptorgraph.report._write import Run, warnings_without_tests, write_report
+from raptorgraph.report._findings import Run
+from raptorgraph.report._write import control_facts, warnings_without_tests, write_report
 from raptorgraph.report._write_figures import write_figures
-from raptorgraph.screen import Screen, Setup
-from raptorgraph.screen._moments import condition_moments, moments_of
+from raptorgraph.screen import Screen
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     import anndata as ad
@@ -64,161 +65,161 @@ class Result:
     tested: Sequence[str] = ()
 
 
-@dataclass(frozen=True)
-class Task:
-    """A screen and what is asked of it.
+def fit_and_write(
+    train: ad.AnnData,
+    screen: Screen,
+    out: Path,
+    *,
+    truth: Mapping[str, pd.DataFrame],
+    title: str,
+    kind: str,
+    options: Mapping[str, Any],
+    facts: dict[str, Any],
+    name: str,
+    source: list[tuple[str, str]],
+    command: str | None,
+    report: bool,
+    resamples: int,
+    say: Callable[[str], None],
+    true_graph: pd.DataFrame | None = None,
+    gene_sets: Mapping[str, Sequence[str]] | None = None,
+) -> Result:
+    """Train, score the conditions of `truth`, write everything to `out`.
 
-    Attributes
+    What took longest and cannot be had otherwise is written first; of what comes after the tables, each part may fail
+    by itself.
+
+    Parameters
     ----------
     train
         Cells to train on; the setup writes into them.
-    setup
-        Arguments of ``setup_anndata``.
+    screen
+        All cells, which the setup leaves as they are.
+    out
+        Directory for the results, made if it is not there.
     truth
         Name of each set of conditions to compare, and their effects, conditions x genes.
-    measured
-        Measured effects of all conditions.
-    genes
-        Genes of each canonical label.
     title
-        What is compared.
+        What the summary compares.
     kind
         What the effects of `truth` are: "true" or "measured".
     options
         ``preset``, ``seed``, ``max_epochs`` and ``singles_only``, with whatever else is to be told in a report.
+    facts
+        What is known of the screen, for the terminal.
+    name, source, command
+        For the report: name of the screen, what was read, and the command as typed.
+    report
+        Whether to write ``report.html``.
+    resamples
+        Number of resampled screens from which the graph is inferred again.
+    say
+        Called with a line at each stage.
     true_graph
         Adjacency among all genes, where it is known.
     gene_sets
         Gene sets for the latents, or None.
-    report
-        What a report needs, and whether one is wanted.
     """
+    seed, seconds = options["seed"], {}
 
-    train: ad.AnnData
-    setup: Mapping[str, Any]
-    truth: Mapping[str, pd.DataFrame]
-    measured: pd.DataFrame
-    genes: Mapping[str, tuple[str, ...]]
-    title: str
-    kind: str
-    options: Mapping[str, Any]
-    report: Source
-    true_graph: pd.DataFrame | None = None
-    gene_sets: Mapping[str, Sequence[str]] | None = None
+    @contextmanager
+    def timed(what: str) -> Iterator[None]:
+        start = time.perf_counter()
+        yield
+        seconds[what] = time.perf_counter() - start
 
-
-@dataclass(frozen=True)
-class Source:
-    """Of a report: name of the screen, what was read, all cells before the setup, resamplings, the command."""
-
-    title: str
-    facts: list[tuple[str, str]]
-    cells: ad.AnnData
-    resamples: int
-    command: str | None
-    wanted: bool
-
-
-def fit_and_write(task: Task, out: Path, facts: Mapping[str, Any], say: Callable[[str], None]) -> Result:
-    """Train, score the conditions of ``task.truth``, write everything to `out`.
-
-    What took longest and cannot be had otherwise is written first; of what comes after the tables, each part may fail
-    by itself.
-    """
-    train, setup, options = task.train, task.setup, task.options
-    RaptorGraphModel.setup_anndata(train, **setup)
+    RaptorGraphModel.setup_anndata(train, **screen.setup)
     preset = options["preset"]
     model = RaptorGraphModel(train) if preset == "default" else RaptorGraphModel.from_preset(train, preset)
     out.mkdir(parents=True, exist_ok=True)  # only now that the input is known to be good
 
     say(f"Training on {train.n_obs:,} cells, {train.n_vars:,} genes and {len(model.perturbed_genes)} perturbed genes.")
-    start = time.perf_counter()
-    model.train(max_epochs=options["max_epochs"])
-    seconds = {"training": time.perf_counter() - start}
+    with timed("training"):
+        model.train(max_epochs=options["max_epochs"])
     model.save(str(out / "model"), overwrite=True)
 
     say("Predicting effects and interactions.")
-    labels = list(dict.fromkeys([*model.conditions, *(x for part in task.truth.values() for x in part.index)]))
-    predicted, table = _effects(model, labels, list(task.measured.columns))
-    table.to_csv(out / "effects.csv", index=False, float_format="%.6g")
-    singles = {task.genes[x][0]: effect for x, effect in task.measured.iterrows() if len(task.genes[x]) == 1}
-    summary = pd.concat(
-        [_compare(name, effects, predicted, singles, task.genes) for name, effects in task.truth.items()],
-        ignore_index=True,
-    )
-    summary.to_csv(out / "summary.csv", index=False, float_format="%.6g")
-    model.get_edges().to_csv(out / "dag.csv", index=False, float_format="%.6g")
-    variance_ratio = _variance_ratio(model, train, setup)
-    activity = model.latent_activity()
+    labels = list(dict.fromkeys([*model.conditions, *(x for part in truth.values() for x in part.index)]))
+    predicted, table = _effects(model, labels, list(screen.adata.var_names))
+    _write_table(table, out / "effects.csv")
+    summary = pd.concat([_compare(key, part, predicted, screen) for key, part in truth.items()], ignore_index=True)
+    _write_table(summary, out / "summary.csv")
+    _write_table(model.get_edges(), out / "dag.csv")
+    control, activity = control_facts(model, screen), model.latent_activity()
     facts = {
         **facts,
         "active latents": f"{activity['active'].mean():.0%} of {len(activity)}",
-        "variance of control cells, predicted / measured (median gene)": f"{variance_ratio:.2f}",
-        "edges of the graph": _edge_count(model.get_edges(), task.true_graph, model.perturbed_genes),
+        "variance of control cells, predicted / measured (median gene)": f"{control['variance_ratio']:.2f}",
+        "edges of the graph": _edge_count(model.get_edges(), true_graph, model.perturbed_genes),
         "training": f"{seconds['training']:.0f} s",
     }
     pd.Series(facts, name="value").rename_axis("fact").to_csv(out / "facts.csv")
-    interactions = _interactions(model, set(task.measured.index), options["seed"], say)
+    interactions = _interactions(model, set(screen.conditions), seed, say)
     if interactions is not None:
-        interactions.to_csv(out / "interactions.csv", float_format="%.6g")
+        _write_table(interactions, out / "interactions.csv", index=True)
 
     stability, enrichment, latents = {}, None, None
     with optional("frequency of edges", say):
-        if task.report.resamples and model.edges.is_inferred and len(model.perturbed_genes) > 1:
-            say(f"Inferring the graph again from {task.report.resamples} resampled screens.")
-            start = time.perf_counter()
-            stability = _resample(model, task.report.resamples, options["seed"])
-            seconds["resampled graphs"] = time.perf_counter() - start
-            model.get_edges().to_csv(out / "dag.csv", index=False, float_format="%.6g")
+        if resamples and model.edges.is_inferred and len(model.perturbed_genes) > 1:
+            say(f"Inferring the graph again from {resamples} resampled screens.")
+            with timed("resampled graphs"):
+                again = tl.dag_stability(model, n=resamples, n_null=max(1, resamples // 4), seed=seed)
+            stability = {**again.attrs, "n": resamples}
+            _write_table(model.get_edges(), out / "dag.csv")
             model.save(str(out / "model"), overwrite=True)
     with optional("comparison with gene sets", say):
-        if task.gene_sets is not None:
-            say(f"Comparing the latents with {len(task.gene_sets):,} gene sets.")
-            start = time.perf_counter()
-            enrichment = tl.enrich(model, task.gene_sets, seed=options["seed"])
-            latents = tl.annotate_latents(model, enrichment)
-            seconds["gene sets"] = time.perf_counter() - start
-            enrichment.to_csv(out / "enrichment.csv", index=False, float_format="%.6g")
-            latents.to_csv(out / "latents.csv", float_format="%.6g")
+        if gene_sets is not None:
+            say(f"Comparing the latents with {len(gene_sets):,} gene sets.")
+            with timed("gene sets"):
+                enrichment = tl.enrich(model, gene_sets, seed=seed)
+                latents = tl.annotate_latents(model, enrichment)
+            _write_table(enrichment, out / "enrichment.csv")
+            _write_table(latents, out / "latents.csv", index=True)
 
     say(f"Writing results to {out}.")
     with optional("annotated.h5ad", say):
         model.annotate()
         train.write_h5ad(out / "annotated.h5ad")
-    cells = Screen(train, setup)
-    conditions = np.array(["", *cells.conditions], dtype=object)[cells.codes]
-    drawn = list(task.truth.values())[-1]
+    trained = Screen(train, screen.setup)
     threads = torch.get_num_threads()
-    write_figures(out, model, conditions, predicted, drawn, kind=task.kind, say=say)
+    conditions = np.array(["", *trained.conditions])[trained.codes]
+    write_figures(out, model, conditions, predicted, list(truth.values())[-1], kind=kind, say=say)
     torch.set_num_threads(threads)  # numba, which draws the UMAP, changes it for all
 
     run = Run(
-        title=task.report.title,
-        source=task.report.facts,
-        screen=Screen(task.report.cells, dict(setup)),
+        title=name,
+        source=source,
+        screen=screen,
         model=model,
         options=options,
         interactions=interactions,
         stability=stability,
-        variance_ratio=variance_ratio,
+        control=control,
         enrichment=enrichment,
         latents=latents,
-        truth=summary if task.kind == "true" else None,
-        command=task.report.command,
+        truth=summary if kind == "true" else None,
+        command=command,
         seconds=seconds,
     )
-    found = None
-    if task.report.wanted:
+    found, warned = None, []
+    if report:
         with optional("report.html", say):
             found = write_report(run, out, say=say)
-    warned, tested = [], []
     with optional("list of warnings", say):
         warned = warnings_without_tests(run) if found is None else found.notes
-    if found is not None:
-        tested = verdicts(found)
-    pairs = pd.DataFrame() if interactions is None else interactions
-    page = None if found is None else out / "report.html"
-    return Result(task.title, summary, pairs, facts, page, tuple(warned), tuple(tested))
+    return Result(
+        title,
+        summary,
+        pd.DataFrame() if interactions is None else interactions,
+        facts,
+        report=None if found is None else out / "report.html",
+        notes=warned,
+        tested=[] if found is None else verdicts(found),
+    )
+
+
+def _write_table(table: pd.DataFrame, path: Path, *, index: bool = False) -> None:
+    table.to_csv(path, index=index, float_format="%.6g")
 
 
 def _effects(model: RaptorGraphModel, labels: list[str], genes: list[str]) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -232,36 +233,15 @@ def _effects(model: RaptorGraphModel, labels: list[str], genes: list[str]) -> tu
     return effects, long_effects({"effect": effects, "sd": sd, **ends})
 
 
-def _resample(model: RaptorGraphModel, n: int, seed: int) -> dict[str, float]:
-    n_null = max(1, n // 4)
-    table = tl.dag_stability(model, n=n, n_null=n_null, seed=seed)
-    return {**table.attrs, "n": n}
-
-
-def _variance_ratio(model: RaptorGraphModel, train: ad.AnnData, setup: Mapping[str, Any]) -> float:
-    """Median over genes of the variance of control cells, drawn from the likelihood, over that of measured ones."""
-    screen = Screen(train, setup)
-    real = moments_of(screen.sums(screen.rows(screen.control))).var[0]
-    cells = model.predict(screen.control, train, noise="new")
-    drawn = condition_moments(cells.X, np.zeros(cells.n_obs, dtype=int), 1).var[0]
-    return float(np.median(drawn[real > 0] / real[real > 0]))
-
-
-def _compare(
-    name: str,
-    truth: pd.DataFrame,
-    predicted: pd.DataFrame,
-    singles: Mapping[str, pd.Series],
-    genes: Mapping[str, tuple[str, ...]],
-) -> pd.DataFrame:
+def _compare(name: str, truth: pd.DataFrame, predicted: pd.DataFrame, screen: Screen) -> pd.DataFrame:
     """Scores of the model and of two predictions that need no model, on the same conditions."""
-    columns = predicted.columns
-    target = truth[columns].to_numpy(dtype=float)
+    target = truth[predicted.columns].to_numpy(dtype=float)
     methods = {"raptorgraph": predicted.loc[truth.index].to_numpy(dtype=float)}
-    members = [genes[label] for label in truth.index]
+    measured = screen.effects[predicted.columns]
+    singles = [[screen.single(gene) for gene in screen.genes_of[label]] for label in truth.index]
     # of a single the sum is the measured effect itself, which is no prediction
-    if all(len(parts) > 1 and all(gene in singles for gene in parts) for parts in members):
-        methods["sum of measured singles"] = np.array([sum(singles[g][columns] for g in parts) for parts in members])
+    if all(len(labels) > 1 and measured.index.isin(labels).sum() == len(labels) for labels in singles):
+        methods["sum of measured singles"] = np.array([measured.loc[labels].sum() for labels in singles])
     methods["no change"] = np.zeros_like(target)
     return pd.DataFrame(
         {
@@ -321,12 +301,3 @@ def _edge_count(edges: pd.DataFrame, truth: pd.DataFrame | None, genes: Sequence
         return len(edges)
     right = sum(truth.loc[edge.source, edge.target] != 0 for edge in edges.itertuples())
     return f"{len(edges)}, of which {right} are among the {np.count_nonzero(truth.loc[genes, genes])} true ones"
-
-
-def split(adata: ad.AnnData, setup: Mapping[str, Any]) -> tuple[dict[str, tuple[str, ...]], np.ndarray]:
-    """Genes of each canonical label, and which cells carry a combination, shape (n_cells,)."""
-    given = Setup.of(setup)
-    labels = adata.obs[given.perturbation_key]
-    parsed = {label: given.genes(label) for label in labels.unique()}
-    combined = labels.map({label: len(parts) > 1 for label, parts in parsed.items()})
-    return {given.label(parts): parts for parts in parsed.values()}, combined.to_numpy(dtype=bool)

@@ -28,7 +28,7 @@ def strengths(screen: Screen, seed: int = 0) -> pd.DataFrame:
     screen
         All cells.
     seed
-        Of the groups.
+        Seed of the random groups.
 
     Returns
     -------

@@ -43,7 +43,7 @@ class Table:
     Attributes
     ----------
     name
-        Of the element, unique on the page.
+        Name of the element, unique on the page.
     caption
         What the table is.
     reading
@@ -90,15 +90,10 @@ def table(
 
 
 def _cell(column: Column, value: Any) -> Cell:
-    if isinstance(value, tuple):
-        shown, by = column.text(value), value[0]
-    else:
-        shown, by = value, value
+    by = value[0] if isinstance(value, tuple) else value
     if pd.isna(by):
         return Cell(MISSING, missing=True)
-    if not isinstance(value, tuple):
-        shown = column.text(value)
-    return Cell(shown, float(by) if column.number else None)
+    return Cell(column.text(value), float(by) if column.number else None)
 
 
 # -- how values are written --------------------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 
 from raptorgraph import pl
 from raptorgraph._failures import optional
+from raptorgraph.report._figures import draw_effects
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -19,8 +20,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
     from raptorgraph.model import RaptorGraphModel
-
-_N_PANELS = 4
 
 
 def write_figures(
@@ -53,7 +52,7 @@ def write_figures(
     drawn: dict[str, Callable[[Path], object]] = {
         "dag.png": lambda file: pl.dag(model, ax=_axes(7.5, 5.5), save=file),
         "training.png": lambda file: pl.training(model, ax=_axes(13, 2.9), save=file),
-        "effects.png": lambda file: _effects(predicted, truth, kind).savefig(file, dpi=150),
+        "effects.png": lambda file: _effects(predicted, truth, kind, file),
         "umap.png": lambda file: _umap(model, labels, file),
     }
     for name, draw in drawn.items():
@@ -78,12 +77,8 @@ def _axes(width: float, height: float) -> Axes:
     return Figure(figsize=(width, height), layout="constrained").subplots()
 
 
-def _effects(predicted: pd.DataFrame, truth: pd.DataFrame, kind: str) -> Figure:
-    sizes = pd.Series(np.linalg.norm(truth.to_numpy(dtype=float), axis=1), index=truth.index)
-    largest = sizes.nlargest(_N_PANELS).index
-    figure = Figure(figsize=(4.3 * len(largest), 4.8), layout="constrained")
-    for ax, label in zip(figure.subplots(1, len(largest), squeeze=False)[0], largest, strict=True):
-        pl.effect(predicted.loc[label], truth.loc[label], title=label, ax=ax).set_xlabel(
-            f"{kind} effect (log-normalized)"
-        )
-    return figure
+def _effects(predicted: pd.DataFrame, truth: pd.DataFrame, kind: str, file: Path) -> None:
+    figure, _ = draw_effects(predicted, truth, most_columns=4, size=(4.3, 4.8))
+    for ax in figure.axes:
+        ax.set_xlabel(f"{kind} effect (log-normalized)")
+    figure.savefig(file, dpi=150)
