@@ -1,3 +1,5 @@
+import json
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -14,9 +16,10 @@ def test_a_table_of_interactions(effects):
     assert table["measured"].sum() == 20
 
 
-def test_setup_args_are_a_mapping_of_the_arguments():
+def test_setup_args_are_a_dict_of_the_arguments():
     baseline = Additive("guide", control=["nt", "safe"], delimiter="_", layer="counts", batch_key="lane")
-    assert dict(baseline.setup_args) == {
+    assert json.loads(json.dumps(baseline.setup_args | {"layer": None}))["layer"] is None
+    assert baseline.setup_args == {
         "perturbation_key": "guide",
         "control": ["nt", "safe"],
         "delimiter": "_",
@@ -24,6 +27,12 @@ def test_setup_args_are_a_mapping_of_the_arguments():
         "library_size_key": None,
         "batch_key": "lane",
     }
+
+
+def test_a_change_of_setup_args_counts(effects):
+    baseline = Additive("guide")
+    baseline.setup_args["perturbation_key"] = "perturbation"
+    assert baseline.fit(effects.trained()).perturbed_genes == effects.genes
 
 
 def test_labels_are_those_of_the_setup(effects):

@@ -47,3 +47,10 @@ def test_unknown_and_double_settings_are_named():
         pytest.raises(TypeError, match="'noise_fraction' twice"),
     ):
         EffectPosteriorConfig.from_options({"temper": 0.5, "noise_fraction": 0.5})
+
+
+def test_a_wrong_setting_in_a_dict_is_told_from_the_argument_of_the_model():
+    with pytest.raises(TypeError, match="^effect_posterior: graph=None is neither True nor False"):
+        EffectPosteriorConfig.from_options({"graph": None})
+    with pytest.raises(ValueError, match="^effect_posterior: noise_fraction=2 is out of range"):
+        EffectPosteriorConfig.from_options({"noise_fraction": 2})

@@ -57,6 +57,19 @@ def test_another_process_in_another_folder(trained, tmp_path):
     np.testing.assert_array_equal(found["cells"], trained.predict("P01", n_cells=9, seed=0).X.toarray())
 
 
+def test_old_names_of_settings_in_a_file_are_read_without_a_warning(tmp_path):
+    adata = rg.datasets.simulate(**SCREEN)
+    rg.RaptorGraph.setup_anndata(adata, library_size_key="total_counts")
+    rg.RaptorGraph(adata, effect_posterior={"noise_fraction": 0.7}).save(tmp_path / "m")
+    saved = torch.load(tmp_path / "m" / "model.pt", weights_only=False)
+    arguments = saved["attr_dict"]["init_params_"]["non_kwargs"]
+    arguments["effect_posterior"] = {"alone": False, "temper": 0.7}
+    torch.save(saved, tmp_path / "m" / "model.pt")
+    for data in (False, adata):
+        config = rg.RaptorGraph.load(tmp_path / "m", data, accelerator="cpu").module.effects.config
+        assert (config.independent, config.noise_fraction) == (False, 0.7)
+
+
 def test_a_model_from_a_gpu_is_read_to_the_cpu(trained, tmp_path, monkeypatch):
     trained.save(tmp_path / "m")
     seen, load = [], torch.load

@@ -141,6 +141,7 @@ def test_query_of_other_genes_in_other_order():
     ("change", "error", "match"),
     [
         ({"candidates": ["P0", "X"]}, KeyError, "'X' is not a perturbed gene"),
+        ({"candidates": ["P0", "control"]}, KeyError, r"'control' is not a perturbed gene of the model; .*\]\.\"$"),
         ({"candidates": "P0"}, TypeError, "list of genes"),
         ({"candidates": 5}, TypeError, "list of genes, not 5"),
         ({"candidates": [("P0", "P1")]}, TypeError, r"\('P0', 'P1'\) is no gene"),

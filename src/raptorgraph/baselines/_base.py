@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import abc
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import anndata as ad
 import numpy as np
@@ -80,7 +80,8 @@ class Baseline(abc.ABC):
         library_size_key: str | None = None,
         batch_key: str | None = None,
     ):
-        self.setup_args = Setup(perturbation_key, control, delimiter, layer, library_size_key, batch_key)
+        setup = Setup(perturbation_key, control, delimiter, layer, library_size_key, batch_key)
+        self.setup_args: dict[str, Any] = dict(setup)
         self._conditions: tuple[tuple[str, ...], ...] | None = None
 
     # -- what a baseline does --------------------------------------------------------------------------------------
@@ -158,6 +159,10 @@ class Baseline(abc.ABC):
     def predict_control(self) -> np.ndarray:
         """Mean predicted control profile on the expression scale, shape (n_genes,), float64."""
 
+    @property
+    def _setup(self) -> Setup:
+        return Setup.of(self.setup_args)
+
     # -- labels ----------------------------------------------------------------------------------------------------
     @property
     def perturbed_genes(self) -> list[str]:
@@ -182,11 +187,11 @@ class Baseline(abc.ABC):
 
     def _asked(self, perturbations: str | Sequence[str]) -> tuple[list[str], list[tuple[str, ...]]]:
         """Canonical labels and gene sets of the perturbations; ValueError for genes that the training data lack."""
-        sets = self.setup_args.asked(perturbations, self.perturbed_genes, where="training data")
+        sets = self._setup.asked(perturbations, self.perturbed_genes, where="training data")
         return [self._label(genes) for genes in sets], sets
 
     def _label(self, genes: Sequence[str]) -> str:
-        return self.setup_args.label(genes)
+        return self._setup.label(genes)
 
     def _fitted_conditions(self) -> tuple[tuple[str, ...], ...]:
         if self._conditions is None:

@@ -286,7 +286,7 @@ class DiscrepancyVAE(Baseline):
             )
         if not self.var_names.equals(found):
             adata = adata[:, found.get_indexer(self.var_names)]
-        source = expression_source(adata, self.setup_args.layer, self.setup_args.library_size_key)
+        source = expression_source(adata, self.setup_args["layer"], self.setup_args["library_size_key"])
         return torch.from_numpy(to_dense(to_expression(*source)))
 
     def _masks(self, sets: Sequence[Sequence[str]]) -> torch.Tensor:

@@ -82,4 +82,7 @@ class EffectPosteriorConfig(Checked):
             if new != name:
                 warnings.warn(f"effect_posterior: {name} is now {new}.", FutureWarning, stacklevel=stacklevel)
             renamed[new] = value
-        return cls(**renamed)
+        try:
+            return cls(**renamed)
+        except (TypeError, ValueError) as error:  # graph, for one, is an argument of the model too
+            raise type(error)(f"effect_posterior: {error}") from None

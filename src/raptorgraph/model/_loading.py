@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 from zipfile import ZipFile, is_zipfile
@@ -35,7 +36,7 @@ def load(
     """Load a saved model; cells that are given get the genes of the model in its order, and are registered."""
     _check_files(Path(folder), adata, kwargs)
     if not isinstance(adata, AnnData | MuData):
-        return parent_load(folder, adata, *args, **kwargs)
+        return _build(parent_load, folder, adata, *args, **kwargs)
     # To the CPU, since a model that was saved from a GPU must open where there is none.
     files = {name: kwargs[name] for name in ("prefix", "backup_url") if name in kwargs}
     attributes, var_names, _, _ = _load_saved_files(folder, load_adata=False, map_location="cpu", **files)
@@ -48,11 +49,18 @@ def load(
         strip_modality_names(adata, mudata_args["modalities"]["expression"])
     check_genes(cells, list(var_names))
     check_transfer(cells, registry)
-    model = parent_load(folder, align_genes(cells, list(var_names)), *args, **kwargs)
+    model = _build(parent_load, folder, align_genes(cells, list(var_names)), *args, **kwargs)
     if isinstance(adata, MuData):
         adata.uns[EXPRESSION_KEY] = mudata_args["modalities"]["expression"]
         refresh(adata)
     return model
+
+
+def _build(parent_load: Callable[..., Model], *args: Any, **kwargs: Any) -> Model:
+    """Build the model without warnings of old names of its settings, which are in the file and not in the call."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "effect_posterior: .* is now", FutureWarning)
+        return parent_load(*args, **kwargs)
 
 
 def _check_files(folder: Path, adata: Data | bool | None, kwargs: Mapping[str, Any]) -> None:

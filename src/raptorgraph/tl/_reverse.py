@@ -176,8 +176,9 @@ def _candidate_sets(
     genes = sorted({str(gene).strip() for gene in candidates})
     unknown = [gene for gene in genes if gene not in set(perturbed)]
     if unknown:
-        meant = meant_label(unknown[0], perturbed, **setup.spelling)
-        hint = f"; did you mean {', '.join(map(repr, setup.genes(meant)))}?" if meant else ""
+        label = meant_label(unknown[0], perturbed, **setup.spelling)
+        meant = setup.genes(label) if label else ()  # none, too, where the label is that of the control
+        hint = f"; did you mean {', '.join(map(repr, meant))}?" if meant else ""
         raise KeyError(
             f"{unknown[0]!r} is not a perturbed gene of the model; these are {sorted(perturbed)[:20]}{hint or '.'}"
         )
