@@ -15,6 +15,8 @@ def test_the_table_leads_to_each_experiment_by_its_name():
     assert len({one.title for one in found.values()}) == len(EXPERIMENTS)
     with pytest.raises(ValueError, match="no experiment 'guess'; there are prediction, interactions,"):
         experiment("guess")
+    with pytest.raises(ValueError, match=r"no experiment \['graph'\]"):
+        experiment(["graph"])
 
 
 def test_options_of_the_work_and_finished_units_are_shared_by_experiments_of_the_same_work():

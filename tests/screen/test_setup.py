@@ -31,6 +31,8 @@ def test_labels_are_those_of_the_spelling():
 @pytest.mark.parametrize(
     ("wrong", "error", "match"),
     [
+        ("perturbation", TypeError, "setup='perturbation' must be a Setup"),
+        ({"batch": "day"}, TypeError, "has 'batch', which is none of its arguments: perturbation_key, control"),
         ({"perturbation_key": None}, TypeError, "perturbation_key=None"),
         ({"perturbation_key": ""}, ValueError, "perturbation_key=''"),
         ({"control": []}, ValueError, r"control=\[\]"),

@@ -103,7 +103,7 @@ EXPERIMENTS = tuple(_TABLE)
 
 def experiment(name: str) -> Experiment:
     """The experiment of that name, whose module is imported now; ValueError where there is none."""
-    if name not in _TABLE:
+    if not isinstance(name, str) or name not in _TABLE:
         raise ValueError(f"There is no experiment {name!r}; there are {', '.join(EXPERIMENTS)}.")
     found: Experiment = pkgutil.resolve_name(f"raptorgraph.benchmark.{_TABLE[name]}")
     return found

@@ -89,6 +89,12 @@ class Setup(Mapping[str, Any]):
         """Setup of its arguments by name."""
         if isinstance(setup, cls):
             return setup
+        if not isinstance(setup, Mapping):
+            raise TypeError(f"setup={setup!r} must be a Setup, or a dict of the arguments of setup_anndata.")
+        known = [field.name for field in fields(cls)]
+        unknown = [name for name in setup if name not in known]
+        if unknown:
+            raise TypeError(f"The setup has {unknown[0]!r}, which is none of its arguments: {', '.join(known)}.")
         given: dict[str, Any] = {
             name: () if value is None and name in _COVARIATES else value for name, value in setup.items()
         }
