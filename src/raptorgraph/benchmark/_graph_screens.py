@@ -76,6 +76,7 @@ def arguments(setting: Mapping[str, Any], settings: Settings) -> dict[str, Any]:
 
 
 def text(setting: Mapping[str, Any]) -> str:
+    """Name of a setting in tables and figures."""
     if setting["graph"] == TOY["graph"]:
         return str(setting["graph"])
     return (
