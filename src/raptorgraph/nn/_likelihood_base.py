@@ -124,6 +124,15 @@ class Likelihood(nn.Module, ABC):
     def nll(self, observed: Tensor, location: Tensor) -> Tensor:
         """Negative log-likelihood, elementwise, in nats."""
 
+    def training_nll(self, observed: Tensor, decoded: Tensor, library: Tensor | None) -> Tensor:
+        """Negative log-likelihood of cells, summed over genes, shape (cells,)."""
+        return self.nll(observed, self.location(decoded, library)).sum(1)
+
+    def training_mean(self, decoded: Tensor, library: Tensor | None) -> Tensor:
+        """Mean over cells of the expected expression, (..., cells, genes) to (..., genes)."""
+        from raptorgraph.nn._expectation import COARSE
+        return self.expected_expression(self.location(decoded, library), library, **COARSE).mean(-2)
+
     @abstractmethod
     def draw(self, location: Tensor, generator: Generator | None = None) -> Tensor:
         """Draw cells."""

@@ -46,6 +46,15 @@ class Normal(Likelihood):
     """
 
     name = "normal"
+    least_spread = 0.0
+    """Spread of a gene below which it counts less in training, so that rare genes do not outweigh all others."""
+
+    def training_nll(self, observed: Tensor, decoded: Tensor, library: Tensor | None) -> Tensor:
+        """Negative log-likelihood of cells, summed over genes, shape (cells,)."""
+        nll = self.nll(observed, decoded)
+        if self.least_spread > 0:
+            nll = nll * (self.log_scale.detach().exp() / self.least_spread).square().clamp(max=1.0)
+        return nll.sum(1)
 
     def starting_values(self, control: ControlStatistics) -> tuple[NDArray[np.float64], NDArray[np.float64] | None]:
         """Mean and standard deviation of control cells."""
