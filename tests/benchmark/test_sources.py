@@ -196,6 +196,7 @@ MEMBERS = {
     "intervals": {"datasets/_simulate.py", "tl/_interactions.py"},
     "graph": METHODS | SCREEN | {"benchmark/_measure.py", "benchmark/_graph_screens.py", "inference/_graph.py"},
     "spillover": METHODS | SCREEN,
+    "states": METHODS | {"benchmark/_states_methods.py", "datasets/_states.py"},
     "stability": METHODS | SCREEN | {"benchmark/_measure.py"},
     "ablation": VARIANTS,
     **dict.fromkeys(("capacity", "graph-ablation", "pairing", "sensitivity"), VARIANTS | {"benchmark/_measure.py"}),
