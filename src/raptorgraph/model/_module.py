@@ -29,7 +29,6 @@ Batch: TypeAlias = dict[str, Any]
 """Tensors of cells by name, with those of the partners in one of their own."""
 
 _FARTHEST = 10.0  # spreads from the mean that the encoder still tells apart
-_STATE_HIDDEN = 32  # width of the map from the state of a cell to the size of its response
 
 _MOVED = {
     "counts": "config.counts",
@@ -67,9 +66,7 @@ class RaptorGraphModule(BaseModuleClass):  # type: ignore[misc]  # scvi-tools ha
         n_covariates = (config.n_batch if config.n_batch > 1 else 0) + sum(config.n_cats_per_cov) + config.n_continuous
         self.encoder = blocks.GraphPathwayEncoder(n_genes, d, config.n_targets, config.n_subgraphs)
         self.objective = CellObjective() if config.perturbed_prior else PairedObjective()
-        self.modulator = blocks.LatentModulator(
-            d, k, config.init_strength, n_hidden=_STATE_HIDDEN if config.perturbed_prior else 0
-        )
+        self.modulator = blocks.LatentModulator(d, k, config.init_strength, conditional=config.perturbed_prior)
         self.prior = blocks.PerturbedPrior(k) if config.perturbed_prior else None
         self.graph = blocks.StructuralLayer(d, config.graph_init)
         # What was inferred of the edges among perturbed genes, those included that are not in the graph.

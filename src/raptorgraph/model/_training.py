@@ -18,7 +18,7 @@ from raptorgraph._progress import progress_argument, shows_progress
 from raptorgraph.model._arguments import check_not_taken, check_training, plain_devices
 from raptorgraph.model._calibration import reference_rows
 from raptorgraph.model._cells import draw_seed
-from raptorgraph.model._initial import start_from_effects
+from raptorgraph.model._start import start_from_effects
 from raptorgraph.model._latents import ACTIVE_KL
 from raptorgraph.model._presets import get_preset
 from raptorgraph.model._targets import EffectTargets
@@ -167,7 +167,7 @@ def _prepare(model: RaptorGraphModel, splitter: ScreenSplitter, design: np.ndarr
     else:
         targets = EffectTargets.measured(splitter.train_split.effects, design)
         singles = targets.singles()
-    start_from_effects(module, model.adata_manager, splitter.known_controls, splitter.sums, singles, seed)
+    start_from_effects(module, model.adata_manager, splitter.known_rows, splitter.sums, singles, seed)
     validation = None
     if splitter.val_split is not None:
         validation = EffectTargets.measured(splitter.val_split.effects, design)
