@@ -68,7 +68,7 @@ class _CountNLL(torch.autograd.Function):
         slope = torch.sigmoid(log_ratio).mul_(theta)
         slope.addcmul_(counts, log_ratio.neg_().sigmoid_(), value=-1.0)
         of_theta = excess.sub_(slope).sub_(digammas) if ctx.needs_input_grad[2] else None
-        if log_rate.amax() > highest:  # rare, and a mask takes longer than the maximum
+        if log_rate.amax() > highest:  # rare, and the maximum is found sooner than a mask
             slope.masked_fill_(log_rate > highest, 0.0)
         ctx.save_for_backward(slope, of_theta)
         return nll

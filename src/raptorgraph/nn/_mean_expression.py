@@ -74,6 +74,9 @@ class _MeanExpression(torch.autograd.Function):
         ctx: Any, log_rate: Tensor, theta: Tensor, library: Tensor, target_sum: float, highest: float
     ) -> Tensor:
         n_draws, n_cells, n_genes = log_rate.shape
+        above = None
+        if log_rate.numel() and log_rate.amax() > highest:  # rare, and the maximum is found sooner than a mask
+            above, log_rate = log_rate > highest, log_rate.clamp(max=highest)
         scale, theta = (target_sum / library).to(log_rate).clamp(*_SCALES), theta.to(log_rate).clamp_min(_LOWEST_THETA)
         wide = torch.float64 if log_rate.is_cuda else log_rate.dtype  # TF32 has too few digits for the coefficients
         of_cells = _series(scale[:, 0].to(wide), _ENDS[0], _N_TERMS[0])
@@ -91,7 +94,7 @@ class _MeanExpression(torch.autograd.Function):
             for draws in (slice(i, i + n_at_once) for i in range(0, n_draws, n_at_once)):
                 given, derivative = log_rate[draws, rows], slope[draws, rows]
                 bent, y, value = buffers[:, : given.shape[0], : given.shape[1]]
-                torch.clamp(given, max=highest, out=bent).add_(log_bend[rows])
+                torch.add(given, log_bend[rows], out=bent)
                 torch.exp(bent, out=y).log1p_().mul_(per_unit[rows]).sub_(1.0)
                 torch.addcmul(second, y, first, out=value)
                 torch.addcmul(value, y, first, out=derivative)
@@ -101,8 +104,8 @@ class _MeanExpression(torch.autograd.Function):
                 torch.addcmul(lower[0], y, value, out=value)
                 derivative.mul_(bent.sigmoid_()).mul_(per_unit[rows])
                 mean[draws] += value.sum(-2)
-        if log_rate.numel() and log_rate.amax() > highest:  # rare, and a mask takes longer than the maximum
-            slope.masked_fill_(log_rate > highest, 0.0)
+        if above is not None:
+            slope.masked_fill_(above, 0.0)
         ctx.save_for_backward(slope)
         return mean.div_(n_cells)
 
