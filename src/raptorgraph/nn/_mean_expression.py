@@ -35,7 +35,7 @@ _ENDS = (
 _LOWEST_DEGREE = 15  # of the polynomials in u
 _N_TERMS = (18, 14)  # of the series in s and theta
 _N_FITTED = 120  # values that each polynomial is fitted to
-_BLOCK = 2**17  # elements that are worked on at a time, few enough for the cache
+_BLOCK = 2**18  # elements that are worked on at a time, few enough for the cache
 
 
 def mean_expression_nb(
@@ -85,7 +85,7 @@ class _MeanExpression(torch.autograd.Function):
         log_bend = _log_bend(scale, theta, target_sum)
         per_unit = 2.0 / F.softplus(log_bend + highest)
         mean, slope = log_rate.new_zeros(n_draws, n_genes), torch.empty_like(log_rate)
-        n_rows = max(1, min(n_cells, _BLOCK // n_genes))
+        n_rows = max(1, math.ceil(n_cells / max(1, math.ceil(n_cells * n_genes / _BLOCK))))
         n_at_once = max(1, min(n_draws, _BLOCK // (n_rows * n_genes)))
         buffers = log_rate.new_empty(3, n_at_once, n_rows, n_genes)
         for rows in (slice(i, i + n_rows) for i in range(0, n_cells, n_rows)):
