@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 _OFFSETS = np.linspace(-6.0, 6.0, 61)  # of the decoder's output
 _N_LIBRARIES = 8
-_N_CELLS = 4000
+_N_CELLS = 5000
 _N_ENCODED = 40_000
 
 
@@ -45,13 +45,13 @@ def start_from_effects(
     if module.decoder.linear is None:
         return
     screen = adata_manager.screen
-    controls = rows[screen.codes[rows] == 0]
-    library, control = screen.source[1], np.sort(_some(controls, (seed, 7)))
+    library, used = screen.source[1], np.sort(_some(rows, (seed, 7)))
     _widen(module, sums)
     center, spread = (values.double().cpu().numpy() for values in (module.center, module.spread))
-    standardized = (to_dense(screen.expression_at(control)) - center) / spread
-    components, noise = _components(standardized, module.config.n_latent - module.config.n_perturbed, seed)
-    curve, slope = _mean_curve(module, None if library is None else library[control])
+    # What varies within conditions: all cells say more of it than the controls alone.
+    residual = (to_dense(screen.expression_at(used)) - moments_of(sums).mean[screen.codes[used]]) / spread
+    components, noise = _components(residual, module.config.n_latent - module.config.n_perturbed, seed)
+    curve, slope = _mean_curve(module, None if library is None else library[used])
     background = components * spread / np.maximum(slope, 0.05)
     _set_linear(module, _shifts(curve, effects), background, slope / spread, noise)
     responses = _responses(module, screen, rows, seed)
