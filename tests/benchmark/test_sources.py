@@ -196,6 +196,7 @@ MEMBERS = {
     "intervals": {"datasets/_simulate.py", "tl/_interactions.py"},
     "graph": METHODS | SCREEN | {"benchmark/_measure.py", "benchmark/_graph_screens.py", "inference/_graph.py"},
     "spillover": METHODS | SCREEN,
+    "latents": METHODS | SCREEN | {"benchmark/_embeddings.py", "benchmark/_measure.py", "metrics/_latents.py"},
     "stability": METHODS | SCREEN | {"benchmark/_measure.py"},
     "ablation": VARIANTS,
     **dict.fromkeys(("capacity", "graph-ablation", "pairing", "sensitivity"), VARIANTS | {"benchmark/_measure.py"}),

@@ -97,6 +97,7 @@ _TABLE = {
     "graph": "_graph:GRAPH",
     "graph-ablation": "_graph_ablation:GRAPH_ABLATION",
     "spillover": "_spillover:SPILLOVER",
+    "latents": "_latents:LATENTS",
 }
 EXPERIMENTS = tuple(_TABLE)
 
