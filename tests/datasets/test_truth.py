@@ -9,7 +9,7 @@ from raptorgraph.datasets._truth import _Expectation, latin_normal, normalized, 
 def test_panel_takes_its_share_of_the_library(make_screen, make_cells, log_rates):
     screen = make_screen()
     cells = make_cells(screen, 500)
-    rates = np.exp(log_rates(normalized(screen, cells), cells, []))
+    rates = np.exp(log_rates(normalized(screen, [cells]), cells, []))
     assert rates.sum(axis=1).mean() == pytest.approx(0.6)
     assert rates.sum(axis=1).std() > 0.01  # no cell is normalized again
 
@@ -17,7 +17,7 @@ def test_panel_takes_its_share_of_the_library(make_screen, make_cells, log_rates
 def test_true_effects_match_the_sum_over_counts(make_screen, make_cells, log_rates):
     screen = make_screen(n_genes=8, mechanism="saturating", interaction_strength=0.5)
     cells = make_cells(screen, 3, library_size=60.0)
-    screen = normalized(screen, cells)
+    screen = normalized(screen, [cells])
     counts = np.arange(3000)
 
     def expectation(condition):
@@ -27,13 +27,13 @@ def test_true_effects_match_the_sum_over_counts(make_screen, make_cells, log_rat
 
     conditions = [[0], [2], [0, 2]]
     expected = [expectation(condition) - expectation([]) for condition in conditions]
-    np.testing.assert_allclose(true_effects(screen, cells, conditions, 2.0), expected, atol=2e-5)
+    np.testing.assert_allclose(true_effects(screen, [cells], conditions, 2.0), [expected], atol=2e-5)
 
 
 def test_genes_that_a_perturbation_does_not_reach_have_no_effect(make_screen, make_cells):
     screen = make_screen(n_genes=200)
     cells = make_cells(screen, 50)
-    effect = true_effects(normalized(screen, cells), cells, [[0]], 2.0)[0]
+    effect = true_effects(normalized(screen, [cells]), [cells], [[0]], 2.0)[0, 0]
     network = nx.from_numpy_array(screen.graph.adjacency, create_using=nx.DiGraph)
     reached = np.abs(screen.loadings.toarray()[[0, *nx.descendants(network, 0)]]).sum(axis=0) > 0
     assert 0 < reached.sum() < 200

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from numbers import Real
 from typing import TYPE_CHECKING, Any
 
 from raptorgraph._arguments import check_choice, check_integer, check_number
+from raptorgraph.datasets._states import CONTINUOUS, NO_STATES
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -28,6 +30,8 @@ RANGES = {  # real numbers, and the bounds of each (inclusive)
     "library_size_sd": (0.0, 3.0),
     "library_size": (1.0, 1e7),
     "dispersion": (1e-3, 1e6),
+    "state_effect": (0.0, 3.0),
+    "state_dependence": (0.0, 1.0),
 }
 
 
@@ -55,6 +59,12 @@ def check_arguments(arguments: Mapping[str, Any]) -> dict[str, Any]:
             "use more genes or a larger targets_without_gene."
         )
 
+    if isinstance(settings["states"], str):
+        check_choice("states", settings["states"], (NO_STATES, CONTINUOUS))
+    else:
+        check_integer("states", settings["states"], 2, hint=f", '{CONTINUOUS}' or '{NO_STATES}'")
+    settings["escape"] = _escape(settings["escape"], n_perturbed)
+
     if settings["n_doubles"] != "all":
         n_pairs = n_perturbed * (n_perturbed - 1) // 2
         check_integer("n_doubles", settings["n_doubles"], 0, hint=" or 'all'")
@@ -72,6 +82,20 @@ def check_arguments(arguments: Mapping[str, Any]) -> dict[str, Any]:
             f"latents takes {low} to {high:g}."
         )
     return settings
+
+
+def _escape(value: Any, n_perturbed: int) -> float | list[float]:
+    """Share of escaping cells, one or one for each perturbed gene."""
+    if isinstance(value, Real):
+        return check_number("escape", value, 0.0, 1.0)
+    value = value.tolist() if hasattr(value, "tolist") else value
+    if not isinstance(value, list | tuple):
+        raise TypeError(f"escape={value!r} is neither a number nor a list of one for each perturbed gene.")
+    if len(value) != n_perturbed:
+        raise ValueError(
+            f"escape has {len(value)} shares for {n_perturbed} perturbed genes: give as many, or one number."
+        )
+    return [check_number("escape", share, 0.0, 1.0) for share in value]
 
 
 def n_targets_without_gene(n_perturbed: int, share: float) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,6 +11,7 @@ from scipy.special import ndtr, ndtri
 
 if TYPE_CHECKING:
     from raptorgraph.datasets._graph import LatentGraph
+    from raptorgraph.datasets._states import States
 
 
 PANEL_SHARE = 0.6  # of a cell's library that falls on the genes of the panel
@@ -34,12 +35,14 @@ class Cells:
 
     `exogenous` has z before any perturbation, shape (n, d), and `shifts` the shift, negative, that each perturbed gene
     would cause on its own latent of this cell, shape (n, n_perturbed). `library_size` are the counts of the whole cell.
+    `state` has their mixtures of states, shape (n, m), None without states.
     """
 
     exogenous: np.ndarray
     shifts: np.ndarray
     library_size: np.ndarray
     batch: np.ndarray
+    state: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -64,6 +67,8 @@ class Screen:
         Sparse loadings of the interactions, shape (n_pairs, n_genes).
     batch_offsets
         Log-rate offsets, shape (n_batches, n_genes).
+    states
+        States of the cells; None for none.
     """
 
     graph: LatentGraph
@@ -74,6 +79,7 @@ class Screen:
     pairs: np.ndarray
     pair_loadings: sparse.csr_array
     batch_offsets: np.ndarray
+    states: States | None = None
 
     def draw_cells(self, normal: np.ndarray, batch: np.ndarray, library_size: float, library_size_sd: float) -> Cells:
         """Turn standard normal numbers, shape (n, d + n_perturbed + 1), into cells."""
@@ -84,6 +90,12 @@ class Screen:
             library_size=library_size * np.exp(library_size_sd * normal[:, -1] - library_size_sd**2 / 2),
             batch=batch,
         )
+
+    def in_state(self, cells: Cells, mixtures: np.ndarray) -> Cells:
+        """The same cells, drawn without a state, in these states, which scale the shifts by perturbations."""
+        if self.states is None:
+            return cells
+        return replace(cells, shifts=cells.shifts * (mixtures @ self.states.activity), state=mixtures)
 
     def latents(self, exogenous: np.ndarray, shifts: np.ndarray) -> np.ndarray:
         """Causal latents ``u = (z + shift) (I - A)^-1``, shape (n, d)."""
@@ -98,11 +110,13 @@ class Screen:
         bound = self.saturation[: values.shape[1]]
         return np.asarray(bound * np.tanh(values / bound))
 
-    def log_rates(self, latents: np.ndarray, shifts: np.ndarray, batch: np.ndarray) -> np.ndarray:
+    def log_rates(
+        self, latents: np.ndarray, shifts: np.ndarray, batch: np.ndarray, state: np.ndarray | None = None
+    ) -> np.ndarray:
         """Log share of the library of every gene, shape (n, n_genes).
 
-        ``base + phi(u) B + sum over pairs i < j of phi_i(shift_i) phi_j(shift_j) C_ij + batch offset``: an
-        interaction is driven by the interventions themselves, so it is zero in controls and in singles.
+        ``base + phi(u) B + sum over pairs i < j of phi_i(shift_i) phi_j(shift_j) C_ij + batch offset + state offset``:
+        an interaction is driven by the interventions themselves, so it is zero in controls and in singles.
         """
         # products with sparse matrices run row by row: how cells are cut into chunks cannot change a result
         rates = self.base + self.respond(latents) @ self.loadings + self.batch_offsets[batch]
@@ -110,6 +124,8 @@ class Screen:
             response = self.respond(shifts)
             product = response[:, self.pairs[:, 0]] * response[:, self.pairs[:, 1]]
             rates += (sparse.csr_array(product) @ self.pair_loadings).toarray()
+        if self.states is not None:
+            rates += sparse.csr_array(state) @ self.states.programs
         return np.ascontiguousarray(rates)
 
 

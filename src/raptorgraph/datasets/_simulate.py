@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import combinations
 from typing import TYPE_CHECKING, Literal
 
@@ -13,6 +14,7 @@ from scipy import sparse
 from raptorgraph.datasets._arguments import check_arguments, n_targets_without_gene
 from raptorgraph.datasets._graph import random_graph
 from raptorgraph.datasets._screen import Cells, Screen, random_screen
+from raptorgraph.datasets._states import random_states
 from raptorgraph.datasets._truth import latin_normal, normalized, true_effects
 
 if TYPE_CHECKING:
@@ -43,6 +45,10 @@ def simulate(
     library_size_sd: float = 0.3,
     dispersion: float = 2.0,
     n_truth_cells: int = 200,
+    states: int | Literal["none", "continuous"] = "none",
+    state_effect: float = 1.0,
+    state_dependence: float = 0.5,
+    escape: float | Sequence[float] = 0.0,
     seed: int = 0,
 ) -> AnnData:
     r"""Simulate a knock-down screen with a known causal graph and known effects.
@@ -70,6 +76,13 @@ def simulate(
     ``0.5 * interaction_strength``. A saturating response makes doubles deviate from the sum of their singles too,
     where the two genes share descendants. A perturbed gene in the panel reads mostly from its own latent.
     Base rates b are normal (log-normal rates) without the upper tail; those of perturbed genes lie above the median.
+
+    Cells may differ in their state beside the perturbation, and a perturbation may act in some states only. A state
+    adds its own expression program to the log rates, on a fifth of the genes, and a factor :math:`a_i` to the shifts
+    :math:`\delta_i` of the perturbations that depend on it: 0 or 1 in discrete states, not the same in all. A
+    continuous state :math:`t \sim U[0, 1]` adds a program in proportion to :math:`t - 1/2`, and the factor is t, or
+    :math:`1 - t` for about half of these perturbations. Cells of every condition have all states, with equal
+    probability. Some cells that carry a guide may have escaped: then the shift of that gene is 0.
 
     Rates are shares of the whole cell's library L, as in a screen of which a part of the genes is kept: the panel
     takes 60 % of it in the mean over controls, and no cell is normalized again. Normalize with ``total_counts``, not
@@ -116,6 +129,16 @@ def simulate(
         Inverse dispersion of the negative binomial: the variance is ``mean + mean ** 2 / dispersion``.
     n_truth_cells
         Latin hypercube draws of cells over which the true effects are averaged.
+    states
+        States of the cells: ``"none"``, a number of discrete ones, 2 or more, or ``"continuous"``.
+    state_effect
+        Strength of the states' expression programs: the standard deviation that a program gives the log rate of one of
+        its genes, over cells and genes; unused without states.
+    state_dependence
+        Share of the perturbed genes, in [0, 1], whose effect depends on the state; unused without states.
+    escape
+        Probability that a cell which carries the guide of a perturbed gene is as if it did not, in [0, 1]; one, or one
+        for each perturbed gene. The genes of a double escape independently.
     seed
         Seed of all randomness. The same arguments give the same bits.
 
@@ -128,12 +151,21 @@ def simulate(
         - ``obs["perturbation"]``: categorical, ``"control"``, ``"P01"``, ``"P01+P07"``...
         - ``obs["total_counts"]``: library size L, float.
         - ``obs["batch"]``: categorical, only with more than one batch.
+        - ``obs["state"]``: true state, only with states; categorical ``"S1"``, ``"S2"``..., or t, a float.
+        - ``obs["responded"]``: bool, only where cells escape; True where every guide of the cell acts, as far as the
+          state lets it, False in control cells and where a gene escaped.
         - ``var_names``: perturbed genes ``"P01"``..., the others ``"G0001"``...
         - ``obsm["u_true"]``: causal latents u, shape (n_cells, d), float32.
         - ``uns["simulation"]["adjacency"]``: DataFrame (d, d), row = cause, column = effect; latents are named by
           their perturbed gene, the others ``"L21"``...
         - ``uns["simulation"]["effects"]``: DataFrame (singles and all pairs, measured or not, by n_genes), float32:
-          true mean of ``log1p(1e4 * count / L)`` minus that of control cells.
+          true mean of ``log1p(1e4 * count / L)`` minus that of control cells, of cells that responded and over all
+          states.
+        - ``uns["simulation"]["state_effects"]``: only with states; the same in each state, a dict of DataFrames by
+          state (h5ad files hold no MultiIndex; ``pandas.concat`` makes one). Those of a continuous state are the
+          means over its tertiles ``"T1"`` (t below 1/3), ``"T2"`` and ``"T3"``.
+        - ``uns["simulation"]["state_activity"]``: only with states; DataFrame (n_perturbed by states): the factor
+          :math:`a_i` of the shift, in tertiles its mean. An effect depends on the state where it is not 1 in all.
         - ``uns["simulation"]["settings"]``: dict of the arguments; ``simulate(**settings)`` repeats the screen.
 
     Raises
@@ -158,11 +190,21 @@ def simulate(
     (55, 200)
     >>> adata.uns["simulation"]["adjacency"].shape  # latents x latents
     (15, 15)
+
+    Cells in two states, half of the perturbations acting in one of them only:
+
+    >>> adata = rg.datasets.simulate(200, 10, n_doubles=5, states=2, escape=0.2)
+    >>> sorted(adata.uns["simulation"]["state_effects"])
+    ['S1', 'S2']
+    >>> int((adata.uns["simulation"]["state_activity"] == 0).any(axis=1).sum())
+    5
+    >>> bool(adata.obs.loc[adata.obs["perturbation"] == "control", "responded"].any())
+    False
     """
     settings = check_arguments(locals())
     n_latent = settings["n_latent"]
 
-    rng, truth_rng, gamma_rng, poisson_rng = np.random.default_rng(seed).spawn(4)
+    rng, truth_rng, gamma_rng, poisson_rng, state_rng, escape_rng = np.random.default_rng(seed).spawn(6)
     names, genes, gene_of_latent = _names(n_genes, n_perturbed, n_latent, targets_without_gene, rng)
     screen = random_screen(
         random_graph(n_latent, graph, expected_degree, rng),
@@ -175,17 +217,25 @@ def simulate(
         batch_effect=batch_effect,
         rng=rng,
     )
+    cell_states = random_states(
+        states, n_genes, n_perturbed, effect=state_effect, dependence=state_dependence, rng=state_rng
+    )
+    screen = replace(screen, states=cell_states)
 
     def draw(normal: np.ndarray, batch: np.ndarray) -> Cells:
         return screen.draw_cells(normal, batch, library_size, library_size_sd)
 
     n_normal = n_latent + n_perturbed + 1
     truth_cells = draw(latin_normal(n_truth_cells, n_normal, truth_rng), np.arange(n_truth_cells) % n_batches)
-    screen = normalized(screen, truth_cells)
+    groups = [truth_cells]
+    if cell_states is not None:
+        place = (state_rng.permutation(n_truth_cells) + state_rng.random(n_truth_cells)) / n_truth_cells
+        groups = [screen.in_state(truth_cells, mixtures) for mixtures in cell_states.within(place)]
+    screen = normalized(screen, groups)
     singles = [(i,) for i in range(n_perturbed)]
     pairs = list(combinations(range(n_perturbed), 2))
     truth = [*singles, *pairs]
-    effects = true_effects(screen, truth_cells, truth, dispersion)
+    effects = true_effects(screen, groups, truth, dispersion)
 
     measured = np.sort(rng.permutation(len(pairs))[: None if n_doubles == "all" else n_doubles])
     conditions = [(), *singles, *(pairs[k] for k in measured)]
@@ -196,8 +246,12 @@ def simulate(
     condition, batch = condition[shuffle], batch[shuffle]
 
     cells = draw(rng.standard_normal((len(condition), n_normal)), batch)
-    members = np.array([[i in hit for i in range(n_perturbed)] for hit in conditions])
-    cells.shifts[~members[condition]] = 0.0
+    if cell_states is not None:
+        place = state_rng.random(len(condition))
+        cells = screen.in_state(cells, cell_states.mixtures(place))
+    members = np.array([[i in hit for i in range(n_perturbed)] for hit in conditions])[condition]
+    acts = members & (escape_rng.random(members.shape) >= settings["escape"])
+    cells.shifts[~acts] = 0.0
     latents = screen.latents(cells.exogenous, cells.shifts)
     counts = _draw_counts(screen, cells, latents, dispersion, gamma_rng, poisson_rng)
 
@@ -208,18 +262,29 @@ def simulate(
     )
     if n_batches > 1:
         obs["batch"] = pd.Categorical.from_codes(batch, [f"batch{k + 1}" for k in range(n_batches)])
+    if np.any(settings["escape"]):
+        obs["responded"] = (acts == members).all(axis=1) & members.any(axis=1)
+
+    def table(values: np.ndarray) -> pd.DataFrame:
+        return pd.DataFrame(values, index=[_label(names, hit) for hit in truth], columns=genes)
+
+    simulation = {
+        "adjacency": pd.DataFrame(screen.graph.adjacency, index=names, columns=names),
+        "effects": table(effects.mean(axis=0)),
+        "settings": settings,
+    }
+    if cell_states is not None:
+        obs["state"] = cell_states.column(place)
+        simulation["state_effects"] = dict(zip(cell_states.names, map(table, effects), strict=True))
+        simulation["state_activity"] = pd.DataFrame(
+            cell_states.mean_activity(), index=names[:n_perturbed], columns=list(cell_states.names)
+        )
     return AnnData(
         X=counts,
         obs=obs,
         var=pd.DataFrame(index=genes),
         obsm={"u_true": latents.astype(np.float32)},
-        uns={
-            "simulation": {
-                "adjacency": pd.DataFrame(screen.graph.adjacency, index=names, columns=names),
-                "effects": pd.DataFrame(effects, index=[_label(names, hit) for hit in truth], columns=genes),
-                "settings": settings,
-            }
-        },
+        uns={"simulation": simulation},
     )
 
 
@@ -261,7 +326,8 @@ def _draw_counts(
     chunks = []
     for start in range(0, n_cells, n_rows):
         rows = slice(start, start + n_rows)
-        mean = np.exp(screen.log_rates(latents[rows], cells.shifts[rows], cells.batch[rows]))
+        state = None if cells.state is None else cells.state[rows]
+        mean = np.exp(screen.log_rates(latents[rows], cells.shifts[rows], cells.batch[rows], state))
         mean *= cells.library_size[rows, None]
         mean *= gamma_rng.standard_gamma(dispersion, size=mean.shape) / dispersion
         chunks.append(sparse.csr_matrix(poisson_rng.poisson(mean).astype(np.float32)))

@@ -31,26 +31,29 @@ def latin_normal(n_rows: int, n_columns: int, rng: np.random.Generator) -> np.nd
     return np.asarray(ndtri((slices + rng.random((n_rows, n_columns))) / n_rows))
 
 
-def normalized(screen: Screen, cells: Cells) -> Screen:
-    """Shift the base rates so that the panel takes its share of the library in the mean over control ``cells``."""
-    no_shift = np.zeros_like(cells.shifts)
-    rates = screen.log_rates(screen.latents(cells.exogenous, no_shift), no_shift, cells.batch)
-    return replace(screen, base=screen.base + np.log(PANEL_SHARE) - np.log(np.exp(rates).sum(axis=1).mean()))
+def normalized(screen: Screen, groups: Sequence[Cells]) -> Screen:
+    """Shift the base rates so that the panel takes its share of the library in the mean over groups of controls."""
+    total = np.mean([np.exp(rates).sum(axis=1).mean() for cells in groups for rates in _log_rates(screen, cells, [()])])
+    return replace(screen, base=screen.base + np.log(PANEL_SHARE) - np.log(total))
 
 
-def true_effects(screen: Screen, cells: Cells, conditions: Sequence[Sequence[int]], dispersion: float) -> np.ndarray:
-    """Expected effect of each condition on ``log1p(1e4 * count / library size)``, conditions x genes, float32.
+def true_effects(
+    screen: Screen, groups: Sequence[Cells], conditions: Sequence[Sequence[int]], dispersion: float
+) -> np.ndarray:
+    """Expected effect of each condition on ``log1p(1e4 * count / library size)``, groups x conditions x genes, float32.
 
     A condition has the indices of its perturbed genes. The same cells are put under every condition (common random
-    numbers); the expectation over the counts of a cell is exact, that over cells is a mean over ``cells``. ValueError
-    when a condition drives the mean count of a gene beyond 2^24 in a cell.
+    numbers), and are the same in every group but for their state; the expectation over the counts of a cell is exact,
+    that over cells is a mean over those of the group. ValueError when a condition drives the mean count of a gene
+    beyond 2^24 in a cell.
     """
-    expectation = _Expectation(cells.library_size, dispersion)
-    means = (expectation(rates).mean(axis=0) for rates in _log_rates(screen, cells, [(), *conditions]))
-    control = next(means)
-    effects = np.empty((len(conditions), len(control)), dtype=np.float32)
-    for row, mean in zip(effects, means, strict=True):
-        row[:] = mean - control
+    expectation = _Expectation(groups[0].library_size, dispersion)
+    effects = np.empty((len(groups), len(conditions), len(screen.base)), dtype=np.float32)
+    for cells, table in zip(groups, effects, strict=True):
+        means = (expectation(rates).mean(axis=0) for rates in _log_rates(screen, cells, [(), *conditions]))
+        control = next(means)
+        for row, mean in zip(table, means, strict=True):
+            row[:] = mean - control
     return effects
 
 
@@ -59,7 +62,7 @@ def _log_rates(screen: Screen, cells: Cells, conditions: Sequence[Sequence[int]]
     for condition in conditions:
         shifts = np.zeros_like(cells.shifts)
         shifts[:, condition] = cells.shifts[:, condition]
-        yield screen.log_rates(screen.latents(cells.exogenous, shifts), shifts, cells.batch)
+        yield screen.log_rates(screen.latents(cells.exogenous, shifts), shifts, cells.batch, cells.state)
 
 
 class _Expectation:
