@@ -150,7 +150,3 @@ def test_own_latents_of_known_cells(screen, parted):
     assert second[embeddings.SHIFT] == pytest.approx(-1.5, abs=0.1)
     assert third[embeddings.LARGEST] == pytest.approx(0.5 + 0.5 / 5, abs=0.2)
     assert third[embeddings.SHIFT] == pytest.approx(2.5, abs=0.1)
-
-
-def test_auroc_counts_ties_half():
-    assert embeddings.auroc([1.0, 2.0], [1.0, 0.0]) == pytest.approx((0.5 + 1 + 1 + 1) / 4)

@@ -11,7 +11,6 @@ import pandas as pd
 import scvi
 import torch
 from sklearn.decomposition import PCA
-from sklearn.metrics import roc_auc_score
 
 from raptorgraph import metrics
 from raptorgraph._logging import quietly
@@ -21,8 +20,6 @@ from raptorgraph.model import RaptorGraphModel
 from raptorgraph.screen._label_hints import SetupWarning
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     import anndata as ad
 
     from raptorgraph.benchmark._settings import Settings
@@ -197,13 +194,8 @@ def own_latents(shift: np.ndarray, by_modulator: np.ndarray, model: RaptorGraphM
             N_CELLS: len(cells),
             LARGEST: (ranks == 1).mean(),
             RANK: ranks.mean(),
-            AUROC: auroc(cells[:, own], control[:, own]),
+            AUROC: metrics.auroc(cells[:, own], control[:, own]),
             SHIFT: cells[:, own].mean(),
             MODULATOR: abs(by_modulator[own]),
         }
     return pd.DataFrame.from_dict(found, orient="index").rename_axis("perturbation")
-
-
-def auroc(above: Sequence[float] | np.ndarray, below: Sequence[float] | np.ndarray) -> float:
-    """Probability that a value of the first sample lies above one of the second, ties counted half."""
-    return float(roc_auc_score(np.repeat([1, 0], [len(above), len(below)]), np.concatenate([above, below])))

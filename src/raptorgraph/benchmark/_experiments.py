@@ -98,6 +98,7 @@ _TABLE = {
     "graph-ablation": "_graph_ablation:GRAPH_ABLATION",
     "spillover": "_spillover:SPILLOVER",
     "latents": "_latents:LATENTS",
+    "responders": "_responders:RESPONDERS",
 }
 EXPERIMENTS = tuple(_TABLE)
 

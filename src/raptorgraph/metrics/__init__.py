@@ -25,6 +25,7 @@ __getattr__, __dir__, __all__ = lazy.attach(
         "_interactions": ["epistasis", "neomorphism", "redundancy", "suppression", "synergy"],
         "_latents": ["batch_mixing", "label_accuracy", "own_latent_ranks"],
         "_precision": ["chance_precision", "precision_at_k"],
+        "_rank_sum": ["auroc"],
         "_reconstruction": ["SameCellError", "control_mse", "same_cell_mse"],
         "_recovery": ["de_direction_match", "overlap_at_N", "precision_at_N"],
         "_reference": ["floor_and_ceiling", "sampled_scores"],
