@@ -1,4 +1,6 @@
 import logging
+import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -7,7 +9,6 @@ import pytest
 from raptorgraph import RaptorGraphModel, benchmark
 from raptorgraph.benchmark import Settings
 from raptorgraph.benchmark import _responders as responders
-from raptorgraph.benchmark import _responders_methods as responses
 
 pytestmark = pytest.mark.usefixtures("few_steps")
 SETTINGS = Settings(quick=True, seeds=(0,))
@@ -23,7 +24,7 @@ def all_alike(monkeypatch):
         return pd.Series(np.where(cells["perturbation"] == "control", np.nan, 0.5), index=cells.index)
 
     monkeypatch.setattr(RaptorGraphModel, "get_response_probability", answer, raising=False)
-    monkeypatch.setattr(responses, "find_spec", lambda name: None)
+    monkeypatch.setitem(sys.modules, "pertpy", None)
 
 
 @pytest.mark.usefixtures("all_alike")
@@ -106,15 +107,15 @@ def test_scores_of_known_answers():
 
 
 def test_mixscape_is_left_out_where_it_is_not_installed(monkeypatch, caplog):
-    monkeypatch.setattr(responses, "find_spec", lambda name: None)
+    monkeypatch.setitem(sys.modules, "pertpy", None)
     monkeypatch.setattr(logging.getLogger("raptorgraph"), "propagate", True)
     with caplog.at_level(logging.INFO):
         found = responders.units(SETTINGS)
     assert {unit.options["method"] for unit in found} == {"raptorgraph", "projection", responders.TRUTH}
-    assert "no rows of Mixscape, which needs the package pertpy: pip install" in caplog.text
-    with pytest.raises(ImportError, match="Mixscape needs the package pertpy: pip install"):
+    assert 'Mixscape is left out. Mixscape needs pertpy: pip install "raptorgraph[pertpy]"' in caplog.text
+    with pytest.raises(ImportError, match="Mixscape needs pertpy: pip install"):
         responders.units(Settings(quick=True, seeds=(0,), options={"methods": "Mixscape"}))
-    monkeypatch.setattr(responses, "find_spec", lambda name: name)
+    monkeypatch.setitem(sys.modules, "pertpy", SimpleNamespace(tl=SimpleNamespace(Mixscape=object)))
     assert "Mixscape" in {unit.options["method"] for unit in responders.units(SETTINGS)}
 
 

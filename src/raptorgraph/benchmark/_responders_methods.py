@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from importlib.util import find_spec
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import anndata as ad
 import numpy as np
@@ -22,15 +21,20 @@ if TYPE_CHECKING:
     from raptorgraph.screen import Screen
 
 OURS, MIXSCAPE, PROJECTION = "raptorgraph", "Mixscape", "projection"
-NEEDS_PERTPY = f'{MIXSCAPE} needs the package pertpy: pip install "raptorgraph[pertpy]"'
 _KEY, _BATCH, _CONTROL, _FOUND = "perturbation", "batch", "control", "found"
 _N_NEIGHBORS = 20  # of Mixscape, its default
 _N_COMPONENTS = 50  # principal components, of which it takes the first 15
 
 
-def has_pertpy() -> bool:
-    """Whether Mixscape can be run."""
-    return find_spec("pertpy") is not None
+def mixscape() -> Any:
+    """Mixscape, as pertpy has it; ImportError with the fix where that is missing, or fails beside what is installed."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of the many packages that it imports
+            import pertpy
+    except ImportError as error:
+        raise ImportError(f'{MIXSCAPE} needs pertpy: pip install "raptorgraph[pertpy]" ({error})') from error
+    return pertpy.tl.Mixscape()
 
 
 def probabilities(name: str, screen: Screen, settings: Settings, seed: int) -> np.ndarray:
@@ -51,38 +55,34 @@ def by_ours(screen: Screen, settings: Settings, seed: int) -> np.ndarray:
 
 
 def by_mixscape(screen: Screen, seed: int) -> np.ndarray:
-    """Mixscape with its defaults, on the expression scale, its signature by batch where there are batches.
+    """Mixscape with its defaults, on the expression scale, its signature by batch where each has 20 control cells.
 
-    0 for all cells of a condition in which it finds fewer than five differential genes. ImportError without pertpy.
+    0 for all cells of a condition in which it finds fewer than five differential genes.
     """
-    if not has_pertpy():
-        raise ImportError(NEEDS_PERTPY)
+    found = mixscape()
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of pertpy, of what it imports, and of labels without differential genes
-        import pertpy
+        warnings.simplefilter("ignore")  # of labels without differential genes, and of what others deprecate
         import scanpy as sc
 
         # it takes labels apart at blanks
         obs = pd.DataFrame({_KEY: [f"condition{code}" if code else _CONTROL for code in screen.codes]})
         obs.index = obs.index.map("cell{}".format)
-        batch = screen.batch
+        batch, control = screen.batch, screen.codes == 0
+        by_batch = batch is not None and min(control[batch == one].sum() for one in np.unique(batch)) >= _N_NEIGHBORS
         if batch is not None:
             obs[_BATCH] = batch.astype(str)
         cells = ad.AnnData(screen.expression.copy(), obs=obs, var=pd.DataFrame(index=screen.adata.var_names))
         sc.pp.pca(cells, n_comps=min(_N_COMPONENTS, *(n - 1 for n in cells.shape)), random_state=seed)
-        control = screen.codes == 0
-        fewest = control.sum() if batch is None else min(control[batch == b].sum() for b in np.unique(batch))
-        mixscape = pertpy.tl.Mixscape()
-        mixscape.perturbation_signature(
+        found.perturbation_signature(
             cells,
             _KEY,
             _CONTROL,
-            split_by=None if batch is None else _BATCH,
-            n_neighbors=min(_N_NEIGHBORS, int(fewest)),
+            split_by=_BATCH if by_batch else None,
+            n_neighbors=min(_N_NEIGHBORS, int(control.sum())),
             use_rep="X_pca",
             random_state=seed,
         )
-        mixscape.mixscape(cells, _KEY, _CONTROL, new_class_name=_FOUND, random_state=seed)
+        found.mixscape(cells, _KEY, _CONTROL, new_class_name=_FOUND, random_state=seed)
     return np.asarray(cells.obs[f"{_FOUND}_p_ko"], dtype=np.float64)
 
 
