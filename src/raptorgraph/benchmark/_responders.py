@@ -214,7 +214,8 @@ def tables(parts: Parts, settings: Settings) -> Tables:
     order["group"] = [*GROUPS, *sorted(rows.loc[~whole, "group"].unique())]
     order["metric"] = [*_SCORES, SHARE, TRUE, SIGNAL, N]
     summary, each = (in_order(mean_and_sd(rows[of], by), **order) for of in (whole, ~whole))
-    table = wide(summary[summary["metric"].isin((*_SCORES, SHARE))], by[:-1]).fillna("-")
+    table = wide(summary[summary["metric"].isin((*_SCORES, SHARE))], by[:-1])
+    table = table.reindex(columns=[*by[:-1], *_SCORES, SHARE]).fillna("-")
     numbers = summary[summary["metric"] == N].set_index(by[:-1])["value_mean"]
     table.insert(4, N, [f"{numbers[key]:g}" for key in table[by[:-1]].itertuples(index=False, name=None)])
     return {"responders": table, "responders_long": summary, "responders_perturbations": each}
