@@ -92,6 +92,16 @@ def test_tables_without_our_model_and_pca():
     assert len(latents.draw(tables).axes) == 1
 
 
+def test_silhouettes_below_0_are_drawn_at_their_place():
+    rows = [(name, latents.SILHOUETTE, value, 0.1, 2) for name, value in (("scVI", -0.3), ("PCA", -0.1))]
+    long = pd.DataFrame(rows, columns=["method", "metric", "value_mean", "value_sd", "n"])
+    [ax] = latents.draw({"latents_long": long}).axes
+    low, high = ax.get_xlim()
+    assert low < -0.4
+    assert high > 0
+    assert sorted(float(line.get_xdata()[0]) for line, *_ in ax.containers) == [-0.3, -0.1]
+
+
 @pytest.mark.parametrize(
     ("options", "match"),
     [

@@ -194,7 +194,9 @@ def draw(tables: Tables) -> Figure:
     for ax, metric in zip(axes, shown, strict=True):
         values = summary.loc[metric]
         lines = values["value_mean"].reindex([CHANCE]).dropna().to_dict()
-        dot_panel(ax, values, methods, lines, title=metric, labels=ax is axes[0])
+        mean, sd = values["value_mean"], values["value_sd"].fillna(0)
+        limits = min(0.0, (mean - sd).min()), max(0.0, (mean + sd).max())
+        dot_panel(ax, values, methods, lines, title=metric, labels=ax is axes[0], limits=limits)
     return figure
 
 
