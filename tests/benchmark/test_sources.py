@@ -198,6 +198,7 @@ MEMBERS = {
     "spillover": METHODS | SCREEN,
     "responders": METHODS | SCREEN | {"benchmark/_responders_methods.py", "datasets/_simulate.py"},
     "latents": METHODS | SCREEN | {"benchmark/_embeddings.py", "benchmark/_measure.py", "metrics/_latents.py"},
+    "states": METHODS | {"benchmark/_states_methods.py", "datasets/_states.py"},
     "stability": METHODS | SCREEN | {"benchmark/_measure.py"},
     "ablation": VARIANTS,
     **dict.fromkeys(("capacity", "graph-ablation", "pairing", "sensitivity"), VARIANTS | {"benchmark/_measure.py"}),

@@ -99,6 +99,7 @@ _TABLE = {
     "spillover": "_spillover:SPILLOVER",
     "latents": "_latents:LATENTS",
     "responders": "_responders:RESPONDERS",
+    "states": "_states:STATES",
 }
 EXPERIMENTS = tuple(_TABLE)
 
