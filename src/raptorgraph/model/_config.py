@@ -59,6 +59,7 @@ class ModuleConfig(Checked):
     n_layers: int = _integer(1, least=0)
     likelihood: str = _choice(None, choices=LIKELIHOODS)
     linear_decoder: bool = _flag(True)
+    perturbed_prior: bool = _flag(True)
     graph: str = _choice("interventional", choices=GRAPHS)
     graph_init: str = _choice("zero", choices=("zero", "uniform"))
     latent_norm: str = _choice("none", choices=("none", "layer"))

@@ -26,19 +26,19 @@ def initialize(module: RaptorGraphModule, adata_manager: ScreenManager) -> None:
     mean, sd = moments.mean[0], np.sqrt(moments.var[0])
     # A gene that hardly varies among controls would be blown up by its own spread.
     floor = 0.05 * max(float(np.median(sd[sd > 0])) if (sd > 0).any() else 1.0, 1e-3)
-    _fill(module.center, mean)
-    _fill(module.spread, np.maximum(sd, floor))
+    fill(module.center, mean)
+    fill(module.spread, np.maximum(sd, floor))
     distribution = module.distribution
     observed = condition_moments(X, codes, 1, rows=control) if distribution.needs_counts else moments
     total = len(control) if library is None else library[control].sum()
     base, log_scale = distribution.starting_values(
         ControlStatistics(mean, np.maximum(sd, floor), observed.mean[0], observed.var[0], len(control), total)
     )
-    _fill(module.decoder.base, base)
+    fill(module.decoder.base, base)
     if log_scale is not None:
-        _fill(distribution.log_scale, log_scale)
+        fill(distribution.log_scale, log_scale)
 
 
-def _fill(target: torch.Tensor, values: np.ndarray) -> None:
+def fill(target: torch.Tensor, values: np.ndarray) -> None:
     with torch.no_grad():
         target.copy_(torch.as_tensor(values, dtype=target.dtype))

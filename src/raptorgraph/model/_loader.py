@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from scipy import sparse
 
     from raptorgraph.model._manager import ScreenManager
+    from raptorgraph.model._targets import EffectTargets
     from raptorgraph.screen._moments import EffectMoments
 
 
@@ -120,6 +121,28 @@ class PairedDataset(Dataset[Batch]):
         return tensors
 
 
+class CellDataset(PairedDataset):
+    """Read the cells of a :class:`PairedBatch` with their masks, controls first, and some conditions with their effects.
+
+    Conditions are drawn anew for each batch, half of them measured and half not where there are both.
+    """
+
+    def __init__(self, manager: ScreenManager, split: Split, targets: EffectTargets, *, seed: int) -> None:
+        super().__init__(manager, split, with_partners=True)
+        self.targets = targets
+        self.rng = np.random.default_rng((seed, 3))
+
+    def __getitem__(self, batch: PairedBatch) -> Batch:
+        rows = np.concatenate([batch.controls, batch.perturbed])
+        tensors: Batch = dict(self._read(rows))
+        tensors["mask"] = tensors.pop(KEYS.PERTURBATION).float()
+        chosen = self.targets.draw(self.rng)
+        tensors["condition_mask"] = self.targets.mask[chosen]
+        tensors["shift"] = self.targets.effect[chosen]
+        tensors["shift_variance"] = self.targets.variance[chosen]
+        return tensors
+
+
 def as_tensors(cells: dict[str, np.ndarray]) -> dict[str, torch.Tensor]:
     """Tensors of some cells; contiguous, since rounding depends on the order in memory."""
     return {key: torch.as_tensor(np.ascontiguousarray(values)) for key, values in cells.items()}
@@ -133,9 +156,13 @@ def make_loader(
     shuffle: bool,
     seed: int,
     with_partners: bool = True,
+    targets: EffectTargets | None = None,
     chunk_size: int = 64,
 ) -> DataLoader[Batch]:
-    """Batches of one split as a torch loader."""
+    """Batches of one split as a torch loader: of all cells with the effects to meet, or else of pairs of cells."""
     sampler = PairedSampler(split, batch_size=batch_size, chunk_size=chunk_size, shuffle=shuffle, seed=seed)
-    dataset = PairedDataset(manager, split, with_partners=with_partners)
+    if targets is None:
+        dataset = PairedDataset(manager, split, with_partners=with_partners)
+    else:
+        dataset = CellDataset(manager, split, targets, seed=seed)
     return DataLoader(dataset, sampler=sampler, batch_size=None)

@@ -15,8 +15,8 @@ from raptorgraph import nn as blocks
 from raptorgraph.inference import EffectPosterior, EffectPosteriorConfig
 from raptorgraph.model._config import LossConfig
 from raptorgraph.model._field import KEYS
+from raptorgraph.model._objectives import CellObjective, PairedObjective
 from raptorgraph.model._reference import ReferenceControls
-from raptorgraph.nn._expectation import COARSE
 from raptorgraph.nn._likelihoods import make_likelihood
 from raptorgraph.nn._posterior_draws import posterior_draws
 from raptorgraph.screen._expression import TARGET_SUM
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 Tensors: TypeAlias = dict[str, Tensor]
 Batch: TypeAlias = dict[str, Any]
 """Tensors of cells by name, with those of the partners in one of their own."""
+
+_FARTHEST = 10.0  # spreads from the mean that the encoder still tells apart
 
 _MOVED = {
     "counts": "config.counts",
@@ -63,7 +65,9 @@ class RaptorGraphModule(BaseModuleClass):  # type: ignore[misc]  # scvi-tools ha
         n_genes, k, d = config.n_genes, config.n_perturbed, config.n_latent
         n_covariates = (config.n_batch if config.n_batch > 1 else 0) + sum(config.n_cats_per_cov) + config.n_continuous
         self.encoder = blocks.GraphPathwayEncoder(n_genes, d, config.n_targets, config.n_subgraphs)
-        self.modulator = blocks.LatentModulator(d, k, config.init_strength)
+        self.objective = CellObjective() if config.perturbed_prior else PairedObjective()
+        self.modulator = blocks.LatentModulator(d, k, config.init_strength, conditional=config.perturbed_prior)
+        self.prior = blocks.PerturbedPrior(k) if config.perturbed_prior else None
         self.graph = blocks.StructuralLayer(d, config.graph_init)
         # What was inferred of the edges among perturbed genes, those included that are not in the graph.
         for name in ("weight", "probability", "share"):
@@ -113,7 +117,10 @@ class RaptorGraphModule(BaseModuleClass):  # type: ignore[misc]  # scvi-tools ha
 
     def encode(self, expression: Tensor) -> tuple[Tensor, Tensor]:
         """Posterior mean and log variance of z."""
-        mean, log_var = self.encoder((expression - self.center) / self.spread)
+        standardized = (expression - self.center) / self.spread
+        if self.config.perturbed_prior:
+            standardized = standardized.clamp(-_FARTHEST, _FARTHEST)
+        mean, log_var = self.encoder(standardized)
         return mean, log_var
 
     def decode(
@@ -171,15 +178,8 @@ class RaptorGraphModule(BaseModuleClass):  # type: ignore[misc]  # scvi-tools ha
 
     @auto_move_data  # type: ignore[untyped-decorator]
     def generative(self, z: Tensor, mask: Tensor, library: Tensor | None, covariates: Tensor | None) -> Tensors:
-        """Decode the same controls twice: as they are, and under the perturbation of their partners."""
-        both = torch.cat([z, self.modulator(z, mask)])
-        return {
-            "location": self.decode(
-                both,
-                None if covariates is None else torch.cat([covariates, covariates]),
-                None if library is None else torch.cat([library, library]),
-            )
-        }
+        """Decode the cells, by the objective."""
+        return self.objective.decode(self, z, mask, library, covariates)
 
     def loss(
         self, tensors: Batch, inference_outputs: Tensors, generative_outputs: Tensors, **settings: Any
@@ -189,34 +189,10 @@ class RaptorGraphModule(BaseModuleClass):  # type: ignore[misc]  # scvi-tools ha
         The `settings` are those of :class:`~raptorgraph.model._config.LossConfig`. The KL is summed over latents.
         """
         config = LossConfig(**settings)
-        x, n = tensors[KEYS.X], len(tensors[KEYS.X])
-        library = tensors.get(KEYS.LIBRARY)
-        location, counterfactual = generative_outputs["location"][:n], generative_outputs["location"][n:]
-        nll = self.distribution.nll(self.distribution.observed(x, inference_outputs["expression"]), location)
-        kl = blocks.kl_standard_normal(inference_outputs["mean"], inference_outputs["log_var"])
-        kl_term = blocks.free_bits(kl, config.free_bits) / (x.shape[1] if config.kl_per_gene else 1)
-        terms = {"reconstruction": (1.0, nll.mean()), "kl": (config.kl_weight, kl_term)}
-
-        condition = tensors["condition"]  # position of each cell's condition among those of the batch
-        n_conditions = len(tensors["shift"])
-        if config.shift_weight > 0 or config.mmd_weight > 0:
-            expected = self.distribution.expected_expression(counterfactual, library, **COARSE)
-        if config.shift_weight > 0:
-            change = expected - self.distribution.expected_expression(location, library, **COARSE)
-            total = change.new_zeros(n_conditions, x.shape[1]).index_add_(0, condition, change)
-            size = torch.bincount(condition, minlength=n_conditions).clamp_min(1)[:, None]
-            shift = blocks.shift_nll(total / size, tensors["shift"], tensors["shift_variance"])
-            terms["shift"] = (config.shift_weight, shift)
-        if config.mmd_weight > 0:
-            terms["mmd"] = (config.mmd_weight, self._mmd(expected, counterfactual, tensors))
-        if config.pair_weight > 0:
-            partner = self.decode(
-                self.modulator(inference_outputs["z"], tensors["mask"]),
-                self.covariates(tensors["partner"]),
-                tensors["partner"].get(KEYS.LIBRARY),
-            )
-            observed = self.distribution.observed(tensors["partner"][KEYS.X], self.expression(tensors["partner"]))
-            terms["pair"] = (config.pair_weight, self.distribution.nll(observed, partner).mean())
+        found = self.objective.terms(self, config, tensors, inference_outputs, generative_outputs)
+        n_genes = self.config.n_genes
+        kl_term = blocks.free_bits(found.kl, config.free_bits) / (n_genes if config.kl_per_gene else 1)
+        terms = {"reconstruction": (1.0, found.reconstruction), "kl": (config.kl_weight, kl_term), **found.others}
         if config.dag_weight > 0:
             z = self.norm(inference_outputs["z"])
             z = z if config.graph_gradient else z.detach()
@@ -226,21 +202,10 @@ class RaptorGraphModule(BaseModuleClass):  # type: ignore[misc]  # scvi-tools ha
         # "normal" and "nb" differ in scale; nats per cell are what scvi-tools calls the reconstruction loss.
         return LossOutput(
             loss=total,
-            reconstruction_loss=nll.detach().sum(1),
-            kl_local=kl.detach().sum(1),
+            reconstruction_loss=found.nll.detach(),
+            kl_local=found.kl.detach().sum(1),
             extra_metrics={name: value.detach() for name, (_, value) in terms.items()},
         )
-
-    def _mmd(self, expected: Tensor, counterfactual: Tensor, tensors: Batch) -> Tensor:
-        """Mean over conditions of the MK-MMD of drawn cells; the draw's gradient is that of its expectation."""
-        with torch.no_grad():
-            drawn = self.distribution.draw(counterfactual)
-            drawn = self.distribution.to_expression(drawn, tensors.get(KEYS.LIBRARY))
-        drawn = drawn + (expected - expected.detach())
-        real = self.expression(tensors["partner"])
-        rows = [torch.nonzero(tensors["condition"] == c).squeeze(1) for c in range(len(tensors["shift"]))]
-        values = [blocks.mk_mmd(drawn[r], real[r]) for r in rows if len(r) > 1]
-        return torch.stack(values).mean() if values else expected.new_zeros(())
 
     @torch.no_grad()
     def sample(self, tensors: Tensors, mask: Tensor) -> Tensor:

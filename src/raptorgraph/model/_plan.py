@@ -94,16 +94,20 @@ class RaptorGraphTrainingPlan(TrainingPlan):  # type: ignore[misc]  # scvi-tools
     def configure_optimizers(self) -> dict[str, Any]:
         """Optimizer with and without decay, and the schedule of the learning rate over all steps."""
         module = self.module
-        module = self.module
+        import os
+        slow_e, slow_d = float(os.environ.get("LE", "0.1")), float(os.environ.get("LD", "0.1"))
         free = {id(p) for p in (module.graph.weight, module.modulator.strength, module.distribution.log_scale)}
-        groups: dict[bool, list[torch.nn.Parameter]] = {True: [], False: []}
-        for parameter in module.parameters():
+        groups: dict[tuple[bool, float], list[torch.nn.Parameter]] = {}
+        for name, parameter in module.named_parameters():
             if parameter.requires_grad:
-                groups[parameter.ndim > 1 and id(parameter) not in free].append(parameter)
+                decay = parameter.ndim > 1 and id(parameter) not in free
+                rate = slow_e if name.startswith("encoder.") else slow_d if name.startswith("decoder.") else 1.0
+                if not self.module.config.perturbed_prior: rate = 1.0
+                groups.setdefault((decay, rate), []).append(parameter)
         optimizer = {"AdamW": torch.optim.AdamW, "Adam": torch.optim.Adam}[self.config.optimizer](
             [
-                {"params": groups[True], "weight_decay": self.config.weight_decay},
-                {"params": groups[False], "weight_decay": 0.0},
+                {"params": parameters, "weight_decay": self.config.weight_decay * decay, "lr": self.config.lr * rate}
+                for (decay, rate), parameters in groups.items()
             ],
             lr=self.config.lr,
             eps=self.config.eps,

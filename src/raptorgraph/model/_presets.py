@@ -31,6 +31,7 @@ PAPER: dict[str, dict[str, Any]] = {
         "n_hidden": 904,
         "n_layers": 1,
         "linear_decoder": False,
+        "perturbed_prior": False,
         "graph": "dagma",
         "graph_init": "uniform",
         "latent_norm": "layer",

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from raptorgraph.model._loader import Batch
     from raptorgraph.model._manager import ScreenManager
+    from raptorgraph.model._targets import EffectTargets
     from raptorgraph.screen import Screen, Sums
     from raptorgraph.screen._moments import EffectMoments, LogRatioMoments
 
@@ -79,6 +80,8 @@ class ScreenSplitter(pl.LightningDataModule):
         self.with_partners = with_partners
         self.external_indexing = None if external_indexing is None else self._given_parts(external_indexing)
         self.seed = 0 if settings.seed is None else settings.seed
+        # Effects that the network is held to, in training and in validation, where it sees all cells.
+        self.targets: tuple[EffectTargets | None, EffectTargets | None] = (None, None)
         self._split_cells()
 
     def _given_parts(self, parts: Any) -> list[np.ndarray]:
@@ -179,7 +182,7 @@ class ScreenSplitter(pl.LightningDataModule):
         controls = rows[self.codes[rows] == 0]
         return Split(controls, rows[self.codes[rows] != 0], self.codes, effects, plan)
 
-    def _loader(self, split: Split, *, shuffle: bool) -> DataLoader[Batch]:
+    def _loader(self, split: Split, targets: EffectTargets | None, *, shuffle: bool) -> DataLoader[Batch]:
         return make_loader(
             self.adata_manager,
             split,
@@ -187,12 +190,13 @@ class ScreenSplitter(pl.LightningDataModule):
             shuffle=shuffle,
             seed=self.seed,
             with_partners=self.with_partners,
+            targets=targets,
         )
 
     def train_dataloader(self) -> DataLoader[Batch]:
         """Training batches."""
-        return self._loader(self.train_split, shuffle=True)
+        return self._loader(self.train_split, self.targets[0], shuffle=True)
 
     def val_dataloader(self) -> DataLoader[Batch] | list[Any]:
         """Validation batches, or none where too few cells are left for it."""
-        return self._loader(self.val_split, shuffle=False) if self.val_split is not None else []
+        return self._loader(self.val_split, self.targets[1], shuffle=False) if self.val_split is not None else []

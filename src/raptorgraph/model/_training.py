@@ -18,13 +18,16 @@ from raptorgraph._progress import progress_argument, shows_progress
 from raptorgraph.model._arguments import check_not_taken, check_training, plain_devices
 from raptorgraph.model._calibration import reference_rows
 from raptorgraph.model._cells import draw_seed
+from raptorgraph.model._start import start_from_effects
 from raptorgraph.model._latents import ACTIVE_KL
 from raptorgraph.model._presets import get_preset
+from raptorgraph.model._targets import EffectTargets
 
 if TYPE_CHECKING:
     from scvi.train import TrainRunner
 
     from raptorgraph.model import RaptorGraphModel
+    from raptorgraph.model._splitter import ScreenSplitter
 
 logger = logging.getLogger(__name__)
 
@@ -107,7 +110,8 @@ def train(
     partners = plan_arguments.get("mmd_weight", 0) > 0 or plan_arguments.get("pair_weight", 0) > 0
     plan = model._training_plan_cls(model.module, **plan_arguments)
     trainer_kwargs = check_training(max_epochs, early_stopping, trainer_kwargs, plan.config.weights)
-    splitter_arguments = {"pairing": model.pairing_, "with_partners": partners}
+    paired = partners or not model.module.config.perturbed_prior
+    splitter_arguments = {"pairing": model.pairing_ if paired else "random", "with_partners": partners}
     splitter_arguments |= check_mapping("datasplitter_kwargs", datasplitter_kwargs)
     division = {
         "train_size": train_size,
@@ -142,12 +146,32 @@ def train(
         model.edges.infer(splitter.known_log_ratios(), design, targets)
     if module.effects is not None:
         model.calibration.fit(*splitter.known_effects(), design, targets, model.edges.known())
+    if module.config.perturbed_prior:
+        _prepare(model, splitter, design)
     module.train()
     runner()
     if module.effects is not None:
         _keep_controls(model, splitter.known_controls)
     activity = model.latent_activity()
     logger.info("%d of %d latents are active (KL above %g).", int(activity["active"].sum()), len(activity), ACTIVE_KL)
+
+
+def _prepare(model: RaptorGraphModel, splitter: ScreenSplitter, design: np.ndarray) -> None:
+    """Start the network from the effects, and hold it to them."""
+    module, seed = model.module, splitter.seed
+    if module.effects is not None:
+        targets = EffectTargets.inferred(module.effects, design, seed)
+        singles = module.effects.mean(torch.eye(design.shape[1]))
+        with torch.no_grad():
+            module.modulator.log_combination.fill_(np.log(module.effects.combination_scale))
+    else:
+        targets = EffectTargets.measured(splitter.train_split.effects, design)
+        singles = targets.singles()
+    start_from_effects(module, model.adata_manager, splitter.known_rows, splitter.sums, singles, seed)
+    validation = None
+    if splitter.val_split is not None:
+        validation = EffectTargets.measured(splitter.val_split.effects, design)
+    splitter.targets = (targets, validation)
 
 
 @torch.inference_mode()

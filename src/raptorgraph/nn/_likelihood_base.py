@@ -96,6 +96,13 @@ class Likelihood(nn.Module, ABC):
         """Expectation on the expression scale; `quadrature` as for :func:`raptorgraph.nn.expected_log1p_nb`."""
         return location
 
+    def training_mean(self, decoded: Tensor, library: Tensor | None) -> Tensor:
+        """Mean over cells of :meth:`expected_expression`, shape (..., genes), as fast as training needs it.
+
+        `decoded` is what the decoder says, shape (..., cells, genes), and all that the gradient goes to.
+        """
+        return self.expected_expression(self.location(decoded, library), library).mean(-2)
+
     def expected_over_draws(
         self, features: Features, read: Read, library: Tensor | None, offset: Tensor | float, **quadrature: float
     ) -> Tensor:
@@ -123,6 +130,14 @@ class Likelihood(nn.Module, ABC):
     @abstractmethod
     def nll(self, observed: Tensor, location: Tensor) -> Tensor:
         """Negative log-likelihood, elementwise, in nats."""
+
+    def training_nll(self, observed: Tensor, decoded: Tensor, library: Tensor | None) -> Tensor:
+        """Negative log-likelihood of each cell, shape (cells,): :meth:`nll` summed over genes.
+
+        Takes what the decoder says, cells x genes, and not the location: a likelihood that spares operations by it
+        does. Differentiable with respect to `decoded` and the scale.
+        """
+        return self.nll(observed, self.location(decoded, library)).sum(-1)
 
     @abstractmethod
     def draw(self, location: Tensor, generator: Generator | None = None) -> Tensor:

@@ -8,9 +8,11 @@ import numpy as np
 import torch
 from scipy import sparse
 
+from raptorgraph.nn._count_nll import count_nll
 from raptorgraph.nn._expectation import expected_log1p_nb
 from raptorgraph.nn._likelihood_base import ControlStatistics, Likelihood
 from raptorgraph.nn._losses import nb_nll, normal_nll
+from raptorgraph.nn._mean_expression import mean_expression_nb
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -46,6 +48,15 @@ class Normal(Likelihood):
     """
 
     name = "normal"
+    least_spread = 0.0
+    """Spread of a gene below which it counts less in training, so that rare genes do not outweigh all others."""
+
+    def training_nll(self, observed: Tensor, decoded: Tensor, library: Tensor | None) -> Tensor:
+        """Negative log-likelihood of cells, summed over genes, shape (cells,)."""
+        nll = self.nll(observed, decoded)
+        if self.least_spread > 0:
+            nll = nll * (self.log_scale.detach().exp() / self.least_spread).square().clamp(max=1.0)
+        return nll.sum(1)
 
     def starting_values(self, control: ControlStatistics) -> tuple[NDArray[np.float64], NDArray[np.float64] | None]:
         """Mean and standard deviation of control cells."""
@@ -149,6 +160,16 @@ class NegativeBinomial(Likelihood):
         theta = self.log_scale.detach().exp()
         return expected_log1p_nb(location, theta, self.target_sum / _given(library), **quadrature)
 
+    def training_mean(self, decoded: Tensor, library: Tensor | None) -> Tensor:
+        r"""Mean over cells of the expected expression, from log rates (..., cells, genes); shape (..., genes).
+
+        Polynomials stand for the quadrature of :meth:`expected_expression`: for a target sum of 1e4, library sizes from
+        200 to 1e6 and :math:`\theta` from 0.05 to 1e4 their error is below 1e-3, that of the gradient below 0.5 %. The
+        gradient goes to `decoded` alone.
+        """
+        decoded, theta = self._precise(decoded), self.log_scale.detach().exp()
+        return mean_expression_nb(decoded, theta, _given(library), target_sum=self.target_sum, highest=_HIGHEST)
+
     def expected_over_draws(
         self, features: Features, read: Read, library: Tensor | None, offset: Tensor | float, **quadrature: float
     ) -> Tensor:
@@ -207,6 +228,19 @@ class NegativeBinomial(Likelihood):
     def nll(self, observed: Tensor, location: Tensor) -> Tensor:
         """Negative log-likelihood of counts, elementwise, in nats."""
         return nb_nll(observed, location, self.log_scale.exp())
+
+    def training_nll(self, observed: Tensor, decoded: Tensor, library: Tensor | None) -> Tensor:
+        """Negative log-likelihood of the counts of each cell, shape (cells,), from log rates (cells x genes), in nats.
+
+        :meth:`nll` summed over genes, in one pass and with a gradient in closed form.
+        """
+        decoded = self._precise(decoded)
+        log_theta = self.log_scale.to(decoded.dtype)
+        return count_nll(observed, decoded, log_theta, _given(library), highest=_HIGHEST)
+
+    def _precise(self, decoded: Tensor) -> Tensor:
+        """In the precision of the parameters at least: half precision has too few digits for log rates."""
+        return decoded.to(torch.promote_types(decoded.dtype, self.log_scale.dtype))
 
     def draw(self, location: Tensor, generator: Generator | None = None) -> Tensor:
         """Draw counts: Poisson, at a rate with a gamma distribution."""

@@ -1,0 +1,140 @@
+"""Start of the perturbed prior: how the response depends on the state of a cell, and how many cells escaped."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch.nn import functional as F
+
+from raptorgraph.nn._modulator import UNCHANGED
+
+_N_ROUNDS = 3
+_N_EXPECTATIONS = 50
+_PRIOR_CELLS = 5.0  # that responded, as it were, in addition to those of each gene
+_LIKE_CONTROLS = 100.0  # cells that speak, as it were, for responses that vary as much as controls do
+_LEAST = 1e-3  # probability of escape
+_EVIDENCE = 3.0  # nats by which cells that escaped must explain the latents better than none
+
+
+@dataclass(frozen=True)
+class Responses:
+    """What is fitted: `weight` (k x background latents) and `bias` (k) of the state, `escape` (k), `spread` (k)."""
+
+    weight: torch.Tensor
+    bias: torch.Tensor
+    escape: torch.Tensor
+
+
+def fit_responses(mean: torch.Tensor, mask: torch.Tensor) -> Responses:
+    r"""Fit the prior of the own latents to cells that were encoded.
+
+    In the cells of gene g alone the mean of the latent is :math:`y = l_g m_g(z_b) + \epsilon` in those that responded,
+    with the map :math:`m_g` of :class:`raptorgraph.nn.LatentModulator`, and as in control cells in the others. The
+    weights of :math:`m_g` have a standard normal prior, so that a weak response stays the same in all states; they and
+    the probability of escape are found by expectation and maximization. (The level :math:`l_g` is below the strength of
+    the gene where a cell says little of its latent.)
+
+    Parameters
+    ----------
+    mean
+        Posterior means of the latents, cells x d, those of the perturbed genes first.
+    mask
+        Perturbed genes of the cells, cells x k, 0 or 1.
+    """
+    k = mask.shape[1]
+    mean, mask = mean.double(), mask.double()
+    control = mask.sum(1) == 0
+    own, state = mean[:, :k], mean[:, k:]
+    # What an own latent says of the state alone, which is not a response: its regression on the state among controls.
+    ones = torch.cat([torch.ones_like(state[:, :1]), state], dim=1)
+    own = own - ones @ torch.linalg.lstsq(ones[control], own[control]).solution
+    alone = torch.nonzero(mask.sum(1) == 1).squeeze(1)
+    gene = mask[alone].argmax(1)
+    y, state = own[alone, gene], state[alone]
+    noise = own[control].var(0).clamp_min(1e-6)
+
+    weight, bias = y.new_zeros(k, state.shape[1]), y.new_full((k,), UNCHANGED)
+    responded = torch.ones_like(y)
+    for _ in range(_N_ROUNDS):
+        size = F.softplus((weight[gene] * state).sum(1) + bias[gene])
+        found = _Mixture(y, size, gene, noise)
+        # From no escape, and from every second cell: the likelihood decides, with what a parameter more is worth.
+        none, half = found.fit(0.0), found.fit(0.5)
+        better = half.log_likelihood > none.log_likelihood + _EVIDENCE
+        level, variance, escape = (
+            torch.where(better, b, a) for a, b in ((none.level, half.level), (none.variance, half.variance), (none.escape, half.escape))
+        )
+        responded = torch.where(better[gene], half.responded, none.responded)
+        precision = responded * level[gene] ** 2 / variance[gene]
+        weight, bias = _fit_state(y / level[gene], precision, state, gene, weight, bias)
+    return Responses(weight.float(), bias.float(), escape.float())
+
+
+@dataclass(frozen=True)
+class _Component:
+    level: torch.Tensor
+    variance: torch.Tensor
+    escape: torch.Tensor
+    responded: torch.Tensor
+    log_likelihood: torch.Tensor
+
+
+@dataclass(frozen=True)
+class _Mixture:
+    """Cells that responded, N(level * size, variance), and cells that escaped, N(0, noise), for each gene."""
+
+    y: torch.Tensor
+    size: torch.Tensor
+    gene: torch.Tensor
+    noise: torch.Tensor
+
+    def by_gene(self, values: torch.Tensor) -> torch.Tensor:
+        return values.new_zeros(len(self.noise)).index_add_(0, self.gene, values)
+
+    def fit(self, escape_at_first: float) -> _Component:
+        """Expectation and maximization, from this share of the cells with the lowest latents on."""
+        y, size, gene, noise = self.y, self.size, self.gene, self.noise
+        n = self.by_gene(torch.ones_like(y)).clamp_min(1)
+        rank = torch.argsort(torch.argsort(gene.double() * 1e6 + y))  # within genes, since they come in blocks
+        first = torch.cumsum(self.by_gene(torch.ones_like(y)), 0) - self.by_gene(torch.ones_like(y))
+        responded = ((rank - first[gene]) / n[gene] >= escape_at_first).double()
+        escape = torch.full_like(noise, max(escape_at_first, _LEAST))
+        for _ in range(_N_EXPECTATIONS if escape_at_first else 1):
+            total = self.by_gene(responded * size**2).clamp_min(1e-9)
+            level = self.by_gene(responded * y * size) / total
+            squares = self.by_gene(responded * (y - level[gene] * size) ** 2)
+            variance = (squares + _LIKE_CONTROLS * noise) / (self.by_gene(responded) + _LIKE_CONTROLS)
+            here = -0.5 * ((y - level[gene] * size) ** 2 / variance[gene] + variance[gene].log())
+            away = -0.5 * (y**2 / noise[gene] + noise[gene].log())
+            both = torch.stack([here + torch.log1p(-escape[gene]), away + escape[gene].log()])
+            log_likelihood = self.by_gene(torch.logsumexp(both, 0))
+            log_likelihood = log_likelihood - 0.5 * _LIKE_CONTROLS * (variance.log() + noise / variance)
+            if escape_at_first:
+                responded = torch.softmax(both, 0)[0]
+                escape = ((self.by_gene(1 - responded) + _LEAST) / (n + _PRIOR_CELLS)).clamp_min(_LEAST)
+        return _Component(level, variance, escape, responded, log_likelihood)
+
+
+def _fit_state(
+    ratio: torch.Tensor,
+    precision: torch.Tensor,
+    state: torch.Tensor,
+    gene: torch.Tensor,
+    weight: torch.Tensor,
+    bias: torch.Tensor,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Weights and bias of all genes that are most probable given responses relative to their level."""
+    weight, bias = weight.clone().requires_grad_(), bias.clone().requires_grad_()
+    optimizer = torch.optim.LBFGS([weight, bias], max_iter=60, line_search_fn="strong_wolfe")
+
+    def closure() -> torch.Tensor:
+        optimizer.zero_grad()
+        size = F.softplus((weight[gene] * state).sum(1) + bias[gene])
+        loss = 0.5 * (precision * (ratio - size) ** 2).sum()
+        loss = loss + 0.5 * (weight**2).sum() + 0.5 * ((bias - UNCHANGED) ** 2).sum()
+        loss.backward()
+        return loss
+
+    optimizer.step(closure)
+    return weight.detach(), bias.detach()

@@ -1,0 +1,185 @@
+"""Start of the network: the linear model that the effects and the control cells imply."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from sklearn.decomposition import PCA
+
+from raptorgraph._progress import progress_line
+from raptorgraph.model._initial import fill
+from raptorgraph.model._responses import Responses, fit_responses
+from raptorgraph.nn._expectation import COARSE
+from raptorgraph.nn._likelihoods import Normal
+from raptorgraph.screen._matrix import to_dense
+from raptorgraph.screen._moments import moments_of
+
+if TYPE_CHECKING:
+    from raptorgraph.model._module import RaptorGraphModule
+    from raptorgraph.screen import Screen, Sums
+
+
+_OFFSETS = np.linspace(-6.0, 6.0, 61)  # of the decoder's output
+_N_LIBRARIES = 8
+_N_CELLS = 4000
+_N_ENCODED = 40_000
+
+
+@progress_line("Starting the network from the effects")
+def start_from_effects(
+    module: RaptorGraphModule,
+    adata_manager: ScreenManager,
+    rows: np.ndarray,
+    sums: Sums,
+    effects: torch.Tensor,
+    seed: int,
+) -> None:
+    """Set the decoder's linear path and the encoder to the linear model that the effects and the controls imply.
+
+    A shift of an own latent by its strength has the effect of its perturbation (perturbed genes x genes, on the
+    expression scale); background latents are the principal components of the controls that stand out from noise. The
+    encoder starts as the posterior mean of the latents in that model, as far as its structure allows.
+    """
+    if module.decoder.linear is None:
+        return
+    screen = adata_manager.screen
+    controls = rows[screen.codes[rows] == 0]
+    library, control = screen.source[1], np.sort(_some(controls, (seed, 7)))
+    _widen(module, sums)
+    center, spread = (values.double().cpu().numpy() for values in (module.center, module.spread))
+    standardized = (to_dense(screen.expression_at(control)) - center) / spread
+    components, noise = _components(standardized, module.config.n_latent - module.config.n_perturbed, seed)
+    curve, slope = _mean_curve(module, None if library is None else library[control])
+    background = components * spread / np.maximum(slope, 0.05)
+    _set_linear(module, _shifts(curve, effects), background, slope / spread, noise)
+    responses = _responses(module, screen, rows, seed)
+    # What was measured is the mean over all cells, those included that escaped.
+    effects = effects / (1 - responses.escape.double()[:, None])
+    _set_linear(module, _shifts(curve, effects), background, slope / spread, noise)
+    responses = _responses(module, screen, rows, seed)
+    with torch.no_grad():
+        module.prior.escape_logit.copy_(responses.escape.logit())
+        module.modulator.state.weight.copy_(responses.weight)
+        module.modulator.state.bias.copy_(responses.bias)
+
+
+def _some(rows: np.ndarray, seed: tuple[int, int]) -> np.ndarray:
+    return np.random.default_rng(seed).permutation(rows)[:_N_CELLS]
+
+
+def _set_linear(
+    module: RaptorGraphModule, shifts: np.ndarray, background: np.ndarray, slope: np.ndarray, noise: np.ndarray
+) -> None:
+    """Set decoder and encoder to a linear model.
+
+    `shifts` of the decoder's output under each perturbation (k x genes), loadings of the `background` latents, the
+    `slope` of standardized expression in the decoder's output, and the variance of the `noise` (genes).
+    """
+    d = module.config.n_latent
+    loading = np.concatenate([shifts / module.modulator.strength.detach().double().cpu().numpy()[:, None], background])
+    graph = np.eye(d) - module.graph.adjacency().detach().double().cpu().numpy()
+    weight = module.decoder.linear.weight
+    with torch.no_grad():
+        weight[:, :d] = torch.as_tensor((graph @ loading).T, dtype=weight.dtype)
+    signal = loading * slope
+    covariance = np.linalg.inv(np.eye(d) + (signal / noise) @ signal.T)
+    _set_encoder(module, covariance @ (signal / noise), np.log(np.diag(covariance)))
+
+
+@torch.inference_mode()
+def _encoded(module: RaptorGraphModule, screen: Screen, rows: np.ndarray) -> torch.Tensor:
+    device = module.center.device
+    parts = [
+        module.encode(torch.as_tensor(to_dense(screen.expression_at(part)), dtype=torch.float32, device=device))[0]
+        for part in np.array_split(rows, -(-len(rows) // 1024))
+    ]
+    return torch.cat(parts).cpu()
+
+
+def _responses(module: RaptorGraphModule, screen: Screen, rows: np.ndarray, seed: int) -> Responses:
+    """Responses of at most some tens of thousands of cells."""
+    rows = np.sort(np.random.default_rng((seed, 9)).permutation(rows)[:_N_ENCODED])
+    return fit_responses(_encoded(module, screen, rows), torch.as_tensor(screen.design[screen.codes[rows]]))
+
+
+def _widen(module: RaptorGraphModule, sums: Sums) -> None:
+    """Take the spread of a gene within all conditions where it is larger than that within controls.
+
+    A gene that controls hardly express has next to none there, and would be all that is seen of the cells that do.
+    """
+    moments = moments_of(sums)
+    n = moments.n[:, None]
+    within = np.sqrt((n * moments.var).sum(0) / n.sum())
+    spread = np.maximum(within, module.spread.double().cpu().numpy())
+    if isinstance(module.distribution, Normal):
+        least = 0.5 * float(np.sqrt(np.mean(within**2)))
+        module.distribution.least_spread = least
+        fill(module.distribution.log_scale, np.log(spread))
+        spread = np.maximum(spread, least)
+    fill(module.spread, spread)
+
+
+def _set_encoder(module: RaptorGraphModule, weight: np.ndarray, log_var: np.ndarray) -> None:
+    """Let the encoder be linear: two maps of opposite sign make a line, since silu(a) - silu(-a) = a."""
+    encoder = module.encoder
+    layer, d, t = encoder.preconditioned, len(weight), encoder.preconditioned.n_targets
+    if layer.n_subgraphs < 2:
+        return
+    with torch.no_grad():
+        w = torch.as_tensor(weight, dtype=layer.weight.dtype)
+        maps = layer.weight.view(layer.n_subgraphs, d, -1)
+        maps[0], maps[1] = w[:, t:], -w[:, t:]
+        layer.diagonal[0] = w[:t, :t].diagonal()
+        layer.diagonal[1] = -w[:t, :t].diagonal()
+        layer.bias.zero_()
+        encoder.interaction.weight.zero_()
+        encoder.interaction.bias.zero_()
+        encoder.aggregation.zero_()
+        encoder.aggregation[0, 0], encoder.aggregation[0, 1] = 1.0, -1.0
+        encoder.offset[0] = 0.0
+        encoder.offset[1] = torch.as_tensor(log_var, dtype=w.dtype)
+
+
+def _mean_curve(module: RaptorGraphModule, library: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+    """Mean expression of control cells at offsets of the decoder's output (offsets x genes), and its slope at none."""
+    distribution, base = module.distribution, module.decoder.base.detach()
+    sizes = None
+    if library is not None:
+        quantiles = np.quantile(library, (np.arange(_N_LIBRARIES) + 0.5) / _N_LIBRARIES)
+        sizes = torch.as_tensor(quantiles[:, None], dtype=base.dtype, device=base.device)
+    with torch.inference_mode():
+        cells = base.expand(1 if sizes is None else len(sizes), -1)
+        at = (distribution.location(cells + float(offset), sizes) for offset in _OFFSETS)
+        curve = torch.stack([distribution.expected_expression(location, sizes, **COARSE).mean(0) for location in at])
+    found = curve.double().cpu().numpy()
+    middle = len(_OFFSETS) // 2
+    return found, (found[middle + 1] - found[middle - 1]) / (_OFFSETS[middle + 1] - _OFFSETS[middle - 1])
+
+
+def _shifts(curve: np.ndarray, effects: torch.Tensor) -> np.ndarray:
+    """Shifts of the decoder's output that have the effects on mean expression, k x genes."""
+    target = curve[len(_OFFSETS) // 2] + effects.double().cpu().numpy()
+    shifts = [np.interp(target[:, g], curve[:, g], _OFFSETS) for g in range(curve.shape[1])]
+    return np.clip(np.stack(shifts, axis=1), -4.0, 4.0)
+
+
+def _components(standardized: np.ndarray, n: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Loadings of latents of variance 1, n x genes, and the variance of each gene that they leave over.
+
+    Eigenvalues are freed of the bias that noise gives them (a spiked covariance; Baik and Silverstein 2006); components
+    that do not stand out from noise start near 0.
+    """
+    n_cells, n_genes = standardized.shape
+    loading = np.random.default_rng((seed, 8)).normal(0, 0.01, (n, n_genes))
+    variance = standardized.var(0)
+    found = min(n, n_cells - 1, n_genes)
+    if found > 0:
+        pca = PCA(found, svd_solver="randomized", random_state=seed).fit(standardized)
+        noise = (variance.sum() - pca.explained_variance_.sum()) / max(n_genes - found, 1)
+        ratio = n_genes / n_cells
+        excess = pca.explained_variance_ / noise - 1 - ratio
+        spike = np.where(excess > 2 * np.sqrt(ratio), 0.5 * (excess + np.sqrt(np.maximum(excess**2 - 4 * ratio, 0))), 0)
+        loading[:found] += np.sqrt(spike * noise)[:, None] * pca.components_
+    return loading, np.maximum(variance - (loading**2).sum(0), 0.3)
