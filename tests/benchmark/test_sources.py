@@ -196,6 +196,8 @@ MEMBERS = {
     "intervals": {"datasets/_simulate.py", "tl/_interactions.py"},
     "graph": METHODS | SCREEN | {"benchmark/_measure.py", "benchmark/_graph_screens.py", "inference/_graph.py"},
     "spillover": METHODS | SCREEN,
+    "responders": METHODS | SCREEN | {"benchmark/_responders_methods.py", "datasets/_simulate.py"},
+    "latents": METHODS | SCREEN | {"benchmark/_embeddings.py", "benchmark/_measure.py", "metrics/_latents.py"},
     "states": METHODS | {"benchmark/_states_methods.py", "datasets/_states.py"},
     "stability": METHODS | SCREEN | {"benchmark/_measure.py"},
     "ablation": VARIANTS,

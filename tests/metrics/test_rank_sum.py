@@ -5,8 +5,9 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from scipy.stats import mannwhitneyu
+from sklearn.metrics import roc_auc_score
 
-from raptorgraph.metrics._rank_sum import rank_sum
+from raptorgraph.metrics._rank_sum import auroc, rank_sum
 
 
 def test_exact_p_value_is_that_of_all_splits():
@@ -55,3 +56,14 @@ def test_equal_values_do_not_differ_by_any_version_of_scipy(monkeypatch, answer)
 def test_missing_values_have_no_p_value():
     x, y = np.array([[1.0, np.nan], [2.0, np.nan]]), np.array([[3.0, 1.0], [4.0, 1.0]])
     np.testing.assert_allclose(rank_sum(x, y)[1], [1 / 3, np.nan])
+
+
+def test_auroc_counts_pairs():
+    rng = np.random.default_rng(0)
+    x, y = rng.integers(6, size=30), rng.integers(5, size=20)
+    above, equal = (x[:, None] > y).mean(), (x[:, None] == y).mean()
+    assert auroc(x, y) == pytest.approx(above + equal / 2)
+    assert auroc(x, y) == pytest.approx(roc_auc_score(np.repeat([1, 0], [30, 20]), np.concatenate([x, y])))
+    for wrong in ([], [1.0, np.nan], [[1.0]]):
+        with pytest.raises(ValueError, match="`negative` has the shape"):
+            auroc(x, wrong)

@@ -97,6 +97,8 @@ _TABLE = {
     "graph": "_graph:GRAPH",
     "graph-ablation": "_graph_ablation:GRAPH_ABLATION",
     "spillover": "_spillover:SPILLOVER",
+    "latents": "_latents:LATENTS",
+    "responders": "_responders:RESPONDERS",
     "states": "_states:STATES",
 }
 EXPERIMENTS = tuple(_TABLE)

@@ -5,6 +5,7 @@ import lazy_loader as lazy
 __getattr__, __dir__, __all__ = lazy.attach(
     __name__,
     submod_attrs={
+        "_calibration": ["calibration_error"],
         "_differential": ["Differential", "log2_fold_change", "top_genes", "welch_t", "wilcoxon"],
         "_discrimination": ["centroid_accuracy", "discrimination_score"],
         "_distribution": ["distribution_scores", "energy_distance", "mk_mmd", "variance_ratio"],
@@ -22,7 +23,9 @@ __getattr__, __dir__, __all__ = lazy.attach(
         ],
         "_graph_interventions": ["false_omission_rate", "intervention_p_values", "mean_wasserstein"],
         "_interactions": ["epistasis", "neomorphism", "redundancy", "suppression", "synergy"],
+        "_latents": ["batch_mixing", "label_accuracy", "own_latent_ranks"],
         "_precision": ["chance_precision", "precision_at_k"],
+        "_rank_sum": ["auroc"],
         "_reconstruction": ["SameCellError", "control_mse", "same_cell_mse"],
         "_recovery": ["de_direction_match", "overlap_at_N", "precision_at_N"],
         "_reference": ["floor_and_ceiling", "sampled_scores"],
