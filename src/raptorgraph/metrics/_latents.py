@@ -44,7 +44,8 @@ def label_accuracy(
         Label of each cell, shape (n_cells,).
     classifier
         ``"neighbors"``: the most frequent label among the nearest cells in Euclidean distance; ``"logistic"``:
-        multinomial logistic regression on standardized latents with an L2 penalty (C = 0.1).
+        multinomial logistic regression on standardized latents with an L2 penalty (C = 0.1). A cell counts by the
+        inverse of the size of its label in both, so that no label is guessed because it is large.
     n_neighbors
         Number of nearest cells.
     n_folds
@@ -89,12 +90,15 @@ def label_accuracy(
         n_fitted = len(latents) - -(-len(latents) // n_folds)
         model = KNeighborsClassifier(_check_neighbors(n_neighbors, n_fitted))
     else:
-        model = make_pipeline(StandardScaler(), LogisticRegression(C=0.1, max_iter=_MAX_STEPS))
+        logistic = LogisticRegression(C=0.1, max_iter=_MAX_STEPS, class_weight="balanced")
+        model = make_pipeline(StandardScaler(), logistic)
     folds = StratifiedKFold(n_folds, shuffle=True, random_state=seed)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
-        found = cross_val_predict(model, latents, codes, cv=folds)
-    return float(balanced_accuracy_score(codes, found))
+        votes = cross_val_predict(model, latents, codes, cv=folds, method="predict_proba")
+    if classifier == "neighbors":
+        votes = votes / counts
+    return float(balanced_accuracy_score(codes, votes.argmax(1)))
 
 
 def own_latent_ranks(latents: ArrayLike, own: ArrayLike) -> np.ndarray:

@@ -120,8 +120,6 @@ class RaptorGraphModule(BaseModuleClass):  # type: ignore[misc]  # scvi-tools ha
         standardized = (expression - self.center) / self.spread
         if self.config.perturbed_prior:
             standardized = standardized.clamp(-_FARTHEST, _FARTHEST)
-            import os
-            standardized = F.dropout(standardized, float(os.environ.get("DO", "0")), self.training)
         mean, log_var = self.encoder(standardized)
         return mean, log_var
 
