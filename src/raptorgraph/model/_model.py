@@ -282,7 +282,7 @@ class RaptorGraphModel(RegisteredModel):
     @property
     def predictor(self) -> Predictor:
         """Predictions of cells and effects of perturbations."""
-        return Predictor(self.latents, self.calibration, self.control_digests_)
+        return Predictor(self.latents, self.calibration, self.control_digests_, self.test_indices_)
 
     predict = _answered_by("predictor", Predictor.predict)
     predict_effects = _answered_by("predictor", Predictor.predict_effects)
