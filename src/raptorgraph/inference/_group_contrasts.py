@@ -104,11 +104,17 @@ class GeneMoments:
     remainder: Array
     remainder_variance: Array
 
-    def dependence(self, scales: ScalePosterior, shares: Array, rng: np.random.Generator) -> tuple[float, float, float]:
-        """Share of the squared length of the effects that differs between groups: median and 90 % interval."""
+    def dependence(
+        self, scales: ScalePosterior, network: Array, shares: Array, rng: np.random.Generator
+    ) -> tuple[float, float, float]:
+        """Share of the squared length of the effects that differs between groups: median and 90 % interval.
+
+        `network`, S x G, is what the network adds.
+        """
         b = scales.draw(_N_DRAWS, rng)
         length = (self.common**2 + self.common_variance).sum()
-        cross, own = self.remainder @ self.common, (self.remainder**2 + self.remainder_variance).sum(axis=1)
+        rest = self.remainder + network
+        cross, own = rest @ self.common, (rest**2 + self.remainder_variance).sum(axis=1)
         square = b**2 @ (shares * length) + 2 * b @ (shares * cross) + shares @ own
         # spread of the remainder's part about its expectation
         spread = 2 * (self.remainder_variance**2).sum(axis=1) @ shares**2

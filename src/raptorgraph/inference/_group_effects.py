@@ -111,7 +111,8 @@ class GroupEffects:
     deviation, deviation_variance
         P x S x G: difference of each effect to the common one, without what the network says, and its variance.
     scale, scale_sd
-        P x S: size of the effect in each group, as a multiple of the common effect.
+        P x S: size of the effect in each group, as a multiple of the common effect: a, and what the network adds
+        along the common effect.
     dependence, dependence_low, dependence_high
         Shape (P,): share of the squared length of the effects that differs between groups, and a 90 % interval.
     common, common_sd
@@ -120,8 +121,8 @@ class GroupEffects:
         P x G: common effects without what differs in the composition of perturbed and control cells.
     network_weight
         Weight w of the network's deviations, from 0 to 1.
-    scale_weights
-        Weights of the priors of the scales; the first is that of no difference.
+    scale_variance
+        Mean square of the differences of the scales a from 1, beyond the network.
     remainder_variance
         Shape (G,): prior variance of the remainder.
     lowest
@@ -141,7 +142,7 @@ class GroupEffects:
     common_sd: Array
     center: Array
     network_weight: float
-    scale_weights: Array
+    scale_variance: float
     remainder_variance: Array
     lowest: Array | float
 
@@ -159,7 +160,7 @@ class GroupEffects:
         deviation = slope * self.deviation[members].sum(axis=0)
         if network is not None:
             deviation = deviation + self.network_weight * network
-        own = ((self.scale - 1) ** 2 + self.scale_sd**2).mean() * mean**2 + self.remainder_variance
+        own = self.scale_variance * mean**2 + self.remainder_variance
         variance = sd**2 + slope**2 * self.deviation_variance[members].sum(axis=0) + _OWN * own
         return np.maximum(mean + deviation, self.lowest), np.sqrt(variance)
 
@@ -253,7 +254,8 @@ def infer_group_effects(
         kept = np.clip(common_sd**2 / np.where(overall_variance > 0, overall_variance, np.inf), 0.0, 1.0)
         center = center - kept * (overall - measured.within) * (measured.n_cells.sum(axis=1) > 0)[:, None]
     fitted = _Fit(measured, center, np.maximum(common_sd**2, _LEAST), network)
-    for _ in range(_N_SWEEPS):
+    fitted.sweep(blind=True)
+    for _ in range(_N_SWEEPS if network is None else 2 * _N_SWEEPS):
         fitted.sweep()
     return fitted.answer(common, common_sd, np.random.default_rng(seed))
 
@@ -274,10 +276,10 @@ class _Fit:
         self.fit_genes = np.linspace(0, n_genes - 1, min(n_genes, _N_FIT_GENES)).round().astype(int)
         self.deviation = np.zeros((n_perturbations, n_groups))  # a - 1
         self.counts = np.zeros((n_perturbations, len(_BINS) + 1, len(LEVELS)))
-        self.weights = np.full((len(_BINS) + 1, len(LEVELS)), 0.3 / (len(LEVELS) - 1))
-        self.weights[:, 0] = 0.7
+        self.weights = np.full((len(_BINS) + 1, len(LEVELS)), 0.05 / (len(LEVELS) - 1))
+        self.weights[:, 0] = 0.95
         self.scale_weights = _PRIOR_WEIGHTS / _PRIOR_WEIGHTS.sum()
-        self.network_weight = 0.0
+        self.network_weight, self.n_sweeps = 0.0, 0
         self.evidence = [ScaleEvidence.none(n_groups)] * n_perturbations
 
     def contrasts(self, p: int, genes: Array | slice = slice(None)) -> Contrasts:
@@ -303,36 +305,45 @@ class _Fit:
         logs: Array = np.log(found[self.bins[p, genes]].T + 1e-300)
         return logs
 
-    def sweep(self) -> None:
-        """Levels given scales, then scales, then the weights of both and that of the network."""
+    def sweep(self, *, blind: bool = False) -> None:
+        """Levels given scales, then scales, then the weights of both and that of the network.
+
+        A `blind` one leaves the levels at their prior, so that network and scales explain first what they can. The
+        two take turns, since they may say the same.
+        """
+        asks_network = self.network is not None and self.n_sweeps % 2 == 0
+        self.n_sweeps += 1
         genes, top, below = self.fit_genes, 0.0, 0.0
         scale_counts = _PRIOR_WEIGHTS.copy()
         counts = np.zeros_like(self.counts)
         for p in np.flatnonzero((self.measured.n_cells > 0).sum(axis=1) > 1).tolist():
             contrasts = self.contrasts(p, genes)
-            responsibility = contrasts.responsibility(self.log_weights(p, genes))
+            logs = self.log_weights(p, genes)
+            responsibility = np.exp(logs) if blind else contrasts.responsibility(logs)
             for b in range(len(counts[p])):
                 counts[p, b] = responsibility[:, self.bins[p, genes] == b].sum(axis=1)
-            if self.network is not None:
+            if asks_network and self.network is not None:
                 gain, size = contrasts.slope(self.network[p][:, genes], responsibility)
                 top, below = top + gain / self.inflation[p], below + size / self.inflation[p]
+                continue
             factor = len(self.bins[p]) / len(genes)  # information of all genes
             self.evidence[p] = contrasts.scale_evidence(responsibility, factor / self.inflation[p])
             found = scale_posterior(self.evidence[p], self.scale_weights, self.shares[p])
             self.deviation[p] = found.mean
             scale_counts += found.probability
         self.counts = counts
-        pooled = counts.sum(axis=0) + 1.0 * self.weights
+        pooled = counts.sum(axis=0) + self.weights
         self.weights = pooled / pooled.sum(axis=1, keepdims=True)
-        self.scale_weights = scale_counts / scale_counts.sum()
-        if self.network is not None:
+        if asks_network:
             self.network_weight = float(np.clip(self.network_weight + top / max(below, 1e-300), 0.0, 1.0))
+        else:
+            self.scale_weights = scale_counts / scale_counts.sum()
 
     def answer(self, common: Array, common_sd: Array, rng: np.random.Generator) -> GroupEffects:
         """Moments of all genes."""
         shape = self.measured.effect.shape
         mean, variance, deviation, left = (np.empty(shape) for _ in range(4))
-        scale_sd = np.empty(shape[:2])
+        scale, scale_sd = np.empty(shape[:2]), np.empty(shape[:2])
         dependence = np.empty((3, shape[0]))
         for p in range(shape[0]):
             shares = self.shares[p]
@@ -341,22 +352,22 @@ class _Fit:
             scales = scale_posterior(self.evidence[p], self.scale_weights, shares)
             moments = contrasts.moments(responsibility, shares)
             of_scale = np.diagonal(scales.covariance)[:, None] * self.center[p] ** 2
-            predicted = moments.mean
-            if self.network is not None:
-                predicted = predicted + self.network_weight * self.network[p]
-            mean[p] = np.maximum(predicted, self.measured.lowest)
+            added = np.zeros(shape[1:]) if self.network is None else self.network_weight * self.network[p]
+            mean[p] = np.maximum(moments.mean + added, self.measured.lowest)
+            along = self.center[p] / self.gene_variance
+            scale[p] = scales.mean + added @ along / max(self.center[p] @ along, _LEAST)
             variance[p] = moments.variance + of_scale
             deviation[p] = moments.mean - common[p]
             left[p] = moments.deviation_variance + of_scale
             scale_sd[p] = np.sqrt(np.diagonal(scales.covariance))
-            dependence[:, p] = moments.dependence(scales, shares, rng)
+            dependence[:, p] = moments.dependence(scales, added, shares, rng)
         pooled = self.counts.sum(axis=(0, 1)) + self.weights.mean(axis=0)
         return GroupEffects(
             mean=mean,
             sd=np.sqrt(variance),
             deviation=deviation,
             deviation_variance=left,
-            scale=1.0 + self.deviation,
+            scale=1.0 + scale,
             scale_sd=scale_sd,
             dependence=dependence[0],
             dependence_low=dependence[1],
@@ -365,7 +376,7 @@ class _Fit:
             common_sd=common_sd,
             center=self.center,
             network_weight=self.network_weight,
-            scale_weights=self.scale_weights,
+            scale_variance=float((self.deviation**2 + scale_sd**2).mean()),
             remainder_variance=(pooled / pooled.sum()) @ LEVELS * self.gene_variance,
             lowest=self.measured.lowest,
         )
