@@ -33,11 +33,6 @@ class ScaleEvidence:
     precision: Array
     data: Array
 
-    @classmethod
-    def none(cls, n_groups: int) -> ScaleEvidence:
-        """Nothing."""
-        return cls(np.zeros((n_groups, n_groups)), np.zeros(n_groups))
-
 
 @dataclass(frozen=True)
 class ScalePosterior:

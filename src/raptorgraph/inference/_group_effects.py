@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from raptorgraph.inference._group_contrasts import LEVELS, Contrasts, ScaleEvidence, scale_posterior
+from raptorgraph.inference._group_contrasts import LEVELS, Contrasts, ScalePosterior, scale_posterior
 
 if TYPE_CHECKING:
     from raptorgraph.inference._group_contrasts import Array
 
 _N_SWEEPS = 12  # of the hyperparameters, which have converged by then
-_N_FIT_GENES = 2000  # that hyperparameters are learned from, evenly spaced
+_FIT_EFFECTS = 150_000  # of all perturbations, on evenly spaced genes, that hyperparameters are learned from
+_FIT_GENES = 300, 2000  # fewest and most of these genes
 _BINS = (0.004, 0.03, 0.25)  # bounds of the squared common effect in units of the variance among cells
 _PRIOR_GENES = 50.0  # that the weights of all perturbations count for in those of one
 _PRIOR_WEIGHTS = np.array([2.0, 0.5, 0.5, 0.5])  # of the scales: perturbations that count for each before the data
@@ -273,14 +274,14 @@ class _Fit:
         self.gene_variance = measured.gene_variance
         self.bins = np.searchsorted(_BINS, center**2 / self.gene_variance)
         self.inflation = np.broadcast_to(np.asarray(measured.inflation, dtype=np.float64), n_perturbations)
-        self.fit_genes = np.linspace(0, n_genes - 1, min(n_genes, _N_FIT_GENES)).round().astype(int)
+        n_fit = min(n_genes, int(np.clip(_FIT_EFFECTS // max(n_perturbations, 1), *_FIT_GENES)))
+        self.fit_genes = np.linspace(0, n_genes - 1, n_fit).round().astype(int)
         self.deviation = np.zeros((n_perturbations, n_groups))  # a - 1
         self.counts = np.zeros((n_perturbations, len(_BINS) + 1, len(LEVELS)))
         self.weights = np.full((len(_BINS) + 1, len(LEVELS)), 0.05 / (len(LEVELS) - 1))
         self.weights[:, 0] = 0.95
         self.scale_weights = _PRIOR_WEIGHTS / _PRIOR_WEIGHTS.sum()
         self.network_weight, self.n_sweeps = 0.0, 0
-        self.evidence = [ScaleEvidence.none(n_groups)] * n_perturbations
 
     def contrasts(self, p: int, genes: Array | slice = slice(None)) -> Contrasts:
         """Contrasts of a perturbation, less what the network predicts."""
@@ -305,6 +306,13 @@ class _Fit:
         logs: Array = np.log(found[self.bins[p, genes]].T + 1e-300)
         return logs
 
+    def update_scales(self, p: int, contrasts: Contrasts, responsibility: Array) -> ScalePosterior:
+        """Scales of a perturbation by the contrasts of some genes, or of all."""
+        evidence = contrasts.scale_evidence(responsibility, 1 / self.inflation[p])
+        found = scale_posterior(evidence, self.scale_weights, self.shares[p])
+        self.deviation[p] = found.mean
+        return found
+
     def sweep(self, *, blind: bool = False) -> None:
         """Levels given scales, then scales, then the weights of both and that of the network.
 
@@ -326,11 +334,7 @@ class _Fit:
                 gain, size = contrasts.slope(self.network[p][:, genes], responsibility)
                 top, below = top + gain / self.inflation[p], below + size / self.inflation[p]
                 continue
-            factor = len(self.bins[p]) / len(genes)  # information of all genes
-            self.evidence[p] = contrasts.scale_evidence(responsibility, factor / self.inflation[p])
-            found = scale_posterior(self.evidence[p], self.scale_weights, self.shares[p])
-            self.deviation[p] = found.mean
-            scale_counts += found.probability
+            scale_counts += self.update_scales(p, contrasts, responsibility).probability
         self.counts = counts
         pooled = counts.sum(axis=0) + self.weights
         self.weights = pooled / pooled.sum(axis=1, keepdims=True)
@@ -347,9 +351,12 @@ class _Fit:
         dependence = np.empty((3, shape[0]))
         for p in range(shape[0]):
             shares = self.shares[p]
+            for _ in range(2):  # first the scales by all genes, then the levels given these
+                contrasts = self.contrasts(p)
+                responsibility = contrasts.responsibility(self.log_weights(p))
+                scales = self.update_scales(p, contrasts, responsibility)
             contrasts = self.contrasts(p)
             responsibility = contrasts.responsibility(self.log_weights(p))
-            scales = scale_posterior(self.evidence[p], self.scale_weights, shares)
             moments = contrasts.moments(responsibility, shares)
             of_scale = np.diagonal(scales.covariance)[:, None] * self.center[p] ** 2
             added = np.zeros(shape[1:]) if self.network is None else self.network_weight * self.network[p]
