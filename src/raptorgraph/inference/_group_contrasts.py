@@ -61,7 +61,9 @@ class ScalePosterior:
         out = self.means[chosen]
         for k in np.unique(chosen):
             at = chosen == k
-            out[at] += rng.multivariate_normal(np.zeros(out.shape[1]), self.covariances[k], int(at.sum()))
+            value, vector = np.linalg.eigh(self.covariances[k])
+            normal = rng.standard_normal((int(at.sum()), out.shape[1]))
+            out[at] += normal * np.sqrt(np.maximum(value, 0.0)) @ vector.T
         return out
 
 
