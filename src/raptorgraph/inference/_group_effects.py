@@ -116,7 +116,7 @@ class GroupEffects:
         along the common effect.
     dependence, dependence_low, dependence_high
         Shape (P,): share of the squared length of the effects that differs between groups, and a 90 % interval.
-    common, common_sd
+    common
         P x G: what was given.
     center
         P x G: common effects without what differs in the composition of perturbed and control cells.
@@ -140,7 +140,6 @@ class GroupEffects:
     dependence_low: Array
     dependence_high: Array
     common: Array
-    common_sd: Array
     center: Array
     network_weight: float
     scale_variance: float
@@ -171,6 +170,7 @@ def infer_group_effects(
     common: Array,
     common_sd: Array,
     *,
+    predicted: Array | None = None,
     overall: Array | None = None,
     overall_variance: Array | None = None,
     network: Array | None = None,
@@ -202,7 +202,11 @@ def infer_group_effects(
     measured
         Effects by group.
     common, common_sd
-        P x G: mean and standard deviation of the common effects.
+        P x G: mean and standard deviation of the common effects. A mean that is shrunk less, as predictions are, would
+        hold noise along which groups seem to differ less than they do.
+    predicted
+        P x G: common effects that are predicted in the place of these means; the difference is added in each group,
+        times its scale. By default there is none.
     overall, overall_variance
         P x G: differences of means over all cells, which the common effects rest on, and their variance. They differ
         from the mean within groups (:attr:`GroupMeasurements.within`), as perturbed and control cells differ in
@@ -242,6 +246,7 @@ def infer_group_effects(
     for name, given, shape in (
         ("common", common, (n_perturbations, n_genes)),
         ("common_sd", common_sd, (n_perturbations, n_genes)),
+        ("predicted", predicted, (n_perturbations, n_genes)),
         ("overall", overall, (n_perturbations, n_genes)),
         ("overall_variance", overall_variance, (n_perturbations, n_genes)),
         ("network", network, measured.effect.shape),
@@ -258,7 +263,8 @@ def infer_group_effects(
     fitted.sweep(blind=True)
     for _ in range(_N_SWEEPS if network is None else 2 * _N_SWEEPS):
         fitted.sweep()
-    return fitted.answer(common, common_sd, np.random.default_rng(seed))
+    more = np.zeros_like(center) if predicted is None else predicted - common
+    return fitted.answer(common, more, np.random.default_rng(seed))
 
 
 class _Fit:
@@ -343,8 +349,8 @@ class _Fit:
         else:
             self.scale_weights = scale_counts / scale_counts.sum()
 
-    def answer(self, common: Array, common_sd: Array, rng: np.random.Generator) -> GroupEffects:
-        """Moments of all genes."""
+    def answer(self, common: Array, more: Array, rng: np.random.Generator) -> GroupEffects:
+        """Moments of all genes, with `more` of the common effect."""
         shape = self.measured.effect.shape
         mean, variance, deviation, left = (np.empty(shape) for _ in range(4))
         scale, scale_sd = np.empty(shape[:2]), np.empty(shape[:2])
@@ -360,9 +366,9 @@ class _Fit:
             moments = contrasts.moments(responsibility, shares)
             of_scale = np.diagonal(scales.covariance)[:, None] * self.center[p] ** 2
             added = np.zeros(shape[1:]) if self.network is None else self.network_weight * self.network[p]
-            mean[p] = np.maximum(moments.mean + added, self.measured.lowest)
             along = self.center[p] / self.gene_variance
-            scale[p] = scales.mean + added @ along / max(self.center[p] @ along, _LEAST)
+            scale[p] = 1.0 + scales.mean + added @ along / max(self.center[p] @ along, _LEAST)
+            mean[p] = np.maximum(moments.mean + added + scale[p][:, None] * more[p], self.measured.lowest)
             variance[p] = moments.variance + of_scale
             deviation[p] = moments.mean - common[p]
             left[p] = moments.deviation_variance + of_scale
@@ -374,13 +380,12 @@ class _Fit:
             sd=np.sqrt(variance),
             deviation=deviation,
             deviation_variance=left,
-            scale=1.0 + scale,
+            scale=scale,
             scale_sd=scale_sd,
             dependence=dependence[0],
             dependence_low=dependence[1],
             dependence_high=dependence[2],
             common=common,
-            common_sd=common_sd,
             center=self.center,
             network_weight=self.network_weight,
             scale_variance=float((self.deviation**2 + scale_sd**2).mean()),

@@ -125,12 +125,19 @@ def infer_groups(predictor: Predictor, groupby: str, adata: Data | None = None) 
     check_controls(members[rows[screen.codes[rows] == 0]], groups)
     measured, overall = measure_groups(screen, rows, members, len(groups))
     _, design = predictor.masks(screen.conditions)
-    common, sd = (x.cpu().numpy() for x in posterior.mean_and_sd(design))
+    predicted, sd = (x.cpu().numpy() for x in posterior.mean_and_sd(design))
+    common = posterior.posterior_mean(design).cpu().numpy()
     measured = replace(measured, inflation=_inflation(screen, rows, members, common / measured.gene_variance))
     controls = cells.query(adata, "controls")
     network = _network(predictor, controls, groupby, groups, design)
     effects = infer_group_effects(
-        measured, common, sd, overall=overall.effect[1:], overall_variance=overall.variance[1:], network=network
+        measured,
+        common,
+        sd,
+        predicted=predicted,
+        overall=overall.effect[1:],
+        overall_variance=overall.variance[1:],
+        network=network,
     )
     return GroupPosterior(effects, measured, screen, rows, members, groups, controls)
 
