@@ -122,6 +122,11 @@ def infer_groups(predictor: Predictor, groupby: str, adata: Data | None = None) 
     else:
         screen = Screen(data, cells.setup).of_genes(list(cells.var_names))
         rows = np.arange(data.n_obs)
+    if not (screen.codes[rows] > 0).any():
+        raise ValueError(
+            "These cells are controls alone, and effects by group are measured: pass perturbed cells too, or ask for "
+            "kind='decoder'."
+        )
     check_controls(members[rows[screen.codes[rows] == 0]], groups)
     measured, overall = measure_groups(screen, rows, members, len(groups))
     _, design = predictor.masks(screen.conditions)
