@@ -77,17 +77,21 @@ def test_moments_are_those_of_the_conditional_distribution(example):
 
 
 def test_scales_are_a_regression_of_the_contrasts_on_the_common_effect(example):
-    responsibility = np.zeros((len(LEVELS), G))
-    responsibility[2] = 1.0
-    found = Contrasts(*example).scale_evidence(responsibility, 0.5)
-    precision, data = np.zeros((S, S)), np.zeros(S)
+    probability = np.zeros((len(LEVELS), G))
+    probability[2] = 1.0
+    found = Contrasts(*example).scale_evidence(probability, 3.0)
+    precision, data, once, inflated = np.zeros((S, S)), np.zeros(S), 0.0, 0.0
     for gene in range(G):
         load, prior, _, v, helmert = joint(example, 2, gene)
         inverse = helmert.T @ np.linalg.inv(helmert @ (load @ prior @ load.T + np.diag(v)) @ helmert.T) @ helmert
         precision += example[2][gene] ** 2 * inverse
         data += example[2][gene] * inverse @ example[0][:, gene]
-    np.testing.assert_allclose(found.precision, 0.5 * precision, rtol=1e-8, atol=1e-10)
-    np.testing.assert_allclose(found.data, 0.5 * data, rtol=1e-8)
+        # the variance of a weighted sum of effects when the errors, but not the remainders, have it three times
+        t = prior[1, 1]
+        once += example[2][gene] ** 2 * (1 / (t + v)).sum()
+        inflated += example[2][gene] ** 2 * ((t + 3 * v) / (t + v) ** 2).sum()
+    np.testing.assert_allclose(found.precision, once / inflated * precision, rtol=1e-8, atol=1e-10)
+    np.testing.assert_allclose(found.data, once / inflated * data, rtol=1e-8)
 
 
 def test_a_network_is_a_regression_of_what_is_left(example):

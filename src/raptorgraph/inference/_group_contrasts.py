@@ -191,19 +191,30 @@ class Contrasts:
         found -= self.along * (self.spread * along / self.shrunk)[:, None]
         return found
 
-    def slope(self, direction: Array, responsibility: Array) -> tuple[float, float]:
-        """Score and information of a coefficient of S x G values beyond the scales."""
+    def slope(self, direction: Array, probability: Array) -> tuple[float, float]:
+        """Score and information of a coefficient of S x G values beyond the scales, as for the scales."""
         rest = self.effect - self.scale[:, None] * self.center
-        projected = np.einsum("lg,lsg->sg", responsibility, self._projected(direction))
+        projected = np.einsum("lg,lsg->sg", probability, self._projected(direction))
         return float((projected * rest).sum()), float((projected * direction).sum())
 
-    def scale_evidence(self, responsibility: Array, factor: float) -> ScaleEvidence:
-        """What all genes say of b = a - 1 together; `factor` multiplies the information."""
-        data = np.einsum("lg,lsg,g->s", responsibility, self._projected(self.effect), self.center)
-        by = responsibility * self.center**2
-        precision = np.diag(np.einsum("lg,lsg->s", by, self.weight))
+    def scale_evidence(self, probability: Array, inflation: float) -> ScaleEvidence:
+        """What all genes say of b = a - 1 together, from a regression of their contrasts on the common effect.
+
+        Genes are weighted by their levels' `probability` (L x G) a priori: given the contrasts, a gene that is moved
+        would seem to have a remainder, and not count. Errors of genes that vary together have an `inflation` times
+        larger variance along the common effect than independent ones; remainders are independent.
+        """
+        data = np.einsum("lg,lsg,g->s", probability, self._projected(self.effect), self.center)
+        square = self.center**2
+        by = probability * square
+        weight = np.einsum("lg,lsg->sg", probability, self.weight)
+        precision = np.diag(weight @ square)
+        independent = precision.trace()
+        error = np.einsum("lg,lsg->sg", probability, np.where(self.seen[:, None], self.variance, 0.0))
+        inflated = (weight**2 * (inflation * error + (probability * self.remainder).sum(axis=0)) @ square).sum()
         precision -= np.einsum("lg,lsg,ltg->st", by / self.total, self.weight, self.weight)
         precision -= np.einsum("lg,lsg,ltg->st", by * self.spread / self.shrunk, self.along, self.along)
+        factor = independent / inflated if inflated > 0 else 1.0
         return ScaleEvidence(factor * precision, factor * data)
 
     def moments(self, responsibility: Array, shares: Array) -> GeneMoments:

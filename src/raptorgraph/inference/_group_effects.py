@@ -260,9 +260,9 @@ def infer_group_effects(
         kept = np.clip(common_sd**2 / np.where(overall_variance > 0, overall_variance, np.inf), 0.0, 1.0)
         center = center - kept * (overall - measured.within) * (measured.n_cells.sum(axis=1) > 0)[:, None]
     fitted = _Fit(measured, center, np.maximum(common_sd**2, _LEAST), network)
-    fitted.sweep(blind=True)
-    for _ in range(_N_SWEEPS if network is None else 2 * _N_SWEEPS):
-        fitted.sweep()
+    turns = 1 if network is None else 2
+    for i in range(turns * _N_SWEEPS):
+        fitted.sweep(levels=i >= turns)
     more = np.zeros_like(center) if predicted is None else predicted - common
     return fitted.answer(common, more, np.random.default_rng(seed))
 
@@ -312,18 +312,17 @@ class _Fit:
         logs: Array = np.log(found[self.bins[p, genes]].T + 1e-300)
         return logs
 
-    def update_scales(self, p: int, contrasts: Contrasts, responsibility: Array) -> ScalePosterior:
+    def update_scales(self, p: int, contrasts: Contrasts, probability: Array) -> ScalePosterior:
         """Scales of a perturbation by the contrasts of some genes, or of all."""
-        evidence = contrasts.scale_evidence(responsibility, 1 / self.inflation[p])
+        evidence = contrasts.scale_evidence(probability, self.inflation[p])
         found = scale_posterior(evidence, self.scale_weights, self.shares[p])
         self.deviation[p] = found.mean
         return found
 
-    def sweep(self, *, blind: bool = False) -> None:
-        """Levels given scales, then scales, then the weights of both and that of the network.
+    def sweep(self, *, levels: bool) -> None:
+        """Update the scales or the weight of the network, which take turns, since they may say the same.
 
-        A `blind` one leaves the levels at their prior, so that network and scales explain first what they can. The
-        two take turns, since they may say the same.
+        And the levels, but not in the first sweeps, so that network and scales explain what they can.
         """
         asks_network = self.network is not None and self.n_sweeps % 2 == 0
         self.n_sweeps += 1
@@ -331,19 +330,20 @@ class _Fit:
         scale_counts = _PRIOR_WEIGHTS.copy()
         counts = np.zeros_like(self.counts)
         for p in np.flatnonzero((self.measured.n_cells > 0).sum(axis=1) > 1).tolist():
-            contrasts = self.contrasts(p, genes)
-            logs = self.log_weights(p, genes)
-            responsibility = np.exp(logs) if blind else contrasts.responsibility(logs)
-            for b in range(len(counts[p])):
-                counts[p, b] = responsibility[:, self.bins[p, genes] == b].sum(axis=1)
+            contrasts, logs = self.contrasts(p, genes), self.log_weights(p, genes)
+            if levels:
+                responsibility = contrasts.responsibility(logs)
+                for b in range(len(counts[p])):
+                    counts[p, b] = responsibility[:, self.bins[p, genes] == b].sum(axis=1)
             if asks_network and self.network is not None:
-                gain, size = contrasts.slope(self.network[p][:, genes], responsibility)
+                gain, size = contrasts.slope(self.network[p][:, genes], np.exp(logs))
                 top, below = top + gain / self.inflation[p], below + size / self.inflation[p]
-                continue
-            scale_counts += self.update_scales(p, contrasts, responsibility).probability
-        self.counts = counts
-        pooled = counts.sum(axis=0) + self.weights
-        self.weights = pooled / pooled.sum(axis=1, keepdims=True)
+            else:
+                scale_counts += self.update_scales(p, contrasts, np.exp(logs)).probability
+        if levels:
+            self.counts = counts
+            pooled = counts.sum(axis=0) + self.weights
+            self.weights = pooled / pooled.sum(axis=1, keepdims=True)
         if asks_network:
             self.network_weight = float(np.clip(self.network_weight + top / max(below, 1e-300), 0.0, 1.0))
         else:
@@ -357,12 +357,10 @@ class _Fit:
         dependence = np.empty((3, shape[0]))
         for p in range(shape[0]):
             shares = self.shares[p]
-            for _ in range(2):  # first the scales by all genes, then the levels given these
-                contrasts = self.contrasts(p)
-                responsibility = contrasts.responsibility(self.log_weights(p))
-                scales = self.update_scales(p, contrasts, responsibility)
+            logs = self.log_weights(p)
+            scales = self.update_scales(p, self.contrasts(p), np.exp(logs))
             contrasts = self.contrasts(p)
-            responsibility = contrasts.responsibility(self.log_weights(p))
+            responsibility = contrasts.responsibility(logs)
             moments = contrasts.moments(responsibility, shares)
             of_scale = np.diagonal(scales.covariance)[:, None] * self.center[p] ** 2
             added = np.zeros(shape[1:]) if self.network is None else self.network_weight * self.network[p]
