@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from raptorgraph.inference._group_contrasts import LEVELS, Contrasts, ScalePosterior, scale_posterior
+from raptorgraph.inference._group_measurements import LEAST
 
 if TYPE_CHECKING:
     from raptorgraph.inference._group_contrasts import Array
+    from raptorgraph.inference._group_measurements import GroupMeasurements
 
 _N_SWEEPS = 12  # of the hyperparameters, which have converged by then
 _FIT_EFFECTS = 150_000  # of all perturbations, on evenly spaced genes, that hyperparameters are learned from
@@ -19,86 +20,7 @@ _FIT_GENES = 300, 2000  # fewest and most of these genes
 _BINS = (0.004, 0.03, 0.25)  # bounds of the squared common effect in units of the variance among cells
 _PRIOR_GENES = 50.0  # that the weights of all perturbations count for in those of one
 _PRIOR_WEIGHTS = np.array([2.0, 0.5, 0.5, 0.5])  # of the scales: perturbations that count for each before the data
-_LEAST = 1e-12  # variance, above zero
 _OWN = 0.15  # share of the variance of deviations that is a set's own and not its members', as of interactions
-
-
-@dataclass(frozen=True)
-class GroupMeasurements:
-    """Effects of P perturbations measured in S groups of cells on G genes, each against the controls of its group.
-
-    Attributes
-    ----------
-    effect
-        P x S x G: differences of means.
-    variance
-        P x S x G: their sampling variance, without that of the controls; infinite where there are no cells.
-    control_variance
-        S x G: that of the mean of the controls of each group, part of every effect.
-    n_cells
-        P x S: perturbed cells.
-    n_controls
-        Shape (S,): control cells.
-    lowest
-        S x G: effect that takes a gene to zero expression; by default there is no such bound.
-    inflation
-        Shape (P,): variance among cells of the score along a perturbation's common effect, over what it would be if
-        genes varied independently; by default 1.
-
-    Examples
-    --------
-    >>> measured = rg.inference.GroupMeasurements(
-    ...     effect=np.array([[[2.0, 0.1], [0.1, 0.0]]]), variance=np.full((1, 2, 2), 0.01),
-    ...     control_variance=np.full((2, 2), 0.001), n_cells=np.array([[50, 50]]), n_controls=np.array([500, 500]),
-    ... )  # fmt: skip
-    >>> measured.within.round(2)  # mean over the cells
-    array([[1.05, 0.05]])
-    """
-
-    effect: Array
-    variance: Array
-    control_variance: Array
-    n_cells: Array
-    n_controls: Array
-    lowest: Array | float = -np.inf
-    inflation: Array | float = 1.0
-
-    def __post_init__(self) -> None:
-        shape = self.effect.shape
-        if len(shape) != 3:
-            raise ValueError(f"effect must be perturbations x groups x genes, got shape {shape}.")
-        expected = {"variance": shape, "control_variance": shape[1:], "n_cells": shape[:2], "n_controls": shape[1:2]}
-        for name, size in expected.items():
-            if getattr(self, name).shape != size:
-                raise ValueError(f"{name} must have shape {size}, got {getattr(self, name).shape}.")
-        if not np.isfinite(self.effect).all():
-            raise ValueError("A measured effect is not finite: look for extreme values in the data.")
-
-    @cached_property
-    def shares(self) -> Array:
-        """P x S: weight of each group in the common effect, by the precision of its effects over all genes.
-
-        A mean with these weights has errors that are independent of the contrasts between groups. Perturbations without
-        cells have the shares of the controls.
-        """
-        noise = ((self.variance + self.control_variance) / self.gene_variance).mean(axis=2)
-        precision = np.where(self.n_cells > 0, 1.0 / noise, 0.0)
-        total = precision.sum(axis=1, keepdims=True)
-        of_controls = self.n_controls / self.n_controls.sum()
-        found: Array = np.where(total > 0, precision / np.where(total > 0, total, 1.0), of_controls)
-        return found
-
-    @property
-    def within(self) -> Array:
-        """P x G: mean of the effects over the groups, by these shares."""
-        found: Array = np.einsum("ps,psg->pg", self.shares, self.effect)
-        return found
-
-    @property
-    def gene_variance(self) -> Array:
-        """Shape (G,): variance among control cells within groups."""
-        found = np.average(self.control_variance * self.n_controls[:, None], axis=0, weights=self.n_controls)
-        return np.maximum(found, _LEAST)
 
 
 @dataclass(frozen=True)
@@ -128,6 +50,17 @@ class GroupEffects:
         Shape (G,): prior variance of the remainder.
     lowest
         As measured.
+
+    Examples
+    --------
+    >>> noise, rng = np.full((1, 2, 100), 0.02), np.random.default_rng(0)
+    >>> measured = rg.inference.GroupMeasurements(
+    ...     np.sqrt(noise) * rng.normal(size=noise.shape), noise, noise[0] / 10, np.array([[50, 50]]), np.full(2, 500)
+    ... )  # fmt: skip
+    >>> posterior = rg.inference.infer_group_effects(measured, measured.within, np.full((1, 100), 0.1))
+    >>> mean, sd = posterior.of_set([0], measured.within[0], np.full(100, 0.1))
+    >>> mean.shape  # groups x genes
+    (2, 100)
     """
 
     mean: Array
@@ -238,9 +171,9 @@ def infer_group_effects(
     ...     np.full((2, 2), 20), np.full(2, 500),
     ... )  # fmt: skip
     >>> posterior = rg.inference.infer_group_effects(measured, measured.within, np.full((2, 200), 0.16))
-    >>> posterior.scale.round(1) + 0.0
-    array([[2., 0.],
-           [1., 1.]])
+    >>> posterior.scale.round(1)
+    array([[1.9, 0.1],
+           [1. , 1. ]])
     """
     n_perturbations, _, n_genes = measured.effect.shape
     for name, given, shape in (
@@ -259,7 +192,7 @@ def infer_group_effects(
     if overall is not None and overall_variance is not None:
         kept = np.clip(common_sd**2 / np.where(overall_variance > 0, overall_variance, np.inf), 0.0, 1.0)
         center = center - kept * (overall - measured.within) * (measured.n_cells.sum(axis=1) > 0)[:, None]
-    fitted = _Fit(measured, center, np.maximum(common_sd**2, _LEAST), network)
+    fitted = _Fit(measured, center, np.maximum(common_sd**2, LEAST), network)
     turns = 1 if network is None else 2
     for i in range(turns * _N_SWEEPS):
         fitted.sweep(levels=i >= turns)
@@ -365,7 +298,7 @@ class _Fit:
             of_scale = np.diagonal(scales.covariance)[:, None] * self.center[p] ** 2
             added = np.zeros(shape[1:]) if self.network is None else self.network_weight * self.network[p]
             along = self.center[p] / self.gene_variance
-            scale[p] = 1.0 + scales.mean + added @ along / max(self.center[p] @ along, _LEAST)
+            scale[p] = 1.0 + scales.mean + added @ along / max(self.center[p] @ along, LEAST)
             mean[p] = np.maximum(moments.mean + added + scale[p][:, None] * more[p], self.measured.lowest)
             variance[p] = moments.variance + of_scale
             deviation[p] = moments.mean - common[p]

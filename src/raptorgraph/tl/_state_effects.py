@@ -91,7 +91,7 @@ def state_effects(
     >>> model.adata.obs["half"] = np.resize(["first", "second"], model.adata.n_obs)
     >>> table = rg.tl.state_effects(model, "half", ["P01", "P02"], n_permutations=50)
     >>> table[["perturbation", "n_cells_first", "n_cells_second"]].to_numpy().tolist()
-    [['P01', 16, 14], ['P02', 15, 15]]
+    [['P01', 36, 44], ['P02', 35, 45]]
     """
     check_integer("n_permutations", n_permutations, 20)
     check_integer("seed", seed, 0)
