@@ -7,7 +7,7 @@ import scvi
 
 import raptorgraph as rg
 from raptorgraph.model._decoded_effects import controls_by_group
-from raptorgraph.model._group_effects import groups_of, measure_groups
+from raptorgraph.model._group_effects import groups_of, infer_groups, measure_groups
 from raptorgraph.screen._moments import effect_moments
 
 ASKED = ["P01", "P02", "P03", "P01+P02"]
@@ -122,7 +122,7 @@ def test_cells_that_were_kept_for_a_test_are_not_used(screen):
     rg.RaptorGraphModel.setup_anndata(adata, library_size_key="total_counts")
     model = rg.RaptorGraphModel(adata, n_hidden=8)
     model.train(max_epochs=1, accelerator="cpu", train_size=0.6, validation_size=0.2, enable_progress_bar=False)
-    found = model.predictor.group_posterior("state")
+    found = infer_groups(model.predictor, "state")
     known = np.sort(np.concatenate([model.train_indices, model.validation_indices]))
     np.testing.assert_array_equal(found.rows, known)
     labels = adata.obs["perturbation"].to_numpy()[known]
@@ -152,7 +152,7 @@ def test_measurements_are_those_of_each_group_by_itself(screen):
 
 
 def test_scores_of_correlated_genes_vary_more(trained):
-    found = trained.predictor.group_posterior("state")
+    found = infer_groups(trained.predictor, "state")
     values = np.asarray(found.screen.expression[found.screen.codes == 0].todense(), dtype=float)
     state = found.members[found.screen.codes == 0]
     for s in range(2):

@@ -4,6 +4,7 @@ import pytest
 from scipy import stats
 
 import raptorgraph as rg
+from raptorgraph.model._group_effects import infer_groups
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +55,7 @@ def test_the_table_says_what_it_is(table, model):
     counts = pd.crosstab(model.adata.obs["perturbation"], model.adata.obs["state"]).loc[table["perturbation"]]
     np.testing.assert_array_equal(table[["n_cells_first", "n_cells_second"]], counts)
     np.testing.assert_allclose(table["FDR"], stats.false_discovery_control(table["p_value"]))
-    found = model.predictor.group_posterior("state")
+    found = infer_groups(model.predictor, "state")
     rows = [found.screen.conditions.index(label) for label in table["perturbation"]]
     half = stats.norm.ppf(0.95) * found.effects.scale_sd[rows, 1]
     np.testing.assert_allclose(table["scale_second"], found.effects.scale[rows, 1])

@@ -10,6 +10,7 @@ from scipy.stats import norm
 
 from raptorgraph._arguments import check_integer
 from raptorgraph._docs import docs
+from raptorgraph.model._group_effects import infer_groups
 from raptorgraph.screen import Setup
 from raptorgraph.tl._group_test import dependence_test
 from raptorgraph.tl._noise import false_discovery_rates
@@ -98,7 +99,7 @@ def state_effects(
     if model.adata is None:
         raise ValueError("The model was loaded without data: load it with adata=...")
     labels = _measured(model, perturbations)
-    found = model.predictor.group_posterior(groupby)
+    found = infer_groups(model.predictor, groupby)
     row = {label: i for i, label in enumerate(found.screen.conditions)}
     rows = [row[label] for label in labels]
     column = dict(zip(model.perturbed_genes, model.target_columns.tolist(), strict=True))
