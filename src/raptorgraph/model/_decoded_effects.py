@@ -14,7 +14,7 @@ from raptorgraph.model._batches import in_each
 from raptorgraph.model._cells import Cells, draw_seed
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from anndata import AnnData
     from scvi.data import AnnDataManager
@@ -33,25 +33,31 @@ def decoded_effects(
     rng: np.random.Generator,
     *,
     codes: list[int] | None = None,
-    calibrated: bool = True,
-) -> torch.Tensor:
+    offsets: Sequence[torch.Tensor | float],
+) -> np.ndarray:
     """Mean effects of perturbations on some of the cells, masks x genes: decoded with and without the perturbation.
 
-    `codes` are the batches that the cells are decoded in, None for their own; where `calibrated`, the decoder is
-    shifted to the posterior, if there is one.
+    `codes` are the batches that the cells are decoded in, None for their own; `offsets` as of :func:`offsets_of`.
     """
     drawn = predictor.latents.draw(manager, rows, rng)
     module = predictor.latents.cells.module
     covariates = [module.covariates(tensors) for tensors in in_each(drawn.tensors, codes)]
 
-    def mean_of(latents: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-        offset = predictor.calibration.offset(mask) if calibrated else 0.0
+    def mean_of(latents: torch.Tensor, offset: torch.Tensor | float) -> torch.Tensor:
         means = [predictor.mean_expression(latents, values, drawn.library, offset) for values in covariates]
         return sum(means[1:], means[0]) / len(means)
 
-    control = mean_of(drawn.z, torch.zeros_like(masks[0]))
-    effects = [mean_of(module.modulator(drawn.z, mask[None]), mask) - control for mask in track(masks, "Effects")]
-    return torch.stack(effects)
+    control = mean_of(drawn.z, offsets[0])
+    each = zip(track(masks, "Effects"), offsets[1:], strict=True)
+    effects = [mean_of(module.modulator(drawn.z, mask[None]), offset) - control for mask, offset in each]
+    return torch.stack(effects).cpu().numpy()
+
+
+def offsets_of(predictor: Predictor, masks: torch.Tensor, *, calibrated: bool = True) -> list[torch.Tensor | float]:
+    """Offset of the control and of each mask that brings the decoder to the posterior, where there is one."""
+    if not calibrated:
+        return [0.0] * (len(masks) + 1)
+    return [predictor.calibration.offset(mask) for mask in (torch.zeros_like(masks[0]), *masks)]
 
 
 def controls_by_group(

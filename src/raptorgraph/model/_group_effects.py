@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from raptorgraph.inference import GroupMeasurements, infer_group_effects
-from raptorgraph.model._decoded_effects import check_controls, controls_by_group, decoded_effects
+from raptorgraph.model._decoded_effects import check_controls, controls_by_group, decoded_effects, offsets_of
 from raptorgraph.screen import Screen
 from raptorgraph.screen._inputs import obs_column
 from raptorgraph.screen._moments import effects_of, moments_of
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from raptorgraph.screen._moments import EffectMoments
 
 _MOST_NUMBERS = 20  # values of a column of numbers that can be groups
-_N_DECODED = 64  # controls of each group, from which the network's deviations are decoded
+_N_DECODED = 32  # controls of each group, from which the network's deviations are decoded
 _LEAST_INFLATION = 0.25
 _CHUNK = 4096  # cells
 
@@ -73,7 +73,7 @@ class GroupPosterior:
                 mean[i], sd[i] = self.effects.mean[row[genes]], self.effects.sd[row[genes]]
         if unseen:
             common = [x.cpu().numpy() for x in predictor.calibration.posterior.mean_and_sd(masks[unseen])]
-            network = _network(predictor, self.controls, str(self.groups.name), self.groups, masks[unseen])
+            network = _network(predictor, self.controls, self.groups, masks[unseen])
             for j, i in enumerate(unseen):
                 members = [row[(gene,)] for gene in sets[i] if (gene,) in row]
                 deviation = network[j] - np.average(network[j], axis=0, weights=self.measured.n_controls)
@@ -134,7 +134,7 @@ def infer_groups(predictor: Predictor, groupby: str, adata: Data | None = None) 
     common = posterior.posterior_mean(design).cpu().numpy()
     measured = replace(measured, inflation=_inflation(screen, rows, members, common / measured.gene_variance))
     controls = cells.query(adata, "controls")
-    network = _network(predictor, controls, groupby, groups, design)
+    network = _network(predictor, controls, groups, design)
     effects = infer_group_effects(
         measured,
         common,
@@ -173,7 +173,7 @@ def _inflation(screen: Screen, rows: np.ndarray, members: np.ndarray, direction:
     controls = rows[screen.codes[rows] == 0]
     _, strata = np.unique(members[controls] * (batch.max() + 1) + batch[controls], return_inverse=True)
     n = np.bincount(strata)
-    total, squares = (np.zeros((len(n), width)) for width in (direction.shape[1],) * 2)
+    total, squares = np.zeros((2, len(n), direction.shape[1]))
     scores = np.empty((len(controls), len(direction)))
     for start in range(0, len(controls), _CHUNK):
         place = slice(start, start + _CHUNK)
@@ -191,10 +191,9 @@ def _inflation(screen: Screen, rows: np.ndarray, members: np.ndarray, direction:
     return np.maximum(np.where(independent > 0, spread / np.maximum(independent, 1e-300), 1.0), _LEAST_INFLATION)
 
 
-def _network(
-    predictor: Predictor, controls: AnnDataManager, groupby: str, groups: pd.Index, masks: torch.Tensor
-) -> np.ndarray:
+def _network(predictor: Predictor, controls: AnnDataManager, groups: pd.Index, masks: torch.Tensor) -> np.ndarray:
     """Effects that the decoder, brought to the posterior, has on the controls of each group, sets x groups x genes."""
-    drawn = controls_by_group(controls.adata, groupby, groups, _N_DECODED)
-    each = [decoded_effects(predictor, controls, rows, masks, rng).cpu().numpy() for rows, rng in drawn]
+    drawn = controls_by_group(controls.adata, str(groups.name), groups, _N_DECODED)
+    offsets = offsets_of(predictor, masks)
+    each = [decoded_effects(predictor, controls, rows, masks, rng, offsets=offsets) for rows, rng in drawn]
     return np.stack(each, axis=1).astype(np.float64)

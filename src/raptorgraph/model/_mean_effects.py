@@ -13,7 +13,7 @@ from raptorgraph._docs import docs
 from raptorgraph._progress import progress_bar
 from raptorgraph.model._batches import TransformBatch, transform_codes
 from raptorgraph.model._cells import draw_seed
-from raptorgraph.model._decoded_effects import controls_by_group, decoded_effects
+from raptorgraph.model._decoded_effects import controls_by_group, decoded_effects, offsets_of
 from raptorgraph.model._group_effects import groups_of, infer_groups
 
 if TYPE_CHECKING:
@@ -119,14 +119,15 @@ def predict_effects(
         )
     manager = cells.query(adata, "controls") if manager is None else manager
     kind = "shifted decoder" if calibrated else "decoder"
+    offsets = offsets_of(predictor, masks, calibrated=calibrated)
     if groupby is None:
         rng = np.random.default_rng(draw_seed(None))
         rows = cells.start_rows(manager.adata, n_cells, rng, replace=False)
-        effects = decoded_effects(predictor, manager, rows, masks, rng, codes=codes, calibrated=calibrated)
-        return _frame(predictor, effects.cpu().numpy(), labels, kind)
+        effects = decoded_effects(predictor, manager, rows, masks, rng, codes=codes, offsets=offsets)
+        return _frame(predictor, effects, labels, kind)
     _, groups = groups_of(cells.data(adata), groupby)
     each = [
-        decoded_effects(predictor, manager, rows, masks, rng, codes=codes, calibrated=calibrated).cpu().numpy()
+        decoded_effects(predictor, manager, rows, masks, rng, codes=codes, offsets=offsets)
         for rows, rng in controls_by_group(manager.adata, groupby, groups, n_cells)
     ]
     return _frame(predictor, np.stack(each, axis=1), labels, kind, groups)
