@@ -192,8 +192,11 @@ def _inflation(screen: Screen, rows: np.ndarray, members: np.ndarray, direction:
 
 
 def _network(predictor: Predictor, controls: AnnDataManager, groups: pd.Index, masks: torch.Tensor) -> np.ndarray:
-    """Effects that the decoder, brought to the posterior, has on the controls of each group, sets x groups x genes."""
+    """Effects that the decoder has on the controls of each group, sets x groups x genes.
+
+    It is not shifted to the posterior: only differences between groups are asked for, which that hardly changes.
+    """
     drawn = controls_by_group(controls.adata, str(groups.name), groups, _N_DECODED)
-    offsets = offsets_of(predictor, masks)
+    offsets = offsets_of(predictor, masks, calibrated=False)
     each = [decoded_effects(predictor, controls, rows, masks, rng, offsets=offsets) for rows, rng in drawn]
     return np.stack(each, axis=1).astype(np.float64)
