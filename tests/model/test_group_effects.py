@@ -6,7 +6,6 @@ import pytest
 import scvi
 
 import raptorgraph as rg
-from raptorgraph.model._decoded_effects import controls_by_group
 from raptorgraph.model._group_effects import groups_of, infer_groups, measure_groups
 from raptorgraph.screen._moments import effect_moments
 
@@ -161,16 +160,6 @@ def test_scores_of_correlated_genes_vary_more(trained):
     expected = ((values @ direction.T) ** 2).sum(0) / (direction**2 @ (values**2).sum(0))
     np.testing.assert_allclose(found.measured.inflation, expected, rtol=1e-4)
     assert found.measured.inflation.max() > 1.5
-
-
-def test_controls_are_drawn_from_each_group(trained):
-    adata = trained.adata
-    groups = groups_of(adata, "state")[1]
-    found = [rows for rows, _ in controls_by_group(adata, "state", groups, 50)]
-    for rows, state in zip(found, groups, strict=True):
-        assert len(set(rows)) == 50
-        assert (adata.obs["state"].iloc[rows] == state).all()
-        assert (adata.obs["perturbation"].iloc[rows] == "control").all()
 
 
 def with_column(adata, values):
