@@ -7,7 +7,7 @@ import pytest
 from scipy import stats
 
 import raptorgraph as rg
-from raptorgraph.tl._group_test import Controls, dependence_test
+from raptorgraph.tl._group_test import Controls, dependence_test, fold_derivatives, same_fold_change
 
 K, G = 2, 150
 
@@ -63,6 +63,62 @@ def test_p_values_are_uniform_where_effects_do_not_depend_on_the_group(sizes):
     assert stats.kstest(first, "uniform").pvalue > 0.01
     assert (first < 0.05).mean() < 0.11
     assert abs(first.mean() - 0.5) < 0.08
+
+
+def counted(seed, n_perturbed=120, n_controls=400):
+    """Counts of two groups that differ in half of the genes, with one fold change for all."""
+    rng = np.random.default_rng(seed)
+    code = np.repeat(np.arange(K + 1), [2 * n_controls, *[2 * n_perturbed] * K])
+    group = np.arange(len(code)) % 2
+    program = rng.choice([-1.2, 1.2], G) * (np.arange(G) % 2)
+    fold = np.vstack([np.zeros(G), rng.normal(0, 0.7, (K, G)) * (rng.random((K, G)) < 0.2)])
+    rate = np.exp(rng.normal(0, 1, G) + np.outer(group, program) + fold[code]) * 2e-3
+    library = rng.lognormal(np.log(2000), 0.2, len(code))
+    X = rng.poisson(rate * library[:, None] * rng.gamma(3.0, 1 / 3, rate.shape)).astype(np.float32)
+    obs = pd.DataFrame({"perturbation": np.array(["control", "P0", "P1"])[code], "total": library * 20})
+    obs.index = obs.index.astype(str)
+    adata = ad.AnnData(X, obs=obs, var=pd.DataFrame(index=[f"G{i}" for i in range(G)]))
+    screen = rg.screen.Screen(adata, {"library_size_key": "total"})
+    return screen, group, screen.effects.to_numpy()
+
+
+def test_one_fold_change_in_all_groups_is_no_dependence():
+    found = np.array([p_values(*counted(seed), seed=seed)[1][0] for seed in range(40)])
+    assert stats.kstest(found, "uniform").pvalue > 0.01
+    assert (found < 0.05).mean() <= 0.125
+
+
+def test_shape_of_one_fold_change():
+    rng = np.random.default_rng(0)
+    n, rates, fold = 200_000, np.array([[0.05, 1.0, 20.0], [0.2, 5.0, 20.0]]), 0.3
+    library = rng.lognormal(np.log(3000), 0.3, n)
+    scale = 1e4 / library[:, None]
+
+    def drawn(rate):
+        mixed = rate * library[:, None] / 3000 * rng.gamma(3.0, 1 / 3, (n, 3))
+        return rng.poisson(mixed).astype(float)
+
+    controls = [drawn(rate) for rate in rates]
+    found = [fold_derivatives(X, library) for X in controls]
+    slope, curvature = (np.array([np.asarray(pair[k].mean(0)).ravel() for pair in found]) for k in (0, 1))
+    effect = np.array([
+        np.log1p(scale * drawn(rate * np.exp(fold))).mean(0) - np.log1p(scale * X).mean(0)
+        for rate, X in zip(rates, controls, strict=True)
+    ])  # fmt: skip
+    np.testing.assert_allclose(slope * fold + curvature * fold**2 / 2, effect, rtol=0.05, atol=0.006)
+    shape, factor = same_fold_change(slope, curvature, effect.mean(0))
+    np.testing.assert_allclose((shape[0] / shape[1])[1:], (effect[0] / effect[1])[1:], rtol=0.08)
+    # an error of the control mean is in the effect, and in what is expected of it: both change with the rate
+    np.testing.assert_allclose(factor, 1 + effect.mean(0) / (slope.mean(0) + 0.05) * curvature / (slope + 0.05))
+
+
+def test_logarithms_are_taken_to_be_without_noise():
+    values = np.array([[0.0, 0.5, 3.0]])
+    slope, curvature = fold_derivatives(values, None)
+    step = 1e-4
+    up, down = (np.log1p(np.expm1(values) * np.exp(sign * step)) for sign in (1, -1))
+    np.testing.assert_allclose(slope, (up - down) / (2 * step), atol=1e-6)
+    np.testing.assert_allclose(curvature, (up - 2 * values + down) / step**2, atol=1e-6)
 
 
 def test_ten_cells_show_an_effect_that_is_off_in_a_group():

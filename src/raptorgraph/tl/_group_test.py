@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-from scipy import stats
+from scipy import sparse, stats
 
 from raptorgraph._progress import progress_bar
 from raptorgraph.screen._matrix import to_dense
@@ -16,10 +16,13 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from raptorgraph.screen import Screen
+    from raptorgraph.screen._matrix import Matrix
 
 _BLOCK = 50  # permutations at a time, which bounds the memory
 _SHRINKAGE = 1  # cells that the variance of all groups counts for in that of one: more would blur their difference
 _FLOOR = 1e-2  # smallest variance, as a part of the typical one
+_FLOOR_OF_SHAPE = 0.05  # as of a gene whose expression is 0.05
+_LARGEST_FOLD = 1.5  # log fold change up to which the second order will do
 _SEEN = 10  # control cells that show a gene which counts
 _MOST_CONTROLS = 4000  # whose residuals are permuted; of more the noise has the same shape
 
@@ -38,6 +41,8 @@ class Controls:
         K x G: means of the strata.
     sd
         S x G: standard deviation among the cells of each group, shrunk to that in all.
+    slope, curvature
+        S x G: first and second derivative of a group's mean by the log of the rates.
     residuals
         Cells x G, float32: differences to the mean of the stratum over the deviation of the group.
     shrink
@@ -50,6 +55,8 @@ class Controls:
     n: np.ndarray
     mean: np.ndarray
     sd: np.ndarray
+    slope: np.ndarray
+    curvature: np.ndarray
     residuals: np.ndarray
     shrink: float
 
@@ -79,12 +86,17 @@ class Controls:
         chosen = np.arange(len(rows))
         if len(rows) > _MOST_CONTROLS:
             chosen = np.sort(np.random.default_rng(seed).choice(chosen, _MOST_CONTROLS, replace=False))
+        X, library = screen.source
+        derivatives = fold_derivatives(X[rows[chosen]][:, genes], None if library is None else library[rows[chosen]])
+        each = (members[rows[chosen]] == np.arange(n_groups)[:, None]).astype(np.float64)
+        each /= np.maximum(each.sum(axis=1, keepdims=True), 1.0)
+        slope, curvature = (to_dense(each @ found) for found in derivatives)
         values = to_dense(screen.expression_at(rows[chosen])[:, genes])
         residuals = (values - mean[strata[chosen]]) / sd[group[strata[chosen]]]
         # as many degrees of freedom were lost as there are strata
         grown = np.sqrt(len(rows) / max(1, len(rows) - len(keys)))
         shrink = np.sqrt(len(chosen) / len(rows)) * grown
-        return cls(genes, group, batches, n, mean, sd, residuals.astype(np.float32), float(shrink))
+        return cls(genes, group, batches, n, mean, sd, slope, curvature, residuals.astype(np.float32), float(shrink))
 
     def permuted(self, n_draws: int, rng: np.random.Generator) -> np.ndarray:
         """Means of the strata when residuals are dealt out anew, draws x K x G."""
@@ -136,23 +148,34 @@ class _Condition:
         weight, self.reference = controls.reference(members[rows], batch, self.groups)
         values = to_dense(screen.expression_at(rows)[:, genes]) - weight @ controls.mean[:, self.kept]
         self.sd = controls.sd[self.groups][:, self.kept]
-        noise = 1 / n + (self.reference**2 / controls.n).sum(axis=1)
-        self.precision = 1 / (self.sd**2 * noise[:, None])
+        self.shape, self.control_factor = same_fold_change(
+            controls.slope[self.groups][:, self.kept], controls.curvature[self.groups][:, self.kept], common[genes]
+        )
+        noise = 1 / n[:, None] + (self.reference**2 / controls.n).sum(axis=1)[:, None] * self.control_factor**2
+        self.precision = 1 / (self.sd**2 * noise)
         self.common, self.code = common[genes], code
         effect = _means(code[None], values, len(n))
         self.observed = self.statistics(effect)[0]
-        # what is left when the effect is the same in all groups, each cell in units of its group
-        same = (self.precision * effect[0]).sum(axis=0) / self.precision.sum(axis=0)
-        self.residuals = ((values - same) / self.sd[code]).astype(np.float32)
-        self.residuals -= self.residuals.mean(axis=0)
+        # what is left when the fold change is the same in all groups, each cell in units of its group
+        residuals = (values - (self.shape * self._size(effect)[0])[code]) / self.sd[code]
+        square = (residuals**2).sum(axis=0)
+        residuals -= residuals.mean(axis=0)
+        left = (residuals**2).sum(axis=0)
+        self.residuals = (residuals * np.sqrt(square / np.where(left > 0, left, 1.0))).astype(np.float32)
+
+    def _size(self, effect: np.ndarray) -> np.ndarray:
+        """Effect that all groups have in common, draws x genes, in the shape of the same fold change."""
+        k, h = self.precision, self.shape
+        found: np.ndarray = (k * h * effect).sum(axis=1) / (k * h**2).sum(axis=0)
+        return found
 
     def statistics(self, effect: np.ndarray) -> np.ndarray:
         """How far effects, draws x groups x genes, differ: on all genes, and along the common effect; draws x 2."""
-        k = self.precision
-        departure = effect - ((k * effect).sum(axis=1) / k.sum(axis=0))[:, None]
+        k, h = self.precision, self.shape
+        departure = effect - h * self._size(effect)[:, None]
         broad = (k * departure**2).sum(axis=1).mean(axis=1) / max(1, len(k) - 1)
-        along = (departure * (k * self.common)).sum(axis=2)
-        size = (k * self.common**2).sum(axis=1)
+        along = (departure * (k * h * self.common)).sum(axis=2)
+        size = (k * (h * self.common) ** 2).sum(axis=1)
         scale = (along**2 / np.where(size > 0, size, np.inf)).sum(axis=1)
         return np.stack([broad, scale], axis=1)
 
@@ -160,10 +183,47 @@ class _Condition:
         """Statistics when cells are dealt out to the groups anew, given the controls' means in each draw."""
         members = np.stack([rng.permutation(self.code) for _ in range(len(control))])
         # Their mean is 0, which in units of the groups is more than an effect common to all: a mean of such cells with
-        # random signs takes its place. Where groups vary alike, it is common to them, and changes nothing.
+        # random signs takes its place. Where groups are alike, it is common to them, and changes nothing.
         signs = rng.choice(np.array([-1, 1], dtype=np.float32), members.shape) / members.shape[1]
         effect = (_means(members, self.residuals, len(self.groups)) + (signs @ self.residuals)[:, None]) * self.sd
-        return self.statistics(effect - np.matmul(self.reference, control[:, :, self.kept]))
+        return self.statistics(effect - self.control_factor * np.matmul(self.reference, control[:, :, self.kept]))
+
+
+def same_fold_change(slope: np.ndarray, curvature: np.ndarray, common: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """How large an effect is in each group when the fold change is the same, up to a factor for each gene.
+
+    A log fold change F changes the mean by ``slope * F + curvature * F**2 / 2`` (groups x genes, of
+    :func:`fold_derivatives`), and F is such that this is the `common` effect over all groups. A floor lets genes that
+    are hardly expressed have effects alike. The second array is by how much an error of the control mean counts, which
+    is in the effect and in what is expected of it.
+    """
+    fold = np.clip(common / (slope.mean(axis=0) + _FLOOR_OF_SHAPE), -_LARGEST_FOLD, _LARGEST_FOLD)
+    shape = np.maximum(slope + 0.5 * curvature * fold, 0.0) + _FLOOR_OF_SHAPE
+    factor = 1.0 + fold * np.divide(curvature, slope + _FLOOR_OF_SHAPE)
+    return shape, np.clip(factor, 0.0, 3.0)
+
+
+def fold_derivatives(counts: Matrix, library: np.ndarray | None) -> tuple[Matrix, Matrix]:
+    r"""First and second derivative of each cell's expression by the log of its rate, cells x genes like `counts`.
+
+    Counts X are Poisson given their rate :math:`\lambda`, whatever the distribution of rates over cells, so that
+    :math:`d E f(X) / d \log \lambda = E X (f(X) - f(X - 1))`. Here :math:`f(X) = \log(1 + s X)`, s being 1e4 over the
+    `library` size. Without library sizes the values x are on that scale, and taken to be without noise.
+    """
+    if library is None:
+        values = to_dense(counts)
+        return 1.0 - np.exp(-values), np.exp(-values) * (1.0 - np.exp(-values))
+    found = sparse.coo_matrix(counts)
+    x, scale = found.data.astype(np.float64), 1e4 / library[found.row]
+
+    def value(count: np.ndarray) -> np.ndarray:
+        logs: np.ndarray = np.log1p(scale * np.maximum(count, 0.0))
+        return logs
+
+    first = x * (value(x) - value(x - 1))
+    second = first + x * (x - 1) * (value(x) - 2 * value(x - 1) + value(x - 2))
+    place = (found.row, found.col)
+    return sparse.csr_matrix((first, place), found.shape), sparse.csr_matrix((second, place), found.shape)
 
 
 def dependence_test(

@@ -55,10 +55,10 @@ def state_effects(
         - ``statistic``, ``p_value``, ``FDR``: the test, with rates of Benjamini and Hochberg over the table; NaN where
           fewer than two groups have three cells of the perturbation;
         - ``dependence``, ``dependence_low``, ``dependence_high``: share of the squared length of the effects that
-          differs between groups, from 0 for one effect in all groups, with a 90 %% interval. An effect that is there
+          differs between groups, from 0 for one effect in all groups, with a 90 % interval. An effect that is there
           in one of two groups alone has a half;
         - for each group ``scale_<group>``, ``scale_<group>_low``, ``scale_<group>_high``: size of the effect there, as
-          a multiple of the effect in all groups, with a 90 %% interval; ``n_cells_<group>``: its perturbed cells.
+          a multiple of the effect in all groups, with a 90 % interval; ``n_cells_<group>``: its perturbed cells.
 
     Raises
     ------
@@ -74,18 +74,19 @@ def state_effects(
     ``model.predict_effects(..., groupby=...)`` gives the effects themselves.
 
     The test does not use them. States differ without any perturbation, so each cell is compared with the controls of
-    its own group (and batch, where there are controls in it). Under the hypothesis that the effect is the same in all
-    groups, what is left of a cell after its group's controls and the common effect, in units of the standard deviation
-    of the group's controls, has the same distribution in every group: it is dealt out to the groups anew, and so are
-    the controls' residuals, whose noise is in every comparison. Two statistics are compared with these permutations:
-    the mean over genes of the squared difference between groups in units of its variance, which sees any difference,
-    and the same along the common effect, which sees an effect that is larger in one group than in another from few
-    cells. ``statistic`` is the sum of minus the logarithms of their tail probabilities, and the p-value that of this
-    sum among the permutations (beyond the largest, of a gamma distribution fitted to them).
+    its own group (and batch, where there are controls in it). The hypothesis is that the fold change is the same in all
+    groups, which on the expression scale makes less of a difference where a gene is expressed less (by slope and
+    curvature of the mean of the controls' counts). Under it what is left of a cell after its group's controls and that
+    effect, in units of the standard deviation of the group's controls, has the same distribution in every group: it is
+    dealt out to the groups anew, and so are the controls' residuals, whose noise is in every comparison. Two statistics
+    are compared with these permutations: the mean over genes of the squared difference between groups in units of its
+    variance, which sees any difference, and the same along the common effect, which sees from few cells an effect that
+    is larger in one group than in another. ``statistic`` is the sum of minus the logarithms of their tail
+    probabilities, and the p-value that of this sum among the permutations (beyond the largest, of a gamma distribution
+    fitted to them). The perturbed genes themselves do not count.
 
-    Effects are on the expression scale, on which the same fold change is larger where a gene is expressed more: with
-    very many cells, strong effects on genes whose expression differs between groups stand out for this alone. The
-    perturbed genes themselves do not count in the test.
+    Dependence and scales are of effects on the expression scale, on which the same fold change is larger where a gene
+    is expressed more.
 
     Examples
     --------
