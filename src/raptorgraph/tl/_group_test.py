@@ -69,7 +69,9 @@ class Controls:
         group, batches = np.divmod(keys, batch.max() + 1)
         n = np.bincount(strata)
         sums = screen.sums(rows, part=members)
-        seen = np.bincount(screen.source[0][rows].nonzero()[1], minlength=sums.n_genes)
+        X, library = screen.source
+        shown = X[rows]
+        seen = shown.getnnz(axis=0) if sparse.issparse(shown) else np.count_nonzero(shown, axis=0)
         genes = np.flatnonzero(seen >= min(_SEEN, 0.1 * len(rows)))
         total, squares = (np.zeros((len(keys), len(genes))) for _ in range(2))
         order = np.searchsorted(keys, sums.part * (batch.max() + 1) + sums.batch)
@@ -86,7 +88,6 @@ class Controls:
         chosen = np.arange(len(rows))
         if len(rows) > _MOST_CONTROLS:
             chosen = np.sort(np.random.default_rng(seed).choice(chosen, _MOST_CONTROLS, replace=False))
-        X, library = screen.source
         derivatives = fold_derivatives(X[rows[chosen]][:, genes], None if library is None else library[rows[chosen]])
         each = (members[rows[chosen]] == np.arange(n_groups)[:, None]).astype(np.float64)
         each /= np.maximum(each.sum(axis=1, keepdims=True), 1.0)
