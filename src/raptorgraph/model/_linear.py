@@ -32,7 +32,9 @@ class LinearModel:
         return covariance @ scaled, np.diag(covariance)
 
 
-def fit_linear(residual: np.ndarray, effects: np.ndarray, n_background: int, strength: float | None, seed: int) -> LinearModel:
+def fit_linear(
+    residual: np.ndarray, effects: np.ndarray, n_background: int, strength: float | None, seed: int
+) -> LinearModel:
     """Fit background latents and noise to cells, given the effects, and choose the strength of the perturbations.
 
     The own latent of a perturbed gene has its effect over the strength as loadings, so that the mean effects stay what

@@ -20,7 +20,7 @@ _EVIDENCE = 3.0  # nats by which cells that escaped must explain the latents bet
 
 @dataclass(frozen=True)
 class Responses:
-    """What is fitted: `weight` (k x background latents) and `bias` (k) of the state, `escape` (k), `spread` (k)."""
+    """What is fitted: `weight` (k x background latents) and `bias` (k) of the state, and `escape` (k)."""
 
     weight: torch.Tensor
     bias: torch.Tensor
@@ -65,7 +65,7 @@ def fit_responses(mean: torch.Tensor, mask: torch.Tensor) -> Responses:
         better = half.log_likelihood > none.log_likelihood + _EVIDENCE
         better &= (none.level > _CLEAR * noise.sqrt()) & (half.escape < _MOST)
         level, variance, escape = (
-            torch.where(better, b, a) for a, b in ((none.level, half.level), (none.variance, half.variance), (none.escape, half.escape))
+            torch.where(better, getattr(half, name), getattr(none, name)) for name in ("level", "variance", "escape")
         )
         responded = torch.where(better[gene], half.responded, none.responded)
         precision = responded * level[gene] ** 2 / variance[gene]
@@ -135,10 +135,10 @@ def _fit_state(
     def closure() -> torch.Tensor:
         optimizer.zero_grad()
         loss = misfit().sum() + 0.5 * (weight**2).sum() + 0.5 * (bias**2).sum()
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]  # torch
         return loss
 
-    optimizer.step(closure)
+    optimizer.step(closure)  # type: ignore[no-untyped-call]  # torch
     with torch.no_grad():
         gain = state.new_zeros(k).index_add_(0, gene, 0.5 * precision * (ratio - 1) ** 2 - misfit())
         kept = gain > _WORTH * (state.shape[1] + 1)

@@ -62,6 +62,7 @@ def start_from_effects(module: RaptorGraphModule, splitter: ScreenSplitter, effe
         responses = _responses(module, screen, rows, seed)
         escape = responses.escape
     modulator, prior = module.modulator, module.prior
+    assert prior is not None
     with torch.no_grad():
         modulator.strength.fill_(strength)
         modulator.state_weight.copy_(responses.weight)
