@@ -94,12 +94,15 @@ def test_distances_within_states_see_cells_in_the_wrong_state(comparison, screen
 
     def method(right):
         def predict(labels, start, n_cells, seed, *, noise):
-            rows, here = screen.rows(labels[0]), set(start.obs["state"])
-            if len(here) == 1:
-                rows = rows[(state[rows] == here.pop()) == right]
-            assert (noise, set(start.obs["perturbation"])) == ("own", {"control"})
-            drawn = np.random.default_rng(seed).choice(rows, n_cells)
-            return ad.AnnData(screen.expression_at(drawn), var=screen.adata.var)[:, ::-1]
+            rng, drawn = np.random.default_rng(seed), []
+            for label in labels:
+                rows = screen.rows(label)
+                if start is not None:
+                    [here], [control] = set(start.obs["state"]), set(start.obs["perturbation"])
+                    assert (noise, control) == ("own", "control")
+                    rows = rows[(state[rows] == here) == right]
+                drawn.append(rng.choice(rows, n_cells))
+            return ad.AnnData(screen.expression_at(np.concatenate(drawn)), var=screen.adata.var)[:, ::-1]
 
         return SimpleNamespace(model=SimpleNamespace(predict=predict), noise="own")
 

@@ -118,15 +118,19 @@ class Comparison:
     def scores(self, method: RaptorGraphMethod, controls: np.ndarray) -> dict[str, float]:
         """Distances and ratio of variances, means over the combinations and states, of cells that a model predicts.
 
-        `controls` are the rows of the control cells that it was fitted on, from which the cells start.
+        `controls` are the rows of the control cells that it was fitted on; the cells start from these.
         """
         found = []
         for group in self.groups:
-            start = self.screen.adata[group.of(controls)].copy()
-            for label, rows, draws in self.combinations(group):
-                n_cells, real = draws["n_cells"] * draws["n_repeats"], self.screen.expression_at(rows)
-                cells = method.model.predict([label], start, n_cells, draws["seed"], noise=method.noise)
-                drawn = cells[:, self.screen.adata.var_names].to_df().to_numpy()
+            asked = list(self.combinations(group))
+            if not asked:
+                continue
+            start = None if group.name == WHOLE else self.screen.adata[group.of(controls)].copy()
+            n, labels = group.n_cells * n_repeats_of(self.settings), [label for label, *_ in asked]
+            cells = method.model.predict(labels, start, n, self.seed, noise=method.noise)
+            cells = cells[:, self.screen.adata.var_names]
+            for i, (_, rows, draws) in enumerate(asked):
+                drawn, real = cells[n * i : n * (i + 1)].to_df().to_numpy(), self.screen.expression_at(rows)
                 scores = group.named(metrics.sampled_scores(drawn, real, **draws, score=_distances))
                 if group.name == WHOLE:
                     scores[VARIANCE] = float(metrics.variance_ratio(drawn, real))
