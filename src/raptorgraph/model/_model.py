@@ -113,7 +113,7 @@ class RaptorGraphModel(RegisteredModel):
         self, adata: Data | None = None, registry: dict[str, Any] | None = None, n_latent: int | None = None,
         n_subgraphs: int = 3, n_hidden: int = 128, n_layers: int = 1, likelihood: str | None = None,
         pairing: str = "emd", linear_decoder: bool = True, perturbed_prior: bool = True, graph: str = "interventional", graph_init: str = "zero",
-        latent_norm: str = "none", learn_scale: bool = True, init_strength: float = 2.5,
+        latent_norm: str = "none", learn_scale: bool = True, init_strength: float | None = None,
         effect_posterior: bool | Mapping[str, Any] | EffectPosteriorConfig = True,
     ) -> None:  # fmt: skip
         given = locals()

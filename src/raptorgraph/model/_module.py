@@ -30,6 +30,8 @@ Batch: TypeAlias = dict[str, Any]
 
 _FARTHEST = 10.0  # spreads from the mean that the encoder still tells apart
 
+_STRENGTH = 2.5  # where none is asked for and none chosen
+
 _MOVED = {
     "counts": "config.counts",
     "graph_kind": "config.graph",
@@ -66,7 +68,8 @@ class RaptorGraphModule(BaseModuleClass):  # type: ignore[misc]  # scvi-tools ha
         n_covariates = (config.n_batch if config.n_batch > 1 else 0) + sum(config.n_cats_per_cov) + config.n_continuous
         self.encoder = blocks.GraphPathwayEncoder(n_genes, d, config.n_targets, config.n_subgraphs)
         self.objective = CellObjective() if config.perturbed_prior else PairedObjective()
-        self.modulator = blocks.LatentModulator(d, k, config.init_strength, conditional=config.perturbed_prior)
+        modulator = blocks.ConditionalModulator if config.perturbed_prior else blocks.LatentModulator
+        self.modulator = modulator(d, k, config.init_strength or _STRENGTH)
         self.prior = blocks.PerturbedPrior(k) if config.perturbed_prior else None
         self.graph = blocks.StructuralLayer(d, config.graph_init)
         # What was inferred of the edges among perturbed genes, those included that are not in the graph.
