@@ -21,7 +21,7 @@ singles. Its rows are
   pass over the cells.
 - "controls alone are encoded": the published terms on control cells, without the perturbed prior, with the shift loss
   on measured singles; the network is not started from effects, nor is it in "no linear path, no start".
-- "one shift in all states": the modulator sees background latents of 0 in every cell.
+- "one shift in all states": the modulator's weights of the background latents are held at 0.
 - "decoder not held to the effects" and "no KL to the prior": those terms of the loss have weight 0.
 - "measured effects, no posterior": the decoder is held to the measured effects of singles, and nothing shifts cells to
   the posterior's.

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import torch
-from torch.nn import functional as F
+from torch import nn
+from torch.nn.utils import parametrize
 
 from raptorgraph import metrics
 from raptorgraph.benchmark import _embeddings as embeddings
@@ -20,7 +21,6 @@ from raptorgraph.benchmark._embeddings import LARGEST, N_CELLS
 from raptorgraph.benchmark._methods import epochs_of
 from raptorgraph.evaluation._methods import RaptorGraphMethod
 from raptorgraph.nn import GraphPathwayEncoder
-from raptorgraph.nn._modulator import LatentModulator
 
 if TYPE_CHECKING:
     import anndata as ad
@@ -74,23 +74,19 @@ class WithoutPreconditioning(RaptorGraphMethod):
         model.module.encoder = GraphPathwayEncoder(n_genes, layer.n_latent, 0, layer.n_subgraphs)
 
 
-class _ConstantModulator(LatentModulator):
-    """A modulator to which the background latents are 0 in every cell."""
+class _Zero(nn.Module):
+    """Zeros in place of a parameter, whatever is written to it."""
 
-    def shift(self, z: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-        own = z[..., : self.n_perturbed]
-        return super().shift(F.pad(own, (0, self.n_latent - self.n_perturbed)), mask)
+    def forward(self, values: torch.Tensor) -> torch.Tensor:
+        return torch.zeros_like(values)
 
 
 class WithoutStates(RaptorGraphMethod):
     """The model with a shift that does not depend on the state of the cell."""
 
     def prepare(self, model: RaptorGraphModel) -> None:
-        """Replace the modulator."""
-        module, config = model.module, model.module.config
-        module.modulator = _ConstantModulator(
-            config.n_latent, config.n_perturbed, config.init_strength, conditional=config.perturbed_prior
-        )
+        """Hold the weights of the state at 0, from the start on."""
+        parametrize.register_parametrization(model.module.modulator, "state_weight", _Zero())
 
 
 NO_NETWORK, PAPER = "posterior and noise, no network", "paper"
