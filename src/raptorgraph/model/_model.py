@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Self, TypeVar
 import numpy as np
 
 from raptorgraph._arguments import check_choice
-from raptorgraph.model import _expected, _export, _training
+from raptorgraph.model import _expected, _export, _mean_effects, _training
 from raptorgraph.model._arguments import expression_cells
 from raptorgraph.model._calibration import Calibration
 from raptorgraph.model._config import ModuleConfig, data_sizes
@@ -282,10 +282,10 @@ class RaptorGraphModel(RegisteredModel):
     @property
     def predictor(self) -> Predictor:
         """Predictions of cells and effects of perturbations."""
-        return Predictor(self.latents, self.calibration, self.control_digests_)
+        return Predictor(self.latents, self.calibration, self.control_digests_, self.test_indices_)
 
     predict = _answered_by("predictor", Predictor.predict)
-    predict_effects = _answered_by("predictor", Predictor.predict_effects)
+    predict_effects = _answered_by("predictor", _mean_effects.predict_effects)
     sample_effects = _answered_by("predictor", Predictor.sample_effects)
     get_counterfactual = _answered_by("predictor", _expected.get_counterfactual)
     get_normalized_expression = _answered_by("predictor", _expected.get_normalized_expression)

@@ -18,6 +18,7 @@ from raptorgraph.screen._moments import moments_of
 
 if TYPE_CHECKING:
     from raptorgraph.model._module import RaptorGraphModule
+    from raptorgraph.model._splitter import ScreenSplitter
     from raptorgraph.screen import Screen, Sums
 
 
@@ -25,54 +26,51 @@ _OFFSETS = np.linspace(-4.0, 4.0, 41)  # of the decoder's output
 _N_LIBRARIES = 8
 _N_CELLS = 5000
 _N_ENCODED = 40_000
+_LEAST_SLOPE = 0.05  # of mean expression in the log rate
 
 
 @progress_line("Starting the network from the effects")
-def start_from_effects(
-    module: RaptorGraphModule,
-    adata_manager: ScreenManager,
-    rows: np.ndarray,
-    sums: Sums,
-    effects: torch.Tensor,
-    seed: int,
-) -> None:
-    """Set the decoder's linear path and the encoder to the linear model that the effects and the controls imply.
+def start_from_effects(module: RaptorGraphModule, splitter: ScreenSplitter, effects: torch.Tensor) -> None:
+    """Set decoder, encoder and prior to the linear model that the effects and the cells imply.
 
-    A shift of an own latent by its strength has the effect of its perturbation (perturbed genes x genes, on the
-    expression scale); background latents are the principal components of the controls that stand out from noise. The
-    encoder starts as the posterior mean of the latents in that model, as far as its structure allows.
+    A shift of an own latent by its strength has the effect of its perturbation (`effects`, perturbed genes x genes, on
+    the expression scale); background latents are found in the cells (:func:`fit_linear`). The encoder starts as the
+    posterior mean of the latents in that model, as far as its structure allows, and the prior with the responses that
+    the encoded cells show (:func:`fit_responses`). A decoder without a linear path starts as it is.
     """
     if module.decoder.linear is None:
         return
-    screen = adata_manager.screen
-    library, used = screen.source[1], np.sort(_some(rows, (seed, 7)))
-    _widen(module, sums)
-    center, spread = (values.double().cpu().numpy() for values in (module.center, module.spread))
+    screen, rows, seed = splitter.screen, splitter.known_rows, splitter.seed
+    _widen(module, splitter.sums)
+    spread = module.spread.double().cpu().numpy()
+    used = np.sort(np.random.default_rng((seed, 7)).permutation(rows)[:_N_CELLS])
     # What varies within conditions: all cells say more of it than the controls alone.
-    residual = (to_dense(screen.expression_at(used)) - moments_of(sums).mean[screen.codes[used]]) / spread
+    residual = (to_dense(screen.expression_at(used)) - moments_of(splitter.sums).mean[screen.codes[used]]) / spread
+    library = screen.source[1]
     curve, slope = _mean_curve(module, None if library is None else library[used])
     n_background = module.config.n_latent - module.config.n_perturbed
-    effects = effects.double().cpu().numpy()
-    strength, responses = module.config.init_strength, None
+    strength, escape = module.config.init_strength, torch.zeros(len(effects))
     for _ in range(2):
-        if responses is not None:  # what was measured is the mean over all cells, those included that escaped
-            effects = effects / (1 - responses.escape.double().numpy()[:, None])
-        linear = fit_linear(residual, effects / spread, n_background, strength, seed)
+        # What was measured is the mean over all cells, those included that escaped.
+        of_responders = (effects.double().cpu() / (1 - escape.double())[:, None]).numpy()
+        linear = fit_linear(residual, of_responders / spread, n_background, strength, seed)
         strength = linear.strength
-        background = linear.loading[len(effects) :] * spread / np.maximum(slope, 0.05)
-        shifts = _shifts(curve, effects) if module.distribution.needs_counts else effects
-        _set_decoder(module, np.concatenate([shifts / strength, background]))
+        own = _shifts(curve, of_responders) if module.distribution.needs_counts else of_responders
+        background = linear.loading[len(own) :] * spread / np.maximum(slope, _LEAST_SLOPE)
+        _set_decoder(module, np.concatenate([own / strength, background]))
         _set_encoder(module, *linear.posterior)
         responses = _responses(module, screen, rows, seed)
+        escape = responses.escape
+    modulator, prior = module.modulator, module.prior
     with torch.no_grad():
-        module.modulator.strength.fill_(strength)
-        module.prior.escape_logit.copy_(responses.escape.logit())
-        module.modulator.state_weight.copy_(responses.weight)
-        module.modulator.state_bias.copy_(responses.bias)
-
-
-def _some(rows: np.ndarray, seed: tuple[int, int]) -> np.ndarray:
-    return np.random.default_rng(seed).permutation(rows)[:_N_CELLS]
+        modulator.strength.fill_(strength)
+        modulator.state_weight.copy_(responses.weight)
+        modulator.state_bias.copy_(responses.bias)
+        prior.escape_logit.copy_(escape.logit())
+        if module.effects is not None:
+            modulator.log_combination.fill_(np.log(module.effects.combination_scale))
+    # How far a latent is shifted is a convention: what it does is in the decoder.
+    modulator.strength.requires_grad_(False)
 
 
 def _set_decoder(module: RaptorGraphModule, loading: np.ndarray) -> None:
@@ -84,19 +82,16 @@ def _set_decoder(module: RaptorGraphModule, loading: np.ndarray) -> None:
 
 
 @torch.inference_mode()
-def _encoded(module: RaptorGraphModule, screen: Screen, rows: np.ndarray) -> torch.Tensor:
-    device = module.center.device
-    parts = [
-        module.encode(torch.as_tensor(to_dense(screen.expression_at(part)), dtype=torch.float32, device=device))[0]
-        for part in np.array_split(rows, -(-len(rows) // 1024))
-    ]
-    return torch.cat(parts).cpu()
-
-
 def _responses(module: RaptorGraphModule, screen: Screen, rows: np.ndarray, seed: int) -> Responses:
-    """Responses of at most some tens of thousands of cells."""
+    """Responses of the cells, or of some tens of thousands of them."""
     rows = np.sort(np.random.default_rng((seed, 9)).permutation(rows)[:_N_ENCODED])
-    return fit_responses(_encoded(module, screen, rows), torch.as_tensor(screen.design[screen.codes[rows]]))
+    parts = []
+    for part in np.array_split(rows, -(-len(rows) // 1024)):
+        expression = torch.as_tensor(to_dense(screen.expression_at(part)), dtype=torch.float32, device=module.device)
+        parts.append(module.encode(expression)[0].cpu())
+    mask = torch.as_tensor(screen.design[screen.codes[rows]])
+    with torch.inference_mode(False):
+        return fit_responses(torch.cat(parts).clone(), mask)
 
 
 def _widen(module: RaptorGraphModule, sums: Sums) -> None:

@@ -147,7 +147,10 @@ def train(
     if module.effects is not None:
         model.calibration.fit(*splitter.known_effects(), design, targets, model.edges.known())
     if module.config.perturbed_prior:
-        _prepare(model, splitter, design)
+        splitter.targets = _targets(model, splitter, design)
+        if not model.is_trained:
+            effects = splitter.targets[0].of_singles() if module.effects is None else module.effects.mean(torch.eye(design.shape[1]))
+            start_from_effects(module, splitter, effects)
     module.train()
     runner()
     if module.effects is not None:
@@ -156,22 +159,16 @@ def train(
     logger.info("%d of %d latents are active (KL above %g).", int(activity["active"].sum()), len(activity), ACTIVE_KL)
 
 
-def _prepare(model: RaptorGraphModel, splitter: ScreenSplitter, design: np.ndarray) -> None:
-    """Start the network from the effects, and hold it to them."""
-    module, seed = model.module, splitter.seed
-    if module.effects is not None:
-        targets = EffectTargets.inferred(module.effects, design, seed)
-        singles = module.effects.mean(torch.eye(design.shape[1]))
-        with torch.no_grad():
-            module.modulator.log_combination.fill_(np.log(module.effects.combination_scale))
-    else:
-        targets = EffectTargets.measured(splitter.train_split.effects, design)
-        singles = targets.singles()
-    start_from_effects(module, model.adata_manager, splitter.known_rows, splitter.sums, singles, seed)
-    validation = None
+def _targets(
+    model: RaptorGraphModel, splitter: ScreenSplitter, design: np.ndarray
+) -> tuple[EffectTargets, EffectTargets | None]:
+    """Effects to which training holds the network, and those of validation cells, as they were measured."""
+    effects, validation = model.module.effects, None
     if splitter.val_split is not None:
         validation = EffectTargets.measured(splitter.val_split.effects, design)
-    splitter.targets = (targets, validation)
+    if effects is not None:
+        return EffectTargets.inferred(effects, design, splitter.seed), validation
+    return EffectTargets.measured(splitter.train_split.effects, design), validation
 
 
 @torch.inference_mode()

@@ -15,5 +15,6 @@ __getattr__, __dir__, __all__ = lazy.attach(
         "_programs": ["program_similarity"],
         "_reverse": ["reverse"],
         "_spillover": ["spillover", "spillover_index"],
+        "_state_effects": ["state_effects"],
     },
 )
