@@ -45,6 +45,15 @@ def test_same_seed_same_predictions(fitted, screen):
     pd.testing.assert_frame_equal(again.predict_effects("P01+P02"), method.predict_effects("P01+P02"))
 
 
+def test_arguments_of_the_training(screen):
+    method = RaptorGraphMethod(max_epochs=1, train_kwargs={"limit_train_batches": 0}, **screen.setup)
+    method.fit(screen.cells(screen.singles))
+    assert method.model.is_trained
+    assert method.model.history == {}  # no update was made
+    assert method.history_.empty
+    assert RaptorGraphMethod().train_kwargs == {}
+
+
 def test_unknown_genes_are_refused(fitted):
     with pytest.raises(ValueError, match="P99 was not perturbed"):
         fitted[0].predict_effects("P99")
