@@ -72,7 +72,7 @@ class ConditionalModulator(LatentModulator):
     [2.0, 2.0]
     >>> _ = modulator.state_weight.data.fill_(3.0)  # the response grows with the background latent
     >>> [round(x, 1) for x in modulator(z, mask)[:, 0].tolist()]
-    [0.2, 4.8]
+    [0.1, 4.4]
     """
 
     def __init__(self, n_latent: int, n_perturbed: int, init: float = 1.0) -> None:
@@ -111,6 +111,14 @@ def relative_response(state: torch.Tensor, weight: torch.Tensor, bias: torch.Ten
         Background latents, cells x (d - k).
     weight, bias
         Shapes (k, d - k) and (k,).
+
+    Examples
+    --------
+    >>> import torch
+    >>> state, weight = torch.tensor([[-1.0], [0.0], [1.0]]), torch.tensor([[0.0], [3.0]])
+    >>> size = rg.nn.relative_response(state, weight, torch.zeros(2))
+    >>> [[round(x, 1) for x in row] for row in size.T.tolist()]  # the same in all states, and a switch
+    [[1.0, 1.0, 1.0], [0.0, 0.5, 2.2]]
     """
     nodes, weights = (torch.as_tensor(x, dtype=bias.dtype, device=bias.device) for x in (_NODES, _WEIGHTS))
     # The square root has no gradient at 0, where the weights start.
