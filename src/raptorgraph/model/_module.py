@@ -103,6 +103,8 @@ class RaptorGraphModule(BaseModuleClass):  # type: ignore[misc]  # scvi-tools ha
         d, k, strength = self.config.n_latent, self.config.n_perturbed, self.config.init_strength or _STRENGTH
         self.objective: Objective = CellObjective() if perturbed else PairedObjective()
         self.modulator = (blocks.ConditionalModulator if perturbed else blocks.LatentModulator)(d, k, strength)
+        # How far a latent is shifted is a convention: what it does is in the decoder.
+        self.modulator.strength.requires_grad_(not perturbed)
         self.prior = blocks.PerturbedPrior(k) if perturbed else None
 
     # -- pieces ------------------------------------------------------------------------------------------------

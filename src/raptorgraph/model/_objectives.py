@@ -73,7 +73,7 @@ class CellObjective:
         kl = module.prior.kl(inferred["mean"], inferred["log_var"], z, mask, module.modulator)
         others = {}
         if config.shift_weight > 0 and len(tensors["shift"]):
-            n = min(int((mask.sum(1) == 0).sum()), N_CELLS) // 2 * 2  # controls come first
+            n = max(min(int((mask.sum(1) == 0).sum()), N_CELLS) // 2 * 2, 1)  # controls come first
             others["shift"] = (config.shift_weight, self._shift(module, tensors, z[:n], n))
         return Terms(nll.mean() / tensors[KEYS.X].shape[1], nll, kl, others)
 
@@ -81,7 +81,7 @@ class CellObjective:
         """Squared distance of decoded mean effects from those that are known, in units of their variance.
 
         It is the product of the differences in two halves of the controls: its expectation holds no variance of the
-        response between cells, which the plain square would penalize.
+        response between cells, which the plain square would penalize. (A single control is both halves.)
         """
         masks, n_conditions = tensors["condition_mask"], len(tensors["shift"])
         library = tensors.get(KEYS.LIBRARY)
@@ -93,7 +93,7 @@ class CellObjective:
         covariates = None if covariates is None else covariates.repeat(n_conditions + 1, 1)
         decoded = module.decoder(module.graph(module.norm(both)), covariates).view(n_conditions + 1, n, -1)
         halves = []
-        for half in (slice(0, n // 2), slice(n // 2, n)):
+        for half in (slice(0, (n + 1) // 2), slice(n // 2, n)):
             mean = module.distribution.training_mean(decoded[:, half], None if library is None else library[half])
             halves.append(mean[1:] - mean[0] - tensors["shift"])
         product: Tensor = 0.5 * halves[0] * halves[1] / tensors["shift_variance"]
