@@ -59,13 +59,14 @@ def fit_responses(mean: torch.Tensor, mask: torch.Tensor) -> Responses:
 
     weight, bias = y.new_zeros(k, state.shape[1]), y.new_zeros(k)
     responded = torch.ones_like(y)
-    for _ in range(_N_ROUNDS):
+    for i in range(_N_ROUNDS):
         size = relative_response(state, weight, bias)[torch.arange(len(y)), gene]
         found = _Mixture(y, size, gene, noise)
         # From no escape, and from every second cell: the likelihood decides, with what a parameter more is worth.
         none, half = found.fit(0.0), found.fit(0.5)
         better = half.log_likelihood > none.log_likelihood + _EVIDENCE
-        better &= (none.level > _CLEAR * noise.sqrt()) & (half.escape < _MOST)
+        # At first none, since cells of a state that does not respond would pass for such that escaped.
+        better &= (i > 0) & (none.level > _CLEAR * noise.sqrt()) & (half.escape < _MOST)
         level, variance, escape = (
             torch.where(better, getattr(half, name), getattr(none, name)) for name in ("level", "variance", "escape")
         )
