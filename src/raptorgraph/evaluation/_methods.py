@@ -142,9 +142,9 @@ def make_method(
     Parameters
     ----------
     name
-        ``"raptorgraph"``; ``"raptorgraph network"``, whose effects are those of the network alone; ``"raptorgraph
-        paper"``, the published configuration; ``"dVAE"``; ``"SENA"``; or a name of
-        :func:`raptorgraph.baselines.ladder`.
+        ``"raptorgraph"``; ``"raptorgraph network"``, without the posterior: effects are those of the network, which
+        is held to the measured ones; ``"raptorgraph paper"``, the published configuration; ``"dVAE"``; ``"SENA"``; or a
+        name of :func:`raptorgraph.baselines.ladder`.
     setup
         Arguments of ``setup_anndata``.
     seed, max_epochs
