@@ -204,7 +204,7 @@ def _training(found: Findings) -> Section:
         Text(
             "The network learns how cells differ, and predicts cells and the latents of each cell. "
             + (
-                "Mean effects come from a statistical model of their own; the network starts at them and is held to them."
+                "Mean effects come from a statistical model of their own, to which the network is held in training."
                 if found.model.has_posterior
                 else "In this preset, mean effects come from the network, too."
             )
