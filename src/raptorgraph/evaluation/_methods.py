@@ -122,6 +122,16 @@ class RaptorGraphMethod(Baseline):
         return np.asarray(values[self.var_names])
 
 
+class NetworkAlone(RaptorGraphMethod):
+    """The network of a default model without the posterior that it was trained under: its own effects and cells."""
+
+    def fit(self, adata: ad.AnnData) -> Self:
+        """Train the model, and take the posterior away."""
+        super().fit(adata)
+        self.model.module.effects = None
+        return self
+
+
 def ordered(methods: Iterable[str]) -> list[str]:
     """The names, each once: baselines from the simplest up, models, then all others as they come."""
     found = list(dict.fromkeys(methods))
@@ -142,8 +152,8 @@ def make_method(
     Parameters
     ----------
     name
-        ``"raptorgraph"``; ``"raptorgraph network"``, whose effects are those of the network alone; ``"raptorgraph
-        paper"``, the published configuration; ``"dVAE"``; ``"SENA"``; or a name of
+        ``"raptorgraph"``; ``"raptorgraph network"``, the same with the effects and cells of its network alone;
+        ``"raptorgraph paper"``, the published configuration; ``"dVAE"``; ``"SENA"``; or a name of
         :func:`raptorgraph.baselines.ladder`.
     setup
         Arguments of ``setup_anndata``.
@@ -166,7 +176,7 @@ def make_method(
     trained: dict[str, Any] = {"seed": seed, **({} if max_epochs is None else {"max_epochs": max_epochs}), **setup}
     makers: dict[str, Callable[[], Baseline]] = {
         "raptorgraph": lambda: RaptorGraphMethod(**trained),
-        "raptorgraph network": lambda: RaptorGraphMethod(model_kwargs={"effect_posterior": False}, **trained),
+        "raptorgraph network": lambda: NetworkAlone(**trained),
         "raptorgraph paper": lambda: RaptorGraphMethod("paper", **trained),
         "dVAE": lambda: DiscrepancyVAE(**trained),
     }

@@ -61,8 +61,9 @@ def enrich(
         Mapping, path of a GMT file, table, or name of a library: see :func:`raptorgraph.pp.read_gene_sets`. The
         methods ``"ulm"`` and ``"mlm"`` also read a column ``weight`` of a table.
     activation
-        ``"learned"``, the learned effects of the perturbed genes, the more accurate ones; or ``"unit"``, the decoder's
-        answer to a unit shift of each latent, which latents without a gene have, too. See :func:`latent_programs`.
+        ``"learned"``, the effects of the perturbed genes by the posterior, the more accurate ones; or ``"unit"``, what
+        the latent does in the network, the decoder's answer to a unit shift, which latents without a gene have, too.
+        See :func:`latent_programs`.
     method
         - ``"gsea"``: preranked GSEA by gseapy;
         - ``"decoupler_gsea"``: the same by decoupler (``pip install "raptorgraph[decoupler]"``), whose random sets

@@ -39,7 +39,8 @@ def latent_programs(
           drawn once, and decoded by the network with and without a shift of :math:`z_i` by one standard deviation of
           its prior, which the graph carries on to the latents that depend on it. Latents of perturbed genes are
           shifted in the direction of their perturbation, the others, which have no perturbation, upward. These
-          are what the network alone has learned.
+          are what the latents do in the network, whose mean effects training holds to the posterior; their size depends
+          on the strength of a perturbation, a convention of the model.
     n_cells
         Largest number of control cells that are decoded. Not used where the posterior is asked.
     seed
