@@ -14,7 +14,10 @@ from raptorgraph.nn._expectation import COARSE
 
 if TYPE_CHECKING:
     from raptorgraph.model._config import LossConfig
-    from raptorgraph.model._module import RaptorGraphModule
+    from raptorgraph.nn._decoder import Decoder
+    from raptorgraph.nn._likelihood_base import Likelihood
+    from raptorgraph.nn._perturbed_prior import PerturbedPrior
+    from raptorgraph.nn._structural import StructuralLayer
 
 Tensors: TypeAlias = dict[str, Tensor]
 Batch: TypeAlias = dict[str, Any]
@@ -36,16 +39,36 @@ class Terms:
     others: dict[str, tuple[float, Tensor]] = field(default_factory=dict)
 
 
+class Network(Protocol):
+    """What an objective reads of the module."""
+
+    modulator: Any  # of the prior's kind
+    prior: PerturbedPrior | None
+    graph: StructuralLayer
+    norm: torch.nn.Module
+    decoder: Decoder
+    distribution: Likelihood
+
+    def expression(self, tensors: Tensors) -> Tensor:
+        """Bring X to the expression scale."""
+
+    def covariates(self, tensors: Tensors) -> Tensor | None:
+        """Covariates of the decoder."""
+
+    def decode(self, z: Tensor, covariates: Tensor | None, library: Tensor | None) -> Tensor:
+        """Decode to the location of the likelihood."""
+
+
 class Objective(Protocol):
     """How the latents of a batch are decoded, and what is asked of the result."""
 
     def decode(
-        self, module: RaptorGraphModule, z: Tensor, mask: Tensor, library: Tensor | None, covariates: Tensor | None
+        self, module: Network, z: Tensor, mask: Tensor, library: Tensor | None, covariates: Tensor | None
     ) -> Tensors:
         """Decode the latents."""
 
     def terms(
-        self, module: RaptorGraphModule, config: LossConfig, tensors: Batch, inferred: Tensors, generated: Tensors
+        self, module: Network, config: LossConfig, tensors: Batch, inferred: Tensors, generated: Tensors
     ) -> Terms:
         """Terms of the loss."""
 
@@ -57,13 +80,13 @@ class CellObjective:
     """
 
     def decode(
-        self, module: RaptorGraphModule, z: Tensor, mask: Tensor, library: Tensor | None, covariates: Tensor | None
+        self, module: Network, z: Tensor, mask: Tensor, library: Tensor | None, covariates: Tensor | None
     ) -> Tensors:
         """Decode the cells as they are."""
         return {"decoded": module.decoder(module.graph(module.norm(z)), covariates)}
 
     def terms(
-        self, module: RaptorGraphModule, config: LossConfig, tensors: Batch, inferred: Tensors, generated: Tensors
+        self, module: Network, config: LossConfig, tensors: Batch, inferred: Tensors, generated: Tensors
     ) -> Terms:
         """Likelihood, divergence from the perturbed prior, and effects."""
         library, mask, z = tensors.get(KEYS.LIBRARY), tensors["mask"], inferred["z"]
@@ -77,7 +100,7 @@ class CellObjective:
             others["shift"] = (config.shift_weight, self._shift(module, tensors, z[:n], n))
         return Terms(nll.mean() / tensors[KEYS.X].shape[1], nll, kl, others)
 
-    def _shift(self, module: RaptorGraphModule, tensors: Batch, z: Tensor, n: int) -> Tensor:
+    def _shift(self, module: Network, tensors: Batch, z: Tensor, n: int) -> Tensor:
         """Squared distance of decoded mean effects from those that are known, in units of their variance.
 
         It is the product of the differences in two halves of the controls: its expectation holds no variance of the
@@ -100,7 +123,7 @@ class CellObjective:
         return product.mean()
 
     @staticmethod
-    def _responding(module: RaptorGraphModule, mask: Tensor) -> Tensor:
+    def _responding(module: Network, mask: Tensor) -> Tensor:
         """Genes that take effect in each cell: some cells escape."""
         assert module.prior is not None
         with torch.no_grad():
@@ -116,7 +139,7 @@ class PairedObjective:
     """
 
     def decode(
-        self, module: RaptorGraphModule, z: Tensor, mask: Tensor, library: Tensor | None, covariates: Tensor | None
+        self, module: Network, z: Tensor, mask: Tensor, library: Tensor | None, covariates: Tensor | None
     ) -> Tensors:
         """Decode the same controls twice: as they are, and under the perturbation of their partners."""
         both = torch.cat([z, module.modulator(z, mask)])
@@ -129,7 +152,7 @@ class PairedObjective:
         }
 
     def terms(
-        self, module: RaptorGraphModule, config: LossConfig, tensors: Batch, inferred: Tensors, generated: Tensors
+        self, module: Network, config: LossConfig, tensors: Batch, inferred: Tensors, generated: Tensors
     ) -> Terms:
         """Likelihood and divergence of the controls; shifts, MMD and likelihood of the perturbed cells."""
         x, n = tensors[KEYS.X], len(tensors[KEYS.X])
@@ -161,7 +184,7 @@ class PairedObjective:
         return Terms(nll.mean(), nll.detach().sum(1), kl, terms)
 
     @staticmethod
-    def _mmd(module: RaptorGraphModule, expected: Tensor, counterfactual: Tensor, tensors: Batch) -> Tensor:
+    def _mmd(module: Network, expected: Tensor, counterfactual: Tensor, tensors: Batch) -> Tensor:
         """Mean over conditions of the MK-MMD of drawn cells; the draw's gradient is that of its expectation."""
         with torch.no_grad():
             drawn = module.distribution.draw(counterfactual)
