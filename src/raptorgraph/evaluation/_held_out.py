@@ -124,9 +124,7 @@ def _fit(
     cells, genes = screen.adata[rows].copy(), screen.adata.var_names
     done = {label for frame in found.seen.get(MODEL, []) for label in frame.index}
     seen = [label for label in train if label not in done]
-    # pairing of cells has no part in the effects of the default, and takes time
-    kwargs = {"pairing": "random"} if preset == "default" else {}
-    method = RaptorGraphMethod(preset, seed=seed, max_epochs=max_epochs, model_kwargs=kwargs, **screen.setup).fit(cells)
+    method = RaptorGraphMethod(preset, seed=seed, max_epochs=max_epochs, **screen.setup).fit(cells)
     for labels, effects, sds in ((test, found.unseen, found.sd_unseen), (seen, found.seen, found.sd_seen)):
         if labels:
             mean, sd = _predicted(method, labels)
