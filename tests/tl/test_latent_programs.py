@@ -32,6 +32,22 @@ def test_programs_of_a_unit_activation(known_screen):
     pd.testing.assert_frame_equal(flipped.drop(name), silent.drop(name))
 
 
+def test_a_unit_activation_is_the_perturbation_in_the_network(known_screen):
+    model = known_screen.model
+    genes, free = model.perturbed_genes, model.latent_names[12:]
+    programs = latent_programs(model, activation="unit", n_cells=60)
+    np.testing.assert_allclose(
+        programs.loc[genes], model.predict_effects(genes, n_cells=60, kind="decoder"), rtol=1e-4, atol=1e-5
+    )
+    # latents without a gene by one standard deviation
+    drawn, module = model.latents.draw_controls(60), model.module
+    covariates = module.covariates(drawn.tensors)
+    for i, name in enumerate(free, start=12):
+        shifted = [drawn.z, drawn.z + torch.eye(18)[i]]
+        control, moved = (model.predictor.mean_expression(z, covariates, drawn.library) for z in shifted)
+        np.testing.assert_allclose(programs.loc[name], moved - control, rtol=1e-4, atol=1e-6)
+
+
 def test_learned_programs_are_the_predicted_effects(known_screen):
     model = known_screen.model
     programs = latent_programs(model)

@@ -1,4 +1,4 @@
-"""Programs of latents: their learned effects on genes, or the decoder's response to a unit shift."""
+"""Programs of latents: the effects of their genes by the posterior, or what the network makes of a shift."""
 
 from __future__ import annotations
 
@@ -35,11 +35,11 @@ def latent_programs(
         - ``"learned"``: the effect of perturbing the latent's gene, by ``model.predict_effects``, hence by the
           posterior of the effects where the model has one. These are the more accurate, and have the size that the
           perturbation has in the screen.
-        - ``"unit"``: a unit activation (RAPTORGraph paper, section D.6). Control cells are encoded, their latents
-          drawn once, and decoded by the network with and without a shift of :math:`z_i` by one standard deviation of
-          its prior, which the graph carries on to the latents that depend on it. Latents of perturbed genes are
-          shifted in the direction of their perturbation, the others, which have no perturbation, upward. These
-          are what the network alone has learned.
+        - ``"unit"``: the activation of one latent in the network (RAPTORGraph paper, section D.6). Control cells are
+          encoded, their latents drawn once, and decoded with and without a shift of :math:`z_i`, which the graph
+          carries on to the latents that depend on it. The latent of a perturbed gene is shifted as its perturbation
+          shifts it (``model.module.modulator``), the others, which have no perturbation, by one standard deviation
+          of their prior, upward. These are what the network alone has learned.
     n_cells
         Largest number of control cells that are decoded. Not used where the posterior is asked.
     seed
@@ -87,10 +87,14 @@ def _unit(model: RaptorGraphModel, n_cells: int, seed: int | None) -> pd.DataFra
         return expression
 
     control, n_perturbed = mean(z), len(model.perturbed_genes)
+    perturbations = torch.eye(n_perturbed, device=z.device)
     programs = torch.empty(z.shape[1], len(control), device=control.device)
     for i in track(range(z.shape[1]), "Latents"):
-        shifted = z.clone()
-        shifted[:, i] += -1.0 if i < n_perturbed and module.modulator.strength[i] < 0 else 1.0
+        if i < n_perturbed:
+            shifted = module.modulator(z, perturbations[[i]])
+        else:
+            shifted = z.clone()
+            shifted[:, i] += 1.0
         programs[i] = mean(shifted) - control
     index = pd.Index(model.latent_names, name="latent")
     return pd.DataFrame(programs.cpu().numpy(), index=index, columns=pd.Index(model.cells.var_names))
