@@ -1,6 +1,6 @@
 """Experiment ``spillover``: how far an intervention on one gene spreads over the latents (sections 2.4 and B.1).
 
-Each encoder is trained on control and singles, and compared with itself before training. Three shares of a squared
+Each encoder is trained on control and singles, and compared with itself as it was drawn. Three shares of a squared
 response, each off one latent: 0 is atomic, ``(d - 1) / d`` is a response spread evenly over d latents, the dense limit
 (of responses of random size somewhat less lies off the best latent; see the untrained encoders).
 
@@ -10,9 +10,10 @@ response, each off one latent: 0 is atomic, ``(d - 1) / d`` is a response spread
 
 ``own`` is the latent that the model assigns to the gene: fixed in ours, that of the largest softmax weight in dVAE and
 SENA; ``best`` is the one that responds most. Our preconditioned encoder reads a perturbed gene into its own latent
-only, so its Jacobian is atomic by construction, trained or not; real perturbed cells differ downstream as well, and
-their shift is dense. The paper's LayerNorm ties the latents to each other again: z before it is shown beside. Shares
-are means over perturbed genes.
+only, so its Jacobian is atomic by construction, trained or not. Real perturbed cells differ downstream as well: an
+encoder that sees control cells alone in training, as in ``raptorgraph paper``, spreads that over the latents, while the
+default learns from perturbed cells to read it as the shift of their own latent. The paper's LayerNorm ties the latents
+to each other again: z before it is shown beside. Shares are means over perturbed genes.
 
 ``raptorgraph benchmark spillover --screen FILE``
 """
@@ -119,11 +120,12 @@ def work(unit: Unit, settings: Settings) -> Part:
 
 
 def untrained(name: str, settings: Settings, screen: Screen, seed: int) -> Baseline:
-    """The method as it starts: one epoch of steps of no length."""
+    """The method with the weights that were drawn for it: one epoch of steps of no length."""
     method = method_of(name, settings, screen.setup, seed)
     if isinstance(method, RaptorGraphMethod):
         method.max_epochs = 1
         method.plan_kwargs["lr"] = _NO_STEP
+        method.model_kwargs["perturbed_prior"] = False  # with it the training starts from a linear model of the cells
         return method
     arguments = {"max_epochs": 1, "lr": _NO_STEP, "seed": seed, **screen.setup}
     return SENA(settings.options["gene_sets"], **arguments) if name == "SENA" else DiscrepancyVAE(**arguments)
