@@ -30,8 +30,8 @@ def main() -> None:
 
 
 def network(ax) -> None:
-    """Upper half: one control cell on its way to a perturbed one."""
-    lane(ax, (0.05, 2.2), 11.45, 4.1, "The network: how cells differ")
+    """Upper half: one control cell on its way to a perturbed one; in training, every cell is encoded and decoded."""
+    lane(ax, (0.05, 2.2), 11.45, 4.1, "The network, a model of all cells: how cells differ, and which respond")
     # genes of the cell: three targets, then all others
     heights = np.linspace(5.2, 2.75, 8)
     colors = [*GENES.values(), *[GRAY] * 5]
@@ -55,9 +55,14 @@ def network(ax) -> None:
         circle(ax, X_U, y, color, name)
         arrow(ax, (X_Z + 0.2, y), (X_SHIFT - 0.2, y), color=GRAY if y != TOP[0] else GENES["A"])
         arrow(ax, (X_SHIFT + 0.2, y), (X_U - 0.2, y), color=GRAY)
+    # the state of the cell, in the latent without a gene, says how far the perturbed one is shifted
+    state = {"arrowstyle": "-|>", "mutation_scale": 11, "ls": (0, (4, 2)), "shrinkA": 0, "shrinkB": 0, "zorder": 2}
+    middle = (X_Z + X_SHIFT) / 2
+    ax.add_patch(FancyArrowPatch((X_Z + 0.16, TOP[3] + 0.13), (middle, TOP[0] - 0.05), color=GRAY, lw=1.4, **state))
+    ax.text(X_Z, TOP[3] - 0.3, "state of\nthe cell", ha="center", va="top", fontsize=8.5, color="#666666")
     heading(ax, X_Z, "z")
-    heading(ax, (X_Z + X_SHIFT) / 2, "perturb A")
-    ax.text((X_Z + X_SHIFT) / 2, TOP[0] + 0.13, "+ shift of A", ha="center", va="bottom", color=GENES["A"], fontsize=9)
+    heading(ax, middle, "perturb A")
+    ax.text(middle, TOP[0] + 0.13, "+ shift of A", ha="center", va="bottom", color=GENES["A"], fontsize=9)
     heading(ax, X_SHIFT, "z, shifted")
     heading(ax, X_GRAPH, "graph")
     heading(ax, X_U, "u")
@@ -95,11 +100,11 @@ def posteriors(ax) -> None:
     ax.plot([2.55, 2.75, 2.75, 8.95, 8.95], [0.15, 0.15, -0.45, -0.45, -0.3], color=DARK, lw=1.2)
     arrow(ax, (8.95, -0.35), (8.95, -0.05))
     ax.text(3.95, -0.38, "all effects", ha="center", va="bottom", fontsize=8.5)
-    # upwards: the graph is fixed before training, decoded cells are moved to the posterior's mean
+    # upwards: the graph is fixed before training, and so is the mean at which the network starts and ends
     arrow(ax, (X_GRAPH, 0.82), (X_GRAPH, 2.48))
     ax.text(X_GRAPH - 0.1, 1.95, "fixed before training", ha="right", va="center", fontsize=8.5)
     arrow(ax, (10.65, 0.72), (10.65, 2.12))
-    ax.text(10.55, 1.95, "decoded cells are moved to it", ha="right", va="center", fontsize=8.5)
+    ax.text(10.55, 1.95, "starts at it, is held to it, cells are moved to it", ha="right", va="center", fontsize=8.5)
 
 
 # -- pieces ------------------------------------------------------------------------------------------------------------

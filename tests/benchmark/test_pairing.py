@@ -27,7 +27,7 @@ def facts(cells, method):
 
 
 def test_it_runs_and_writes_tables_and_figure(tmp_path):
-    methods, variants = ["emd", "nearest", "random"], ["controls encoded, pair loss", "paper"]
+    methods, variants = ["emd", "nearest", "random"], ["controls alone are encoded, pair loss", "paper"]
     found = benchmark.run("pairing", out=tmp_path, seeds=2, methods=methods, presets=variants, **QUICK)
     stems = ("pairing", "pairing_plan", "pairing_long")
     assert {f"{stem}.{kind}" for stem in stems for kind in ("csv", "md")} | {"pairing.png"} <= {
@@ -118,9 +118,9 @@ def test_options_narrow_the_work_and_are_checked():
     def units(**options):
         return pairing.units(Settings(screen="simulated", quick=True, seeds=(0,), options=options))
 
-    narrow = units(methods=["emd"], presets=["controls encoded, pair loss"])
-    keys = ["reference--seed0", "plan-emd-seed0", "controls-encoded-pair-loss-emd-seed0"]
-    assert [unit.key for unit in narrow] == keys
+    narrow = units(methods=["emd"], presets=["controls alone are encoded, pair loss"])
+    ours = "controls-alone-are-encoded-pair-loss-emd-seed0"
+    assert [unit.key for unit in narrow] == ["reference--seed0", "plan-emd-seed0", ours]
     assert len(units()) == 1 + 5 + 3 * 5
     assert len({unit.key for unit in units()}) == 21
     with pytest.raises(ValueError, match="methods: 'best' is unknown; there are emd, sinkhorn"):

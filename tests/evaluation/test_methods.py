@@ -4,7 +4,7 @@ import pytest
 
 from raptorgraph.baselines import DiscrepancyVAE
 from raptorgraph.evaluation import RaptorGraphMethod, make_method
-from raptorgraph.evaluation._methods import MODELS, NetworkMethod, gene_graph, ordered
+from raptorgraph.evaluation._methods import MODELS, NetworkAlone, gene_graph, ordered
 from raptorgraph.screen import Screen
 
 
@@ -43,21 +43,6 @@ def test_same_seed_same_predictions(fitted, screen):
     method, cells = fitted
     again = RaptorGraphMethod(seed=3, max_epochs=1, **screen.setup).fit(cells)
     pd.testing.assert_frame_equal(again.predict_effects("P01+P02"), method.predict_effects("P01+P02"))
-
-
-def test_the_network_alone_is_that_of_the_whole_model(fitted, screen):
-    """Trained alike, it gives what the decoder says, and cells of that mean."""
-    method, cells = fitted
-    network = NetworkMethod(seed=3, max_epochs=1, **screen.setup).fit(cells)
-    asked = ["P01", "P02+P03"]
-    whole = method.predict_effects(asked).to_numpy()
-    decoded = method.model.predict_effects(asked, kind="decoder")[list(cells.var_names)].to_numpy()
-    assert np.abs(decoded - whole).max() > 0.05
-    np.testing.assert_array_equal(network.predict_effects(asked), decoded)
-    # of cells that start alike, those of the whole model are moved by what the posterior says beyond the decoder
-    for label, step in zip(asked, whole - decoded, strict=True):
-        moved, alone = (each.predict(label, seed=1).X.mean(axis=0) for each in (method, network))
-        assert (moved - alone) @ step / (step @ step) == pytest.approx(1, abs=0.15)
 
 
 def test_arguments_of_the_training(screen):
@@ -100,8 +85,20 @@ def test_every_method_is_made_as_it_is_asked_for(name, screen):
         assert (settings.seed, settings.max_epochs) == (5, 2)
     if isinstance(method, RaptorGraphMethod):
         assert method.preset == ("paper" if name == "raptorgraph paper" else "default")
-        assert isinstance(method, NetworkMethod) == (name == "raptorgraph network")
-        assert method.model_kwargs == {}
+        assert type(method) is (NetworkAlone if name == "raptorgraph network" else RaptorGraphMethod)
+
+
+def test_the_network_alone_is_that_of_the_model_with_its_posterior(fitted, screen):
+    whole, cells = fitted
+    alone = make_method("raptorgraph network", screen.setup, seed=3, max_epochs=1).fit(cells)
+    assert not alone.model.has_posterior
+    asked = ["P01", "P02+P03"]
+    decoded = whole.model.predict_effects(asked, kind="decoder")[alone.var_names].to_numpy()
+    np.testing.assert_array_equal(alone.predict_effects(asked), decoded)
+    # of cells that start alike, those of the whole model are moved by what the posterior says beyond the decoder
+    for label, step in zip(asked, whole.predict_effects(asked).to_numpy() - decoded, strict=True):
+        moved, own = (each.predict(label, seed=1).X.mean(axis=0) for each in (whole, alone))
+        assert (moved - own) @ step / (step @ step) == pytest.approx(1, abs=0.15)
 
 
 def test_what_cannot_be_made(screen):

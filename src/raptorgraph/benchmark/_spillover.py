@@ -6,14 +6,13 @@ response, each off one latent: 0 is atomic, ``(d - 1) / d`` is a response spread
 
 - Jacobian: the response of z to a change of the perturbed gene alone, for genes in the panel;
 - real cells: the shift of z from control to really perturbed cells, without its sampling variance;
-- modulator: the shift that the model itself applies to z.
+- modulator: the shift that the model itself applies to z, at its mean over control cells.
 
 ``own`` is the latent that the model assigns to the gene: fixed in ours, that of the largest softmax weight in dVAE and
 SENA; ``best`` is the one that responds most. Our preconditioned encoder reads a perturbed gene into its own latent
-only, so its Jacobian is atomic by construction, trained or not. Real perturbed cells differ downstream as well: an
-encoder that sees control cells alone in training, as in ``raptorgraph paper``, spreads that over the latents, while the
-default learns from perturbed cells to read it as the shift of their own latent. The paper's LayerNorm ties the latents
-to each other again: z before it is shown beside. Shares are means over perturbed genes.
+only, so its Jacobian is atomic by construction, trained or not; real perturbed cells differ downstream as well, and
+what keeps their shift on one latent is the perturbed prior of the default. The paper's LayerNorm ties the latents to
+each other again: z before it is shown beside. Shares are means over perturbed genes.
 
 ``raptorgraph benchmark spillover --screen FILE``
 """

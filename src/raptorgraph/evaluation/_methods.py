@@ -122,14 +122,11 @@ class RaptorGraphMethod(Baseline):
         return np.asarray(values[self.var_names])
 
 
-class NetworkMethod(RaptorGraphMethod):
-    """The network of :class:`RaptorGraphMethod` alone: trained under the posterior of the effects, asked without it.
-
-    Its effects are those that it decodes, and its cells are not moved to the mean of the posterior.
-    """
+class NetworkAlone(RaptorGraphMethod):
+    """The network of a default model without the posterior that it was trained under: its own effects and cells."""
 
     def fit(self, adata: ad.AnnData) -> Self:
-        """Train the model as a whole, and forget the posterior."""
+        """Train the model, and take the posterior away."""
         super().fit(adata)
         self.model.module.effects = None
         return self
@@ -155,7 +152,7 @@ def make_method(
     Parameters
     ----------
     name
-        ``"raptorgraph"``; ``"raptorgraph network"``, the same model, of which the network alone is asked;
+        ``"raptorgraph"``; ``"raptorgraph network"``, the same with the effects and cells of its network alone;
         ``"raptorgraph paper"``, the published configuration; ``"dVAE"``; ``"SENA"``; or a name of
         :func:`raptorgraph.baselines.ladder`.
     setup
@@ -179,7 +176,7 @@ def make_method(
     trained: dict[str, Any] = {"seed": seed, **({} if max_epochs is None else {"max_epochs": max_epochs}), **setup}
     makers: dict[str, Callable[[], Baseline]] = {
         "raptorgraph": lambda: RaptorGraphMethod(**trained),
-        "raptorgraph network": lambda: NetworkMethod(**trained),
+        "raptorgraph network": lambda: NetworkAlone(**trained),
         "raptorgraph paper": lambda: RaptorGraphMethod("paper", **trained),
         "dVAE": lambda: DiscrepancyVAE(**trained),
     }

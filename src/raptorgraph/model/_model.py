@@ -79,10 +79,6 @@ class RaptorGraphModel(RegisteredModel):
         A perturbation acts on the prior of the latents, which are inferred in all cells: the shift of a latent may
         depend on the state of the cell, and cells may have escaped (:class:`raptorgraph.nn.PerturbedPrior`). False for
         the published losses, in which the encoder reads control cells in training, and the shift is a constant.
-    perturbed_prior
-        A perturbation acts on the prior of the latents, which are inferred in all cells: the shift of a latent may
-        depend on the state of the cell, and cells may have escaped (:class:`raptorgraph.nn.PerturbedPrior`). False for
-        the published losses, in which the encoder reads control cells in training, and the shift is a constant.
     graph
         ``"interventional"``: inferred from the effects of single perturbations before the network is trained on it
         (:func:`raptorgraph.inference.infer_graph`). ``"dagma"``: learned with the network, by DAGMA's score on its

@@ -204,7 +204,7 @@ def _training(found: Findings) -> Section:
         Text(
             "The network learns how cells differ, and predicts cells and the latents of each cell. "
             + (
-                "Mean effects come from a statistical model of their own, which the network is brought in line with."
+                "Mean effects come from a statistical model of their own, to which the network is held in training."
                 if found.model.has_posterior
                 else "In this preset, mean effects come from the network, too."
             )
@@ -230,7 +230,7 @@ def _training(found: Findings) -> Section:
         "training.png": (
             "Curves of the terms of the loss over the epochs of the training, for training and validation cells.",
             "The terms of the loss over the training. “Loss” should fall and level out, and on validation cells, which "
-            "the network does not learn from, not rise again.",
+            "no update reads, not rise again.",
         ),
     }
     for name, (alt, caption) in pictures.items():

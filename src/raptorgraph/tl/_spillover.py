@@ -66,8 +66,9 @@ def spillover(
     The encoder reads a perturbed gene into its own latent only, so its Jacobian index is 0 by construction (not
     with ``latent_norm="layer"``, which ties all latents to each other). That makes the encoder atomic for a change of
     that gene *alone*. Real perturbed cells differ in the genes downstream as well, which the encoder reads into every
-    latent: their index can be as high as that of an even spread. What is atomic in predictions is the modulator, a
-    shift of one latent.
+    latent. By default it is trained on such cells, under a prior in which a perturbation moves its own latent alone;
+    how far that keeps their response there is what the index of real cells says. An encoder that has seen control cells
+    alone (``perturbed_prior=False``) can spread it evenly. The modulator is atomic by construction.
 
     Examples
     --------
