@@ -81,10 +81,10 @@ def default_model() -> Found:
     yield "interactions", rg.tl.interactions(model, n_draws=20)
     names = list(model.adata.var_names[8:])
     sets = {f"set {i}": names[12 * i : 12 * i + 12] for i in range(4)}
-    yield "enrich", rg.tl.enrich(model, sets, n_permutations=100, n_null=100)
+    yield "enrich", rg.tl.enrich(model, sets, activation="learned", n_permutations=100, n_null=100)
     yield "reverse", rg.tl.reverse(model, model.predict_effects(["P01+P02", "P04"]))
     yield "spillover", rg.tl.spillover(model)
-    yield "programs", rg.tl.program_similarity(model, n_null=100)
+    yield "programs", rg.tl.program_similarity(model, activation="learned", n_null=100)
     yield "stability", rg.tl.dag_stability(model, n=3, n_null=2, seed=0)
     yield "total effects", rg.tl.total_effects(model)
     model.annotate(counterfactuals=["P01"])

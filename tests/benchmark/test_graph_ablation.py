@@ -115,12 +115,13 @@ def test_true_graph_in_units_of_the_exogenous_variables(screen):
     assert ((scaled != 0) == (truth != 0)).all(axis=None)
 
 
+@pytest.mark.parametrize("perturbed_prior", [False, True])
 @pytest.mark.parametrize("graph_gradient", [False, True])
-def test_loss_of_the_graph_reaches_the_encoder_on_request_alone(screen, graph_gradient):
+def test_loss_of_the_graph_reaches_the_encoder_on_request_alone(screen, graph_gradient, perturbed_prior):
     scvi.settings.seed = 0
     adata = screen.cells(screen.singles)
     RaptorGraphModel.setup_anndata(adata, **screen.setup)
-    module = RaptorGraphModel(adata, graph_init="uniform").module
+    module = RaptorGraphModel(adata, graph_init="uniform", perturbed_prior=perturbed_prior).module
     x = torch.rand(16, adata.n_vars)
     mean, log_var = module.encode(x)
     inference = {"mean": mean.detach(), "log_var": log_var.detach(), "z": mean, "expression": x}
@@ -128,10 +129,12 @@ def test_loss_of_the_graph_reaches_the_encoder_on_request_alone(screen, graph_gr
         "X": x,
         "library_size": torch.ones(16, 1),
         "condition": torch.zeros(16, dtype=torch.long),
+        "mask": torch.zeros(16, len(module.modulator.strength)),
         "shift": torch.zeros(1, adata.n_vars),
     }
     weights = {"dag_weight": 1.0, "shift_weight": 0.0, "graph_gradient": graph_gradient}
-    module.loss(tensors, inference, {"location": torch.ones(32, adata.n_vars)}, **weights).loss.backward()
+    decoded = {"location": torch.ones(32, adata.n_vars), "decoded": torch.ones(16, adata.n_vars)}
+    module.loss(tensors, inference, decoded, **weights).loss.backward()
     touched = any(p.grad is not None and p.grad.abs().sum() > 0 for p in module.encoder.parameters())
     assert touched is graph_gradient
     assert module.graph.weight.grad.abs().sum() > 0

@@ -43,6 +43,8 @@ def test_it_runs_and_writes_tables_and_figure(tmp_path):
             assert here["variance ratio"] >= 0
             assert here[list(PRECISION.values())].between(0, 1).all()
         assert long["plan", name, "seconds"] > 0
+    for variant in variants:  # the losses read the pairs
+        assert len({long[variant, name, "relative MSE"] for name in methods}) == len(methods)
     # 120 controls for 40 cells of each condition: all are used, three for each cell
     plan = long["plan"]
     assert plan["emd", "controls used, effective"] == pytest.approx(120, rel=1e-3)

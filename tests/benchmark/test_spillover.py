@@ -1,12 +1,14 @@
 import numpy as np
 import pandas as pd
 import pytest
+import scvi
 import torch
 
 from raptorgraph import benchmark
 from raptorgraph.benchmark import _spillover as spillover
 from raptorgraph.benchmark._settings import Settings
 from raptorgraph.evaluation._methods import RaptorGraphMethod
+from raptorgraph.model import RaptorGraphModel
 
 pytestmark = pytest.mark.usefixtures("few_steps")
 
@@ -89,6 +91,16 @@ def test_encoder_takes_genes_in_the_order_of_the_screen(screen):
     x = spillover._cells(screen, screen.rows("control")[:7])
     expected = method.model.get_latent_representation(screen.adata[screen.rows("control")[:7]].copy(), "exogenous")
     np.testing.assert_allclose(encoder.mean(x).detach().numpy(), expected, atol=1e-5)
+
+
+def test_the_encoder_that_is_not_trained_has_the_weights_that_were_drawn(screen):
+    train = screen.cells(screen.singles)
+    method = spillover.untrained("raptorgraph", Settings(screen="simulated", quick=True), screen, 3).fit(train)
+    scvi.settings.seed = 3
+    RaptorGraphModel.setup_anndata(train, **screen.setup)
+    drawn = RaptorGraphModel(train).module.encoder.state_dict()
+    for key, values in method.model.module.encoder.state_dict().items():
+        torch.testing.assert_close(values, drawn[key])
 
 
 @pytest.mark.parametrize("name", ["raptorgraph", "dVAE"])

@@ -151,7 +151,7 @@ def use(model, query):
     model.get_edges()
     model.module.encoder.preconditioned.dense_weight()
     model.module.sample(next(model.cells.batches(model.cells.query())), model.predictor.masks("P01")[1])
-    rg.tl.latent_programs(model, activation="unit", n_cells=5)
+    rg.tl.latent_programs(model, n_cells=5)
     rg.tl.spillover(model, n_cells=5)
     if model.has_posterior:
         model.sample_effects(["P01"], n_draws=2)

@@ -137,7 +137,10 @@ def test_labels_of_a_model_mark_its_graph(known_screen):
     assert labels.loc["P04", "label"] == "P04 up ↑"
     assert labels.loc["P07", "label"] == "P07 up ↑"
     assert (labels.loc[known_screen.null, "reason"] == "no effect beyond noise").all()
-    assert (labels["reason"].iloc[len(model.perturbed_genes) :] == "not analyzed").all()
+    assert (labels["reason"] != "not analyzed").all()
+    learned = rg.tl.enrich(model, sets, activation="learned", n_permutations=200, n_null=200, progress=False)
+    free = annotate_latents(model, learned)["reason"].iloc[len(model.perturbed_genes) :]
+    assert (free == "not analyzed").all()
     graph = pd.DataFrame(0.0, index=model.latent_names, columns=model.latent_names)
     graph.loc["P04", "P07"] = graph.loc["P04", "P09"] = 1.0
     ax = rg.pl.dag(graph, label=labels, color=labels)

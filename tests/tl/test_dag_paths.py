@@ -232,13 +232,12 @@ def test_contribution_in_a_linear_model():
     labels = ["P01", "P02", "P04", "P01+P02", "P01+P06"]
     found = rg.tl.knock_out_edge(model, "P02", "P03", labels)
     position = {name: i for i, name in enumerate(model.latent_names)}
-    strength = model.module.modulator.strength.detach().double().numpy()
+    z, masks = model.latents.draw_controls(256).z, model.predictor.masks(labels)[1]
     program = model.module.decoder.linear.weight.detach().double().numpy().T  # d x genes
     spread = rg.tl.total_effects(model).to_numpy() + np.eye(len(position))
-    for label in labels:
-        shift = np.zeros(len(position))
-        for gene in label.split("+"):
-            shift[position[gene]] = strength[position[gene]]
+    for label, mask in zip(labels, masks, strict=True):
+        with torch.no_grad():
+            shift = (model.module.modulator(z, mask[None]) - z).double().mean(0).numpy()
         at_source = shift @ spread[:, position["P02"]]
         expected = at_source * EDGES["P02", "P03"] * spread[position["P03"]] @ program
         np.testing.assert_allclose(found.loc[label], expected, rtol=1e-4, atol=2e-6)

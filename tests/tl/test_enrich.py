@@ -6,10 +6,11 @@ import pytest
 from scipy import stats
 
 import raptorgraph as rg
-from raptorgraph.tl import enrich, enrich_effects
+from raptorgraph.tl import enrich, enrich_effects, latent_programs
 
 GENES = [f"G{k}" for k in range(200)]
 FAST = {"n_permutations": 200}
+LEARNED = {"activation": "learned", "n_null": 400, "progress": False, **FAST}
 
 
 def planted(seed=0):
@@ -172,7 +173,7 @@ def test_latents_of_a_model(known_screen):
     effects = model.predict_effects(model.perturbed_genes)
     gene = model.perturbed_genes[0]
     sets = {"up": list(effects.loc[gene].drop(gene).nlargest(8).index), "some": list(effects.columns[20:30])}
-    table = enrich(model, sets, n_null=0, **FAST)
+    table = enrich(model, sets, activation="learned", n_null=0, **FAST)
     assert list(table["latent"].unique()) == model.perturbed_genes
     assert len(table) == 2 * len(effects)
     first = table.set_index(["latent", "gene_set"]).loc[(gene, "up")]
@@ -204,7 +205,7 @@ def sets(known_screen):
 
 @pytest.fixture(scope="module")
 def table(known_screen, sets):
-    return enrich(known_screen.model, sets, n_null=400, progress=False, **FAST)
+    return enrich(known_screen.model, sets, **LEARNED)
 
 
 def test_planted_sets_pass_both_nulls(table):
@@ -239,14 +240,14 @@ def test_change_is_measured_in_the_cells(known_screen, sets, table):
 
 
 def test_same_result_whatever_the_threads(known_screen, sets, table):
-    again = enrich(known_screen.model, sets, n_null=400, threads=3, progress=False, **FAST)
+    again = enrich(known_screen.model, sets, threads=3, **LEARNED)
     pd.testing.assert_frame_equal(again, table)
-    other = enrich(known_screen.model, sets, n_null=400, seed=1, progress=False, **FAST)
+    other = enrich(known_screen.model, sets, seed=1, **LEARNED)
     assert not np.allclose(other["p_null"], table["p_null"])
 
 
 def test_permuted_genes(known_screen, sets, table):
-    permuted = enrich(known_screen.model, sets, n_null=400, permute=0, progress=False, **FAST)
+    permuted = enrich(known_screen.model, sets, permute=0, **LEARNED)
     pd.testing.assert_series_equal(permuted["p_effect"], table["p_effect"])
     planted = permuted[(permuted["latent"] == "P08") & permuted["gene_set"].str.startswith("P08")]
     assert planted["FDR"].min() > 0.05
@@ -254,13 +255,19 @@ def test_permuted_genes(known_screen, sets, table):
 
 def test_unit_activation(known_screen, sets):
     model = known_screen.model
-    table = enrich(model, sets, activation="unit", n_cells=60, n_null=100, progress=False, **FAST)
+    table = enrich(model, sets, n_cells=60, n_null=100, progress=False, **FAST)
     assert list(table["latent"].unique()) == model.latent_names
     free = table[~table["latent"].isin(model.perturbed_genes)]
     assert free[NULL[:-1]].isna().all(axis=None)
     active = model.latent_activity()["active"]
     assert free.groupby("latent")["stands_out"].first().eq(active[free["latent"].unique()]).all()
     assert table[table["latent"].isin(model.perturbed_genes)][NULL].notna().all(axis=None)
+    programs = latent_programs(model, n_cells=60, seed=0).astype(float)
+    row = table.set_index(["latent", "gene_set"]).loc[("latent_17", "random 0")]
+    assert row["ES"] == pytest.approx(running_sum(programs.loc["latent_17"], set(sets["random 0"]))[0], abs=1e-9)
+    planted = table.set_index(["latent", "gene_set"])["NES"].loc["P08"]
+    assert planted.idxmax() == "P08 up"
+    assert planted.idxmin() == "P08 down"
 
 
 def test_without_data(known_screen, sets, tmp_path):
@@ -269,7 +276,9 @@ def test_without_data(known_screen, sets, tmp_path):
         model = rg.RaptorGraphModel.load(tmp_path / "model", accelerator="cpu")
     with pytest.raises(ValueError, match="loaded without data"):
         enrich(model, sets)
-    table = enrich(model, sets, n_null=0, **FAST)
+    with pytest.raises(ValueError, match="activation='unit' decodes"):
+        enrich(model, sets, n_null=0)
+    table = enrich(model, sets, activation="learned", n_null=0, **FAST)
     assert not set(NULL) & set(table.columns)
 
 
@@ -367,7 +376,7 @@ def test_gsea_of_decoupler_agrees_with_that_of_gseapy():
 
 def test_learned_effects_through_decoupler(known_screen, sets):
     pytest.importorskip("decoupler")
-    table = enrich(known_screen.model, sets, method="ulm", n_null=100, progress=False)
+    table = enrich(known_screen.model, sets, activation="learned", method="ulm", n_null=100, progress=False)
     best = table[table["latent"] == "P08"].nlargest(1, "NES").iloc[0]
     assert best["gene_set"] == "P08 up"
     assert best["FDR_null"] < 0.05

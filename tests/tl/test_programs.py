@@ -9,15 +9,17 @@ import raptorgraph as rg
 from raptorgraph.tl import latent_programs, program_similarity
 from raptorgraph.tl._programs import _CommonDirection
 
+LEARNED = {"activation": "learned", "n_null": 400, "progress": False}
+
 
 @pytest.fixture(scope="module")
 def table(known_screen):
-    return program_similarity(known_screen.model, n_null=400, progress=False)
+    return program_similarity(known_screen.model, **LEARNED)
 
 
 def test_similarities_against_their_definition(known_screen, table):
     model = known_screen.model
-    programs = latent_programs(model).astype(float)
+    programs = latent_programs(model, activation="learned").astype(float)
     for gene in set(model.perturbed_genes) & set(programs.columns):
         programs.loc[gene, gene] = 0.0  # its own change is the intervention
     units = programs.div(np.linalg.norm(programs, axis=1), axis=0)
@@ -70,7 +72,7 @@ def test_the_common_direction_is_taken_out():
 
 def test_spread_of_the_similarities(known_screen, table):
     clear = [gene for gene in known_screen.model.perturbed_genes if gene not in known_screen.null]
-    square = program_similarity(known_screen.model, n_null=400, matrix="specific", progress=False).loc[clear, clear]
+    square = program_similarity(known_screen.model, matrix="specific", **LEARNED).loc[clear, clear]
     spread = {g: 1.4826 * np.median(np.abs(square.loc[g].drop(g))) for g in clear}
     for row in table[table["stand_out"]].head(5).itertuples():
         assert row.z == pytest.approx(row.specific / max(spread[row.latent_a], spread[row.latent_b]))
@@ -79,7 +81,7 @@ def test_spread_of_the_similarities(known_screen, table):
 def test_matrices(known_screen, table):
     model = known_screen.model
     for column, diagonal in (("similarity", 1.0), ("p_null", np.nan)):
-        square = program_similarity(model, n_null=400, matrix=column, progress=False)
+        square = program_similarity(model, matrix=column, **LEARNED)
         assert list(square.index) == list(square.columns) == model.perturbed_genes
         np.testing.assert_array_equal(np.diag(square), diagonal)
         np.testing.assert_array_equal(square, square.T)
@@ -88,19 +90,19 @@ def test_matrices(known_screen, table):
 
 
 def test_same_seed_same_table(known_screen, table):
-    pd.testing.assert_frame_equal(program_similarity(known_screen.model, n_null=400), table)
-    other = program_similarity(known_screen.model, n_null=400, seed=1)
+    pd.testing.assert_frame_equal(program_similarity(known_screen.model, **LEARNED), table)
+    other = program_similarity(known_screen.model, seed=1, **LEARNED)
     assert not other["p_null"].equals(table["p_null"])
 
 
 def test_unit_activations_have_latents_without_a_gene(known_screen):
     model = known_screen.model
-    table = program_similarity(model, activation="unit", n_cells=60, n_null=100, progress=False)
+    table = program_similarity(model, n_cells=60, n_null=100, progress=False)
     assert set(table["latent_a"]) | set(table["latent_b"]) == set(model.latent_names)
     free = ~table["latent_a"].isin(model.perturbed_genes) | ~table["latent_b"].isin(model.perturbed_genes)
     assert table.loc[free, "p_null"].isna().all()
     assert table.loc[~free, "p_null"].notna().all()
-    programs = latent_programs(model, activation="unit", n_cells=60, seed=0, progress=False).astype(float)
+    programs = latent_programs(model, n_cells=60, seed=0, progress=False).astype(float)
     for row in table.iloc[[0, 40, -1]].itertuples():
         a, b = (programs.loc[name].mask(programs.columns == name, 0.0) for name in (row.latent_a, row.latent_b))
         assert row.similarity == pytest.approx(a @ b / np.linalg.norm(a) / np.linalg.norm(b))
@@ -130,7 +132,10 @@ def test_without_pseudo_perturbations(known_screen, tmp_path):
         model = rg.RaptorGraphModel.load(tmp_path / "model", accelerator="cpu")
     with pytest.raises(ValueError, match="loaded without data"):
         program_similarity(model)
-    assert list(program_similarity(model, n_null=0)) == ["latent_a", "latent_b", "similarity", "specific", "z"]
+    with pytest.raises(ValueError, match="activation='unit' decodes"):
+        program_similarity(model, n_null=0)
+    found = program_similarity(model, activation="learned", n_null=0)
+    assert list(found) == ["latent_a", "latent_b", "similarity", "specific", "z"]
 
 
 @pytest.mark.parametrize(

@@ -26,14 +26,14 @@ def calls(screen):
         "dag_stability": (lambda **k: rg.tl.dag_stability(model, n=2, n_null=1, **k), {("Graphs", 3)}),
         "enrich": (
             lambda **k: rg.tl.enrich(model, sets, n_permutations=10, n_null=20, **k),
-            {("Gene sets", len(genes)), ("Noise", n_sizes)},
+            {("Latents", len(model.latent_names)), ("Gene sets", len(model.latent_names)), ("Noise", n_sizes)},
         ),
         "enrich_effects": (
             lambda **k: rg.tl.enrich_effects(effects.iloc[:4], sets, n_permutations=10, **k),
             {("Gene sets", 4)},
         ),
         "program_similarity": (
-            lambda **k: rg.tl.program_similarity(model, activation="unit", n_cells=20, n_null=20, **k),
+            lambda **k: rg.tl.program_similarity(model, n_cells=20, n_null=20, **k),
             {("Latents", len(model.latent_names)), ("Noise", n_sizes)},
         ),
         "predictions": (lambda: model.predict_effects(genes, adata, kind="decoder"), {("Effects", len(genes))}),

@@ -1,6 +1,6 @@
 """Experiment ``spillover``: how far an intervention on one gene spreads over the latents (sections 2.4 and B.1).
 
-Each encoder is trained on control and singles, and compared with itself before training. Three shares of a squared
+Each encoder is trained on control and singles, and compared with itself as it was drawn. Three shares of a squared
 response, each off one latent: 0 is atomic, ``(d - 1) / d`` is a response spread evenly over d latents, the dense limit
 (of responses of random size somewhat less lies off the best latent; see the untrained encoders).
 
@@ -119,11 +119,12 @@ def work(unit: Unit, settings: Settings) -> Part:
 
 
 def untrained(name: str, settings: Settings, screen: Screen, seed: int) -> Baseline:
-    """The method as it starts: one epoch of steps of no length."""
+    """The method with the weights that were drawn for it: one epoch of steps of no length."""
     method = method_of(name, settings, screen.setup, seed)
     if isinstance(method, RaptorGraphMethod):
         method.max_epochs = 1
         method.plan_kwargs["lr"] = _NO_STEP
+        method.model_kwargs["perturbed_prior"] = False  # with it the training starts from a linear model of the cells
         return method
     arguments = {"max_epochs": 1, "lr": _NO_STEP, "seed": seed, **screen.setup}
     return SENA(settings.options["gene_sets"], **arguments) if name == "SENA" else DiscrepancyVAE(**arguments)

@@ -83,7 +83,7 @@ def variant(
     kind: type[RaptorGraphMethod] = RaptorGraphMethod,
     **kwargs: Any,
 ) -> RaptorGraphMethod:
-    """Unfitted variant of our model, of which the network alone is looked at, without the posterior of the effects.
+    """Unfitted variant of our model without the posterior of the effects: what the network finds by itself.
 
     Parameters
     ----------

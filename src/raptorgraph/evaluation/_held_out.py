@@ -42,9 +42,8 @@ def held_out(
     too, so that no error of measurement is shared. Combinations whose genes were all perturbed alone are divided into
     four parts; each is predicted by a fit that has seen none of its cells.
 
-    In the default preset, predicted effects do not depend on the network, which is trained for one epoch in each fit;
-    so four fits take about as long as one full training. A preset whose effects come from the network is trained once,
-    without one of the four parts.
+    In the default preset, predicted effects do not depend on the network, which is trained for one epoch in each fit,
+    to save time. A preset whose effects come from the network is trained once, without one of the four parts.
 
     Parameters
     ----------

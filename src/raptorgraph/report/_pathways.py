@@ -38,7 +38,7 @@ def pathways(found: Findings) -> Section:
     n_latents, n_clear = scores["latent"].nunique(), clear["latent"].nunique()
     section.add(
         Text(
-            "Each perturbed gene has a latent of its own, and what the latent does to all genes is compared with "
+            "Each perturbed gene has a latent of its own, and the effect of perturbing it is compared with "
             f"{counted(scores['gene_set'].nunique(), 'gene set')} (those with at least five of the genes; GSEA on the "
             "ranked genes, the perturbed gene itself left out). A set counts if it passes two tests, each at a false "
             "discovery rate of 5 %: against random sets of genes, and against random groups of control cells. Of a "

@@ -171,7 +171,7 @@ def fit_and_write(
         if gene_sets is not None:
             say(f"Comparing the latents with {len(gene_sets):,} gene sets.")
             with timed("gene sets"):
-                enrichment = tl.enrich(model, gene_sets, seed=seed)
+                enrichment = tl.enrich(model, gene_sets, activation="learned", seed=seed)
                 latents = tl.annotate_latents(model, enrichment)
             _write_table(enrichment, out / "enrichment.csv")
             _write_table(latents, out / "latents.csv", index=True)

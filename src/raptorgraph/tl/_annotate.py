@@ -66,7 +66,7 @@ def annotate_latents(
 
     Examples
     --------
-    >>> table = rg.tl.enrich(model, gene_sets, n_permutations=100, n_null=100)
+    >>> table = rg.tl.enrich(model, gene_sets, activation="learned", n_permutations=100, n_null=100)
     >>> labels = rg.tl.annotate_latents(model, table)
     >>> list(labels.index) == model.latent_names
     True

@@ -33,7 +33,7 @@ def enrich(
     model: RaptorGraphModel,
     gene_sets: Mapping[str, Iterable[str]] | str | Path | pd.DataFrame,
     *,
-    activation: str = "learned",
+    activation: str = "unit",
     method: str = "gsea",
     n_cells: int = 256,
     min_size: int = 5,
@@ -56,14 +56,14 @@ def enrich(
     Parameters
     ----------
     model
-        A trained model, with its data unless `n_null` is 0.
+        A trained model, with its data; without them for ``activation="learned"`` where `n_null` is 0.
     gene_sets
         Mapping, path of a GMT file, table, or name of a library: see :func:`raptorgraph.pp.read_gene_sets`. The
         methods ``"ulm"`` and ``"mlm"`` also read a column ``weight`` of a table.
     activation
-        ``"learned"``, the effects of the perturbed genes by the posterior, the more accurate ones; or ``"unit"``, what
-        the latent does in the network, the decoder's answer to a unit shift, which latents without a gene have, too.
-        See :func:`latent_programs`.
+        ``"unit"``, what the network makes of a shift of each latent, those without a gene included; or ``"learned"``,
+        the posterior's effects of the perturbed genes. See :func:`latent_programs`, which says which is nearer to the
+        truth.
     method
         - ``"gsea"``: preranked GSEA by gseapy;
         - ``"decoupler_gsea"``: the same by decoupler (``pip install "raptorgraph[decoupler]"``), whose random sets
@@ -108,7 +108,7 @@ def enrich(
     ------
     ConnectionError, FileNotFoundError, KeyError, TypeError, ValueError
         As in :func:`enrich_effects` and :func:`raptorgraph.pp.read_gene_sets`; if `activation` is unknown, and if the
-        model has no data and `n_null` is not 0.
+        model has no data and `n_null` is not 0 or `activation` is ``"unit"``.
     ModuleNotFoundError
         If the method needs decoupler, which is not installed.
 
@@ -137,16 +137,17 @@ def enrich(
     The cells of a gene that was never perturbed alone are those of its combinations: its effect is what least squares
     takes for its share if effects add up, and genes that were only perturbed together share theirs.
 
-    The learned effect of a perturbation whose own cells show little is borrowed from perturbations like it, and so
-    are its gene sets: they are in the table, and are not reliable where ``stands_out`` is False.
+    The effect of a perturbation whose own cells show little is borrowed from perturbations like it, by the posterior
+    and by the network that follows it, and so are its gene sets: they are in the table, and are not reliable where
+    ``stands_out`` is False.
 
     Examples
     --------
     >>> table = rg.tl.enrich(model, gene_sets, n_permutations=100, n_null=100)
-    >>> table.shape == (len(model.perturbed_genes) * len(gene_sets), 14)
+    >>> table.shape == (len(model.latent_names) * len(gene_sets), 14)
     True
-    >>> unit = rg.tl.enrich(model, gene_sets, activation="unit", n_cells=50, n_permutations=100, n_null=0)
-    >>> unit["latent"].nunique() == len(model.latent_names)
+    >>> learned = rg.tl.enrich(model, gene_sets, activation="learned", n_permutations=100, n_null=0)
+    >>> learned["latent"].nunique() == len(model.perturbed_genes)
     True
     """
     check_method(method)

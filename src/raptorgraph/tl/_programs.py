@@ -29,7 +29,7 @@ _MAD = 1.4826  # standard deviations of a normal distribution in one median abso
 def program_similarity(
     model: RaptorGraphModel,
     *,
-    activation: str = "learned",
+    activation: str = "unit",
     matrix: str | None = None,
     n_cells: int = 256,
     n_null: int = 1000,
@@ -53,7 +53,7 @@ def program_similarity(
     Parameters
     ----------
     model
-        A trained model, with its data unless `n_null` is 0.
+        A trained model, with its data; without them for ``activation="learned"`` where `n_null` is 0.
     activation, n_cells
         As for :func:`latent_programs`.
     matrix
@@ -88,7 +88,7 @@ def program_similarity(
     ------
     ValueError
         If there are fewer than two latents, `activation` or `matrix` is unknown, `n_null` is neither 0 nor at least 20,
-        or the model was loaded without data and `n_null` is not 0.
+        or the model was loaded without data and `n_null` is not 0 or `activation` is ``"unit"``.
 
     Notes
     -----
@@ -111,8 +111,8 @@ def program_similarity(
     --------
     >>> table = rg.tl.program_similarity(model, n_null=100)
     >>> table.shape
-    (15, 8)
-    >>> rg.tl.program_similarity(model, n_null=0, matrix="specific").shape
+    (45, 8)
+    >>> rg.tl.program_similarity(model, activation="learned", n_null=0, matrix="specific").shape
     (6, 6)
     """
     if matrix is not None:
