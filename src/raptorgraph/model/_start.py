@@ -45,8 +45,12 @@ def start_from_effects(module: RaptorGraphModule, splitter: ScreenSplitter, effe
     _widen(module, splitter.sums)
     spread = module.spread.double().cpu().numpy()
     used = np.sort(np.random.default_rng((seed, 7)).permutation(rows)[:_N_CELLS])
-    # What varies within conditions: all cells say more of it than the controls alone.
+    # What varies within conditions and batches: all cells say more of it than the controls alone.
     residual = (to_dense(screen.expression_at(used)) - moments_of(splitter.sums).mean[screen.codes[used]]) / spread
+    if screen.batch is not None:
+        batch = screen.batch[used]
+        for each in np.unique(batch):
+            residual[batch == each] -= residual[batch == each].mean(0)
     library = screen.source[1]
     curve, slope = _mean_curve(module, None if library is None else library[used])
     n_background = module.config.n_latent - module.config.n_perturbed

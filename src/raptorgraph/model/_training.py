@@ -31,8 +31,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-# Updates. Effects depend on the posterior alone, and cells keep the noise of the controls they start from, so that a
-# longer training has little left to add to predictions.
+# Updates. Effects depend on the posterior alone, and the network starts where it is almost right, so that a longer
+# training has little left to add to predictions.
 _N_STEPS = 400
 
 

@@ -42,6 +42,10 @@ class LatentModulator(nn.Module):
         """Shift of every own latent, 0 where its gene is not perturbed, cells x k (1 x k where all cells share it)."""
         return mask * self.strength
 
+    def of_state(self) -> list[nn.Parameter]:
+        """Parameters by which the shift depends on the state: none."""
+        return []
+
     def forward(self, z: torch.Tensor, mask: torch.Tensor, dose: float | torch.Tensor = 1.0) -> torch.Tensor:
         """Shift ``z`` (cells x d) by ``mask`` (cells x k or 1 x k) times ``dose`` (a number or cells x 1)."""
         shift = self.shift(z, mask) * dose
@@ -87,6 +91,10 @@ class ConditionalModulator(LatentModulator):
         combined = torch.where(mask.sum(-1, keepdim=True) > 1, self.log_combination.exp(), 1.0)
         state = z[..., self.state_weight.shape[0] :]
         return mask * self.strength * combined * relative_response(state, self.state_weight, self.state_bias)
+
+    def of_state(self) -> list[nn.Parameter]:
+        """Parameters by which the shift depends on the state."""
+        return [self.state_weight, self.state_bias]
 
     def spread(self) -> torch.Tensor:
         """Standard deviation of every own latent around its shift, shape (k,)."""
