@@ -12,10 +12,13 @@ from torch import nn
 _STARTS = (0.05, 0.3, 0.6)  # shares of the lowest cells that escaped at first
 _N_ROUNDS = 60
 _LEAST, _MOST = 1e-3, 0.98  # probability of escape
-_EVIDENCE = 3.0  # nats by which escape must explain the scores better than none
-_FEW = 0.05  # mean probability of escape below which each gene needs that evidence of its own
+# Nats by which escape must explain the scores of a gene better than none, and nats for each cell: responses are no
+# normal distributions, and the tail of one is no escape.
+_EVIDENCE, _EVIDENCE_OF_CELL = 3.0, 0.03
 _SHARED = 20.0  # cells that speak, as it were, for the mean probability of escape over genes
 _RESPONDED = 5.0  # cells of each gene that responded, as it were, beside those that there are
+_KEPT = 0.7  # of the noise in measured effects, which their posterior shrinks
+_TINY = 1e-9  # least variance
 _AS_PREDICTED = 20.0  # cells that speak, as it were, for responses that vary as the likelihood says
 
 
@@ -23,28 +26,33 @@ _AS_PREDICTED = 20.0  # cells that speak, as it were, for responses that vary as
 class Mixture:
     """Scores of the cells of each perturbed gene, arrays of shape (k,).
 
-    With probability `escape` a score follows N(`null` + `optimism`, `null_variance`), where control cells follow
-    N(`null`, `null_variance`); otherwise N(`level`, `variance`). The `optimism` is what a cell gains from its part in
-    the measured effect: it is not in the scores of cells that the model was not trained on.
+    With probability `escape` a score is distributed as those of control cells: two halves of normal distributions meet
+    at the mode `null`, of variance `below` and `above`, since responses that saturate leave scores skewed. Otherwise it
+    follows N(`level`, `variance`). A cell that the model was trained on gains `optimism` from its own part in the
+    measured effect.
     """
 
     escape: np.ndarray
     level: np.ndarray
     variance: np.ndarray
     null: np.ndarray
-    null_variance: np.ndarray
+    below: np.ndarray
+    above: np.ndarray
     optimism: np.ndarray
 
     def log_ratio(self, score: np.ndarray, gene: np.ndarray, *, seen: bool) -> np.ndarray:
         """Logarithm of the likelihood ratio of cells that responded and that escaped; `seen` says trained on.
 
-        Beyond either mean a score counts as the mean: the narrower distribution loses in its own tail.
+        The ratio rises with the score: beyond `level` a score counts as there, and below the point where the ratio
+        would rise again, because scores of responders vary more, as at that point.
         """
         unseen = 0.0 if seen else self.optimism
-        low = (self.null + self.optimism - unseen)[gene]
-        high = (self.level - unseen)[gene]
-        score = np.maximum(np.minimum(score, high), low)
-        return _log_normal(score, high, self.variance[gene]) - _log_normal(score, low, self.null_variance[gene])
+        null, level = (values[gene] for values in (self.null + self.optimism - unseen, self.level - unseen))
+        variance, below = self.variance[gene], self.below[gene]
+        wider = variance > below
+        turn = (level * below - null * variance) / np.where(wider, below - variance, -1.0)
+        score = np.minimum(np.maximum(score, np.where(wider, turn, -np.inf)), level)
+        return _log_normal(score, level, variance) - log_split_normal(score, null, below, self.above[gene])
 
 
 NAMES = tuple(field.name for field in fields(Mixture))
@@ -85,8 +93,7 @@ def fit_mixture(
     score: np.ndarray,
     noise: np.ndarray,
     gene: np.ndarray,
-    null: np.ndarray,
-    null_variance: np.ndarray,
+    controls: np.ndarray,
     n_genes: int,
 ) -> Mixture:
     r"""Fit the mixture by expectation and maximization.
@@ -100,30 +107,32 @@ def fit_mixture(
     ----------
     score, noise, gene
         Score of each cell, the variance that the likelihood gives it, and its perturbed gene.
-    null, null_variance
-        Mean and variance of the scores of control cells, by gene.
+    controls
+        Scores of control cells under each gene, k x cells.
     n_genes
         Number of genes that the scores read. The measured effect holds 1/n of the noise of each of its n cells, so that
         its own score gains :math:`\rho / (1 + \rho)`, with :math:`\rho` the number of genes times `noise` over n.
     """
+    null, below, above = split_normal(controls)
     n = np.bincount(gene, minlength=len(null))
     expected = np.bincount(gene, noise, minlength=len(null)) / np.maximum(n, 1)
     rho = n_genes * expected / np.maximum(n, 1)
-    optimism = rho / (1 + rho)
-    data = _Data(score, gene, null + optimism, null_variance, np.maximum(np.minimum(expected, null_variance), 1e-9))
+    optimism = _KEPT * rho / (1 + rho)
+    most = 0.5 * (below + above)
+    data = _Data(score, gene, null + optimism, below, above, np.maximum(np.minimum(expected, most), _TINY))
     none = data.fit(0.0)
     pooled = max((data.fit(start) for start in _STARTS), key=lambda fit: fit.log_likelihood.sum())
-    share = 0.0
-    if pooled.log_likelihood.sum() > none.log_likelihood.sum() + _EVIDENCE:
-        share = float(pooled.escape[0])
+    needed = np.maximum(_EVIDENCE, _EVIDENCE_OF_CELL * n) * (n > 0)
+    everywhere = pooled.log_likelihood.sum() > none.log_likelihood.sum() + needed.sum()
+    share = float(pooled.escape[0]) if everywhere else 0.0
     fits = [data.fit(start, max(share, 0.01)) for start in _STARTS]
     best = np.argmax([fit.log_posterior for fit in fits], axis=0)
     chosen = {name: np.choose(best, [getattr(fit, name) for fit in fits]) for name in ("escape", "level", "variance")}
     gained = np.choose(best, [fit.log_likelihood for fit in fits]) - none.log_likelihood
-    kept = (n > 0) & ((share > _FEW) | (gained > _EVIDENCE))
+    kept = (n > 0) & (everywhere | (gained > needed))
     chosen = {name: np.where(kept, values, getattr(none, name)) for name, values in chosen.items()}
     chosen["escape"] = np.where(n > 0, chosen["escape"], max(share, _LEAST))
-    return Mixture(null=null, null_variance=null_variance, optimism=optimism, **chosen)
+    return Mixture(null=null, below=below, above=above, optimism=optimism, **chosen)
 
 
 def fit_shares(log_ratio: np.ndarray, group: np.ndarray, escape: np.ndarray) -> np.ndarray:
@@ -153,12 +162,13 @@ class _Fit:
 
 @dataclass(frozen=True)
 class _Data:
-    """Scores, and what is known beforehand: means and variances of scores without a response, `expected` variance."""
+    """Scores, and what is known beforehand: scores without a response, and the `expected` variance with one."""
 
     score: np.ndarray
     gene: np.ndarray
     null: np.ndarray
-    null_variance: np.ndarray
+    below: np.ndarray
+    above: np.ndarray
     expected: np.ndarray
 
     def sums(self, values: np.ndarray) -> np.ndarray:
@@ -174,13 +184,14 @@ class _Data:
         first = np.cumsum(n) - n
         stayed = (rank - first[gene] >= start * n[gene]).astype(float)
         escape = np.full(len(n), max(start, _LEAST))
-        away = _log_normal(score, self.null[gene], self.null_variance[gene])
+        away = log_split_normal(score, self.null[gene], self.below[gene], self.above[gene])
+        most = np.maximum(0.5 * (self.below + self.above), self.expected)
         for _ in range(_N_ROUNDS if start else 1):
             responded = self.sums(stayed)
             level = self.sums(stayed * score) / np.maximum(responded, 1e-9)
             squares = self.sums(stayed * (score - level[gene]) ** 2)
             variance = (squares + _AS_PREDICTED * self.expected) / (responded + _AS_PREDICTED)
-            variance = np.minimum(variance, np.maximum(self.null_variance, self.expected))
+            variance = np.minimum(variance, most)
             here = _log_normal(score, level[gene], variance[gene]) + np.log1p(-escape[gene])
             total = np.logaddexp(here, away + np.log(escape[gene]))
             of_variance = -0.5 * _AS_PREDICTED * (np.log(variance) + self.expected / variance)
@@ -197,6 +208,27 @@ class _Data:
                 else:
                     escape = _updated(escaped, n, np.full(len(n), prior))
         return _Fit(escape, level, variance, log_likelihood, log_likelihood + of_escape)
+
+
+def split_normal(values: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    r"""Mode and the variances below and above it of each row, by maximum likelihood.
+
+    At a given mode with the sums of squares :math:`S_1` below and :math:`S_2` above it, the likelihood of the two
+    variances is highest at :math:`S_i^{2/3} (S_1^{1/3} + S_2^{1/3}) / n`, and higher the smaller that sum of roots.
+    """
+    modes = np.quantile(values, np.linspace(0.1, 0.9, 33), axis=1)[..., None]  # modes x rows x 1
+    away = [np.square(np.clip(values - modes, *ends)).sum(-1) for ends in ((None, 0), (0, None))]
+    roots = np.cbrt(np.maximum(away, _TINY))
+    best = roots.sum(0).argmin(0)
+    row = np.arange(len(values))
+    below, above = roots[:, best, row] ** 2 * roots[:, best, row].sum(0) / values.shape[1]
+    return modes[best, row, 0], np.maximum(below, _TINY), np.maximum(above, _TINY)
+
+
+def log_split_normal(x: np.ndarray, mode: np.ndarray, below: np.ndarray, above: np.ndarray) -> np.ndarray:
+    """Logarithm of the density, but for a constant that it shares with the normal distribution."""
+    variance = np.where(x < mode, below, above)
+    return np.asarray(-0.5 * (x - mode) ** 2 / variance - np.log(0.5 * (np.sqrt(below) + np.sqrt(above))))
 
 
 def _updated(escaped: np.ndarray, n: np.ndarray, prior: np.ndarray) -> np.ndarray:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from raptorgraph.model._predictor import Predictor
     from raptorgraph.model._types import Data
 
-_REST = 0.5  # of what the encoder says of the other latents, which take a part of the response for their own
+_REST = 0.4  # of what the encoder says of the other latents, which take a part of the response for their own
 _MOST_CONTROLS, _FEWEST_CONTROLS, _N_PAIRS = 256, 64, 50_000  # of a gene; fewer where there are many genes
 
 
@@ -140,9 +140,7 @@ def fit_responses(cells: Cells) -> Mixture:
     controls = np.sort(np.random.default_rng((draw_seed(None), 11)).choice(controls, n, replace=False))
     each = sparse.eye_array(k, format="csr", dtype=np.float32)
     null = np.stack([_scores(cells, manager, controls, each[np.full(n, g)])[2] for g in range(k)])
-    return fit_mixture(
-        score[of_gene], noise[of_gene], gene[of_gene], null.mean(1), np.maximum(null.var(1), 1e-9), manager.adata.n_vars
-    )
+    return fit_mixture(score[of_gene], noise[of_gene], gene[of_gene], null, manager.adata.n_vars)
 
 
 @torch.inference_mode()

@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 
 _FDR = 0.05
 _FEWEST = 5  # cells of a guide that is compared with others
-_SHARED = 20.0  # cells that speak, as it were, for the share of all perturbations, or of all guides of one
 _SHARES = np.linspace(0.0025, 0.9975, 200)
 
 
@@ -27,11 +26,12 @@ _SHARES = np.linspace(0.0025, 0.9975, 200)
 def responders(model: RaptorGraphModel, guide_key: str | None = None, *, level: float = 0.9) -> pd.DataFrame:
     r"""Share of cells that responded, by perturbation and by guide.
 
-    Each cell i has a likelihood ratio :math:`r_i` of having responded to having escaped, and the log-likelihood of a
-    share s of responders among some cells is :math:`\sum_i \log(s r_i + 1 - s)`. Intervals come from it with a beta
-    prior around the share of all perturbations (of a guide, around that of its perturbation), worth 20 cells. Guides of
-    a perturbation disagree if shares of their own explain their cells better than one share does, by a likelihood ratio
-    test at a false discovery rate of 5 %.
+    Each cell i has a likelihood ratio :math:`r_i` of having responded to having escaped, with
+    :math:`p_i = r_i / (r_i + 1)`, and the log-likelihood of a share s of responders among some cells is
+    :math:`\sum_i \log(s r_i + 1 - s)`. It is weighed by the square of how far cells can be told apart, the mean of
+    :math:`|2 p_i - 1|`: where that is little, scores that are a bit off would otherwise pass for knowledge. Intervals
+    are those of a uniform prior. Guides of a perturbation disagree if shares of their own explain their cells better
+    than one share does, by a likelihood ratio test at a false discovery rate of 5 %.
 
     Parameters
     ----------
@@ -50,7 +50,8 @@ def responders(model: RaptorGraphModel, guide_key: str | None = None, *, level: 
         - ``n_cells``: number of cells;
         - ``share``: mean of :meth:`~raptorgraph.RaptorGraphModel.get_response_probability`, for guides with that of
           each guide; of a combination the share of cells in which all of its genes responded;
-        - ``low``, ``high``: ends of the interval;
+        - ``low``, ``high``: ends of the interval, which is widened to hold the share;
+        - ``told``: how far single cells can be told apart, from 0 (not at all: the share says nothing) to 1;
         - ``p``, ``q``: of the test that all guides of the perturbation have the same share, in its own row; NaN where
           fewer than two guides have five cells;
         - ``disagree``: whether q is at most 0.05.
@@ -68,7 +69,7 @@ def responders(model: RaptorGraphModel, guide_key: str | None = None, *, level: 
     --------
     >>> found = rg.tl.responders(model)
     >>> found.columns.tolist()
-    ['perturbation', 'n_cells', 'share', 'low', 'high']
+    ['perturbation', 'n_cells', 'share', 'low', 'high', 'told']
     >>> bool((found["share"] > 0.9).all())  # in this screen no cell escaped
     True
     """
@@ -84,20 +85,20 @@ def responders(model: RaptorGraphModel, guide_key: str | None = None, *, level: 
     with np.errstate(divide="ignore"):
         ratio = np.clip(even / (1 - even) * (1 - prior) / np.where(prior < 1, prior, 0.5), 1e-12, 1e12)
     probability = model.get_response_probability().to_numpy()
-    shared = float(np.nanmean(probability))
     by_guide = None if guides is None else model.get_response_probability(guide_key=guide_key).to_numpy()
     found = []
     for label in model.conditions:
         rows = np.flatnonzero(labels == label)
-        whole = _row(probability[rows], ratio[rows], shared, level)
+        told = float(np.abs((ratio[rows] - 1) / (ratio[rows] + 1)).mean())
+        whole = _row(probability[rows], ratio[rows], told, level)
         if guides is None or by_guide is None:
             found.append({"perturbation": label, **whole})
             continue
         each = {guide: rows[guides[rows] == guide] for guide in sorted(set(guides[rows]))}
-        p = _disagreement([ratio[cells] for cells in each.values() if len(cells) >= _FEWEST])
+        p = _disagreement([ratio[cells] for cells in each.values() if len(cells) >= _FEWEST], told)
         found.append({"perturbation": label, "guide": None, **whole, "p": p})
         for guide, cells in each.items():
-            of_guide = _row(by_guide[cells], ratio[cells], whole["share"], level)
+            of_guide = _row(by_guide[cells], ratio[cells], told, level)
             found.append({"perturbation": label, "guide": guide, **of_guide, "p": np.nan})
     table = pd.DataFrame(found)
     if guides is not None:
@@ -108,23 +109,22 @@ def responders(model: RaptorGraphModel, guide_key: str | None = None, *, level: 
     return table
 
 
-def _row(probability: np.ndarray, ratio: np.ndarray, prior: float, level: float) -> dict[str, float]:
+def _row(probability: np.ndarray, ratio: np.ndarray, told: float, level: float) -> dict[str, float]:
     """Number of cells, share, and the shortest interval of the share that holds `level` of its posterior."""
-    log_density = _log_likelihood(ratio)
-    log_density = log_density + _SHARED * (prior * np.log(_SHARES) + (1 - prior) * np.log1p(-_SHARES))
+    log_density = told**2 * _log_likelihood(ratio)
     density = np.exp(log_density - log_density.max())
     order = np.argsort(-density, kind="stable")
     inside = order[: 1 + np.searchsorted(np.cumsum(density[order]), level * density.sum())]
     share, half = float(probability.mean()), 0.5 * (_SHARES[1] - _SHARES[0])
     low, high = _SHARES[inside.min()] - half, _SHARES[inside.max()] + half
-    return {"n_cells": len(ratio), "share": share, "low": min(low, share), "high": max(high, share)}
+    return {"n_cells": len(ratio), "share": share, "low": min(low, share), "high": max(high, share), "told": told}
 
 
-def _disagreement(ratios: list[np.ndarray]) -> float:
+def _disagreement(ratios: list[np.ndarray], told: float) -> float:
     """P value of the test that groups of cells, of these likelihood ratios, have the same share of responders."""
     if len(ratios) < 2:
         return np.nan
-    curves = np.array([_log_likelihood(ratio) for ratio in ratios])
+    curves = told**2 * np.array([_log_likelihood(ratio) for ratio in ratios])
     gained = curves.max(1).sum() - curves.sum(0).max()
     return float(chi2.sf(2 * gained, len(ratios) - 1))
 
