@@ -52,7 +52,8 @@ class Mixture:
         wider = variance > below
         turn = (level * below - null * variance) / np.where(wider, below - variance, -1.0)
         score = np.minimum(np.maximum(score, np.where(wider, turn, -np.inf)), level)
-        return _log_normal(score, level, variance) - log_split_normal(score, null, below, self.above[gene])
+        away = log_split_normal(score, null, below, self.above[gene])
+        return np.asarray(_log_normal(score, level, variance) - away)
 
 
 NAMES = tuple(field.name for field in fields(Mixture))
