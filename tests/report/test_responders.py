@@ -1,8 +1,7 @@
 import numpy as np
-import pandas as pd
 import pytest
 
-from raptorgraph import datasets
+from raptorgraph import datasets, tl
 from raptorgraph.model import RaptorGraphModel
 from raptorgraph.report import _responders
 from raptorgraph.report._tables import Table
@@ -24,8 +23,9 @@ def model():
 
 
 class Found:
-    def __init__(self, model, out):
-        self.model, self.out = model, out
+    def __init__(self, model):
+        self.guide_key = _responders.guide_column(model)
+        self.responders = tl.responders(model, self.guide_key)
 
 
 def named(section):
@@ -33,13 +33,14 @@ def named(section):
     return " ".join(block.text for block in section.blocks if hasattr(block, "text")), table
 
 
-def test_names_what_did_not_respond(model, tmp_path):
-    assert _responders.guide_column(model) is None
-    text, table = named(_responders.responders(Found(model, tmp_path)))
+def test_names_what_did_not_respond(model):
+    found = Found(model)
+    assert found.guide_key is None
+    text, table = named(_responders.responders(found))
     assert "uides" not in text
     titles = ["perturbation", "cells", "responded", "from", "to", "told apart"]
     assert [column.title for column in table.columns] == titles
-    written = pd.read_csv(tmp_path / "responders.csv").set_index("perturbation")
+    written = found.responders.set_index("perturbation")
     assert len(table.rows) == len(written) == 4
     few = written[(written["high"] < 0.8) & (written["told"] > 0.3)]
     assert len(few) > 1
@@ -47,17 +48,18 @@ def test_names_what_did_not_respond(model, tmp_path):
     assert all((gene in text) == (gene in few.index) for gene in written.index)
 
 
-def test_names_guides_that_disagree(model, tmp_path):
+def test_names_guides_that_disagree(model):
     obs = model.adata.obs
     obs["gRNA_id"] = obs["guides_of_cells"]
     try:
-        assert _responders.guide_column(model) == "gRNA_id"
-        text, table = named(_responders.responders(Found(model, tmp_path)))
+        found = Found(model)
+        assert found.guide_key == "gRNA_id"
+        text, table = named(_responders.responders(found))
     finally:
         del obs["gRNA_id"]
     assert "Guides of 1 perturbation of 4 disagree at a false discovery rate of 5 % (column gRNA_id): P01." in text
     assert len(table.rows) == 12
-    shares = pd.read_csv(tmp_path / "responders.csv").set_index("guide")["share"]
+    shares = found.responders.set_index("guide")["share"]
     assert shares["P01_<1>"] > 0.6 > 0.4 > shares["P01_<2>"]
 
 

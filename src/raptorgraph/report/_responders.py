@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from raptorgraph import tl
 from raptorgraph.report._blocks import Section, Text
 from raptorgraph.report._findings import Findings, long_table
 from raptorgraph.report._tables import Column, counted, listed, percent, small, whole
@@ -39,9 +38,7 @@ def guide_column(model: RaptorGraphModel) -> str | None:
 def responders(found: Findings) -> Section:
     """Which cells responded."""
     section = Section("responders", "Which cells responded")
-    guides = guide_column(found.model)
-    frame = tl.responders(found.model, guides)
-    frame.to_csv(found.out / "responders.csv", index=False, float_format="%.6g")
+    frame, guides = found.responders, found.guide_key
     whole_rows = frame if guides is None else frame[frame["guide"].isna()]
     few = whole_rows[(whole_rows["high"] < _FEW) & (whole_rows["told"] > _TOLD)].sort_values("share", kind="stable")[
         "perturbation"
