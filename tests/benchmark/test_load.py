@@ -24,6 +24,13 @@ def test_simulated_screens_of_three_kinds_differ_by_seed():
     assert found == {"additive": ("linear", 0.0), "saturating": ("saturating", 0.0), "interacting": ("saturating", 1.0)}
 
 
+def test_a_simulated_screen_whose_effects_depend_on_the_state():
+    adata = load_screen(Settings("simulated-states", quick=True), seed=1).adata
+    assert adata.obs["state"].nunique() == 2
+    activity = adata.uns["simulation"]["state_activity"]
+    assert ((activity == 0).any(axis=1)).sum() == round(0.5 * len(activity))
+
+
 def test_screens_by_name_from_a_folder(adata, tmp_path, monkeypatch):
     adata.write_h5ad(tmp_path / "mine.h5ad")
     monkeypatch.setenv("RAPTORGRAPH_DATA", str(tmp_path))

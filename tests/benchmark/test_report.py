@@ -7,7 +7,16 @@ import pytest
 from matplotlib.figure import Figure
 
 from raptorgraph.benchmark._experiments import experiment
-from raptorgraph.benchmark._report import all_rows, as_text, in_order, mean_and_sd, to_markdown, wide, write_report
+from raptorgraph.benchmark._report import (
+    all_rows,
+    as_text,
+    in_order,
+    mean_and_sd,
+    paired_differences,
+    to_markdown,
+    wide,
+    write_report,
+)
 from raptorgraph.benchmark._settings import Part, Settings, Unit
 
 
@@ -36,6 +45,24 @@ def test_wide_has_a_column_for_each_metric(summary):
     assert table["mse"].tolist() == ["2.000 +- 1.414", "2.000 +- 0.000"]
     assert table["time"][0] == "7.000"
     assert pd.isna(table["time"][1])
+
+
+def test_wide_with_as_many_digits_as_are_asked_for(summary):
+    assert wide(summary, ["method"], digits=1)["mse"].tolist() == ["2.0 +- 1.4", "2.0 +- 0.0"]
+
+
+def test_differences_are_paired_by_seed():
+    values = {"b": [1.0, 4.0], "base": [0.5, 3.0], "a": [0.5, 2.0]}
+    rows = pd.DataFrame([(m, "mse", s, x) for m, each in values.items() for s, x in enumerate(each)])
+    rows.columns = ["method", "metric", "seed", "value"]
+    found = paired_differences(pd.concat([rows, pd.DataFrame([("b", "time", 0, 7.0)], columns=rows.columns)]), "base")
+    assert found["method"].tolist() == ["b", "b", "a", "a"]
+    assert found["metric"].tolist() == ["mse", "time", "mse", "time"]
+    assert found["value_mean"].tolist()[::2] == [0.75, -0.5]
+    np.testing.assert_allclose(found["value_sd"][::2], [np.sqrt(0.125), np.sqrt(0.5)])
+    assert found["value_mean"][1::2].isna().all()  # nothing to take off
+    assert found["n"].tolist() == [2, 0, 2, 0]
+    assert paired_differences(rows[rows["method"] == "base"], "base").empty
 
 
 @pytest.mark.parametrize(

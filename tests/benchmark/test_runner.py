@@ -56,6 +56,11 @@ def test_tables_and_figure_are_written(calls, tmp_path):
     assert pd.read_csv(tmp_path / "losses.csv")["value"].tolist() == [0, 1, 4]
 
 
+def test_as_many_seeds_as_the_experiment_has_unless_they_are_asked_for(calls, tmp_path):
+    assert run(tmp_path)["losses"]["seed"].tolist() == [0, 1, 2]
+    assert experiment("ablation").n_seeds == 5
+
+
 def test_finished_units_are_used_again_and_new_ones_added(calls, tmp_path):
     run(tmp_path, seeds=2)
     run(tmp_path, seeds=[0, 1, 5])

@@ -200,7 +200,9 @@ MEMBERS = {
     "latents": METHODS | SCREEN | {"benchmark/_embeddings.py", "benchmark/_measure.py", "metrics/_latents.py"},
     "states": METHODS | {"benchmark/_states_methods.py", "datasets/_states.py"},
     "stability": METHODS | SCREEN | {"benchmark/_measure.py"},
-    "ablation": VARIANTS,
+    "ablation": VARIANTS
+    | {f"benchmark/_ablation_{part}.py" for part in ("cells", "network", "posterior")}
+    | {"benchmark/_embeddings.py", "metrics/_latents.py", "tl/_interactions.py"},
     **dict.fromkeys(("capacity", "graph-ablation", "pairing", "sensitivity"), VARIANTS | {"benchmark/_measure.py"}),
 }
 MODEL = {"model/_module.py", "model/_training.py", "nn/_encoder.py", "screen/_labels.py"}

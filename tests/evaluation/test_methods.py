@@ -4,7 +4,7 @@ import pytest
 
 from raptorgraph.baselines import DiscrepancyVAE
 from raptorgraph.evaluation import RaptorGraphMethod, make_method
-from raptorgraph.evaluation._methods import MODELS, gene_graph, ordered
+from raptorgraph.evaluation._methods import MODELS, NetworkAlone, gene_graph, ordered
 from raptorgraph.screen import Screen
 
 
@@ -45,6 +45,15 @@ def test_same_seed_same_predictions(fitted, screen):
     pd.testing.assert_frame_equal(again.predict_effects("P01+P02"), method.predict_effects("P01+P02"))
 
 
+def test_arguments_of_the_training(screen):
+    method = RaptorGraphMethod(max_epochs=1, train_kwargs={"limit_train_batches": 0}, **screen.setup)
+    method.fit(screen.cells(screen.singles))
+    assert method.model.is_trained
+    assert method.model.history == {}  # no update was made
+    assert method.history_.empty
+    assert RaptorGraphMethod().train_kwargs == {}
+
+
 def test_unknown_genes_are_refused(fitted):
     with pytest.raises(ValueError, match="P99 was not perturbed"):
         fitted[0].predict_effects("P99")
@@ -76,7 +85,16 @@ def test_every_method_is_made_as_it_is_asked_for(name, screen):
         assert (settings.seed, settings.max_epochs) == (5, 2)
     if isinstance(method, RaptorGraphMethod):
         assert method.preset == ("paper" if name == "raptorgraph paper" else "default")
-        assert method.model_kwargs == ({"effect_posterior": False} if name == "raptorgraph network" else {})
+        assert type(method) is (NetworkAlone if name == "raptorgraph network" else RaptorGraphMethod)
+
+
+def test_the_network_alone_is_that_of_the_model_with_its_posterior(fitted, screen):
+    alone = make_method("raptorgraph network", screen.setup, seed=0, max_epochs=1).fit(screen.adata)
+    whole = make_method("raptorgraph", screen.setup, seed=0, max_epochs=1).fit(screen.adata)
+    asked = whole.model.conditions[:2]
+    decoded = whole.model.predict_effects(asked, kind="decoder")[alone.var_names]
+    np.testing.assert_array_equal(alone.predict_effects(asked), decoded)
+    assert not alone.model.has_posterior
 
 
 def test_what_cannot_be_made(screen):

@@ -36,6 +36,7 @@ def test_cells_enough_for_two_samples(screen):
     assert _scores.large_enough(screen, ["P01", "control"], n // 2) == ["P01", "control"]
     assert _scores.large_enough(screen, ["P01", "control"], n // 2 + 1) == ["control"]
     assert _scores.sample_size(screen) == 20  # half of 40 cells
+    assert [_scores.size_of_half(sizes) for sizes in ([90, 61], [3, 800], [501, 999])] == [30, 10, 250]
 
 
 def test_measured_cells_in_place_of_a_prediction_are_right_about_everything(screen):

@@ -5,14 +5,14 @@ import inspect
 import pytest
 
 import raptorgraph as rg
-from raptorgraph.model import EdgeTable, Latents, Predictor, _expected, _export, _training
+from raptorgraph.model import EdgeTable, Latents, Predictor, _expected, _export, _mean_effects, _training
 
 WORKERS = {
     "train": _training.train,
     "get_latent_representation": Latents.get_latent_representation,
     "latent_activity": Latents.latent_activity,
     "predict": Predictor.predict,
-    "predict_effects": Predictor.predict_effects,
+    "predict_effects": _mean_effects.predict_effects,
     "sample_effects": Predictor.sample_effects,
     "get_counterfactual": _expected.get_counterfactual,
     "get_normalized_expression": _expected.get_normalized_expression,

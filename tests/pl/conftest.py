@@ -204,8 +204,29 @@ def reverse_table():
 
 
 @pytest.fixture
-def example(fixed, interaction_table, enrichment_table, edges, reverse_table):
+def state_table():
+    names = ["A", "B", "C", "D", "A+B"]
+    table = pd.DataFrame({"perturbation": names, "statistic": 1.0, "p_value": [1e-6, 0.7, 0.4, 0.02, 1e-4]})
+    table["FDR"] = [5e-6, 0.7, 0.5, 0.033, 2e-4]
+    table["dependence"] = [0.5, 0.01, 0.02, 0.2, 0.4]
+    scales = {"early": [1.9, 1.0, 1.05, 0.6, 2.4], "late": [0.1, 1.0, 0.95, 1.0, 0.2], "resting": [1, 1, 1, 1.4, 0.4]}
+    for group, scale in scales.items():
+        table[f"scale_{group}"] = scale
+        table[f"scale_{group}_low"] = table[f"scale_{group}"] - 0.15
+        table[f"scale_{group}_high"] = table[f"scale_{group}"] + 0.15
+        table[f"n_cells_{group}"] = [40, 30, 0 if group == "resting" else 20, 25, 35]
+    table.attrs["groupby"] = "phase"
+    return table
+
+
+@pytest.fixture
+def example(fixed, interaction_table, enrichment_table, edges, reverse_table, state_table):
     """Everything that the plots can be tried on."""
     return SimpleNamespace(
-        model=fixed, interactions=interaction_table, enrichment=enrichment_table, edges=edges, reverse=reverse_table
+        model=fixed,
+        interactions=interaction_table,
+        enrichment=enrichment_table,
+        edges=edges,
+        reverse=reverse_table,
+        states=state_table,
     )

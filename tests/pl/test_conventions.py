@@ -21,6 +21,7 @@ PLOTS = {
     "latents": lambda e, **o: pl.latents(e.model, color="depth", basis="X_map", **o),
     "pair": lambda e, **o: pl.pair(e.model, "A+B", **o),
     "reverse": lambda e, **o: pl.reverse(e.reverse, **o),
+    "state_effects": lambda e, **o: pl.state_effects(e.states, **o),
     "training": lambda e, **o: pl.training(e.model, **o),
     "uncertainty": lambda e, **o: pl.uncertainty(e.model, "A", **o),
 }
@@ -130,7 +131,7 @@ def test_every_axis_is_labeled(plot, example):
 def test_input_stays_as_it_is(plot, example):
     before = copy.deepcopy(example)
     plot(example)
-    for name in ("interactions", "enrichment", "edges", "reverse"):
+    for name in ("interactions", "enrichment", "edges", "reverse", "states"):
         pd.testing.assert_frame_equal(getattr(example, name), getattr(before, name))
     pd.testing.assert_frame_equal(example.model.effects, before.model.effects)
     adata, old = example.model.adata, before.model.adata

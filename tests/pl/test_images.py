@@ -129,6 +129,12 @@ def reverse(e, changed):
     return pl.reverse(e.reverse, truth=["A", "B"], ax=axes(4.5, 2.5))
 
 
+def state_effects(e, changed):
+    if changed:
+        e.states.loc[3, "scale_late"] = 1.6
+    return pl.state_effects(e.states, ax=axes(5, 3))
+
+
 CASES = {
     case.__name__: case
     for case in (
@@ -151,6 +157,7 @@ CASES = {
         counterfactual,
         counterfactual_cells,
         reverse,
+        state_effects,
     )
 }
 

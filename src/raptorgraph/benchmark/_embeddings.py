@@ -144,13 +144,23 @@ def embed_by_ours(name: str, parted: Parted, settings: Settings, seed: int) -> t
     Latents by name, and the table of :func:`own_latents`.
     """
     method = RaptorGraphMethod(OURS[name], seed=seed, max_epochs=epochs_of(settings), **parted.screen.setup)
-    model = method.fit(parted.fitted).model
+    latents, table = held_out_latents(method.fit(parted.fitted).model, parted)
+    return {name: latents["causal"], name + OWN: latents["own"]}, table
+
+
+def held_out_latents(model: RaptorGraphModel, parted: Parted) -> tuple[Embeddings, pd.DataFrame]:
+    """Latents of the held-out cells by a fitted model: ``"causal"``, and ``"own"``, the exogenous ones of its genes.
+
+    Returns
+    -------
+    Those, and the table of :func:`own_latents`.
+    """
     control = parted.train[parted.screen.codes[parted.train] == 0]
     center = model.get_latent_representation(parted.screen.adata[control].copy(), "exogenous").mean(axis=0)
     z = model.get_latent_representation(parted.held_out, "exogenous")
     k = len(model.perturbed_genes)
     table = own_latents(z[:, :k] - center[:k], modulator_shift(model, z[parted.codes == 0]), model, parted)
-    return {name: model.get_latent_representation(parted.held_out), name + OWN: z[:, :k]}, table
+    return {"causal": model.get_latent_representation(parted.held_out), "own": z[:, :k]}, table
 
 
 @torch.inference_mode()

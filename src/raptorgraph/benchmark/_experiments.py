@@ -65,6 +65,8 @@ class Experiment:
         Makes the figure of the tables, or figures by name.
     work_options
         Options that the work depends on; default all.
+    n_seeds
+        Number of repetitions where none is asked for.
     """
 
     name: str
@@ -75,6 +77,7 @@ class Experiment:
     tables: Callable[[Parts, Settings], Tables]
     draw: Callable[[Tables], Figure | Mapping[str, Figure]]
     work_options: tuple[str, ...] | None = None
+    n_seeds: int = 3
 
     @property
     def parts(self) -> str:

@@ -36,7 +36,7 @@ from raptorgraph.benchmark._embeddings import AUROC, FOR_COUNTS, LARGEST, METHOD
 from raptorgraph.benchmark._experiments import Experiment
 from raptorgraph.benchmark._load import load_screen
 from raptorgraph.benchmark._measure import Measured
-from raptorgraph.benchmark._report import all_rows, in_order, mean_and_sd, wide
+from raptorgraph.benchmark._report import all_rows, in_order, mean_and_sd, paired_differences, wide
 from raptorgraph.benchmark._settings import Part, Settings, Unit, chosen, units_by_seed
 from raptorgraph.pl._panels import dot_panel
 
@@ -177,10 +177,7 @@ def tables(parts: Parts, settings: Settings) -> Tables:
 def differences(rows: pd.DataFrame) -> pd.DataFrame:
     """Scores less those of PCA on the same cells, mean and SD over seeds; `rows` has one for each method and seed."""
     scores = rows[rows["metric"].isin(SCORES) & (rows["method"] != CHANCE)]
-    values = scores.pivot(index=["metric", "seed"], columns="method", values="value")
-    less = values.sub(values[BASELINE], axis=0).drop(columns=BASELINE).melt(ignore_index=False).reset_index()
-    order = [name for name in scores["method"].unique() if name != BASELINE]
-    return mean_and_sd(in_order(less, method=order, metric=SCORES), ["method", "metric"])
+    return paired_differences(in_order(scores, metric=SCORES), BASELINE)
 
 
 # -- figure ----------------------------------------------------------------------------------------------------------

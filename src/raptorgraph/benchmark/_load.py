@@ -13,12 +13,14 @@ from raptorgraph.screen._inputs import batch_codes
 from raptorgraph.screen._setup_hints import warn_of_setup
 
 _PUBLIC = ("norman2019", "replogle2020")
-# Screens of three kinds: effects add up, saturate, or interact strongly.
+# Effects add up, saturate, or interact strongly.
 _SIMULATED: dict[str, dict[str, Any]] = {
     "simulated": {},
     "simulated-additive": {"mechanism": "linear", "interaction_strength": 0.0},
     "simulated-saturating": {"mechanism": "saturating", "interaction_strength": 0.0},
     "simulated-interacting": {"mechanism": "saturating", "interaction_strength": 1.0},
+    # Half of the perturbations act in one of two states of the cells alone.
+    "simulated-states": {"states": 2, "effect_size": 4.0},
 }
 _SIZE = {"n_genes": 500, "n_perturbed": 20, "n_doubles": 40}
 _QUICK = {
@@ -38,8 +40,9 @@ def load_screen(settings: Settings, seed: int = 0) -> Screen:
     ----------
     settings
         ``settings.screen`` is the path of an h5ad file or a zarr store; or ``"norman2019"`` or ``"replogle2020"``
-        (downloaded); or ``"simulated"``, ``"simulated-additive"``, ``"simulated-saturating"`` or
-        ``"simulated-interacting"``; or the name of an h5ad file or zarr store in the folder ``$RAPTORGRAPH_DATA``.
+        (downloaded); or ``"simulated"``, ``"simulated-additive"``, ``"simulated-saturating"``,
+        ``"simulated-interacting"`` or ``"simulated-states"``, where effects depend on the state of the cell; or the
+        name of an h5ad file or zarr store in the folder ``$RAPTORGRAPH_DATA``.
     seed
         Seed of a simulated screen, which is another one for each repetition.
 

@@ -49,9 +49,35 @@ def mean_and_sd(table: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
     return groups.agg(value_mean="mean", value_sd="std", n="count").reset_index()
 
 
-def wide(summary: pd.DataFrame, index: Sequence[str], columns: str = "metric") -> pd.DataFrame:
-    """Rows `index`, one column for each metric, with text ``mean +- SD``."""
-    text = summary.assign(text=[as_text(m, s) for m, s in zip(summary["value_mean"], summary["value_sd"], strict=True)])
+def paired_differences(rows: pd.DataFrame, baseline: str, column: str = "method") -> pd.DataFrame:
+    """Values less those of one method with the same metric and seed: mean and SD over seeds of these.
+
+    Parameters
+    ----------
+    rows
+        One for each method, metric and seed, with its ``value``.
+    baseline
+        The method whose values are taken off, and which is left out.
+    column
+        Column that names the methods.
+
+    Returns
+    -------
+    As :func:`mean_and_sd`, of each method and metric, in the order in which they first occur.
+    """
+    values = rows.pivot(index=["metric", "seed"], columns=column, values="value")
+    less = values.sub(values[baseline], axis=0).drop(columns=baseline).melt(ignore_index=False).reset_index()
+    orders = {name: list(dict.fromkeys(rows[name])) for name in (column, "metric")}
+    return mean_and_sd(in_order(less, **orders), [column, "metric"])
+
+
+def wide(
+    summary: pd.DataFrame, index: Sequence[str], columns: str = "metric", digits: int | None = None
+) -> pd.DataFrame:
+    """Rows `index`, one column for each metric, with text ``mean +- SD``, as :func:`as_text` writes it."""
+    text = summary.assign(
+        text=[as_text(m, s, digits) for m, s in zip(summary["value_mean"], summary["value_sd"], strict=True)]
+    )
     order = {name: list(dict.fromkeys(summary[name])) for name in (*index, columns)}
     table = text.pivot(index=list(index), columns=columns, values="text").reindex(columns=order[columns])
     rows = list(dict.fromkeys(summary[list(index)].itertuples(index=False, name=None)))

@@ -33,7 +33,7 @@ def run(
     *,
     screen: str | Path | None = None,
     out: str | Path,
-    seeds: int | Sequence[int] = 3,
+    seeds: int | Sequence[int] | None = None,
     quick: bool = False,
     n_jobs: int | None = None,
     n_threads: int = 1,
@@ -60,11 +60,11 @@ def run(
         One of :data:`EXPERIMENTS`.
     screen
         Path of an h5ad file or a zarr store, or a name: see :func:`load_screen`. Not used by ``"losses"`` and
-        ``"intervals"``; ``"graph"`` simulates screens without one.
+        ``"intervals"``; ``"graph"`` and ``"ablation"`` simulate screens without one.
     out
         Directory of the results.
     seeds
-        Number of repetitions (seeds 0, 1, ...), or the seeds themselves.
+        Number of repetitions (seeds 0, 1, ...), or the seeds themselves; default 3, of ``"ablation"`` 5.
     quick
         Whether to run a small version, which shows in minutes that everything works; its numbers mean nothing.
     n_jobs
@@ -117,6 +117,7 @@ def run(
     """
     asked = experiment(name)
     options = {key: value for key, value in options.items() if value is not None}
+    seeds = asked.n_seeds if seeds is None else seeds
     seeds = tuple(range(seeds)) if isinstance(seeds, int) else tuple(seeds)
     if not seeds or len(set(seeds)) != len(seeds):
         raise ValueError(f"seeds={seeds!r} must be at least one seed, each different.")

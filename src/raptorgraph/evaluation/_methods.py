@@ -41,6 +41,8 @@ class RaptorGraphMethod(Baseline):
         Number of epochs; default that of the preset.
     model_kwargs, plan_kwargs
         Arguments of the model and of its training plan that take precedence over the preset.
+    train_kwargs
+        Further arguments of :meth:`raptorgraph.RaptorGraphModel.train`.
     noise
         Noise of the predicted cells: see :meth:`raptorgraph.RaptorGraphModel.predict`.
     **setup
@@ -61,12 +63,14 @@ class RaptorGraphMethod(Baseline):
         max_epochs: int | None = None,
         model_kwargs: Mapping[str, Any] | None = None,
         plan_kwargs: Mapping[str, Any] | None = None,
+        train_kwargs: Mapping[str, Any] | None = None,
         noise: str = "own",
         **setup: Any,
     ):
         super().__init__(**setup)
         self.preset, self.seed, self.max_epochs, self.noise = preset, seed, max_epochs, noise
         self.model_kwargs, self.plan_kwargs = dict(model_kwargs or {}), dict(plan_kwargs or {})
+        self.train_kwargs = dict(train_kwargs or {})
 
     def fit(self, adata: ad.AnnData) -> Self:
         """Train the model on a copy of the cells."""
@@ -85,8 +89,7 @@ class RaptorGraphMethod(Baseline):
         self.model.train(
             max_epochs=self.max_epochs,
             plan_kwargs=self.plan_kwargs,
-            enable_progress_bar=False,
-            enable_checkpointing=False,
+            **{"enable_progress_bar": False, "enable_checkpointing": False, **self.train_kwargs},
         )
         history = self.model.history
         terms = {
@@ -119,6 +122,16 @@ class RaptorGraphMethod(Baseline):
         return np.asarray(values[self.var_names])
 
 
+class NetworkAlone(RaptorGraphMethod):
+    """The network of a default model without the posterior that it was trained under: its own effects and cells."""
+
+    def fit(self, adata: ad.AnnData) -> Self:
+        """Train the model, and take the posterior away."""
+        super().fit(adata)
+        self.model.module.effects = None
+        return self
+
+
 def ordered(methods: Iterable[str]) -> list[str]:
     """The names, each once: baselines from the simplest up, models, then all others as they come."""
     found = list(dict.fromkeys(methods))
@@ -139,7 +152,7 @@ def make_method(
     Parameters
     ----------
     name
-        ``"raptorgraph"``; ``"raptorgraph network"``, whose effects are those of the network alone; ``"raptorgraph
+        ``"raptorgraph"``; ``"raptorgraph network"``, the same with the effects and cells of its network alone; ``"raptorgraph
         paper"``, the published configuration; ``"dVAE"``; ``"SENA"``; or a name of
         :func:`raptorgraph.baselines.ladder`.
     setup
@@ -163,7 +176,7 @@ def make_method(
     trained: dict[str, Any] = {"seed": seed, **({} if max_epochs is None else {"max_epochs": max_epochs}), **setup}
     makers: dict[str, Callable[[], Baseline]] = {
         "raptorgraph": lambda: RaptorGraphMethod(**trained),
-        "raptorgraph network": lambda: RaptorGraphMethod(model_kwargs={"effect_posterior": False}, **trained),
+        "raptorgraph network": lambda: NetworkAlone(**trained),
         "raptorgraph paper": lambda: RaptorGraphMethod("paper", **trained),
         "dVAE": lambda: DiscrepancyVAE(**trained),
     }

@@ -231,8 +231,12 @@ def sample_size(screen: Screen) -> int:
     Half of the smallest combination (so that it has two halves to compare), at least 10 and at most 250; combinations
     of fewer than twice as many cells get no scores of cells.
     """
-    sizes = [len(screen.rows(label)) // 2 for label in screen.combinations or screen.conditions]
-    return int(np.clip(min(sizes), _FEWEST_CELLS, _MOST_CELLS))
+    return size_of_half(len(screen.rows(label)) for label in screen.combinations or screen.conditions)
+
+
+def size_of_half(n_cells: Iterable[int]) -> int:
+    """Half of the smallest number of cells, at least 10 and at most 250."""
+    return int(np.clip(min(n_cells) // 2, _FEWEST_CELLS, _MOST_CELLS))
 
 
 def large_enough(screen: Screen, labels: Iterable[str], n_cells: int) -> list[str]:

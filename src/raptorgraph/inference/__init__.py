@@ -8,5 +8,7 @@ __getattr__, __dir__, __all__ = lazy.attach(
         "_config": ["EffectPosteriorConfig"],
         "_effects": ["EffectPosterior"],
         "_graph": ["GraphPosterior", "infer_graph"],
+        "_group_effects": ["GroupEffects", "infer_group_effects"],
+        "_group_measurements": ["GroupMeasurements"],
     },
 )

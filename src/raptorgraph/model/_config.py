@@ -64,7 +64,7 @@ class ModuleConfig(Checked):
     graph_init: str = _choice("zero", choices=("zero", "uniform"))
     latent_norm: str = _choice("none", choices=("none", "layer"))
     learn_scale: bool = _flag(True)
-    init_strength: float = _number(2.5, high=100, above=True)
+    init_strength: float | None = _number(None, high=100, above=True)
     effect_posterior: bool | Mapping[str, Any] = field(default=True, metadata={"check": _posterior_options})
 
     def __post_init__(self) -> None:

@@ -122,7 +122,7 @@ class PairedDataset(Dataset[Batch]):
 
 
 class CellDataset(PairedDataset):
-    """Read the cells of a :class:`PairedBatch` with their masks, controls first, and some conditions with their effects.
+    """Read the cells of a :class:`PairedBatch` with their masks, controls first, and the effects of some conditions.
 
     Conditions are drawn anew for each batch, half of them measured and half not where there are both.
     """

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Self, TypeVar
 import numpy as np
 
 from raptorgraph._arguments import check_choice
-from raptorgraph.model import _expected, _export, _responding, _training
+from raptorgraph.model import _expected, _export, _mean_effects, _responding, _training
 from raptorgraph.model._arguments import expression_cells
 from raptorgraph.model._calibration import Calibration
 from raptorgraph.model._config import ModuleConfig, data_sizes
@@ -71,9 +71,14 @@ class RaptorGraphModel(RegisteredModel):
     likelihood
         ``"nb"`` (counts), ``"normal"`` (expression scale, to which counts are brought), or None: what fits the data.
     pairing
-        How control and perturbed cells are paired in training: see :func:`raptorgraph.pp.pair_cells`.
+        How control and perturbed cells are paired in training, where a term of the loss reads pairs: see
+        :func:`raptorgraph.pp.pair_cells`. The default reads none.
     linear_decoder
         Add a linear path to the decoder, on which effects add up.
+    perturbed_prior
+        A perturbation acts on the prior of the latents, which are inferred in all cells: the shift of a latent may
+        depend on the state of the cell, and cells may have escaped (:class:`raptorgraph.nn.PerturbedPrior`). False for
+        the published losses, in which the encoder reads control cells in training, and the shift is a constant.
     graph
         ``"interventional"``: inferred from the effects of single perturbations before the network is trained on it
         (:func:`raptorgraph.inference.infer_graph`). ``"dagma"``: learned with the network, by DAGMA's score on its
@@ -85,8 +90,9 @@ class RaptorGraphModel(RegisteredModel):
     learn_scale
         Learn the spread of each gene; False with ``"normal"`` is the squared error.
     init_strength
-        Shift of a perturbed latent at the start, in standard deviations among control cells. Near 1 the decoder
-        reads an effect from a latent's natural variation, which then shows up as noise in control cells.
+        Shift of a perturbed latent, in standard deviations among control cells; the smaller it is, the more do control
+        cells vary along the effects. By default the likelihood of a linear model of the cells chooses among 2, 3, 4 and
+        6; without `perturbed_prior` it is where training starts, by default 2.5.
     effect_posterior
         Predict mean effects by the hierarchical posterior :class:`raptorgraph.inference.EffectPosterior`, to which the
         decoded cells are shifted, in seconds for a hundred conditions; False predicts by the decoder alone, an
@@ -112,9 +118,9 @@ class RaptorGraphModel(RegisteredModel):
     def __init__(
         self, adata: Data | None = None, registry: dict[str, Any] | None = None, n_latent: int | None = None,
         n_subgraphs: int = 3, n_hidden: int = 128, n_layers: int = 1, likelihood: str | None = None,
-        pairing: str = "emd", linear_decoder: bool = True, perturbed_prior: bool = True, graph: str = "interventional", graph_init: str = "zero",
-        latent_norm: str = "none", learn_scale: bool = True, init_strength: float = 2.5,
-        effect_posterior: bool | Mapping[str, Any] | EffectPosteriorConfig = True,
+        pairing: str = "emd", linear_decoder: bool = True, perturbed_prior: bool = True,
+        graph: str = "interventional", graph_init: str = "zero", latent_norm: str = "none", learn_scale: bool = True,
+        init_strength: float | None = None, effect_posterior: bool | Mapping[str, Any] | EffectPosteriorConfig = True,
     ) -> None:  # fmt: skip
         given = locals()
         adata = None if adata is None else expression_cells(adata)
@@ -282,10 +288,10 @@ class RaptorGraphModel(RegisteredModel):
     @property
     def predictor(self) -> Predictor:
         """Predictions of cells and effects of perturbations."""
-        return Predictor(self.latents, self.calibration, self.control_digests_)
+        return Predictor(self.latents, self.calibration, self.control_digests_, self.test_indices_)
 
     predict = _answered_by("predictor", Predictor.predict)
-    predict_effects = _answered_by("predictor", Predictor.predict_effects)
+    predict_effects = _answered_by("predictor", _mean_effects.predict_effects)
     sample_effects = _answered_by("predictor", Predictor.sample_effects)
     get_counterfactual = _answered_by("predictor", _expected.get_counterfactual)
     get_normalized_expression = _answered_by("predictor", _expected.get_normalized_expression)

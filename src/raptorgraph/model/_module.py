@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from dataclasses import replace
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -16,7 +17,7 @@ from raptorgraph.inference import EffectPosterior, EffectPosteriorConfig
 from raptorgraph.model._config import LossConfig
 from raptorgraph.model._escape import ResponseState
 from raptorgraph.model._field import KEYS
-from raptorgraph.model._objectives import CellObjective, PairedObjective
+from raptorgraph.model._objectives import CellObjective, Objective, PairedObjective
 from raptorgraph.model._reference import ReferenceControls
 from raptorgraph.nn._likelihoods import make_likelihood
 from raptorgraph.nn._posterior_draws import posterior_draws
@@ -30,6 +31,8 @@ Batch: TypeAlias = dict[str, Any]
 """Tensors of cells by name, with those of the partners in one of their own."""
 
 _FARTHEST = 10.0  # spreads from the mean that the encoder still tells apart
+
+_STRENGTH = 2.5  # where none is asked for and none chosen
 
 _MOVED = {
     "counts": "config.counts",
@@ -66,9 +69,7 @@ class RaptorGraphModule(BaseModuleClass):  # type: ignore[misc]  # scvi-tools ha
         n_genes, k, d = config.n_genes, config.n_perturbed, config.n_latent
         n_covariates = (config.n_batch if config.n_batch > 1 else 0) + sum(config.n_cats_per_cov) + config.n_continuous
         self.encoder = blocks.GraphPathwayEncoder(n_genes, d, config.n_targets, config.n_subgraphs)
-        self.objective = CellObjective() if config.perturbed_prior else PairedObjective()
-        self.modulator = blocks.LatentModulator(d, k, config.init_strength, conditional=config.perturbed_prior)
-        self.prior = blocks.PerturbedPrior(k) if config.perturbed_prior else None
+        self._set_prior(config.perturbed_prior)
         self.graph = blocks.StructuralLayer(d, config.graph_init)
         # What was inferred of the edges among perturbed genes, those included that are not in the graph.
         for name in ("weight", "probability", "share"):
@@ -98,6 +99,13 @@ class RaptorGraphModule(BaseModuleClass):  # type: ignore[misc]  # scvi-tools ha
             warnings.warn(f"module.{name} is now module.{_MOVED[name]}.", FutureWarning, stacklevel=2)
             return attrgetter(_MOVED[name])(self)
         return super().__getattr__(name)
+
+    def _set_prior(self, perturbed: bool) -> None:
+        """Build what a perturbation acts on, and what the network is trained for."""
+        d, k, strength = self.config.n_latent, self.config.n_perturbed, self.config.init_strength or _STRENGTH
+        self.objective: Objective = CellObjective() if perturbed else PairedObjective()
+        self.modulator = (blocks.ConditionalModulator if perturbed else blocks.LatentModulator)(d, k, strength)
+        self.prior = blocks.PerturbedPrior(k) if perturbed else None
 
     # -- pieces ------------------------------------------------------------------------------------------------
     def expression(self, tensors: Tensors) -> Tensor:
@@ -153,10 +161,16 @@ class RaptorGraphModule(BaseModuleClass):  # type: ignore[misc]  # scvi-tools ha
         return self.distribution.expected_over_draws(features, self.decoder.read, library, offset, **quadrature)
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
-        """Take over state, also that of older models, where the scale and the reference have another place."""
+        """Take over state, also that of older models.
+
+        There the scale and the reference have another place, and older defaults have no perturbed prior.
+        """
         ReferenceControls.move_old_state(state_dict, prefix)
         if f"{prefix}log_scale" in state_dict:
             state_dict[f"{prefix}distribution.log_scale"] = state_dict.pop(f"{prefix}log_scale")
+        if self.prior is not None and f"{prefix}prior.escape_logit" not in state_dict:
+            self.config = replace(self.config, perturbed_prior=False)
+            self._set_prior(perturbed=False)
         super()._load_from_state_dict(state_dict, prefix, *args)
 
     # -- scvi-tools' protocol -----------------------------------------------------------------------------------

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 Tensors: TypeAlias = dict[str, Tensor]
 Batch: TypeAlias = dict[str, Any]
 
+N_CELLS = 64  # control cells on which mean effects are decoded
+
 
 @dataclass(frozen=True)
 class Terms:
@@ -67,11 +69,11 @@ class CellObjective:
         library, mask, z = tensors.get(KEYS.LIBRARY), tensors["mask"], inferred["z"]
         observed = module.distribution.observed(tensors[KEYS.X], inferred["expression"])
         nll = module.distribution.training_nll(observed, generated["decoded"], library)
+        assert module.prior is not None
         kl = module.prior.kl(inferred["mean"], inferred["log_var"], z, mask, module.modulator)
         others = {}
         if config.shift_weight > 0 and len(tensors["shift"]):
-            n = int((mask.sum(1) == 0).sum()) // 2 * 2  # controls come first
-            n = min(n, N_EFFECT)
+            n = min(int((mask.sum(1) == 0).sum()), N_CELLS) // 2 * 2  # controls come first
             others["shift"] = (config.shift_weight, self._shift(module, tensors, z[:n], n))
         return Terms(nll.mean() / tensors[KEYS.X].shape[1], nll, kl, others)
 
@@ -94,17 +96,17 @@ class CellObjective:
         for half in (slice(0, n // 2), slice(n // 2, n)):
             mean = module.distribution.training_mean(decoded[:, half], None if library is None else library[half])
             halves.append(mean[1:] - mean[0] - tensors["shift"])
-        return (0.5 * halves[0] * halves[1] / tensors["shift_variance"]).mean()
+        product: Tensor = 0.5 * halves[0] * halves[1] / tensors["shift_variance"]
+        return product.mean()
 
     @staticmethod
     def _responding(module: RaptorGraphModule, mask: Tensor) -> Tensor:
         """Genes that take effect in each cell: some cells escape."""
+        assert module.prior is not None
         with torch.no_grad():
             escaped = torch.rand_like(mask) < module.prior.escape_logit.sigmoid()
-        return mask * ~escaped
-
-
-N_EFFECT = 64
+        responding: Tensor = mask * ~escaped
+        return responding
 
 
 class PairedObjective:

@@ -14,6 +14,11 @@ if TYPE_CHECKING:
     from raptorgraph.model._module import RaptorGraphModule
 
 
+# Rates of the networks, relative to those of the prior and of the scales: they start where they are almost right, and
+# an update changes the latents of a cell by the sum of what it changes over thousands of genes.
+_RATES = {"encoder": 0.1, "decoder": 0.3}
+
+
 class NonFiniteLossError(RuntimeError):
     """A term of the loss became NaN or infinite; training was stopped before the update."""
 
@@ -94,20 +99,17 @@ class RaptorGraphTrainingPlan(TrainingPlan):  # type: ignore[misc]  # scvi-tools
     def configure_optimizers(self) -> dict[str, Any]:
         """Optimizer with and without decay, and the schedule of the learning rate over all steps."""
         module = self.module
-        import os
-        slow_e, slow_d = float(os.environ.get("LE", "0.1")), float(os.environ.get("LD", "0.1"))
-        free = {id(p) for p in (module.graph.weight, module.modulator.strength, module.distribution.log_scale)}
+        undecayed = {id(p) for p in (module.graph.weight, module.modulator.strength, module.distribution.log_scale)}
         groups: dict[tuple[bool, float], list[torch.nn.Parameter]] = {}
         for name, parameter in module.named_parameters():
             if parameter.requires_grad:
-                decay = parameter.ndim > 1 and id(parameter) not in free
-                rate = slow_e if name.startswith("encoder.") else slow_d if name.startswith("decoder.") else 1.0
-                if not self.module.config.perturbed_prior: rate = 1.0
-                groups.setdefault((decay, rate), []).append(parameter)
+                decays = parameter.ndim > 1 and id(parameter) not in undecayed
+                rate = _RATES.get(name.partition(".")[0], 1.0) if module.config.perturbed_prior else 1.0
+                groups.setdefault((decays, rate), []).append(parameter)
         optimizer = {"AdamW": torch.optim.AdamW, "Adam": torch.optim.Adam}[self.config.optimizer](
             [
-                {"params": parameters, "weight_decay": self.config.weight_decay * decay, "lr": self.config.lr * rate}
-                for (decay, rate), parameters in groups.items()
+                {"params": parameters, "weight_decay": self.config.weight_decay * decays, "lr": self.config.lr * rate}
+                for (decays, rate), parameters in groups.items()
             ],
             lr=self.config.lr,
             eps=self.config.eps,

@@ -13,7 +13,7 @@ import torch
 from raptorgraph._arguments import check_choice, check_integer
 from raptorgraph._docs import docs
 from raptorgraph._progress import progress_bar, track
-from raptorgraph.model._batches import TransformBatch, in_batch, in_each, transform_codes
+from raptorgraph.model._batches import TransformBatch, in_batch, transform_codes
 from raptorgraph.model._cells import draw_seed
 from raptorgraph.model._field import KEYS
 from raptorgraph.model._query import known_categories
@@ -44,6 +44,8 @@ class Predictor:
         Posterior of the effects, and what brings decoded cells to it.
     control_digests
         Digests of the training controls (``Cells.digest``), by which a copy of them is known.
+    test_rows
+        Rows of the model's own cells that were kept from the training for a test.
 
     Examples
     --------
@@ -54,6 +56,7 @@ class Predictor:
     latents: Latents
     calibration: Calibration
     control_digests: Collection[str] = ()
+    test_rows: np.ndarray | None = None
 
     def masks(self, perturbations: Perturbations) -> tuple[list[str], torch.Tensor]:
         """Canonical labels and their 0/1 masks over the perturbed genes; ValueError for unknown genes."""
@@ -171,96 +174,6 @@ class Predictor:
         X, layers = distribution.matrices([part for parts in found for part in parts], sizes)
         return ad.AnnData(X, obs=obs, var=source.var.copy(), layers=layers)
 
-    # -- mean effects ------------------------------------------------------------------------------------------------
-    @torch.inference_mode()
-    @docs.dedent
-    def predict_effects(
-        self,
-        perturbations: Perturbations,
-        adata: Data | None = None,
-        *,
-        n_cells: int = 256,
-        return_sd: bool = False,
-        kind: str | None = None,
-        transform_batch: TransformBatch = None,
-    ) -> pd.DataFrame | tuple[pd.DataFrame, pd.DataFrame]:
-        """Mean effects on the expression scale, predicted perturbed minus predicted control.
-
-        For the controls of the training data they are what the hierarchical posterior predicts
-        (:class:`raptorgraph.inference.EffectPosterior`, which says how that differs from its mean). For other cells,
-        and in a model without that posterior, they are expectations, not draws: the same control cells are decoded with
-        and without the perturbation.
-
-        Parameters
-        ----------
-        perturbations
-            One or more, as in :meth:`predict`: a list of strings is a list of labels, a tuple or set of strings one
-            perturbation.
-        adata
-            As in :meth:`predict`. A copy of the training controls, in whatever order or type, counts as these.
-        n_cells
-            Largest number of control cells, drawn at random, in the mean where cells are decoded.
-        return_sd
-            Return standard deviations too.
-        kind
-            ``"posterior"``, or ``"decoder"`` for what the network alone has learned of the effects; by default the
-            posterior where it applies and otherwise the decoder, shifted to the posterior where there is one.
-        %(transform_batch)s
-            Effects are the mean over the batches; they are decoded, since the posterior has one effect for all batches.
-
-        Returns
-        -------
-        DataFrame perturbations x genes; with ``return_sd`` a second one with the standard deviation of each effect:
-        of the mean over many cells in an experiment like this one, without the sampling of that experiment's cells.
-        ``attrs["kind"]`` says what they are: ``"posterior"``, ``"decoder"``, or ``"shifted decoder"`` for a decoder
-        that was shifted to the posterior.
-
-        Raises
-        ------
-        ValueError
-            For an unknown gene, batch or `kind`, and where the posterior is asked of a model or cells that have none.
-
-        Examples
-        --------
-        >>> effects, sd = model.predict_effects(["P01", "P01+P02"], return_sd=True)
-        >>> effects.shape
-        (2, 100)
-        >>> bool((sd > 0).all(axis=None))
-        True
-        """
-        if kind is not None:
-            check_choice("kind", kind, ("posterior", "decoder"))
-        labels, masks = self.masks(perturbations)
-        cells, calibrated = self.latents.cells, kind != "decoder" and self.calibration.is_fitted
-        codes = transform_codes(cells.registry, transform_batch)
-        manager = None if adata is None else cells.query(adata, "controls", batch=codes is None)
-        if calibrated and codes is None and (manager is None or cells.digest(manager) in self.control_digests):
-            with progress_bar("Effects"):
-                mean, sd = (
-                    self._frame(values, labels, "posterior") for values in self.calibration.posterior.mean_and_sd(masks)
-                )
-            return (mean, sd) if return_sd else mean
-        if return_sd or kind == "posterior":
-            raise ValueError(
-                "The posterior of the effects is known for the controls of the training data, in trained models with "
-                "effect_posterior=True: leave out `adata` and transform_batch, or ask without return_sd and "
-                "kind='posterior'."
-            )
-        manager = cells.query(adata, "controls") if manager is None else manager
-        rng = np.random.default_rng(draw_seed(None))
-        drawn = self.latents.draw(manager, cells.start_rows(manager.adata, n_cells, rng, replace=False), rng)
-        module = cells.module
-        covariates = [module.covariates(tensors) for tensors in in_each(drawn.tensors, codes)]
-
-        def mean_of(latents: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-            offset = self.calibration.offset(mask) if calibrated else 0.0
-            means = [self.mean_expression(latents, values, drawn.library, offset) for values in covariates]
-            return sum(means[1:], means[0]) / len(means)
-
-        control = mean_of(drawn.z, torch.zeros_like(masks[0]))
-        effects = [mean_of(module.modulator(drawn.z, mask[None]), mask) - control for mask in track(masks, "Effects")]
-        return self._frame(torch.stack(effects), labels, "shifted decoder" if calibrated else "decoder")
-
     @torch.inference_mode()
     def mean_expression(
         self,
@@ -296,8 +209,8 @@ class Predictor:
         Returns
         -------
         n_draws x perturbations x genes, float64, on the expression scale, of the effects that belong to the perturbed
-        genes (standard deviations of :meth:`predict_effects` hold what is a condition's own, too). Given what was
-        learned of all genes, the effects on two genes are drawn independently.
+        genes (standard deviations of :meth:`~raptorgraph.RaptorGraphModel.predict_effects` hold what is a condition's
+        own, too). Given what was learned of all genes, the effects on two genes are drawn independently.
 
         Raises
         ------
@@ -316,9 +229,3 @@ class Predictor:
         check_integer("n_draws", n_draws, 1)
         draws: np.ndarray = posterior.draw(masks, n_draws, torch.Generator().manual_seed(draw_seed(seed))).numpy()
         return draws
-
-    def _frame(self, effects: torch.Tensor, labels: list[str], kind: str) -> pd.DataFrame:
-        index, columns = pd.Index(labels, name="perturbation"), pd.Index(self.latents.cells.var_names)
-        frame = pd.DataFrame(effects.cpu().numpy().astype(np.float32), index, columns)
-        frame.attrs["kind"] = kind
-        return frame

@@ -13,6 +13,7 @@ DEFAULT: dict[str, dict[str, Any]] = {
     "plan": {
         "lr": 3e-3,
         "kl_weight": 1.0,
+        "kl_warmup": 0.0,  # the network starts where latents already speak
         "free_bits": 0.05,
         "shift_weight": 1.0,
         # of graph="dagma" alone

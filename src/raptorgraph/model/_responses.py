@@ -5,21 +5,22 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from torch.nn import functional as F
 
-from raptorgraph.nn._modulator import UNCHANGED
+from raptorgraph.nn._modulator import relative_response
 
 _N_ROUNDS = 3
 _N_EXPECTATIONS = 50
 _PRIOR_CELLS = 5.0  # that responded, as it were, in addition to those of each gene
 _LIKE_CONTROLS = 100.0  # cells that speak, as it were, for responses that vary as much as controls do
 _LEAST = 1e-3  # probability of escape
+_CLEAR, _MOST = 0.75, 0.8  # standard deviations of an own latent by which cells respond on average; of escape
+_WORTH = 1.0  # nats that each parameter of the dependence on the state must explain
 _EVIDENCE = 3.0  # nats by which cells that escaped must explain the latents better than none
 
 
 @dataclass(frozen=True)
 class Responses:
-    """What is fitted: `weight` (k x background latents) and `bias` (k) of the state, `escape` (k), `spread` (k)."""
+    """What is fitted: `weight` (k x background latents) and `bias` (k) of the state, and `escape` (k)."""
 
     weight: torch.Tensor
     bias: torch.Tensor
@@ -30,7 +31,7 @@ def fit_responses(mean: torch.Tensor, mask: torch.Tensor) -> Responses:
     r"""Fit the prior of the own latents to cells that were encoded.
 
     In the cells of gene g alone the mean of the latent is :math:`y = l_g m_g(z_b) + \epsilon` in those that responded,
-    with the map :math:`m_g` of :class:`raptorgraph.nn.LatentModulator`, and as in control cells in the others. The
+    with the map :math:`m_g` of :class:`raptorgraph.nn.ConditionalModulator`, and as in control cells in the others. The
     weights of :math:`m_g` have a standard normal prior, so that a weak response stays the same in all states; they and
     the probability of escape are found by expectation and maximization. (The level :math:`l_g` is below the strength of
     the gene where a cell says little of its latent.)
@@ -54,20 +55,21 @@ def fit_responses(mean: torch.Tensor, mask: torch.Tensor) -> Responses:
     y, state = own[alone, gene], state[alone]
     noise = own[control].var(0).clamp_min(1e-6)
 
-    weight, bias = y.new_zeros(k, state.shape[1]), y.new_full((k,), UNCHANGED)
+    weight, bias = y.new_zeros(k, state.shape[1]), y.new_zeros(k)
     responded = torch.ones_like(y)
     for _ in range(_N_ROUNDS):
-        size = F.softplus((weight[gene] * state).sum(1) + bias[gene])
+        size = relative_response(state, weight, bias)[torch.arange(len(y)), gene]
         found = _Mixture(y, size, gene, noise)
         # From no escape, and from every second cell: the likelihood decides, with what a parameter more is worth.
         none, half = found.fit(0.0), found.fit(0.5)
         better = half.log_likelihood > none.log_likelihood + _EVIDENCE
+        better &= (none.level > _CLEAR * noise.sqrt()) & (half.escape < _MOST)
         level, variance, escape = (
-            torch.where(better, b, a) for a, b in ((none.level, half.level), (none.variance, half.variance), (none.escape, half.escape))
+            torch.where(better, getattr(half, name), getattr(none, name)) for name in ("level", "variance", "escape")
         )
         responded = torch.where(better[gene], half.responded, none.responded)
         precision = responded * level[gene] ** 2 / variance[gene]
-        weight, bias = _fit_state(y / level[gene], precision, state, gene, weight, bias)
+        weight, bias = _fit_state(y / level[gene], precision, state, gene, k)
     return Responses(weight.float(), bias.float(), escape.float())
 
 
@@ -117,24 +119,27 @@ class _Mixture:
 
 
 def _fit_state(
-    ratio: torch.Tensor,
-    precision: torch.Tensor,
-    state: torch.Tensor,
-    gene: torch.Tensor,
-    weight: torch.Tensor,
-    bias: torch.Tensor,
+    ratio: torch.Tensor, precision: torch.Tensor, state: torch.Tensor, gene: torch.Tensor, k: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Weights and bias of all genes that are most probable given responses relative to their level."""
-    weight, bias = weight.clone().requires_grad_(), bias.clone().requires_grad_()
+    """Most probable weights and biases given responses relative to their level.
+
+    They stay 0 for a gene whose cells they do not explain better by more than their number, in nats.
+    """
+    weight, bias = state.new_zeros(k, state.shape[1], requires_grad=True), state.new_zeros(k, requires_grad=True)
     optimizer = torch.optim.LBFGS([weight, bias], max_iter=60, line_search_fn="strong_wolfe")
+
+    def misfit() -> torch.Tensor:
+        size = relative_response(state, weight, bias)[torch.arange(len(ratio)), gene]
+        return 0.5 * precision * (ratio - size) ** 2
 
     def closure() -> torch.Tensor:
         optimizer.zero_grad()
-        size = F.softplus((weight[gene] * state).sum(1) + bias[gene])
-        loss = 0.5 * (precision * (ratio - size) ** 2).sum()
-        loss = loss + 0.5 * (weight**2).sum() + 0.5 * ((bias - UNCHANGED) ** 2).sum()
-        loss.backward()
+        loss = misfit().sum() + 0.5 * (weight**2).sum() + 0.5 * (bias**2).sum()
+        loss.backward()  # type: ignore[no-untyped-call]  # torch
         return loss
 
-    optimizer.step(closure)
-    return weight.detach(), bias.detach()
+    optimizer.step(closure)  # type: ignore[no-untyped-call]  # torch
+    with torch.no_grad():
+        gain = state.new_zeros(k).index_add_(0, gene, 0.5 * precision * (ratio - 1) ** 2 - misfit())
+        kept = gain > _WORTH * (state.shape[1] + 1)
+        return torch.where(kept[:, None], weight, 0.0), torch.where(kept, bias, 0.0)

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from sklearn.decomposition import PCA
 
 from raptorgraph._progress import progress_line
 from raptorgraph.model._initial import fill
+from raptorgraph.model._linear import fit_linear
 from raptorgraph.model._responses import Responses, fit_responses
 from raptorgraph.nn._expectation import COARSE
 from raptorgraph.nn._likelihoods import Normal
@@ -18,90 +18,81 @@ from raptorgraph.screen._moments import moments_of
 
 if TYPE_CHECKING:
     from raptorgraph.model._module import RaptorGraphModule
+    from raptorgraph.model._splitter import ScreenSplitter
     from raptorgraph.screen import Screen, Sums
 
 
-_OFFSETS = np.linspace(-6.0, 6.0, 61)  # of the decoder's output
+_OFFSETS = np.linspace(-4.0, 4.0, 41)  # of the decoder's output
 _N_LIBRARIES = 8
 _N_CELLS = 5000
 _N_ENCODED = 40_000
+_LEAST_SLOPE = 0.05  # of mean expression in the log rate
 
 
 @progress_line("Starting the network from the effects")
-def start_from_effects(
-    module: RaptorGraphModule,
-    adata_manager: ScreenManager,
-    rows: np.ndarray,
-    sums: Sums,
-    effects: torch.Tensor,
-    seed: int,
-) -> None:
-    """Set the decoder's linear path and the encoder to the linear model that the effects and the controls imply.
+def start_from_effects(module: RaptorGraphModule, splitter: ScreenSplitter, effects: torch.Tensor) -> None:
+    """Set decoder, encoder and prior to the linear model that the effects and the cells imply.
 
-    A shift of an own latent by its strength has the effect of its perturbation (perturbed genes x genes, on the
-    expression scale); background latents are the principal components of the controls that stand out from noise. The
-    encoder starts as the posterior mean of the latents in that model, as far as its structure allows.
+    A shift of an own latent by its strength has the effect of its perturbation (`effects`, perturbed genes x genes, on
+    the expression scale); background latents are found in the cells (:func:`fit_linear`). The encoder starts as the
+    posterior mean of the latents in that model, as far as its structure allows, and the prior with the responses that
+    the encoded cells show (:func:`fit_responses`). A decoder without a linear path starts as it is.
     """
     if module.decoder.linear is None:
         return
-    screen = adata_manager.screen
-    library, used = screen.source[1], np.sort(_some(rows, (seed, 7)))
-    _widen(module, sums)
-    center, spread = (values.double().cpu().numpy() for values in (module.center, module.spread))
+    screen, rows, seed = splitter.screen, splitter.known_rows, splitter.seed
+    _widen(module, splitter.sums)
+    spread = module.spread.double().cpu().numpy()
+    used = np.sort(np.random.default_rng((seed, 7)).permutation(rows)[:_N_CELLS])
     # What varies within conditions: all cells say more of it than the controls alone.
-    residual = (to_dense(screen.expression_at(used)) - moments_of(sums).mean[screen.codes[used]]) / spread
-    components, noise = _components(residual, module.config.n_latent - module.config.n_perturbed, seed)
+    residual = (to_dense(screen.expression_at(used)) - moments_of(splitter.sums).mean[screen.codes[used]]) / spread
+    library = screen.source[1]
     curve, slope = _mean_curve(module, None if library is None else library[used])
-    background = components * spread / np.maximum(slope, 0.05)
-    _set_linear(module, _shifts(curve, effects), background, slope / spread, noise)
-    responses = _responses(module, screen, rows, seed)
-    # What was measured is the mean over all cells, those included that escaped.
-    effects = effects / (1 - responses.escape.double()[:, None])
-    _set_linear(module, _shifts(curve, effects), background, slope / spread, noise)
-    responses = _responses(module, screen, rows, seed)
+    n_background = module.config.n_latent - module.config.n_perturbed
+    strength, escape = module.config.init_strength, torch.zeros(len(effects))
+    for _ in range(2):
+        # What was measured is the mean over all cells, those included that escaped.
+        of_responders = (effects.double().cpu() / (1 - escape.double())[:, None]).numpy()
+        linear = fit_linear(residual, of_responders / spread, n_background, strength, seed)
+        strength = linear.strength
+        own = _shifts(curve, of_responders) if module.distribution.needs_counts else of_responders
+        background = linear.loading[len(own) :] * spread / np.maximum(slope, _LEAST_SLOPE)
+        _set_decoder(module, np.concatenate([own / strength, background]))
+        _set_encoder(module, *linear.posterior)
+        responses = _responses(module, screen, rows, seed)
+        escape = responses.escape
+    modulator, prior = module.modulator, module.prior
+    assert prior is not None
     with torch.no_grad():
-        module.prior.escape_logit.copy_(responses.escape.logit())
-        module.modulator.state.weight.copy_(responses.weight)
-        module.modulator.state.bias.copy_(responses.bias)
+        modulator.strength.fill_(strength)
+        modulator.state_weight.copy_(responses.weight)
+        modulator.state_bias.copy_(responses.bias)
+        prior.escape_logit.copy_(escape.logit())
+        if module.effects is not None:
+            modulator.log_combination.fill_(np.log(module.effects.combination_scale))
+    # How far a latent is shifted is a convention: what it does is in the decoder.
+    modulator.strength.requires_grad_(False)
 
 
-def _some(rows: np.ndarray, seed: tuple[int, int]) -> np.ndarray:
-    return np.random.default_rng(seed).permutation(rows)[:_N_CELLS]
-
-
-def _set_linear(
-    module: RaptorGraphModule, shifts: np.ndarray, background: np.ndarray, slope: np.ndarray, noise: np.ndarray
-) -> None:
-    """Set decoder and encoder to a linear model.
-
-    `shifts` of the decoder's output under each perturbation (k x genes), loadings of the `background` latents, the
-    `slope` of standardized expression in the decoder's output, and the variance of the `noise` (genes).
-    """
-    d = module.config.n_latent
-    loading = np.concatenate([shifts / module.modulator.strength.detach().double().cpu().numpy()[:, None], background])
-    graph = np.eye(d) - module.graph.adjacency().detach().double().cpu().numpy()
+def _set_decoder(module: RaptorGraphModule, loading: np.ndarray) -> None:
+    """Let z have these loadings on the decoder's output, d x genes."""
+    graph = np.eye(len(loading)) - module.graph.adjacency().detach().double().cpu().numpy()
     weight = module.decoder.linear.weight
     with torch.no_grad():
-        weight[:, :d] = torch.as_tensor((graph @ loading).T, dtype=weight.dtype)
-    signal = loading * slope
-    covariance = np.linalg.inv(np.eye(d) + (signal / noise) @ signal.T)
-    _set_encoder(module, covariance @ (signal / noise), np.log(np.diag(covariance)))
+        weight[:, : len(loading)] = torch.as_tensor((graph @ loading).T, dtype=weight.dtype)
 
 
 @torch.inference_mode()
-def _encoded(module: RaptorGraphModule, screen: Screen, rows: np.ndarray) -> torch.Tensor:
-    device = module.center.device
-    parts = [
-        module.encode(torch.as_tensor(to_dense(screen.expression_at(part)), dtype=torch.float32, device=device))[0]
-        for part in np.array_split(rows, -(-len(rows) // 1024))
-    ]
-    return torch.cat(parts).cpu()
-
-
 def _responses(module: RaptorGraphModule, screen: Screen, rows: np.ndarray, seed: int) -> Responses:
-    """Responses of at most some tens of thousands of cells."""
+    """Responses of the cells, or of some tens of thousands of them."""
     rows = np.sort(np.random.default_rng((seed, 9)).permutation(rows)[:_N_ENCODED])
-    return fit_responses(_encoded(module, screen, rows), torch.as_tensor(screen.design[screen.codes[rows]]))
+    parts = []
+    for part in np.array_split(rows, -(-len(rows) // 1024)):
+        expression = torch.as_tensor(to_dense(screen.expression_at(part)), dtype=torch.float32, device=module.device)
+        parts.append(module.encode(expression)[0].cpu())
+    mask = torch.as_tensor(screen.design[screen.codes[rows]])
+    with torch.inference_mode(False):
+        return fit_responses(torch.cat(parts).clone(), mask)
 
 
 def _widen(module: RaptorGraphModule, sums: Sums) -> None:
@@ -121,7 +112,7 @@ def _widen(module: RaptorGraphModule, sums: Sums) -> None:
     fill(module.spread, spread)
 
 
-def _set_encoder(module: RaptorGraphModule, weight: np.ndarray, log_var: np.ndarray) -> None:
+def _set_encoder(module: RaptorGraphModule, weight: np.ndarray, variance: np.ndarray) -> None:
     """Let the encoder be linear: two maps of opposite sign make a line, since silu(a) - silu(-a) = a."""
     encoder = module.encoder
     layer, d, t = encoder.preconditioned, len(weight), encoder.preconditioned.n_targets
@@ -139,7 +130,7 @@ def _set_encoder(module: RaptorGraphModule, weight: np.ndarray, log_var: np.ndar
         encoder.aggregation.zero_()
         encoder.aggregation[0, 0], encoder.aggregation[0, 1] = 1.0, -1.0
         encoder.offset[0] = 0.0
-        encoder.offset[1] = torch.as_tensor(log_var, dtype=w.dtype)
+        encoder.offset[1] = torch.as_tensor(np.log(variance), dtype=w.dtype)
 
 
 def _mean_curve(module: RaptorGraphModule, library: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
@@ -158,28 +149,8 @@ def _mean_curve(module: RaptorGraphModule, library: np.ndarray | None) -> tuple[
     return found, (found[middle + 1] - found[middle - 1]) / (_OFFSETS[middle + 1] - _OFFSETS[middle - 1])
 
 
-def _shifts(curve: np.ndarray, effects: torch.Tensor) -> np.ndarray:
+def _shifts(curve: np.ndarray, effects: np.ndarray) -> np.ndarray:
     """Shifts of the decoder's output that have the effects on mean expression, k x genes."""
-    target = curve[len(_OFFSETS) // 2] + effects.double().cpu().numpy()
+    target = curve[len(_OFFSETS) // 2] + effects
     shifts = [np.interp(target[:, g], curve[:, g], _OFFSETS) for g in range(curve.shape[1])]
-    return np.clip(np.stack(shifts, axis=1), -4.0, 4.0)
-
-
-def _components(standardized: np.ndarray, n: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Loadings of latents of variance 1, n x genes, and the variance of each gene that they leave over.
-
-    Eigenvalues are freed of the bias that noise gives them (a spiked covariance; Baik and Silverstein 2006); components
-    that do not stand out from noise start near 0.
-    """
-    n_cells, n_genes = standardized.shape
-    loading = np.random.default_rng((seed, 8)).normal(0, 0.01, (n, n_genes))
-    variance = standardized.var(0)
-    found = min(n, n_cells - 1, n_genes)
-    if found > 0:
-        pca = PCA(found, svd_solver="randomized", random_state=seed).fit(standardized)
-        noise = (variance.sum() - pca.explained_variance_.sum()) / max(n_genes - found, 1)
-        ratio = n_genes / n_cells
-        excess = pca.explained_variance_ / noise - 1 - ratio
-        spike = np.where(excess > 2 * np.sqrt(ratio), 0.5 * (excess + np.sqrt(np.maximum(excess**2 - 4 * ratio, 0))), 0)
-        loading[:found] += np.sqrt(spike * noise)[:, None] * pca.components_
-    return loading, np.maximum(variance - (loading**2).sum(0), 0.3)
+    return np.stack(shifts, axis=1)

@@ -18,9 +18,9 @@ from raptorgraph._progress import progress_argument, shows_progress
 from raptorgraph.model._arguments import check_not_taken, check_training, plain_devices
 from raptorgraph.model._calibration import reference_rows
 from raptorgraph.model._cells import draw_seed
-from raptorgraph.model._start import start_from_effects
 from raptorgraph.model._latents import ACTIVE_KL
 from raptorgraph.model._presets import get_preset
+from raptorgraph.model._start import start_from_effects
 from raptorgraph.model._targets import EffectTargets
 
 if TYPE_CHECKING:
@@ -108,6 +108,11 @@ def train(
     if use_distributed_sampler(trainer_kwargs.get("strategy")):
         raise NotImplementedError("Distributed training is not supported: pairs of cells stay on one device.")
     partners = plan_arguments.get("mmd_weight", 0) > 0 or plan_arguments.get("pair_weight", 0) > 0
+    if partners and model.module.config.perturbed_prior:
+        raise ValueError(
+            "plan_kwargs mmd_weight and pair_weight are of losses on pairs of cells: build the model with "
+            "perturbed_prior=False, or leave them at 0."
+        )
     plan = model._training_plan_cls(model.module, **plan_arguments)
     trainer_kwargs = check_training(max_epochs, early_stopping, trainer_kwargs, plan.config.weights)
     paired = partners or not model.module.config.perturbed_prior
@@ -147,7 +152,9 @@ def train(
     if module.effects is not None:
         model.calibration.fit(*splitter.known_effects(), design, targets, model.edges.known())
     if module.config.perturbed_prior:
-        _prepare(model, splitter, design)
+        splitter.targets = _targets(model, splitter, design)
+        if not model.is_trained:
+            start_from_effects(module, splitter, _singles(model, splitter))
     module.train()
     runner()
     if module.effects is not None:
@@ -156,22 +163,26 @@ def train(
     logger.info("%d of %d latents are active (KL above %g).", int(activity["active"].sum()), len(activity), ACTIVE_KL)
 
 
-def _prepare(model: RaptorGraphModel, splitter: ScreenSplitter, design: np.ndarray) -> None:
-    """Start the network from the effects, and hold it to them."""
-    module, seed = model.module, splitter.seed
-    if module.effects is not None:
-        targets = EffectTargets.inferred(module.effects, design, seed)
-        singles = module.effects.mean(torch.eye(design.shape[1]))
-        with torch.no_grad():
-            module.modulator.log_combination.fill_(np.log(module.effects.combination_scale))
-    else:
-        targets = EffectTargets.measured(splitter.train_split.effects, design)
-        singles = targets.singles()
-    start_from_effects(module, model.adata_manager, splitter.known_rows, splitter.sums, singles, seed)
-    validation = None
+def _singles(model: RaptorGraphModel, splitter: ScreenSplitter) -> torch.Tensor:
+    """Effects of all perturbed genes, perturbed genes x genes: of the posterior, or else as they were measured."""
+    effects, (targets, _) = model.module.effects, splitter.targets
+    if effects is not None:
+        mean: torch.Tensor = effects.mean(torch.eye(len(model.perturbed_genes)))
+        return mean
+    assert targets is not None
+    return targets.of_singles()
+
+
+def _targets(
+    model: RaptorGraphModel, splitter: ScreenSplitter, design: np.ndarray
+) -> tuple[EffectTargets, EffectTargets | None]:
+    """Effects to which training holds the network, and those of validation cells, as they were measured."""
+    effects, validation = model.module.effects, None
     if splitter.val_split is not None:
         validation = EffectTargets.measured(splitter.val_split.effects, design)
-    splitter.targets = (targets, validation)
+    if effects is not None:
+        return EffectTargets.inferred(effects, design, splitter.seed), validation
+    return EffectTargets.measured(splitter.train_split.effects, design), validation
 
 
 @torch.inference_mode()

@@ -13,7 +13,7 @@ __getattr__, __dir__, __all__ = lazy.attach(
         "_likelihood_base": ["Likelihood"],
         "_likelihoods": ["NegativeBinomial", "Normal", "SquaredError"],
         "_losses": ["dagma_loss", "free_bits", "kl_standard_normal", "mk_mmd", "nb_nll", "normal_nll", "shift_nll"],
-        "_modulator": ["LatentModulator"],
+        "_modulator": ["ConditionalModulator", "LatentModulator", "relative_response"],
         "_perturbed_prior": ["PerturbedPrior"],
         "_structural": ["StructuralLayer", "acyclic_support", "acyclicity", "in_domain"],
     },

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from raptorgraph.nn._losses import kl_standard_normal
 
 if TYPE_CHECKING:
-    from raptorgraph.nn._modulator import LatentModulator
+    from raptorgraph.nn._modulator import ConditionalModulator
 
 
 class PerturbedPrior(nn.Module):
@@ -21,8 +21,8 @@ class PerturbedPrior(nn.Module):
         z_g \sim \begin{cases} (1 - \pi_g) \, N(c_g m_g(z_b), s_g^2) + \pi_g \, N(0, 1) & g \in P \\
         N(0, 1) & \text{otherwise} \end{cases}
 
-    with the shift and the spread of :class:`LatentModulator`. With probability :math:`\pi_g` a cell that carries the
-    guide escaped, and is as a control cell.
+    with the shift and the spread of :class:`ConditionalModulator`. With probability :math:`\pi_g` a cell that carries
+    the guide escaped, and is as a control cell.
 
     Parameters
     ----------
@@ -34,7 +34,7 @@ class PerturbedPrior(nn.Module):
     Examples
     --------
     >>> import torch
-    >>> prior, modulator = rg.nn.PerturbedPrior(2), rg.nn.LatentModulator(n_latent=3, n_perturbed=2, init=2.0)
+    >>> prior, modulator = rg.nn.PerturbedPrior(2), rg.nn.ConditionalModulator(3, 2, init=2.0)
     >>> mean, log_var = torch.tensor([[2.0, 0.0, 0.0]]), torch.zeros(1, 3)
     >>> [round(x, 2) for x in prior.kl(mean, log_var, mean, torch.zeros(1, 2), modulator)[0].tolist()]  # a control
     [2.0, 0.0, 0.0]
@@ -47,7 +47,12 @@ class PerturbedPrior(nn.Module):
         self.escape_logit = nn.Parameter(torch.full((n_perturbed,), escape).logit())
 
     def kl(
-        self, mean: torch.Tensor, log_var: torch.Tensor, z: torch.Tensor, mask: torch.Tensor, modulator: LatentModulator
+        self,
+        mean: torch.Tensor,
+        log_var: torch.Tensor,
+        z: torch.Tensor,
+        mask: torch.Tensor,
+        modulator: ConditionalModulator,
     ) -> torch.Tensor:
         r"""Divergence of N(mean, exp(log_var)) from the prior, elementwise (cells x d), in nats.
 
@@ -59,7 +64,9 @@ class PerturbedPrior(nn.Module):
         k = mask.shape[1]
         own = slice(0, k)
         spread = modulator.spread()
-        shifted = kl_standard_normal((mean[:, own] - modulator.shift(z, mask)) / spread, log_var[:, own] - 2 * spread.log())
+        shifted = kl_standard_normal(
+            (mean[:, own] - modulator.shift(z, mask)) / spread, log_var[:, own] - 2 * spread.log()
+        )
         stay, escape = F.logsigmoid(-self.escape_logit), F.logsigmoid(self.escape_logit)
         mixed = -torch.logaddexp(stay - shifted, escape - none[:, own])
         return torch.cat([torch.where(mask > 0, mixed, none[:, own]), none[:, k:]], dim=1)

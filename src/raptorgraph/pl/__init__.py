@@ -13,6 +13,7 @@ __getattr__, __dir__, __all__ = lazy.attach(
         "_latents": ["latents"],
         "_pair": ["pair"],
         "_reverse": ["reverse"],
+        "_state_effects": ["state_effects"],
         "_training": ["training"],
         "_uncertainty": ["uncertainty"],
     },

@@ -16,5 +16,6 @@ __getattr__, __dir__, __all__ = lazy.attach(
         "_responders": ["responders"],
         "_reverse": ["reverse"],
         "_spillover": ["spillover", "spillover_index"],
+        "_state_effects": ["state_effects"],
     },
 )

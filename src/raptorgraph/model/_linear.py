@@ -1,0 +1,92 @@
+"""A linear Gaussian model of cells around known effects: factor analysis in which some of the loadings are given."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from sklearn.decomposition import PCA
+
+STRENGTHS = (2.0, 3.0, 4.0, 6.0)
+_N_STEPS = 10
+_LEAST_NOISE = 0.3  # of the variance that a gene was standardized to
+
+
+@dataclass(frozen=True)
+class LinearModel:
+    """Loadings of the latents on standardized genes (d x genes), and variance of the noise of each gene.
+
+    Latents are standard normal within a condition; a perturbation shifts its own latents by `strength`.
+    """
+
+    strength: float
+    loading: np.ndarray
+    noise: np.ndarray
+    log_likelihood: float
+
+    @property
+    def posterior(self) -> tuple[np.ndarray, np.ndarray]:
+        """Weights of the posterior mean of the latents given expression, d x genes, and their posterior variances."""
+        scaled = self.loading / self.noise
+        covariance = np.linalg.inv(np.eye(len(scaled)) + scaled @ self.loading.T)
+        return covariance @ scaled, np.diag(covariance)
+
+
+def fit_linear(
+    residual: np.ndarray, effects: np.ndarray, n_background: int, strength: float | None, seed: int
+) -> LinearModel:
+    """Fit background latents and noise to cells, given the effects, and choose the strength of the perturbations.
+
+    The own latent of a perturbed gene has its effect over the strength as loadings, so that the mean effects stay what
+    they are; those of the background latents and the noise are found by expectation and maximization (Rubin and Thayer
+    1982), from the principal components on. The likelihood chooses the strength: the smaller it is, the more do cells
+    vary along the effects without a perturbation.
+
+    Parameters
+    ----------
+    residual
+        Standardized expression of cells minus the mean of their condition, cells x genes.
+    effects
+        Effects of the perturbed genes on standardized expression, k x genes.
+    n_background
+        Number of background latents.
+    strength
+        Shift of an own latent; None to choose it among 2, 3, 4 and 6.
+    seed
+        Seed of the principal components.
+    """
+    start = _components(residual, n_background, seed)
+    asked = STRENGTHS if strength is None else (strength,)
+    return max((_fit(residual, effects / c, start, c) for c in asked), key=lambda model: model.log_likelihood)
+
+
+def _components(residual: np.ndarray, n: int, seed: int) -> np.ndarray:
+    loading = np.random.default_rng((seed, 8)).normal(0, 0.01, (n, residual.shape[1]))
+    found = min(n, min(residual.shape) - 1)
+    if found > 0:
+        pca = PCA(found, svd_solver="randomized", random_state=seed).fit(residual)
+        loading[:found] = np.sqrt(0.5 * pca.explained_variance_)[:, None] * pca.components_
+    return loading
+
+
+def _fit(residual: np.ndarray, own: np.ndarray, background: np.ndarray, strength: float) -> LinearModel:
+    n, k, d = len(residual), len(own), len(own) + len(background)
+    variance = residual.var(0)
+    loading = np.concatenate([own, background])
+    noise = np.maximum(variance - (loading**2).sum(0), _LEAST_NOISE)
+    for _ in range(_N_STEPS):
+        scaled = loading / noise
+        covariance = np.linalg.inv(np.eye(d) + scaled @ loading.T)
+        z = residual @ (covariance @ scaled).T
+        second = z.T @ z / n + covariance
+        cross = z.T @ residual / n
+        if d > k:
+            loading[k:] = np.linalg.solve(second[k:, k:], cross[k:] - second[k:, :k] @ own)
+        explained = 2 * (loading * cross).sum(0) - ((second @ loading) * loading).sum(0)
+        noise = np.maximum(variance - explained, _LEAST_NOISE)
+    scaled = loading / noise
+    precision = np.eye(d) + scaled @ loading.T
+    projected = residual @ scaled.T
+    squares = (residual**2 / noise).sum() - (projected * np.linalg.solve(precision, projected.T).T).sum()
+    log_likelihood = -0.5 * (squares / n + np.log(noise).sum() + np.linalg.slogdet(precision)[1])
+    return LinearModel(strength, loading, noise, float(log_likelihood))
