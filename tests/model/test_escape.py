@@ -10,6 +10,7 @@ from scipy.stats import norm
 from raptorgraph.model._escape import (
     Mixture,
     ResponseState,
+    drawn_in,
     fit_mixture,
     fit_shares,
     log_split_normal,
@@ -28,13 +29,14 @@ def scores(rng, n, escape, *, sd=0.3, null_sd=0.6, level=1.2):
 
 def mixture(**changes):
     one = {"escape": 0.2, "level": 1.0, "variance": 0.04, "null": 0.0, "below": 0.25, "above": 0.16, "optimism": 0.1}
+    one["noise"] = 0.04
     return Mixture(**{name: np.array([value]) for name, value in {**one, **changes}.items()})
 
 
 @pytest.mark.parametrize("escape", [0.2, 0.5, 0.8])
 def test_recovers_shares_level_and_variance(escape):
     score, gene, responded, controls = scores(np.random.default_rng(0), 300, [escape] * 6)
-    found = fit_mixture(score, np.full(len(score), 0.09), gene, controls, n_genes=1)
+    found = fit_mixture(score, np.full(len(score), 0.09), gene, controls, np.full_like(controls, 0.09), n_genes=1)
     np.testing.assert_allclose(found.escape, escape, atol=0.1)
     np.testing.assert_allclose(found.level, 1.2, atol=0.15)
     np.testing.assert_allclose(np.sqrt(found.variance), 0.3, atol=0.06)
@@ -47,13 +49,13 @@ def test_recovers_shares_level_and_variance(escape):
 
 def test_nothing_escapes_where_all_responded():
     score, gene, _, controls = scores(np.random.default_rng(1), 200, [0.0] * 8)
-    found = fit_mixture(score, np.full(len(score), 0.09), gene, controls, n_genes=1)
+    found = fit_mixture(score, np.full(len(score), 0.09), gene, controls, np.full_like(controls, 0.09), n_genes=1)
     np.testing.assert_allclose(found.escape, 0.001)
 
 
 def test_one_gene_among_others_that_do_not_escape():
     score, gene, _, controls = scores(np.random.default_rng(2), 100, [0.5, *[0.0] * 9])
-    found = fit_mixture(score, np.full(len(score), 0.09), gene, controls, n_genes=1)
+    found = fit_mixture(score, np.full(len(score), 0.09), gene, controls, np.full_like(controls, 0.09), n_genes=1)
     assert found.escape[0] > 0.3
     assert found.escape[1:].max() < 0.02
 
@@ -64,20 +66,22 @@ def test_a_weak_gene_takes_its_share_from_the_others():
     weak = gene == 4
     score[weak] = rng.normal(0.3, 1.5, weak.sum())  # says next to nothing
     controls[4] = rng.normal(0, 1.5, 256)
-    found = fit_mixture(score, np.where(weak, 2.25, 0.09), gene, controls, n_genes=1)
+    noise = np.where(np.arange(5) == 4, 2.25, 0.09)
+    found = fit_mixture(score, noise[gene], gene, controls, np.tile(noise[:, None], 256), n_genes=1)
     assert 0.3 < found.escape[4] < 0.7
 
 
 def test_genes_without_cells():
     score, gene, _, controls = scores(np.random.default_rng(4), 100, [0.5, 0.5])
-    found = fit_mixture(score, np.full(len(score), 0.09), gene, np.vstack([controls, controls[:1]]), n_genes=1)
+    controls = np.vstack([controls, controls[:1]])
+    found = fit_mixture(score, np.full(len(score), 0.09), gene, controls, np.full_like(controls, 0.09), n_genes=1)
     assert 0.3 < found.escape[2] < 0.7
     assert all(np.isfinite(getattr(found, name)).all() for name in vars(found))
 
 
 def test_part_of_a_cell_in_its_own_effect():
     score, gene, _, controls = scores(np.random.default_rng(5), 100, [0.0])
-    found = fit_mixture(score, np.full(len(score), 0.1), gene, controls, n_genes=500)
+    found = fit_mixture(score, np.full(len(score), 0.1), gene, controls, np.full_like(controls, 0.09), n_genes=500)
     assert found.optimism[0] == pytest.approx(0.7 * 0.5 / 1.5)  # 500 genes x 0.1 / 100 cells = 0.5
 
 
@@ -118,6 +122,13 @@ def test_log_ratio_never_falls(variance, seen):
     ratio = mixture(variance=variance).log_ratio(x, np.zeros(len(x), int), seen=seen)
     assert (np.diff(ratio) >= -1e-12).all()
     assert ratio[-1] > 0 > ratio[0]
+
+
+def test_cells_in_which_a_perturbation_hardly_acts_say_little():
+    score, noise = np.array([0.0, 1.0, -40.0, 60.0]), np.array([0.1, 0.3, 1e4, 1e4])
+    found = drawn_in(score, noise, np.full(4, 0.1))
+    np.testing.assert_array_equal(found[:2], score[:2])
+    np.testing.assert_allclose(found[2:], 0.5 + (score[2:] - 0.5) * np.sqrt(0.4 / 1e4))
 
 
 def test_posterior_by_bayes():

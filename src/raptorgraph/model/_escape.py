@@ -18,6 +18,7 @@ _EVIDENCE, _EVIDENCE_OF_CELL = 3.0, 0.03
 _SHARED = 20.0  # cells that speak, as it were, for the mean probability of escape over genes
 _RESPONDED = 5.0  # cells of each gene that responded, as it were, beside those that there are
 _KEPT = 0.7  # of the noise in measured effects, which their posterior shrinks
+_MUCH = 4.0  # times the usual variance of a score: beyond, the perturbation hardly acts in the state of the cell
 _TINY = 1e-9  # least variance
 _AS_PREDICTED = 20.0  # cells that speak, as it were, for responses that vary as the likelihood says
 
@@ -29,7 +30,7 @@ class Mixture:
     With probability `escape` a score is distributed as those of control cells: two halves of normal distributions meet
     at the mode `null`, of variance `below` and `above`, since responses that saturate leave scores skewed. Otherwise it
     follows N(`level`, `variance`). A cell that the model was trained on gains `optimism` from its own part in the
-    measured effect.
+    measured effect. `noise` is the variance that the likelihood gives a score where the perturbation acts.
     """
 
     escape: np.ndarray
@@ -39,6 +40,7 @@ class Mixture:
     below: np.ndarray
     above: np.ndarray
     optimism: np.ndarray
+    noise: np.ndarray
 
     def log_ratio(self, score: np.ndarray, gene: np.ndarray, *, seen: bool) -> np.ndarray:
         """Logarithm of the likelihood ratio of cells that responded and that escaped; `seen` says trained on.
@@ -95,6 +97,7 @@ def fit_mixture(
     noise: np.ndarray,
     gene: np.ndarray,
     controls: np.ndarray,
+    controls_noise: np.ndarray,
     n_genes: int,
 ) -> Mixture:
     r"""Fit the mixture by expectation and maximization.
@@ -108,13 +111,15 @@ def fit_mixture(
     ----------
     score, noise, gene
         Score of each cell, the variance that the likelihood gives it, and its perturbed gene.
-    controls
-        Scores of control cells under each gene, k x cells.
+    controls, controls_noise
+        The same of control cells under each gene, k x cells.
     n_genes
         Number of genes that the scores read. The measured effect holds 1/n of the noise of each of its n cells, so that
         its own score gains :math:`\rho / (1 + \rho)`, with :math:`\rho` the number of genes times `noise` over n.
     """
-    null, below, above = split_normal(controls)
+    typical = np.quantile(controls_noise, 0.25, axis=1)
+    score, noise = drawn_in(score, noise, typical[gene]), np.minimum(noise, _MUCH * typical[gene])
+    null, below, above = split_normal(drawn_in(controls, controls_noise, typical[:, None]))
     n = np.bincount(gene, minlength=len(null))
     expected = np.bincount(gene, noise, minlength=len(null)) / np.maximum(n, 1)
     rho = n_genes * expected / np.maximum(n, 1)
@@ -133,7 +138,12 @@ def fit_mixture(
     kept = (n > 0) & (everywhere | (gained > needed))
     chosen = {name: np.where(kept, values, getattr(none, name)) for name, values in chosen.items()}
     chosen["escape"] = np.where(n > 0, chosen["escape"], max(share, _LEAST))
-    return Mixture(null=null, below=below, above=above, optimism=optimism, **chosen)
+    return Mixture(null=null, below=below, above=above, optimism=optimism, noise=typical, **chosen)
+
+
+def drawn_in(score: np.ndarray, noise: np.ndarray, typical: np.ndarray) -> np.ndarray:
+    """Scores of cells with much more `noise` than is `typical` are drawn towards 1/2, where they say little."""
+    return np.asarray(0.5 + (score - 0.5) / np.sqrt(np.maximum(noise / (_MUCH * typical), 1.0)))
 
 
 def fit_shares(log_ratio: np.ndarray, group: np.ndarray, escape: np.ndarray) -> np.ndarray:

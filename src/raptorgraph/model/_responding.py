@@ -12,7 +12,7 @@ from scipy import sparse
 from raptorgraph._arguments import check_number
 from raptorgraph._progress import progress_line
 from raptorgraph.model._cells import draw_seed
-from raptorgraph.model._escape import fit_mixture, fit_shares, posterior
+from raptorgraph.model._escape import drawn_in, fit_mixture, fit_shares, posterior
 from raptorgraph.model._field import KEYS
 from raptorgraph.screen._inputs import obs_column
 
@@ -102,8 +102,8 @@ def get_response_probability(
     perturbed = np.flatnonzero(np.diff(mask.indptr))
     found = np.full(mask.shape[0], np.nan)
     found[perturbed] = 1.0
-    rows, gene, score, _ = _scores(cells, manager, perturbed, mask[perturbed], batch_size)
-    log_ratio = mixture.log_ratio(score, gene, seen=seen)
+    rows, gene, score, noise = _scores(cells, manager, perturbed, mask[perturbed], batch_size)
+    log_ratio = mixture.log_ratio(drawn_in(score, noise, mixture.noise[gene]), gene, seen=seen)
     escape = mixture.escape[gene] if share is None else np.full(len(gene), 1 - share)
     if guides is not None:
         known, group = np.unique(guides[rows], return_inverse=True)
@@ -139,8 +139,10 @@ def fit_responses(cells: Cells) -> Mixture:
     n = min(len(controls), max(_FEWEST_CONTROLS, min(_MOST_CONTROLS, _N_PAIRS // k)))
     controls = np.sort(np.random.default_rng((draw_seed(None), 11)).choice(controls, n, replace=False))
     each = sparse.eye_array(k, format="csr", dtype=np.float32)
-    null = np.stack([_scores(cells, manager, controls, each[np.full(n, g)])[2] for g in range(k)])
-    return fit_mixture(score[of_gene], noise[of_gene], gene[of_gene], null, manager.adata.n_vars)
+    null, of_null = map(
+        np.stack, zip(*(_scores(cells, manager, controls, each[np.full(n, g)])[2:] for g in range(k)), strict=True)
+    )
+    return fit_mixture(score[of_gene], noise[of_gene], gene[of_gene], null, of_null, manager.adata.n_vars)
 
 
 @torch.inference_mode()
