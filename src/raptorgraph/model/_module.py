@@ -15,6 +15,7 @@ from torch.nn import functional as F
 from raptorgraph import nn as blocks
 from raptorgraph.inference import EffectPosterior, EffectPosteriorConfig
 from raptorgraph.model._config import LossConfig
+from raptorgraph.model._escape import ResponseState
 from raptorgraph.model._field import KEYS
 from raptorgraph.model._objectives import CellObjective, Objective, PairedObjective
 from raptorgraph.model._reference import ReferenceControls
@@ -88,6 +89,7 @@ class RaptorGraphModule(BaseModuleClass):  # type: ignore[misc]  # scvi-tools ha
         if config.effect_posterior is not False:
             self.effects = EffectPosterior(EffectPosteriorConfig(**options))
         self.reference = None if self.effects is None else ReferenceControls()
+        self.responses = ResponseState(k)
         # Control statistics: the encoder reads genes in units of their own spread.
         self.register_buffer("center", torch.zeros(n_genes))
         self.register_buffer("spread", torch.ones(n_genes))
