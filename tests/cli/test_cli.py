@@ -27,7 +27,7 @@ FILES = [
     "training.png",
     "umap.png",
 ]
-OF_REPORT = ["heldout.csv", "perturbations.csv", "report.html"]
+OF_REPORT = ["heldout.csv", "perturbations.csv", "report.html", "responders.csv"]
 
 
 @pytest.fixture(scope="module")

@@ -48,7 +48,9 @@ def test_the_true_graph_is_found(model, adata):
 
 def test_the_network_uses_it_and_does_not_change_it(model):
     assert not model.module.graph.weight.requires_grad
-    assert torch.equal(model.module.modulator.strength, torch.full((8,), 2.5))  # so that weights keep their units
+    strength = model.module.modulator.strength  # one for all, so that weights keep their units
+    assert not strength.requires_grad
+    assert torch.equal(strength, strength[0].expand(8))
     dag = model.get_dag().to_numpy()
     z, u = (model.get_latent_representation(kind=kind) for kind in ("exogenous", "causal"))
     np.testing.assert_allclose(u, z @ np.linalg.inv(np.eye(len(dag)) - dag), rtol=1e-3, atol=1e-4)

@@ -98,7 +98,7 @@ def test_cells_in_another_object_give_the_same(trained):
     assert found.attrs["kind"] == "posterior"
 
 
-def test_decoded_effects_are_those_of_the_controls_of_a_group(trained):
+def test_decoded_effects_are_those_of_the_controls_of_a_group(trained, monkeypatch):
     found = trained.predict_effects(ASKED, groupby="state", kind="decoder", n_cells=10_000)
     assert found.attrs["kind"] == "decoder"
     assert found.index.names == ["perturbation", "state"]
@@ -106,9 +106,12 @@ def test_decoded_effects_are_those_of_the_controls_of_a_group(trained):
     controls = adata[adata.obs["perturbation"] == "control"]
     for state in ("A", "B"):
         part = controls[controls.obs["state"] == state].copy()
-        expected = trained.predict_effects(ASKED, part, kind="decoder", n_cells=10_000)
-        # draws of the latents differ
-        np.testing.assert_allclose(found.xs(state, level="state"), expected, atol=0.02)
+        expected = []
+        for seed in range(1, 9):  # draws of the latents differ
+            monkeypatch.setattr(scvi.settings, "seed", seed)
+            expected.append(trained.predict_effects(ASKED, part, kind="decoder", n_cells=10_000).to_numpy())
+        off = np.abs(found.xs(state, level="state").to_numpy() - np.mean(expected, axis=0))
+        assert (off < 10 * np.std(expected, axis=0, ddof=1) + 1e-6).all()
     other = controls[: controls.n_obs // 2].copy()
     assert trained.predict_effects(ASKED, other, groupby="state").attrs["kind"] == "shifted decoder"
     with pytest.raises(ValueError, match="leave out `adata`"):

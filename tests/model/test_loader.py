@@ -9,7 +9,16 @@ from scipy import sparse
 
 import raptorgraph as rg
 from raptorgraph.model._field import KEYS
-from raptorgraph.model._loader import PairedBatch, PairedDataset, PairedSampler, Split, as_tensors, make_loader
+from raptorgraph.model._loader import (
+    CellDataset,
+    PairedBatch,
+    PairedDataset,
+    PairedSampler,
+    Split,
+    as_tensors,
+    make_loader,
+)  # fmt: skip
+from raptorgraph.model._targets import EffectTargets
 from raptorgraph.screen._moments import EffectMoments
 
 SIZES = (4, 9, 9, 9)  # cells of the control and of three conditions
@@ -156,6 +165,44 @@ def test_a_loader_reads_the_batches_of_its_sampler(manager):
     for indices, batch in zip(list(loader.sampler), loader, strict=True):
         np.testing.assert_array_equal(batch[KEYS.X], X[indices.controls])
         np.testing.assert_array_equal(batch["partner"][KEYS.X], X[indices.perturbed])
+
+
+def targets():
+    """Three measured conditions, and nine pairs."""
+    rng = np.random.default_rng(4)
+    mask = (rng.random((12, 2)) < 0.5).astype(float)
+    return EffectTargets(*(torch.as_tensor(x) for x in (mask, rng.normal(size=(12, 3)), rng.random((12, 3)))), 3)
+
+
+def test_a_batch_of_all_cells_holds_controls_first_and_its_effects(manager):
+    rows, controls = np.flatnonzero(CODES == 3)[:2], CONTROLS[[2, 0]]
+    batch = CellDataset(manager, split(), targets())[PairedBatch(controls, rows, np.array([7, 2, 0]))]
+    X = manager.adata.X.toarray()
+    both = [*controls, *rows]
+    np.testing.assert_array_equal(batch[KEYS.X], X[both])
+    np.testing.assert_array_equal(batch[KEYS.LIBRARY].ravel(), X[both].sum(1))
+    np.testing.assert_array_equal(batch["mask"], [[0, 0], [0, 0], [1, 1], [1, 1]])
+    for name, values in (("condition_mask", "mask"), ("shift", "effect"), ("shift_variance", "variance")):
+        assert torch.equal(batch[name], getattr(targets(), values)[[7, 2, 0]])
+    assert KEYS.PERTURBATION not in batch
+
+
+def test_effects_are_drawn_by_seed_and_epoch(manager):
+    def epochs(n=2, **kwargs):
+        loader = make_loader(manager, split(), batch_size=10, targets=targets(), **kwargs)
+        return [torch.stack([batch["shift"] for batch in loader]) for _ in range(n)]
+
+    first, again, other = epochs(shuffle=True, seed=5), epochs(shuffle=True, seed=5), epochs(shuffle=True, seed=6)
+    assert first[0].shape == (3, 7, 3)  # all that were measured, and four pairs
+    assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
+    assert not torch.equal(first[0], first[1])
+    assert not torch.equal(first[0], other[0])
+    validation = epochs(shuffle=False, seed=5)
+    assert torch.equal(*validation)
+    # cells and partners are those that are drawn without effects
+    plain = sampler(seed=5)
+    drawn = PairedSampler(split(), batch_size=10, chunk_size=3, shuffle=True, seed=5, targets=targets())
+    np.testing.assert_array_equal(epoch(plain), epoch(drawn))
 
 
 def test_tensors_are_contiguous():

@@ -90,7 +90,7 @@ def batch(module, mask):
 
 
 def test_loss_is_the_weighted_sum_of_its_terms():
-    module = made()
+    module = made(perturbed_prior=False)
     mask = np.array([[1.0, 0.0], [1.0, 0.0], [1.0, 1.0], [1.0, 1.0]])
     counts, tensors = batch(module, mask)
     mean, log_var = RNG.normal(0, 1, (N, 3)), RNG.normal(-1, 0.3, (N, 3))
@@ -145,6 +145,26 @@ def test_states_of_older_versions():
     torch.testing.assert_close(other.distribution.log_scale, module.distribution.log_scale)
     torch.testing.assert_close(other.reference.z, torch.ones(2, 3))
     assert other.reference.covariates is None
+
+
+def test_states_without_a_perturbed_prior_have_a_constant_shift():
+    """As older defaults have them: what they train is then what they trained."""
+    old, new = made(perturbed_prior=False), made()
+    with torch.no_grad():
+        old.modulator.strength.copy_(torch.tensor([1.5, 3.0]))
+    new.load_state_dict(old.state_dict())
+    assert not new.config.perturbed_prior
+    assert new.prior is None
+    assert new.modulator.strength.requires_grad
+    z, mask = torch.randn(4, 3), torch.eye(2).repeat(2, 1)
+    torch.testing.assert_close(
+        new.modulator(z, mask), z + torch.nn.functional.pad(mask * torch.tensor([1.5, 3.0]), (0, 1))
+    )
+    far = torch.full((1, G), 40.0)  # their encoder reads expression as far out as it is
+    assert all(torch.equal(a, b) for a, b in zip(new.encode(far), old.encode(far), strict=True))
+    again = made()
+    again.load_state_dict(new.state_dict())
+    assert again.prior is None
 
 
 def test_old_names_of_what_moved_to_config_and_likelihood():

@@ -12,9 +12,10 @@ from raptorgraph.model._module import RaptorGraphModule
 from raptorgraph.nn import in_domain
 
 
-def plan_of(epoch=0, max_epochs=10, n_steps=200, graph="dagma", **arguments):
+def plan_of(epoch=0, max_epochs=10, n_steps=200, perturbed_prior=True, **arguments):
     torch.manual_seed(0)
-    module = RaptorGraphModule(ModuleConfig(n_genes=8, n_perturbed=2, n_targets=2, counts=True, graph=graph))
+    sizes = {"n_genes": 8, "n_perturbed": 2, "n_targets": 2, "counts": True}
+    module = RaptorGraphModule(ModuleConfig(**sizes, graph="dagma", perturbed_prior=perturbed_prior))
     plan = RaptorGraphTrainingPlan(module, **arguments)
     plan._trainer = SimpleNamespace(max_epochs=max_epochs, current_epoch=epoch, estimated_stepping_batches=n_steps)
     return plan
@@ -32,7 +33,7 @@ def test_mu_falls_geometrically_until_the_projection(epoch, expected):
 
 
 def test_learning_rate_warms_up_and_falls_as_a_cosine():
-    found = plan_of(n_steps=200, lr=0.1).configure_optimizers()
+    found = plan_of(n_steps=200, lr=0.1, perturbed_prior=False).configure_optimizers()
     assert found["lr_scheduler"]["interval"] == "step"
     rates = []
     for _ in range(200):
@@ -47,7 +48,7 @@ def test_learning_rate_warms_up_and_falls_as_a_cosine():
 
 
 def test_weights_of_maps_alone_decay():
-    plan = plan_of(weight_decay=0.3)
+    plan = plan_of(weight_decay=0.3, perturbed_prior=False)
     decayed, free = plan.configure_optimizers()["optimizer"].param_groups
     assert (decayed["weight_decay"], free["weight_decay"]) == (0.3, 0.0)
     names = {id(parameter): name for name, parameter in plan.module.named_parameters()}
@@ -59,6 +60,26 @@ def test_weights_of_maps_alone_decay():
     assert {names[id(parameter)] for parameter in free["params"]} == {
         "modulator.strength", "graph.weight", "decoder.base", "decoder.dense.0.bias", "distribution.log_scale",
     }  # fmt: skip
+
+
+def test_networks_that_start_almost_right_have_lower_rates():
+    """Each parameter that is trained is in one group; the strength and what it depends on are in none."""
+    plan = plan_of(lr=0.01, weight_decay=0.3)
+    groups = plan.configure_optimizers()["optimizer"].param_groups
+    names = {id(parameter): name for name, parameter in plan.module.named_parameters()}
+    found = [(names[id(p)], group["initial_lr"], group["weight_decay"]) for group in groups for p in group["params"]]
+    assert len({name for name, _, _ in found}) == len(found)
+    assert {name for name, _, _ in found} == set(names.values()) - {
+        "modulator.strength", "modulator.state_weight", "modulator.state_bias",
+    }  # fmt: skip
+    rates = {name: rate for name, rate, _ in found}
+    expected = {"encoder": 1e-3, "decoder": 3e-3}
+    assert rates == pytest.approx({name: expected.get(name.partition(".")[0], 0.01) for name in rates})
+    assert {name for name, _, decay in found if decay == 0} == {
+        "modulator.log_spread", "modulator.log_combination", "prior.escape_logit", "graph.weight", "decoder.base",
+        "decoder.dense.0.bias", "distribution.log_scale",
+    }  # fmt: skip
+    assert {decay for _, _, decay in found} == {0.0, 0.3}
 
 
 def watched(plan, monkeypatch, loss=1.0):

@@ -49,17 +49,28 @@ def test_only_the_package_speaks(adata, said, tmp_path, capsys):
     assert "it/s" not in "".join(capsys.readouterr())  # no terminal, no bar
 
 
-def test_every_step_has_a_bar(adata, in_terminal):
+STEPS = {"Inferring the graph", "Fitting the effects"}
+
+
+@pytest.mark.parametrize(
+    ("perturbed_prior", "steps"),
+    [(True, {*STEPS, "Starting the network from the effects"}), (False, {*STEPS, "Principal components"})],
+)
+def test_every_step_has_a_bar(adata, in_terminal, perturbed_prior, steps):
     scvi.settings.seed = 0
-    model = rg.RaptorGraphModel(adata, n_hidden=8)
-    n_batches = 2  # training and validation cells are paired by themselves
+    model = rg.RaptorGraphModel(adata, n_hidden=8, perturbed_prior=perturbed_prior)
     with in_terminal() as terminal, contextlib.redirect_stdout(io.StringIO()) as out:
         model.train(max_epochs=2, accelerator="cpu")
-    assert terminal.lines() == {"Principal components", "Inferring the graph", "Fitting the effects"}
-    assert ("Pairing cells", len(model.conditions)) in terminal.bars()
-    assert len(terminal.bars()) <= n_batches
+    assert terminal.lines() == steps
+    pairs = set() if perturbed_prior else {("Pairing cells", len(model.conditions))}  # where anything reads pairs
+    assert terminal.bars() - {("Cells", 1)} == pairs
     assert "Epoch 2/2" in out.getvalue()  # scvi-tools' own bar
 
+
+def test_answers_have_bars(adata, in_terminal):
+    scvi.settings.seed = 0
+    model = rg.RaptorGraphModel(adata, n_hidden=8)
+    model.train(max_epochs=1, accelerator="cpu", enable_progress_bar=False)
     with in_terminal() as terminal:
         model.predict(["P01", "P02", "P03"], n_cells=1100)
     assert {("Means", 3), ("Cells", 6)} <= terminal.bars()

@@ -87,9 +87,10 @@ def test_says_where_it_came_from(document, written):
     text = " ".join("".join(document.text).split())
     for piece in ("raptorgraph run 'screen <1> & 2.h5ad' --report", "SHA-256", "torch 2", "scvi-tools 1", "seed"):
         assert piece in text
-    listed = {name for name in ("effects.csv", "dag.csv", "heldout.csv", "perturbations.csv") if name in text}
+    files = ("effects.csv", "dag.csv", "heldout.csv", "perturbations.csv", "responders.csv")
+    listed = {name for name in files if name in text}
     assert all((written / name).is_file() for name in listed)
-    assert len(listed) == 4
+    assert len(listed) == 5
 
 
 def test_numbers_are_those_of_the_files(document, written):

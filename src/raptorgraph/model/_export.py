@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+RESPONDED = "raptorgraph_responded"
 _PREFIX = "counterfactual_"
 _SAFE = re.compile(r"[A-Za-z0-9+\-_.]{1,100}")  # labels that every store takes as a part of a key
 
@@ -42,7 +43,7 @@ def annotate(
     *,
     transform_batch: TransformBatch = None,
 ) -> None:
-    """Write latents, graph, effects and counterfactuals into an AnnData, in place.
+    """Write latents, graph, effects, counterfactuals and who responded into an AnnData, in place.
 
     Parameters
     ----------
@@ -58,7 +59,9 @@ def annotate(
     Writes ``obsm["X_raptorgraph"]`` (u) and ``obsm["X_raptorgraph_exogenous"]`` (z), cells x d, and
     ``obsm["counterfactual_<label>"]``, cells x the model's genes, for each asked label. A label that does not suit
     as a key (longer than 100 characters, with others than ASCII letters, digits and ``+-_.``, or the same as
-    another one but for capitals) is replaced there by a number.
+    another one but for capitals) is replaced there by a number. ``obs["raptorgraph_responded"]`` is the probability
+    that the cell responded to its perturbation (:meth:`get_response_probability`); it is left out where that cannot be
+    said, as of cells without labels, of genes that the model does not know as perturbed or of an unknown batch.
 
     ``uns["raptorgraph"]`` holds
 
@@ -88,6 +91,8 @@ def annotate(
     True
     >>> adata.uns["raptorgraph"]["effects"].columns.tolist()
     ['perturbation', 'gene', 'effect', 'sd']
+    >>> bool(adata.obs["raptorgraph_responded"].dropna().between(0, 1).all())
+    True
 
     The latents serve scanpy as any embedding does.
 
@@ -105,6 +110,7 @@ def annotate(
     }
     for label, key in keys.items():
         written[key] = model.get_counterfactual(label, target, transform_batch=transform_batch)
+    responded = _responded(model, target)
     effects = _effects_table(model, target)
     table = model.get_edges()
     table.index = table.index.astype(str)
@@ -112,6 +118,10 @@ def annotate(
         target.obsm.pop(key, None)
     for key, value in written.items():
         target.obsm[key] = value
+    if RESPONDED in target.obs:
+        del target.obs[RESPONDED]
+    if responded is not None:
+        target.obs[RESPONDED] = responded.to_numpy()
     target.uns["raptorgraph"] = {
         "dag": table,
         "perturbed_genes": np.asarray(model.perturbed_genes, dtype=object),
@@ -130,6 +140,17 @@ def annotate(
             "effects": effects.attrs["kind"],
         },
     }
+
+
+def _responded(model: RaptorGraphModel, adata: AnnData) -> pd.Series | None:
+    """Probability that each cell responded, None where it cannot be said."""
+    if model.setup_args["perturbation_key"] not in adata.obs:
+        return None
+    try:
+        return model.get_response_probability(adata)
+    except (KeyError, ValueError) as error:
+        logger.info("obs[%r] is not written: %s", RESPONDED, error)
+        return None
 
 
 def _effects_table(model: RaptorGraphModel, adata: AnnData) -> pd.DataFrame:

@@ -43,21 +43,32 @@ class Split:
 
 @dataclass(frozen=True)
 class PairedBatch:
-    """Row numbers of control partners and perturbed cells, of equal length."""
+    """Row numbers of control partners and perturbed cells, of equal length, and of targets where there are any."""
 
     controls: np.ndarray
     perturbed: np.ndarray
+    targets: np.ndarray | None = None
 
 
 class PairedSampler(Sampler[PairedBatch]):
     """Yield :class:`PairedBatch`; an epoch passes over each perturbed cell once, its partner drawn anew.
 
     The cells of a condition come in chunks of at most ``chunk_size``, so that a large condition does not fill whole
-    batches.
+    batches. Of the `targets` each batch draws some.
     """
 
-    def __init__(self, split: Split, *, batch_size: int, chunk_size: int, shuffle: bool, seed: int) -> None:
+    def __init__(
+        self,
+        split: Split,
+        *,
+        batch_size: int,
+        chunk_size: int,
+        shuffle: bool,
+        seed: int,
+        targets: EffectTargets | None = None,
+    ) -> None:
         self.split = split
+        self.targets = targets
         self.batch_size = batch_size
         self.chunk_size = min(chunk_size, batch_size)
         self.shuffle = shuffle
@@ -89,7 +100,8 @@ class PairedSampler(Sampler[PairedBatch]):
             partners = sample_partners(split.plan, cells, rng)
         for i in range(len(self)):
             part = slice(i * self.batch_size, (i + 1) * self.batch_size)
-            yield PairedBatch(partners[part], cells[part])
+            drawn = None if self.targets is None else self.targets.draw(rng)
+            yield PairedBatch(partners[part], cells[part], drawn)
 
 
 class PairedDataset(Dataset[Batch]):
@@ -122,24 +134,18 @@ class PairedDataset(Dataset[Batch]):
 
 
 class CellDataset(PairedDataset):
-    """Read the cells of a :class:`PairedBatch` with their masks, controls first, and the effects of some conditions.
+    """Read the cells of a :class:`PairedBatch` with their masks, controls first, and the effects it drew."""
 
-    Conditions are drawn anew for each batch, half of them measured and half not where there are both.
-    """
-
-    def __init__(self, manager: ScreenManager, split: Split, targets: EffectTargets, *, seed: int) -> None:
+    def __init__(self, manager: ScreenManager, split: Split, targets: EffectTargets) -> None:
         super().__init__(manager, split, with_partners=True)
         self.targets = targets
-        self.rng = np.random.default_rng((seed, 3))
 
     def __getitem__(self, batch: PairedBatch) -> Batch:
         rows = np.concatenate([batch.controls, batch.perturbed])
         tensors: Batch = dict(self._read(rows))
         tensors["mask"] = tensors.pop(KEYS.PERTURBATION).float()
-        chosen = self.targets.draw(self.rng)
-        tensors["condition_mask"] = self.targets.mask[chosen]
-        tensors["shift"] = self.targets.effect[chosen]
-        tensors["shift_variance"] = self.targets.variance[chosen]
+        for name, values in (("condition_mask", "mask"), ("shift", "effect"), ("shift_variance", "variance")):
+            tensors[name] = getattr(self.targets, values)[batch.targets]
         return tensors
 
 
@@ -160,9 +166,11 @@ def make_loader(
     chunk_size: int = 64,
 ) -> DataLoader[Batch]:
     """Batches of one split as a torch loader: of all cells with the effects to meet, or else of pairs of cells."""
-    sampler = PairedSampler(split, batch_size=batch_size, chunk_size=chunk_size, shuffle=shuffle, seed=seed)
+    sampler = PairedSampler(
+        split, batch_size=batch_size, chunk_size=chunk_size, shuffle=shuffle, seed=seed, targets=targets
+    )
     if targets is None:
         dataset = PairedDataset(manager, split, with_partners=with_partners)
     else:
-        dataset = CellDataset(manager, split, targets, seed=seed)
+        dataset = CellDataset(manager, split, targets)
     return DataLoader(dataset, sampler=sampler, batch_size=None)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Self, TypeVar
 import numpy as np
 
 from raptorgraph._arguments import check_choice
-from raptorgraph.model import _expected, _export, _mean_effects, _training
+from raptorgraph.model import _expected, _export, _mean_effects, _responding, _training
 from raptorgraph.model._arguments import expression_cells
 from raptorgraph.model._calibration import Calibration
 from raptorgraph.model._config import ModuleConfig, data_sizes
@@ -295,6 +295,7 @@ class RaptorGraphModel(RegisteredModel):
     sample_effects = _answered_by("predictor", Predictor.sample_effects)
     get_counterfactual = _answered_by("predictor", _expected.get_counterfactual)
     get_normalized_expression = _answered_by("predictor", _expected.get_normalized_expression)
+    get_response_probability = _answered_by("predictor", _responding.get_response_probability)
 
     # -- graph -----------------------------------------------------------------------------------------------------
     @property

@@ -15,6 +15,7 @@ from torch.nn import functional as F
 from raptorgraph import nn as blocks
 from raptorgraph.inference import EffectPosterior, EffectPosteriorConfig
 from raptorgraph.model._config import LossConfig
+from raptorgraph.model._escape import ResponseState
 from raptorgraph.model._field import KEYS
 from raptorgraph.model._objectives import CellObjective, Objective, PairedObjective
 from raptorgraph.model._reference import ReferenceControls
@@ -88,6 +89,7 @@ class RaptorGraphModule(BaseModuleClass):  # type: ignore[misc]  # scvi-tools ha
         if config.effect_posterior is not False:
             self.effects = EffectPosterior(EffectPosteriorConfig(**options))
         self.reference = None if self.effects is None else ReferenceControls()
+        self.responses = ResponseState(k)
         # Control statistics: the encoder reads genes in units of their own spread.
         self.register_buffer("center", torch.zeros(n_genes))
         self.register_buffer("spread", torch.ones(n_genes))
@@ -103,6 +105,12 @@ class RaptorGraphModule(BaseModuleClass):  # type: ignore[misc]  # scvi-tools ha
         d, k, strength = self.config.n_latent, self.config.n_perturbed, self.config.init_strength or _STRENGTH
         self.objective: Objective = CellObjective() if perturbed else PairedObjective()
         self.modulator = (blocks.ConditionalModulator if perturbed else blocks.LatentModulator)(d, k, strength)
+        # How far a latent is shifted is a convention: what it does is in the decoder. On what the shift depends is found
+        # at the start: an encoder that does not see the label says less than the shift of every cell, and a gradient of
+        # the bound would draw the shift toward the same in all states.
+        self.modulator.strength.requires_grad_(not perturbed)
+        for parameter in self.modulator.of_state():
+            parameter.requires_grad_(False)
         self.prior = blocks.PerturbedPrior(k) if perturbed else None
 
     # -- pieces ------------------------------------------------------------------------------------------------

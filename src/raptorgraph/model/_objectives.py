@@ -14,7 +14,10 @@ from raptorgraph.nn._expectation import COARSE
 
 if TYPE_CHECKING:
     from raptorgraph.model._config import LossConfig
-    from raptorgraph.model._module import RaptorGraphModule
+    from raptorgraph.nn._decoder import Decoder
+    from raptorgraph.nn._likelihood_base import Likelihood
+    from raptorgraph.nn._perturbed_prior import PerturbedPrior
+    from raptorgraph.nn._structural import StructuralLayer
 
 Tensors: TypeAlias = dict[str, Tensor]
 Batch: TypeAlias = dict[str, Any]
@@ -36,16 +39,36 @@ class Terms:
     others: dict[str, tuple[float, Tensor]] = field(default_factory=dict)
 
 
+class Network(Protocol):
+    """What an objective reads of the module."""
+
+    modulator: Any  # of the prior's kind
+    prior: PerturbedPrior | None
+    graph: StructuralLayer
+    norm: torch.nn.Module
+    decoder: Decoder
+    distribution: Likelihood
+
+    def expression(self, tensors: Tensors) -> Tensor:
+        """Bring X to the expression scale."""
+
+    def covariates(self, tensors: Tensors) -> Tensor | None:
+        """Covariates of the decoder."""
+
+    def decode(self, z: Tensor, covariates: Tensor | None, library: Tensor | None) -> Tensor:
+        """Decode to the location of the likelihood."""
+
+
 class Objective(Protocol):
     """How the latents of a batch are decoded, and what is asked of the result."""
 
     def decode(
-        self, module: RaptorGraphModule, z: Tensor, mask: Tensor, library: Tensor | None, covariates: Tensor | None
+        self, module: Network, z: Tensor, mask: Tensor, library: Tensor | None, covariates: Tensor | None
     ) -> Tensors:
         """Decode the latents."""
 
     def terms(
-        self, module: RaptorGraphModule, config: LossConfig, tensors: Batch, inferred: Tensors, generated: Tensors
+        self, module: Network, config: LossConfig, tensors: Batch, inferred: Tensors, generated: Tensors
     ) -> Terms:
         """Terms of the loss."""
 
@@ -57,13 +80,13 @@ class CellObjective:
     """
 
     def decode(
-        self, module: RaptorGraphModule, z: Tensor, mask: Tensor, library: Tensor | None, covariates: Tensor | None
+        self, module: Network, z: Tensor, mask: Tensor, library: Tensor | None, covariates: Tensor | None
     ) -> Tensors:
         """Decode the cells as they are."""
         return {"decoded": module.decoder(module.graph(module.norm(z)), covariates)}
 
     def terms(
-        self, module: RaptorGraphModule, config: LossConfig, tensors: Batch, inferred: Tensors, generated: Tensors
+        self, module: Network, config: LossConfig, tensors: Batch, inferred: Tensors, generated: Tensors
     ) -> Terms:
         """Likelihood, divergence from the perturbed prior, and effects."""
         library, mask, z = tensors.get(KEYS.LIBRARY), tensors["mask"], inferred["z"]
@@ -73,15 +96,15 @@ class CellObjective:
         kl = module.prior.kl(inferred["mean"], inferred["log_var"], z, mask, module.modulator)
         others = {}
         if config.shift_weight > 0 and len(tensors["shift"]):
-            n = min(int((mask.sum(1) == 0).sum()), N_CELLS) // 2 * 2  # controls come first
+            n = max(min(int((mask.sum(1) == 0).sum()), N_CELLS) // 2 * 2, 1)  # controls come first
             others["shift"] = (config.shift_weight, self._shift(module, tensors, z[:n], n))
         return Terms(nll.mean() / tensors[KEYS.X].shape[1], nll, kl, others)
 
-    def _shift(self, module: RaptorGraphModule, tensors: Batch, z: Tensor, n: int) -> Tensor:
+    def _shift(self, module: Network, tensors: Batch, z: Tensor, n: int) -> Tensor:
         """Squared distance of decoded mean effects from those that are known, in units of their variance.
 
         It is the product of the differences in two halves of the controls: its expectation holds no variance of the
-        response between cells, which the plain square would penalize.
+        response between cells, which the plain square would penalize. (A single control is both halves.)
         """
         masks, n_conditions = tensors["condition_mask"], len(tensors["shift"])
         library = tensors.get(KEYS.LIBRARY)
@@ -93,14 +116,14 @@ class CellObjective:
         covariates = None if covariates is None else covariates.repeat(n_conditions + 1, 1)
         decoded = module.decoder(module.graph(module.norm(both)), covariates).view(n_conditions + 1, n, -1)
         halves = []
-        for half in (slice(0, n // 2), slice(n // 2, n)):
+        for half in (slice(0, (n + 1) // 2), slice(n // 2, n)):
             mean = module.distribution.training_mean(decoded[:, half], None if library is None else library[half])
             halves.append(mean[1:] - mean[0] - tensors["shift"])
         product: Tensor = 0.5 * halves[0] * halves[1] / tensors["shift_variance"]
         return product.mean()
 
     @staticmethod
-    def _responding(module: RaptorGraphModule, mask: Tensor) -> Tensor:
+    def _responding(module: Network, mask: Tensor) -> Tensor:
         """Genes that take effect in each cell: some cells escape."""
         assert module.prior is not None
         with torch.no_grad():
@@ -116,7 +139,7 @@ class PairedObjective:
     """
 
     def decode(
-        self, module: RaptorGraphModule, z: Tensor, mask: Tensor, library: Tensor | None, covariates: Tensor | None
+        self, module: Network, z: Tensor, mask: Tensor, library: Tensor | None, covariates: Tensor | None
     ) -> Tensors:
         """Decode the same controls twice: as they are, and under the perturbation of their partners."""
         both = torch.cat([z, module.modulator(z, mask)])
@@ -129,7 +152,7 @@ class PairedObjective:
         }
 
     def terms(
-        self, module: RaptorGraphModule, config: LossConfig, tensors: Batch, inferred: Tensors, generated: Tensors
+        self, module: Network, config: LossConfig, tensors: Batch, inferred: Tensors, generated: Tensors
     ) -> Terms:
         """Likelihood and divergence of the controls; shifts, MMD and likelihood of the perturbed cells."""
         x, n = tensors[KEYS.X], len(tensors[KEYS.X])
@@ -161,7 +184,7 @@ class PairedObjective:
         return Terms(nll.mean(), nll.detach().sum(1), kl, terms)
 
     @staticmethod
-    def _mmd(module: RaptorGraphModule, expected: Tensor, counterfactual: Tensor, tensors: Batch) -> Tensor:
+    def _mmd(module: Network, expected: Tensor, counterfactual: Tensor, tensors: Batch) -> Tensor:
         """Mean over conditions of the MK-MMD of drawn cells; the draw's gradient is that of its expectation."""
         with torch.no_grad():
             drawn = module.distribution.draw(counterfactual)

@@ -40,7 +40,7 @@ class RaptorGraphTrainingPlan(TrainingPlan):  # type: ignore[misc]  # scvi-tools
     kl_weight
         Weight of the KL after its warm-up; default 1.
     kl_warmup
-        Share of the epochs over which the KL weight rises linearly from 0; default 0.2.
+        Share of the epochs over which the KL weight rises linearly from 0; default 0.2 (0 in the default preset).
     kl_per_gene
         Divide the KL by the number of genes (default): reconstruction and KL then are the ELBO per gene at
         ``kl_weight`` = 1, whatever the number of genes.
@@ -99,7 +99,8 @@ class RaptorGraphTrainingPlan(TrainingPlan):  # type: ignore[misc]  # scvi-tools
     def configure_optimizers(self) -> dict[str, Any]:
         """Optimizer with and without decay, and the schedule of the learning rate over all steps."""
         module = self.module
-        undecayed = {id(p) for p in (module.graph.weight, module.modulator.strength, module.distribution.log_scale)}
+        free = (module.graph.weight, module.distribution.log_scale, *module.modulator.parameters())
+        undecayed = {id(parameter) for parameter in free}
         groups: dict[tuple[bool, float], list[torch.nn.Parameter]] = {}
         for name, parameter in module.named_parameters():
             if parameter.requires_grad:

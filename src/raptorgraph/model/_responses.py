@@ -10,7 +10,7 @@ from raptorgraph.nn._modulator import relative_response
 
 _N_ROUNDS = 3
 _N_EXPECTATIONS = 50
-_PRIOR_CELLS = 5.0  # that responded, as it were, in addition to those of each gene
+_PRIOR_CELLS = 5.0  # that responded, as it were, in addition to those of each gene; controls beside those there are
 _LIKE_CONTROLS = 100.0  # cells that speak, as it were, for responses that vary as much as controls do
 _LEAST = 1e-3  # probability of escape
 _CLEAR, _MOST = 0.75, 0.8  # standard deviations of an own latent by which cells respond on average; of escape
@@ -48,22 +48,25 @@ def fit_responses(mean: torch.Tensor, mask: torch.Tensor) -> Responses:
     control = mask.sum(1) == 0
     own, state = mean[:, :k], mean[:, k:]
     # What an own latent says of the state alone, which is not a response: its regression on the state among controls.
-    ones = torch.cat([torch.ones_like(state[:, :1]), state], dim=1)
-    own = own - ones @ torch.linalg.lstsq(ones[control], own[control]).solution
+    ones = torch.cat([torch.ones_like(own[:, :1]), state], dim=1)
+    precision = ones[control].T @ ones[control] + _PRIOR_CELLS * torch.eye(ones.shape[1], dtype=ones.dtype)
+    own = own - ones @ torch.linalg.solve(precision, ones[control].T @ own[control])
     alone = torch.nonzero(mask.sum(1) == 1).squeeze(1)
     gene = mask[alone].argmax(1)
     y, state = own[alone, gene], state[alone]
-    noise = own[control].var(0).clamp_min(1e-6)
+    # Of few controls little is known; the prior of the latents has a variance of 1.
+    noise = (own[control].square().sum(0) + _PRIOR_CELLS) / (control.sum() + _PRIOR_CELLS)
 
     weight, bias = y.new_zeros(k, state.shape[1]), y.new_zeros(k)
     responded = torch.ones_like(y)
-    for _ in range(_N_ROUNDS):
+    for i in range(_N_ROUNDS):
         size = relative_response(state, weight, bias)[torch.arange(len(y)), gene]
         found = _Mixture(y, size, gene, noise)
         # From no escape, and from every second cell: the likelihood decides, with what a parameter more is worth.
         none, half = found.fit(0.0), found.fit(0.5)
         better = half.log_likelihood > none.log_likelihood + _EVIDENCE
-        better &= (none.level > _CLEAR * noise.sqrt()) & (half.escape < _MOST)
+        # At first none, since cells of a state that does not respond would pass for such that escaped.
+        better &= (i > 0) & (none.level > _CLEAR * noise.sqrt()) & (half.escape < _MOST)
         level, variance, escape = (
             torch.where(better, getattr(half, name), getattr(none, name)) for name in ("level", "variance", "escape")
         )

@@ -27,6 +27,7 @@ _N_LIBRARIES = 8
 _N_CELLS = 5000
 _N_ENCODED = 40_000
 _LEAST_SLOPE = 0.05  # of mean expression in the log rate
+_LIFT = 10.0  # where silu is a line to 5e-4
 
 
 @progress_line("Starting the network from the effects")
@@ -44,8 +45,12 @@ def start_from_effects(module: RaptorGraphModule, splitter: ScreenSplitter, effe
     _widen(module, splitter.sums)
     spread = module.spread.double().cpu().numpy()
     used = np.sort(np.random.default_rng((seed, 7)).permutation(rows)[:_N_CELLS])
-    # What varies within conditions: all cells say more of it than the controls alone.
+    # What varies within conditions and batches: all cells say more of it than the controls alone.
     residual = (to_dense(screen.expression_at(used)) - moments_of(splitter.sums).mean[screen.codes[used]]) / spread
+    if screen.batch is not None:
+        batch = screen.batch[used]
+        for each in np.unique(batch):
+            residual[batch == each] -= residual[batch == each].mean(0)
     library = screen.source[1]
     curve, slope = _mean_curve(module, None if library is None else library[used])
     n_background = module.config.n_latent - module.config.n_perturbed
@@ -70,8 +75,6 @@ def start_from_effects(module: RaptorGraphModule, splitter: ScreenSplitter, effe
         prior.escape_logit.copy_(escape.logit())
         if module.effects is not None:
             modulator.log_combination.fill_(np.log(module.effects.combination_scale))
-    # How far a latent is shifted is a convention: what it does is in the decoder.
-    modulator.strength.requires_grad_(False)
 
 
 def _set_decoder(module: RaptorGraphModule, loading: np.ndarray) -> None:
@@ -113,23 +116,24 @@ def _widen(module: RaptorGraphModule, sums: Sums) -> None:
 
 
 def _set_encoder(module: RaptorGraphModule, weight: np.ndarray, variance: np.ndarray) -> None:
-    """Let the encoder be linear: two maps of opposite sign make a line, since silu(a) - silu(-a) = a."""
+    """Let the encoder be linear.
+
+    Two maps of opposite sign make a line, since silu(a) - silu(-a) = a; one alone does so far above 0.
+    """
     encoder = module.encoder
     layer, d, t = encoder.preconditioned, len(weight), encoder.preconditioned.n_targets
-    if layer.n_subgraphs < 2:
-        return
+    signs, lift = ((1.0, -1.0), 0.0) if layer.n_subgraphs > 1 else ((1.0,), _LIFT)
     with torch.no_grad():
         w = torch.as_tensor(weight, dtype=layer.weight.dtype)
         maps = layer.weight.view(layer.n_subgraphs, d, -1)
-        maps[0], maps[1] = w[:, t:], -w[:, t:]
-        layer.diagonal[0] = w[:t, :t].diagonal()
-        layer.diagonal[1] = -w[:t, :t].diagonal()
-        layer.bias.zero_()
+        encoder.aggregation.zero_()
+        for i, sign in enumerate(signs):
+            maps[i], layer.diagonal[i] = sign * w[:, t:], sign * w[:t, :t].diagonal()
+            encoder.aggregation[0, i] = sign
+        layer.bias.fill_(lift)
+        encoder.offset[0] = -lift
         encoder.interaction.weight.zero_()
         encoder.interaction.bias.zero_()
-        encoder.aggregation.zero_()
-        encoder.aggregation[0, 0], encoder.aggregation[0, 1] = 1.0, -1.0
-        encoder.offset[0] = 0.0
         encoder.offset[1] = torch.as_tensor(np.log(variance), dtype=w.dtype)
 
 

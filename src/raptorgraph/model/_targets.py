@@ -72,7 +72,7 @@ class EffectTargets:
         return found
 
     def draw(self, rng: np.random.Generator) -> np.ndarray:
-        """Draw the conditions of a batch, in equal numbers from both kinds where there are enough."""
+        """Rows of the conditions of a batch, in equal numbers from both kinds where there are enough."""
         n, rest = self.n_core, len(self.mask) - self.n_core
         n_rest = min(N_CONDITIONS // 2, rest)
         n_first = min(N_CONDITIONS - n_rest, n)

@@ -31,8 +31,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-# Updates. Effects depend on the posterior alone, and cells keep the noise of the controls they start from, so that a
-# longer training has little left to add to predictions.
+# Updates. Effects depend on the posterior alone, and the network starts where it is almost right, so that a longer
+# training has little left to add to predictions.
 _N_STEPS = 400
 
 
@@ -107,13 +107,13 @@ def train(
         plan_arguments["dag_weight"] = 0.0
     if use_distributed_sampler(trainer_kwargs.get("strategy")):
         raise NotImplementedError("Distributed training is not supported: pairs of cells stay on one device.")
-    partners = plan_arguments.get("mmd_weight", 0) > 0 or plan_arguments.get("pair_weight", 0) > 0
+    plan = model._training_plan_cls(model.module, **plan_arguments)
+    partners = plan.config.mmd_weight > 0 or plan.config.pair_weight > 0
     if partners and model.module.config.perturbed_prior:
         raise ValueError(
-            "plan_kwargs mmd_weight and pair_weight are of losses on pairs of cells: build the model with "
-            "perturbed_prior=False, or leave them at 0."
+            f"mmd_weight={plan.config.mmd_weight:g} and pair_weight={plan.config.pair_weight:g} in plan_kwargs are of "
+            "losses on pairs of cells: build the model with perturbed_prior=False, or leave them at 0."
         )
-    plan = model._training_plan_cls(model.module, **plan_arguments)
     trainer_kwargs = check_training(max_epochs, early_stopping, trainer_kwargs, plan.config.weights)
     paired = partners or not model.module.config.perturbed_prior
     splitter_arguments = {"pairing": model.pairing_ if paired else "random", "with_partners": partners}

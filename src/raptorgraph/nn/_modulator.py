@@ -42,6 +42,10 @@ class LatentModulator(nn.Module):
         """Shift of every own latent, 0 where its gene is not perturbed, cells x k (1 x k where all cells share it)."""
         return mask * self.strength
 
+    def of_state(self) -> list[nn.Parameter]:
+        """Parameters by which the shift depends on the state: none."""
+        return []
+
     def forward(self, z: torch.Tensor, mask: torch.Tensor, dose: float | torch.Tensor = 1.0) -> torch.Tensor:
         """Shift ``z`` (cells x d) by ``mask`` (cells x k or 1 x k) times ``dose`` (a number or cells x 1)."""
         shift = self.shift(z, mask) * dose
@@ -72,7 +76,7 @@ class ConditionalModulator(LatentModulator):
     [2.0, 2.0]
     >>> _ = modulator.state_weight.data.fill_(3.0)  # the response grows with the background latent
     >>> [round(x, 1) for x in modulator(z, mask)[:, 0].tolist()]
-    [0.2, 4.8]
+    [0.1, 4.4]
     """
 
     def __init__(self, n_latent: int, n_perturbed: int, init: float = 1.0) -> None:
@@ -87,6 +91,10 @@ class ConditionalModulator(LatentModulator):
         combined = torch.where(mask.sum(-1, keepdim=True) > 1, self.log_combination.exp(), 1.0)
         state = z[..., self.state_weight.shape[0] :]
         return mask * self.strength * combined * relative_response(state, self.state_weight, self.state_bias)
+
+    def of_state(self) -> list[nn.Parameter]:
+        """Parameters by which the shift depends on the state."""
+        return [self.state_weight, self.state_bias]
 
     def spread(self) -> torch.Tensor:
         """Standard deviation of every own latent around its shift, shape (k,)."""
@@ -111,6 +119,14 @@ def relative_response(state: torch.Tensor, weight: torch.Tensor, bias: torch.Ten
         Background latents, cells x (d - k).
     weight, bias
         Shapes (k, d - k) and (k,).
+
+    Examples
+    --------
+    >>> import torch
+    >>> state, weight = torch.tensor([[-1.0], [0.0], [1.0]]), torch.tensor([[0.0], [3.0]])
+    >>> size = rg.nn.relative_response(state, weight, torch.zeros(2))
+    >>> [[round(x, 1) for x in row] for row in size.T.tolist()]  # the same in all states, and a switch
+    [[1.0, 1.0, 1.0], [0.0, 0.5, 2.2]]
     """
     nodes, weights = (torch.as_tensor(x, dtype=bias.dtype, device=bias.device) for x in (_NODES, _WEIGHTS))
     # The square root has no gradient at 0, where the weights start.

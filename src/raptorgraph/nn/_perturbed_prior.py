@@ -39,7 +39,7 @@ class PerturbedPrior(nn.Module):
     >>> [round(x, 2) for x in prior.kl(mean, log_var, mean, torch.zeros(1, 2), modulator)[0].tolist()]  # a control
     [2.0, 0.0, 0.0]
     >>> [round(x, 2) for x in prior.kl(mean, log_var, mean, torch.tensor([[1.0, 0]]), modulator)[0].tolist()]
-    [0.05, 0.0, 0.0]
+    [0.04, 0.0, 0.0]
     """
 
     def __init__(self, n_perturbed: int, escape: float = 0.05) -> None:

@@ -13,6 +13,7 @@ from raptorgraph.report._pathways import asked, labeled, pathways
 from raptorgraph.report._quality import quality
 from raptorgraph.report._record import of_run
 from raptorgraph.report._relations import graph, interactions
+from raptorgraph.report._responders import responders
 from raptorgraph.report._tables import Column, counted, fixed, percent, whole, with_error, yes_no
 
 _OFTEN = 0.9
@@ -22,6 +23,7 @@ FILES = {
     "dag.csv": "edges of the graph",
     "interactions.csv": "all pairs of perturbed genes and their scores, with intervals of 90 %",
     "perturbations.csv": "the table of perturbations of this page",
+    "responders.csv": "share of cells that responded, by perturbation and guide",
     "heldout.csv": "scores on held-out cells, of all methods",
     "enrichment.csv": "gene sets of every latent",
     "latents.csv": "label of every latent",
@@ -41,6 +43,7 @@ def sections(found: Findings) -> list[Section]:
             Notes(found.notes) if found.notes else Text("Nothing stood out.")
         ),
         _perturbations(found),
+        responders(found),
         quality(found),
         interactions(found),
         graph(found),

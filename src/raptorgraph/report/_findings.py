@@ -90,6 +90,8 @@ class Findings(Run):
         :func:`~raptorgraph.report._notes.notes` give.
     pairs
         What :func:`~raptorgraph.report._pairs.top_pairs` gives; None for one perturbed gene.
+    responders, guide_key
+        Table of :func:`raptorgraph.tl.responders`, and the column of the guides, None where none is known.
     """
 
     out: Path
@@ -98,6 +100,8 @@ class Findings(Run):
     held: HeldOut
     notes: list[Note]
     pairs: Pairs | None
+    responders: pd.DataFrame
+    guide_key: str | None
 
 
 def long_table(

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
+from raptorgraph import tl
 from raptorgraph._progress import progress_bar
 from raptorgraph._version import __version__
 from raptorgraph.evaluation import held_out
@@ -17,6 +18,7 @@ from raptorgraph.report._findings import Findings, Run
 from raptorgraph.report._notes import notes
 from raptorgraph.report._page import render
 from raptorgraph.report._pairs import top_pairs
+from raptorgraph.report._responders import guide_column
 from raptorgraph.report._strength import strengths
 from raptorgraph.screen._moments import condition_moments
 
@@ -30,7 +32,7 @@ if TYPE_CHECKING:
 
 
 def write_report(run: Run, out: Path, *, say: Callable[[str], None] = lambda line: None) -> Findings:
-    """Test the predictions on held-out cells and write ``report.html``, ``heldout.csv`` and ``perturbations.csv``.
+    """Test the predictions on held-out cells and write ``report.html`` and its tables.
 
     Parameters
     ----------
@@ -63,6 +65,9 @@ def write_report(run: Run, out: Path, *, say: Callable[[str], None] = lambda lin
         strong = {screen.genes_of[label][0] for label in screen.singles if strength.at[label, "stands_out"]}
         pairs = top_pairs(run.model, run.interactions, screen, strong, seed=seed)
     strength.join(held.conditions).to_csv(out / "perturbations.csv", float_format="%.6g")
+    guide_key = guide_column(run.model)
+    responders = tl.responders(run.model, guide_key)
+    responders.to_csv(out / "responders.csv", index=False, float_format="%.6g")
     scores = [scores.table.assign(set=name, conditions=len(scores.labels)) for name, scores in held.scores.items()]
     if scores:
         pd.concat(scores).to_csv(out / "heldout.csv", index=False, float_format="%.6g")
@@ -74,6 +79,8 @@ def write_report(run: Run, out: Path, *, say: Callable[[str], None] = lambda lin
         held=held,
         notes=notes(run, strength, held),
         pairs=pairs,
+        responders=responders,
+        guide_key=guide_key,
     )
     subtitle = f"Perturb-seq screen, fitted with raptorgraph {__version__} on {found.date:%d %B %Y}."
     with progress_bar("Sections"):

@@ -13,6 +13,7 @@ __getattr__, __dir__, __all__ = lazy.attach(
         "_interactions": ["interactions"],
         "_latent_programs": ["latent_programs"],
         "_programs": ["program_similarity"],
+        "_responders": ["responders"],
         "_reverse": ["reverse"],
         "_spillover": ["spillover", "spillover_index"],
         "_state_effects": ["state_effects"],

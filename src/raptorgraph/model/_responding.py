@@ -1,0 +1,199 @@
+"""Which cells responded to their perturbation, and which escaped it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+import torch
+from scipy import sparse
+
+from raptorgraph._arguments import check_number
+from raptorgraph._progress import progress_line
+from raptorgraph.model._cells import draw_seed
+from raptorgraph.model._escape import drawn_in, fit_mixture, fit_shares, posterior
+from raptorgraph.model._field import KEYS
+from raptorgraph.screen._inputs import obs_column
+
+if TYPE_CHECKING:
+    from scvi.data import AnnDataManager
+    from torch import Tensor
+
+    from raptorgraph.model import RaptorGraphModel
+    from raptorgraph.model._cells import Cells
+    from raptorgraph.model._escape import Mixture
+    from raptorgraph.model._module import RaptorGraphModule
+    from raptorgraph.model._predictor import Predictor
+    from raptorgraph.model._types import Data
+
+_REST = 0.4  # of what the encoder says of the other latents, which take a part of the response for their own
+_MOST_CONTROLS, _FEWEST_CONTROLS, _N_PAIRS = 256, 64, 50_000  # of a gene; fewer where there are many genes
+
+
+def get_response_probability(
+    predictor: Predictor,
+    adata: Data | None = None,
+    batch_size: int = 1024,
+    *,
+    guide_key: str | None = None,
+    share: float | None = None,
+) -> pd.Series:
+    r"""Probability that each cell responded to its perturbation, given its expression and its label.
+
+    A cell is scored by the likelihood ratio of two decoded cells, with and without the shift of its own latent, from 0
+    (expected of a cell without the shift) to 1 (with it). Scores of cells that escaped are as those of control cells;
+    scores of cells that responded have a mean and a variance of their own, and a cell of gene g escaped with
+    probability :math:`\pi_g`. All three were fitted to the training cells.
+
+    Parameters
+    ----------
+    adata
+        Cells with labels; by default those of the model. Genes are matched by name.
+    batch_size
+        Cells at a time.
+    guide_key
+        Column of ``obs`` with the guide of each cell: the share of responders is then estimated for each guide of a
+        gene in these cells, near that of the gene where a guide has few of them.
+    share
+        Share of responders, above 0 and below 1, to be taken for granted for every gene: at 0.5 the odds of a cell are
+        its likelihood ratio. By default what was estimated.
+
+    Returns
+    -------
+    Series named ``"raptorgraph_responded"`` with the names of the cells, in [0, 1]. NaN for control cells; for a
+    combination the probability that all of its genes responded.
+
+    Raises
+    ------
+    KeyError
+        If `guide_key` is no column.
+    ValueError
+        For a gene that the model does not know as perturbed, cells of an unknown batch, a `share` out of range, both
+        `share` and `guide_key`, and in an older model without data, which was not fitted to any.
+
+    Examples
+    --------
+    >>> responded = model.get_response_probability()
+    >>> bool((responded[adata.obs["perturbation"] == "P01"] > 0.5).mean() > 0.9)
+    True
+    >>> bool(responded[adata.obs["perturbation"] == "control"].isna().all())
+    True
+    """
+    if share is not None:
+        check_number("share", share, 0, 1, above=True)
+        if share == 1 or guide_key is not None:
+            raise ValueError(f"share={share!r} must be below 1, and comes without guide_key: leave one of them out.")
+    cells = predictor.latents.cells
+    manager = cells.query(adata)
+    guides = None
+    if guide_key is not None:
+        guides = obs_column(cells.data(adata), guide_key, "guide_key").astype(str).to_numpy()
+    if not cells.module.responses.is_fitted:
+        if cells.own is None:
+            raise ValueError(
+                "The model was saved by an older version, which did not tell responders: load it with its data, "
+                "load(folder, adata), to fit them."
+            )
+        cells.module.responses.store(fit_responses(cells))
+    mixture: Mixture = cells.module.responses.mixture
+    mask = manager.get_from_registry(KEYS.PERTURBATION).tocsr()
+    seen = manager is cells.own or cells.digest(manager) in predictor.control_digests
+    perturbed = np.flatnonzero(np.diff(mask.indptr))
+    found = np.full(mask.shape[0], np.nan)
+    found[perturbed] = 1.0
+    rows, gene, score, noise = _scores(cells, manager, perturbed, mask[perturbed], batch_size)
+    log_ratio = mixture.log_ratio(drawn_in(score, noise, mixture.noise[gene]), gene, seen=seen)
+    escape = mixture.escape[gene] if share is None else np.full(len(gene), 1 - share)
+    if guides is not None:
+        known, group = np.unique(guides[rows], return_inverse=True)
+        pairs, group = np.unique(gene * len(known) + group, return_inverse=True)
+        escape = fit_shares(log_ratio, group, mixture.escape[pairs // len(known)])[group]
+    np.multiply.at(found, rows, posterior(log_ratio, escape))
+    return pd.Series(found, index=manager.adata.obs_names, name="raptorgraph_responded")
+
+
+def fit_escape(model: RaptorGraphModel) -> None:
+    """Fit the scores of responders and the probability of escape to the cells of a model, once it is trained."""
+    mixture = fit_responses(model.cells)
+    model.module.responses.store(mixture)
+    if model.module.prior is not None:
+        with torch.no_grad():
+            model.module.prior.escape_logit.copy_(torch.as_tensor(mixture.escape).logit())
+
+
+@progress_line("Cells that responded")
+def fit_responses(cells: Cells) -> Mixture:
+    """Fit the mixture of responders and of cells that escaped to the model's own cells.
+
+    A gene is fitted to the cells in which it is perturbed alone, or where there are none, to all of its cells.
+    """
+    manager = cells.query()
+    mask = manager.get_from_registry(KEYS.PERTURBATION).tocsr()
+    alone = np.diff(mask.indptr) == 1
+    never = np.bincount(mask[alone].indices, minlength=mask.shape[1]) == 0
+    used = np.flatnonzero(alone | (mask @ never > 0))
+    rows, gene, score, noise = _scores(cells, manager, used, mask[used])
+    of_gene = alone[rows] | never[gene]
+    k, controls = mask.shape[1], cells.control_rows(manager.adata)
+    n = min(len(controls), max(_FEWEST_CONTROLS, min(_MOST_CONTROLS, _N_PAIRS // k)))
+    controls = np.sort(np.random.default_rng((draw_seed(None), 11)).choice(controls, n, replace=False))
+    each = sparse.eye_array(k, format="csr", dtype=np.float32)
+    null, of_null = map(
+        np.stack, zip(*(_scores(cells, manager, controls, each[np.full(n, g)])[2:] for g in range(k)), strict=True)
+    )
+    return fit_mixture(score[of_gene], noise[of_gene], gene[of_gene], null, of_null, manager.adata.n_vars)
+
+
+@torch.inference_mode()
+def _scores(
+    cells: Cells, manager: AnnDataManager, rows: np.ndarray, masks: sparse.csr_array, batch_size: int = 1024
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Scores of some cells under each gene of their masks (rows x k).
+
+    Returns row, gene, score and the variance that the likelihood gives the score, one entry for each cell and gene.
+    """
+    module, parts, start = cells.module, [], 0
+    for tensors in cells.batches(manager, rows=rows, batch_size=batch_size):
+        part = slice(start, start + len(tensors[KEYS.X]))
+        start = part.stop
+        mask = torch.as_tensor(masks[part].toarray(), dtype=torch.float32, device=module.device)
+        cell, gene = torch.nonzero(mask, as_tuple=True)
+        found = (cell, gene, *_score(module, tensors, mask, cell, gene))
+        row, *others = (values.cpu().numpy() for values in found)
+        parts.append((rows[part][row], *others))
+    if not parts:
+        return np.empty(0, int), np.empty(0, int), np.empty(0), np.empty(0)
+    row, genes, scores, noises = (np.concatenate(values) for values in zip(*parts, strict=True))
+    return row, genes, scores.astype(np.float64), noises.astype(np.float64)
+
+
+def _score(
+    module: RaptorGraphModule, tensors: dict[str, Tensor], mask: Tensor, cell: Tensor, gene: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Score of each pair of a cell and one of its perturbed genes, and its variance; the other genes responded.
+
+    The logarithm of the likelihood ratio of two locations is linear in what is observed, so that its expectation under
+    either is that at the location.
+    """
+    expression = module.expression(tensors)
+    z = _REST * module.encode(expression)[0]
+    own = slice(0, mask.shape[1])
+    shift = module.modulator.shift(z, mask)
+    z[:, own] = torch.where(mask > 0, shift, z[:, own])
+    z = z[cell]
+    without = z.clone()
+    without[torch.arange(len(gene), device=gene.device), gene] -= shift[cell, gene]
+    covariates, library = module.covariates(tensors), tensors.get(KEYS.LIBRARY)
+    covariates, library = (None if x is None else x[cell] for x in (covariates, library))
+    low, high = (module.decode(values, covariates, library) for values in (without, z))
+    distribution = module.distribution
+
+    def ratio(observed: float) -> Tensor:
+        value = low.new_tensor(observed)
+        return distribution.nll(value, low) - distribution.nll(value, high)
+
+    slope = ratio(1.0) - ratio(0.0)
+    size = ((high - low) * slope).sum(1).clamp_min(1e-9)
+    observed = distribution.observed(tensors[KEYS.X], expression)[cell]
+    return ((observed - low) * slope).sum(1) / size, 1 / size

@@ -1,0 +1,88 @@
+"""The section on which cells responded to their perturbation."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from raptorgraph.report._blocks import Section, Text
+from raptorgraph.report._findings import Findings, long_table
+from raptorgraph.report._tables import Column, counted, listed, percent, small, whole
+from raptorgraph.screen import Setup
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from raptorgraph.model import RaptorGraphModel
+
+_GUIDES = re.compile(r"(s?g_?rna|guide|protospacer)s?(_?(id|identity|name|call)s?)?", re.IGNORECASE)
+_TOLD = 0.3  # how far cells must be told apart for that
+_FEW = 0.8  # share of responders below which a perturbation is named
+
+
+def guide_column(model: RaptorGraphModel) -> str | None:
+    """Column of ``obs`` with the guides of each cell; None where there is none that is known by its name.
+
+    It is what :func:`raptorgraph.pp.assign_guides` writes, or else a column with a usual name whose values tell more
+    groups of cells apart than the labels do.
+    """
+    obs = model.cells.data().obs
+    key = Setup.of(model.setup_args).perturbation_key
+    usual = [str(name) for name in obs.columns if _GUIDES.fullmatch(str(name)) and str(name) != key]
+    for name in (f"{key}_guides", *usual):
+        if name in obs and obs[name].notna().any() and obs[name].nunique() > obs[key].nunique():
+            return name
+    return None
+
+
+def responders(found: Findings) -> Section:
+    """Which cells responded."""
+    section = Section("responders", "Which cells responded")
+    frame, guides = found.responders, found.guide_key
+    whole_rows = frame if guides is None else frame[frame["guide"].isna()]
+    few = whole_rows[(whole_rows["high"] < _FEW) & (whole_rows["told"] > _TOLD)].sort_values("share", kind="stable")[
+        "perturbation"
+    ]
+    text = (
+        "A cell that carries a guide may have escaped its effect. The probability that a cell responded compares it "
+        "with control cells and with the other cells of its perturbation; annotated.h5ad has it for each cell "
+        "(raptorgraph_responded). "
+    )
+    which = f"{counted(len(few), 'perturbation')} ({listed(few)})" if len(few) else "no perturbation"
+    text += f"Clearly fewer than {percent(_FEW)} of the cells responded in {which}."
+    section.add(Text(text))
+    columns = {
+        "perturbation": Column("perturbation"),
+        "n_cells": Column("cells", whole, number=True),
+        "share": Column("responded", percent, "Share of the cells that responded.", number=True),
+        "low": Column("from", percent, "Lower end of the interval of 90 %.", number=True),
+        "high": Column("to", percent, "Upper end of the interval of 90 %.", number=True),
+        "told": Column("told apart", percent, "0 %: not at all, 100 %: surely.", number=True),
+    }
+    reading = (
+        "Responded: mean probability over the cells; of a combination, that all of its genes took effect. From and to: "
+        "interval of 90 %. Told apart: how far responders can be told from cells that escaped; where that is little, "
+        "as of a perturbation that does next to nothing, the share says nothing. "
+    )
+    if guides is not None:
+        section.add(Text(_guides(whole_rows, guides)))
+        columns = {"perturbation": columns.pop("perturbation"), "guide": Column("guide"), **columns}
+        columns["q"] = Column("q value", small, "Test that all guides have the same share.", number=True)
+        reading += (
+            "The first row of a perturbation has all of its guides; its q value says how sure it is that they differ. "
+        )
+    return section.add(
+        long_table("responded", "Cells that responded", reading.strip(), frame, columns, "responders.csv")
+    )
+
+
+def _guides(perturbations: pd.DataFrame, column: str) -> str:
+    n, apart = int(perturbations["q"].notna().sum()), perturbations.loc[perturbations["disagree"], "perturbation"]
+    if not n:
+        return f"No perturbation has two guides of five cells or more (column {column})."
+    if apart.empty:
+        return f"In none of {counted(n, 'perturbation')} do the guides differ clearly (column {column})."
+    return (
+        f"Guides of {counted(len(apart), 'perturbation')} of {n:,} disagree at a false discovery rate of 5 % (column "
+        f"{column}): {listed(apart)}. One of them may not work, or hit something else: look at their cells apart."
+    )

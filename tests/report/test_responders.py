@@ -1,0 +1,75 @@
+import numpy as np
+import pytest
+
+from raptorgraph import datasets, tl
+from raptorgraph.model import RaptorGraphModel
+from raptorgraph.report import _responders
+from raptorgraph.report._tables import Table
+
+
+@pytest.fixture(scope="module")
+def model():
+    adata = datasets.simulate(
+        150, 4, effect_size=8.0, escape=0.5, n_control_cells=250, n_cells_per_perturbation=80,
+        n_doubles=0, n_truth_cells=20, seed=0,
+    )  # fmt: skip
+    labels = adata.obs["perturbation"].astype(str)
+    works = np.where(labels == "P01", adata.obs["responded"], np.arange(adata.n_obs) % 2 == 0)
+    adata.obs["guides_of_cells"] = labels + np.where(works, "_<1>", "_<2>")
+    RaptorGraphModel.setup_anndata(adata, library_size_key="total_counts")
+    model = RaptorGraphModel(adata)
+    model.train(accelerator="cpu", enable_progress_bar=False)
+    return model
+
+
+class Found:
+    def __init__(self, model):
+        self.guide_key = _responders.guide_column(model)
+        self.responders = tl.responders(model, self.guide_key)
+
+
+def named(section):
+    table = next(block for block in section.blocks if isinstance(block, Table))
+    return " ".join(block.text for block in section.blocks if hasattr(block, "text")), table
+
+
+def test_names_what_did_not_respond(model):
+    found = Found(model)
+    assert found.guide_key is None
+    text, table = named(_responders.responders(found))
+    assert "uides" not in text
+    titles = ["perturbation", "cells", "responded", "from", "to", "told apart"]
+    assert [column.title for column in table.columns] == titles
+    written = found.responders.set_index("perturbation")
+    assert len(table.rows) == len(written) == 4
+    few = written[(written["high"] < 0.8) & (written["told"] > 0.3)]
+    assert len(few) > 1
+    assert f"in {len(few)} perturbations (" in text
+    assert all((gene in text) == (gene in few.index) for gene in written.index)
+
+
+def test_names_guides_that_disagree(model):
+    obs = model.adata.obs
+    obs["gRNA_id"] = obs["guides_of_cells"]
+    try:
+        found = Found(model)
+        assert found.guide_key == "gRNA_id"
+        text, table = named(_responders.responders(found))
+    finally:
+        del obs["gRNA_id"]
+    assert "Guides of 1 perturbation of 4 disagree at a false discovery rate of 5 % (column gRNA_id): P01." in text
+    assert len(table.rows) == 12
+    shares = found.responders.set_index("guide")["share"]
+    assert shares["P01_<1>"] > 0.6 > 0.4 > shares["P01_<2>"]
+
+
+@pytest.mark.parametrize(
+    "name", ["guide", "guides", "guide_id", "guide_identity", "sgRNA", "grna_id", "gRNA", "sgrna_name"]
+)
+def test_usual_names(name):
+    assert _responders._GUIDES.fullmatch(name)
+
+
+@pytest.mark.parametrize("name", ["guide_umis", "n_guides", "grna_top_umi", "misguided", "perturbation"])
+def test_other_columns(name):
+    assert not _responders._GUIDES.fullmatch(name)
