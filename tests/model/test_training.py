@@ -1,13 +1,17 @@
-"""What training says and shows, and that loading says nothing."""
+"""What training says and shows, what one that fails leaves, and that loading says nothing."""
 
 import contextlib
 import io
 import logging
 
+import numpy as np
 import pytest
 import scvi
+import torch
+from lightning.pytorch.callbacks import Callback
 
 import raptorgraph as rg
+from raptorgraph.model import NonFiniteLossError
 
 
 @pytest.fixture(scope="module")
@@ -89,3 +93,25 @@ def test_no_bar_where_none_is_wanted(adata, in_terminal):
         model.train(max_epochs=1, accelerator="cpu", enable_progress_bar=False)
     assert terminal.getvalue() == ""
     assert "it/s" not in out.getvalue()
+
+
+class _Spoil(Callback):
+    """Take a weight from the finite numbers after the first update."""
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+        with torch.no_grad():
+            pl_module.module.decoder.linear.weight[0, 0] = torch.nan
+
+
+@pytest.mark.parametrize("max_epochs", [1, 2])
+def test_a_training_that_failed_leaves_the_weights_for_another_one(adata, max_epochs):
+    """Whether the weights after the last step were the first that were not finite, or a loss."""
+    model = rg.RaptorGraphModel(adata)
+    arguments = {"accelerator": "cpu", "enable_progress_bar": False, "batch_size": 200}
+    with pytest.raises(NonFiniteLossError, match="Lower the learning rate"):
+        model.train(max_epochs=max_epochs, callbacks=[_Spoil()], **arguments)
+    assert not model.is_trained
+    assert all(parameter.isfinite().all() for parameter in model.module.parameters())
+    model.train(max_epochs=1, **arguments)
+    assert model.is_trained
+    assert np.isfinite(model.get_latent_representation()).all()

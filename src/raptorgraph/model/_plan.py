@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 # an update changes the latents of a cell by the sum of what it changes over thousands of genes.
 _RATES = {"encoder": 0.1, "decoder": 0.3}
 
+NONFINITE_FIX = "Lower the learning rate (plan_kwargs={'lr': ...}) or look for extreme values in the data."
+
 
 class NonFiniteLossError(RuntimeError):
     """A term of the loss became NaN or infinite; training was stopped before the update."""
@@ -136,7 +138,7 @@ class RaptorGraphTrainingPlan(TrainingPlan):  # type: ignore[misc]  # scvi-tools
             bad = [name for name, value in output.extra_metrics.items() if not torch.isfinite(value)]
             raise NonFiniteLossError(
                 f"The loss is not finite in epoch {self.current_epoch + 1}: {', '.join(bad) or 'its weighted sum'}. "
-                "Lower the learning rate (plan_kwargs={'lr': ...}) or look for extreme values in the data."
+                + NONFINITE_FIX
             )
         n = output.n_obs_minibatch
         self.log("train_loss", output.loss, on_step=False, on_epoch=True, prog_bar=True, batch_size=n)

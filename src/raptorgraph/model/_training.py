@@ -19,6 +19,7 @@ from raptorgraph.model._arguments import check_not_taken, check_training, plain_
 from raptorgraph.model._calibration import reference_rows
 from raptorgraph.model._cells import draw_seed
 from raptorgraph.model._latents import ACTIVE_KL
+from raptorgraph.model._plan import NONFINITE_FIX, NonFiniteLossError
 from raptorgraph.model._presets import get_preset
 from raptorgraph.model._responding import fit_escape
 from raptorgraph.model._start import start_from_effects
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from scvi.train import TrainRunner
 
     from raptorgraph.model import RaptorGraphModel
+    from raptorgraph.model._module import RaptorGraphModule
     from raptorgraph.model._splitter import ScreenSplitter
 
 logger = logging.getLogger(__name__)
@@ -78,7 +80,7 @@ def train(
     Raises
     ------
     NonFiniteLossError
-        When a term of the loss is no longer finite, naming it.
+        When a term of the loss is no longer finite, naming it; the weights are then those before the training.
     NotImplementedError
         For training on several devices.
     TypeError
@@ -157,13 +159,28 @@ def train(
         if not model.is_trained:
             start_from_effects(module, splitter, _singles(model, splitter))
     module.train()
-    runner()
+    _run(runner, module)
     if module.effects is not None:
         _keep_controls(model, splitter.known_controls)
     if module.prior is not None:
         fit_escape(model)
     activity = model.latent_activity()
     logger.info("%d of %d latents are active (KL above %g).", int(activity["active"].sum()), len(activity), ACTIVE_KL)
+
+
+def _run(runner: TrainRunner, module: RaptorGraphModule) -> None:
+    """Train; a training that fails for want of finite numbers leaves the weights that it found, for another one."""
+    found = [(tensor, tensor.detach().clone()) for tensor in (*module.parameters(), *module.buffers())]
+    try:
+        runner()
+        if not all(bool(parameter.isfinite().all()) for parameter in module.parameters()):
+            runner.model.is_trained_ = False
+            raise NonFiniteLossError("The weights are not finite after the last step. " + NONFINITE_FIX)
+    except NonFiniteLossError:
+        with torch.no_grad():
+            for tensor, before in found:
+                tensor.copy_(before)
+        raise
 
 
 def _singles(model: RaptorGraphModel, splitter: ScreenSplitter) -> torch.Tensor:
