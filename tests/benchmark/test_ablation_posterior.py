@@ -66,7 +66,7 @@ def test_scores_of_the_posterior_are_those_of_its_effects(value, screen):
     train = posterior._some_cells(screen, screen.singles, 0)
     RaptorGraphModel.setup_anndata(train, **screen.setup)
     scvi.settings.seed = 0
-    model = RaptorGraphModel(train, pairing="random")
+    model = RaptorGraphModel(train)
     model.train(max_epochs=1, enable_progress_bar=False, enable_checkpointing=False)
     test = list(variants.unseen_split(screen).test)
     mean, sd = (frame[screen.adata.var_names] for frame in model.predict_effects(test, return_sd=True))

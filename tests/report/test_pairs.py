@@ -16,7 +16,7 @@ def screen(adata, setup):
 def model(screen):
     adata = screen.adata.copy()
     rg.RaptorGraphModel.setup_anndata(adata, **screen.setup)
-    model = rg.RaptorGraphModel(adata, pairing="random")
+    model = rg.RaptorGraphModel(adata)
     model.train(max_epochs=1, enable_progress_bar=False)
     return model
 

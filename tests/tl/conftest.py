@@ -31,7 +31,7 @@ def known_screen():
     adata.obs["perturbation"] = labels
     adata = adata[~dropped].copy()
     rg.RaptorGraphModel.setup_anndata(adata, library_size_key="total_counts", batch_key="batch")
-    model = rg.RaptorGraphModel(adata, n_latent=18, n_hidden=8, pairing="random")
+    model = rg.RaptorGraphModel(adata, n_latent=18, n_hidden=8)
     model.train(max_epochs=2, accelerator="cpu", enable_progress_bar=False)
     scvi.settings.seed = seed
     return SimpleNamespace(adata=adata, model=model, null=null, twins=twins)

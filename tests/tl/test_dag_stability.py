@@ -13,7 +13,7 @@ from raptorgraph.tl._dag_stability import _permuted, _resampled, q_values
 def fitted(adata, **kwargs):
     scvi.settings.seed = 0
     rg.RaptorGraph.setup_anndata(adata, library_size_key="total_counts")
-    model = rg.RaptorGraph(adata, effect_posterior=False, pairing="random", n_hidden=8, **kwargs)
+    model = rg.RaptorGraph(adata, effect_posterior=False, n_hidden=8, **kwargs)
     model.train(max_epochs=1, enable_progress_bar=False, accelerator="cpu")
     return model
 

@@ -115,7 +115,7 @@ def test_genes_that_were_only_perturbed_together():
     labels = adata.obs["perturbation"].astype(str)
     adata = adata[labels.isin(["control", "P01", "P02", "P03+P04"])].copy()
     rg.RaptorGraphModel.setup_anndata(adata, library_size_key="total_counts")
-    model = rg.RaptorGraphModel(adata, n_hidden=4, graph="fixed", pairing="random")
+    model = rg.RaptorGraphModel(adata, n_hidden=4, graph="fixed")
     model.train(max_epochs=1, accelerator="cpu", enable_progress_bar=False)
     square = program_similarity(model, n_null=100, matrix="p_null", progress=False)
     assert np.isnan(square.loc["P03", "P04"])

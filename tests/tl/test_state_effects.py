@@ -23,7 +23,7 @@ def model(known_screen):
     keep = [column for column in adata.obs if not column.startswith("_scvi")]
     adata.obs = adata.obs[keep]
     rg.RaptorGraphModel.setup_anndata(adata, library_size_key="total_counts", batch_key="batch")
-    found = rg.RaptorGraphModel(adata, n_hidden=8, pairing="random")
+    found = rg.RaptorGraphModel(adata, n_hidden=8)
     found.train(max_epochs=2, accelerator="cpu", enable_progress_bar=False)
     return found
 
@@ -110,7 +110,7 @@ def test_models_without_data_or_posterior_say_so(model, tmp_path):
     without = rg.RaptorGraphModel.load(tmp_path / "m", adata=False)
     with pytest.raises(ValueError, match="loaded without data"):
         rg.tl.state_effects(without, "state")
-    plain = rg.RaptorGraphModel(model.adata, n_hidden=8, pairing="random", effect_posterior=False)
+    plain = rg.RaptorGraphModel(model.adata, n_hidden=8, effect_posterior=False)
     plain.train(max_epochs=1, accelerator="cpu", enable_progress_bar=False)
     with pytest.raises(ValueError, match="no posterior of the effects"):
         rg.tl.state_effects(plain, "state")
