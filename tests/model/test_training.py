@@ -54,7 +54,10 @@ STEPS = {"Inferring the graph", "Fitting the effects"}
 
 @pytest.mark.parametrize(
     ("perturbed_prior", "steps"),
-    [(True, {*STEPS, "Starting the network from the effects"}), (False, {*STEPS, "Principal components"})],
+    [
+        (True, {*STEPS, "Starting the network from the effects", "Cells that responded"}),
+        (False, {*STEPS, "Principal components"}),
+    ],
 )
 def test_every_step_has_a_bar(adata, in_terminal, perturbed_prior, steps):
     scvi.settings.seed = 0

@@ -105,9 +105,9 @@ class RaptorGraphModule(BaseModuleClass):  # type: ignore[misc]  # scvi-tools ha
         d, k, strength = self.config.n_latent, self.config.n_perturbed, self.config.init_strength or _STRENGTH
         self.objective: Objective = CellObjective() if perturbed else PairedObjective()
         self.modulator = (blocks.ConditionalModulator if perturbed else blocks.LatentModulator)(d, k, strength)
-        # How far a latent is shifted is a convention: what it does is in the decoder. On what the shift depends is found
-        # at the start: an encoder that does not see the label says less than the shift of every cell, and a gradient of
-        # the bound would draw the shift toward the same in all states.
+        # How far a latent is shifted is a convention: what it does is in the decoder. On what the shift depends is
+        # found at the start: an encoder that does not see the label says less than the shift of every cell, and a
+        # gradient of the bound would draw the shift toward the same in all states.
         self.modulator.strength.requires_grad_(not perturbed)
         for parameter in self.modulator.of_state():
             parameter.requires_grad_(False)

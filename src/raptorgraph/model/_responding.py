@@ -95,7 +95,7 @@ def get_response_probability(
                 "The model was saved by an older version, which did not tell responders: load it with its data, "
                 "load(folder, adata), to fit them."
             )
-        cells.module.responses.store(fit_responses(cells))
+        cells.module.responses.store(fit_responses(cells, predictor.test_rows))
     mixture: Mixture = cells.module.responses.mixture
     mask = manager.get_from_registry(KEYS.PERTURBATION).tocsr()
     seen = manager is cells.own or cells.digest(manager) in predictor.control_digests
@@ -115,7 +115,7 @@ def get_response_probability(
 
 def fit_escape(model: RaptorGraphModel) -> None:
     """Fit the scores of responders and the probability of escape to the cells of a model, once it is trained."""
-    mixture = fit_responses(model.cells)
+    mixture = fit_responses(model.cells, model.predictor.test_rows)
     model.module.responses.store(mixture)
     if model.module.prior is not None:
         with torch.no_grad():
@@ -123,8 +123,8 @@ def fit_escape(model: RaptorGraphModel) -> None:
 
 
 @progress_line("Cells that responded")
-def fit_responses(cells: Cells) -> Mixture:
-    """Fit the mixture of responders and of cells that escaped to the model's own cells.
+def fit_responses(cells: Cells, left_out: np.ndarray | None) -> Mixture:
+    """Fit the mixture of responders and of cells that escaped to the model's own cells, but for those left out.
 
     A gene is fitted to the cells in which it is perturbed alone, or where there are none, to all of its cells.
     """
@@ -132,10 +132,10 @@ def fit_responses(cells: Cells) -> Mixture:
     mask = manager.get_from_registry(KEYS.PERTURBATION).tocsr()
     alone = np.diff(mask.indptr) == 1
     never = np.bincount(mask[alone].indices, minlength=mask.shape[1]) == 0
-    used = np.flatnonzero(alone | (mask @ never > 0))
+    used = np.setdiff1d(np.flatnonzero(alone | (mask @ never > 0)), _rows(left_out))
     rows, gene, score, noise = _scores(cells, manager, used, mask[used])
     of_gene = alone[rows] | never[gene]
-    k, controls = mask.shape[1], cells.control_rows(manager.adata)
+    k, controls = mask.shape[1], np.setdiff1d(cells.control_rows(manager.adata), _rows(left_out))
     n = min(len(controls), max(_FEWEST_CONTROLS, min(_MOST_CONTROLS, _N_PAIRS // k)))
     controls = np.sort(np.random.default_rng((draw_seed(None), 11)).choice(controls, n, replace=False))
     each = sparse.eye_array(k, format="csr", dtype=np.float32)
@@ -197,3 +197,7 @@ def _score(
     size = ((high - low) * slope).sum(1).clamp_min(1e-9)
     observed = distribution.observed(tensors[KEYS.X], expression)[cell]
     return ((observed - low) * slope).sum(1) / size, 1 / size
+
+
+def _rows(rows: np.ndarray | None) -> np.ndarray:
+    return np.zeros(0, dtype=np.int64) if rows is None else np.asarray(rows, dtype=np.int64)

@@ -20,6 +20,7 @@ from raptorgraph.model._calibration import reference_rows
 from raptorgraph.model._cells import draw_seed
 from raptorgraph.model._latents import ACTIVE_KL
 from raptorgraph.model._presets import get_preset
+from raptorgraph.model._responding import fit_escape
 from raptorgraph.model._start import start_from_effects
 from raptorgraph.model._targets import EffectTargets
 
@@ -159,6 +160,8 @@ def train(
     runner()
     if module.effects is not None:
         _keep_controls(model, splitter.known_controls)
+    if module.prior is not None:
+        fit_escape(model)
     activity = model.latent_activity()
     logger.info("%d of %d latents are active (KL above %g).", int(activity["active"].sum()), len(activity), ACTIVE_KL)
 
