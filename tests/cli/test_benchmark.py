@@ -1,11 +1,13 @@
+import io
 import json
 from functools import partial
 
 import pandas as pd
 import pytest
+from rich.console import Console
 
 from raptorgraph.benchmark import EXPERIMENTS, _runner
-from raptorgraph.cli._commands import main
+from raptorgraph.cli._commands import _show_tables, main
 
 
 def run(*arguments):
@@ -60,3 +62,15 @@ def test_help_names_every_experiment(capsys):
     assert run("benchmark", "--help") == 0
     printed = " ".join(capsys.readouterr().out.split())
     assert all(name in printed for name in EXPERIMENTS)
+
+
+def test_numbers_have_a_place_beside_long_names():
+    names = ["differences of means by state, shrunken", "conditional-mean regression"]
+    table = pd.DataFrame({"screen": "continuous state", "perturbations": "depend on the state", "method": names})
+    table = table.assign(**{"10 cells": ["0.286", "-"], "error": [0.125, 2.5], "last": "x" * 60})
+    console = Console(width=78, record=True, file=io.StringIO())
+    _show_tables({"states": table}, console)
+    printed = console.export_text()
+    assert "0.286" in printed
+    assert "0.125" in printed
+    assert "1 of the columns do not fit here: see states.md" in printed

@@ -1,3 +1,4 @@
+import tracemalloc
 from dataclasses import replace
 
 import numpy as np
@@ -30,6 +31,17 @@ def test_interaction_is_bilinear_in_the_shifts(mechanism, make_screen, make_cell
     assert np.count_nonzero(expected) == 20 * 3  # a tenth of the genes
     difference = log_rates(screen, cells, [i, j]) - log_rates(without, cells, [i, j])
     np.testing.assert_allclose(difference, expected, atol=1e-12)
+
+
+def test_pairs_that_meet_in_no_cell_cost_nothing(make_screen, make_cells, log_rates):
+    screen = make_screen(n_genes=150, n_perturbed=120, n_latent=125, interaction_strength=0.5)
+    cells = make_cells(screen, 50)
+    tracemalloc.start()
+    log_rates(screen, cells, [0, 7])
+    used = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert len(screen.pairs) > 3000
+    assert used < 8 * 50 * len(screen.pairs) / 2  # one number for each cell and pair is twice as much
 
 
 def test_saturating_response_is_odd_bounded_and_of_slope_one(make_screen):

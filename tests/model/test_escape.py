@@ -156,3 +156,15 @@ def test_state_is_kept_and_older_models_have_none():
     other.load_state_dict({})
     assert not other.is_fitted
     assert torch.isnan(other.escape).all()
+
+
+def test_a_gene_without_cells_responds_as_the_model_expects():
+    """Its few cells that are met later are neither all escaped nor known to a hair."""
+    score, gene, _, controls = scores(np.random.default_rng(4), 100, [0.0, 0.0])
+    controls = np.concatenate([controls, controls[:1]])  # of a third gene, which has no cells
+    found = fit_mixture(score, np.full(len(score), 0.09), gene, controls, np.full_like(controls, 0.09), n_genes=1)
+    assert found.level[2] == 1.0
+    assert found.variance[2] == pytest.approx(0.09)
+    ratio = found.log_ratio(np.array([0.0, 0.9, 1.0]), np.full(3, 2), seen=False)
+    assert ratio[0] < -1
+    assert (ratio[1:] > 0.5).all()

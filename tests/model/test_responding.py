@@ -259,6 +259,13 @@ def test_bad_arguments(half, arguments, error, match):
         half.get_response_probability(**arguments)
 
 
+def test_cells_without_labels_are_not_taken_for_controls(half):
+    cells = half.adata[:20].copy()
+    del cells.obs["perturbation"]
+    with pytest.raises(KeyError, match="perturbation_key='perturbation'"):
+        half.get_response_probability(cells)
+
+
 # -- annotate ----------------------------------------------------------------------------------------------------------
 def test_annotate_writes_it(half, tmp_path):
     adata = half.adata.copy()

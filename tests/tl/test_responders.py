@@ -108,3 +108,8 @@ def test_simulated_screen():
     responded = model.get_response_probability().groupby(adata.obs["perturbation"].astype(str)).mean()
     pd.testing.assert_series_equal(found["share"], responded[found.index], check_names=False)
     assert found["told"].between(0.2, 1).all()
+
+
+def test_interval_of_cells_that_say_nothing_reaches_0_and_1():
+    found = responders(FakeModel(sure=0.5), level=1.0).set_index("perturbation")
+    assert found.loc[["P1", "P2"], ["low", "high"]].to_numpy().tolist() == [[0.0, 1.0]] * 2

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
     from raptorgraph.report._results import Result
 
+_FOLDED = 16  # characters of a column of words that is too wide for its neighbours
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line.
@@ -286,11 +288,13 @@ def _show_tables(tables: dict[str, pd.DataFrame], console: Console) -> None:
     shown = Table(title=name, title_justify="left")
     room = console.width
     for number, column in enumerate(texts.columns):
-        room -= max([len(str(column)), *texts[column].str.len()]) + 3
+        folds = bool(texts[column].str.contains(r"[^\W\d_]{2}").any())  # words may, so that numbers have their place
+        width = max([len(str(column)), *texts[column].str.len()])
+        room -= (min(width, _FOLDED) if folds else width) + 3
         if room < 0 and number:
             console.print(f"{len(texts.columns) - number} of the columns do not fit here: see {name}.md.")
             break
-        shown.add_column(str(column), no_wrap=True)
+        shown.add_column(str(column), no_wrap=not folds)
     for row in texts.iloc[:, : len(shown.columns)].itertuples(index=False):
         shown.add_row(*row)
     console.print(shown)

@@ -137,7 +137,9 @@ def fit_mixture(
     gained = np.choose(best, [fit.log_likelihood for fit in fits]) - none.log_likelihood
     kept = (n > 0) & (everywhere | (gained > needed))
     chosen = {name: np.where(kept, values, getattr(none, name)) for name, values in chosen.items()}
-    chosen["escape"] = np.where(n > 0, chosen["escape"], max(share, _LEAST))
+    # Of a gene without cells nothing is known but what the model expects of those that respond.
+    unknown = {"escape": max(share, _LEAST), "level": 1.0, "variance": np.maximum(np.minimum(typical, most), _TINY)}
+    chosen = {name: np.where(n > 0, values, unknown[name]) for name, values in chosen.items()}
     return Mixture(null=null, below=below, above=above, optimism=optimism, noise=typical, **chosen)
 
 

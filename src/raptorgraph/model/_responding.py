@@ -67,7 +67,7 @@ def get_response_probability(
     Raises
     ------
     KeyError
-        If `guide_key` is no column.
+        If `guide_key` is no column, and for cells without labels.
     ValueError
         For a gene that the model does not know as perturbed, cells of an unknown batch, a `share` out of range, both
         `share` and `guide_key`, and in an older model without data, which was not fitted to any.
@@ -86,6 +86,8 @@ def get_response_probability(
             raise ValueError(f"share={share!r} must be below 1, and comes without guide_key: leave one of them out.")
     cells = predictor.latents.cells
     manager = cells.query(adata)
+    if adata is not None:  # there cells without labels would pass for controls
+        obs_column(cells.data(adata, labels=True), cells.setup.perturbation_key, "perturbation_key")
     guides = None
     if guide_key is not None:
         guides = obs_column(cells.data(adata), guide_key, "guide_key").astype(str).to_numpy()

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 
 _FDR = 0.05
 _FEWEST = 5  # cells of a guide that is compared with others
-_SHARES = np.linspace(0.0025, 0.9975, 200)
+_ENDS = np.linspace(0, 1, 201)
+_SHARES = 0.5 * (_ENDS[1:] + _ENDS[:-1])
 
 
 @docs.dedent
@@ -115,8 +116,7 @@ def _row(probability: np.ndarray, ratio: np.ndarray, told: float, level: float) 
     density = np.exp(log_density - log_density.max())
     order = np.argsort(-density, kind="stable")
     inside = order[: 1 + np.searchsorted(np.cumsum(density[order]), level * density.sum())]
-    share, half = float(probability.mean()), 0.5 * (_SHARES[1] - _SHARES[0])
-    low, high = _SHARES[inside.min()] - half, _SHARES[inside.max()] + half
+    share, low, high = float(probability.mean()), _ENDS[inside.min()], _ENDS[inside.max() + 1]
     return {"n_cells": len(ratio), "share": share, "low": min(low, share), "high": max(high, share), "told": told}
 
 
