@@ -53,14 +53,20 @@ def test_without_effects_it_is_factor_analysis(until_it_converges):
 
 
 def test_it_is_the_most_likely_model_with_these_own_loadings(until_it_converges):
-    """The likelihood falls in whatever direction background loadings and noise are changed."""
+    """The likelihood is level in whatever direction background loadings and noise go, and falls farther off."""
     cells = drawn()
     model = fit_linear(cells, 3.0 * OWN, BACKGROUND, 3.0, seed=0)
     rng = np.random.default_rng(2)
     for _ in range(20):
-        step = np.concatenate([np.zeros((K, G)), rng.normal(0, 0.03, (BACKGROUND, G))])
-        changed = LinearModel(3.0, model.loading + step, model.noise * np.exp(rng.normal(0, 0.03, G)), 0.0)
-        assert log_likelihood(cells, changed) < model.log_likelihood
+        loading = np.concatenate([np.zeros((K, G)), rng.standard_normal((BACKGROUND, G))])
+        log_noise = rng.standard_normal(G)
+
+        def at(step, loading=loading, log_noise=log_noise):
+            noise = model.noise * np.exp(step * log_noise)
+            return log_likelihood(cells, LinearModel(3.0, model.loading + step * loading, noise, 0.0))
+
+        assert abs(at(1e-4) - at(-1e-4)) / 2e-4 < 1e-4
+        assert max(at(0.03), at(-0.03)) < model.log_likelihood - 1e-3
     # and close to the truth: 3000 cells say a loading to about 0.03
     found, true = (x[K:].T @ x[K:] for x in (model.loading, LOADING))
     np.testing.assert_allclose(found, true, atol=0.15)

@@ -210,3 +210,22 @@ def test_a_decoder_without_a_linear_path_starts_as_it_is(adata, monkeypatch):
     with pytest.raises(Started):
         model.train(max_epochs=1, accelerator="cpu", enable_progress_bar=False)
     assert all(torch.equal(value, before[name]) for name, value in model.module.named_parameters())
+
+
+def test_background_latents_are_not_of_the_batch(monkeypatch):
+    """Batches are the decoder's: what the linear model is fitted to has the same mean in all of them."""
+    data = rg.datasets.simulate(
+        60, 5, n_doubles=3, n_control_cells=200, n_cells_per_perturbation=60, n_batches=2, n_truth_cells=20, seed=1
+    )
+    rg.RaptorGraphModel.setup_anndata(data, library_size_key="total_counts", batch_key="batch")
+    fitted = []
+    monkeypatch.setattr(
+        _start, "fit_linear", lambda residual, *args: (fitted.append(residual), fit_linear(residual, *args))[1]
+    )
+    model = rg.RaptorGraphModel(data, n_hidden=8)
+    scvi.settings.seed = 0
+    model.train(max_epochs=1, accelerator="cpu", enable_progress_bar=False, train_size=1.0)
+    batch = model.screen.batch
+    assert len(fitted[0]) == len(batch)  # all cells, in their order
+    for each in np.unique(batch):
+        np.testing.assert_allclose(fitted[0][batch == each].mean(0), 0, atol=1e-5)

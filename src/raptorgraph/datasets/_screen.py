@@ -121,8 +121,7 @@ class Screen:
         # products with sparse matrices run row by row: how cells are cut into chunks cannot change a result
         rates = self.base + self.respond(latents) @ self.loadings + self.batch_offsets[batch]
         # most pairs meet in no cell, and of many genes there are many pairs
-        used: np.ndarray = np.flatnonzero(shifts.any(axis=0))
-        met = np.isin(self.pairs, used).all(axis=1)
+        met = np.asarray(shifts.any(axis=0))[self.pairs].all(axis=1)
         if met.any():
             first, second = self.respond(shifts)[:, self.pairs[met].T].swapaxes(0, 1)
             rates += (sparse.csr_array(first * second) @ self.pair_loadings[met]).toarray()

@@ -56,7 +56,8 @@ def latent_programs(
     Raises
     ------
     ValueError
-        If `activation` is unknown, `n_cells` is below 1, or the model was loaded without data.
+        If `activation` is unknown, `n_cells` is below 1, or the model was loaded without data, which only
+        ``"learned"`` of a model with a posterior can do without.
 
     Notes
     -----
