@@ -88,6 +88,9 @@ def test_score_of_a_linear_model_is_the_projection(none):
         def nll(self, observed, location):
             return torch.as_tensor(-norm.logpdf(observed, location, sd.numpy()))
 
+        def variance(self, location):
+            return (sd**2).expand_as(location)
+
     class Linear:
         expression, encode, covariates, modulator = (
             module.expression,
@@ -102,7 +105,7 @@ def test_score_of_a_linear_model_is_the_projection(none):
 
     with torch.inference_mode():
         cell, gene = torch.nonzero(mask, as_tuple=True)
-        score, noise = _responding._score(Linear(), tensors, mask, cell, gene)
+        score, noise, wide = _responding._score(Linear(), tensors, mask, cell, gene)
         x = module.expression(tensors)
         z = 0.4 * module.encode(x)[0]
         z[:, 1] = 0.0
@@ -112,6 +115,18 @@ def test_score_of_a_linear_model_is_the_projection(none):
         expected = ((x - Linear().decode(z, None, None)) / sd * change).sum(1) / size
     np.testing.assert_allclose(score, expected, rtol=1e-4)
     np.testing.assert_allclose(noise, 1 / size, rtol=1e-4)
+    np.testing.assert_allclose(wide, 1 / size, rtol=1e-4)  # the same with and without the response
+
+
+def test_a_gene_that_is_switched_on_is_so_in_all_cells():
+    """Counts of mean 3 in every perturbed cell, and none in controls: cells vary, and have responded."""
+    adata = screen(n_perturbed=4, n_doubles=0, effect_size=2.0, n_cells_per_perturbation=150)
+    counts, switched = adata.X.toarray(), (adata.obs["perturbation"] == "P01").to_numpy()
+    counts[:, -1] = 0
+    counts[switched, -1] = np.random.default_rng(0).poisson(3, switched.sum())
+    adata.X = sparse.csr_matrix(counts)
+    found = fitted(adata).get_response_probability()
+    assert found[switched].mean() > 0.93  # 95 % have a count
 
 
 def test_score_is_0_and_1_at_its_two_means(none):
@@ -129,7 +144,7 @@ def test_score_is_0_and_1_at_its_two_means(none):
             counts = module.decode(z, None, tensors[KEYS.LIBRARY])
             other = {**tensors, KEYS.X: counts}
             module_like = _Encoding(module, module.encode(module.expression(tensors)))
-            score, _ = _responding._score(module_like, other, mask, cell, gene)
+            score, _, _ = _responding._score(module_like, other, mask, cell, gene)
             np.testing.assert_allclose(score, expected, atol=1e-3)
 
 
@@ -152,7 +167,7 @@ def test_combination_is_the_product_of_its_genes(half):
     label = next(label for label in half.conditions if "+" in label)
     rows = np.flatnonzero(half.adata.obs["perturbation"] == label)[:5]
     mask = manager.get_from_registry(KEYS.PERTURBATION).tocsr()
-    row, gene, score, _ = _responding._scores(cells, manager, rows, mask[rows])
+    row, gene, score, *_ = _responding._scores(cells, manager, rows, mask[rows])
     mixture = half.module.responses.mixture
     ratio = np.exp(mixture.log_ratio(score, gene, seen=True))
     each = ratio * (1 - mixture.escape[gene]) / (ratio * (1 - mixture.escape[gene]) + mixture.escape[gene])

@@ -19,6 +19,7 @@ _SHARED = 20.0  # cells that speak, as it were, for the mean probability of esca
 _RESPONDED = 5.0  # cells of each gene that responded, as it were, beside those that there are
 _KEPT = 0.7  # of the noise in measured effects, which their posterior shrinks
 _MUCH = 4.0  # times the usual variance of a score: beyond, the perturbation hardly acts in the state of the cell
+_WIDE = 3.0  # times the usual variance of a score: from there on it is that of the responding cells
 _TINY = 1e-9  # least variance
 _AS_PREDICTED = 20.0  # cells that speak, as it were, for responses that vary as the likelihood says
 
@@ -99,23 +100,27 @@ def fit_mixture(
     controls: np.ndarray,
     controls_noise: np.ndarray,
     n_genes: int,
+    wide: np.ndarray | None = None,
 ) -> Mixture:
     r"""Fit the mixture by expectation and maximization.
 
     Three things identify it. Cells that escaped are as control cells, whose scores are known. The scores of cells that
-    responded vary about as much as the likelihood says, and no more than those of controls: an effect half as large
-    with more variance is no response. And genes share their guides' quality: the probability of escape of each has a
-    beta prior around that of all, which is 0 unless the likelihood of all cells speaks against it.
+    responded vary about as much as the likelihood says, and no more than those of controls unless it says so clearly,
+    as of a gene that is switched on: an effect half as large with more variance is no response. And genes share their
+    guides' quality: the probability of escape of each has a beta prior around that of all, which is 0 unless the
+    likelihood of all cells speaks against it.
 
     Parameters
     ----------
     score, noise, gene
-        Score of each cell, the variance that the likelihood gives it, and its perturbed gene.
+        Score of each cell, the variance that the likelihood gives it for a small response, and its perturbed gene.
     controls, controls_noise
         The same of control cells under each gene, k x cells.
     n_genes
         Number of genes that the scores read. The measured effect holds 1/n of the noise of each of its n cells, so that
         its own score gains :math:`\rho / (1 + \rho)`, with :math:`\rho` the number of genes times `noise` over n.
+    wide
+        Variance that the likelihood gives each score with the response; by default `noise`.
     """
     typical = np.quantile(controls_noise, 0.25, axis=1)
     score, noise = drawn_in(score, noise, typical[gene]), np.minimum(noise, _MUCH * typical[gene])
@@ -124,8 +129,10 @@ def fit_mixture(
     expected = np.bincount(gene, noise, minlength=len(null)) / np.maximum(n, 1)
     rho = n_genes * expected / np.maximum(n, 1)
     optimism = _KEPT * rho / (1 + rho)
-    most = 0.5 * (below + above)
-    data = _Data(score, gene, null + optimism, below, above, np.maximum(np.minimum(expected, most), _TINY))
+    usual = np.maximum(np.minimum(expected, 0.5 * (below + above)), _TINY)
+    of_response = np.bincount(gene, noise if wide is None else wide, minlength=len(null)) / np.maximum(n, 1)
+    usual = np.where(of_response > _WIDE * usual, of_response, usual)
+    data = _Data(score, gene, null + optimism, below, above, usual)
     none = data.fit(0.0)
     pooled = max((data.fit(start) for start in _STARTS), key=lambda fit: fit.log_likelihood.sum())
     needed = np.maximum(_EVIDENCE, _EVIDENCE_OF_CELL * n) * (n > 0)
@@ -138,7 +145,11 @@ def fit_mixture(
     kept = (n > 0) & (everywhere | (gained > needed))
     chosen = {name: np.where(kept, values, getattr(none, name)) for name, values in chosen.items()}
     # Of a gene without cells nothing is known but what the model expects of those that respond.
-    unknown = {"escape": max(share, _LEAST), "level": 1.0, "variance": np.maximum(np.minimum(typical, most), _TINY)}
+    unknown = {
+        "escape": max(share, _LEAST),
+        "level": 1.0,
+        "variance": np.maximum(np.minimum(typical, 0.5 * (below + above)), _TINY),
+    }
     chosen = {name: np.where(n > 0, values, unknown[name]) for name, values in chosen.items()}
     return Mixture(null=null, below=below, above=above, optimism=optimism, noise=typical, **chosen)
 

@@ -104,7 +104,7 @@ def get_response_probability(
     perturbed = np.flatnonzero(np.diff(mask.indptr))
     found = np.full(mask.shape[0], np.nan)
     found[perturbed] = 1.0
-    rows, gene, score, noise = _scores(cells, manager, perturbed, mask[perturbed], batch_size)
+    rows, gene, score, noise, _ = _scores(cells, manager, perturbed, mask[perturbed], batch_size)
     log_ratio = mixture.log_ratio(drawn_in(score, noise, mixture.noise[gene]), gene, seen=seen)
     escape = mixture.escape[gene] if share is None else np.full(len(gene), 1 - share)
     if guides is not None:
@@ -135,25 +135,27 @@ def fit_responses(cells: Cells, left_out: np.ndarray | None) -> Mixture:
     alone = np.diff(mask.indptr) == 1
     never = np.bincount(mask[alone].indices, minlength=mask.shape[1]) == 0
     used = np.setdiff1d(np.flatnonzero(alone | (mask @ never > 0)), _rows(left_out))
-    rows, gene, score, noise = _scores(cells, manager, used, mask[used])
+    rows, gene, score, noise, wide = _scores(cells, manager, used, mask[used])
     of_gene = alone[rows] | never[gene]
     k, controls = mask.shape[1], np.setdiff1d(cells.control_rows(manager.adata), _rows(left_out))
     n = min(len(controls), max(_FEWEST_CONTROLS, min(_MOST_CONTROLS, _N_PAIRS // k)))
     controls = np.sort(np.random.default_rng((draw_seed(None), 11)).choice(controls, n, replace=False))
     each = sparse.eye_array(k, format="csr", dtype=np.float32)
     null, of_null = map(
-        np.stack, zip(*(_scores(cells, manager, controls, each[np.full(n, g)])[2:] for g in range(k)), strict=True)
+        np.stack, zip(*(_scores(cells, manager, controls, each[np.full(n, g)])[2:4] for g in range(k)), strict=True)
     )
-    return fit_mixture(score[of_gene], noise[of_gene], gene[of_gene], null, of_null, manager.adata.n_vars)
+    score, noise, gene, wide = (values[of_gene] for values in (score, noise, gene, wide))
+    return fit_mixture(score, noise, gene, null, of_null, manager.adata.n_vars, wide)
 
 
 @torch.inference_mode()
 def _scores(
     cells: Cells, manager: AnnDataManager, rows: np.ndarray, masks: sparse.csr_array, batch_size: int = 1024
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+) -> tuple[np.ndarray, ...]:
     """Scores of some cells under each gene of their masks (rows x k).
 
-    Returns row, gene, score and the variance that the likelihood gives the score, one entry for each cell and gene.
+    Returns row, gene, score and the variances that the likelihood gives the score of a small shift and of this one, one
+    entry for each cell and gene.
     """
     module, parts, start = cells.module, [], 0
     for tensors in cells.batches(manager, rows=rows, batch_size=batch_size):
@@ -165,15 +167,15 @@ def _scores(
         row, *others = (values.cpu().numpy() for values in found)
         parts.append((rows[part][row], *others))
     if not parts:
-        return np.empty(0, int), np.empty(0, int), np.empty(0), np.empty(0)
-    row, genes, scores, noises = (np.concatenate(values) for values in zip(*parts, strict=True))
-    return row, genes, scores.astype(np.float64), noises.astype(np.float64)
+        return np.empty(0, int), np.empty(0, int), np.empty(0), np.empty(0), np.empty(0)
+    row, genes, *values = (np.concatenate(each) for each in zip(*parts, strict=True))
+    return row, genes, *(each.astype(np.float64) for each in values)
 
 
 def _score(
     module: RaptorGraphModule, tensors: dict[str, Tensor], mask: Tensor, cell: Tensor, gene: Tensor
-) -> tuple[Tensor, Tensor]:
-    """Score of each pair of a cell and one of its perturbed genes, and its variance; the other genes responded.
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Score of each pair of a cell and one of its perturbed genes, and its variances; the other genes responded.
 
     The logarithm of the likelihood ratio of two locations is linear in what is observed, so that its expectation under
     either is that at the location.
@@ -198,7 +200,8 @@ def _score(
     slope = ratio(1.0) - ratio(0.0)
     size = ((high - low) * slope).sum(1).clamp_min(1e-9)
     observed = distribution.observed(tensors[KEYS.X], expression)[cell]
-    return ((observed - low) * slope).sum(1) / size, 1 / size
+    wide = (slope**2 * distribution.variance(high)).sum(1) / size**2
+    return ((observed - low) * slope).sum(1) / size, 1 / size, wide
 
 
 def _rows(rows: np.ndarray | None) -> np.ndarray:

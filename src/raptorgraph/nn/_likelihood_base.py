@@ -131,6 +131,10 @@ class Likelihood(nn.Module, ABC):
     def nll(self, observed: Tensor, location: Tensor) -> Tensor:
         """Negative log-likelihood, elementwise, in nats."""
 
+    @abstractmethod
+    def variance(self, location: Tensor) -> Tensor:
+        """Variance of what is observed, elementwise."""
+
     def training_nll(self, observed: Tensor, decoded: Tensor, library: Tensor | None) -> Tensor:
         """Negative log-likelihood of each cell, shape (cells,): :meth:`nll` summed over genes.
 

@@ -66,6 +66,10 @@ class Normal(Likelihood):
         """Negative log-likelihood, elementwise, in nats."""
         return normal_nll(observed, location, self.log_scale.exp())
 
+    def variance(self, location: Tensor) -> Tensor:
+        """Square of the scale, the same at every location."""
+        return (2 * self.log_scale).exp().expand_as(location)
+
     def draw(self, location: Tensor, generator: Generator | None = None) -> Tensor:
         """Draw cells."""
         noise = torch.randn(location.shape, generator=generator, dtype=location.dtype, device=location.device)
@@ -97,6 +101,10 @@ class SquaredError(Normal):
     def nll(self, observed: Tensor, location: Tensor) -> Tensor:
         """Squared error, elementwise."""
         return (observed - location) ** 2
+
+    def variance(self, location: Tensor) -> Tensor:
+        """One half everywhere: the normal distribution whose likelihood is the squared error."""
+        return torch.full_like(location, 0.5)
 
     def draw(self, location: Tensor, generator: Generator | None = None) -> Tensor:
         """Return the location: there is no noise."""
@@ -228,6 +236,10 @@ class NegativeBinomial(Likelihood):
     def nll(self, observed: Tensor, location: Tensor) -> Tensor:
         """Negative log-likelihood of counts, elementwise, in nats."""
         return nb_nll(observed, location, self.log_scale.exp())
+
+    def variance(self, location: Tensor) -> Tensor:
+        """Variance of counts of these means."""
+        return location + location**2 / self.log_scale.exp()
 
     def training_nll(self, observed: Tensor, decoded: Tensor, library: Tensor | None) -> Tensor:
         """Negative log-likelihood of the counts of each cell, shape (cells,), from log rates (cells x genes), in nats.
