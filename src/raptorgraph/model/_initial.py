@@ -40,5 +40,6 @@ def initialize(module: RaptorGraphModule, adata_manager: ScreenManager) -> None:
 
 
 def fill(target: torch.Tensor, values: np.ndarray) -> None:
+    """Set a parameter or buffer to values, in its own type."""
     with torch.no_grad():
         target.copy_(torch.as_tensor(values, dtype=target.dtype))
