@@ -35,8 +35,8 @@ class Sets:
 
     design: torch.Tensor  # sets x k, 0/1, or its mean over all sets of a size
     cross: torch.Tensor  # classes x sets x C: covariance with the conditions
-    variance: torch.Tensor  # classes x sets: with the residuals of their genes' conditions
-    set_variance: torch.Tensor  # classes x sets: without residuals
+    variance: torch.Tensor  # classes x sets: with residuals, and interactions of unknown size
+    set_variance: torch.Tensor  # classes x sets: without residuals, and with interactions of the estimated size
 
     @classmethod
     def of(cls, design: torch.Tensor, fitted: Fitted, additivity: Additivity | None = None) -> Sets:
@@ -52,10 +52,10 @@ class Sets:
         interaction = prior.interaction_variance * combination
         cross[:CONDITION_SPECIFIC] += interaction[:, None] * same
         cross[CONDITION_SPECIFIC] = same
-        set_variance = inherited_variance(prior, design, factor) + interaction * size
+        set_variance = inherited_variance(prior, design, factor) + interaction
         set_variance[CONDITION_SPECIFIC] = 0.0
         scale = scale_of(prior, design) * factor
-        variance = set_variance + prior.residual_variance * scale**2 * design.sum(1)
+        variance = set_variance + interaction * (size - 1) + prior.residual_variance * scale**2 * design.sum(1)
         variance[CONDITION_SPECIFIC] = 1.0
         return cls(design, cross, variance, set_variance)
 
@@ -79,7 +79,7 @@ class Moments:
 
     mean: torch.Tensor
     variance: torch.Tensor
-    set_variance: torch.Tensor  # within classes and levels, without residuals
+    set_variance: torch.Tensor  # within classes and levels, of what `Sets.set_variance` holds
 
 
 class Conditional:
@@ -125,7 +125,8 @@ class Conditional:
     def scale_variance(self, design: torch.Tensor, additivity: Additivity) -> torch.Tensor:
         """Variance of the effects of sets, sets x G, from what is not known of the scale of combinations.
 
-        That of the sets themselves, and, where an effect was learned from measured combinations, theirs.
+        That of the sets themselves, and, where an effect was learned from measured combinations, theirs (which on
+        targets is taken as on other genes).
         """
         fitted, conditions = self.fitted, self.fitted.measured.design
         both = torch.cat([design, conditions[is_combination(conditions) > 0]])
