@@ -19,6 +19,7 @@ LEAST = {  # integers, and the least value of each
     "n_cells_per_perturbation": 1,
     "n_batches": 1,
     "n_truth_cells": 1,
+    "truth_order": 1,
     "seed": 0,
 }
 RANGES = {  # real numbers, and the bounds of each (inclusive)

@@ -45,6 +45,7 @@ def simulate(
     library_size_sd: float = 0.3,
     dispersion: float = 2.0,
     n_truth_cells: int = 200,
+    truth_order: int = 2,
     states: int | Literal["none", "continuous"] = "none",
     state_effect: float = 1.0,
     state_dependence: float = 0.5,
@@ -129,6 +130,9 @@ def simulate(
         Inverse dispersion of the negative binomial: the variance is ``mean + mean ** 2 / dispersion``.
     n_truth_cells
         Latin hypercube draws of cells over which the true effects are averaged.
+    truth_order
+        Genes in the largest combinations whose true effects are given: 1 for the singles alone, 2 for all pairs, 3 for
+        all sets of three, too.
     states
         States of the cells: ``"none"``, a number of discrete ones, 2 or more, or ``"continuous"``.
     state_effect
@@ -158,9 +162,9 @@ def simulate(
         - ``obsm["u_true"]``: causal latents u, shape (n_cells, d), float32.
         - ``uns["simulation"]["adjacency"]``: DataFrame (d, d), row = cause, column = effect; latents are named by
           their perturbed gene, the others ``"L21"``...
-        - ``uns["simulation"]["effects"]``: DataFrame (singles and all pairs, measured or not, by n_genes), float32:
-          true mean of ``log1p(1e4 * count / L)`` minus that of control cells, of cells that responded and over all
-          states.
+        - ``uns["simulation"]["effects"]``: DataFrame (all sets of up to `truth_order` genes, measured or not, by
+          n_genes), float32: true mean of ``log1p(1e4 * count / L)`` minus that of control cells, of cells that
+          responded and over all states.
         - ``uns["simulation"]["state_effects"]``: only with states; the same in each state, a dict of DataFrames by
           state (h5ad files hold no MultiIndex; ``pandas.concat`` makes one). Those of a continuous state are the
           means over its tertiles ``"T1"`` (t below 1/3), ``"T2"`` and ``"T3"``.
@@ -234,7 +238,7 @@ def simulate(
     screen = normalized(screen, groups)
     singles = [(i,) for i in range(n_perturbed)]
     pairs = list(combinations(range(n_perturbed), 2))
-    truth = [*singles, *pairs]
+    truth = [hit for size in range(1, truth_order + 1) for hit in combinations(range(n_perturbed), size)]
     effects = true_effects(screen, groups, truth, dispersion)
 
     measured = np.sort(rng.permutation(len(pairs))[: None if n_doubles == "all" else n_doubles])
