@@ -9,7 +9,7 @@ import pytest
 from raptorgraph.evaluation._held_out_scores import HALF, MODEL, SINGLES, UNSEEN, HeldOut, Scores
 from raptorgraph.report._blocks import IMPORTANT
 from raptorgraph.report._notes import notes
-from raptorgraph.report._strength import strengths
+from raptorgraph.tl._strength import strengths
 from raptorgraph.screen import Screen
 
 EDGES = pd.DataFrame(

@@ -27,7 +27,7 @@ from raptorgraph.model import RaptorGraphModel
 from raptorgraph.pl._figure import BLUE, GRAY, ORANGE
 from raptorgraph.pl._panels import dots, name_rows, shared_legend
 from raptorgraph.tl import interactions
-from raptorgraph.tl._interactions import SCORES
+from raptorgraph.tl._pair_scores import SCORES
 
 if TYPE_CHECKING:
     from raptorgraph.benchmark._experiments import Parts, Tables

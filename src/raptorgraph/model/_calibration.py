@@ -87,8 +87,7 @@ class Calibration:
                 targets=torch.as_tensor(targets),
                 graph=graph,
             )
-        scale = effects.combination_scale
-        logger.info("Effects of pairs are about %.2f times the sum of their single effects.", scale)
+        logger.info(*_said_of_combinations(design[1:], effects.combination_scale))
 
     def keep_reference(self, drawn: DrawnLatents) -> None:
         """Keep the latents of some controls, so that a loaded model needs no data to predict."""
@@ -112,6 +111,22 @@ class Calibration:
         target = control + self.posterior.mean(mask[None])[0]
         location = module.decode(module.modulator(z, mask[None]), covariates, library)
         return module.distribution.offset(target, control, location, library)
+
+
+def _said_of_combinations(design: np.ndarray, scale: float) -> tuple[str, float]:
+    """What the log says of the scale of combinations, by the genes of each condition (conditions x genes, 0 or 1)."""
+    size = design.sum(axis=1)
+    alone = design[size == 1].sum(axis=0) > 0
+    combined = design[size > 1]
+    if not len(combined):
+        return "No combination was measured. That effects combine to %.2f times their sum is a prior, not learned.", scale
+    if (combined[:, ~alone].sum(axis=1) > 0).all():
+        return (
+            "Each combination has a gene that was never perturbed alone. That effects combine to %.2f times their sum is "
+            "a prior, not learned.",
+            scale,
+        )
+    return "Effects of pairs are about %.2f times the sum of their single effects.", scale
 
 
 def reference_rows(controls: np.ndarray, rng: np.random.Generator) -> np.ndarray:

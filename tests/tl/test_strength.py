@@ -2,7 +2,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from raptorgraph.report._strength import strengths
+from raptorgraph.tl._strength import strengths
 from raptorgraph.screen import Screen
 
 
