@@ -119,13 +119,10 @@ def _said_of_combinations(design: np.ndarray, scale: float) -> tuple[str, float]
     alone = design[size == 1].sum(axis=0) > 0
     combined = design[size > 1]
     if not len(combined):
-        return "No combination was measured. That effects combine to %.2f times their sum is a prior, not learned.", scale
+        return "No combination was measured: that pairs are %.2f times their sum is a prior, not learned.", scale
     if (combined[:, ~alone].sum(axis=1) > 0).all():
-        return (
-            "Each combination has a gene that was never perturbed alone. That effects combine to %.2f times their sum is "
-            "a prior, not learned.",
-            scale,
-        )
+        why = "Each combination has a gene that was never perturbed alone"
+        return f"{why}: that pairs are %.2f times their sum is a prior, not learned.", scale
     return "Effects of pairs are about %.2f times the sum of their single effects.", scale
 
 

@@ -11,11 +11,11 @@ import pandas as pd
 
 from raptorgraph.evaluation._held_out_scores import MODEL, SINGLES, UNSEEN, HeldOut
 from raptorgraph.report._blocks import IMPORTANT, NOTE, Note
-from raptorgraph.tl._strength import FEWEST_CONTROLS
 from raptorgraph.report._tables import counted, listed, percent
 from raptorgraph.report._words import method
 from raptorgraph.screen._label_hints import likely_controls
 from raptorgraph.screen._label_tables import tabulate_labels
+from raptorgraph.tl._strength import FEWEST_CONTROLS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

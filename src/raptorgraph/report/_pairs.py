@@ -69,11 +69,15 @@ def top_pairs(table: pd.DataFrame, screen: Screen, strong: Collection[str], *, n
 
 
 def _shown(rows: pd.DataFrame, type_: str, measured: pd.Series) -> pd.DataFrame:
-    ends = {f"{shown}_{end}": f"{name}_{end}" for shown, name in (("score", type_), ("size", "magnitude")) for end in ("low", "high")}
+    ends = {
+        f"{shown}_{end}": f"{name}_{end}"
+        for shown, name in (("score", type_), ("size", "magnitude"))
+        for end in ("low", "high")
+    }
     found = pd.DataFrame(
         {
             "score": rows[type_],
-            **{shown: rows[name] if name in rows else np.nan for shown, name in ends.items()},
+            **{shown: rows.get(name, np.nan) for shown, name in ends.items()},
             "size": rows["magnitude"],
             "interaction": rows["interaction"].astype(str),
             "measured": rows["measured"].astype(bool),

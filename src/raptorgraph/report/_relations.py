@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import pandas as pd
 
 from raptorgraph.report import _figures as figures
 from raptorgraph.report import _words as words
 from raptorgraph.report._blocks import Heading, Section, Text
 from raptorgraph.report._findings import Findings, long_table
-from raptorgraph.report._pairs import Pairs
 from raptorgraph.report._tables import (
     Column,
     Table,
@@ -20,6 +21,9 @@ from raptorgraph.report._tables import (
     with_interval,
     yes_no,
 )
+
+if TYPE_CHECKING:
+    from raptorgraph.report._pairs import Pairs
 
 
 def interactions(found: Findings) -> Section:

@@ -19,8 +19,8 @@ from raptorgraph.report._notes import notes
 from raptorgraph.report._page import render
 from raptorgraph.report._pairs import top_pairs
 from raptorgraph.report._responders import guide_column
-from raptorgraph.tl._strength import strengths
 from raptorgraph.screen._moments import condition_moments
+from raptorgraph.tl._strength import strengths
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -120,10 +120,10 @@ def interactions(
 
     A determined pair is named ``"epistasis"`` or ``"redundancy"`` if that probability is 0.95 or more (in that order),
     else ``"neomorphism"`` if it turns, else ``"synergy"`` or ``"suppression"``. No name depends on the other pairs of
-    the table. The limits 0.85 and 0.28 are those of GEARS (Roohani et al., Nature Biotechnology 2024) for similarity and for equality of
-    contribution, here on cosines in place of distance correlations; its thresholds for magnitude are about coefficients
-    of a fit, which are the root of 2 where effects add up, and do not carry over. "Undetermined" does not say that the
-    pair is additive.
+    the table. The limits 0.85 and 0.28 are those of GEARS (Roohani et al., Nature Biotechnology 2024) for similarity
+    and for equality of contribution, here on cosines in place of distance correlations; its thresholds for magnitude
+    are about coefficients of a fit, which are the root of 2 where effects add up, and do not carry over.
+    "Undetermined" does not say that the pair is additive.
 
     How many pairs are named on screens where nothing interacts, and where something does: ``raptorgraph benchmark
     calls``.
@@ -270,7 +270,7 @@ def _judged(
         f"5 and 95 % quantiles of {n_draws} joint draws" if n_draws else "none: scores of the predicted effects"
     )
     table.attrs["scale"] = (
-        f"learned from {learned} pairs whose genes were measured alone"
+        f"learned; pairs whose genes were measured alone: {learned}"
         if learned
         else "a prior: no pair was measured whose genes were measured alone, so no interaction is determined"
     )

@@ -148,7 +148,8 @@ def _dot(x: Floats, y: Floats) -> Values:
 
 
 def _ratio(top: Values, bottom: Values) -> Values:
-    return np.divide(top, bottom, out=np.full(bottom.shape, np.nan), where=bottom > 0)
+    ratio: Values = np.divide(top, bottom, out=np.full(bottom.shape, np.nan), where=bottom > 0)
+    return ratio
 
 
 def _cosine(product: Values, norms: Values) -> Values:
