@@ -70,13 +70,11 @@ def _show_pairs(pairs: pd.DataFrame, console: Console) -> None:
     table.add_column("pair", overflow="fold")
     table.add_column("measured", width=8)  # the rest is for names
     table.add_column("interaction", no_wrap=True)
-    table.add_column("than median", width=8)
     for column in ("size", "synergy [90 %]"):
         table.add_column(column, justify="right", no_wrap=True)
     for label, row in found.head(_N_PAIRS).iterrows():
-        verdicts = row["interaction"], row["against_median"] or "-"
-        size = f"{row['magnitude']:.2f}"
-        table.add_row(str(label), "yes" if row["measured"] else "no", *verdicts, size, _between(row, "synergy"))
+        measured, size = "yes" if row["measured"] else "no", f"{row['magnitude']:.2f}"
+        table.add_row(str(label), measured, row["interaction"], size, _between(row, "synergy"))
     console.print(table)
     median = pairs["synergy"].median()
     console.print(
