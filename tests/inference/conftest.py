@@ -63,8 +63,9 @@ class WholeModel:
     controls. Measured and asked effects are linear in them.
     """
 
-    def __init__(self, posterior, g, fraction=1.0, graph=GRAPH):
-        fitted = posterior.fitted
+    def __init__(self, posterior, g, fraction=1.0, graph=GRAPH, additivity=None):
+        fitted, self.additivity = posterior.fitted, additivity
+        self.posterior, self.graph = posterior, graph
         self.measured = {name: value.numpy() for name, value in vars(fitted.measured).items()}
         self.prior = {name: value.numpy() for name, value in vars(fitted.hyperparameters).items()}
         self.responsibility = fitted.responsibility[:, :, g].numpy()
@@ -80,13 +81,23 @@ class WholeModel:
         found = {("target", i): row[i] for i in self.targets} | {("controls",): -1.0}
         if klass == 2:
             return found | {("specific", key): 1.0}
-        scale = self.prior["unseen_scale"] if row @ self.prior["unseen"] > 0 else self.prior["scale"]
-        found |= {("t", i): (scale if combination else 1.0) * row[i] for i in range(k)}
+        found |= {("t", i): self.scale(row) * row[i] for i in range(k)}
         if combination:
             found[("common",)] = 1.0
             if with_interaction:
                 found[("interaction", key)] = 1.0
         return found
+
+    def scale(self, row):
+        """Scale of the effects of single genes in a set, that of what was not measured by the likeness of its genes."""
+        if row.sum() < 2:
+            return 1.0
+        scale = self.prior["unseen_scale"] if row @ self.prior["unseen"] > 0 else self.prior["scale"]
+        measured = (self.measured["design"] == row).all(1).any()
+        return float(scale) * (1.0 if measured or self.additivity is None else self._factor(row))
+
+    def _factor(self, row):
+        return float(self.additivity.factor(torch.as_tensor(row)[None])[0])
 
     def _variance(self, one, other, klass, level):
         kind = one[0]
@@ -101,6 +112,7 @@ class WholeModel:
             "specific": level,
             "target": 64.0,
             "controls": 1 / N_CONTROLS / BOTH,
+            "between": self.prior["excess"] * np.median(self.measured["condition_noise"]),
         }
         if kind == "error":
             excess = self.prior["excess_by_condition"][one[1]]
@@ -119,23 +131,53 @@ class WholeModel:
         variance = np.array([[self._variance(a, b, klass, level) for b in latents] for a in latents])
         joint, n = matrix @ variance @ matrix.T, len(measured)
         y = self.measured["effect"][:, self.g]
-        gain = joint[n:, :n] @ np.linalg.inv(joint[:n, :n])
+        self.gain = gain = joint[n:, :n] @ np.linalg.inv(joint[:n, :n])
         _, log_det = np.linalg.slogdet(2 * np.pi * self.w * joint[:n, :n])
         density = -0.5 * (y @ np.linalg.solve(self.w * joint[:n, :n], y) + log_det)
         return gain @ y, self.w * (joint[n:, n:] - gain @ joint[:n, n:]), density
 
-    def asked(self, design, klass, *, residual):
+    def asked(self, design, klass, *, residual, between=False):
+        """Sets of the design; with what another condition of each gene leaves in all sets that hold the gene."""
         rows = [self._loadings(row, tuple(row), klass) for row in design]
-        if residual and klass < 2:
-            rows = [row | {("residual", "asked", i): 1.0} for i, row in enumerate(rows)]
+        for row, loadings in zip(design, rows, strict=True):
+            for i in np.flatnonzero(row):
+                if residual and klass < 2:
+                    loadings[("residual", "other", i)] = loadings[("t", i)]
+                if between:
+                    loadings[("between", i)] = self.scale(row)
         return rows
+
+    def scale_variance(self, asked, additivity):
+        """Variance of the asked sets from the scale of combinations, each of which is off by xi of what is expected.
+
+        xi = alpha + beta x + delta is the same for a set that is measured and asked for.
+        """
+        usual, single = WholeModel(self.posterior, self.g, graph=self.graph), additivity.single_effects[:, self.g]
+        sets = list(dict.fromkeys(tuple(row) for row in (*self.measured["design"], *asked) if sum(row) > 1))
+        design = np.array(sets)
+        expected = {key: usual.scale(np.array(key)) * float(np.array(key) @ single.numpy()) for key in sets}
+        coefficients, spread = (x.numpy() for x in additivity.moments())
+        x = np.stack([np.ones(len(sets)), additivity.deviation(torch.as_tensor(design)).numpy()], 1)
+        covariance = x @ coefficients @ x.T + np.diag(spread * (design.sum(1) - 1))
+        total = 0.0
+        for klass, level in np.ndindex(2, len(LEVELS)):
+            r = self.responsibility[klass, level]
+            if r > 1e-9:
+                self.component(klass, LEVELS[level], self.asked(asked, klass, residual=False))
+                load = np.array([[(tuple(row) == key) * expected[key] for key in sets] for row in asked])
+                for c, row in enumerate(self.measured["design"]):
+                    if row.sum() > 1:
+                        load[:, sets.index(tuple(row))] -= self.gain[:, c] * expected[tuple(row)]
+                total = total + r * np.einsum("as,st,at->a", load, covariance, load)
+        return total
 
     def of_size(self, design, klass):
         """Mean loadings over all sets as large as each, of what is not of one set alone."""
         k, found = design.shape[1], []
         for row in design:
             sets = [np.isin(np.arange(k), one).astype(float) for one in combinations(range(k), int(row.sum()))]
-            each = [self._loadings(one, None, klass, with_interaction=False) for one in sets]
+            usual = WholeModel(self.posterior, self.g, graph=self.graph)
+            each = [usual._loadings(one, None, klass, with_interaction=False) for one in sets]
             names = [name for name in dict.fromkeys(name for one in each for name in one) if name[0] != "specific"]
             found.append({name: float(np.mean([one.get(name, 0.0) for one in each])) for name in names})
         return found
@@ -156,7 +198,7 @@ def _predict(posterior, design, genes, graph=GRAPH):
     """The constrained estimate of the sets in `design`, by the whole model of all genes."""
     found = []
     for g in genes:
-        exact, half = (WholeModel(posterior, g, fraction, graph) for fraction in (1.0, 0.5))
+        exact, half = (WholeModel(posterior, g, part, graph, posterior.additivity) for part in (1.0, 0.5))
         within = exact.moments(lambda klass, model=exact: model.asked(design, klass, residual=False))[2]
         mean = half.moments(lambda klass, model=half: model.asked(design, klass, residual=False))[0]
         center = half.moments(lambda klass, model=half: model.of_size(design, klass))[0]

@@ -5,7 +5,6 @@ import pytest
 import torch
 
 from raptorgraph.inference import EffectPosterior, EffectPosteriorConfig
-from raptorgraph.inference._conditioning import Conditional, Sets
 from raptorgraph.inference._learning import expected_scale
 from raptorgraph.inference._prior import CONDITION_SPECIFIC
 
@@ -28,11 +27,17 @@ def test_standard_deviations_are_about_the_prediction(tiny, whole_model):
     asked = np.vstack([tiny.design, [[1, 0, 1]]])
     prediction, sd = (x.numpy() for x in tiny.posterior.mean_and_sd(torch.as_tensor(asked)))
     for g in range(12):
-        model = whole_model(tiny.posterior, g, graph=tiny.graph)
-        mean, covariance, _ = model.moments(lambda klass, model=model: model.asked(asked, klass, residual=True))
-        between = float(model.prior["excess"]) / N_CELLS / BOTH * model.w
-        expected = np.diag(covariance) + (prediction[:, g] - mean) ** 2 + between
-        np.testing.assert_allclose(sd[:, g], np.sqrt(expected), rtol=1e-6)
+        model = whole_model(tiny.posterior, g, graph=tiny.graph, additivity=tiny.posterior.additivity)
+        mean, covariance, _ = model.moments(
+            lambda klass, model=model: model.asked(asked, klass, residual=True, between=True)
+        )
+        # The size of an interaction that was not measured is not known.
+        more = float(model.prior["interaction_variance"]) * (tiny.posterior.additivity.mean_size - 1) * model.w
+        level = (4.0 ** np.arange(-4, 7) * model.responsibility[:2].sum(0)).sum()
+        expected = np.diag(covariance) + (prediction[:, g] - mean) ** 2 + [0, 0, 0, 0, more * level]
+        expected += model.scale_variance(asked, tiny.posterior.additivity)
+        on_target = g in tiny.posterior.fitted.measured.target_columns  # there the scale's part is approximate
+        np.testing.assert_allclose(sd[:, g], np.sqrt(expected), rtol=5e-3 if on_target else 1e-6)
         found = tiny.posterior.posterior_mean(torch.as_tensor(asked))[:, g]
         np.testing.assert_allclose(found, mean, rtol=1e-6, atol=1e-9)
 
@@ -180,9 +185,9 @@ def test_rarely_seen_genes_are_less_certain(draw_screen, fit):
     measured[0] += np.sqrt((variance[0] / BOTH) * (1 / 5 - 1 / N_CELLS)) * np.random.default_rng(4).normal(size=G)
     variance[0] *= (1 / 5 + 1 / N_CONTROLS) / BOTH
     rare = fit(design[:K], measured[:K], variance[:K], few[:K])
-    # What is known of the gene itself, and with what a condition has of its own.
-    known = rare.draw(torch.as_tensor(design[:K]), 500, torch.Generator().manual_seed(0)).std(0).numpy().mean(1)
-    assert known[0] > 1.2 * known[1:].mean()
+    # With what a condition has of its own, which hides a part of the difference.
+    known = rare.draw(torch.as_tensor(design[:K]), 500).std(0).numpy().mean(1)
+    assert known[0] > 1.1 * known[1:].mean()
     sd = rare.mean_and_sd(torch.as_tensor(design))[1].numpy().mean(1)
     for kind in (design.sum(1) == 1, design.sum(1) == 2):
         with_first = kind & (design[:, 0] == 1)
@@ -199,15 +204,6 @@ def test_a_condition_without_cells_says_nothing(draw_screen, fit):
     without = fit(design[: n - 1], measured[:-1], variance[:-1])
     asked = torch.as_tensor(design[n - 1 :])
     np.testing.assert_allclose(absent.mean(asked), without.mean(asked), atol=0.05)
-
-
-def test_draws_are_moved_from_the_posterior_mean_to_the_prediction(example):
-    fitted, posterior = example.posterior.fitted, example.posterior
-    asked = torch.as_tensor(np.vstack([example.design[:2], example.design[-1:]]))
-    shift = posterior.mean(asked) - posterior.posterior_mean(asked)
-    expected = Conditional(fitted).draw(Sets.of(asked, fitted), 5, torch.Generator().manual_seed(0)) + shift
-    found = posterior.draw(asked, 5, torch.Generator().manual_seed(0))
-    torch.testing.assert_close(found, expected, rtol=0, atol=1e-12)
 
 
 def test_control_has_no_effect(example):
@@ -248,7 +244,7 @@ def test_the_same_data_give_the_same_bits_however_they_are_stored(example, fit, 
     again = fit(*parts, targets=posterior.fitted.measured.target_columns, graph=graph)
     state, other = posterior.get_extra_state(), again.get_extra_state()
     assert all(torch.equal(value, other[name]) for name, value in state.items())
-    draws = [x.draw(torch.as_tensor(design), 2, torch.Generator().manual_seed(0)) for x in (posterior, again)]
+    draws = [x.draw(torch.as_tensor(design), 2) for x in (posterior, again)]
     assert torch.equal(*draws)
 
 

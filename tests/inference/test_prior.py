@@ -81,7 +81,7 @@ def test_the_mean_over_sets_of_a_size(prior, size):
 def test_noise_and_factors_are_the_covariance_of_the_measured_effects(prior):
     n_cells = np.linspace(20, 80, len(SETS))
     unused = torch.zeros(0)
-    measured = Measured(_tensor(SETS), unused, unused, _tensor(1 / n_cells), _tensor(1 / 300), unused, unused)
+    measured = Measured(_tensor(SETS), unused, unused, _tensor(1 / n_cells), _tensor(1 / 300), unused, unused, unused)
     errors = np.diag(0.5 * (1 + prior.excess_by_condition.numpy()) / n_cells) + 1 / 300
     np.testing.assert_allclose(noise(prior, measured, 0.5), errors)
     factor = factors(prior, measured, 0.5)

@@ -9,6 +9,7 @@ __getattr__, __dir__, __all__ = lazy.attach(
         "_effects": ["EffectPosterior"],
         "_graph": ["GraphPosterior", "infer_graph"],
         "_group_effects": ["GroupEffects", "infer_group_effects"],
+        "_loadings": ["loadings_of_cells"],
         "_group_measurements": ["GroupMeasurements"],
     },
 )

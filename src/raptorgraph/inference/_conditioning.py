@@ -10,17 +10,20 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from raptorgraph.inference._combinations import larger_sd
 from raptorgraph.inference._mixture import LEVELS
 from raptorgraph.inference._prior import (
     CONDITION_SPECIFIC,
     factors,
     inherited,
+    inherited_variance,
     is_combination,
-    signals,
+    scale_of,
 )
 from raptorgraph.inference._targets import TargetEffects
 
 if TYPE_CHECKING:
+    from raptorgraph.inference._combinations import Additivity
     from raptorgraph.inference._state import Fitted
 
 _NEGLIGIBLE = 1e-8  # probability of a class and level
@@ -32,20 +35,28 @@ class Sets:
 
     design: torch.Tensor  # sets x k, 0/1, or its mean over all sets of a size
     cross: torch.Tensor  # classes x sets x C: covariance with the conditions
-    variance: torch.Tensor  # classes x sets
-    set_variance: torch.Tensor  # classes x sets: without the residual of a condition
+    variance: torch.Tensor  # classes x sets: with residuals, and interactions of unknown size
+    set_variance: torch.Tensor  # classes x sets: without residuals, and with interactions of the estimated size
 
     @classmethod
-    def of(cls, design: torch.Tensor, fitted: Fitted) -> Sets:
-        """Sets by the rows of their design, sets x k."""
+    def of(cls, design: torch.Tensor, fitted: Fitted, additivity: Additivity | None = None) -> Sets:
+        """Sets by the rows of their design, sets x k; without `additivity` all combinations have the same scale."""
         prior, conditions = fitted.hyperparameters, fitted.measured.design
         same = (design[:, None] == conditions[None]).all(2).to(design.dtype)
-        cross = inherited(prior, design, conditions)
-        cross[:CONDITION_SPECIFIC] += prior.interaction_variance * is_combination(design)[:, None] * same
+        measured, combination = same.amax(1), is_combination(design)
+        factor, size = torch.ones_like(measured), torch.ones_like(measured)
+        if additivity is not None:  # for sets that were not measured
+            factor = torch.where(measured > 0, factor, additivity.factor(design))
+            size = torch.where(measured > 0, size, additivity.mean_size)
+        cross = inherited(prior, design, conditions, factor=factor)
+        interaction = prior.interaction_variance * combination
+        cross[:CONDITION_SPECIFIC] += interaction[:, None] * same
         cross[CONDITION_SPECIFIC] = same
-        variance = signals(prior, design).diagonal(dim1=1, dim2=2)
-        set_variance = variance - prior.residual_variance
+        set_variance = inherited_variance(prior, design, factor) + interaction
         set_variance[CONDITION_SPECIFIC] = 0.0
+        scale = scale_of(prior, design) * factor
+        variance = set_variance + interaction * (size - 1) + prior.residual_variance * scale**2 * design.sum(1)
+        variance[CONDITION_SPECIFIC] = 1.0
         return cls(design, cross, variance, set_variance)
 
     def mean_of_size(self, fitted: Fitted) -> Sets:
@@ -68,7 +79,7 @@ class Moments:
 
     mean: torch.Tensor
     variance: torch.Tensor
-    set_variance: torch.Tensor  # within classes and levels, without the residual of a condition
+    set_variance: torch.Tensor  # within classes and levels, of what `Sets.set_variance` holds
 
 
 class Conditional:
@@ -107,44 +118,35 @@ class Conditional:
             total[:, at] = w * (weight * (part[..., None] + more)).sum((0, 1))
         return Moments(mean, variance + (square - mean**2).clamp_min(0.0), set_variance)
 
-    def draw(self, sets: Sets, n_draws: int, generator: torch.Generator | None = None) -> torch.Tensor:
-        """Joint draws of the gene-set effects about the posterior mean, n_draws x sets x G.
+    def moments_of(self, design: torch.Tensor) -> Moments:
+        """Moments of sets (sets x k) of which none is a combination that was not measured."""
+        return self.moments(Sets.of(design, self.fitted))
 
-        Class and level are drawn first, each by its responsibility; then the sets are jointly normal.
+    def scale_variance(self, design: torch.Tensor, additivity: Additivity) -> torch.Tensor:
+        """Variance of the effects of sets, sets x G, from what is not known of the scale of combinations.
+
+        That of the sets themselves, and, where an effect was learned from measured combinations, theirs (which on
+        targets is taken as on other genes).
         """
-        measured, targets = self.fitted.measured, self.targets
-        cross = sets.measured_cross(self.fitted)
-        maps = torch.cholesky_solve(cross.mT, self.factor)
-        root = self._root(sets, cross @ maps)
-        n_sets, n_genes = len(sets.design), measured.effect.shape[1]
-        responsibility = self.fitted.responsibility.flatten(0, 1).T
-        chosen = torch.multinomial(responsibility, n_draws, replacement=True, generator=generator).T  # draws x genes
-        normal = torch.randn(n_draws, n_sets, n_genes, generator=generator, dtype=root.dtype)
-        normal_on_targets = torch.randn(n_draws, len(targets.genes), generator=generator, dtype=root.dtype)
-        on_targets, load = targets.carried_over(sets.design, cross)
-        # Classes and levels that some gene drew, as one axis.
-        used, chosen = torch.unique(chosen, return_inverse=True)
-        value = maps.flatten(0, 1)[used].mT @ measured.effect
-        value[:, :, targets.columns] = on_targets.flatten(0, 1)[used]
-        root, load = root.flatten(0, 1)[used], load.flatten(0, 1)[used]
-        target_sd = (measured.gene_noise[targets.columns] / targets.precision.flatten(0, 1)[used]).sqrt()
-        genes, positions = torch.arange(n_genes), torch.arange(len(targets.columns))
-        out = torch.empty_like(normal)
-        for i, at in enumerate(chosen):
-            deviation = torch.einsum("gst,tg->sg", root[at], normal[i]) * measured.gene_noise.sqrt()
-            out[i] = deviation + value[at, :, genes].T
-            at = at[targets.columns]
-            target_effect = normal_on_targets[i] * target_sd[at, positions]
-            out[i][:, targets.columns] += load[at, :, positions].T * target_effect
-        return out
-
-    def _root(self, sets: Sets, known: torch.Tensor) -> torch.Tensor:
-        """Cholesky factors L of the covariance that is left among the sets, classes x levels x sets x sets."""
-        prior = self.fitted.hyperparameters
-        eye = torch.eye(len(sets.design), dtype=known.dtype)
-        covariance = signals(prior, sets.design)
-        covariance[:CONDITION_SPECIFIC] -= prior.residual_variance * eye
-        left = LEVELS[:, None, None] * covariance[:, None] + self.fitted.measured.control_noise - known
-        jitter = 1e-9 * left.diagonal(dim1=2, dim2=3).mean(2).clamp_min(1e-12)
-        root: torch.Tensor = torch.linalg.cholesky(left + jitter[..., None, None] * eye)
-        return root
+        fitted, conditions = self.fitted, self.fitted.measured.design
+        both = torch.cat([design, conditions[is_combination(conditions) > 0]])
+        columns = (is_combination(conditions) > 0).nonzero().squeeze(1)
+        n, prior = len(design), fitted.hyperparameters
+        effect = (is_combination(both) * scale_of(prior, both))[:, None] * (both @ additivity.single_effects)
+        covariance, spread = additivity.moments()
+        root = torch.linalg.cholesky(covariance)
+        loads = torch.stack([torch.ones(len(both), dtype=both.dtype), additivity.deviation(both)], 1) @ root
+        own = (spread * (both.sum(1) - 1).clamp_min(1.0) + larger_sd(both) ** 2)[:, None] * effect**2
+        same = (design[:, None] == both[None, n:]).all(2).to(design.dtype)
+        own_of_set = own[:n] * (1 - same.sum(1, keepdim=True).clamp_max(1.0))
+        cross = Sets.of(design, fitted, additivity).measured_cross(fitted)
+        maps = torch.cholesky_solve(cross.mT, self.factor)[:, :, columns]
+        found = torch.zeros_like(effect[:n])
+        responsibility = fitted.responsibility
+        for m, level in torch.nonzero(responsibility[:CONDITION_SPECIFIC].amax(2) > _NEGLIGIBLE).tolist():
+            through = maps[m, level].T
+            part = own_of_set + (same - through) ** 2 @ own[n:]
+            for load in loads.T:
+                part = part + (load[:n, None] * effect[:n] - through @ (load[n:, None] * effect[n:])) ** 2
+            found += responsibility[m, level] * part
+        return found

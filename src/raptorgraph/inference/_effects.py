@@ -10,10 +10,12 @@ from torch import nn
 
 from raptorgraph._deprecated import with_old_arguments
 from raptorgraph._threads import one_thread
+from raptorgraph.inference._combinations import Additivity
 from raptorgraph.inference._conditioning import Conditional, Moments, Sets
 from raptorgraph.inference._config import EffectPosteriorConfig
+from raptorgraph.inference._draws import JointDraws
 from raptorgraph.inference._learning import learn
-from raptorgraph.inference._prior import along_graph
+from raptorgraph.inference._prior import along_graph, scale_of
 from raptorgraph.inference._state import Fitted, Measured
 
 _NO_CELLS = 1e-6  # "number of cells" of a condition without any: it then says nothing
@@ -122,6 +124,8 @@ class EffectPosterior(nn.Module):
         self.config = EffectPosteriorConfig() if config is None else config
         self._fitted: Fitted | None = None
         self._conditionals: dict[float, Conditional] = {}  # by noise fraction
+        self._found_additivity: Additivity | None = None
+        self._drawn: JointDraws | None = None  # of the last call
 
     # -- state -----------------------------------------------------------------------------------------------------
     @property
@@ -153,8 +157,7 @@ class EffectPosterior(nn.Module):
 
     def set_extra_state(self, state: dict[str, torch.Tensor]) -> None:
         """Take over what another instance had fitted, in this version or an older one."""
-        self._fitted = Fitted.from_tensors(state) if state else None
-        self._conditionals = {}
+        self._set(Fitted.from_tensors(state) if state else None)
 
     # -- fit -------------------------------------------------------------------------------------------------------
     @_with_design
@@ -169,6 +172,7 @@ class EffectPosterior(nn.Module):
         control_mean: torch.Tensor | None = None,
         targets: torch.Tensor | None = None,
         graph: torch.Tensor | None = None,
+        noise_loadings: torch.Tensor | None = None,
         n_steps: int = 200,
         n_fit_genes: int | None = None,
         rank: int = 12,
@@ -193,6 +197,9 @@ class EffectPosterior(nn.Module):
         graph
             Weights W of an acyclic graph among the perturbed genes, k x k, row = cause, in units of the effects of
             their perturbations (:func:`infer_graph`); by default there is no edge.
+        noise_loadings
+            Correlation between genes of the sampling noise, G x factors (:func:`loadings_of_cells` of control cells);
+            by default genes are measured independently.
         n_steps, n_fit_genes, rank
             Steps of the optimizer; genes (evenly spaced) that the prior is learned from, by default 2,000, or fewer
             where there are more than 75 conditions; largest rank of B.
@@ -205,12 +212,14 @@ class EffectPosterior(nn.Module):
         n_conditions, k = design.shape
         n_fit_genes = n_fit_genes or int(min(2000, max(500, 150_000 // n_conditions)))
         lowest = torch.full_like(effect[0], -torch.inf) if control_mean is None else -control_mean
+        if noise_loadings is None:
+            noise_loadings = effect.new_zeros(effect.shape[1], 0)
         if targets is None or not self.config.target_effects:
             targets = torch.full((k,), -1)
         with torch.enable_grad(), torch.inference_mode(False), one_thread(n_conditions <= _FEW_CONDITIONS):
-            design, effect, variance, n_cells, lowest = (
+            design, effect, variance, n_cells, lowest, noise_loadings = (
                 x.cpu().double().clone(memory_format=torch.contiguous_format)
-                for x in (design, effect, variance, n_cells, lowest)
+                for x in (design, effect, variance, n_cells, lowest, noise_loadings)
             )
             for name, found in {"effect": effect, "variance": variance[n_cells > 0]}.items():
                 if not torch.isfinite(found).all():
@@ -225,17 +234,22 @@ class EffectPosterior(nn.Module):
                 control_noise=1 / n_controls / typical,
                 target_columns=targets.cpu().long().clone(),
                 lowest=lowest,
+                noise_loadings=noise_loadings,
             )
             weights = None if graph is None or not self.config.graph else graph.cpu().double()
             sizes = {"n_steps": n_steps, "n_fit_genes": n_fit_genes, "rank": rank}
-            self._fitted = learn(measured, along_graph(weights, k), self.config, **sizes)
-            self._conditionals = {}
+            self._set(learn(measured, along_graph(weights, k), self.config, **sizes))
+
+    def _set(self, fitted: Fitted | None) -> None:
+        """Take what was fitted, and forget what was made from an earlier fit."""
+        self._fitted, self._conditionals, self._found_additivity, self._drawn = fitted, {}, None, None
 
     # -- answers ---------------------------------------------------------------------------------------------------
     @_with_design
     def mean(self, design: torch.Tensor, chunk_size: int = 512) -> torch.Tensor:
         """Predicted effects, sets x G, of the sets in ``design`` (sets x k, 0/1)."""
-        return self.mean_and_sd(design, chunk_size)[0]
+        parts = torch.split(self._like_fitted(design), chunk_size)
+        return torch.cat([_unless_control(part, self._prediction(part)[0]) for part in parts])
 
     @_with_design
     def mean_and_sd(self, design: torch.Tensor, chunk_size: int = 512) -> tuple[torch.Tensor, torch.Tensor]:
@@ -245,10 +259,9 @@ class EffectPosterior(nn.Module):
         between = prior.excess * measured.condition_noise.median() * measured.gene_noise
         means, sds = [], []
         for part in torch.split(self._like_fitted(design), chunk_size):
-            sets = Sets.of(part, self.fitted)
-            exact = self._moments(sets)
-            mean = self._predicted(sets, exact)
-            variance = exact.variance + (mean - exact.mean) ** 2 + between
+            mean, exact = self._prediction(part)
+            variance = exact.variance + self._conditional().scale_variance(part, self.additivity)
+            variance = variance + (mean - exact.mean) ** 2 + self._inherits_noise(part)[:, None] * between
             means.append(_unless_control(part, mean))
             sds.append(_unless_control(part, variance.sqrt()))
         return torch.cat(means), torch.cat(sds)
@@ -257,35 +270,48 @@ class EffectPosterior(nn.Module):
     def posterior_mean(self, design: torch.Tensor) -> torch.Tensor:
         """Mean of the posterior itself, sets x G, which is not what is predicted (see the class)."""
         design = self._like_fitted(design)
-        return _unless_control(design, self._moments(Sets.of(design, self.fitted)).mean)
+        return _unless_control(design, self._moments(Sets.of(design, self.fitted, self.additivity)).mean)
 
     @_with_design
-    def draw(self, design: torch.Tensor, n_draws: int, generator: torch.Generator | None = None) -> torch.Tensor:
-        """Joint draws of the effects of a few sets, n_draws x sets x G, about the predicted effects.
+    def draw(self, design: torch.Tensor, n_draws: int, seed: int = 0) -> torch.Tensor:
+        """Joint draws of the effects of sets, n_draws x sets x G, about the posterior mean.
 
-        Draws of the gene-set effect, without the residual of a condition. Genes of the transcriptome are independent
-        given the prior.
+        Drawn is what another condition of these genes is expected to show, however many cells it had: a gene has the
+        residual of its condition (of another guide, say) in all sets. Genes of the transcriptome that respond alike
+        are drawn together, and so are sets that share genes. The same seed gives the same draws of a set, whichever
+        others are asked for with it. (:mod:`raptorgraph.inference._draws` has the equations.)
         """
         design = self._like_fitted(design)
-        sets = Sets.of(design, self.fitted)
-        exact = self._moments(sets)
-        shift = self._predicted(sets, exact) - exact.mean
-        draws = self._conditional().draw(sets, n_draws, generator)
-        return _unless_control(design, torch.maximum(draws + shift, self.fitted.measured.lowest))
+        if self._drawn is None or (self._drawn.n_draws, self._drawn.seed) != (n_draws, seed):
+            with one_thread(len(self.fitted.measured.design) <= _FEW_CONDITIONS):
+                self._drawn = JointDraws(self._conditional(), self.additivity, n_draws, seed)
+        return _unless_control(design, self._drawn.effects(design))
 
-    def _predicted(self, sets: Sets, exact: Moments) -> torch.Tensor:
-        """Constrained estimate of the effects of sets, from their exact moments."""
-        lowest = self.fitted.measured.lowest
-        mean = self._moments(sets, self.config.noise_fraction).mean
+    @property
+    def additivity(self) -> Additivity:
+        """How the effects of single genes add up, as the measured combinations show it."""
+        if self._found_additivity is None:
+            self._found_additivity = Additivity.of(self._conditional())
+        return self._found_additivity
+
+    def _inherits_noise(self, design: torch.Tensor) -> torch.Tensor:
+        """Variance of what the conditions of its genes leave in each set, over that of one condition, shape (sets,)."""
+        scale = scale_of(self.fitted.hyperparameters, design) * self.additivity.factor(design)
+        return scale**2 * design.sum(1)
+
+    def _prediction(self, design: torch.Tensor) -> tuple[torch.Tensor, Moments]:
+        """Constrained estimate of the effects of sets, sets x G, and the moments of their posterior."""
+        sets, lowest = Sets.of(design, self.fitted, self.additivity), self.fitted.measured.lowest
+        exact, mean = self._moments(sets), self._moments(sets, self.config.noise_fraction).mean
         if not self.config.constrained:
-            return torch.maximum(mean, lowest)
+            return torch.maximum(mean, lowest), exact
         center = self._moments(sets.mean_of_size(self.fitted), self.config.noise_fraction).mean
         deviation = mean - center
         ratio = exact.set_variance.sum(1) / (deviation**2).sum(1).clamp_min(1e-300)
         factor = (1 + ratio).sqrt().clamp_max(_LARGEST_FACTOR)[:, None]
         constrained = center + factor * deviation
         length = mean.norm(dim=1) / constrained.norm(dim=1).clamp_min(1e-300)
-        return torch.maximum(length[:, None] * constrained, lowest)
+        return torch.maximum(length[:, None] * constrained, lowest), exact
 
     def _moments(self, sets: Sets, noise_fraction: float = 1.0) -> Moments:
         return self._conditional(noise_fraction).moments(sets)

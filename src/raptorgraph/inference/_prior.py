@@ -26,23 +26,40 @@ def is_combination(design: torch.Tensor) -> torch.Tensor:
 
 
 def inherited(
-    prior: Hyperparameters, design: torch.Tensor, others: torch.Tensor, *, by_size: bool = False
+    prior: Hyperparameters,
+    design: torch.Tensor,
+    others: torch.Tensor,
+    *,
+    by_size: bool = False,
+    factor: torch.Tensor | float = 1.0,
 ) -> torch.Tensor:
     """Covariance of the sets in `design` with `others` (both x k) by what they inherit, classes x sets x others.
 
     That is the effects of their genes, and what all combinations have in common. With `by_size` it is that of the mean
-    over all sets as large as each in `design`, in place of that set.
+    over all sets as large as each in `design`, in place of that set. `factor` is the scale of each set in `design`
+    relative to what is usual (:meth:`Additivity.factor`).
     """
-    combination, scale = is_combination(design), _scale(prior, design, by_size=by_size)
+    combination, scale = is_combination(design), scale_of(prior, design, by_size=by_size) * factor
     design = design.mean(1, keepdim=True).expand_as(design) if by_size else design
-    left, right = design * scale[:, None], others * _scale(prior, others)[:, None]
+    left, right = design * scale[:, None], others * scale_of(prior, others)[:, None]
     common = prior.combination_variance * torch.outer(combination, is_combination(others))
     shared = left @ prior.shared_covariance @ right.T + common
     independent = left @ prior.independent_covariance @ right.T + common
     return torch.stack([shared, independent, torch.zeros_like(common)])
 
 
-def _scale(prior: Hyperparameters, design: torch.Tensor, *, by_size: bool = False) -> torch.Tensor:
+def inherited_variance(
+    prior: Hyperparameters, design: torch.Tensor, factor: torch.Tensor | float = 1.0
+) -> torch.Tensor:
+    """Prior variance of sets by what they inherit (see :func:`inherited`), classes x sets."""
+    scaled = design * (scale_of(prior, design) * factor)[:, None]
+    common = prior.combination_variance * is_combination(design)
+    shared = ((scaled @ prior.shared_covariance) * scaled).sum(1) + common
+    independent = ((scaled @ prior.independent_covariance) * scaled).sum(1) + common
+    return torch.stack([shared, independent, torch.zeros_like(common)])
+
+
+def scale_of(prior: Hyperparameters, design: torch.Tensor, *, by_size: bool = False) -> torch.Tensor:
     """Scale of the single effects in each set.
 
     Combinations with a gene that was not perturbed alone have a separate scale: the size of an effect that only

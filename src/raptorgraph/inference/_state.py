@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING
 
+import torch
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
-
-    import torch
 
 # Keys in models saved by older versions, where they differ from the names of the fields.
 _OLD_KEYS = {
@@ -42,6 +42,7 @@ class Measured:
     control_noise: torch.Tensor  # 1 / n_0, scalar: that of the control cells, part of every effect
     target_columns: torch.Tensor  # k: column of each perturbed gene, -1 where it is not measured
     lowest: torch.Tensor  # G: effect that takes a gene to zero expression, -inf where there is no such bound
+    noise_loadings: torch.Tensor  # G x factors: correlation of the sampling noise between genes
 
 
 @dataclass(frozen=True)
@@ -80,6 +81,9 @@ class Fitted:
     def from_tensors(cls, tensors: Mapping[str, torch.Tensor]) -> Fitted:
         """Inverse of :meth:`to_tensors`, which also knows the keys of older models."""
         names = _OLD_KEYS if "members" in tensors else {}
+        if "noise_loadings" not in tensors:  # of a model that drew genes independently
+            n_genes = len(tensors[names.get("lowest", "lowest")])
+            tensors = {**tensors, "noise_loadings": torch.zeros(n_genes, 0, dtype=torch.float64)}
 
         def named(kind: type) -> dict[str, torch.Tensor]:
             return {field.name: tensors[names.get(field.name, field.name)].cpu() for field in fields(kind)}

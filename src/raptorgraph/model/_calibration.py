@@ -65,13 +65,14 @@ class Calibration:
         design: np.ndarray,
         targets: np.ndarray,
         graph: torch.Tensor | None,
+        noise_loadings: np.ndarray | None = None,
     ) -> None:
         """Fit the posterior to effects that were measured on all cells but those that are kept for a test.
 
         It has no settings that validation cells would choose, so it need not spare them. `control_mean` is the mean of
         their controls, shape (genes,); `design` is control and conditions x perturbed genes, 0 or 1; `targets` are the
         columns of the perturbed genes, -1 where there is none; `graph` has the weights among the perturbed genes, None
-        where they are still to be learned.
+        where they are still to be learned; `noise_loadings` say how the noise of the genes is correlated (G x factors).
         """
         effects = self.module.effects
         if effects is None:
@@ -86,6 +87,7 @@ class Calibration:
                 control_mean=torch.as_tensor(control_mean),
                 targets=torch.as_tensor(targets),
                 graph=graph,
+                noise_loadings=None if noise_loadings is None else torch.as_tensor(noise_loadings),
             )
         logger.info(*_said_of_combinations(design[1:], effects.combination_scale))
 

@@ -195,7 +195,7 @@ class Predictor:
         n_draws: int = 50,
         seed: int | None = None,
     ) -> np.ndarray:
-        """Draw the effects of a few perturbations from their joint posterior.
+        """Draw effects of perturbations from their joint posterior, from which all that is uncertain follows.
 
         Parameters
         ----------
@@ -208,9 +208,12 @@ class Predictor:
 
         Returns
         -------
-        n_draws x perturbations x genes, float64, on the expression scale, of the effects that belong to the perturbed
-        genes (standard deviations of :meth:`~raptorgraph.RaptorGraphModel.predict_effects` hold what is a condition's
-        own, too). Given what was learned of all genes, the effects on two genes are drawn independently.
+        n_draws x perturbations x genes, float64, on the expression scale: what another condition of these genes would
+        show, however many cells it had. The spread of each gene is the standard deviation that
+        :meth:`~raptorgraph.RaptorGraphModel.predict_effects` gives, less the distance of the prediction to the
+        posterior mean, about which they are. Genes that respond alike are drawn together, the size of a combination is
+        uncertain as a whole, and perturbations share what they have in common. The same seed gives the same draws of
+        a perturbation, whichever others are asked for with it.
 
         Raises
         ------
@@ -227,5 +230,5 @@ class Predictor:
             raise ValueError(f"{labels} names a perturbation twice.")
         posterior = self.calibration.posterior
         check_integer("n_draws", n_draws, 1)
-        draws: np.ndarray = posterior.draw(masks, n_draws, torch.Generator().manual_seed(draw_seed(seed))).numpy()
+        draws: np.ndarray = posterior.draw(masks, n_draws, draw_seed(seed)).numpy()
         return draws

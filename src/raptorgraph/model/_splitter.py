@@ -10,8 +10,10 @@ import numpy as np
 from scvi import settings
 
 from raptorgraph._arguments import check_choice, check_flag, check_integer, check_number
+from raptorgraph.inference import loadings_of_cells
 from raptorgraph.model._loader import Split, make_loader
 from raptorgraph.pp._pairing import METHODS, pairing_plan, principal_components
+from raptorgraph.screen._matrix import to_dense
 from raptorgraph.screen._moments import effects_of, log_ratios_of, moments_of
 
 if TYPE_CHECKING:
@@ -22,6 +24,8 @@ if TYPE_CHECKING:
     from raptorgraph.model._targets import EffectTargets
     from raptorgraph.screen import Screen, Sums
     from raptorgraph.screen._moments import EffectMoments, LogRatioMoments
+
+_MOST_CONTROLS = 2000  # control cells that the correlation between genes is learned from
 
 
 class ScreenSplitter(pl.LightningDataModule):
@@ -162,6 +166,21 @@ class ScreenSplitter(pl.LightningDataModule):
     def known_effects(self) -> tuple[EffectMoments, np.ndarray]:
         """Effects measured on them, and the mean of their controls."""
         return effects_of(self.sums), moments_of(self.sums).mean[0]
+
+    def known_noise(self) -> np.ndarray:
+        """Correlation between genes of the noise of a mean, as their control cells show it within batches.
+
+        Loadings, G x factors (:func:`raptorgraph.inference.loadings_of_cells`).
+        """
+        rows = self.known_controls
+        if len(rows) > _MOST_CONTROLS:
+            rows = np.sort(np.random.default_rng(self.seed).choice(rows, _MOST_CONTROLS, replace=False))
+        values = to_dense(self.screen.expression_at(rows)).astype(np.float64)
+        batch = np.zeros(len(rows), dtype=int) if self.screen.batch is None else self.screen.batch[rows]
+        for value in np.unique(batch):
+            values[batch == value] -= values[batch == value].mean(0)
+        loadings: np.ndarray = loadings_of_cells(values)
+        return loadings
 
     def known_log_ratios(self) -> LogRatioMoments:
         """Log ratios of rates measured on them."""

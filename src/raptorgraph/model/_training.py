@@ -153,7 +153,8 @@ def train(
     if module.config.graph == "interventional":
         model.edges.infer(splitter.known_log_ratios(), design, targets)
     if module.effects is not None:
-        model.calibration.fit(*splitter.known_effects(), design, targets, model.edges.known())
+        noise = splitter.known_noise()
+        model.calibration.fit(*splitter.known_effects(), design, targets, model.edges.known(), noise)
     if module.config.perturbed_prior:
         splitter.targets = _targets(model, splitter, design)
         if not model.is_trained:

@@ -1,0 +1,214 @@
+r"""How the effects of single genes add up in a combination: its size, and what is not known of it.
+
+A combination P has the effect
+
+.. math::
+    e_P = a (1 + \alpha + \beta x_P + \delta_P) \sum_{i \in P} t_i + \dots, \qquad
+    \alpha \sim N(0, \sigma_\alpha^2), \quad \beta \sim N(\beta_0, \sigma_\beta^2), \quad
+    \delta_P \sim \sigma\, T_5, \quad \log \sigma \sim N(\log \sigma_0, \sigma_\sigma^2),
+
+with the scale a of :mod:`~raptorgraph.inference._prior` and the similarity :math:`x_P` of the effects of its genes:
+genes of one pathway, whose effects are proportional, cannot be expected to add up. Measured combinations say what
+:math:`\alpha, \beta` and :math:`\sigma` are (a regression of the scale that each of them shows, on a grid of
+:math:`\sigma`), and how much their interactions differ in size; where none is measured, all of it is prior.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+
+from raptorgraph.inference._loadings import loadings_of_effects
+from raptorgraph.inference._mixture import LEVELS
+from raptorgraph.inference._prior import CONDITION_SPECIFIC, is_combination, scale_of
+
+if TYPE_CHECKING:
+    from raptorgraph.inference._conditioning import Conditional
+    from raptorgraph.inference._state import Fitted
+
+LEVEL_SD = 0.12  # of alpha, a priori
+_SLOPE, _SLOPE_SD = -0.22, 0.2  # mean and SD of beta, a priori
+_SPREAD, _SPREAD_LOG_SD = 0.1, 0.6  # median of sigma and SD of its logarithm, a priori
+_GRID = torch.linspace(-3, 3, 31, dtype=torch.float64)  # of log sigma, in SDs of its prior
+_DEGREES = 5  # of freedom of delta
+_LARGER = 0.1  # SD of the scale for each gene more than two
+_NO_INTERACTION = 0.3  # share of combinations that do not interact, a priori
+_PRIOR_COUNT = 4.0  # combinations that the prior of the size of interactions is worth
+_LOG_SIZE_SD = 1.3  # of the variance of interactions, where no combination is measured
+
+
+@dataclass(frozen=True)
+class Additivity:
+    """Posterior of the scale of combinations, relative to a, and of the size of their interactions.
+
+    Attributes
+    ----------
+    single_effects
+        k x G: posterior means of the effects of single genes.
+    programs
+        G x factors: loadings of genes that respond alike.
+    similarity
+        k x k: square of the cosine between the effects of two genes, 0 where it is negative and on the diagonal.
+    center
+        Mean similarity of the combinations that a was learned from, of all pairs where there are none.
+    weights, spread, coefficients, covariances
+        Posterior of the spread, a grid of R values and their weights, and, given each, mean (R x 2) and covariance
+        (R x 2 x 2) of alpha and beta. The mean of alpha is 0: it is in a.
+    sizes
+        Variance of the interaction of each measured combination, relative to the variance of all.
+    """
+
+    single_effects: torch.Tensor
+    programs: torch.Tensor
+    similarity: torch.Tensor
+    center: torch.Tensor
+    weights: torch.Tensor
+    spread: torch.Tensor
+    coefficients: torch.Tensor
+    covariances: torch.Tensor
+    sizes: torch.Tensor
+
+    @classmethod
+    def of(cls, conditional: Conditional) -> Additivity:
+        """Learn it from the measured combinations of genes that were perturbed alone."""
+        fitted = conditional.fitted
+        measured, prior = fitted.measured, fitted.hyperparameters
+        k = measured.design.shape[1]
+        single = conditional.moments_of(torch.eye(k, dtype=measured.design.dtype))
+        usual = torch.ones(single.mean.shape[1], dtype=single.mean.dtype)
+        usual[measured.target_columns[measured.target_columns >= 0]] = 0.0
+        programs = loadings_of_effects(single.mean * usual, single.set_variance)
+        precision = usual * _precision(fitted)
+        scaled = single.mean * precision.sqrt()
+        cosine = torch.nn.functional.normalize(scaled, dim=1, eps=1e-12)
+        similarity = ((cosine @ cosine.T).clamp_min(0.0) ** 2).fill_diagonal_(0.0)
+        known = (is_combination(measured.design) > 0) & (measured.design @ prior.unseen == 0)
+        design, effect = measured.design[known], measured.effect[known]
+        center = _mean_similarity(similarity, design).mean() if len(design) else similarity.sum() / max(1, k * (k - 1))
+        x = _mean_similarity(similarity, design) - center
+        expected = scale_of(prior, design)[:, None] * (design @ single.mean)
+        information = (precision * expected**2).sum(1).clamp_min(1e-300)
+        off = (precision * expected * effect).sum(1) / information - 1
+        load = _level(fitted) * prior.interaction_variance
+        noise = ((1 + prior.excess_by_condition) * measured.condition_noise)[known]
+        pull = precision * expected * ((noise[:, None] + load) * measured.gene_noise).sqrt()
+        own = (pull**2 * (1 - (programs**2).sum(1))).sum(1)
+        variance = (own + ((pull @ programs) ** 2).sum(1)) / information**2
+        weights, spread, coefficients, covariances = _regression(off, variance, x)
+        sizes = _sizes(conditional, precision)[known]
+        return cls(single.mean, programs, similarity, center, weights, spread, coefficients, covariances, sizes)
+
+    def deviation(self, design: torch.Tensor) -> torch.Tensor:
+        """Similarity x of each set, shape (sets,); 0 for single genes."""
+        return is_combination(design) * (_mean_similarity(self.similarity, design) - self.center)
+
+    def factor(self, design: torch.Tensor) -> torch.Tensor:
+        """Expected scale of each set relative to a, shape (sets,)."""
+        return 1 + (self.weights @ self.coefficients[:, 1]) * self.deviation(design)
+
+    def moments(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Covariance of alpha and beta, 2 x 2, and the variance of delta."""
+        mean = self.weights @ self.coefficients
+        off = self.coefficients - mean
+        between = torch.einsum("r,ri,rj->ij", self.weights, off, off)
+        covariance = torch.einsum("r,rij->ij", self.weights, self.covariances) + between
+        return covariance, self.weights @ self.spread**2
+
+    def draw(self, n: int, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Draws of alpha and beta (n x 2), of sigma, and of the variance of interactions over its estimate (n each)."""
+        at = torch.multinomial(self.weights, n, replacement=True, generator=generator)
+        normal = torch.randn(n, 2, 1, generator=generator, dtype=torch.float64)
+        root = torch.linalg.cholesky(self.covariances)[at]
+        log_size = torch.randn(n, generator=generator, dtype=torch.float64) * self._log_size_sd
+        return self.coefficients[at] + (root @ normal)[..., 0], self.spread[at], log_size.exp()
+
+    def draw_departures(self, n: int, n_genes: int, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
+        """Draws for one combination of `n_genes` that was not measured: delta / sigma, and the size of its interaction.
+
+        The interaction is as large as that of one of the measured combinations, or as a priori: with a probability of
+        0.3 there is none, else its variance is that of a chi-square variable with one degree of freedom.
+        """
+        normal = torch.randn(n, 2 + _DEGREES, generator=generator, dtype=torch.float64)
+        chance = torch.rand(n, 3, generator=generator, dtype=torch.float64)
+        off = normal[:, 0] * ((_DEGREES - 2) / (normal[:, 2:] ** 2).sum(1)).sqrt()
+        size = (chance[:, 0] >= _NO_INTERACTION) * normal[:, 1] ** 2 / (1 - _NO_INTERACTION)
+        if len(self.sizes):
+            measured = self.sizes[(chance[:, 1] * len(self.sizes)).long().clamp_max(len(self.sizes) - 1)]
+            size = torch.where(chance[:, 2] < len(self.sizes) / (len(self.sizes) + _PRIOR_COUNT), measured, size)
+        return off * max(1, n_genes - 1) ** 0.5, size
+
+    @property
+    def mean_size(self) -> float:
+        """Expected variance of an interaction that was not measured, relative to its estimate."""
+        n = len(self.sizes)
+        measured = float(self.sizes.sum()) if n else 0.0
+        return (measured + _PRIOR_COUNT) / (n + _PRIOR_COUNT) * math.exp(self._log_size_sd**2 / 2)
+
+    @property
+    def _log_size_sd(self) -> float:
+        """Each measured combination tells as much of the variance as one normal variable of that variance would."""
+        return float((_LOG_SIZE_SD**-2 + len(self.sizes) / 2) ** -0.5)
+
+
+def larger_sd(design: torch.Tensor) -> torch.Tensor:
+    """SD of the scale of sets that are larger than a pair, over that of a pair; shape (sets,)."""
+    return _LARGER * (design.sum(1) - 2).clamp_min(0.0)
+
+
+def _mean_similarity(similarity: torch.Tensor, design: torch.Tensor) -> torch.Tensor:
+    """Mean over the pairs within each set, shape (sets,)."""
+    size = design.sum(1)
+    return torch.einsum("si,ij,sj->s", design, similarity, design) / (size * (size - 1)).clamp_min(1.0)
+
+
+def _level(fitted: Fitted) -> torch.Tensor:
+    """Expected prior variance of the inherited effects of each gene in units of its noise, shape (G,)."""
+    return (LEVELS[:, None] * fitted.responsibility[:CONDITION_SPECIFIC].sum(0)).sum(0)
+
+
+def _precision(fitted: Fitted) -> torch.Tensor:
+    """Weight of each gene in a comparison of a combination with the sum of its genes, shape (G,)."""
+    measured, prior = fitted.measured, fitted.hyperparameters
+    noise = (1 + prior.excess) * measured.condition_noise.median()
+    unexplained = noise + LEVELS[:, None] * (prior.interaction_variance + prior.residual_variance)
+    inherits = fitted.responsibility[:CONDITION_SPECIFIC].sum(0)
+    return (inherits / unexplained).sum(0) / measured.gene_noise.clamp_min(1e-300)
+
+
+def _regression(
+    off: torch.Tensor, variance: torch.Tensor, x: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Posterior of sigma (weights and values) and, given each, of alpha and beta (mean and covariance)."""
+    spread = _SPREAD * (_SPREAD_LOG_SD * _GRID).exp()
+    start = torch.tensor([0.0, _SLOPE], dtype=torch.float64)
+    precision = torch.diag(torch.tensor([LEVEL_SD**-2, _SLOPE_SD**-2], dtype=torch.float64))
+    design = torch.stack([torch.ones_like(x), x], 1)
+    total = variance[None] + spread[:, None] ** 2
+    posterior = precision + torch.einsum("ci,rc,cj->rij", design, 1 / total, design)
+    covariance = torch.linalg.inv(posterior)
+    pull = precision @ start + torch.einsum("ci,rc->ri", design, off / total)
+    mean = torch.einsum("rij,rj->ri", covariance, pull)
+    log_density = 0.5 * (pull * mean).sum(1) - 0.5 * torch.logdet(posterior)
+    log_density -= 0.5 * (total.log() + off**2 / total).sum(1) + 0.5 * _GRID**2
+    # The level is in the scale a, which was learned from the same combinations with all else.
+    return torch.softmax(log_density, 0), spread, mean * torch.tensor([0.0, 1.0]), covariance
+
+
+def _sizes(conditional: Conditional, precision: torch.Tensor) -> torch.Tensor:
+    """Second moment of the interaction of each condition over its prior variance, shape (C,)."""
+    fitted = conditional.fitted
+    measured, prior = fitted.measured, fitted.hyperparameters
+    eye = torch.eye(len(measured.design), dtype=precision.dtype)
+    total, size = torch.zeros(len(eye), dtype=precision.dtype), 0.0
+    for m, level in torch.nonzero(fitted.responsibility[:CONDITION_SPECIFIC].amax(2) > 1e-8).tolist():
+        inverse = torch.cholesky_solve(eye, conditional.factor[m, level])
+        variance = LEVELS[level] * prior.interaction_variance
+        weight = precision * fitted.responsibility[m, level]
+        mean = variance * inverse @ measured.effect
+        left = variance - variance**2 * inverse.diagonal()
+        total += (weight * mean**2).sum(1) + left * (weight * measured.gene_noise).sum()
+        size += float(variance * (weight * measured.gene_noise).sum())
+    return total / max(size, 1e-300)

@@ -1,0 +1,105 @@
+"""How effects add up: the regression against the marginal density in full, sizes against the whole model of a gene."""
+
+import numpy as np
+import pytest
+import torch
+from scipy import stats
+
+from raptorgraph.inference import _combinations
+from raptorgraph.inference._combinations import Additivity, _precision, _regression, _sizes
+from raptorgraph.inference._conditioning import Conditional
+
+
+def test_the_regression_is_that_of_the_joint_normal_distribution():
+    rng = np.random.default_rng(0)
+    x, variance = rng.normal(size=9), rng.uniform(0.001, 0.02, 9)
+    off = -0.4 * x + 0.1 * rng.normal(size=9)
+    weights, spread, coefficients, covariances = _regression(*map(torch.as_tensor, (off, variance, x)))
+    design = np.stack([np.ones(9), x], 1)
+    prior = np.diag([_combinations.LEVEL_SD**2, _combinations._SLOPE_SD**2])
+    start = np.array([0.0, _combinations._SLOPE])
+    log_density = []
+    for sigma, coefficient, covariance in zip(spread.numpy(), coefficients, covariances, strict=True):
+        total = np.diag(variance + sigma**2) + design @ prior @ design.T
+        log_density.append(stats.multivariate_normal(design @ start, total).logpdf(off))
+        gain = prior @ design.T @ np.linalg.inv(total)
+        np.testing.assert_allclose(covariance, prior - gain @ design @ prior, atol=1e-12)
+        np.testing.assert_allclose(coefficient[1], (start + gain @ (off - design @ start))[1], atol=1e-10)
+        assert coefficient[0] == 0
+    log_density = np.array(log_density) - 0.5 * _combinations._GRID.numpy() ** 2
+    np.testing.assert_allclose(weights, np.exp(log_density) / np.exp(log_density).sum(), atol=1e-10)
+
+
+def test_sizes_are_the_second_moments_of_interactions(example, whole_model):
+    conditional = Conditional(example.posterior.fitted)
+    precision = torch.zeros(400, dtype=torch.float64)
+    genes = [0, 17, 399]
+    precision[genes] = torch.tensor([1.0, 0.5, 2.0], dtype=torch.float64)
+    found = _sizes(conditional, precision)
+    total, expected = np.zeros(example.n), 0.0
+    for g in genes:
+        model = whole_model(example.posterior, g)
+        rows = [{("interaction", tuple(row)): 1.0} for row in example.design[8 : example.n]]
+        weight = float(precision[g])
+        for klass in (0, 1):
+            for level, r in enumerate(model.responsibility[klass]):
+                if r > 1e-8:
+                    ell = 4.0 ** (level - 4)
+                    mean, covariance, _ = model.component(klass, ell, rows)
+                    total[8:] += weight * r * (mean**2 + covariance.diagonal())
+                    expected += weight * r * ell * model.prior["interaction_variance"] * model.w
+    np.testing.assert_allclose(found[8:], total[8:] / expected, rtol=1e-5)
+
+
+def test_genes_of_one_pathway_are_not_expected_to_add_up(draw_screen, fit):
+    design, measured, variance, *_ = draw_screen(np.random.default_rng(2))
+    measured = measured.copy()
+    measured[1] = 0.8 * measured[0]  # one pathway
+    measured[2] = -measured[3]
+    additivity = fit(design[:8], measured[:8], variance[:8]).additivity
+    pairs = torch.zeros(3, 8, dtype=torch.float64)
+    for row, (i, j) in zip(pairs, [(0, 1), (2, 3), (4, 6)], strict=True):
+        row[[i, j]] = 1
+    alike, opposite, other = additivity.factor(pairs).tolist()
+    assert alike < min(opposite, other) - 0.1
+    assert additivity.factor(torch.eye(8, dtype=torch.float64)).tolist() == [1.0] * 8
+    assert len(additivity.sizes) == 0
+    assert additivity.mean_size == pytest.approx(np.exp(_combinations._LOG_SIZE_SD**2 / 2))
+
+
+def test_measured_pairs_say_how_alike_combinations_are(draw_screen, fit):
+    """Pairs that add up alike leave little spread, and pairs that do not leave more."""
+    rng = np.random.default_rng(4)
+    design, measured, variance, _, n, _ = draw_screen(rng, n_pairs=20, interaction=0.0)
+    factor = np.where(design.sum(1) > 1, rng.choice([0.5, 1.5], len(design)), 1.0)[:, None]
+    spreads = []
+    for effects in (measured, measured * factor):
+        additivity = fit(design[:n], effects[:n], variance[:n]).additivity
+        spreads.append(float(additivity.moments()[1] ** 0.5))
+        assert len(additivity.sizes) == 20
+    assert spreads[0] < 0.1
+    assert spreads[1] > 0.15
+
+
+def test_departures_have_their_moments(example):
+    additivity = example.posterior.additivity
+    bare = Additivity(**{**vars(additivity), "sizes": torch.zeros(0, dtype=torch.float64)})
+    off, size = bare.draw_departures(100_000, 2, torch.Generator().manual_seed(0))
+    assert float(off.var()) == pytest.approx(1.0, rel=0.1)  # tails of five degrees of freedom
+    assert float(size.mean()) == pytest.approx(1.0, rel=0.05)
+    assert float((size == 0).double().mean()) == pytest.approx(0.3, abs=0.01)
+    assert float(bare.draw_departures(100_000, 3, torch.Generator().manual_seed(0))[0].std() / off.std()) == (
+        pytest.approx(2**0.5)
+    )
+    drawn = additivity.draw_departures(100_000, 2, torch.Generator().manual_seed(1))[1]
+    n = len(additivity.sizes)
+    assert float(drawn.mean()) == pytest.approx((float(additivity.sizes.sum()) + 4) / (n + 4), rel=0.05)
+
+
+def test_the_precision_leaves_out_what_is_specific_to_a_condition(example):
+    fitted = example.posterior.fitted
+    precision = _precision(fitted)
+    assert bool((precision > 0).all())
+    specific = torch.zeros_like(fitted.responsibility)
+    specific[2] = 1 / specific.shape[1]
+    assert not _precision(type(fitted)(fitted.measured, fitted.hyperparameters, specific)).any()
