@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from raptorgraph.benchmark._experiments import Parts, Tables
 
 OPTIONS = ("interaction_strengths", "n_cells", "n_draws")
-STRENGTHS = (0.3, 1.0, 2.0)
+STRENGTHS = (0.3, 0.6, 1.0)
 N_CELLS, N_DRAWS = 100, 100
 MOST = 0.05  # share of pairs that may be called where nothing interacts
 ADDITIVE, SHUFFLED, SATURATING, UNSEEN = "additive", "labels shuffled", "saturating", "no pair measured"

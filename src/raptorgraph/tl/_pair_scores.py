@@ -19,6 +19,7 @@ LONGER, SHORTER, TURNED = 1.1, 0.9, 0.05
 ALIKE, ONE_SIDED = 0.85, 0.28
 _HELD = 0.975  # part of the draws whose departure from the mean is smaller than a known mean; of two statistics
 _RELATIVE = 1e-12  # variance over the largest one below which a gene does not vary
+_FAR_FROM_KNOWN = 0.5  # statistics of a mean that are smaller are not beyond draws, of which the mean is 1 or more
 _TINY = 1e-300
 
 
@@ -125,14 +126,16 @@ def known_turn(ab: Floats, total: Floats) -> Values:
 
 def _is_beyond_noise(draws: Floats) -> bool:
     """Whether the mean of the draws, draws x genes, is larger than nearly all of their departures from it."""
-    mean = draws.mean(axis=0, dtype=np.float64)
+    mean = draws.mean(axis=0)
     apart = draws - mean
-    variance = (apart**2).mean(axis=0)
+    variance = np.einsum("dg,dg->g", apart, apart) / len(draws)
     varies = variance > _RELATIVE * variance.max()
     if not varies.any():  # nothing is uncertain
         return bool((mean != 0).any())
-    center = effect_statistics(mean[None], np.maximum(variance, _TINY), varies)[0]
-    ends = np.quantile(effect_statistics(apart, np.maximum(variance, _TINY), varies), _HELD, axis=0)
+    center = effect_statistics(mean[None], variance, varies)[0]
+    if center.max() < _FAR_FROM_KNOWN:  # as most pairs that were not measured; saves the statistics of all draws
+        return False
+    ends = np.quantile(effect_statistics(apart, variance, varies), _HELD, axis=0)
     return bool((center > ends).any())
 
 
