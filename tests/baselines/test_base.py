@@ -12,7 +12,8 @@ from raptorgraph.baselines._base import draw_controls, stack_cells
 def test_a_table_of_interactions(effects):
     table = tl.interactions(Additive().fit(effects.trained()))
     assert len(table) == 28
-    assert (table["interaction"] == "additive").all()
+    np.testing.assert_allclose(table["synergy"], 1)
+    assert (table["interaction"] == "undetermined").all()
     assert table["measured"].sum() == 20
 
 

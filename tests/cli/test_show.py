@@ -19,6 +19,9 @@ from raptorgraph.report._results import Result, against
 def pairs(rows):
     table = pd.DataFrame(rows, columns=["label", "synergy", "synergy_low", "synergy_high", "magnitude", "measured"])
     table["magnitude_low"], table["magnitude_high"] = table["magnitude"] - 0.1, table["magnitude"] + 0.1
+    beyond = table["synergy_low"] > 1, table["synergy_high"] < 1
+    table["interaction"] = np.select(beyond, ["synergy", "suppression"], "undetermined")
+    table[["singles_measured", "both_stand_out"]], table["pairs_seen"] = True, 1
     table["against_sum"] = against(table, 1.0)
     table["against_median"] = against(table, table["synergy"].median())
     return table.set_index("label")
@@ -31,24 +34,25 @@ def shown(table, width=100):
     return " ".join(console.file.getvalue().split())
 
 
-def test_a_pair_differs_from_the_sum_where_score_and_interval_lie_on_one_side_of_it():
+def test_a_pair_differs_from_the_sum_where_it_is_determined_and_the_interval_lies_on_one_side():
     table = pairs(
         [
             ("a", 1.5, 1.1, 2.0, 1.0, False),
             ("b", 1.5, 0.9, 2.0, 1.0, False),
             ("c", 0.5, 0.3, 0.9, 1.0, False),
-            ("d", 0.9, 1.1, 1.4, 1.0, False),  # noise makes vectors longer: the interval lies beside the score
-            ("e", np.nan, np.nan, np.nan, 0.0, False),
+            ("d", np.nan, np.nan, np.nan, 0.0, False),
         ]
     )
-    assert table["against_sum"].tolist() == ["stronger", "", "weaker", "", ""]
+    assert table["against_sum"].tolist() == ["stronger", "", "weaker", ""]
+    table.loc["a", "interaction"] = "undetermined"
+    assert against(table, 1.0).tolist() == ["", "", "weaker", ""]
 
 
 def test_pairs_that_differ_are_shown_with_how_sure_that_is():
     printed = shown(pairs([("[b]A[/b]+B", 1.5, 1.1, 2.0, 1.0, False), ("C+D", 1.0, 0.9, 1.1, 5.0, True)]))
     assert "(1 of 2)" in printed
-    assert "stronger" in printed
-    assert "1.50 (1.10 to 2.00)" in printed
+    assert "synergy" in printed
+    assert "1.50 [1.10, 2.00]" in printed
     assert "[b]A[/b]+B" in printed
     assert "C+D" not in printed
     assert "1.25 for the median pair" in printed
@@ -60,7 +64,7 @@ def test_names_of_two_genes_stay_on_one_line_of_a_terminal():
     printed = shown(table, width=80)
     assert "TMSB4X+ZBTB10" in printed
     assert "MAP2K3+MAP2K6" in printed
-    assert "0.60 (0.50 to 0.70)" in printed
+    assert "0.60 [0.50, 0.70]" in printed
 
 
 def test_no_effect_is_written_as_zero():
@@ -83,11 +87,17 @@ def test_a_pair_that_stands_out_from_the_others_is_said_to():
     assert "None of them" not in shown(table)
 
 
-def test_without_such_a_pair_one_line_says_so():
-    printed = shown(pairs([("A+B", 1.3, 0.9, 1.6, 1.0, False), ("C+D", 1.0, 0.9, 1.1, 5.0, True)]))
-    assert "No pair is told from the sum" in printed
-    assert "A+B, 1.30 (0.90 to 1.60)" in printed
+def test_without_such_a_pair_one_line_says_why():
+    table = pairs([("A+B", 1.3, 0.9, 1.6, 1.0, False), ("C+D", 1.0, 0.9, 1.1, 5.0, True)])
+    printed = shown(table)
+    assert "No interaction is determined: all intervals (90 %) hold additive effects." in printed
+    assert "A+B, synergy 1.30 [0.90, 1.60]" in printed
     assert "all 2 pairs (1 unmeasured) are in interactions.csv" in printed
+    printed = shown(table.assign(both_stand_out=[False, True]))
+    assert "C+D, synergy 1.00 [0.90, 1.10]" in printed
+    assert "no pair of two genes whose single effects" in shown(table.assign(both_stand_out=False))
+    for prior in (table.assign(pairs_seen=0), table.assign(singles_measured=False)):
+        assert "are a prior" in shown(prior)
 
 
 def test_without_intervals_nothing_is_claimed():

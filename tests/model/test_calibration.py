@@ -1,11 +1,13 @@
 """Offsets bring the mean of the reference controls to the measured control mean plus the posterior's effect."""
 
+import re
+
 import numpy as np
 import pytest
 import torch
 from scipy import stats
 
-from raptorgraph.model._calibration import Calibration, reference_rows
+from raptorgraph.model._calibration import Calibration, _said_of_combinations, reference_rows
 from raptorgraph.model._config import ModuleConfig
 from raptorgraph.model._latents import DrawnLatents
 from raptorgraph.model._module import RaptorGraphModule
@@ -99,3 +101,25 @@ def test_reference_takes_each_control_as_often(n):
     times = np.bincount(rows, minlength=2 * n)
     assert not times[1::2].any()
     assert np.ptp(times[::2]) <= 1
+
+
+@pytest.mark.parametrize(
+    ("rows", "said"),
+    [
+        ([[1, 0, 0], [0, 1, 0], [1, 1, 0]], "Effects of pairs are about 0.80 times the sum of their single effects."),
+        ([[1, 0, 0], [0, 1, 0]], "No combination was measured: that pairs are 0.80 times their sum is a prior"),
+        (
+            [[1, 0, 0], [0, 1, 0], [1, 0, 1]],
+            "Each combination has a gene that was never perturbed alone: .* is a prior",
+        ),
+    ],
+)
+def test_the_log_says_whether_the_scale_of_pairs_is_learned(rows, said):
+    text, scale = _said_of_combinations(np.array(rows, dtype=float), 0.8)
+    assert re.match(said, text % scale)
+
+
+def test_a_fit_logs_the_scale(caplog):
+    with caplog.at_level("INFO", "raptorgraph"):
+        scale = calibrated("normal").posterior.combination_scale
+    assert f"Effects of pairs are about {scale:.2f} times" in caplog.text

@@ -5,6 +5,7 @@ committing it.
 """
 
 import os
+import zlib
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -101,6 +102,12 @@ class FixedModel:
         sd = 0.05 + 0.1 * mean.abs()
         return (mean, sd) if return_sd else mean
 
+    def sample_effects(self, perturbations, n_draws, seed):
+        """Draws of each perturbation, the same in each call."""
+        mean, sd = self.predict_effects(perturbations, return_sd=True)
+        rngs = [np.random.default_rng([zlib.crc32(label.encode()), seed]) for label in mean.index]
+        return mean.to_numpy() + sd.to_numpy() * np.stack([rng.normal(size=(n_draws, 40)) for rng in rngs], axis=1)
+
     def predict(self, perturbation, n_cells, seed):
         start = self.adata[self.adata.obs["perturbation"] == "control"][:n_cells]
         obs = pd.DataFrame({"control_cell": start.obs_names}, index=[str(k) for k in range(start.n_obs)])
@@ -152,7 +159,7 @@ def interaction_table():
             "synergy": [1.5, 0.8, 1.0, 0.5, 1.1],
             "redundancy": [0.1, 0.2, 0.9, 0.4, 0.6],
             "measured": [True, False, False, True, False],
-            "interaction": ["synergy", "suppression", "additive", "redundancy", "epistasis"],
+            "interaction": ["synergy", "suppression", "undetermined", "undetermined", "epistasis"],
         }
     )
 

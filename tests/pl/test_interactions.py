@@ -17,11 +17,33 @@ def test_score_above_and_type_below_the_diagonal(interaction_table):
     assert ax.images[0].norm.vmin == pytest.approx(1 / ax.images[0].norm.vmax)
     texts = [text.get_text() for text in ax.get_legend().get_texts()]
     assert "synergy (1)" in texts
-    assert "additive (1)" in texts
+    assert "undetermined (2)" in texts
     assert "measured" in texts
     assert [tick.get_text() for tick in ax.get_xticklabels()] == list("ABCD")
-    dots = {tuple(point) for point in np.asarray(ax.collections[0].get_offsets())}
+    dots = {tuple(point) for point in np.asarray(dots_of(ax).get_offsets())}
     assert dots == {(1.0, 0.0), (2.0, 1.0)}  # A+B and B+C, above the diagonal
+
+
+def dots_of(ax):
+    return next(part for part in ax.collections if part.get_label() == "measured")
+
+
+@pytest.mark.parametrize("types", [True, False])
+def test_what_is_undetermined_is_hatched_in_both_halves(interaction_table, types):
+    ax = pl.interactions(interaction_table, types=types, order="name")
+    (hatched,) = (part for part in ax.collections if part.get_hatch())
+    squares = {tuple(path.vertices[:4].mean(axis=0)) for path in hatched.get_paths()}
+    assert squares == {(3, 0), (0, 3), (2, 1), (1, 2)}  # A+D and B+C
+    assert all(np.ptp(path.vertices, axis=0).tolist() == [1, 1] for path in hatched.get_paths())
+    certain = interaction_table.assign(interaction="synergy")
+    assert not [part for part in pl.interactions(certain, types=types).collections if part.get_hatch()]
+
+
+def test_tables_of_older_versions_are_drawn(interaction_table):
+    old = interaction_table.assign(interaction=["synergy", "suppression", "additive", "undefined", "epistasis"])
+    ax = pl.interactions(old)
+    texts = [text.get_text() for text in ax.get_legend().get_texts()]
+    assert {"additive (1)", "undefined (1)"} <= set(texts)
 
 
 def test_without_types_both_halves_show_the_score(interaction_table):
@@ -32,7 +54,8 @@ def test_without_types_both_halves_show_the_score(interaction_table):
     assert values.mask[2, 3]
     assert values.mask.diagonal().all()
     assert image.norm.vmin == 0.1
-    assert len(ax.collections[0].get_offsets()) == 4
+    assert len(dots_of(ax).get_offsets()) == 4
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["undetermined", "measured"]
     plain = pl.interactions(interaction_table.drop(columns=["interaction", "measured"]))
     assert plain.get_legend() is None
     assert len(plain.images) == 1

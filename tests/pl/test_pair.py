@@ -2,7 +2,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from raptorgraph import metrics, pl
+from raptorgraph import pl, tl
 
 
 def rows(ax):
@@ -56,9 +56,11 @@ def test_departures_come_first_and_are_colored_by_their_sign(fixed):
 
 def test_titles_have_the_scores_of_the_pair(fixed):
     axes = pl.pair(fixed, "A+B")
-    a, b, both = fixed.predict_effects(["A", "B", "A+B"]).to_numpy()
-    assert f"synergy {metrics.synergy(a, b, both):.2f}" in axes[3].get_title()
-    assert f"neomorphism {metrics.neomorphism(a, b, both):.2f}" in axes[3].get_title()
+    row = tl.interactions(fixed, ["A+B"], seed=0).iloc[0]
+    lines = axes[3].get_title().split("\n")
+    assert lines[1] == f"synergy {row['synergy']:.2f} [{row['synergy_low']:.2f}, {row['synergy_high']:.2f}]"
+    assert lines[2].startswith(f"neomorphism {row['neomorphism']:.2f} [")
+    assert lines[3] == row["interaction"]
     assert "synergy" in axes[4].get_title()
 
 

@@ -9,8 +9,8 @@ import pytest
 from raptorgraph.evaluation._held_out_scores import HALF, MODEL, SINGLES, UNSEEN, HeldOut, Scores
 from raptorgraph.report._blocks import IMPORTANT
 from raptorgraph.report._notes import notes
-from raptorgraph.report._strength import strengths
 from raptorgraph.screen import Screen
+from raptorgraph.tl._strength import strengths
 
 EDGES = pd.DataFrame(
     {"source": ["P01", "P02"], "target": ["P02", "P03"], "weight": [0.5, 0.2], "probability": [0.99, 0.7]}
@@ -139,6 +139,11 @@ def test_combinations(said, screen):
     assert left_out.text.startswith("The combinations of this screen were left out of the training.")
     alone = Screen(screen.cells(screen.singles), screen.setup)
     assert said(alone)[learned].text.startswith("This screen has no combinations.")
+    pair = screen.combinations[0]
+    missing = screen.genes_of[pair][0]
+    apart = Screen(screen.cells([label for label in screen.singles if label != missing] + [pair]), screen.setup)
+    assert said(apart)[learned].text.startswith("No pair of this screen has two genes that were also perturbed alone.")
+    assert learned not in said()
     larger = with_labels(screen, {x: "P01+P02+P03" if x == "P01+P02" else x for x in screen.labels})
     assert "P01+P02+P03" in said(larger)["1 combination of more than two genes"].text
 

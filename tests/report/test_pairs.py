@@ -22,17 +22,22 @@ def model(screen):
 
 
 def test_strongest_first_with_intervals_and_measured_scores(screen, model):
-    table = rg.tl.interactions(model)
-    found = top_pairs(model, table, screen, model.perturbed_genes, n=4)
+    table = rg.tl.interactions(model, n_draws=40, seed=0)
+    found = top_pairs(table, screen, model.perturbed_genes, n=4)
     assert found.n_pairs == 10
     assert found.n_weak == 0
     assert found.intervals
+    assert not found.prior
+    assert found.n_determined == (table["interaction"] != "undetermined").sum()
     assert list(found.top) == ["synergy", "suppression", "neomorphism", "redundancy", "epistasis"]
     for type_, rows in found.top.items():
         assert list(rows["pair"]) == list(table[type_].nlargest(4).index)
         np.testing.assert_array_equal(rows["score"], table.loc[rows["pair"], type_])
-        assert (rows["score_high"] > rows["score_low"]).all()
-        assert (rows["size_high"] > rows["size_low"]).all()
+        for shown, name in (("score", type_), ("size", "magnitude")):
+            for end in ("low", "high"):
+                np.testing.assert_array_equal(rows[f"{shown}_{end}"], table.loc[rows["pair"], f"{name}_{end}"])
+        assert rows["score"].between(rows["score_low"], rows["score_high"]).all()
+        assert rows["size"].between(rows["size_low"], rows["size_high"]).all()
         assert (rows["measured_score"].notna() == rows["measured"]).all()
     rows = found.top["synergy"]
     pair = rows.loc[rows["measured"], "pair"].iloc[0]
@@ -43,11 +48,20 @@ def test_strongest_first_with_intervals_and_measured_scores(screen, model):
 
 def test_pairs_with_a_gene_that_does_not_stand_out_are_left_out(screen, model):
     strong = set(model.perturbed_genes[1:])
-    found = top_pairs(model, rg.tl.interactions(model), screen, strong)
+    table = rg.tl.interactions(model, n_draws=0)
+    found = top_pairs(table, screen, strong)
     assert found.n_weak == 4
     assert all(len(rows) == 6 for rows in found.top.values())
     assert all(strong.issuperset(pair.split("+")) for rows in found.top.values() for pair in rows["pair"])
-    nothing = top_pairs(model, rg.tl.interactions(model), screen, [])
+    assert not found.intervals
+    assert all(rows["score_low"].isna().all() for rows in found.top.values())
+    nothing = top_pairs(table, screen, [])
     assert nothing.n_weak == 10
     assert all(rows.empty for rows in nothing.top.values())
-    assert not nothing.intervals
+
+
+def test_pairs_that_the_fit_did_not_see_make_no_more_than_a_prior(screen, model):
+    table = rg.tl.interactions(model, n_draws=0)
+    assert not top_pairs(table, screen, []).prior
+    assert top_pairs(table.assign(pairs_seen=0), screen, []).prior
+    assert top_pairs(table[~table["measured"]], screen, []).prior

@@ -46,6 +46,7 @@ def test_unmeasured_pairs_that_stand_out_come_first(monkeypatch):
             "synergy_low": [0.8, 1.8, 1.4, 0.9],
             "synergy_high": [1.2, 2.2, 1.6, 1.1],
             "magnitude": [1.0, 4.0, 9.0, 5.0],
+            "interaction": ["undetermined", "synergy", "synergy", "undetermined"],
         },
         index=["plain", "measured", "strong", "large"],
     )

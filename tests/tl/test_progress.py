@@ -12,12 +12,13 @@ def calls(screen):
     genes, names = model.perturbed_genes, list(model.var_names_)
     sets = {f"s{i}": names[12 + 10 * i : 32 + 10 * i] for i in range(3)}
     n_sizes = len(set(cell_classes(measured_latents(model.screen).n_cells)))
+    n_classes = len(set(cell_classes(screen.model.screen.moments.n[1:])))
     pairs = [(genes[0], genes[k]) for k in range(1, 6)]
     effects = model.predict_effects(genes)
     return {
         "interactions": (
-            lambda **k: rg.tl.interactions(model, pairs, chunk_size=2, n_draws=3, **k),
-            {("Pairs", 3), ("Intervals", 5)},
+            lambda **k: rg.tl.interactions(model, pairs, chunk_size=2, n_draws=20, **k),
+            {("Draws", 6), ("Noise", n_classes)},
         ),
         "reverse": (
             lambda **k: rg.tl.reverse(model, effects.iloc[:2], max_genes=2, chunk_size=20, **k),

@@ -13,7 +13,7 @@ from raptorgraph.benchmark import _variants as variants
 from raptorgraph.evaluation._methods import RaptorGraphMethod
 from raptorgraph.evaluation._scores import CHANCE, TYPES, interaction_scores, pair_effects
 from raptorgraph.evaluation._splits import doubles_folds
-from raptorgraph.tl._interactions import drawn_scores, probabilities
+from raptorgraph.tl._pair_scores import score_draws
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -43,6 +43,7 @@ POSTERIOR: dict[str, dict[str, Any]] = {  # arguments of the posterior
 LEVELS = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
 BY = ["half", "regime", "variant"]
 COVERAGE = "coverage of {:.0%}"
+_STRONGEST = 0.25  # share of the pairs that count as interacting, as in the experiment ``interactions``
 
 
 def posterior_rows(screen: Screen, settings: Settings, seed: int) -> pd.DataFrame:
@@ -80,7 +81,8 @@ def _drawn(model: RaptorGraphModel, screen: Screen, test: Sequence[str], setting
         if len(genes) == 2:
             three = [*map(screen.single, genes), label]
             effects = model.predict_effects(three).to_numpy(float)[:, order]
-            found[label] = effects, drawn_scores(model.sample_effects(three, n_draws, seed)[:, :, order])
+            a, b, ab = np.moveaxis(model.sample_effects(three, n_draws, seed)[:, :, order], 1, 0)
+            found[label] = effects, score_draws(a, b, ab).scores
     return found
 
 
@@ -88,12 +90,12 @@ def _ranking(drawn: Drawn, screen: Screen, regime: str) -> list[pd.DataFrame]:
     """Precision@10 of every type, by predicted score, by probability, by additive sums, and by chance."""
     pairs = list(drawn)
     predicted = np.stack([drawn[label][0] for label in pairs], 1)
-    probability = probabilities({type_: np.stack([drawn[label][1][type_] for label in pairs]) for type_ in TYPES})
+    draws = {type_: np.stack([drawn[label][1][type_] for label in pairs]) for type_ in TYPES}
     a, b, ab = pair_effects(screen.effects, pairs, screen)
     true = interaction_scores(a, b, ab)
     ways = {
         "score": interaction_scores(*predicted),
-        "probability": {type_: probability[f"{type_}_probability"].to_numpy() for type_ in TYPES},
+        "probability": {type_: _among_strongest(values) for type_, values in draws.items()},
         variants.ADDITIVE: interaction_scores(a, b, a + b),
     }
     rows = {
@@ -105,6 +107,12 @@ def _ranking(drawn: Drawn, screen: Screen, regime: str) -> list[pd.DataFrame]:
         variants.long_part(("ranking", regime, name), {**found, "mean of all": np.mean(list(found.values()))}, BY).rows
         for name, found in rows.items()
     ]
+
+
+def _among_strongest(scores: np.ndarray) -> np.ndarray:
+    """The part of each pair's draws among the strongest quarter of the draws of all pairs, from pairs x draws."""
+    share: np.ndarray = (scores > np.nanquantile(scores, 1 - _STRONGEST)).mean(axis=1)
+    return share
 
 
 def _some_cells(screen: Screen, conditions: Sequence[str], seed: int) -> ad.AnnData:

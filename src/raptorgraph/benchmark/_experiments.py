@@ -88,6 +88,7 @@ class Experiment:
 _TABLE = {
     "prediction": "_prediction:PREDICTION",
     "interactions": "_interactions:INTERACTIONS",
+    "calls": "_calls:CALLS",
     "reverse": "_reverse:REVERSE",
     "ablation": "_ablation:ABLATION",
     "intervals": "_intervals:INTERVALS",

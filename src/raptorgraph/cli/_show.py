@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from rich.table import Table
 
 from raptorgraph.report._blocks import IMPORTANT
+from raptorgraph.tl._interactions import UNDETERMINED, pairs_are_a_prior
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -58,36 +59,27 @@ def _show_pairs(pairs: pd.DataFrame, console: Console) -> None:
     unmeasured = int((~pairs["measured"]).sum())
     every = f"all {len(pairs):,} pairs ({unmeasured:,} unmeasured) are in interactions.csv"
     if "synergy_low" not in pairs:
-        console.print(f"This model has no intervals, so no pair is told from the sum of its genes; {every}.")
+        console.print(f"This model has no intervals, so every interaction is undetermined; {every}.")
         return
-    found = pairs[pairs["against_sum"] != ""]
+    found = pairs[pairs["interaction"] != UNDETERMINED]
     if found.empty:
-        near = pairs[pairs["synergy"].notna()]
-        line = (
-            "No pair is told from the sum of its two effects: all intervals of synergy (90 %) hold 1 or miss the score"
-        )
-        if len(near):
-            first = near.iloc[0]
-            which = "unmeasured" if not first["measured"] else "measured"
-            line += f". Largest difference among the {which} ones: {near.index[0]}, {_between(first, 'synergy')}"
-        console.print(f"{line}; {every}.")
+        console.print(f"No interaction is determined: {_why_none(pairs)}; {every}.")
         return
-    title = f"Pairs that differ from the sum of their effects, unmeasured ones first ({len(found):,} of {len(pairs):,})"
+    title = f"Pairs whose interaction is determined, unmeasured ones first ({len(found):,} of {len(pairs):,})"
     table = Table(title=title, title_justify="left")
     table.add_column("pair", overflow="fold")
-    for column in ("measured", "than the sum", "than median"):
-        table.add_column(column, width=8)  # the rest is for names
-    for column in ("size", "synergy (90 %)"):
+    table.add_column("measured", width=8)  # the rest is for names
+    table.add_column("interaction", no_wrap=True)
+    for column in ("size", "synergy [90 %]"):
         table.add_column(column, justify="right", no_wrap=True)
     for label, row in found.head(_N_PAIRS).iterrows():
-        verdicts = row["against_sum"], row["against_median"] or "-"
-        size = f"{row['magnitude']:.2f}"
-        table.add_row(str(label), "yes" if row["measured"] else "no", *verdicts, size, _between(row, "synergy"))
+        measured, size = "yes" if row["measured"] else "no", f"{row['magnitude']:.2f}"
+        table.add_row(str(label), measured, row["interaction"], size, _between(row, "synergy"))
     console.print(table)
     median = pairs["synergy"].median()
     console.print(
         f"Synergy is the size of the pair's effect over that of the sum: 1 where effects add up, {median:.2f} for the "
-        f"median pair. For these, the interval lies on one side of 1; {every}."
+        f"median pair. The interaction of the others is undetermined; {every}."
     )
     if not (found["against_median"] != "").any():
         console.print(
@@ -96,8 +88,26 @@ def _show_pairs(pairs: pd.DataFrame, console: Console) -> None:
         )
 
 
+def _why_none(pairs: pd.DataFrame) -> str:
+    """What the pairs lack."""
+    if pairs_are_a_prior(pairs):
+        return (
+            "no pair of two genes that were measured alone was among the training data, so all scores and intervals "
+            "are a prior"
+        )
+    known = pairs[pairs["both_stand_out"] & pairs["singles_measured"]]
+    if known.empty:
+        return "there is no pair of two genes whose single effects were measured and stand out from noise"
+    first = known.iloc[0]
+    which = "measured" if first["measured"] else "unmeasured"
+    return (
+        "all intervals (90 %) hold additive effects. Largest difference among the "
+        f"{which} pairs whose genes stand out: {known.index[0]}, synergy {_between(first, 'synergy')}"
+    )
+
+
 def _between(row: pd.Series, name: str) -> str:
-    return f"{row[name]:.2f} ({row[f'{name}_low']:.2f} to {row[f'{name}_high']:.2f})"
+    return f"{row[name]:.2f} [{row[f'{name}_low']:.2f}, {row[f'{name}_high']:.2f}]"
 
 
 def _show_notes(result: Result, console: Console) -> None:

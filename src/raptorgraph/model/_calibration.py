@@ -89,8 +89,7 @@ class Calibration:
                 graph=graph,
                 noise_loadings=None if noise_loadings is None else torch.as_tensor(noise_loadings),
             )
-        scale = effects.combination_scale
-        logger.info("Effects of pairs are about %.2f times the sum of their single effects.", scale)
+        logger.info(*_said_of_combinations(design[1:], effects.combination_scale))
 
     def keep_reference(self, drawn: DrawnLatents) -> None:
         """Keep the latents of some controls, so that a loaded model needs no data to predict."""
@@ -114,6 +113,19 @@ class Calibration:
         target = control + self.posterior.mean(mask[None])[0]
         location = module.decode(module.modulator(z, mask[None]), covariates, library)
         return module.distribution.offset(target, control, location, library)
+
+
+def _said_of_combinations(design: np.ndarray, scale: float) -> tuple[str, float]:
+    """What the log says of the scale of combinations, by the genes of each condition (conditions x genes, 0 or 1)."""
+    size = design.sum(axis=1)
+    alone = design[size == 1].sum(axis=0) > 0
+    combined = design[size > 1]
+    if not len(combined):
+        return "No combination was measured: that pairs are %.2f times their sum is a prior, not learned.", scale
+    if (combined[:, ~alone].sum(axis=1) > 0).all():
+        why = "Each combination has a gene that was never perturbed alone"
+        return f"{why}: that pairs are %.2f times their sum is a prior, not learned.", scale
+    return "Effects of pairs are about %.2f times the sum of their single effects.", scale
 
 
 def reference_rows(controls: np.ndarray, rng: np.random.Generator) -> np.ndarray:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
+from matplotlib.collections import PolyCollection
 from matplotlib.colors import ListedColormap, LogNorm, Normalize
 from matplotlib.patches import Patch
 from matplotlib.ticker import FixedLocator, NullLocator
@@ -19,6 +20,7 @@ from raptorgraph.pl._marks import Style, color_bar_beside, legend_beside
 if TYPE_CHECKING:
     from os import PathLike
 
+    import numpy.typing as npt
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
     from matplotlib.image import AxesImage
@@ -37,8 +39,11 @@ _TYPES = {
     "neomorphism": "#CC79A7",
     "redundancy": "#E69F00",
     "epistasis": "#009E73",
-    "undefined": "white",
+    "undetermined": "white",
+    "undefined": "white",  # in tables of older versions, as "additive"
 }
+_UNKNOWN = "undetermined"
+_HATCH: Style = {"hatch": "////", "edgecolor": GRAY, "linewidth": 0}
 _RATIO_TICKS = (0.1, 0.2, 0.25, 0.33, 0.5, 0.67, 0.8, 1.0, 1.25, 1.5, 2.0, 3.0, 4.0, 5.0, 10.0)
 
 
@@ -56,7 +61,8 @@ def interactions(
 ) -> Axes | Figure:
     """Draw one interaction score of each pair, genes x genes, and the type of the interaction in the other half.
 
-    The upper right half shows the score, the lower left half the types. A dot marks the pairs that were measured.
+    The upper right half shows the score, the lower left half the types. Pairs whose interaction is undetermined are
+    hatched in both. A dot marks the pairs that were measured.
 
     Parameters
     ----------
@@ -67,7 +73,7 @@ def interactions(
         value of additive pairs. The strongest 2 % of the pairs share the last color.
     types
         Whether to show the column ``interaction`` in the lower half; by default where the table has it. Otherwise both
-        halves show the score.
+        halves show the score. Without that column nothing is hatched.
     order
         ``"cluster"`` sets genes with similar scores side by side, ``"name"`` sorts them.
     %(ax)s
@@ -113,13 +119,17 @@ def interactions(
     _draw_bar(ax, image, score)
     if types:
         _draw_types(ax, table, genes)
+    unknown = None
+    if "interaction" in table:
+        unknown = (table["interaction"].astype(str) == _UNKNOWN).to_numpy()
+        _hatch(ax, _square(table, unknown.astype(float)).loc[genes, genes].to_numpy() == 1.0)
     if "measured" in table:
         measured = _square(table, table["measured"].astype(float).to_numpy()).loc[genes, genes].to_numpy() == 1.0
         y, x = np.nonzero(measured & ~lower if types else measured)
         side = float(np.clip(0.16 * 72 * size / n, 2.2, 5.0))
         if len(y):
             ax.scatter(x, y, side**2, color="black", linewidths=0.4, edgecolors="white", label="measured")
-    _draw_legend(ax, table if types else None)
+    _draw_legend(ax, table if types else None, hatched=unknown is not None and bool(unknown.any()))
     _name_genes(ax, genes, size)
     return finish(ax, show=show, save=save, return_fig=return_fig)
 
@@ -178,16 +188,27 @@ def _draw_types(ax: Axes, table: pd.DataFrame, genes: pd.Index) -> None:
     ax.imshow(shown, interpolation="nearest", aspect="auto", **colors)
 
 
-def _draw_legend(ax: Axes, table: pd.DataFrame | None) -> None:
-    """Explain the types that occur, with their numbers, and the dot of measured pairs."""
+def _hatch(ax: Axes, where: npt.NDArray[np.bool_]) -> None:
+    """Hatch squares of the map."""
+    corners = np.array([(-0.5, -0.5), (0.5, -0.5), (0.5, 0.5), (-0.5, 0.5)])
+    squares = [corners + place for place in np.argwhere(where)[:, ::-1]]  # column, then row
+    if squares:
+        ax.add_collection(PolyCollection(squares, facecolors="none", **_HATCH), autolim=False)
+
+
+def _draw_legend(ax: Axes, table: pd.DataFrame | None, *, hatched: bool) -> None:
+    """Explain the types that occur, with their numbers, the hatching, and the dot of measured pairs."""
     handles, _ = ax.get_legend_handles_labels()
     if table is not None:
         counts = table["interaction"].astype(str).value_counts()
+        plain: Style = {"edgecolor": GRAY, "linewidth": 0.5}
         handles = [
-            Patch(facecolor=color, edgecolor=GRAY, linewidth=0.5, label=f"{name} ({counts[name]})")
+            Patch(facecolor=color, label=f"{name} ({counts[name]})", **(_HATCH if name == _UNKNOWN else plain))
             for name, color in _TYPES.items()
             if name in counts
         ] + handles
+    elif hatched:
+        handles = [Patch(facecolor="white", label=_UNKNOWN, **_HATCH), *handles]
     if handles:
         legend_beside(ax, handles, fontsize=8)
 

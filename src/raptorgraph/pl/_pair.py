@@ -21,6 +21,7 @@ from raptorgraph.pl._marks import Style, legend_beside, marker, vertical_grid
 from raptorgraph.pl._measured import measured_with_error, predicted_with_sd
 from raptorgraph.screen._asked import did_you_mean
 from raptorgraph.screen._setup import Setup
+from raptorgraph.tl._interactions import interactions
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
@@ -99,9 +100,10 @@ def pair(
 
     Notes
     -----
-    The scores in the titles are those of :func:`raptorgraph.tl.interactions`: of the predicted pair against the
-    predicted sum, and of the measured pair against the measured sum, where both singles were measured. Noise lengthens
-    measured effects and changes their directions, and thereby the scores of measured pairs.
+    The scores of the predicted pair are those of :func:`raptorgraph.tl.interactions` with their 90 % intervals, and the
+    line below them is its ``interaction``. Those of the measured pair are against the measured sum, where both singles
+    were measured. Noise lengthens measured effects and changes their directions, and thereby the scores of measured
+    pairs.
 
     Examples
     --------
@@ -146,7 +148,7 @@ def _panels(
     shown = [
         *(_Panel(name, x, sd[name], mark=known.T.get(name)) for name, x in zip(singles, (a, b), strict=True)),
         _Panel("sum of the two", a + b, sd_of_sum, mark=known_sum),
-        _Panel(f"predicted {label}\n{_scores(a, b, both)}", both, sd[label], total=a + b),
+        _Panel(f"predicted {label}\n{_predicted_scores(model, label)}", both, sd[label], total=a + b),
     ]
     if label in known.index:
         scores = "" if known_sum is None else "\n" + _scores(*(known.loc[name] for name in (*singles, label)))
@@ -177,6 +179,16 @@ def _known(
         pd.concat([new, old.drop(index=new.index, errors="ignore")]) for new, old in zip(given, own, strict=True)
     )
     return effects, errors
+
+
+def _predicted_scores(model: RaptorGraphModel, label: str) -> str:
+    """Scores of a predicted pair with their 90 % intervals and its interaction, as lines of a title."""
+    pair = interactions(model, [label], seed=0).iloc[0]
+    lines = []
+    for name in ("synergy", "neomorphism"):
+        low, high = pair.get(f"{name}_low", np.nan), pair.get(f"{name}_high", np.nan)
+        lines.append(f"{name} {pair[name]:.2f}" + ("" if np.isnan(low) else f" [{low:.2f}, {high:.2f}]"))
+    return "\n".join([*lines, str(pair["interaction"])])
 
 
 def _scores(a: pd.Series, b: pd.Series, both: pd.Series) -> str:

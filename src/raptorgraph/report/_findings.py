@@ -86,7 +86,7 @@ class Findings(Run):
     date
         When the report was written.
     strength, held, notes
-        What :func:`~raptorgraph.report._strength.strengths`, :func:`raptorgraph.evaluation.held_out` and
+        What :func:`~raptorgraph.tl._strength.strengths`, :func:`raptorgraph.evaluation.held_out` and
         :func:`~raptorgraph.report._notes.notes` give.
     pairs
         What :func:`~raptorgraph.report._pairs.top_pairs` gives; None for one perturbed gene.

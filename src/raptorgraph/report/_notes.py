@@ -11,11 +11,11 @@ import pandas as pd
 
 from raptorgraph.evaluation._held_out_scores import MODEL, SINGLES, UNSEEN, HeldOut
 from raptorgraph.report._blocks import IMPORTANT, NOTE, Note
-from raptorgraph.report._strength import FEWEST_CONTROLS
 from raptorgraph.report._tables import counted, listed, percent
 from raptorgraph.report._words import method
 from raptorgraph.screen._label_hints import likely_controls
 from raptorgraph.screen._label_tables import tabulate_labels
+from raptorgraph.tl._strength import FEWEST_CONTROLS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -47,7 +47,7 @@ def notes(run: Run, strength: pd.DataFrame, held: HeldOut | None) -> list[Note]:
     run
         A finished run.
     strength
-        Table of :func:`raptorgraph.report._strength.strengths`.
+        Table of :func:`raptorgraph.tl._strength.strengths`.
     held
         Scores on held-out cells; None where none were held out.
     """
@@ -232,16 +232,18 @@ def _combinations(screen: Screen, options: Mapping[str, Any]) -> Iterator[Note]:
             f"{listed(without)}. Their interaction cannot be measured, since the effect of one gene is unknown, and "
             "they are not among the combinations that are left out to test predictions.",
         )
-    if options.get("singles_only") or not screen.combinations:
-        why = (
-            "The combinations of this screen were left out of the training."
-            if screen.combinations
-            else "This screen has no combinations."
-        )
+    pairs = [genes for genes in map(screen.genes_of.get, screen.combinations) if genes and len(genes) == 2]
+    if options.get("singles_only") or not any(singles.issuperset(pair) for pair in pairs):
+        if not screen.combinations:
+            why = "This screen has no combinations."
+        elif options.get("singles_only"):
+            why = "The combinations of this screen were left out of the training."
+        else:
+            why = "No pair of this screen has two genes that were also perturbed alone."
         yield _warning(
             "How pairs depart from sums was not learned from this screen",
-            f"{why} The model expects what pairs did in other screens: somewhat less than the sum of the two effects. "
-            "Which pairs synergize or suppress is then a weak guess; the direction of an effect says more.",
+            f"{why} Scores and intervals of pairs are a prior: what pairs did in other screens, somewhat less than the "
+            "sum of the two effects. No interaction is determined.",
         )
 
 

@@ -1,4 +1,4 @@
-"""The pairs that are predicted to interact most, type by type, with intervals."""
+"""The pairs with the highest scores, type by type, with intervals."""
 
 from __future__ import annotations
 
@@ -8,16 +8,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from raptorgraph import tl
 from raptorgraph.evaluation._scores import TYPES, interaction_scores, pair_effects
+from raptorgraph.tl._interactions import UNDETERMINED, pairs_are_a_prior
 
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-    from raptorgraph.model import RaptorGraphModel
     from raptorgraph.screen import Screen
-
-_N_DRAWS = 100
 
 
 @dataclass(frozen=True)
@@ -31,6 +28,10 @@ class Pairs:
         ``size_high``, ``interaction`` (the pair's main type), ``measured`` (bool) and ``measured_score``.
     n_pairs, n_weak
         All pairs, and those left out as one of their genes does not stand out alone.
+    n_determined
+        Pairs whose interaction is determined.
+    prior
+        Whether all scores are a prior, as no pair of genes that were measured alone was among the training data.
     intervals
         Whether there are intervals.
     """
@@ -38,18 +39,16 @@ class Pairs:
     top: dict[str, pd.DataFrame]
     n_pairs: int
     n_weak: int
+    n_determined: int
+    prior: bool
     intervals: bool
 
 
-def top_pairs(
-    model: RaptorGraphModel, table: pd.DataFrame, screen: Screen, strong: Collection[str], *, n: int = 10, seed: int = 0
-) -> Pairs:
-    """Rank all pairs by each score, and draw intervals for those at the top.
+def top_pairs(table: pd.DataFrame, screen: Screen, strong: Collection[str], *, n: int = 10) -> Pairs:
+    """Rank all pairs by each score.
 
     Parameters
     ----------
-    model
-        Trained model.
     table
         All pairs, of :func:`raptorgraph.tl.interactions`, ``measured`` being true of all pairs of the screen.
     screen
@@ -59,28 +58,26 @@ def top_pairs(
         to nothing is arbitrary, and so are the scores of a pair with it.
     n
         Pairs of each type.
-    seed
-        Seed of the draws.
     """
     strong = set(strong)
     both = table["gene_a"].isin(strong) & table["gene_b"].isin(strong)
     ranked = {type_: table[both & table[type_].notna()].nlargest(n, type_, keep="first") for type_ in TYPES}
-    labels = list(dict.fromkeys(label for rows in ranked.values() for label in rows.index))
-    intervals = bool(labels) and model.has_posterior
-    drawn = None
-    if intervals:
-        pairs = list(table.loc[labels, ["gene_a", "gene_b"]].itertuples(index=False, name=None))
-        drawn = tl.interactions(model, pairs, n_draws=_N_DRAWS, seed=seed)
-    top = {type_: _shown(rows, type_, drawn, _measured_scores(screen, rows, type_)) for type_, rows in ranked.items()}
-    return Pairs(top, len(table), int((~both).sum()), intervals)
+    top = {type_: _shown(rows, type_, _measured_scores(screen, rows, type_)) for type_, rows in ranked.items()}
+    determined = int((table["interaction"] != UNDETERMINED).sum())
+    intervals = "synergy_low" in table
+    return Pairs(top, len(table), int((~both).sum()), determined, pairs_are_a_prior(table), intervals)
 
 
-def _shown(rows: pd.DataFrame, type_: str, drawn: pd.DataFrame | None, measured: pd.Series) -> pd.DataFrame:
-    ends = ["score_low", "score_high", "size_low", "size_high"]
+def _shown(rows: pd.DataFrame, type_: str, measured: pd.Series) -> pd.DataFrame:
+    ends = {
+        f"{shown}_{end}": f"{name}_{end}"
+        for shown, name in (("score", type_), ("size", "magnitude"))
+        for end in ("low", "high")
+    }
     found = pd.DataFrame(
         {
             "score": rows[type_],
-            **dict.fromkeys(ends, np.nan),
+            **{shown: rows.get(name, np.nan) for shown, name in ends.items()},
             "size": rows["magnitude"],
             "interaction": rows["interaction"].astype(str),
             "measured": rows["measured"].astype(bool),
@@ -88,8 +85,6 @@ def _shown(rows: pd.DataFrame, type_: str, drawn: pd.DataFrame | None, measured:
         },
         index=rows.index,
     )
-    if drawn is not None:
-        found[ends] = drawn.loc[rows.index, [f"{type_}_low", f"{type_}_high", "magnitude_low", "magnitude_high"]]
     return found.rename_axis("pair").reset_index()
 
 

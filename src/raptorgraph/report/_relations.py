@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import pandas as pd
 
 from raptorgraph.report import _figures as figures
@@ -16,9 +18,12 @@ from raptorgraph.report._tables import (
     percent,
     small,
     table,
-    with_error,
+    with_interval,
     yes_no,
 )
+
+if TYPE_CHECKING:
+    from raptorgraph.report._pairs import Pairs
 
 
 def interactions(found: Findings) -> Section:
@@ -39,13 +44,15 @@ def interactions(found: Findings) -> Section:
     if found.held.ranks is not None:
         text += "How far such lists can be trusted is shown in the section before. "
     section.add(Text(text.strip()))
+    section.add(Text(_determined(pairs)))
     if pairs.n_pairs > 1:
         section.add(
             figures.picture(
                 figures.draw_pairs(found.interactions),
-                "Map of all pairs, gene by gene: synergy above the diagonal, main type of interaction below it.",
+                "Map of all pairs, gene by gene: synergy above the diagonal, interaction below it.",
                 "All pairs, gene by gene. Above the diagonal the synergy: orange or red pairs do more than the sum of "
-                "both effects, blue ones less. Below it the main type of each pair. Dots mark measured pairs.",
+                "both effects, blue ones less. Below it the interaction of each pair that is determined; the others "
+                "are hatched. Dots mark measured pairs.",
             )
         )
     for type_, frame in pairs.top.items():
@@ -63,21 +70,38 @@ def interactions(found: Findings) -> Section:
     return section
 
 
+def _determined(pairs: Pairs) -> str:
+    """How many interactions are known, and what the others lack."""
+    if not pairs.intervals:
+        return "This model has no intervals, so every interaction is undetermined."
+    text = f"The interaction of {counted(pairs.n_determined, 'pair')} is determined. "
+    if pairs.prior:
+        return text + (
+            "No pair of two genes that were measured alone was among the training data, so how effects combine is not "
+            "learned from this screen: every score and interval in this section is a prior, of what pairs did in other "
+            "screens."
+        )
+    return text + (
+        "That takes an interval which excludes an additive pair (an effect within a tenth as long as the sum, and "
+        "within 18 degrees of it), and two genes whose single effects were measured and stand out from noise. "
+        "Undetermined does not mean additive."
+    )
+
+
 def _pair_table(type_: str, meaning: str, frame: pd.DataFrame, found: Findings, *, intervals: bool) -> Table:
     frame = frame.copy()
     for column in ("score", "size"):
-        half = (frame[f"{column}_high"] - frame[f"{column}_low"]) / 2
-        frame[f"{column}_text"] = list(zip(frame[column], half, strict=True))
+        frame[f"{column}_text"] = list(zip(*(frame[column + end] for end in ("", "_low", "_high")), strict=True))
     columns = {
         "pair": Column("pair"),
-        "score_text": Column(type_, with_error(2), number=True),
-        "size_text": Column("size of effect", with_error(2), "Of the pair, over all genes.", number=True),
-        "interaction": Column("main type", hint="The type in which this pair ranks highest among all pairs."),
+        "score_text": Column(type_, with_interval(2), number=True),
+        "size_text": Column("size of effect", with_interval(2), "Of the pair, over all genes.", number=True),
+        "interaction": Column("interaction", hint="What is known of this pair; most are undetermined."),
         "measured": Column("measured", yes_no, "Whether the pair is in the screen."),
     }
     reading = meaning
     if intervals:
-        reading += " ±: half the width of the model's 90 % interval, which is rough."
+        reading += " In brackets the model's 90 % interval; the number before it is the median of the same draws."
     if frame["measured_score"].notna().any():
         hint = "The same score of the measured effects."
         columns["measured_score"] = Column("measured score", fixed(2), hint, number=True)

@@ -20,6 +20,7 @@ from raptorgraph.report._findings import Run
 from raptorgraph.report._write import control_facts, warnings_without_tests, write_report
 from raptorgraph.report._write_figures import write_figures
 from raptorgraph.screen import Screen
+from raptorgraph.tl._interactions import UNDETERMINED
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -258,7 +259,7 @@ def _compare(name: str, truth: pd.DataFrame, predicted: pd.DataFrame, screen: Sc
 def _interactions(
     model: RaptorGraphModel, measured: set[str], seed: int, say: Callable[[str], None]
 ) -> pd.DataFrame | None:
-    """All pairs with 90 % intervals, unmeasured ones first, and first those that stand out.
+    """All pairs with 90 % intervals, unmeasured ones first, and first those whose interaction is determined.
 
     ``measured`` says whether the whole screen has the pair; ``against_sum`` whether its effect is ``"stronger"`` or
     ``"weaker"`` than the sum of both genes' effects (:func:`against`), ``against_median`` the same for the median pair:
@@ -279,19 +280,20 @@ def _interactions(
     table["against_median"] = against(table, table["synergy"].median())
     size = (table["magnitude"] - table["magnitude"] / table["synergy"]).abs()
     alike = {name: table[name] == "" for name in ("against_median", "against_sum")}
-    order = pd.DataFrame({"measured": table["measured"], **alike, "size": -size})
+    unknown = table["interaction"] == UNDETERMINED
+    order = pd.DataFrame({"measured": table["measured"], "unknown": unknown, **alike, "size": -size})
     return table.loc[order.sort_values(list(order), kind="stable").index]
 
 
 def against(table: pd.DataFrame, value: float) -> np.ndarray:
     """Whether each pair's synergy is ``"stronger"`` or ``"weaker"`` than a value; empty where that cannot be told.
 
-    It is where the score and its whole interval lie on the same side of the value.
+    It is where the interaction is determined and the whole interval lies on the same side of the value.
     """
     if "synergy_low" not in table:
         return np.full(len(table), "")
-    stronger = (table["synergy"] > value) & (table["synergy_low"] > value)
-    weaker = (table["synergy"] < value) & (table["synergy_high"] < value)
+    known = table["interaction"] != UNDETERMINED
+    stronger, weaker = known & (table["synergy_low"] > value), known & (table["synergy_high"] < value)
     return np.select([stronger, weaker], ["stronger", "weaker"], "")
 
 

@@ -76,7 +76,7 @@ def table(
     name, caption, reading
         See :class:`Table`.
     frame
-        Values; tuples of a number and its error are sorted by the number.
+        Values; tuples of a number and its error or interval are sorted by the number.
     columns
         Column of the frame and how it is shown.
     strong
@@ -122,6 +122,17 @@ def with_error(digits: int) -> Callable[[tuple[float, float]], str]:
     """Write (value, standard error) as ``value ± error``; the error is left out where it is unknown."""
     write = fixed(digits)
     return lambda pair: write(pair[0]) if pd.isna(pair[1]) else f"{write(pair[0])} ± {write(pair[1])}"
+
+
+def with_interval(digits: int) -> Callable[[tuple[float, float, float]], str]:
+    """Write (value, low, high) as ``value [low, high]``; the interval is left out where there is none."""
+    write = fixed(digits)
+
+    def text(three: tuple[float, float, float]) -> str:
+        value, low, high = three
+        return write(value) if pd.isna(low) or pd.isna(high) else f"{write(value)} [{write(low)}, {write(high)}]"
+
+    return text
 
 
 def small(value: float) -> str:

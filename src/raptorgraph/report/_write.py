@@ -19,8 +19,8 @@ from raptorgraph.report._notes import notes
 from raptorgraph.report._page import render
 from raptorgraph.report._pairs import top_pairs
 from raptorgraph.report._responders import guide_column
-from raptorgraph.report._strength import strengths
 from raptorgraph.screen._moments import condition_moments
+from raptorgraph.tl._strength import strengths
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -63,7 +63,7 @@ def write_report(run: Run, out: Path, *, say: Callable[[str], None] = lambda lin
     pairs = None
     if run.interactions is not None:
         strong = {screen.genes_of[label][0] for label in screen.singles if strength.at[label, "stands_out"]}
-        pairs = top_pairs(run.model, run.interactions, screen, strong, seed=seed)
+        pairs = top_pairs(run.interactions, screen, strong)
     strength.join(held.conditions).to_csv(out / "perturbations.csv", float_format="%.6g")
     guide_key = guide_column(run.model)
     responders = tl.responders(run.model, guide_key)

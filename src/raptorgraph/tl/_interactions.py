@@ -2,30 +2,37 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Collection, Sequence
 from itertools import combinations
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
-from scvi import settings
 
 from raptorgraph import metrics
 from raptorgraph._arguments import check_integer
 from raptorgraph._docs import docs
-from raptorgraph._progress import progress_argument, progress_bar, track
+from raptorgraph._progress import progress_argument, progress_bar
 from raptorgraph.screen._asked import did_you_mean, listed
 from raptorgraph.screen._setup import Setup
+from raptorgraph.tl._pair_scores import LONGER, SCORES, SHORTER, TURNED, PairDraws, score_draws
+from raptorgraph.tl._strength import singles_that_stand_out
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from raptorgraph.model import RaptorGraphModel
 
-SCORES = ("synergy", "suppression", "neomorphism", "redundancy", "epistasis")
-_ADDITIVE_RATIO = (0.9, 1.1)
-_ADDITIVE_ANGLE = 0.05  # 1 - cosine
-_STRONGEST = 0.25  # share of the pairs that count as interacting, as in the benchmark
-_SIZE_OF_DEPARTURE = 2.0  # chosen by the coverage of the intervals on simulated screens
-_FROM_ZERO = ("neomorphism",)  # noise turns vectors away from each other, so that no draw says that they agree
+    Pair = tuple[str, ...]
+
+logger = logging.getLogger(__name__)
+
+UNDETERMINED = "undetermined"
+N_DRAWS, _FEWEST_DRAWS = 100, 20
+_ENDS = (0.05, 0.95)
+_CLEAR = 0.95  # probability of a type that names a pair
+_BLOCK_BYTES = 2**27  # of the draws of a block of pairs
 
 
 @progress_argument()
@@ -35,15 +42,16 @@ def interactions(
     pairs: Sequence[tuple[str, str] | str] | None = None,
     *,
     chunk_size: int = 256,
-    n_draws: int = 0,
+    n_draws: int | None = None,
     seed: int | None = None,
     progress: bool | None = None,
 ) -> pd.DataFrame:
-    """Score and name the interaction of pairs of perturbed genes.
+    """Score the interaction of pairs of perturbed genes, and name it where it is known.
 
-    The model predicts the effects of both genes and of the pair; the scores compare the pair with the sum of the two
-    (RAPTORGraph paper, section D.4, Eq. S11 to Eq. S15; formulae in :mod:`raptorgraph.metrics`). In each
-    score more means stronger.
+    The scores compare the effect of the pair with the sum of the effects of its genes (RAPTORGraph paper, section D.4,
+    Eq. S11 to Eq. S15; formulae in :mod:`raptorgraph.metrics`). In each score more means stronger. Points, intervals
+    and probabilities are those of the same joint draws of the three effects
+    (:meth:`raptorgraph.RaptorGraphModel.sample_effects`).
 
     Parameters
     ----------
@@ -52,10 +60,12 @@ def interactions(
         Pairs of perturbed genes, ``("A", "B")`` or labels such as ``"A+B"``, in any order; each is scored once.
         Default: all pairs.
     chunk_size
-        Number of pairs predicted at a time, which bounds the memory.
+        Largest number of pairs that are predicted or drawn at a time, which bounds the memory; fewer are drawn where
+        effects have many genes. The draws of single effects are kept: genes of the pairs x draws x genes, float32.
     n_draws
-        Draws from the posterior of the effects (:meth:`raptorgraph.RaptorGraphModel.sample_effects`) for intervals;
-        0 for none. They take most of the time.
+        Draws from the posterior of the effects: 20 or more; or 0 for scores of the predicted effects without intervals,
+        which takes less time and leaves every interaction undetermined. Default: 100, and 0 for a model without a
+        posterior.
     seed
         Seed of the draws; by default ``scvi.settings.seed``.
     %(progress)s
@@ -67,14 +77,25 @@ def interactions(
 
         - ``gene_a``, ``gene_b``: the two genes, sorted;
         - ``synergy``: magnitude of the pair's effect relative to that of the sum; ``suppression``: its inverse;
-          ``neomorphism``, ``redundancy``, ``epistasis``; NaN where a predicted effect is zero;
-        - ``magnitude``: norm of the pair's predicted effect, on the expression scale;
-        - with `n_draws`, ``<score>_low`` and ``<score>_high`` of every score and of ``magnitude``: 5 and 95 % quantiles
-          over draws in which the size of each interaction is taken as unknown (``neomorphism_low`` is 0: noise turns
-          vectors, so that there is an upper bound only); and ``<score>_probability`` of every score: the part of the
-          pair's draws that lie among the strongest quarter of the draws of all pairs in the table;
+          ``neomorphism``, ``redundancy``, ``epistasis``; NaN where an effect is zero; ``magnitude``: norm of the pair's
+          effect, on the expression scale. Medians over draws; without draws, scores of the predicted effects;
+        - with draws ``<score>_low`` and ``<score>_high`` of every score and of ``magnitude``: 5 and 95 % quantiles of
+          the draws. Noise turns vectors away from each other; ``neomorphism_low`` is therefore the quantile of the part
+          of the turn whose direction is the same in all draws, 0 where there is none;
+        - with draws ``<score>_probability``: of ``synergy`` the probability that the pair's effect is longer than 1.1
+          times the sum; of ``suppression``, shorter than 0.9 times the sum; of ``neomorphism``, that it turns away from
+          the sum by 1 - cos > 0.05 towards a known side; of ``redundancy``, shorter than 0.9 times the sum, with a
+          cosine above 0.85 to both genes' effects; of ``epistasis``, that the cosine to one gene's effect is below 0.28
+          times that to the other's, where that of the sum is not;
         - ``measured``: whether the pair is among the training data;
-        - ``interaction``: categorical, ``"additive"``, the name of a score, or ``"undefined"``.
+        - ``singles_measured``: whether both genes are among the training data alone;
+        - ``both_stand_out``: whether both single effects stand out from groups of control cells at a false discovery
+          rate of 5 %; False for a model without data;
+        - ``pairs_seen``: number of pairs among the training data, the same in every row. With 0 of them the size of
+          pairs is a prior;
+        - ``interaction``: categorical, ``"undetermined"`` or the name of a score.
+
+        ``attrs`` says in words what ``intervals`` and the ``scale`` of pairs rest on.
 
     Raises
     ------
@@ -83,22 +104,29 @@ def interactions(
     TypeError
         If a pair is neither a pair of gene names nor a label.
     ValueError
-        If a pair names one gene twice, or there are no pairs, `chunk_size` is not positive or `n_draws` negative, or
-        intervals are asked of a model without a posterior.
+        If a pair names one gene twice, or there are no pairs, `chunk_size` is not positive, `n_draws` is neither 0 nor
+        20 or more, or draws are asked of a model without a posterior.
 
     Notes
     -----
-    Intervals are rough. On simulated screens those of 90 % held about nine of ten true scores of synergy and
-    suppression, eight to nine of redundancy, and six to nine of epistasis (``raptorgraph benchmark intervals``).
+    ``interaction`` is ``"undetermined"`` unless all of these hold:
 
-    On the screen where it was measured, the probabilities ranked interacting pairs no better than the scores did
-    (``raptorgraph benchmark ablation``): rank by the score, and judge by the interval how sure it is.
+    - the interval excludes an additive pair: that of synergy lies above 1.1 or below 0.9, or ``neomorphism_low`` is
+      above 0.05, a turn by 18 degrees;
+    - both single effects were measured and stand out from noise. The direction of an effect that is next to nothing is
+      arbitrary, and so are the scores of pairs with it;
+    - the training data have a pair of two genes that were measured alone. Without one the data do not say how effects
+      combine, and every score is a prior.
 
-    ``interaction`` is a descriptive rule without a measure of uncertainty. A pair is additive if its synergy lies in
-    [0.9, 1.1] and its neomorphism below 0.05. Any other pair gets the type in whose score it ranks highest among all
-    pairs of the table (mean rank of ties; the first of the columns where types tie). Synergy is open to it only if the
-    pair is stronger than the sum, suppression only if it is weaker. A pair of which a score is NaN is undefined.
-    The name thus depends on the other pairs; the scores do not.
+    A determined pair is named ``"epistasis"`` or ``"redundancy"`` if that probability is 0.95 or more (in that order),
+    else ``"neomorphism"`` if it turns, else ``"synergy"`` or ``"suppression"``. No name depends on the other pairs of
+    the table. The limits 0.85 and 0.28 are those of GEARS (Roohani et al., Nature Biotechnology 2024) for similarity
+    and for equality of contribution, here on cosines in place of distance correlations; its thresholds for magnitude
+    are about coefficients of a fit, which are the root of 2 where effects add up, and do not carry over.
+    "Undetermined" does not say that the pair is additive.
+
+    How many pairs are named on screens where nothing interacts, and where something does: ``raptorgraph benchmark
+    calls``.
 
     Examples
     --------
@@ -106,20 +134,62 @@ def interactions(
     >>> table = rg.tl.interactions(model, [(a, b)])
     >>> table[["gene_a", "gene_b"]].to_numpy().tolist() == [[a, b]]
     True
+    >>> table["synergy"].between(table["synergy_low"], table["synergy_high"]).tolist()
+    [True]
     """
     check_integer("chunk_size", chunk_size, 1, hint=", the number of pairs to predict at a time")
-    check_integer("n_draws", n_draws, 0, hint=", and 0 for no intervals")
+    n_draws = _checked_draws(model, n_draws)
     setup, genes = Setup.of(model.setup_args), list(model.perturbed_genes)
     scored = list(combinations(sorted(genes), 2)) if pairs is None else _checked(pairs, genes, setup)
     if not scored:
         raise ValueError(f"There is no pair to score among the {len(genes)} perturbed genes {genes}.")
 
     labels = [setup.label(pair) for pair in scored]
+    if n_draws:
+        table = _drawn(model, scored, labels, setup, chunk_size=chunk_size, n_draws=n_draws, seed=seed)
+    else:
+        table = _predicted(model, scored, labels, setup, chunk_size)
+    table.insert(0, "gene_a", [pair[0] for pair in scored])
+    table.insert(1, "gene_b", [pair[1] for pair in scored])
+    table.index = pd.Index(labels, name="perturbation")
+    return _judged(table, model, scored, setup, n_draws)
+
+
+def additive_is_excluded(table: pd.DataFrame) -> pd.Series:
+    """Whether the interval of each pair excludes an additive one; False where there are no intervals."""
+    if "synergy_low" not in table:
+        return pd.Series(False, table.index)
+    beyond = (table["synergy_low"] > LONGER) | (table["synergy_high"] < SHORTER)
+    return beyond | (table["neomorphism_low"] > TURNED)
+
+
+def pairs_are_a_prior(table: pd.DataFrame) -> bool:
+    """Whether a table of all pairs rests on no measured pair, ``measured`` being true of pairs of the whole screen."""
+    return not bool(((table["pairs_seen"] > 0) & table["measured"] & table["singles_measured"]).any())
+
+
+def _checked_draws(model: RaptorGraphModel, n_draws: int | None) -> int:
+    has_posterior = bool(getattr(model, "has_posterior", False))  # a baseline has none
+    if n_draws is None:
+        return N_DRAWS if has_posterior else 0
+    n = check_integer("n_draws", n_draws, 0, hint=", and 0 for no intervals")
+    if 0 < n < _FEWEST_DRAWS:
+        raise ValueError(
+            f"n_draws={n_draws!r}: quantiles of 5 and 95 % need {_FEWEST_DRAWS} draws or more; 0 is for no intervals."
+        )
+    if n and not has_posterior:
+        raise ValueError(f"n_draws={n_draws!r}: the model has no posterior of the effects to draw from; use n_draws=0.")
+    return n
+
+
+def _predicted(
+    model: RaptorGraphModel, scored: Sequence[Pair], labels: Sequence[str], setup: Setup, chunk_size: int
+) -> pd.DataFrame:
+    """Scores of the predicted effects."""
     needed = sorted({gene for pair in scored for gene in pair})
     singles = model.predict_effects([setup.label([gene]) for gene in needed]).to_numpy()
     row = {gene: k for k, gene in enumerate(needed)}
     first, second = (np.array([row[pair[side]] for pair in scored]) for side in (0, 1))
-
     chunks = []
     with progress_bar("Pairs", -(-len(scored) // chunk_size)) as advance:
         for start in range(0, len(scored), chunk_size):
@@ -128,77 +198,96 @@ def interactions(
             scores = {name: getattr(metrics, name)(*effects) for name in SCORES}
             chunks.append(pd.DataFrame({**scores, "magnitude": np.linalg.norm(effects[2], axis=1)}))
             advance()
-    table = pd.concat(chunks, ignore_index=True)
+    return pd.concat(chunks, ignore_index=True)
 
-    if n_draws:
-        asked = ([*(setup.label([gene]) for gene in pair), label] for pair, label in zip(scored, labels, strict=True))
-        drawn, wide = [], []
-        for three in track(asked, "Intervals", total=len(scored)):
-            draws = model.sample_effects(three, n_draws, seed)
-            expected, sd = (x.to_numpy() for x in model.predict_effects(three, return_sd=True))
-            drawn.append(drawn_scores(draws))
-            wide.append(drawn_scores(widened(draws, expected, sd, settings.seed if seed is None else seed)))
-        table = table.join(intervals(_stacked(wide))).join(probabilities(_stacked(drawn)))
 
-    known = {setup.genes(label) for label in model.conditions}
-    table.insert(0, "gene_a", [pair[0] for pair in scored])
-    table.insert(1, "gene_b", [pair[1] for pair in scored])
-    table["measured"] = [pair in known for pair in scored]
-    table["interaction"] = _name(table)
-    table.index = pd.Index(labels, name="perturbation")
+def _drawn(
+    model: RaptorGraphModel,
+    scored: Sequence[Pair],
+    labels: Sequence[str],
+    setup: Setup,
+    *,
+    chunk_size: int,
+    n_draws: int,
+    seed: int | None,
+) -> pd.DataFrame:
+    """Summaries of the scores in joint draws.
+
+    A seed gives the same draw of a set in every call, so singles are drawn once, and pairs in blocks.
+    """
+    block = max(1, min(chunk_size, _BLOCK_BYTES // (8 * n_draws * len(model.var_names_))))
+    needed = sorted({gene for pair in scored for gene in pair})
+    alone = [setup.label([gene]) for gene in needed]
+    with progress_bar("Draws", -(-len(alone) // block) - (-len(labels) // block)) as advance:
+
+        def blocks(asked: Sequence[str]) -> Iterator[np.ndarray]:
+            for start in range(0, len(asked), block):
+                draws = model.sample_effects(list(asked[start : start + block]), n_draws, seed)
+                yield from np.moveaxis(draws, 1, 0).astype(np.float32)
+                advance()
+
+        singles = dict(zip(needed, blocks(alone), strict=True))
+        rows = [
+            _summary(score_draws(singles[pair[0]], singles[pair[1]], both))
+            for pair, both in zip(scored, blocks(labels), strict=True)
+        ]
+    return pd.DataFrame(rows)
+
+
+def _summary(drawn: PairDraws) -> dict[str, float]:
+    """Medians, ends of intervals and probabilities of one pair."""
+    found = {name: float(np.median(values)) for name, values in drawn.scores.items()}
+    for name, values in drawn.scores.items():
+        low, high = np.quantile(values, _ENDS)
+        if name == "neomorphism":
+            low = np.quantile(drawn.known_turn, _ENDS[0])
+        found |= {f"{name}_low": float(low), f"{name}_high": float(high)}
+    for name, shown in drawn.types.items():
+        found[f"{name}_probability"] = float(shown.mean()) if np.isfinite(found[name]) else np.nan
+    return found
+
+
+def _judged(
+    table: pd.DataFrame, model: RaptorGraphModel, scored: Sequence[Pair], setup: Setup, n_draws: int
+) -> pd.DataFrame:
+    """Add what each pair rests on, and its name where that is enough."""
+    seen = {setup.genes(label) for label in model.conditions}
+    alone = {genes[0] for genes in seen if len(genes) == 1}
+    pairs_seen = [genes for genes in seen if len(genes) == 2]
+    learned = sum(alone.issuperset(genes) for genes in pairs_seen)
+    strong: set[str] = set()
+    if getattr(model, "adata", None) is not None:
+        strong = singles_that_stand_out(model.screen)
+    elif n_draws:
+        logger.info("The model has no data, so no effect is known to stand out: load(folder, adata) gives it some.")
+    table["measured"] = [pair in seen for pair in scored]
+    table["singles_measured"] = [alone.issuperset(pair) for pair in scored]
+    table["both_stand_out"] = [strong.issuperset(pair) for pair in scored]
+    table["pairs_seen"] = len(pairs_seen)
+    known = additive_is_excluded(table) & table["singles_measured"] & table["both_stand_out"] & (learned > 0)
+    table["interaction"] = _named(table, known.to_numpy())
+    table.attrs["intervals"] = (
+        f"5 and 95 % quantiles of {n_draws} joint draws" if n_draws else "none: scores of the predicted effects"
+    )
+    table.attrs["scale"] = (
+        f"learned; pairs whose genes were measured alone: {learned}"
+        if learned
+        else "a prior: no pair was measured whose genes were measured alone, so no interaction is determined"
+    )
     return table
 
 
-def drawn_scores(draws: np.ndarray) -> dict[str, np.ndarray]:
-    """Scores of one pair in each draw, from draws x (a, b, ab) x genes."""
-    a, b, ab = np.moveaxis(draws, 1, 0)
-    scores = {name: getattr(metrics, name)(a, b, ab) for name in SCORES}
-    return {**scores, "magnitude": np.linalg.norm(ab, axis=1)}
-
-
-def _stacked(pairs: Sequence[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
-    """Scores of all pairs, each pairs x draws."""
-    return {name: np.stack([scores[name] for scores in pairs]) for name in pairs[0]}
-
-
-def widened(draws: np.ndarray, expected: np.ndarray, sd: np.ndarray, seed: int | None) -> np.ndarray:
-    """Draws of the effects of two genes and their pair (a, b, ab), with an interaction of unknown size.
-
-    The posterior has one spread for the departures of all pairs from the sum, so that over many genes each draw
-    departs by about the same length. Pairs differ: many do not interact at all, and a few a lot. The departure from
-    the expected one is therefore drawn with a size of its own for each draw, whose square is twice a chi-square
-    variable with one degree of freedom, and condition-specific effects, which the given `draws` lack, are drawn too.
-    `draws` and the result are draws x 3 x genes; `expected` and `sd`, the predictions and their standard deviations,
-    3 x genes.
-    """
-    rng = np.random.default_rng(seed)
-    specific = np.sqrt(np.clip(sd**2 - draws.var(axis=0), 0, None))
-    full = draws + specific * rng.standard_normal(draws.shape)
-    size = np.sqrt(_SIZE_OF_DEPARTURE * rng.chisquare(1, (len(draws), 1)))
-    sign = np.array([-1.0, -1.0, 1.0])  # the pair, less the sum
-    departure = np.einsum("s,dsg->dg", sign, full - draws.mean(axis=0))
-    a, b, _ = np.moveaxis(full, 1, 0)
-    return np.stack([a, b, a + b + sign @ expected + size * departure], axis=1)
-
-
-def intervals(drawn: dict[str, np.ndarray]) -> pd.DataFrame:
-    """Quantiles of every score, pairs x draws."""
-    found = {}
-    for name, scores in drawn.items():
-        found[f"{name}_low"], found[f"{name}_high"] = np.quantile(scores, [0.05, 0.95], axis=1)
-        if name in _FROM_ZERO:
-            found[f"{name}_low"] = np.zeros(len(scores))
-    return pd.DataFrame(found)
-
-
-def probabilities(drawn: dict[str, np.ndarray]) -> pd.DataFrame:
-    """The part of a pair's draws among the strongest quarter of all, for every score, pairs x draws."""
-    return pd.DataFrame(
-        {
-            f"{name}_probability": (drawn[name] > np.nanquantile(drawn[name], 1 - _STRONGEST)).mean(axis=1)
-            for name in SCORES
-        }
-    )
+def _named(table: pd.DataFrame, known: np.ndarray) -> pd.Categorical:
+    """Name of each pair that is known to be no additive one."""
+    names = np.full(len(table), UNDETERMINED, dtype=object)
+    if known.any():
+        turned, longer = table["neomorphism_low"] > TURNED, table["synergy_low"] > LONGER
+        specific = [table[f"{name}_probability"] >= _CLEAR for name in ("epistasis", "redundancy")]
+        found = np.select(
+            [*specific, turned, longer], ["epistasis", "redundancy", "neomorphism", "synergy"], "suppression"
+        )
+        names[known] = found[known]
+    return pd.Categorical(names, categories=[UNDETERMINED, *SCORES])
 
 
 def _checked(pairs: Sequence[tuple[str, str] | str], genes: Sequence[str], setup: Setup) -> list[tuple[str, ...]]:
@@ -224,15 +313,3 @@ def _checked(pairs: Sequence[tuple[str, str] | str], genes: Sequence[str], setup
             )
         checked[pair] = None
     return list(checked)
-
-
-def _name(table: pd.DataFrame) -> pd.Categorical:
-    scores = table[list(SCORES)]
-    # rounded, so that pairs that differ by rounding errors alone are ties
-    quantiles = scores.round(6).rank(pct=True)
-    quantiles.loc[scores["synergy"] <= 1, "synergy"] = -1.0
-    quantiles.loc[scores["synergy"] >= 1, "suppression"] = -1.0
-    names = np.array(SCORES)[quantiles.fillna(-1.0).to_numpy().argmax(axis=1)].astype(object)
-    names[scores["synergy"].between(*_ADDITIVE_RATIO) & (scores["neomorphism"] < _ADDITIVE_ANGLE)] = "additive"
-    names[scores.isna().any(axis=1)] = "undefined"
-    return pd.Categorical(names, categories=["additive", *SCORES, "undefined"])

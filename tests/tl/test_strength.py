@@ -2,8 +2,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from raptorgraph.report._strength import strengths
 from raptorgraph.screen import Screen
+from raptorgraph.tl._strength import strengths
 
 
 def test_what_does_something_stands_out(adata, setup):

@@ -61,6 +61,12 @@ def strengths(screen: Screen, seed: int = 0) -> pd.DataFrame:
     return table
 
 
+def singles_that_stand_out(screen: Screen, seed: int = 0) -> set[str]:
+    """Perturbed genes whose single perturbation stands out by :func:`strengths`, whatever combinations do."""
+    table = strengths(screen, seed)
+    return {screen.genes_of[label][0] for label in screen.singles if table.at[label, "stands_out"]}
+
+
 def _p_values(screen: Screen, seed: int) -> np.ndarray:
     """Probability of as large an effect where there is none, the smaller of two for broad and for sparse effects."""
     controls = screen.rows(screen.control)
