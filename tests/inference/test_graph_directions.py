@@ -9,6 +9,7 @@ from scipy.stats import multivariate_normal
 
 from raptorgraph.inference import infer_graph
 from raptorgraph.inference._graph_directions import Directions, _Pairs, _Program, _standardized
+from raptorgraph.inference._graph_modules import module_labels
 
 NOISE = 0.1
 
@@ -38,8 +39,9 @@ def directions(effect, variance, targets=None):
     on_target = torch.zeros_like(effect, dtype=torch.bool)
     if targets is not None:
         on_target[torch.arange(len(targets)), targets] = True
+    means = torch.where(effect.abs() > 3.5 * variance.sqrt(), effect, 0.0)
     return Directions(
-        effect, variance, on_target, target_variance=4.0, program_fraction=0.05, program_variance=0.3
+        effect, variance, means, on_target, target_variance=4.0, program_fraction=0.05, program_variance=0.3
     )
 
 
@@ -58,11 +60,14 @@ def test_proportional_effects_have_no_direction(weight):
     """Whatever their sizes: a smaller effect is not the cause."""
     rng = np.random.default_rng(1)
     effect, variance, _ = screen([(weight, 0)] * 5, rng)
-    first = torch.arange(0, 10, 2)
-    found = directions(effect, variance)
     effect[:, -10:] = NOISE * torch.as_tensor(rng.standard_normal((10, 10)))  # of genes that are not measured
-    assert found.resemblance(first, first + 1).abs().min() > 0.9
-    assert (found.support(first, first + 1) - 0.5).abs().max() < 0.1
+    found = infer_graph(effect, variance, torch.full((10,), -1), directions=True)
+    first = torch.arange(0, 10, 2)
+    edge = (found.probability >= 0.5).numpy()
+    assert (edge | edge.T)[first, first + 1].all()
+    assert (found.direction_support[first, first + 1] - 0.5).abs().max() < 0.1
+    labels = module_labels(edge, found.direction_support.numpy())
+    assert all(labels[i, i + 1] or labels[i + 1, i] for i in first.tolist())
 
 
 def test_effects_with_a_common_part_hold_neither_the_other():
@@ -106,16 +111,16 @@ def test_the_statistic_is_standard_normal_where_both_are_equally_wrong():
     assert _standardized(torch.zeros(1, 200)).item() == 0
 
 
-def test_resemblance_is_the_cosine_without_noise():
+def test_resemblance_is_the_cosine_of_what_stands_out():
     rng = np.random.default_rng(5)
-    true = torch.as_tensor(rng.normal(size=(2, 5000)))
-    true[1] = 0.6 * true[0] + 0.8 * true[1]
-    noisy = true + torch.as_tensor(rng.normal(size=(2, 5000)))
-    found = directions(noisy, torch.ones_like(noisy)).resemblance(torch.tensor([0]), torch.tensor([1]))
-    assert float(found) == pytest.approx(0.6, abs=0.05)
-    assert float(torch.nn.functional.cosine_similarity(noisy[0], noisy[1], dim=0)) < 0.4  # what noise makes of it
-    nothing = torch.as_tensor(rng.normal(size=(2, 5000)))
-    assert not directions(nothing, torch.ones_like(nothing)).resemblance(torch.tensor([0]), torch.tensor([1])).any()
+    effect, variance = torch.as_tensor(rng.normal(size=(2, 300))), torch.as_tensor(rng.uniform(0.1, 1, (2, 300)))
+    found = directions(effect, variance, torch.tensor([7, 9]))
+    weight = 1 / variance.sum(0).sqrt()
+    weight[[7, 9]] = 0.0  # of their own genes
+    expected = torch.nn.functional.cosine_similarity(weight * found.e[0], weight * found.e[1], dim=0)
+    assert float(found.resemblance(torch.tensor([0]), torch.tensor([1]))) == pytest.approx(float(expected))
+    nothing = torch.zeros(2, 300, dtype=torch.float64)
+    assert not directions(nothing, variance).resemblance(torch.tensor([0]), torch.tensor([1])).any()
 
 
 def test_support_of_the_edges_of_a_graph():
@@ -135,7 +140,9 @@ def test_support_of_the_edges_of_a_graph():
     assert support[0, 1] > 0.98
     assert support[1, 2] > 0.98
     assert float(support[4, 5]) == pytest.approx(0.5, abs=0.1)
-    torch.testing.assert_close(support + support.T, torch.where(support.isnan(), torch.nan, torch.ones_like(support)), equal_nan=True)
+    torch.testing.assert_close(
+        support + support.T, torch.where(support.isnan(), torch.nan, torch.ones_like(support)), equal_nan=True
+    )
     edge = found.probability >= 0.5
     assert (support.isnan() == ~(edge | edge.T)).all()
     assert infer_graph(noisy, variance, targets).direction_support is None

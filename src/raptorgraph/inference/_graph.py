@@ -233,6 +233,7 @@ class _Variational:
         found = Directions(
             self.y - self.c,
             self.v,
+            self.e,
             self.on_target,
             target_variance=self.target_variance,
             program_fraction=self.program_fraction[0],

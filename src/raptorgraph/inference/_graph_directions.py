@@ -10,7 +10,7 @@ symbol                                 name                     meaning
 :math:`w`                              ``ratio``                size of h in the first effect over that in the second
 :math:`\ell`                           ``log_likelihood()``     log density of the two effects of a pair, by gene
 :math:`z`                              ``_standardized()``      Vuong's statistic
-:math:`\cos`                           ``resemblance()``        cosine of two effects without their noise
+:math:`\cos`                           ``resemblance()``        cosine of the posterior means e of two effects
 =====================================  =======================  ====================================================
 """
 
@@ -33,7 +33,6 @@ _STEPS = 60
 _LOG_SD, _LOGIT_SD = 1.5, 1.0  # of the priors of a program's log size and logit fraction, about those of the screen
 _RATIO_SD = 1.0  # of the prior of the ratio, in units of the sizes of both effects
 _NEVER = -1e4  # log probability
-_STANDS_OUT = 3.0  # standard errors of its squared size from which an effect can resemble another
 
 
 class _Program(NamedTuple):
@@ -53,6 +52,8 @@ class Directions:
         Effects less the error of the control cells, k x G.
     v
         Their sampling variance, k x G.
+    e
+        Posterior means of the effects, k x G.
     on_target
         Whether the gene is the target of the perturbation, k x G: there its effect is direct, and may be large.
     target_variance
@@ -63,6 +64,7 @@ class Directions:
 
     y: torch.Tensor
     v: torch.Tensor
+    e: torch.Tensor
     on_target: torch.Tensor
     target_variance: float
     program_fraction: float
@@ -98,19 +100,17 @@ class Directions:
         return torch.cat(found) if found else self.y.new_zeros(0)
 
     def resemblance(self, first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
-        """Cosine of two effects over the genes that are neither's target, as it would be without noise, E.
+        """Cosine of the posterior means of two effects over the genes that are neither's target, E.
 
-        Genes are weighted by their precision. 0 where an effect does not stand out from its noise.
+        Genes are weighted by their precision. What does not stand out from noise is not in the means, so that noise
+        makes no difference between effects. 0 where there is no effect.
         """
         elsewhere = ~(self.on_target[first] | self.on_target[second])
         weight = elsewhere / (self.v[first] + self.v[second])
-        product = (weight * self.y[first] * self.y[second]).sum(1)
-        sizes = []
-        for row in (first, second):
-            size = (weight * (self.y[row] ** 2 - self.v[row])).sum(1)
-            error = (2 * (weight * self.v[row]) ** 2).sum(1).sqrt()
-            sizes.append(torch.where(size > _STANDS_OUT * error, size, torch.inf))
-        return (product / (sizes[0] * sizes[1]).sqrt()).clamp(-1, 1)
+        a, b = self.e[first], self.e[second]
+        product, *sizes = ((weight * values).sum(1) for values in (a * b, a**2, b**2))
+        both = (sizes[0] * sizes[1]).sqrt()
+        return torch.where(both > 0, product / both, 0.0).clamp(-1, 1)
 
     def _support_of(self, first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
         forward, back = _Pairs.of(self, first, second), _Pairs.of(self, second, first)
@@ -151,7 +151,8 @@ class _Pairs:
         n = len(self.a)
         size = ((self.a**2).sum(1) / (self.b**2).sum(1)).sqrt()
         ratio = (self.a * self.b).sum(1) / (self.b**2).sum(1)
-        first = torch.cat([(ratio / size)[None], ratio.new_tensor(self.start * (3 if common else 2))[:, None].expand(-1, n)])
+        starts = ratio.new_tensor(self.start * (3 if common else 2))
+        first = torch.cat([(ratio / size)[None], starts[:, None].expand(-1, n)])
         values = first.clone().requires_grad_(True)
         center = first.clone()
         center[0] = 0.0
@@ -198,9 +199,7 @@ class _Pairs:
                     found.append(log_b + a_log - 0.5 * (rest**2 / total_a + total_a.log()))
         return torch.logsumexp(torch.stack(found), 0) - math.log(2 * math.pi)
 
-    def _prior(
-        self, program: _Program, target: torch.Tensor | None
-    ) -> list[tuple[torch.Tensor | float, torch.Tensor]]:
+    def _prior(self, program: _Program, target: torch.Tensor | None) -> list[tuple[torch.Tensor | float, torch.Tensor]]:
         """Variance and log probability of being outside of a program, and inside."""
         variance = (2 * program.log_sd).exp()[:, None].expand(self.a.shape)
         inside, outside = (logsigmoid(sign * program.logit)[:, None].expand(self.a.shape) for sign in (1, -1))
