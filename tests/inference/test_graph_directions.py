@@ -66,7 +66,7 @@ def test_proportional_effects_have_no_direction(weight):
     edge = (found.probability >= 0.5).numpy()
     assert (edge | edge.T)[first, first + 1].all()
     assert (found.direction_support[first, first + 1] - 0.5).abs().max() < 0.1
-    labels = module_labels(edge, found.direction_support.numpy())
+    labels = module_labels(edge, found.direction_support.numpy(), found.share.numpy())
     assert all(labels[i, i + 1] or labels[i + 1, i] for i in first.tolist())
 
 

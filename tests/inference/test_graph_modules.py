@@ -28,11 +28,17 @@ def test_modules_are_what_edges_without_a_direction_join():
     edges, support = np.zeros((7, 7), dtype=bool), np.full((7, 7), NAN)
     for i, j, s in [(5, 6, 0.5), (0, 1, 0.6), (2, 1, 0.3), (0, 2, 0.95), (3, 4, 0.8)]:
         edges[i, j], support[i, j], support[j, i] = True, s, 1 - s
-    labels = module_labels(edges, support)
+    share = np.where(edges, 0.5, 0.0)
+    labels = module_labels(edges, support, share)
     assert labels[0, 1] == labels[2, 1] == "M1"  # the largest comes first
     assert labels[5, 6] == "M2"
     assert labels[0, 2] == ""  # has a direction, although both genes are in a module
     assert (labels != "").sum() == 3
     support[3, 4] = NAN
-    assert module_labels(edges, support)[3, 4] == "M2"  # of equal size, the first genes
-    assert not (module_labels(np.zeros((3, 3), dtype=bool), np.full((3, 3), NAN)) != "").any()
+    assert module_labels(edges, support, share)[3, 4] == "M2"  # of equal size, the first genes
+    share[2, 1] = 0.4  # carries too little to join its genes
+    labels = module_labels(edges, support, share)
+    assert labels[2, 1] == ""
+    assert [labels[0, 1], labels[3, 4], labels[5, 6]] == ["M1", "M2", "M3"]
+    nothing = np.zeros((3, 3))
+    assert not (module_labels(nothing > 0, nothing, nothing) != "").any()

@@ -94,10 +94,10 @@ class Directions:
         and :math:`\kappa` is below 1 where the effects are proportional but for 15 % of their squared size: as
         much may differ between two guides of one gene.
         """
-        found = [
-            self._support_of(a, b) for a, b in zip(first.split(_PAIRS), second.split(_PAIRS), strict=True) if len(a)
-        ]
-        return torch.cat(found) if found else self.y.new_zeros(0)
+        if not len(first):
+            return self.y.new_zeros(0)
+        parts = [slice(start, start + _PAIRS) for start in range(0, len(first), _PAIRS)]
+        return torch.cat([self._support_of(first[part], second[part]) for part in parts])
 
     def resemblance(self, first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
         """Cosine of the posterior means of two effects over the genes that are neither's target, E.
@@ -110,7 +110,8 @@ class Directions:
         a, b = self.e[first], self.e[second]
         product, *sizes = ((weight * values).sum(1) for values in (a * b, a**2, b**2))
         both = (sizes[0] * sizes[1]).sqrt()
-        return torch.where(both > 0, product / both, 0.0).clamp(-1, 1)
+        cosine: torch.Tensor = torch.where(both > 0, product / both, 0.0).clamp(-1, 1)
+        return cosine
 
     def _support_of(self, first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
         forward, back = _Pairs.of(self, first, second), _Pairs.of(self, second, first)
@@ -119,7 +120,8 @@ class Directions:
         z = _standardized(there - other)
         z_common = _standardized(common - better, math.log(max(common.shape[1], 1)))
         own = ((1 - self.resemblance(first, second) ** 2) / TOLERANCE).clamp_max(1.0)
-        return 0.5 + own * ndtr(-z_common) * (ndtr(z) - 0.5)
+        support: torch.Tensor = 0.5 + own * ndtr(-z_common) * (ndtr(z) - 0.5)
+        return support
 
 
 @dataclass(frozen=True)
@@ -141,16 +143,27 @@ class _Pairs:
         y, v = screen.y, screen.v
         moved = torch.maximum(y[first] ** 2 / v[first], y[second] ** 2 / v[second])
         genes = moved.topk(min(_MOST_GENES, y.shape[1]), dim=1).indices.sort(1).values
-        values = (y[first], y[second], v[first], v[second], screen.on_target[first], screen.on_target[second])
         fraction = screen.program_fraction
-        start = 0.5 * math.log(screen.program_variance), math.log(fraction / (1 - fraction))
-        return cls(*(value.gather(1, genes) for value in values), screen.target_variance, start)
+
+        def taken(values: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+            return values[rows].gather(1, genes)
+
+        return cls(
+            a=taken(y, first),
+            b=taken(y, second),
+            v_a=taken(v, first),
+            v_b=taken(v, second),
+            on_a=taken(screen.on_target, first),
+            on_b=taken(screen.on_target, second),
+            target_variance=screen.target_variance,
+            start=(0.5 * math.log(screen.program_variance), math.log(fraction / (1 - fraction))),
+        )
 
     def fitted(self, common: bool) -> torch.Tensor:
         """Log density of every gene at the most likely parameters, E x M; with `common`, both have an own program."""
         n = len(self.a)
-        size = ((self.a**2).sum(1) / (self.b**2).sum(1)).sqrt()
-        ratio = (self.a * self.b).sum(1) / (self.b**2).sum(1)
+        size_a, size_b = ((values**2).sum(1).clamp_min(1e-12) for values in (self.a, self.b))
+        size, ratio = (size_a / size_b).sqrt(), (self.a * self.b).sum(1) / size_b
         starts = ratio.new_tensor(self.start * (3 if common else 2))
         first = torch.cat([(ratio / size)[None], starts[:, None].expand(-1, n)])
         values = first.clone().requires_grad_(True)
@@ -171,7 +184,7 @@ class _Pairs:
             return value
 
         with torch.enable_grad():
-            optimizer.step(loss)
+            optimizer.step(loss)  # type: ignore[no-untyped-call]
         with torch.no_grad():
             return density()
 

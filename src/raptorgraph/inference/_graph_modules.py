@@ -6,6 +6,7 @@ import numpy as np
 from scipy.sparse.csgraph import connected_components
 
 ORDERED = 0.8  # support from which a direction is one: four times as likely as the other
+JOINS = 0.5  # share of an effect from which an edge without a direction makes one group of its genes
 
 
 def cautious_support(support: np.ndarray, frequency: np.ndarray) -> np.ndarray:
@@ -34,8 +35,8 @@ def cautious_support(support: np.ndarray, frequency: np.ndarray) -> np.ndarray:
     return np.where(np.isnan(support), np.where(either > 0, found_again, np.nan), cautious)
 
 
-def module_labels(edges: np.ndarray, support: np.ndarray) -> np.ndarray:
-    """Label of every edge that has no direction by the group of genes that such edges join.
+def module_labels(edges: np.ndarray, support: np.ndarray, share: np.ndarray) -> np.ndarray:
+    """Label of every edge that joins genes which the data cannot order by the group of these genes.
 
     Parameters
     ----------
@@ -43,19 +44,22 @@ def module_labels(edges: np.ndarray, support: np.ndarray) -> np.ndarray:
         Whether there is an edge, k x k.
     support
         Probability of its direction, k x k. An edge below 0.8, or whose support is not known, has none.
+    share
+        Part of the whole effect of its cause that an edge carries, k x k. Edges that have no direction and carry half
+        or more join their genes; one that carries less says little of either gene.
 
     Returns
     -------
     numpy.ndarray
-        k x k strings, ``"M1"`` for the largest group and so on; empty for edges with a direction and where none is.
+        k x k strings, ``"M1"`` for the largest group and so on; empty for all other edges and where none is.
     """
-    unordered = edges & ~(support >= ORDERED)
-    _, group = connected_components(unordered, directed=False)
+    joins = edges & ~(support >= ORDERED) & (share >= JOINS)
+    _, group = connected_components(joins, directed=False)
     sizes = np.bincount(group, minlength=len(edges))
-    first = np.array([np.flatnonzero(group == g)[0] for g in range(group.max(initial=-1) + 1)], dtype=int)
+    first = [int(np.flatnonzero(group == g)[0]) for g in range(group.max(initial=-1) + 1)]
     ranked = sorted((g for g in range(len(first)) if sizes[g] > 1), key=lambda g: (-sizes[g], first[g]))
     names = {g: f"M{place}" for place, g in enumerate(ranked, 1)}
     labels = np.full(edges.shape, "", dtype=object)
-    for i, j in np.argwhere(unordered):
+    for i, j in np.argwhere(joins):
         labels[i, j] = names[group[i]]
     return labels

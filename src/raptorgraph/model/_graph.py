@@ -15,7 +15,7 @@ from raptorgraph._arguments import LARGEST, check_choice, check_number
 from raptorgraph._progress import progress_bar
 from raptorgraph.inference import GraphPosterior, infer_graph
 from raptorgraph.inference._graph import EDGE
-from raptorgraph.inference._graph_modules import cautious_support, module_labels
+from raptorgraph.inference._graph_modules import ORDERED, cautious_support, module_labels
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -144,18 +144,27 @@ class EdgeTable:
         values: np.ndarray = getattr(self.module, f"edge_{name}").cpu().numpy()
         return cautious_support(values, self.values("frequency")) if name == SUPPORT else values
 
+    @property
+    def unordered(self) -> np.ndarray:
+        """Edges of the network whose direction the data do not support, k x k; none where that was not inferred."""
+        support = self.values(SUPPORT)
+        if not self.is_inferred or np.isnan(support).all():
+            return np.zeros(support.shape, dtype=bool)
+        return np.asarray(self.called & ~(support >= ORDERED))
+
     def module_labels(self) -> np.ndarray:
-        """Label of the module of every edge without a direction, k x k strings, empty elsewhere."""
+        """Label of the module of every edge that joins genes of one, k x k strings, empty elsewhere."""
         support = self.values(SUPPORT)
         if not self.is_inferred or np.isnan(support).all():
             return np.full(support.shape, "", dtype=object)
-        return module_labels(self.called, support)
+        return module_labels(self.called, support, self.values("share"))
 
     def get_modules(self) -> dict[str, list[str]]:
         """Groups of genes that the data cannot order, the largest first.
 
-        Their effects are nearly proportional, or one direction is found about as often as the other: the genes belong
-        together, and which of them acts through which is not known.
+        They are joined by edges that carry half or more of an effect, and whose direction is not supported: the effects
+        are nearly proportional, or one direction is found about as often as the other. The genes belong together, and
+        which of them acts through which is not known.
 
         Returns
         -------
@@ -170,7 +179,7 @@ class EdgeTable:
         labels = self.module_labels()
         names = sorted(set(labels.ravel()) - {""}, key=lambda label: int(label[1:]))
         of_gene = {name: (labels == name).any(0) | (labels == name).any(1) for name in names}
-        return {name: [self.names[i] for i in np.flatnonzero(member)] for name, member in of_gene.items()}
+        return {name: [self.names[i] for i in np.flatnonzero(member).tolist()] for name, member in of_gene.items()}
 
     def get_dag(
         self,
@@ -253,8 +262,9 @@ class EdgeTable:
         - ``direction_support``: probability that the edge runs this way and not the other, by the evidence of the
           effects (:func:`raptorgraph.inference.infer_graph`). Once :func:`raptorgraph.tl.dag_stability` was run, the
           more cautious of that and of the part of the resampled graphs with either edge that have this one;
-        - ``module``: category, the group of genes that the data cannot order (:meth:`get_modules`), of edges whose
-          direction has a support of less than 0.8. NA for edges with a direction;
+          Below 0.8 read the edge as a line without an arrowhead;
+        - ``module``: category, the group of genes that the data cannot order (:meth:`get_modules`), of edges that join
+          them: those that carry half or more of an effect and have no direction. NA for all others;
         - ``frequency`` and ``q_value`` once :func:`raptorgraph.tl.dag_stability` was run.
 
         Examples
