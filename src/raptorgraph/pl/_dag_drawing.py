@@ -189,7 +189,7 @@ def _scale(ax: Axes, scaled: list[Scaled], renderer: RendererBase) -> None:
 
 def has_direction(data: Mapping[str, float]) -> bool:
     """Whether the data say which way an edge runs, or nothing is known of that."""
-    return not data["support"] < ORDERED
+    return not data.get("support", np.nan) < ORDERED
 
 
 def _draw_edge(ax: Axes, route: Floats, data: Mapping[str, float], largest: float) -> list[Scaled]:
