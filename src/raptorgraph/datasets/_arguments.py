@@ -33,6 +33,9 @@ RANGES = {  # real numbers, and the bounds of each (inclusive)
     "dispersion": (1e-3, 1e6),
     "state_effect": (0.0, 3.0),
     "state_dependence": (0.0, 1.0),
+    "programs_per_gene": (0.0, float("inf")),
+    "feedback": (0.0, 1.0),
+    "off_target": (0.0, 1.0),
 }
 
 
