@@ -155,9 +155,7 @@ def reverse(
     labels = [setup.label(genes) for genes in sets]
 
     panel = model.predict_effects(labels[:1]).columns
-    table = _from_cells(model, setup, query, panel, by) if isinstance(query, AnnData) else query
-    _check_queries(table)
-    table = table.set_axis(stripped(table.columns, "Genes of the query"), axis=1)
+    table = query_table(model, setup, query, panel, by)
     excluded = {gene for genes in sets for gene in genes} if exclude_targets else set()
     shared = [gene for gene in panel if gene in table.columns and gene not in excluded]
     if len(shared) < 2:
@@ -296,6 +294,15 @@ def _candidate_sets(
     if not sets:
         raise ValueError(f"There is no set of {min_genes} genes or more among the {len(genes)} candidates {genes}.")
     return sets
+
+
+def query_table(
+    model: RaptorGraphModel, setup: Setup, query: pd.DataFrame | AnnData, panel: pd.Index, by: str
+) -> pd.DataFrame:
+    """Queries x genes, of a table or of cells."""
+    table = _from_cells(model, setup, query, panel, by) if isinstance(query, AnnData) else query
+    _check_queries(table)
+    return table.set_axis(stripped(table.columns, "Genes of the query"), axis=1)
 
 
 def _check_queries(table: pd.DataFrame) -> None:
