@@ -62,7 +62,8 @@ class BruteForce:
                 covariance[K : 2 * K, K : 2 * K] = level * self.deviation * np.eye(K)
                 covariance[-2, -2] = level * self.prior["combination_variance"]
             covariance[-1, -1] = self.fitted.measured.control_noise
-            own = self.prior["residual_variance"] + self.prior["interaction_variance"] * (measured.sum(1) > 1)
+            interaction = self.prior["interaction_variance"] + self.deviation
+        own = self.prior["residual_variance"] + interaction * (measured.sum(1) > 1)
             own = level * (np.ones(len(measured)) if klass == 2 else own)
             loads = np.array([self.loadings(row, klass) for row in measured])
             wanted = np.array([self.loadings(row, klass) for row in asked])
@@ -101,7 +102,7 @@ def _sets(posterior):
 
 
 def test_a_batch_accounts_for_each_measurement(fitted):
-    brute, plan = BruteForce(fitted, 0.3), Plan(fitted, torch.as_tensor(UNSEEN))
+    brute, plan = BruteForce(fitted, 1.0), Plan(fitted, torch.as_tensor(UNSEEN))
     for row in UNSEEN[[4, 1, 8]]:
         plan.measure(torch.as_tensor(row), 0.4)
     rest = np.delete(UNSEEN, [4, 1, 8], 0)
@@ -114,7 +115,7 @@ def test_a_batch_accounts_for_each_measurement(fitted):
 
 
 def test_a_set_that_nobody_asked_for_teaches_too(fitted):
-    brute = BruteForce(fitted, 0.3)
+    brute = BruteForce(fitted, 1.0)
     plan = Plan(fitted, torch.as_tensor(UNSEEN[:5]))
     removed = float(plan.removed(torch.as_tensor(UNSEEN[5:6]), 0.4))
     assert removed == pytest.approx(brute.variance(UNSEEN[:5]) - brute.variance(UNSEEN[:5], UNSEEN[5:6], 0.4), rel=1e-4)

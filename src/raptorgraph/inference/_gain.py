@@ -5,7 +5,7 @@ perturbed gene (its scale where P holds it) and one for what all combinations ha
 :math:`\theta` with the covariance :math:`w M`. To measure P with an error of variance :math:`w \nu` changes it to
 
 .. math::
-    M - \frac{M f_P f_P^\top M}{q_P}, \qquad q_P = f_P^\top M f_P + \ell (\gamma + \omega) + \nu ,
+    M - \frac{M f_P f_P^\top M}{q_P}, \qquad q_P = f_P^\top M f_P + \ell (\gamma + \delta + \omega) + \nu ,
 
 whatever the measurement finds, so that batches can be planned. ``docs/concepts/inference.md`` derives it.
 """
@@ -22,9 +22,10 @@ from raptorgraph.inference._prior import CONDITION_SPECIFIC, N_CLASSES, _scale, 
 if TYPE_CHECKING:
     from raptorgraph.inference._state import Fitted
 
-# Prior variance of what a gene does in combinations and not alone, over that of a typical single effect. The posterior
-# itself has no such term; chosen on simulated screens (``raptorgraph benchmark design``), others than those reported.
-DEVIATION = 0.3
+# Prior variance of what a gene does in combinations and not alone, over that of a typical single effect, and of what
+# an interaction has beyond the learned variance. The posterior itself has no such terms, so that it holds genes to be
+# known that no combination has shown. Chosen on simulated screens, others than those that are reported.
+DEVIATION = 1.0
 _NEGLIGIBLE = 1e-6  # share of a class and level in the variance of all genes
 
 
@@ -40,11 +41,11 @@ class Plan:
         measured leaves them.
     deviation
         Prior variance :math:`\delta` of what each gene does in combinations beside its effect alone, over that of a
-        typical single effect.
+        typical single effect; and what is added to that of interactions. With 0 variances are those of the posterior.
     """
 
     def __init__(self, fitted: Fitted, others: torch.Tensor, deviation: float = DEVIATION) -> None:
-        self.fitted = fitted
+        self.fitted, self.deviation = fitted, deviation
         weights = (fitted.responsibility * fitted.measured.gene_noise).sum(2)
         self._at = weights > _NEGLIGIBLE * weights.sum()
         self._weights = weights[self._at]  # the classes and levels that count, as one axis
@@ -106,14 +107,14 @@ class Plan:
     def noise_for_itself(self, design: torch.Tensor, share: float) -> torch.Tensor:
         r"""Variance :math:`\nu` at which a measurement teaches this share of what many cells would of its own set."""
         _, own, total = self._totals(design, 0.0)
-        interaction = (self._level * self.fitted.hyperparameters.interaction_variance)[:, None]
+        interaction = self._level[:, None] * (self.fitted.hyperparameters.interaction_variance + self.deviation)
         return self._noise_where(self._weights[:, None] * (own + interaction) ** 2, total, share)
 
     def _totals(self, design: torch.Tensor, noise: float) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Features of sets (sets x (k + 1)), variance of what they inherit, and of their measurement (x sets)."""
         features = _features(self.fitted, design)
         own = _quadratic(self._unknown, features)
-        return features, own, own + _private(self.fitted, design)[self._at] + noise
+        return features, own, own + _private(self.fitted, design, self.deviation)[self._at] + noise
 
 
 def _quadratic(matrix: torch.Tensor, features: torch.Tensor) -> torch.Tensor:
@@ -145,17 +146,17 @@ def _unknown(fitted: Fitted, deviation: float) -> torch.Tensor:
     of_all = torch.cat([features[:, :k], torch.ones_like(features[:, :1])], 1)
     of_combinations = is_combination(measured.design)[:, None] * features
     cross = alike @ of_all.T + apart @ of_combinations.T
-    private = torch.diag_embed(_private(fitted, measured.design))
+    private = torch.diag_embed(_private(fitted, measured.design, deviation))
     errors = torch.diag((1 + prior.excess_by_condition) * measured.condition_noise)
     covariance = of_all @ alike @ of_all.T + of_combinations @ apart @ of_combinations.T + private + errors
     left: torch.Tensor = alike + apart - cross @ torch.cholesky_solve(cross.mT, torch.linalg.cholesky(covariance))
     return left
 
 
-def _private(fitted: Fitted, design: torch.Tensor) -> torch.Tensor:
+def _private(fitted: Fitted, design: torch.Tensor, deviation: float) -> torch.Tensor:
     """Prior variance of what belongs to each set alone, classes x levels x sets."""
     prior = fitted.hyperparameters
-    residual = prior.interaction_variance * is_combination(design) + prior.residual_variance
+    residual = (prior.interaction_variance + deviation) * is_combination(design) + prior.residual_variance
     by_class = residual.expand(N_CLASSES, -1).clone()
     by_class[CONDITION_SPECIFIC] = 1.0
     return LEVELS[:, None] * by_class[:, None]
