@@ -181,21 +181,28 @@ def _state(
     """How often the pair that has the state is in the batch."""
     rng, pairs = np.random.default_rng([seed, 12]), open_pairs(screen)
     queries = [pairs[i] for i in rng.permutation(len(pairs))[: 2 if settings.quick else 6]]
-    [n] = [min(_N_STATES, len(pairs) - 1)]
+    n = min(_N_STATES, len(pairs) - 1)
     panel = [gene for gene in truth.columns if gene not in set(screen.perturbed_genes)]
     effects = model.predict_effects(pairs)[panel].to_numpy(dtype=float)
     singles = screen.effects[panel]
     sums = np.array([sum(singles.loc[screen.single(gene)] for gene in screen.genes_of[label]) for label in pairs])
-    hits: dict[str, list[bool]] = {OURS: [], NEAREST: [], SUMS: []}
+    found: dict[str, list[int]] = {OURS: [], NEAREST: [], SUMS: []}  # place of the pair in the batch
+
+    def place(label: str, batch: list[str]) -> int:
+        return batch.index(label) if label in batch else n
+
     for label in queries:
         query = truth.loc[[label]]
         table = tl.next_pairs(model, n, goal="state", query=query, candidates=pairs, seed=seed, progress=False)
-        hits[OURS].append(label in table.index)
+        found[OURS].append(place(label, list(table.index)))
         for name, known in ((NEAREST, effects), (SUMS, sums)):
             distance = np.linalg.norm(known - query[panel].to_numpy(), axis=1)
-            hits[name].append(label in {pairs[i] for i in np.argsort(distance, kind="stable")[:n]})
-    rows = [(n, name, "state found", float(np.mean(found))) for name, found in hits.items()]
-    return [*rows, (n, CHANCE, "state found", n / len(pairs))]
+            found[name].append(place(label, [pairs[i] for i in np.argsort(distance, kind="stable")[:n]]))
+    rows = []
+    for m in (1, n):
+        rows += [(m, name, "state found", float(np.mean(np.array(at) < m))) for name, at in found.items()]
+        rows.append((m, CHANCE, "state found", m / len(pairs)))
+    return rows
 
 
 # -- tables ----------------------------------------------------------------------------------------------------------

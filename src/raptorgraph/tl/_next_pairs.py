@@ -70,8 +70,11 @@ def next_pairs(
       than alone counts as unknown until a combination shows it, so that a batch covers the genes. Of pairs whose gain
       is within 5 %% of the largest it is the one with the largest predicted effect, which stands out most from noise.
     - ``"interactions"``: the probability that the pair's effect departs strongly from the sum of both single effects:
-      that the length of the departure is among the longest quarter, over all draws of all candidates. The expected
-      number of strong interactions in a batch is the sum of these, so that no choice depends on another.
+      that the length of the departure is among the longest quarter, over all draws of all candidates. The posterior
+      gives the interactions of all pairs one variance; but genes that do little have little to interact with, and genes
+      that move the same way saturate. So each departure is multiplied by the product of the lengths of both single
+      effects and by 1 + the size of their cosine, relative to the mean candidate. The expected number of strong
+      interactions in a batch is the sum of the probabilities, so that no choice depends on another.
     - ``"state"``: how much nearer to the query the nearest pair of the batch is expected to lie, once it is known
       which one that is. The first is compared with a candidate at random, the others with the nearest so far in each
       draw: where it is unsure which pair is the nearest, the batch holds several that are so for different reasons.
@@ -95,7 +98,7 @@ def next_pairs(
         Cells planned for each pair; default as many as the median condition has. It matters for ``"learn"``.
     n_draws
         Draws from the posterior for ``"interactions"`` and ``"state"``, 20 or more. Of more than 400 candidates those are
-        drawn that come first by predictions and their standard deviations.
+        drawn whose predictions come first.
     %(seed_draws)s
     %(progress)s
 
@@ -281,12 +284,14 @@ def _to_find_interactions(
     seed: int | None,
 ) -> pd.DataFrame:
     """The pairs with the largest probability of a strong departure."""
-    drawn = _first(pairs, _expected_departures(model, setup, pairs))
+    relative = dict(zip(pairs, _relative_sizes(model, setup, pairs), strict=True))
+    drawn = _first(pairs, np.array(list(relative.values())))
     lengths = np.empty((n_draws, len(drawn)))
     for part, sums, effects in triples(model, setup, drawn, n_draws, seed):
         lengths[:, part] = np.linalg.norm(effects - sums, axis=2)
+    lengths *= [relative[pair] for pair in drawn]
     probability = (lengths > np.quantile(lengths, _STRONG)).mean(axis=0)
-    # of pairs that are as likely, the one with the longer departure
+    # of pairs that are as likely, the one with the longer departure first
     chosen = np.lexsort((-lengths.mean(axis=0), -probability))[:n].tolist()
     table = _table(drawn, chosen, probability[chosen], probability)
     known = departures(model, setup, [drawn[k] for k in chosen], n_draws, seed)
@@ -353,18 +358,18 @@ def _first(pairs: Pairs, score: np.ndarray) -> Pairs:
     return [pairs[k] for k in np.sort(np.argsort(-score, kind="stable")[:_MOST_DRAWN])]
 
 
-def _expected_departures(model: RaptorGraphModel, setup: Setup, pairs: Pairs) -> np.ndarray:
-    """Squared length of the predicted departures, with the variance of the pair, shape (pairs,)."""
+def _relative_sizes(model: RaptorGraphModel, setup: Setup, pairs: Pairs) -> np.ndarray:
+    """Product of the lengths of both single effects, times 1 + the size of their cosine; over its mean, shape (pairs,).
+
+    The sizes of interactions that one expects before any is measured, chosen on simulated screens.
+    """
     genes = sorted({gene for pair in pairs for gene in pair})
     singles = model.predict_effects([setup.label([gene]) for gene in genes]).to_numpy(dtype=float)
-    row = {setup.label(pair): singles[[genes.index(gene) for gene in pair]].sum(axis=0) for pair in pairs}
-
-    def squared(labels: list[str]) -> np.ndarray:
-        mean, sd = (x.to_numpy(dtype=float) for x in model.predict_effects(labels, return_sd=True))
-        sums = np.array([row[label] for label in labels])
-        return np.asarray(((mean - sums) ** 2 + sd**2).sum(axis=1))
-
-    return _in_chunks(setup, pairs, squared)
+    length = np.maximum(np.linalg.norm(singles, axis=1), 1e-300)
+    cosine = np.abs(singles @ singles.T) / np.outer(length, length)
+    first, second = (np.array([genes.index(pair[side]) for pair in pairs]) for side in (0, 1))
+    size = length[first] * length[second] * (1 + cosine[first, second])
+    return np.asarray(size / size.mean())
 
 
 def _in_chunks(setup: Setup, pairs: Pairs, score: Callable[[list[str]], np.ndarray]) -> np.ndarray:

@@ -202,7 +202,7 @@ def cells_needed(known: Departures, planned: PlannedNoise, size: float | np.ndar
     That of the wrong sign is left out, whose probability is below 1e-4 for intervals of 50 % and more.
     """
     error = size / (z + float(ndtri(ENOUGH)))
-    noise = (error**2 - known.of_sum - known.residual) / known.per_noise
+    noise = (error**2 - known.of_sum - known.residual) / np.maximum(known.per_noise, 1e-300)
     return planned.cells_at(np.maximum(noise, 0.0))
 
 
