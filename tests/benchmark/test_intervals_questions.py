@@ -21,7 +21,7 @@ def test_the_true_answers(effects):
             draws, true, true, (draws[:, :2], single), [(0, 1), (), (), ()], {"random gene sets": [np.array([3, 5])]}
         )
     }
-    assert set(found) == set(questions.QUESTIONS) - {questions.TOGETHER, questions.GENE_SETS}
+    assert set(found) == {*questions.QUESTIONS, questions.KNOWN_TURN} - {questions.TOGETHER, questions.GENE_SETS}
     assert all(drawn.shape == (50, *answer.shape) for drawn, answer in found.values())
     np.testing.assert_allclose(found["random gene sets"][1][:, 0], true[:, [3, 5]].mean(1))
     np.testing.assert_allclose(found[questions.ALONG][1], np.linalg.norm(true, axis=1))
@@ -35,11 +35,12 @@ def test_the_true_answers(effects):
 def test_held_counts_what_lies_within():
     drawn = np.linspace(0, 1, 101)[:, None] + np.array([0.0, 0.0, 0.0, 0.0])
     true = np.array([0.5, 0.07, 0.96, 2.0])
-    found = dict(questions.held("length", drawn, true))
+    found = dict(questions.held(drawn, true))
     assert found["held at 50%"] == 0.25
     assert found["held at 90%"] == 0.5
     assert found["width"] == pytest.approx(0.9)
-    assert dict(questions.held("neomorphism", drawn, np.array([0.0, 0.02, 0.89, 0.92])))["held at 90%"] == 0.75
+    below = np.zeros_like(drawn)
+    assert dict(questions.held(drawn, np.array([0.0, 0.02, 0.89, 0.96]), below))["held at 90%"] == 0.75
 
 
 def test_sets_of_genes_leave_the_perturbed_ones_out():

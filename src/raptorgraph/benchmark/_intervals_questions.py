@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from raptorgraph import metrics
-from raptorgraph.tl._interactions import _FROM_ZERO, SCORES
+from raptorgraph.tl._pair_scores import SCORES, known_turn
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 LEVELS = (0.5, 0.7, 0.8, 0.9, 0.95)
 GENES, STRONGEST, RANDOM, TOGETHER = "genes", "50 strongest genes", "random gene sets", "gene sets that move together"
 GENE_SETS, LENGTH, ALONG, COSINE, RANK = "gene sets", "length", "along the prediction", "cosine with a single", "rank"
+NEOMORPHISM, KNOWN_TURN = "neomorphism", "known part of the turn"
 QUESTIONS = (GENES, STRONGEST, RANDOM, TOGETHER, GENE_SETS, LENGTH, ALONG, COSINE, RANK, *SCORES)
 _N_SETS, _SIZE, _STRONGEST = 20, 30, 50
 
@@ -70,15 +71,20 @@ def answers(
             score = getattr(metrics, name)
             found = [score(one[a], one[b], both[which]) for one, both in zip(drawn, draws, strict=True)]
             yield name, np.stack(found), score(known[a], known[b], true[which])
+        total = drawn[:, a] + drawn[:, b]
+        turned = [known_turn(draws[:, s], total[:, i]) for i, s in enumerate(which)]
+        yield KNOWN_TURN, np.stack(turned, axis=1), np.zeros(len(which))
 
 
-def held(question: str, drawn: np.ndarray, true: np.ndarray) -> Iterator[tuple[str, float]]:
-    """Share of the true answers that the intervals of each level hold, and the median width of those of 90 %."""
+def held(drawn: np.ndarray, true: np.ndarray, from_below: np.ndarray | None = None) -> Iterator[tuple[str, float]]:
+    """Share of the true answers that the intervals of each level hold, and the median width of those of 90 %.
+
+    Lower ends are quantiles of `from_below`, by default of the draws themselves.
+    """
     for level in LEVELS:
-        tails = (0.0, level) if question in _FROM_ZERO else ((1 - level) / 2, (1 + level) / 2)
-        low, high = np.nanquantile(drawn, tails, axis=0)
-        if question in _FROM_ZERO:
-            low = np.zeros_like(low)
+        low, high = np.nanquantile(drawn, ((1 - level) / 2, (1 + level) / 2), axis=0)
+        if from_below is not None:
+            low = np.nanquantile(from_below, (1 - level) / 2, axis=0)
         yield f"held at {level:.0%}", float(((true >= low - 1e-9) & (true <= high + 1e-9)).mean())
         if level == 0.9:
             yield "width", float(np.median(high - low))

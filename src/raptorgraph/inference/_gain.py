@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from raptorgraph.inference._mixture import LEVELS
-from raptorgraph.inference._prior import CONDITION_SPECIFIC, N_CLASSES, _scale, is_combination
+from raptorgraph.inference._prior import CONDITION_SPECIFIC, N_CLASSES, is_combination, scale_of
 
 if TYPE_CHECKING:
     from raptorgraph.inference._state import Fitted
@@ -124,7 +124,7 @@ def _quadratic(matrix: torch.Tensor, features: torch.Tensor) -> torch.Tensor:
 
 def _features(fitted: Fitted, design: torch.Tensor) -> torch.Tensor:
     """Features f of combinations, sets x (k + 1)."""
-    return torch.cat([design * _scale(fitted.hyperparameters, design)[:, None], is_combination(design)[:, None]], 1)
+    return torch.cat([design * scale_of(fitted.hyperparameters, design)[:, None], is_combination(design)[:, None]], 1)
 
 
 def _unknown(fitted: Fitted, deviation: float) -> torch.Tensor:

@@ -84,13 +84,18 @@ def power(
         handles.append(Line2D([], [], color=LIGHT, label=f"each of {len(pairs):,} pairs"))
         handles.append(ax.fill_between(cells, low, high, color=BLUE, alpha=0.25, linewidth=0, label="middle half"))
         handles += ax.plot(cells, middle, color=BLUE, marker="o", markersize=4, linewidth=1.6, label="median")
-    handles.append(ax.axhline(_ENOUGH, color=GRAY, linestyle="--", linewidth=1, label=f"{_ENOUGH:g}, as for `cells_needed`"))
+    handles.append(
+        ax.axhline(_ENOUGH, color=GRAY, linestyle="--", linewidth=1, label=f"{_ENOUGH:g}, as for `cells_needed`")
+    )
     ax.set_xscale("log")
     ax.set_xticks(cells, [f"{n:,.0f}" for n in cells])
     ax.xaxis.set_minor_locator(NullLocator())
     ax.set_ylim(-0.02, 1.02)
     size = table["size"].iloc[0]
-    ax.set(xlabel="cells of the pair", ylabel=f"probability to call a pair that is\n{size:.0%} stronger or weaker than the sum")
+    ax.set(
+        xlabel="cells of the pair",
+        ylabel=f"probability to call a pair that is\n{size:.0%} stronger or weaker than the sum",
+    )
     ax.spines[["top", "right"]].set_visible(False)
     legend_beside(ax, handles)
     return finish(ax, show=show, save=save, return_fig=return_fig)
