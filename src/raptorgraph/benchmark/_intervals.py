@@ -117,9 +117,9 @@ def counted(model: RaptorGraphModel, case: Case, settings: Settings, seed: int) 
         expected = model.predict_effects(labels)[names].to_numpy()
         single = drawn_singles + case.noise(singles, n_draws, seed + 1) * (not both)
         asked = answers(draws, truth, expected, (single, true_singles), members, sets)
-        found = {question: (answer, true) for question, answer, true in asked}
-        known_turn = found.pop(KNOWN_TURN, (None, None))[0]
-        for question, (answer, true) in found.items():
+        answered = {question: (answer, true) for question, answer, true in asked}
+        known_turn = answered.pop(KNOWN_TURN, (None, None))[0]
+        for question, (answer, true) in answered.items():
             below = known_turn if question == NEOMORPHISM else None
             rows += [(kind, question, metric, value) for metric, value in held(answer, true, below)]
     return rows
