@@ -32,6 +32,13 @@ def test_the_true_answers(effects):
     assert ranks[np.arange(4), np.arange(4) - 1].tolist() == [0, 0, 0, 0]
 
 
+def test_nothing_has_no_direction(effects):
+    draws = effects[1]
+    nothing = np.zeros((4, 40))
+    asked = questions.answers(draws, nothing, draws.mean(0), (draws[:, :2], nothing[:2]), [(0, 1), (), (), ()], {})
+    assert [name for name, *_ in asked] == [questions.GENES, questions.STRONGEST]
+
+
 def test_held_counts_what_lies_within():
     drawn = np.linspace(0, 1, 101)[:, None] + np.array([0.0, 0.0, 0.0, 0.0])
     true = np.array([0.5, 0.07, 0.96, 2.0])

@@ -55,6 +55,8 @@ def answers(
     for name, columns in sets.items():
         if columns:
             yield name, np.stack([draws[:, :, c].mean(2) for c in columns], 2), _means(true, columns)
+    if not true.any():  # nothing has no direction, and no interval of a length holds 0
+        return
     yield LENGTH, np.linalg.norm(draws, axis=2), np.linalg.norm(true, axis=1)
     unit = expected / np.maximum(np.linalg.norm(expected, axis=1, keepdims=True), 1e-12)
     yield ALONG, np.einsum("dsg,sg->ds", draws, unit), (true * unit).sum(axis=1)
