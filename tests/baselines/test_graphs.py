@@ -1,4 +1,5 @@
 import sys
+from importlib.util import find_spec
 
 import anndata as ad
 import numpy as np
@@ -166,8 +167,8 @@ def test_all_methods_answer_alike_for_a_real_shape():
     truth = adata.uns["simulation"]["adjacency"].loc[genes, genes]
     score = {}
     for name, method in graph_methods(seed=2).items():
-        if name == "dagma":
-            pytest.importorskip("dagma")
+        if name in ("dagma", "sdcd") and not find_spec(name):
+            continue
         graph = method(adata, **setup)
         assert graph.index.tolist() == graph.columns.tolist() == genes, name
         assert np.isfinite(graph.to_numpy()).all(), name

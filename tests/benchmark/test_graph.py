@@ -1,3 +1,5 @@
+from importlib.util import find_spec
+
 import numpy as np
 import pytest
 from scipy.stats import wasserstein_distance
@@ -5,6 +7,7 @@ from scipy.stats import wasserstein_distance
 from raptorgraph import benchmark, datasets
 from raptorgraph.benchmark import Settings
 from raptorgraph.benchmark import _graph as graph
+from raptorgraph.benchmark._graph_broken import BROKEN
 
 QUICK = {"quick": True, "n_jobs": 0, "progress": False}
 FAST = [method for method in graph.METHODS if method not in graph.SLOW]
@@ -27,7 +30,7 @@ def units(**options):
 
 @pytest.mark.filterwarnings("ignore:library_size_key")  # those of the simulation do not know of its few genes
 def test_run_on_simulated_screens(tmp_path):
-    tables = benchmark.run("graph", out=tmp_path, seeds=2, missing=[0.0, 0.5], **QUICK)
+    tables = benchmark.run("graph", out=tmp_path, seeds=2, missing=[0.0, 0.5], broken=False, **QUICK)
     assert (tmp_path / "graph.png").stat().st_size > 10_000
     assert {"graph.csv", "graph.md", "graph_long.csv", "graph_long.md"} <= {p.name for p in tmp_path.iterdir()}
     table, long = tables["graph"], tables["graph_long"]
@@ -66,9 +69,29 @@ def test_run_on_simulated_screens(tmp_path):
 
 def test_slow_methods_where_they_are_asked_for(tmp_path):
     pytest.importorskip("dagma")
-    tables = benchmark.run("graph", out=tmp_path, seeds=1, methods=[*graph.SLOW], toy=False, **QUICK)
-    assert tables["graph"]["method"].tolist() == list(graph.SLOW)
+    asked = [name for name in graph.SLOW if name != "sdcd" or find_spec("sdcd")]
+    tables = benchmark.run("graph", out=tmp_path, seeds=1, methods=asked, toy=False, broken=False, **QUICK)
+    assert tables["graph"]["method"].tolist() == asked
     assert not (tables["graph"]["AUPRC"] == "-").any()
+
+
+@pytest.mark.filterwarnings("ignore:library_size_key")
+def test_screens_that_break_an_assumption(tmp_path):
+    methods = [graph.OURS, "random"]
+    tables = benchmark.run("graph", out=tmp_path, seeds=2, methods=methods, toy=False, **QUICK)
+    settings = [f"{name}, 6 genes, 30 cells" for name in BROKEN]
+    assert tables["graph_support"]["setting"].tolist() == settings
+    assert list(dict.fromkeys(tables["graph"]["setting"]))[1:] == settings
+    feedback = tables["graph"].set_index(["setting", "method"]).loc[settings[2]]
+    assert set(feedback["AUPRC, ancestors"]) == {"-"}  # everything in a cycle is an ancestor of everything
+    found = tables["graph_calibration"]
+    assert set(found["of"]) == {"frequency", "direction"}
+    assert found["true"].between(0, 1).all()
+    low, high = (found["bin"].str.split(" to ").str[i].astype(float) for i in (0, 1))
+    assert ((found["mean probability"] >= low) & (found["mean probability"] <= high)).all()
+    assert "support" not in set(tables["graph_long"]["method"])
+    some = benchmark.run("graph", out=tmp_path / "one", seeds=1, methods="raptorgraph", broken="feedback", **QUICK)
+    assert some["graph_support"]["setting"].tolist() == [settings[2]]
 
 
 def test_run_on_a_screen(tmp_path):
@@ -148,12 +171,13 @@ def test_scores_of_a_graph_that_is_right():
 
 
 def test_the_grid_and_its_units():
-    assert len(graph.units(Settings(seeds=(0,)))) == 2 * 2 * 3 * 2 * 2 * 2 + 1
-    keys = [unit.key for unit in units(n_cells=[30, 40], graphs="scale-free")]
-    assert keys[:2] == [f"scale-free-1-6-linear-{n}-0.0-seed0" for n in (30, 40)]
-    assert keys[-1] == "toy-chain-1-5-rectified-2048-0.0-seed1"
-    assert len(keys) == 6
-    assert len(units(toy=False)) == 2
+    assert len(graph.units(Settings(seeds=(0,)))) == 2 * 2 * 3 * 2 * 2 * 2 + len(BROKEN) + 1
+    keys = [unit.key for unit in units(n_cells=[30, 40], graphs="scale-free", broken=["feedback"])]
+    assert keys[:2] == [f"scale-free-1-6-linear-{n}-0.0-none-seed0" for n in (30, 40)]
+    assert keys[2] == "scale-free-1-6-linear-30-0.0-feedback-seed0"
+    assert keys[-1] == "toy-chain-1-5-rectified-2048-0.0-none-seed1"
+    assert len(keys) == 8
+    assert len(units(toy=False, broken=False)) == 2
     assert [unit.options["graph"] for unit in units(toy="only")] == ["toy chain"] * 2
     assert graph.asked_methods(Settings()) == FAST
 
@@ -167,6 +191,8 @@ def test_the_grid_and_its_units():
         ({"n_cells": ["many"]}, "'many' is not an integer"),
         ({"n_perturbed": [1], "degrees": [0.5]}, "two genes or more"),
         ({"missing": []}, "missing: give at least one"),
+        ({"broken": ["luck"]}, "broken: 'luck' is unknown; there are assumptions kept, dense programs"),
+        ({"resamples": 0}, "resamples=0"),
         ({"toy": "maybe"}, "must be true, false or 'only'"),
         ({"toy": "only", "methods": ["random"]}, "not among the methods"),
         ({"screen": "simulated", "methods": ["guess"]}, "'guess' has no graph"),
@@ -178,7 +204,8 @@ def test_bad_options(tmp_path, options, message):
     assert not list(tmp_path.rglob("*.csv"))
 
 
-def test_dagma_is_asked_for_before_any_work(monkeypatch):
+@pytest.mark.parametrize(("name", "install"), [("dagma", "pip install dagma"), ("sdcd", "pip install --no-deps sdcd")])
+def test_packages_are_asked_for_before_any_work(monkeypatch, name, install):
     monkeypatch.setattr(graph, "find_spec", lambda name: None)
-    with pytest.raises(ValueError, match="pip install dagma"):
-        units(methods=["dagma"])
+    with pytest.raises(ValueError, match=install):
+        units(methods=[name])

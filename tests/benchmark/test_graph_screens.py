@@ -3,6 +3,7 @@ from itertools import product
 import pytest
 
 from raptorgraph.benchmark import Settings
+from raptorgraph.benchmark._graph_broken import BROKEN
 from raptorgraph.benchmark._graph_screens import FACTORS, TOY, arguments, grid, text, toy_effects
 
 
@@ -22,10 +23,17 @@ def test_effects_of_the_toy():
 
 def test_the_grid_is_the_cross_of_what_is_asked_for():
     options = {"graphs": "erdos-renyi", "degrees": [1], "n_perturbed": [6, 8], "mechanisms": "linear", "n_cells": 30}
-    found = grid(Settings(quick=True, options={**options, "missing": [0.0, 0.5]}))
-    crossed = product(["erdos-renyi"], [1], [6, 8], ["linear"], [30], [0.0, 0.5])
+    found = grid(Settings(quick=True, options={**options, "missing": [0.0, 0.5], "broken": False}))
+    crossed = product(["erdos-renyi"], [1], [6, 8], ["linear"], [30], [0.0, 0.5], ["none"])
     assert [tuple(setting[name] for name in FACTORS) for setting in found] == list(crossed)
     asked = arguments(found[-1], Settings(quick=True))
     assert (asked["n_perturbed"], asked["targets_without_gene"], asked["n_genes"]) == (8, 0.5, 60)
     assert text(found[-1]) == "erdos-renyi, degree 1, 8 genes, linear, 30 cells, 50% missing"
     assert text(TOY) == "toy chain"
+
+
+def test_the_first_setting_comes_with_one_thing_broken_each():
+    found = grid(Settings(quick=True, options={"n_perturbed": [8, 6]}))
+    assert [setting["broken"] for setting in found] == ["none", "none", *BROKEN]
+    assert {setting["genes"] for setting in found[2:]} == {8}
+    assert text(found[-1]) == "wrong library size, 8 genes, 30 cells"

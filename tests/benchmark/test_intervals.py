@@ -5,77 +5,97 @@ import pytest
 from raptorgraph import benchmark
 from raptorgraph.benchmark import Settings
 from raptorgraph.benchmark import _intervals as intervals
-from raptorgraph.benchmark._settings import Unit
-from raptorgraph.metrics import synergy
+from raptorgraph.benchmark import _intervals_screens as screens
+from raptorgraph.benchmark._intervals_questions import GENES, LENGTH, QUESTIONS, TOGETHER
 
 QUICK = {"quick": True, "n_jobs": 0, "progress": False}
 
 
 def test_run(tmp_path):
-    tables = benchmark.run("intervals", out=tmp_path, seeds=1, interaction_strengths=[0.3], n_draws=20, **QUICK)
+    tables = benchmark.run("intervals", out=tmp_path, seeds=1, kinds=["interacting"], **QUICK)
     table, long = tables["intervals"], tables["intervals_long"]
-    assert table["intervals of"].tolist() == 2 * [intervals.EFFECTS, *intervals.SCORES]
-    assert table["pairs"].tolist() == 6 * ["measured"] + 6 * ["not measured"]
-    mean = long.set_index(["pairs", "intervals of", "metric"])["value_mean"]
-    # a lower bound of 0 is below everything
-    assert (mean[:, "neomorphism", "true value below"] == 0).all()
-    assert {"intervals.csv", "intervals.png"} <= {path.name for path in tmp_path.iterdir()}
+    assert table.columns.tolist() == ["asked", "question", "interacting"]
+    assert long["of"].unique().tolist() == [screens.UNSEEN, screens.TRIPLES, screens.NEVER_ALONE]
+    assert set(long["question"]) == set(QUESTIONS) - {"gene sets"}
+    held = long[long["metric"].str.startswith("held")]
+    assert held["value_mean"].between(0, 1).all()
+    # a wider interval holds no less
+    by_level = held.pivot_table("value_mean", ["seen", "of", "question"], "metric", sort=False)
+    assert (by_level.diff(axis=1).iloc[:, 1:] >= 0).all(axis=None)
+    assert {"intervals.csv", "intervals_levels.csv", "intervals.png"} <= {path.name for path in tmp_path.iterdir()}
 
 
-class Off:
-    """A model that is off by known amounts: +2 SD for one gene of ten, -2 SD for two of ten, right for the others."""
+class Knows:
+    """A model whose draws are the truth and known errors: a fifth of the genes is off by more than any draw."""
 
-    setup_anndata = staticmethod(lambda adata, *args, **kwargs: None)
+    def __init__(self, case):
+        self.case, self.perturbed_genes = case, ["P01"]
+        self.names = case.screen.adata.var_names
 
-    def __init__(self, adata):
-        self.truth = adata.uns["simulation"]["effects"].astype(float)
-        self.pairs = [label for label in self.truth.index if "+" in label]
+    def sample_effects(self, labels, n_draws, seed):
+        true = self.case.truth.loc[list(labels), self.names].to_numpy()
+        error = np.linspace(-1, 1, n_draws)[:, None, None]
+        off = np.where(np.arange(true.shape[1]) % 5 == 0, 100.0, 0.0)
+        return true + error + off
 
-    def train(self, **kwargs):
-        pass
-
-    def predict_effects(self, labels, *, return_sd):
-        off = pd.Series(np.resize([2, -2, -2, 0, 0, 0, 0, 0, 0, 0], self.truth.shape[1]), self.truth.columns)
-        mean = self.truth.loc[labels] + 0.5 * off
-        return mean, 0 * mean + 0.5
-
-
-def around(model, **kwargs):
-    """Intervals of the scores: of synergy one that holds it, of the others one that lies above every value."""
-    genes = pd.DataFrame([pair.split("+") for pair in model.pairs], model.pairs, ["gene_a", "gene_b"])
-    a, b, ab = (model.truth.loc[labels].to_numpy() for labels in (genes["gene_a"], genes["gene_b"], genes.index))
-    ends = {f"{name}_{end}": 1e9 for name in intervals.SCORES for end in ("low", "high")}
-    true = synergy(a, b, ab)
-    ends |= {"synergy_low": true - 0.1, "synergy_high": true + 0.3}
-    return genes.assign(measured=np.arange(len(genes)) % 2 == 0, **ends)
+    def predict_effects(self, labels):
+        return self.case.truth.loc[list(labels), self.names]
 
 
-def test_what_is_held_of_a_model_that_is_off_by_known_amounts(monkeypatch):
-    monkeypatch.setattr(intervals, "RaptorGraphModel", Off)
-    monkeypatch.setattr(intervals, "interactions", around)
-    rows = intervals.work(Unit("a", 0, {"strength": 0.3}), Settings(quick=True)).rows
-    found = rows.set_index(["pairs", "intervals of", "metric"])["value"].sort_index()
-    for pairs in ("measured", "not measured"):
-        effects, of_synergy, of_other = (found[pairs, name] for name in (intervals.EFFECTS, "synergy", "epistasis"))
-        assert effects.to_dict() == pytest.approx({"held": 0.7, "true value below": 0.1, "width": 1.645})
-        assert of_synergy.to_dict() == pytest.approx({"held": 1, "true value below": 0, "width": 0.4})
-        assert of_other.to_dict() == {"held": 0, "true value below": 1, "width": 0}
+def test_what_is_held_of_a_model_that_is_off_by_known_amounts():
+    case = screens.simulated("additive", screens.SINGLES, 0, quick=True)
+    rows = pd.DataFrame(
+        intervals.counted(Knows(case), case, Settings(quick=True), 0), columns=["of", "question", "metric", "value"]
+    ).set_index(["of", "question", "metric"])["value"]
+    n_genes = len(case.screen.adata.var_names)
+    for kind in case.asked:
+        right = 1 - len(range(0, n_genes, 5)) / n_genes
+        assert rows[kind, GENES, "held at 90%"] == pytest.approx(right)
+        assert rows[kind, GENES, "width"] == pytest.approx(1.8, rel=0.02)  # 90 % of a width of 2
+        assert rows[kind, LENGTH, "held at 95%"] == 0
+        assert rows[kind, TOGETHER, "width"] == pytest.approx(1.8, rel=0.02)  # the error is common to all genes
 
 
-def test_what_is_counted():
-    rows = intervals._counted("measured", "synergy", np.array([0.0, 1.0, 2.0, 3.0]), ([1, 1, 1, 1], [2, 2, 2, 2]))
-    assert [row[2:] for row in rows] == [("held", 0.5), ("true value below", 0.25), ("width", 1.0)]
+def test_what_a_model_is_shown():
+    singles, pairs, missing = (screens.simulated("additive", regime, 1, quick=True) for regime in screens.REGIMES)
+    assert not singles.screen.combinations
+    assert len(singles.asked[screens.UNSEEN]) == 10
+    assert len(singles.asked[screens.TRIPLES]) == 10
+    assert len(pairs.screen.combinations) == 3
+    assert not set(pairs.asked[screens.UNSEEN]) & set(pairs.screen.combinations)
+    hidden = missing.asked[screens.NEVER_ALONE]
+    assert hidden
+    assert not set(hidden) & set(missing.screen.conditions)
+    shown = [gene for label in missing.screen.combinations for gene in missing.screen.genes_of[label]]
+    assert all(shown.count(label) > 1 for label in hidden)
+
+
+def test_a_measured_truth_has_an_error_that_genes_share(tmp_path):
+    settings = Settings(screen="simulated", quick=True)
+    case = screens.measured(settings, screens.SINGLES, 0)
+    labels = case.asked[screens.UNSEEN]
+    noise = case.noise(labels, 400, 0)
+    np.testing.assert_allclose(noise.var(0), case.variance.loc[labels], rtol=0.6)
+    assert np.abs(noise.mean(0)).max() < 0.3 * np.sqrt(case.variance.to_numpy().max())
+    assert screens.simulated("additive", screens.SINGLES, 0, quick=True).noise(labels, 3, 0) == 0.0
 
 
 @pytest.mark.parametrize(
     ("screen", "options", "match"),
     [
-        ("simulated", {}, "leave --screen out"),
-        (None, {"interaction_strengths": [-1]}, r"\[-1\]"),
-        (None, {"interaction_strengths": []}, "numbers"),
-        (None, {"n_draws": 1}, "n_draws: 1"),
+        ("simulated", {"kinds": ["additive"]}, "leave them or --screen out"),
+        (None, {"kinds": ["odd"]}, "'odd'"),
+        (None, {"regimes": ["odd"]}, "'odd'"),
+        (None, {"n_draws": 3}, "n_draws: 3"),
     ],
 )
 def test_bad_options(screen, options, match):
     with pytest.raises(ValueError, match=match):
-        intervals.units(Settings(screen=screen, seeds=(0,), options=options))
+        intervals.units(Settings(screen=screen, options=options, quick=True))
+
+
+def test_a_screen_without_combinations(monkeypatch):
+    screen = screens.simulated("additive", screens.SINGLES, 0, quick=True).screen
+    monkeypatch.setattr(screens, "load_screen", lambda settings, seed: screen)
+    with pytest.raises(ValueError, match="the screen has none"):
+        intervals.units(Settings(screen="simulated", quick=True))

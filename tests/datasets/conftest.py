@@ -69,7 +69,9 @@ def whole_counts():
 def make_screen():
     """Simulated screen of which the first of three perturbed genes is gene 4, the second none."""
 
-    def make_screen_(n_genes=30, n_perturbed=3, n_latent=6, mechanism="linear", interaction_strength=0.0, n_batches=1):
+    def make_screen_(
+        n_genes=30, n_perturbed=3, n_latent=6, mechanism="linear", interaction_strength=0.0, n_batches=1, **kwargs
+    ):
         rng = np.random.default_rng(1)
         return random_screen(
             random_graph(n_latent, "erdos-renyi", 1.0, rng),
@@ -81,6 +83,7 @@ def make_screen():
             n_batches=n_batches,
             batch_effect=0.2,
             rng=rng,
+            **kwargs,
         )
 
     return make_screen_

@@ -57,3 +57,18 @@ def test_degrees_follow_their_distribution(kind):
 def test_two_latents_are_not_in_index_order():
     edges = [random_graph(2, "erdos-renyi", 0.5, np.random.default_rng(seed)).adjacency for seed in range(5)]
     assert all(edge[1, 0] != 0 and edge[0, 1] == 0 for edge in edges)
+
+
+def test_answered_edges_close_loops_that_do_not_explode():
+    plain = random_graph(30, "erdos-renyi", 1.5, np.random.default_rng(3))
+    graph = random_graph(30, "erdos-renyi", 1.5, np.random.default_rng(3), feedback=0.5)
+    edges, before = graph.adjacency != 0, plain.adjacency != 0
+    assert (edges & before == before).all()  # the answers come in addition
+    added = edges & ~before
+    assert added.sum() == round(0.5 * before.sum())
+    assert before.T[added].all()
+    np.testing.assert_allclose(graph.total, np.linalg.inv(np.eye(30) - graph.adjacency), atol=1e-10)
+    np.testing.assert_allclose((graph.total**2).T @ graph.noise_sd**2, 1.0)
+    assert np.abs(np.linalg.eigvals(graph.adjacency)).max() < 0.8 + 1e-9
+    assert nx.is_directed_acyclic_graph(nx.from_numpy_array(before, create_using=nx.DiGraph))
+    assert not nx.is_directed_acyclic_graph(nx.from_numpy_array(edges, create_using=nx.DiGraph))

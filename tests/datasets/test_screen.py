@@ -5,6 +5,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from raptorgraph.datasets._screen import random_off_targets
+
 
 def test_linear_screen_without_interaction_is_additive(make_screen, make_cells, log_rates):
     screen = make_screen()
@@ -104,3 +106,38 @@ def test_loadings_of_own_genes(make_screen):
     assert ((own >= 0.8) & (own <= 1.2)).all()
     assert len(screen.pairs) == screen.pair_loadings.shape[0] == 0
     assert not screen.batch_offsets.any()  # one batch has none
+
+
+def test_dense_programs_reach_every_gene_and_vary_no_more(make_screen):
+    sparse_one, dense = make_screen(n_genes=4000), make_screen(n_genes=4000, programs_per_gene=np.inf)
+    loadings = dense.loadings.toarray()
+    assert (loadings != 0).all()
+    # of six latents all are read instead of three
+    assert np.sqrt((loadings**2).sum(0)).mean() == pytest.approx(0.3 * np.sqrt(3), rel=0.1)
+    assert (sparse_one.loadings.toarray() != 0).mean() == pytest.approx(0.5, abs=0.02)
+
+
+def test_off_targets_are_hit_as_by_their_own_guides():
+    shift = -np.array([1.0, 2.0, 1.5, 1.2, 0.8])
+    weights = random_off_targets(shift, 0.6, np.random.default_rng(0))
+    rows, columns = np.nonzero(weights)
+    assert len(set(rows)) == len(rows) == 3
+    assert (rows != columns).all()
+    hit = np.diag(shift) @ weights  # shift of the second target where one is perturbed
+    part = hit[rows, columns] / shift[columns]
+    assert ((part >= 0.5) & (part <= 1)).all()
+    assert random_off_targets(shift, 0.0, np.random.default_rng(0)) is None
+    assert random_off_targets(shift[:1], 1.0, np.random.default_rng(0)) is None
+
+
+def test_off_targets_shift_the_latents_and_not_the_labels(make_screen, make_cells):
+    screen = make_screen()
+    cells = make_cells(screen, 5)
+    weights = np.zeros((3, 3))
+    weights[0, 2] = 0.7
+    shifts = np.zeros_like(cells.shifts)
+    shifts[:, 0] = -2.0
+    both = shifts.copy()
+    both[:, 2] = 0.7 * -2.0
+    found = replace(screen, off_target=weights).latents(cells.exogenous, shifts)
+    np.testing.assert_allclose(found, screen.latents(cells.exogenous, both))

@@ -58,7 +58,7 @@ def test_the_network_uses_it_and_does_not_change_it(model):
 
 def test_table_of_edges(model):
     edges = model.get_edges()
-    assert list(edges) == ["source", "target", "weight", "probability", "share"]
+    assert list(edges) == ["source", "target", "weight", "probability", "share", "direction_support", "module"]
     dag = model.get_dag()
     assert len(edges) == np.count_nonzero(dag)
     assert all(dag.loc[e.source, e.target] == e.weight for e in edges.itertuples())

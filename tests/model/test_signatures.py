@@ -18,6 +18,7 @@ WORKERS = {
     "get_normalized_expression": _expected.get_normalized_expression,
     "get_dag": EdgeTable.get_dag,
     "get_edges": EdgeTable.get_edges,
+    "get_modules": EdgeTable.get_modules,
     "annotate": _export.annotate,
     "export_to_cell_eval": _export.export_to_cell_eval,
 }

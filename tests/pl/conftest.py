@@ -227,7 +227,39 @@ def state_table():
 
 
 @pytest.fixture
-def example(fixed, interaction_table, enrichment_table, edges, reverse_table, state_table):
+def next_pairs_table():
+    return pd.DataFrame(
+        {
+            "gene_a": ["A", "C", "A", "B"],
+            "gene_b": ["B", "D", "C", "D"],
+            "gain": [0.11, 0.09, 0.05, 0.04],
+            "gain_alone": [0.11, 0.1, 0.1, 0.06],
+            "gain_in": "share of the variance of the other pairs",
+            "cells_needed": [120.0, 1500.0, np.inf, 300.0],
+            "singles_measured": [True, True, True, False],
+        },
+        index=["A+B", "C+D", "A+C", "B+D"],
+    )
+
+
+@pytest.fixture
+def power_table():
+    table = pd.DataFrame(
+        {
+            "n_cells": [25, 100, 400] * 2,
+            "power": [0.2, 0.6, 0.95, 0.12, 0.3, 0.5],
+            "size": 0.3,
+            "cells_needed": [180.0] * 3 + [np.inf] * 3,
+        },
+        index=["A+B"] * 3 + ["A+C"] * 3,
+    )
+    return table
+
+
+@pytest.fixture
+def example(
+    fixed, interaction_table, enrichment_table, edges, reverse_table, state_table, next_pairs_table, power_table
+):
     """Everything that the plots can be tried on."""
     return SimpleNamespace(
         model=fixed,
@@ -235,5 +267,7 @@ def example(fixed, interaction_table, enrichment_table, edges, reverse_table, st
         enrichment=enrichment_table,
         edges=edges,
         reverse=reverse_table,
+        next_pairs=next_pairs_table,
+        power=power_table,
         states=state_table,
     )

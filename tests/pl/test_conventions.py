@@ -19,7 +19,9 @@ PLOTS = {
     "enrichment": lambda e, **o: pl.enrichment(e.enrichment, **o),
     "interactions": lambda e, **o: pl.interactions(e.interactions, **o),
     "latents": lambda e, **o: pl.latents(e.model, color="depth", basis="X_map", **o),
+    "next_pairs": lambda e, **o: pl.next_pairs(e.next_pairs, **o),
     "pair": lambda e, **o: pl.pair(e.model, "A+B", **o),
+    "power": lambda e, **o: pl.power(e.power, **o),
     "reverse": lambda e, **o: pl.reverse(e.reverse, **o),
     "state_effects": lambda e, **o: pl.state_effects(e.states, **o),
     "training": lambda e, **o: pl.training(e.model, **o),
@@ -131,7 +133,7 @@ def test_every_axis_is_labeled(plot, example):
 def test_input_stays_as_it_is(plot, example):
     before = copy.deepcopy(example)
     plot(example)
-    for name in ("interactions", "enrichment", "edges", "reverse", "states"):
+    for name in ("interactions", "enrichment", "edges", "reverse", "states", "next_pairs", "power"):
         pd.testing.assert_frame_equal(getattr(example, name), getattr(before, name))
     pd.testing.assert_frame_equal(example.model.effects, before.model.effects)
     adata, old = example.model.adata, before.model.adata

@@ -3,7 +3,7 @@ import pandas as pd
 import pytest
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
-from matplotlib.patches import FancyBboxPatch, PathPatch
+from matplotlib.patches import FancyBboxPatch, PathPatch, Polygon
 
 from raptorgraph import pl
 from raptorgraph.pl._figure import BLUE, ORANGE
@@ -182,3 +182,36 @@ def test_letters_follow_the_size_of_the_axes(edges):
         ax.figure.draw_without_rendering()
         sizes.append(ax.texts[0].get_fontsize())
     assert sizes[1] > 1.3 * sizes[0]
+
+
+def legend_texts(ax):
+    legend = ax.get_legend()
+    return [text.get_text() for text in legend.get_texts()], legend.get_title().get_text()
+
+
+def test_edges_without_a_direction_are_lines_and_modules_are_named():
+    edges = pd.DataFrame(
+        {
+            "source": ["A", "B", "C"], "target": ["B", "C", "D"], "weight": [1.0, -0.8, 0.5],
+            "direction_support": [0.5, 0.79, 0.8], "module": pd.Categorical(["M1", "M1", None]),
+        }
+    )  # fmt: skip
+    ax = pl.dag(edges, weights=False)
+    plain = pl.dag(edges.drop(columns=["direction_support", "module"]), weights=False)
+
+    def heads(axes):
+        """Arrows, and bars."""
+        bars = [patch for patch in axes.patches if isinstance(patch, PathPatch) and len(patch.get_path()) == 2]
+        return sum(isinstance(patch, Polygon) for patch in axes.patches), len(bars)
+
+    assert heads(plain) == (2, 1)
+    assert heads(ax) == (1, 0)
+    assert len(lines(ax)) == len(lines(plain)) == 3
+    texts, title = legend_texts(ax)
+    assert "direction not known" in texts
+    assert title == "M1: the data do not order A, B, C"
+    texts, title = legend_texts(plain)
+    assert "direction not known" not in texts
+    assert title == ""
+    known = edges.assign(direction_support=0.9, module=pd.Categorical([None] * 3))
+    assert heads(pl.dag(known, weights=False)) == (2, 1)

@@ -129,6 +129,18 @@ def reverse(e, changed):
     return pl.reverse(e.reverse, truth=["A", "B"], ax=axes(4.5, 2.5))
 
 
+def next_pairs(e, changed):
+    if changed:
+        e.next_pairs.loc["C+D", "gain"] = 0.06
+    return pl.next_pairs(e.next_pairs, ax=axes(5.5, 2.2))
+
+
+def power(e, changed):
+    if changed:
+        e.power.iloc[1, 1] = 0.3
+    return pl.power(e.power, ax=axes(5.5, 3))
+
+
 def state_effects(e, changed):
     if changed:
         e.states.loc[3, "scale_late"] = 1.6
@@ -157,6 +169,8 @@ CASES = {
         counterfactual,
         counterfactual_cells,
         reverse,
+        next_pairs,
+        power,
         state_effects,
     )
 }

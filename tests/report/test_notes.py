@@ -185,3 +185,11 @@ def test_network_and_graph(said):
     assert note.text.startswith("P01 → P02. ")
     assert note.level == IMPORTANT
     assert not said(edges=EDGES.assign(frequency=[0.9, 0.3]))
+
+
+def test_genes_that_cannot_be_ordered(said):
+    modules = pd.Categorical(["M1", None])
+    note = said(edges=EDGES.assign(module=modules))["2 genes that the data cannot order"]
+    assert note.text.startswith("P01 and P02 (M1). ")
+    assert note.level == IMPORTANT
+    assert not said(edges=EDGES.assign(module=pd.Categorical([None, None], categories=[])))

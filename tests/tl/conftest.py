@@ -48,3 +48,21 @@ def counted_cells():
         return X, X.sum(axis=1) + 50.0
 
     return counted
+
+
+@pytest.fixture(scope="session")
+def pairs_model():
+    """A model of six perturbed genes, of which ``P06`` was never alone, and three pairs; tests leave it as it is."""
+    seed, scvi.settings.seed = scvi.settings.seed, 0
+    adata = rg.datasets.simulate(
+        80, 6, n_doubles="all", n_control_cells=200, n_cells_per_perturbation=60, n_truth_cells=20, seed=2
+    )
+    kept = ["control", "P01", "P02", "P03", "P04", "P05", "P01+P02", "P03+P04", "P05+P06"]
+    adata = adata[adata.obs["perturbation"].isin(kept)].copy()
+    # conditions differ in their number of cells
+    adata = adata[~((adata.obs["perturbation"] == "P03") & (np.arange(adata.n_obs) % 3 == 0))].copy()
+    rg.RaptorGraphModel.setup_anndata(adata, library_size_key="total_counts")
+    model = rg.RaptorGraphModel(adata, n_hidden=8)
+    model.train(max_epochs=1, accelerator="cpu", enable_progress_bar=False)
+    scvi.settings.seed = seed
+    return model

@@ -1,6 +1,7 @@
 """Total effects, paths and single edges, against closed forms, networkx and decoding by hand."""
 
 import itertools
+from types import SimpleNamespace
 
 import networkx as nx
 import numpy as np
@@ -10,6 +11,7 @@ import scvi
 import torch
 
 import raptorgraph as rg
+from raptorgraph.model import EdgeTable
 
 EDGES = {("P01", "P02"): 0.8, ("P02", "P03"): -0.6, ("P01", "P03"): 0.5, ("P04", "P03"): 0.7, ("P03", "P05"): 0.4}
 
@@ -325,3 +327,47 @@ def test_errors_of_edges(trained):
         rg.tl.knock_out_edge(trained, "P99", "P01")
     with pytest.raises(ValueError, match="P98 was not perturbed"):
         rg.tl.knock_out_edge(trained, "P01", "P02", ["P98"])
+
+
+# -- edges without a direction -----------------------------------------------------------------------------------
+class Known:
+    """A model of which the graph and the support of its directions are known."""
+
+    def __init__(self, edges, support):
+        self.table = adjacency(edges)
+        self.perturbed_genes = list(self.table.index)
+        values = np.full(self.table.shape, np.nan)
+        for (cause, effect), value in support.items():
+            values[self.perturbed_genes.index(cause), self.perturbed_genes.index(effect)] = value
+        unordered = (self.table.to_numpy() != 0) & ~(values >= 0.8)
+        self.edges = SimpleNamespace(values=lambda name: values, unordered=unordered)
+
+    def get_dag(self):
+        return self.table
+
+
+def test_nothing_is_said_to_run_through_genes_that_cannot_be_ordered():
+    edges = {("a", "b"): 0.9, ("b", "c"): 0.5, ("a", "c"): 0.2}
+    found = rg.tl.paths(Known(edges, {("a", "b"): 0.5, ("b", "c"): 0.99, ("a", "c"): 0.95}), "a", "c")
+    plain = rg.tl.paths(adjacency(edges), "a", "c")
+    assert found["path"].tolist() == plain["path"].tolist() == ["a -> b -> c", "a -> c"]
+    assert found["ordered"].tolist() == [False, True]
+    assert np.isnan(found["share"][0])
+    assert found["share"][1] == plain["share"][1]
+    assert found["effect"].tolist() == plain["effect"].tolist()
+    assert "ordered" not in plain
+    assert "ordered" not in rg.tl.paths(Known(edges, {}), "a", "c")  # a model that does not know
+
+
+def test_the_contribution_of_an_edge_without_a_direction_comes_with_a_warning(trained, monkeypatch, caplog):
+    place = {name: i for i, name in enumerate(trained.perturbed_genes)}
+    support, edges = np.full((len(place),) * 2, 0.99), np.zeros((len(place),) * 2, dtype=bool)
+    edges[place["P02"], place["P03"]] = True
+    monkeypatch.setattr(EdgeTable, "unordered", property(lambda self: edges))
+    monkeypatch.setattr(EdgeTable, "values", lambda self, name: support)
+    with caplog.at_level("WARNING", "raptorgraph"):
+        rg.tl.knock_out_edge(trained, "P01", "P02", "P01")
+        assert not caplog.messages
+        rg.tl.knock_out_edge(trained, "P02", "P03", "P02")
+    assert len(caplog.messages) == 1
+    assert "whether P02 acts on P03 or the other way round" in caplog.messages[0]

@@ -37,7 +37,16 @@ def table(model):
 
 
 def test_true_edges_come_back(screen, model, table):
-    assert list(table) == ["source", "target", "weight", "probability", "share", "frequency", "q_value"]
+    assert list(table) == [
+        "source",
+        "target",
+        "weight",
+        "probability",
+        "share",
+        "direction_support",
+        "frequency",
+        "q_value",
+    ]
     assert table["frequency"].is_monotonic_decreasing
     truth = screen.uns["simulation"]["adjacency"]
     always = table[table["frequency"] == 1.0]

@@ -7,14 +7,15 @@ __getattr__, __dir__, __all__ = lazy.attach(
     submod_attrs={
         "_base": ["Baseline"],
         "_dvae": ["DiscrepancyVAE"],
+        "_graph_methods": ["graph_methods"],
         "_graphs": [
             "dagma_on_targets",
             "difference_of_means",
-            "graph_methods",
             "modular_response",
             "random_graph_weights",
             "sort_by_variance",
         ],
+        "_graphs_interventional": ["dotears", "sdcd"],
         "_ladder": ["ladder"],
         "_ridge": ["MainEffectsRidge"],
         "_sena": ["SENA"],

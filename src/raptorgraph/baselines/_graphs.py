@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import io
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,7 +18,7 @@ from raptorgraph.screen._screen import Screen
 from raptorgraph.screen._setup import Setup
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
 
     from anndata import AnnData
 
@@ -27,39 +26,6 @@ STANDARD_ERRORS = 3.0  # below which a log ratio counts as none
 SINGULAR = 1e-3  # smallest singular value that is inverted as it is
 RIDGE = 1e-3
 DAGMA_CELLS = 5000
-
-
-def graph_methods(seed: int = 0) -> dict[str, Callable[..., pd.DataFrame]]:
-    """Methods by name, each a function from a screen to a graph among its perturbed genes.
-
-    Parameters
-    ----------
-    seed
-        Seed of the methods that draw.
-
-    Returns
-    -------
-    dict of str to function
-        All take ``(adata, perturbation_key="perturbation", *, control="control", delimiter="+", layer=None,
-        library_size_key=None, batch_key=None)`` as :meth:`raptorgraph.RaptorGraphModel.setup_anndata` does, use the
-        control cells and those of single perturbations, and return a DataFrame k x k of the genes that were perturbed
-        alone: row = cause, 0 on the diagonal and where a method finds no edge.
-
-    Examples
-    --------
-    >>> list(rg.baselines.graph_methods())
-    ['difference of means', 'modular response', 'sort by variance', 'dagma', 'random']
-    >>> graph = rg.baselines.graph_methods(seed=1)["random"](adata, library_size_key="total_counts")
-    >>> graph.shape
-    (6, 6)
-    """
-    return {
-        "difference of means": difference_of_means,
-        "modular response": modular_response,
-        "sort by variance": sort_by_variance,
-        "dagma": partial(dagma_on_targets, seed=seed),
-        "random": partial(random_graph_weights, seed=seed),
-    }
 
 
 @docs.dedent
@@ -307,6 +273,14 @@ class _Targets:
         values = to_dense(self.screen.expression_at(rows)).astype(np.float64)
         varies = np.ptp(values, axis=0) > 0
         return values[:, varies], self.measured[varies]
+
+    def intervened(self) -> np.ndarray:
+        """Which of the genes is perturbed in each cell of `rows`, -1 in control cells."""
+        place = {gene: i for i, gene in enumerate(self.genes)}
+        alone = zip(self.screen.labels, self.screen.n_perturbed == 1, strict=True)
+        of_code = np.array([place[self.screen.genes_of[label][0]] if single else -1 for label, single in alone])
+        found: np.ndarray = of_code[self.screen.codes[self.rows]]
+        return found
 
     def graph(self, weights: np.ndarray) -> pd.DataFrame:
         """Table of weights, 0 on the diagonal."""

@@ -104,6 +104,7 @@ _TABLE = {
     "latents": "_latents:LATENTS",
     "responders": "_responders:RESPONDERS",
     "states": "_states:STATES",
+    "design": "_design:DESIGN",
 }
 EXPERIMENTS = tuple(_TABLE)
 

@@ -8,8 +8,9 @@ the graph that is called, its structural Hamming distance and whether it is exac
 their absolute value; ``raptorgraph, by share`` ranks the same graph by the share of its effect that a cause sends
 along an edge. Ancestors are ranked by the total effects that the weights imply; differences of means are total effects
 already. The called graph is that of probability 0.5 or more for ``raptorgraph``, of weights of 0.3 or more for
-``dagma``, and all weights other than 0 for ``sort by variance`` and ``raptorgraph paper``; the other methods have no
-such rule and are given as many of their heaviest edges as ``raptorgraph`` calls. ``random`` is chance.
+``dagma``, of 0.1 or more for ``sdcd``, and all weights other than 0 for ``sort by variance`` and ``raptorgraph paper``;
+the other methods have no such rule and are given as many of their heaviest edges as ``raptorgraph`` calls. ``random``
+is chance.
 
 The toy of Zhang et al. (2023) comes in addition: a chain of five latents of which the expression is the latents
 themselves, five genes of nothing, and 2,048 cells for the control and each intervention. ``toy=false`` leaves it out,
@@ -21,7 +22,15 @@ their edges to measured genes are judged on the other half as in CausalBench: me
 for the 50 heaviest edges of every method. Read both beside ``random``, and know that they cannot tell a direct effect
 from an indirect one: ranking total effects is what they reward.
 
-``dagma``, ``dVAE`` and ``raptorgraph paper`` are fitted only where ``methods`` names them.
+Screens that break an assumption come in addition, one for each of ``broken`` (:func:`broken_screen`), of the size of
+the first setting of the grid, and one of that size that keeps them all. There the graph is inferred again from
+``resamples`` resampled screens, and it is asked whether it is as sure as it should be (``graph_support``): how many
+edges have a direction (support of 0.8 or more), are in a module, and are *sure* (frequency and support of 0.9 or more);
+which part of each is wrong, that is, runs from a gene that does not act on the other along any path; and which part is
+reversed, the other one acting on the one. ``graph_calibration`` has, by bins, the frequencies beside the share of edges
+that are true ones, and the support beside the share of directions that are right. ``broken=false`` leaves these out.
+
+``dagma``, ``dotears``, ``sdcd``, ``dVAE`` and ``raptorgraph paper`` are fitted only where ``methods`` names them.
 
 ``raptorgraph benchmark graph --seeds 5``; ``--set 'n_perturbed=[50]'`` and the like narrow the grid.
 """
@@ -32,15 +41,20 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
+import networkx as nx
 import numpy as np
 import pandas as pd
 import torch
 from matplotlib.figure import Figure
 
 from raptorgraph import metrics
+from raptorgraph._arguments import check_integer
 from raptorgraph.baselines import graph_methods
+from raptorgraph.baselines._graphs_interventional import SDCD_INSTALL
+from raptorgraph.benchmark import _graph_support as support
 from raptorgraph.benchmark._experiments import Experiment
-from raptorgraph.benchmark._graph_screens import FACTORS, TOY, arguments, grid, text, toy_effects
+from raptorgraph.benchmark._graph_broken import broken_screen
+from raptorgraph.benchmark._graph_screens import FACTORS, PLAIN, TOY, arguments, grid, text, toy_effects
 from raptorgraph.benchmark._load import load_screen
 from raptorgraph.benchmark._measure import Measured
 from raptorgraph.benchmark._methods import method_of
@@ -69,16 +83,26 @@ OPTIONS = (
     "mechanisms",
     "n_cells",
     "missing",
+    "broken",
+    "resamples",
     "toy",
     "methods",
     "max_epochs",
 )
 OURS, BY_SHARE = "raptorgraph", "raptorgraph, by share"
-SLOW = ("dagma", "dVAE", "raptorgraph paper")
+SUPPORT = "support"  # rows on how sure our graph is, which are no method's
+RESAMPLES = 20
+SLOW = ("dagma", "dotears", "sdcd", "dVAE", "raptorgraph paper")
 METHODS = (OURS, "difference of means", "modular response", "sort by variance", "random", *SLOW)
 TOP = 50  # heaviest edges that are judged on a screen
-_OWN_CALL = {"dagma": 0.3, "sort by variance": 0.0, "raptorgraph paper": 0.0}  # weight from which an edge is called
+_OWN_CALL = {
+    "dagma": 0.3,
+    "sdcd": 0.1,
+    "sort by variance": 0.0,
+    "raptorgraph paper": 0.0,
+}  # weight from which an edge is called
 _TOTALS = ("difference of means",)  # weights that are total effects
+_PACKAGES = {"dagma": "pip install dagma", "sdcd": SDCD_INSTALL}  # of methods
 _SCREEN_SEED = 0  # all repetitions see the same screen
 
 
@@ -86,8 +110,9 @@ _SCREEN_SEED = 0  # all repetitions see the same screen
 def units(settings: Settings) -> list[Unit]:
     """One unit for each seed, and without a screen for each setting of the grid."""
     methods = asked_methods(settings)
-    if "dagma" in methods and find_spec("dagma") is None:
-        raise ValueError("methods: 'dagma' needs a package: pip install dagma.")
+    for name, install in _PACKAGES.items():
+        if name in methods and find_spec(name) is None:
+            raise ValueError(f"methods: {name!r} needs a package: {install}.")
     if settings.screen is not None:
         k = len(load_screen(settings, _SCREEN_SEED).singles)
         if k < 2:
@@ -108,11 +133,15 @@ def work(unit: Unit, settings: Settings) -> Part:
         return Part(_judge(load_screen(settings, _SCREEN_SEED), settings, unit.seed))
     if unit.options["graph"] == TOY["graph"]:
         return Part(_toy(unit.seed))
-    adata = simulate(**arguments(unit.options, settings), seed=unit.seed)
+    broken, asked = unit.options["broken"], arguments(unit.options, settings)
+    adata = simulate(**asked, seed=unit.seed) if broken == PLAIN else broken_screen(broken, asked, unit.seed)
     setup = {"perturbation_key": "perturbation", "library_size_key": "total_counts"}
     found, genes = learn(adata, setup, settings, unit.seed)
     truth = adata.uns["simulation"]["adjacency"].loc[genes, genes].to_numpy()
-    return Part(_rows({name: _against_truth(name, graph, truth) for name, graph in found.items()}))
+    scores = {name: _against_truth(name, graph, truth) for name, graph in found.items()}
+    if broken != PLAIN and OURS in scores:
+        scores[SUPPORT] = _support(adata, setup, settings, unit.seed)
+    return Part(_rows(scores))
 
 
 @dataclass(frozen=True)
@@ -126,11 +155,27 @@ class Learned:
 
 def our_graph(adata: ad.AnnData, setup: Mapping[str, Any]) -> tuple[GraphPosterior, list[str]]:
     """Posterior of the graph among the genes that were perturbed alone, and these genes."""
+    screen, design, targets, genes = _read(adata, setup)
+    moments = screen.log_ratios_of(np.flatnonzero(screen.n_perturbed[screen.codes] < 2))
+    return graph_of_log_ratios(moments, design, targets), genes
+
+
+def _read(adata: ad.AnnData, setup: Mapping[str, Any]) -> tuple[Screen, np.ndarray, np.ndarray, list[str]]:
+    """The screen, its design, and columns and names of the genes that were perturbed alone."""
     screen = Screen(adata, setup)
     genes = [screen.genes_of[label][0] for label in screen.singles]
-    moments = screen.log_ratios_of(np.flatnonzero(screen.n_perturbed[screen.codes] < 2))
     design = np.eye(len(screen.labels))[:, screen.n_perturbed == 1]
-    return graph_of_log_ratios(moments, design, screen.adata.var_names.get_indexer(genes)), genes
+    return screen, design, screen.adata.var_names.get_indexer(genes), genes
+
+
+def _support(adata: ad.AnnData, setup: Mapping[str, Any], settings: Settings, seed: int) -> dict[str, float]:
+    """Whether edges and directions of our graph are as sure as they say."""
+    screen, design, targets, genes = _read(adata, setup)
+    n = check_integer("resamples", settings.option("resamples", RESAMPLES, quick=3), 1)
+    moments = screen.log_ratios_of(np.flatnonzero(screen.n_perturbed[screen.codes] < 2))
+    posterior = graph_of_log_ratios(moments, design, targets, directions=True)
+    frequency = support.frequencies(screen, design, targets, n, seed)
+    return support.judged(posterior, frequency, *support.truth(adata, genes))
 
 
 def learn(
@@ -180,7 +225,9 @@ def asked_methods(settings: Settings) -> list[str]:
 
 def _against_truth(name: str, graph: Learned, truth: np.ndarray) -> dict[str, float]:
     n_true, n_possible = np.count_nonzero(truth), len(truth) * (len(truth) - 1)
-    if name in _TOTALS:
+    if not nx.is_directed_acyclic_graph(nx.from_numpy_array(truth != 0, create_using=nx.DiGraph)):
+        total = np.nan  # in a cycle everything is an ancestor of everything
+    elif name in _TOTALS:
         total = metrics.edge_auprc(graph.weights, ancestors(truth))
     else:
         total = metrics.ancestor_auprc(graph.weights, truth)
@@ -255,6 +302,8 @@ def tables(parts: Parts, settings: Settings) -> Tables:
     rows = all_rows(parts, *parts[0][0].options)
     if "graph" in rows:
         rows["setting"] = [text(setting) for setting in rows[list(FACTORS)].to_dict("records")]
+    asked = rows[rows["method"] == SUPPORT]
+    rows = rows[rows["method"] != SUPPORT]
     by = [name for name in ("setting", *FACTORS, "method") if name in rows]
     summary = mean_and_sd(rows, [*by, "metric"])
     shown = summary[summary["metric"] != "AUPRC, chance"].copy()
@@ -265,6 +314,10 @@ def tables(parts: Parts, settings: Settings) -> Tables:
     found = {"graph": wide(shown, ["setting", "method"]).fillna("-"), "graph_long": summary}
     if len(auprc):
         found["graph_auprc"] = wide(auprc, ["setting"], columns="method")
+    if len(asked):
+        plain = asked[~asked["metric"].str.startswith(support.CALIBRATION + "|")]
+        found["graph_support"] = wide(mean_and_sd(plain, ["setting", "metric"]), ["setting"]).fillna("-")
+        found["graph_calibration"] = support.reliability(asked)
     return found
 
 

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from raptorgraph.benchmark._graph_broken import BROKEN
+from raptorgraph.benchmark._settings import chosen
 from raptorgraph.datasets import simulate
 from raptorgraph.datasets._arguments import CHOICES, check_arguments
 
@@ -33,16 +35,17 @@ _QUICK_GRID = {
     "n_cells": (30,),
     "missing": (0.0,),
 }
-FACTORS = ("graph", "degree", "genes", "mechanism", "cells", "missing")
+FACTORS = ("graph", "degree", "genes", "mechanism", "cells", "missing", "broken")
+PLAIN = "none"  # of the grid, whose graphs are not resampled
 # few cells for the true effects, which are not used and of which there are many
 _SIZE = {"n_genes": 500, "n_control_cells": 1000, "n_doubles": 0, "interaction_strength": 0.0, "n_truth_cells": 50}
 _QUICK_SIZE = {**_SIZE, "n_genes": 60, "n_control_cells": 100, "n_truth_cells": 20}
-TOY: dict[str, Any] = dict(zip(FACTORS, ("toy chain", 1, 5, "rectified", 2048, 0.0), strict=True))
+TOY: dict[str, Any] = dict(zip(FACTORS, ("toy chain", 1, 5, "rectified", 2048, 0.0, PLAIN), strict=True))
 _TOY_SHIFT, _TOY_PADDING = 5.0, 5
 
 
 def grid(settings: Settings) -> list[dict[str, Any]]:
-    """All settings, checked."""
+    """All settings, checked: the cross of what is asked for, and its first setting with one thing broken each."""
     asked = []
     for option, default in (_QUICK_GRID if settings.quick else _GRID).items():
         values = settings.options.get(option, default)
@@ -50,7 +53,10 @@ def grid(settings: Settings) -> list[dict[str, Any]]:
         if not values:
             raise ValueError(f"{option}: give at least one value.")
         asked.append(values)
-    found = [dict(zip(FACTORS, values, strict=True)) for values in product(*asked)]
+    found = [dict(zip(FACTORS, (*values, PLAIN), strict=True)) for values in product(*asked)]
+    if settings.options.get("broken", True):
+        broken = chosen(settings, "broken", list(BROKEN)) if "broken" in settings.options else list(BROKEN)
+        found += [{**found[0], "broken": name} for name in broken]
     defaults = {name: value.default for name, value in inspect.signature(simulate).parameters.items()}
     for here in found:
         try:
@@ -79,6 +85,8 @@ def text(setting: Mapping[str, Any]) -> str:
     """Name of a setting in tables and figures."""
     if setting["graph"] == TOY["graph"]:
         return str(setting["graph"])
+    if setting["broken"] != PLAIN:
+        return f"{setting['broken']}, {setting['genes']} genes, {setting['cells']} cells"
     return (
         f"{setting['graph']}, degree {setting['degree']:g}, {setting['genes']} genes, {setting['mechanism']}, "
         f"{setting['cells']} cells, {setting['missing']:.0%} missing"

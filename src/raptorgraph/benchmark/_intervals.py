@@ -1,118 +1,159 @@
-"""Experiment ``intervals``: how many true effects and interaction scores do the intervals of 90 % hold?
+"""Experiment ``intervals``: how many true answers do intervals hold, of all that one may ask?
 
-Screens are simulated with all singles and about half of the pairs, for interactions of several strengths. The model
-predicts every pair with intervals, which are compared with the truth of the simulation: of effects,
-``prediction +- 1.645 SD``, gene by gene; of the five scores, those of :func:`raptorgraph.tl.interactions`. Nine of ten
-should hold. Widths are given beside them, since an interval that holds everything says nothing. Effects come from the
-posterior, so the network is trained for one epoch only.
+Simulated screens of several kinds (additive, saturating, interacting, without effects), whose kind the model is not
+told, with the truth of the simulation; or a screen with combinations (``--screen FILE``), of which some are hidden.
+Then the truth is measured itself, and the error of that measurement, correlated between genes as control cells show it,
+is added to the draws.
 
-``raptorgraph benchmark intervals``
+The model has seen the singles alone, half of the pairs too, or all but three singles (whose genes only combinations
+show). Everything is asked of one set of joint draws (``model.sample_effects``) of
+
+- pairs that were not seen, sets of three (simulated screens), and singles of genes that were never alone:
+- each gene, the 50 that are predicted to change most, means over random sets of 30 genes, over sets of 30 that move
+  together, and over gene sets (``--gene-sets FILE``);
+- the length of the effect, its length along the prediction, its cosine with each single;
+- the rank of each perturbation by likeness to a query, in a reverse search;
+- the five interaction scores, as :func:`raptorgraph.tl.interactions` gives them.
+
+A column gives the share of true answers within the intervals of a level, which it should be; the median width of those
+of 90 % stands beside it, since an interval that holds everything says nothing. Effects come from the posterior, so the
+network is trained for one epoch only.
+
+``raptorgraph benchmark intervals``; ``--screen FILE``.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from itertools import cycle
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 import scvi
 from matplotlib.figure import Figure
 
-from raptorgraph import metrics
 from raptorgraph.benchmark._experiments import Experiment
-from raptorgraph.benchmark._report import all_rows, mean_and_sd, wide
-from raptorgraph.benchmark._settings import Part, Settings, Unit, units_by_seed
-from raptorgraph.datasets import simulate
+from raptorgraph.benchmark._intervals_questions import (
+    GENE_SETS,
+    KNOWN_TURN,
+    NEOMORPHISM,
+    QUESTIONS,
+    answers,
+    held,
+    sets_of_genes,
+)
+from raptorgraph.benchmark._intervals_screens import KINDS, REGIMES, measured, simulated
+from raptorgraph.benchmark._report import all_rows, in_order, mean_and_sd, wide
+from raptorgraph.benchmark._settings import Part, Settings, Unit, chosen, units_by_seed
 from raptorgraph.model import RaptorGraphModel
-from raptorgraph.pl._figure import BLUE, GRAY, ORANGE
+from raptorgraph.pl._figure import LIGHT, PALETTE
 from raptorgraph.pl._panels import dots, name_rows, shared_legend
-from raptorgraph.tl import interactions
-from raptorgraph.tl._pair_scores import SCORES
+from raptorgraph.pp import read_gene_sets
 
 if TYPE_CHECKING:
     from raptorgraph.benchmark._experiments import Parts, Tables
+    from raptorgraph.benchmark._intervals_screens import Case
 
-OPTIONS = ("interaction_strengths", "n_draws")
-STRENGTHS = (0.0, 0.3, 1.0)
-LEVEL, _Z = 0.9, 1.645
-N_DRAWS = 100
-EFFECTS = "effects"
-_SIZE = {"n_genes": 400, "n_perturbed": 12, "n_doubles": 30, "n_control_cells": 1000}
-_QUICK_SIZE = {"n_genes": 60, "n_perturbed": 4, "n_doubles": 3, "n_control_cells": 100, "n_cells_per_perturbation": 20}
-_BY = ["interaction strength", "pairs", "intervals of"]
+OPTIONS = ("kinds", "regimes", "n_draws", "gene_sets")
+N_DRAWS, HELD = 200, "held at 90%"
+_BY = ["screen", "seen", "of", "question"]
 
 
 def units(settings: Settings) -> list[Unit]:
-    """One unit for each strength of interactions and seed."""
-    if settings.screen is not None:
-        raise ValueError("intervals needs the truth of screens that it simulates itself: leave --screen out.")
-    strengths = settings.options.get("interaction_strengths", STRENGTHS)
-    strengths = list(strengths) if isinstance(strengths, list | tuple) else [strengths]
-    bad = [value for value in strengths if isinstance(value, bool) or not isinstance(value, int | float) or value < 0]
-    if bad or not strengths:
-        raise ValueError(f"interaction_strengths: {bad or strengths!r} must be numbers of 0 or more.")
+    """One unit for each kind of screen, regime and seed."""
     n_draws = settings.options.get("n_draws", N_DRAWS)
-    if not isinstance(n_draws, int) or n_draws < 2:
-        raise ValueError(f"n_draws: {n_draws!r} must be a whole number of 2 or more.")
-    return units_by_seed(settings, [(f"strength{s:g}", {"strength": s}) for s in strengths])
+    if isinstance(n_draws, bool) or not isinstance(n_draws, int) or n_draws < 20:
+        raise ValueError(f"n_draws: {n_draws!r} must be a whole number of 20 or more.")
+    regimes = chosen(settings, "regimes", REGIMES)
+    if settings.screen is not None and settings.options.get("kinds"):
+        raise ValueError("kinds are of simulated screens: leave them or --screen out.")
+    kinds = [settings.screen] if settings.screen is not None else chosen(settings, "kinds", list(KINDS))
+    pieces = [(f"{kind}-{regime}", {"screen": kind, "seen": regime}) for kind in kinds for regime in regimes]
+    if settings.screen is not None:
+        pieces = [(regime, options) for (_, options), regime in zip(pieces, regimes, strict=True)]
+        measured(settings, regimes[0], settings.seeds[0])  # what cannot be asked of it fails here
+    return units_by_seed(settings, pieces)
 
 
 def work(unit: Unit, settings: Settings) -> Part:
-    """Fit, and count what is held."""
-    size: dict[str, Any] = _QUICK_SIZE if settings.quick else _SIZE
-    adata = simulate(**size, interaction_strength=unit.options["strength"], seed=unit.seed)
+    """Fit, draw, and count what is held."""
+    kind, regime = unit.options["screen"], unit.options["seen"]
+    if settings.screen is None:
+        case = simulated(kind, regime, unit.seed, quick=settings.quick)
+    else:
+        case = measured(settings, regime, unit.seed)
+    columns = ["of", "question", "metric", "value"]
+    if not case.asked:
+        return Part(pd.DataFrame(columns=columns))
     scvi.settings.seed = unit.seed
-    RaptorGraphModel.setup_anndata(adata, "perturbation", library_size_key="total_counts")
-    model = RaptorGraphModel(adata)
+    RaptorGraphModel.setup_anndata(case.screen.adata, **case.screen.setup)
+    model = RaptorGraphModel(case.screen.adata)
     model.train(max_epochs=1, enable_progress_bar=False)
-    table = interactions(model, n_draws=settings.options.get("n_draws", N_DRAWS), seed=unit.seed)
-    truth = adata.uns["simulation"]["effects"].astype(float)
+    return Part(pd.DataFrame(counted(model, case, settings, unit.seed), columns=columns))
+
+
+def counted(model: RaptorGraphModel, case: Case, settings: Settings, seed: int) -> list[tuple[str, str, str, float]]:
+    """Kind of the sets, question, metric and value, of all questions."""
+    screen = case.screen
+    names = screen.adata.var_names
+    singles = [label for label in screen.singles if label in case.truth.index]
+    position = {screen.genes_of[label][0]: i for i, label in enumerate(singles)}
+    true_singles = case.truth.loc[singles, names].to_numpy()
+    sets = sets_of_genes(true_singles, names.isin(model.perturbed_genes), seed)
+    if "gene_sets" in settings.options:
+        known = read_gene_sets(settings.options["gene_sets"])
+        found = [np.flatnonzero(names.isin(genes) & ~names.isin(model.perturbed_genes)) for genes in known.values()]
+        sets[GENE_SETS] = [columns for columns in found if len(columns) > 4]
+    n_draws = settings.option("n_draws", N_DRAWS, quick=20)
     rows = []
-    for pairs, here in (("measured", table[table["measured"]]), ("not measured", table[~table["measured"]])):
-        mean, sd = model.predict_effects(here.index.tolist(), return_sd=True)
-        true = truth[mean.columns]
-        rows += _counted(pairs, EFFECTS, true.loc[here.index].to_numpy(), (mean - _Z * sd, mean + _Z * sd))
-        three = (true.loc[labels].to_numpy() for labels in (here["gene_a"], here["gene_b"], here.index))
-        a, b, ab = three
-        for name in SCORES:
-            score = getattr(metrics, name)(a, b, ab)
-            rows += _counted(pairs, name, score, (here[f"{name}_low"], here[f"{name}_high"]))
-    return Part(pd.DataFrame(rows, columns=["pairs", "intervals of", "metric", "value"]))
-
-
-def _counted(pairs: str, what: str, true: np.ndarray, interval: tuple[Any, Any]) -> list[tuple[str, str, str, float]]:
-    low, high = (np.asarray(end, dtype=float) for end in interval)
-    facts = {
-        "held": ((true >= low) & (true <= high)).mean(),
-        "true value below": (true < low).mean(),
-        "width": np.median(high - low),
-    }
-    return [(pairs, what, metric, float(value)) for metric, value in facts.items()]
+    for kind, labels in case.asked.items():
+        drawn = model.sample_effects([*singles, *labels], n_draws, seed)
+        drawn_singles, draws = drawn[:, : len(singles)], drawn[:, len(singles) :]
+        draws = draws + case.noise(labels, n_draws, seed)
+        genes = [screen.setup.genes(label) for label in labels]
+        members = [tuple(position[g] for g in one) if position.keys() >= set(one) else () for one in genes]
+        both = case.variance is None  # scores of measured singles have an error of their own
+        truth = case.truth.loc[labels, names].to_numpy()
+        expected = model.predict_effects(labels)[names].to_numpy()
+        single = drawn_singles + case.noise(singles, n_draws, seed + 1) * (not both)
+        asked = answers(draws, truth, expected, (single, true_singles), members, sets)
+        answered = {question: (answer, true) for question, answer, true in asked}
+        known_turn = answered.pop(KNOWN_TURN, (None, None))[0]
+        for question, (answer, true) in answered.items():
+            below = known_turn if question == NEOMORPHISM else None
+            rows += [(kind, question, metric, value) for metric, value in held(answer, true, below)]
+    return rows
 
 
 def tables(parts: Parts, settings: Settings) -> Tables:
-    """``intervals`` (to read) and ``intervals_long``."""
-    rows = all_rows(parts, "strength").rename(columns={"strength": _BY[0]})
-    summary = mean_and_sd(rows, [*_BY, "metric"])
-    return {"intervals": wide(summary, _BY), "intervals_long": summary}
+    """``intervals`` (what those of 90 % hold), ``intervals_levels`` (all levels, and widths) and ``intervals_long``."""
+    rows = all_rows(parts, "screen", "seen")
+    orders = {name: list(dict.fromkeys(rows[name])) for name in ("screen", "seen", "of")}
+    long = mean_and_sd(in_order(rows, seen=orders["seen"], of=orders["of"], question=QUESTIONS), [*_BY, "metric"])
+    asked = long.assign(asked=long["of"] + ", seen: " + long["seen"])
+    at_level = in_order(asked[asked["metric"] == HELD], screen=orders["screen"])
+    main = wide(at_level, ["asked", "question"], "screen", digits=2)
+    main = in_order(main, asked=list(dict.fromkeys(asked["asked"])), question=QUESTIONS)
+    return {"intervals": main, "intervals_levels": wide(asked, ["screen", "asked", "question"]), "intervals_long": long}
 
 
 def draw(tables: Tables) -> Figure:
-    """Share of true values that is held, against the nominal one."""
+    """What intervals of 90 % hold: a panel for each kind of sets, a row for each question, a color for each screen."""
     long = tables["intervals_long"]
-    held = long[long["metric"] == "held"]
-    strengths = list(dict.fromkeys(held["interaction strength"]))
-    names = [EFFECTS, *SCORES]
-    figure = Figure(figsize=(3 * len(strengths) + 1, 3), layout="constrained")
-    axes = np.atleast_1d(figure.subplots(1, len(strengths), sharey=True))
-    for ax, strength in zip(axes, strengths, strict=True):
-        for pairs, color, shift in (("measured", BLUE, -0.12), ("not measured", ORANGE, 0.12)):
-            here = held[(held["interaction strength"] == strength) & (held["pairs"] == pairs)]
-            dots(ax, here.set_index("intervals of"), names, shift, color=color, label=pairs)
-        ax.axvline(LEVEL, color=GRAY, linewidth=1, zorder=0)
-        ax.set_xlim(0, 1.02)
-        ax.set_xlabel("share of true values held")
-        ax.set_title(f"interaction strength {strength:g}", fontsize=10)
+    long = long[long["metric"] == HELD]
+    groups = list(long.groupby(["seen", "of"], sort=False))
+    screens, names = list(dict.fromkeys(long["screen"])), [name for name in QUESTIONS if name in set(long["question"])]
+    shifts = np.linspace(-0.3, 0.3, len(screens)) if len(screens) > 1 else [0.0]
+    figure = Figure(figsize=(2.6 * len(groups) + 1.8, 0.36 * len(names) + 1.4), layout="constrained")
+    axes = np.atleast_1d(figure.subplots(1, len(groups), sharey=True))
+    for ax, ((seen, of), rows) in zip(axes, groups, strict=True):
+        for screen, shift, color in zip(screens, shifts, cycle(PALETTE), strict=False):
+            here = rows[rows["screen"] == screen].set_index("question")
+            dots(ax, here, names, shift, color=color, label=screen)
+        ax.axvspan(0.85, 0.95, color=LIGHT, zorder=0)
+        ax.set_xlim(0, 1.03)
+        ax.set_title(f"{of}\nseen: {seen}", fontsize=9)
+        ax.set_xlabel(HELD)
     name_rows(axes, names)
     axes[0].invert_yaxis()
     shared_legend(figure, "outside upper center")

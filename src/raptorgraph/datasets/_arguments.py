@@ -19,6 +19,7 @@ LEAST = {  # integers, and the least value of each
     "n_cells_per_perturbation": 1,
     "n_batches": 1,
     "n_truth_cells": 1,
+    "truth_order": 1,
     "seed": 0,
 }
 RANGES = {  # real numbers, and the bounds of each (inclusive)
@@ -32,6 +33,9 @@ RANGES = {  # real numbers, and the bounds of each (inclusive)
     "dispersion": (1e-3, 1e6),
     "state_effect": (0.0, 3.0),
     "state_dependence": (0.0, 1.0),
+    "programs_per_gene": (0.0, float("inf")),
+    "feedback": (0.0, 1.0),
+    "off_target": (0.0, 1.0),
 }
 
 

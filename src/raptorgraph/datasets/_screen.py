@@ -17,13 +17,14 @@ if TYPE_CHECKING:
 PANEL_SHARE = 0.6  # of a cell's library that falls on the genes of the panel
 BASE_SD = 3.0  # of the log base rates, a normal cut off above: no gene takes a large part of a small panel
 BASE_MAX = 1.5  # in standard deviations
-PROGRAMS_PER_GENE = 3
+PROGRAMS_PER_GENE = 3.0
 LOADING_SD = 0.3
 OWN_LOADING = (0.8, 1.2)  # of a perturbed gene on its own latent
 OTHER_SHARE = 0.25  # factor of its other loadings
 SATURATION = (1.0, 2.5)
 EFFICIENCY = (0.6, 1.2)  # of the guides of a gene
 EFFICIENCY_SD = 0.1  # relative, between cells
+OFF_TARGET = (0.5, 1.0)  # shift of a second target over that by its own guides
 PAIR_SHARE = 0.5  # of the pairs that interact
 PAIR_DENSITY = 0.1  # of the genes an interaction reaches
 PAIR_LOADING_SD = 0.5
@@ -69,6 +70,9 @@ class Screen:
         Log-rate offsets, shape (n_batches, n_genes).
     states
         States of the cells; None for none.
+    off_target
+        Shift that a perturbation gives the latents of other perturbed genes, as a part of its own shift, shape
+        (n_perturbed, n_perturbed); None where every guide hits its own gene alone.
     """
 
     graph: LatentGraph
@@ -80,6 +84,7 @@ class Screen:
     pair_loadings: sparse.csr_array
     batch_offsets: np.ndarray
     states: States | None = None
+    off_target: np.ndarray | None = None
 
     def draw_cells(self, normal: np.ndarray, batch: np.ndarray, library_size: float, library_size_sd: float) -> Cells:
         """Turn standard normal numbers, shape (n, d + n_perturbed + 1), into cells."""
@@ -100,7 +105,7 @@ class Screen:
     def latents(self, exogenous: np.ndarray, shifts: np.ndarray) -> np.ndarray:
         """Causal latents ``u = (z + shift) (I - A)^-1``, shape (n, d)."""
         shifted = exogenous.copy()
-        shifted[:, : shifts.shape[1]] += shifts
+        shifted[:, : shifts.shape[1]] += shifts if self.off_target is None else shifts + shifts @ self.off_target
         return np.asarray(shifted @ self.graph.total)
 
     def respond(self, values: np.ndarray) -> np.ndarray:
@@ -141,6 +146,7 @@ def random_screen(
     n_batches: int,
     batch_effect: float,
     rng: np.random.Generator,
+    programs_per_gene: float = PROGRAMS_PER_GENE,
 ) -> Screen:
     """Draw the response of the genes to the latents, whose base rates are then to be scaled by :func:`normalized`.
 
@@ -155,8 +161,11 @@ def random_screen(
     quantile[own_genes] = (1 + quantile[own_genes]) / 2  # screens target genes that are expressed
     base = BASE_SD * ndtri(quantile * ndtr(BASE_MAX))
 
-    density = min(1.0, PROGRAMS_PER_GENE / n_latent)
-    loadings = LOADING_SD * rng.standard_normal((n_latent, n_genes)) * (rng.random((n_latent, n_genes)) < density)
+    density = min(1.0, programs_per_gene / n_latent)
+    # of denser programs each gene takes less, so that it varies as much
+    n_read = min(programs_per_gene, n_latent)
+    loading_sd = LOADING_SD * (1.0 if n_read <= PROGRAMS_PER_GENE else np.sqrt(PROGRAMS_PER_GENE / n_read))
+    loadings = loading_sd * rng.standard_normal((n_latent, n_genes)) * (rng.random((n_latent, n_genes)) < density)
     loadings[:, own_genes] *= OTHER_SHARE
     loadings[own_latents, own_genes] = rng.uniform(*OWN_LOADING, size=len(own_genes))
 
@@ -175,3 +184,18 @@ def random_screen(
         pair_loadings=sparse.csr_array((pair_loadings, hit, n_hit * np.arange(len(pairs) + 1)), (len(pairs), n_genes)),
         batch_offsets=batch_effect * rng.standard_normal((n_batches, n_genes)) * (n_batches > 1),
     )
+
+
+def random_off_targets(shift: np.ndarray, share: float, rng: np.random.Generator) -> np.ndarray | None:
+    """Draw a second gene for this share of the perturbed genes: their guides hit it half to fully as well as its own.
+
+    Weights are in units of the shift of the perturbation's own latent, as for :attr:`Screen.off_target`.
+    """
+    k = len(shift)
+    rows = rng.permutation(k)[: round(share * k)]
+    if not len(rows) or k < 2:
+        return None
+    columns = (rows + rng.integers(1, k, size=len(rows))) % k
+    found = np.zeros((k, k))
+    found[rows, columns] = rng.uniform(*OFF_TARGET, size=len(rows)) * shift[columns] / shift[rows]
+    return found

@@ -13,7 +13,7 @@ from scipy import sparse
 
 from raptorgraph.datasets._arguments import check_arguments, n_targets_without_gene
 from raptorgraph.datasets._graph import random_graph
-from raptorgraph.datasets._screen import Cells, Screen, random_screen
+from raptorgraph.datasets._screen import PROGRAMS_PER_GENE, Cells, Screen, random_off_targets, random_screen
 from raptorgraph.datasets._states import random_states
 from raptorgraph.datasets._truth import latin_normal, normalized, true_effects
 
@@ -45,16 +45,20 @@ def simulate(
     library_size_sd: float = 0.3,
     dispersion: float = 2.0,
     n_truth_cells: int = 200,
+    truth_order: int = 2,
     states: int | Literal["none", "continuous"] = "none",
     state_effect: float = 1.0,
     state_dependence: float = 0.5,
     escape: float | Sequence[float] = 0.0,
+    programs_per_gene: float = PROGRAMS_PER_GENE,
+    feedback: float = 0.0,
+    off_target: float = 0.0,
     seed: int = 0,
 ) -> AnnData:
     r"""Simulate a knock-down screen with a known causal graph and known effects.
 
-    The latents :math:`u` of a cell follow a linear structural model on an acyclic graph, and a perturbation shifts
-    the exogenous variables of its genes (a soft intervention):
+    The latents :math:`u` of a cell follow a linear structural model on a graph, acyclic without `feedback`, and a
+    perturbation shifts the exogenous variables of its genes (a soft intervention):
 
     .. math::
 
@@ -129,6 +133,9 @@ def simulate(
         Inverse dispersion of the negative binomial: the variance is ``mean + mean ** 2 / dispersion``.
     n_truth_cells
         Latin hypercube draws of cells over which the true effects are averaged.
+    truth_order
+        Genes in the largest combinations whose true effects are given: 1 for the singles alone, 2 for all pairs, 3 for
+        all sets of three, too.
     states
         States of the cells: ``"none"``, a number of discrete ones, 2 or more, or ``"continuous"``.
     state_effect
@@ -139,6 +146,15 @@ def simulate(
     escape
         Probability that a cell which carries the guide of a perturbed gene is as if it did not, in [0, 1]; one, or one
         for each perturbed gene. The genes of a double escape independently.
+    programs_per_gene
+        Number of latents from whose programs a gene reads on average, at most d; beyond 3 each of them adds less, so
+        that the genes vary as much. With d, every program reaches every gene.
+    feedback
+        Share of the edges, in [0, 1], that are answered by an edge from the effect back to its cause. The graph then
+        has cycles, and :math:`(I - A)^{-1}` holds the gain of its loops.
+    off_target
+        Share of the perturbed genes, in [0, 1], whose guides also hit another perturbed gene, half to fully as well as
+        that gene's own guides. ``uns["simulation"]["off_target"]`` says which.
     seed
         Seed of all randomness. The same arguments give the same bits.
 
@@ -158,14 +174,16 @@ def simulate(
         - ``obsm["u_true"]``: causal latents u, shape (n_cells, d), float32.
         - ``uns["simulation"]["adjacency"]``: DataFrame (d, d), row = cause, column = effect; latents are named by
           their perturbed gene, the others ``"L21"``...
-        - ``uns["simulation"]["effects"]``: DataFrame (singles and all pairs, measured or not, by n_genes), float32:
-          true mean of ``log1p(1e4 * count / L)`` minus that of control cells, of cells that responded and over all
-          states.
+        - ``uns["simulation"]["effects"]``: DataFrame (all sets of up to `truth_order` genes, measured or not, by
+          n_genes), float32: true mean of ``log1p(1e4 * count / L)`` minus that of control cells, of cells that
+          responded and over all states.
         - ``uns["simulation"]["state_effects"]``: only with states; the same in each state, a dict of DataFrames by
           state (h5ad files hold no MultiIndex; ``pandas.concat`` makes one). Those of a continuous state are the
           means over its tertiles ``"T1"`` (t below 1/3), ``"T2"`` and ``"T3"``.
         - ``uns["simulation"]["state_activity"]``: only with states; DataFrame (n_perturbed by states): the factor
           :math:`a_i` of the shift, in tertiles its mean. An effect depends on the state where it is not 1 in all.
+        - ``uns["simulation"]["off_target"]``: only where there are any; DataFrame (n_perturbed by n_perturbed), row =
+          perturbed gene, column = other gene that its guides hit: shift of the latter over its own.
         - ``uns["simulation"]["settings"]``: dict of the arguments; ``simulate(**settings)`` repeats the screen.
 
     Raises
@@ -204,10 +222,10 @@ def simulate(
     settings = check_arguments(locals())
     n_latent = settings["n_latent"]
 
-    rng, truth_rng, gamma_rng, poisson_rng, state_rng, escape_rng = np.random.default_rng(seed).spawn(6)
+    rng, truth_rng, gamma_rng, poisson_rng, state_rng, escape_rng, off_rng = np.random.default_rng(seed).spawn(7)
     names, genes, gene_of_latent = _names(n_genes, n_perturbed, n_latent, targets_without_gene, rng)
     screen = random_screen(
-        random_graph(n_latent, graph, expected_degree, rng),
+        random_graph(n_latent, graph, expected_degree, rng, feedback),
         gene_of_latent,
         n_genes=n_genes,
         mechanism=mechanism,
@@ -216,11 +234,12 @@ def simulate(
         n_batches=n_batches,
         batch_effect=batch_effect,
         rng=rng,
+        programs_per_gene=programs_per_gene,
     )
     cell_states = random_states(
         states, n_genes, n_perturbed, effect=state_effect, dependence=state_dependence, rng=state_rng
     )
-    screen = replace(screen, states=cell_states)
+    screen = replace(screen, states=cell_states, off_target=random_off_targets(screen.shift, off_target, off_rng))
 
     def draw(normal: np.ndarray, batch: np.ndarray) -> Cells:
         return screen.draw_cells(normal, batch, library_size, library_size_sd)
@@ -234,7 +253,7 @@ def simulate(
     screen = normalized(screen, groups)
     singles = [(i,) for i in range(n_perturbed)]
     pairs = list(combinations(range(n_perturbed), 2))
-    truth = [*singles, *pairs]
+    truth = [hit for size in range(1, truth_order + 1) for hit in combinations(range(n_perturbed), size)]
     effects = true_effects(screen, groups, truth, dispersion)
 
     measured = np.sort(rng.permutation(len(pairs))[: None if n_doubles == "all" else n_doubles])
@@ -273,6 +292,9 @@ def simulate(
         "effects": table(effects.mean(axis=0)),
         "settings": settings,
     }
+    if screen.off_target is not None:
+        hit = names[:n_perturbed]
+        simulation["off_target"] = pd.DataFrame(screen.off_target, index=hit, columns=hit)
     if cell_states is not None:
         obs["state"] = cell_states.column(place)
         simulation["state_effects"] = dict(zip(cell_states.names, map(table, effects), strict=True))

@@ -59,15 +59,17 @@ class EffectPosterior(nn.Module):
     Where no combination is measured a, :math:`\beta` and :math:`\gamma` have their prior alone. The prior median of a
     is :math:`1 - 0.35 \kappa / (\kappa + 0.7)`: in screens whose conditions differ by more than sampling, sums of
     effects overshoot. It is a rule of thumb, chosen on a few screens, and the first thing to doubt where no pair was
-    measured. A set that is larger than a pair has the scale of a pair. Combinations with a gene that
-    was never perturbed alone have a separate scale.
+    measured. A combination that was not measured has a scale that is lower, the more its genes act alike, and a
+    departure of its own, learned from the measured ones (:attr:`additivity`). A set that is larger than a pair has the
+    scale of a pair. Combinations with a gene that was never perturbed alone have a separate scale.
 
     **Predictions are not the posterior mean.** That minimizes the expected squared error and makes perturbations look
     too much alike, since shrinkage takes first what is particular to the weak ones. The prediction is therefore
     shrunk for half of the conditions' noise, and its difference to the mean prediction for sets of that size is
     widened to the variance that true effects are expected to have (constrained empirical Bayes, [2]_, [3]_), by a
     factor of at most 2 and at an unchanged length. No effect takes a gene below zero expression. Standard deviations
-    are about the prediction: its distance to the posterior mean counts.
+    are about the prediction: its distance to the posterior mean counts. What is said of more than one gene comes from
+    joint draws (:meth:`draw`), in which genes that respond alike are off together.
 
     The fitted tensors are float64 on the CPU wherever the network is; they travel with its state.
 

@@ -29,7 +29,9 @@ import torch
 from raptorgraph._acyclic import acyclic_support
 from raptorgraph._deprecated import with_old_arguments
 from raptorgraph._threads import one_thread
+from raptorgraph.inference._graph_directions import Directions
 
+EDGE = 0.5  # probability from which an edge is one
 _Index: TypeAlias = tuple[torch.Tensor | slice, torch.Tensor | slice | int]
 
 # Standard deviations of spike and slab of the weights, in units of the effect of perturbing the target. The former is
@@ -62,6 +64,9 @@ class GraphPosterior:
         edges by.
     programs
         Direct effect b of each perturbation, k x G.
+    direction_support
+        Of each pair with an edge, the probability that it runs from the row to the column and not the other way round,
+        k x k: that of the other direction is 1 less this. NaN for other pairs; None where it was not asked for.
 
     Examples
     --------
@@ -78,6 +83,7 @@ class GraphPosterior:
     probability: torch.Tensor
     share: torch.Tensor
     programs: torch.Tensor
+    direction_support: torch.Tensor | None = None
 
 
 @with_old_arguments(own="targets", shared_variance="control_variance")
@@ -89,6 +95,7 @@ def infer_graph(
     *,
     control_variance: torch.Tensor | None = None,
     n_sweeps: int = 20,
+    directions: bool = False,
 ) -> GraphPosterior:
     r"""Infer the graph from the effects of single perturbations and their sampling variance.
 
@@ -127,6 +134,8 @@ def infer_graph(
         Sampling variance v_0 of the control cells, G; default 0.
     n_sweeps
         Rounds of updates, before and half as many after the graph was made acyclic.
+    directions
+        Also say how far the direction of each edge is supported. It takes longer than the graph itself.
 
     Returns
     -------
@@ -166,7 +175,11 @@ def infer_graph(
             fit.run(max(1, n_sweeps // 2), learn=False)
     programs = torch.zeros(effect.shape, dtype=torch.float64, device=effect.device)
     programs[:, known] = fit.program()
-    return GraphPosterior(fit.probability * fit.edge, fit.probability, fit.share(), programs)
+    support = None
+    if directions:
+        with one_thread(len(effect) <= _FEW_LATENTS):
+            support = fit.direction_support()
+    return GraphPosterior(fit.probability * fit.edge, fit.probability, fit.share(), programs, support)
 
 
 class _Weights(NamedTuple):
@@ -212,6 +225,23 @@ class _Variational:
         norm = self.e.norm(dim=1).clamp_min(1e-12)
         share: torch.Tensor = self.probability * self.edge.abs() * norm[None, :] / norm[:, None]
         return share
+
+    def direction_support(self) -> torch.Tensor:
+        """K x k: probability that a pair with an edge is ordered this way; NaN for other pairs."""
+        edge = self.probability >= EDGE
+        first, second = torch.nonzero(torch.triu(edge | edge.T, 1), as_tuple=True)
+        found = Directions(
+            self.y - self.c,
+            self.v,
+            self.e,
+            self.on_target,
+            target_variance=self.target_variance,
+            program_fraction=self.program_fraction[0],
+            program_variance=self.program_variance[0],
+        ).support(first, second)
+        support = torch.full_like(self.probability, torch.nan)
+        support[first, second], support[second, first] = found, 1 - found
+        return support
 
     def run(self, n_sweeps: int, learn: bool = True) -> None:
         """Update everything in turn."""

@@ -14,6 +14,8 @@ from raptorgraph._acyclic import acyclic_support
 from raptorgraph._arguments import LARGEST, check_choice, check_number
 from raptorgraph._progress import progress_bar
 from raptorgraph.inference import GraphPosterior, infer_graph
+from raptorgraph.inference._graph import EDGE
+from raptorgraph.inference._graph_modules import ORDERED, cautious_support, module_labels
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -23,12 +25,17 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-CALLED = 0.5  # probability from which an edge is one
-EDGE_COLUMNS = ("probability", "share", "frequency", "q_value")
+CALLED = EDGE
+SUPPORT = "direction_support"
+EDGE_COLUMNS = ("probability", "share", SUPPORT, "frequency", "q_value")
 
 
 def graph_of_log_ratios(
-    moments: LogRatioMoments, design: np.ndarray, targets: Sequence[int] | np.ndarray
+    moments: LogRatioMoments,
+    design: np.ndarray,
+    targets: Sequence[int] | np.ndarray,
+    *,
+    directions: bool = False,
 ) -> GraphPosterior:
     """Infer the graph among perturbed genes from the log ratios of control and conditions.
 
@@ -45,16 +52,18 @@ def graph_of_log_ratios(
         torch.as_tensor(moments.variance[alone[first]]),
         torch.as_tensor(np.asarray(targets, dtype=np.int64)[genes]),
         control_variance=torch.as_tensor(moments.shared_variance),
+        directions=directions,
     )
 
-    def of_all(values: torch.Tensor) -> torch.Tensor:
-        whole = values.new_zeros(k, k)
+    def of_all(values: torch.Tensor, fill: float = 0.0) -> torch.Tensor:
+        whole = values.new_full((k, k), fill)
         whole[np.ix_(genes, genes)] = values
         return whole
 
     programs = found.programs.new_zeros(k, found.programs.shape[1])
     programs[genes] = found.programs
-    return GraphPosterior(of_all(found.weight), of_all(found.probability), of_all(found.share), programs)
+    support = None if found.direction_support is None else of_all(found.direction_support, torch.nan)
+    return GraphPosterior(of_all(found.weight), of_all(found.probability), of_all(found.share), programs, support)
 
 
 @dataclass(frozen=True)
@@ -88,9 +97,9 @@ class EdgeTable:
         test; `design` and `targets` are as for :meth:`Calibration.fit`.
         """
         with progress_bar("Inferring the graph"):
-            found = graph_of_log_ratios(moments, design, targets)
+            found = graph_of_log_ratios(moments, design, targets, directions=True)
         module = self.module
-        for name in ("weight", "probability", "share"):
+        for name in ("weight", "probability", "share", SUPPORT):
             getattr(module, f"edge_{name}").copy_(getattr(found, name))
         for name in ("frequency", "q_value"):  # of another graph
             getattr(module, f"edge_{name}").fill_(torch.nan)
@@ -98,6 +107,8 @@ class EdgeTable:
         module.modulator.strength.requires_grad_(False)
         k = self.module.config.n_perturbed
         logger.info("The graph has %d of %d possible edges.", int(self.called.sum()), k * (k - 1))
+        for label, genes in self.get_modules().items():
+            logger.info("%s: the data do not order %s.", label, ", ".join(genes))
 
     def keep_stability(self, frequency: np.ndarray, q_value: np.ndarray) -> None:
         """Keep how often edges are found again, and their false discovery rates, each k x k."""
@@ -126,12 +137,49 @@ class EdgeTable:
     def values(self, name: str) -> np.ndarray:
         """What was inferred of every pair of perturbed genes, k x k, float32, row = cause; NaN where it is not known.
 
-        That is ``"weight"`` (its posterior mean, edge or not), ``"probability"``, ``"share"``, ``"frequency"`` or
-        ``"q_value"``.
+        That is ``"weight"`` (its posterior mean, edge or not), ``"probability"``, ``"share"``,
+        ``"direction_support"`` (by all that is known: :meth:`get_edges`), ``"frequency"`` or ``"q_value"``.
         """
         check_choice("name", name, ("weight", *EDGE_COLUMNS))
-        values: torch.Tensor = getattr(self.module, f"edge_{name}")
-        return values.cpu().numpy()
+        values: np.ndarray = getattr(self.module, f"edge_{name}").cpu().numpy()
+        return cautious_support(values, self.values("frequency")) if name == SUPPORT else values
+
+    @property
+    def unordered(self) -> np.ndarray:
+        """Edges of the network whose direction the data do not support, k x k; none where that was not inferred."""
+        support = self.values(SUPPORT)
+        if not self.is_inferred or np.isnan(support).all():
+            return np.zeros(support.shape, dtype=bool)
+        return np.asarray(self.called & ~(support >= ORDERED))
+
+    def module_labels(self) -> np.ndarray:
+        """Label of the module of every edge that joins genes of one, k x k strings, empty elsewhere."""
+        support = self.values(SUPPORT)
+        if not self.is_inferred or np.isnan(support).all():
+            return np.full(support.shape, "", dtype=object)
+        return module_labels(self.called, support, self.values("share"))
+
+    def get_modules(self) -> dict[str, list[str]]:
+        """Groups of genes that the data cannot order, the largest first.
+
+        They are joined by edges that carry half or more of an effect, and whose direction is not supported: the effects
+        are nearly proportional, or one direction is found about as often as the other. The genes belong together, and
+        which of them acts through which is not known.
+
+        Returns
+        -------
+        dict of str to list of str
+            Genes by label of the module, as in the column ``module`` of :meth:`get_edges`.
+
+        Examples
+        --------
+        >>> model.get_modules()  # every edge of this screen has a direction
+        {}
+        """
+        labels = self.module_labels()
+        names = sorted(set(labels.ravel()) - {""}, key=lambda label: int(label[1:]))
+        of_gene = {name: (labels == name).any(0) | (labels == name).any(1) for name in names}
+        return {name: [self.names[i] for i in np.flatnonzero(member).tolist()] for name, member in of_gene.items()}
 
     def get_dag(
         self,
@@ -206,15 +254,24 @@ class EdgeTable:
         Returns
         -------
         DataFrame with one row for each edge of :meth:`get_dag`: ``source``, ``target``, ``weight`` and, for graphs that
-        were inferred from interventions, ``probability`` and ``share`` (size of what the edge carries as a part of the
-        whole effect of its source, by which rows are sorted); ``frequency`` and ``q_value`` once
-        :func:`raptorgraph.tl.dag_stability` was run.
+        were inferred from interventions,
+
+        - ``probability`` of the edge under the model;
+        - ``share``: size of what the edge carries as a part of the whole effect of its source, by which rows are
+          sorted. It says that the source acts *through* the target only if the edge has a direction;
+        - ``direction_support``: probability that the edge runs this way and not the other, by the evidence of the
+          effects (:func:`raptorgraph.inference.infer_graph`). Once :func:`raptorgraph.tl.dag_stability` was run, the
+          more cautious of that and of the part of the resampled graphs with either edge that have this one;
+          Below 0.8 read the edge as a line without an arrowhead;
+        - ``module``: category, the group of genes that the data cannot order (:meth:`get_modules`), of edges that join
+          them: those that carry half or more of an effect and have no direction. NA for all others;
+        - ``frequency`` and ``q_value`` once :func:`raptorgraph.tl.dag_stability` was run.
 
         Examples
         --------
         >>> edges = model.get_edges()
         >>> list(edges.columns)
-        ['source', 'target', 'weight', 'probability', 'share']
+        ['source', 'target', 'weight', 'probability', 'share', 'direction_support', 'module']
         """
         dag = self.get_dag()
         source, target = np.nonzero(dag.to_numpy())
@@ -229,5 +286,13 @@ class EdgeTable:
                 if not np.isnan(values).all():
                     # latents without a gene come last, and of their edges nothing was inferred
                     table[column] = np.pad(values, (0, len(dag) - len(values)), constant_values=np.nan)[source, target]
+                if column == SUPPORT and column in table:
+                    table["module"] = self._modules_of(source, target)
             by = table["share"]
         return table.loc[by.sort_values(ascending=False, kind="stable").index].reset_index(drop=True)
+
+    def _modules_of(self, source: np.ndarray, target: np.ndarray) -> pd.Categorical:
+        labels = self.module_labels()
+        known = (source < len(labels)) & (target < len(labels))
+        found = [labels[i, j] or None if here else None for i, j, here in zip(source, target, known, strict=True)]
+        return pd.Categorical(found, categories=list(self.get_modules()))

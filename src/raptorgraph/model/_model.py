@@ -305,6 +305,7 @@ class RaptorGraphModel(RegisteredModel):
 
     get_dag = _answered_by("edges", EdgeTable.get_dag)
     get_edges = _answered_by("edges", EdgeTable.get_edges)
+    get_modules = _answered_by("edges", EdgeTable.get_modules)
 
     # -- export ----------------------------------------------------------------------------------------------------
     annotate = _export.annotate

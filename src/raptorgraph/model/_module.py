@@ -60,6 +60,7 @@ class RaptorGraphModule(BaseModuleClass):  # type: ignore[misc]  # scvi-tools ha
     edge_weight: Tensor
     edge_probability: Tensor
     edge_share: Tensor
+    edge_direction_support: Tensor
     edge_frequency: Tensor
     edge_q_value: Tensor
 
@@ -74,7 +75,7 @@ class RaptorGraphModule(BaseModuleClass):  # type: ignore[misc]  # scvi-tools ha
         # What was inferred of the edges among perturbed genes, those included that are not in the graph.
         for name in ("weight", "probability", "share"):
             self.register_buffer(f"edge_{name}", torch.zeros(k, k))
-        for name in ("frequency", "q_value"):  # once they were asked for
+        for name in ("direction_support", "frequency", "q_value"):  # where they are known
             self.register_buffer(f"edge_{name}", torch.full((k, k), torch.nan))
         self.norm: nn.Module = nn.LayerNorm(d) if config.latent_norm == "layer" else nn.Identity()
         self.decoder = blocks.Decoder(
@@ -169,8 +170,10 @@ class RaptorGraphModule(BaseModuleClass):  # type: ignore[misc]  # scvi-tools ha
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
         """Take over state, also that of older models.
 
-        There the scale and the reference have another place, and older defaults have no perturbed prior.
+        There the scale and the reference have another place, older defaults have no perturbed prior, and directions of
+        edges have no support.
         """
+        state_dict.setdefault(f"{prefix}edge_direction_support", torch.full_like(self.edge_share, torch.nan))
         ReferenceControls.move_old_state(state_dict, prefix)
         if f"{prefix}log_scale" in state_dict:
             state_dict[f"{prefix}distribution.log_scale"] = state_dict.pop(f"{prefix}log_scale")

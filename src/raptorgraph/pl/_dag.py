@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from typing import TYPE_CHECKING
 
 import networkx as nx
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from raptorgraph.model import RaptorGraphModel
 
 _COLUMNS = ("source", "target", "weight")
+_KNOWN = ("frequency", "direction_support", "module")  # where it is known
+_LINE = 90  # letters
 
 
 @docs.dedent
@@ -44,7 +47,10 @@ def dag(
     """Draw a causal graph in layers, causes above effects.
 
     Blue edges that end in an arrow are positive, orange edges that end in a bar negative; the width grows with the
-    absolute weight. Where the frequencies of edges are known (:func:`raptorgraph.tl.dag_stability`), edges that are
+    absolute weight. Edges whose direction the data do not support (``direction_support`` below 0.8 in
+    ``model.get_edges()``) are lines without an arrow or a bar: which of their genes acts on the other is not known, and
+    that one of them is above the other says nothing. Modules, the groups of genes that cannot be ordered, are named
+    below the graph. Where the frequencies of edges are known (:func:`raptorgraph.tl.dag_stability`), edges that are
     found in at least 90 % of the resampled screens are solid, in at least 50 % dashed, and all others dotted and faint.
     Latents without an edge are left out.
 
@@ -52,8 +58,8 @@ def dag(
     ----------
     graph
         A trained model, an adjacency table as of ``model.get_dag()`` (d x d, row = cause, column = effect), or a table
-        of edges as of ``model.get_edges()`` (columns ``source``, ``target``, ``weight`` and, if known,
-        ``frequency``).
+        of edges as of ``model.get_edges()`` (columns ``source``, ``target``, ``weight`` and, if known, ``frequency``,
+        ``direction_support`` and ``module``).
     genes
         Genes around which the graph is drawn; their names are bold.
     n_hops
@@ -110,7 +116,8 @@ def dag(
 
     layout, size = figure_size(network, texts)
     ax = axes_or_new(ax, size)
-    remark = f"the {max_edges} strongest of {max_edges + n_left_out} edges" if n_left_out else None
+    remarks = [f"the {max_edges} strongest of {max_edges + n_left_out} edges"] if n_left_out else []
+    remark = "\n".join([*remarks, *_modules(network)]) or None
     draw_graph(ax, network, layout, texts, fills, bold=set(chosen or ()), weights=weights, remark=remark)
     if title is not None:
         ax.set_title(title)
@@ -118,7 +125,7 @@ def dag(
 
 
 def _edges_and_nodes(graph: RaptorGraphModel | pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
-    """Table of edges (source, target, weight, frequency or NaN) and all nodes of a model or a table."""
+    """Table of edges (source, target, weight, and the known columns or NaN) and all nodes of a model or a table."""
     if not isinstance(graph, pd.DataFrame):
         if not hasattr(graph, "get_edges"):
             raise TypeError(f"graph must be a trained model or a table, not {type(graph).__name__}.")
@@ -127,7 +134,7 @@ def _edges_and_nodes(graph: RaptorGraphModel | pd.DataFrame) -> tuple[pd.DataFra
         edges, nodes = graph, list(dict.fromkeys([*graph["source"], *graph["target"]]))
     else:
         edges, nodes = _of_adjacency(graph), list(graph.index)
-    edges = edges.reindex(columns=[*_COLUMNS, "frequency"])
+    edges = edges.reindex(columns=[*_COLUMNS, *_KNOWN])
     bad = edges[~np.isfinite(edges["weight"].to_numpy(dtype=float))]
     if len(bad):
         raise ValueError(f"The weight of {bad['source'].iloc[0]} -> {bad['target'].iloc[0]} is missing or infinite.")
@@ -156,8 +163,9 @@ def _network(
     """The part of the graph to draw, and how many of its edges are too many."""
     whole = nx.DiGraph()
     whole.add_nodes_from(nodes)
-    for source, target, weight, frequency in edges[[*_COLUMNS, "frequency"]].itertuples(index=False):
-        whole.add_edge(source, target, weight=float(weight), frequency=float(frequency))
+    for source, target, weight, frequency, support, module in edges[[*_COLUMNS, *_KNOWN]].itertuples(index=False):
+        known = {"frequency": float(frequency), "support": float(support), "module": "" if pd.isna(module) else module}
+        whole.add_edge(source, target, weight=float(weight), **known)
     if not nx.is_directed_acyclic_graph(whole):
         cycle = " -> ".join(str(edge[0]) for edge in nx.find_cycle(whole))
         raise ValueError(f"The graph has a cycle, {cycle}, and cannot be drawn in layers: give an acyclic one.")
@@ -176,3 +184,16 @@ def _network(
     kept = set(genes or ())
     whole.remove_nodes_from([node for node in whole if whole.degree(node) == 0 and node not in kept])
     return whole, len(by_weight[max_edges:])
+
+
+def _modules(network: nx.DiGraph) -> list[str]:
+    """Lines that name the genes of each module, as far as they are drawn."""
+    genes: dict[str, list[str]] = {}
+    for source, target, module in network.edges.data("module"):
+        if module:
+            genes.setdefault(str(module), []).extend((str(source), str(target)))
+    lines = []
+    for module, found in sorted(genes.items()):
+        names = ", ".join(dict.fromkeys(found))
+        lines += textwrap.wrap(f"{module}: the data do not order {names}", _LINE)
+    return lines

@@ -18,6 +18,7 @@ from matplotlib.text import Text
 from matplotlib.textpath import TextPath
 from scipy.interpolate import CubicHermiteSpline, PchipInterpolator
 
+from raptorgraph.inference._graph_modules import ORDERED
 from raptorgraph.pl._figure import BLUE, GRAY, LIGHT, ORANGE, BeforeDrawing, Floats, ink
 from raptorgraph.pl._layered import Edge, Layout, Node, layered_layout
 from raptorgraph.pl._set_names import clean_set_names, readable
@@ -186,18 +187,27 @@ def _scale(ax: Axes, scaled: list[Scaled], renderer: RendererBase) -> None:
             artist.set_linewidth(size * scale)
 
 
+def has_direction(data: Mapping[str, float]) -> bool:
+    """Whether the data say which way an edge runs, or nothing is known of that."""
+    return not data.get("support", np.nan) < ORDERED
+
+
 def _draw_edge(ax: Axes, route: Floats, data: Mapping[str, float], largest: float) -> list[Scaled]:
-    """Draw an edge that ends in an arrow if its weight is positive, else in a bar."""
+    """Draw an edge that ends in an arrow if its weight is positive, else in a bar; as a line without a direction."""
     weight, frequency = data["weight"], data["frequency"]
     color = BLUE if weight > 0 else ORANGE
     width = _line_width(weight, largest)
     _, style, alpha, _ = _STYLES[0] if np.isnan(frequency) else next(s for s in _STYLES if frequency >= s[0])
     x, y = route[-1]
     head = 4.0 + 1.2 * width
-    end = y + (head if weight > 0 else 1.0 + width / 2)
+    directed = has_direction(data)
+    end = y + (0.0 if not directed else head if weight > 0 else 1.0 + width / 2)
     stroke: Style = {"facecolor": "none", "linestyle": style, "alpha": alpha, "capstyle": "butt", "zorder": 1}
     line = PathPatch(Path(_curve(np.vstack([route[:-1], [x, end]]))), edgecolor=color, **stroke)
+    ax.add_artist(line)
     scaled: list[Scaled] = [(line, width)]
+    if not directed:
+        return scaled
     if weight > 0:
         corners = [(x, y), (x - 0.42 * head, y + head), (x + 0.42 * head, y + head)]
         tip: Patch = Polygon(corners, color=color, linewidth=0, zorder=1.5)
@@ -205,7 +215,6 @@ def _draw_edge(ax: Axes, route: Floats, data: Mapping[str, float], largest: floa
         half = 2.4 + 0.7 * width
         tip = PathPatch(Path([(x - half, end), (x + half, end)]), edgecolor=color, zorder=1.5, capstyle="butt")
         scaled.append((tip, max(width, 1.6)))
-    ax.add_artist(line)
     ax.add_artist(tip)
     return scaled
 
@@ -276,6 +285,8 @@ def _draw_legends(
         for label, sign, color, shape in (("positive", 1, BLUE, "v"), ("negative", -1, ORANGE, "_"))
         if any(sign * weight > 0 for weight in weights)
     ]
+    if not all(has_direction(data) for *_, data in edges):
+        signs.append(Line2D([], [], color=GRAY, label="direction not known"))
     widths = [
         Line2D([], [], color=GRAY, linewidth=_line_width(value, largest), label=f"|weight| {value:.2g}")
         for value in (dict.fromkeys((min(map(abs, weights)), largest)) if edges else ())

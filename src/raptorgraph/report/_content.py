@@ -12,9 +12,9 @@ from raptorgraph.report._findings import Findings, long_table
 from raptorgraph.report._pathways import asked, labeled, pathways
 from raptorgraph.report._quality import quality
 from raptorgraph.report._record import of_run
-from raptorgraph.report._relations import graph, interactions
+from raptorgraph.report._relations import graph, interactions, unordered
 from raptorgraph.report._responders import responders
-from raptorgraph.report._tables import Column, counted, fixed, percent, whole, with_error, yes_no
+from raptorgraph.report._tables import Column, counted, fixed, listed, percent, whole, with_error, yes_no
 
 _OFTEN = 0.9
 FILES = {
@@ -67,7 +67,7 @@ def _summary(found: Findings) -> Section:
     if found.edges.empty:
         items.append("The graph has no edge.")
     else:
-        items.append(f"The graph has {counted(len(found.edges), 'edge')}.{_often(found)}")
+        items.append(f"The graph has {counted(len(found.edges), 'edge')}.{_often(found)}{_no_direction(found)}")
     if found.latents is not None:
         latents = asked(found.latents)
         n_labeled = int(labeled(latents).sum())
@@ -94,6 +94,13 @@ def _often(found: Findings) -> str:
         return ""
     n = int((found.edges["frequency"] >= _OFTEN).sum())
     return f" {percent(_OFTEN)} or more of the resampled screens have {n:,} of them."
+
+
+def _no_direction(found: Findings) -> str:
+    n = int(unordered(found.edges).sum())
+    modules = found.model.get_modules().values()
+    text = f" The data do not support the direction of {n:,}." if n else ""
+    return text + "".join(f" They cannot order {listed(genes)}." for genes in modules)
 
 
 def _verdict(name: str, scores: Scores, *, explained: bool) -> str:

@@ -326,6 +326,13 @@ def _graph(edges: pd.DataFrame) -> Iterator[Note]:
             "The data do not show that one perturbed gene acts through another. That is no proof that none does.",
         )
         return
+    for name, inside in edges.groupby("module", observed=True) if "module" in edges else ():
+        genes = list(dict.fromkeys([*inside["source"], *inside["target"]]))
+        yield _warning(
+            f"{counted(len(genes), 'gene')} that the data cannot order",
+            f"{listed(genes)} ({name}). Their effects are nearly proportional, or one direction is found as often as "
+            "the other. Do not read the edges among them as one gene acting through another.",
+        )
     if "frequency" in edges and "probability" in edges:
         unstable = edges[(edges["probability"] >= _SURE) & (edges["frequency"] < _RARE)]
         if len(unstable):

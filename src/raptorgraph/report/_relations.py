@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
+from raptorgraph.inference._graph_modules import ORDERED
 from raptorgraph.report import _figures as figures
 from raptorgraph.report import _words as words
 from raptorgraph.report._blocks import Heading, Section, Text
@@ -15,6 +16,7 @@ from raptorgraph.report._tables import (
     Table,
     counted,
     fixed,
+    listed,
     percent,
     small,
     table,
@@ -132,6 +134,9 @@ def graph(found: Findings) -> Section:
         return section.add(Text("No edge was found. That is no proof that no gene acts through another."))
     if found.stability:
         section.add(Text(_stability(found)))
+    order = unordered(edges)
+    if order.any():
+        section.add(Text(_without_direction(edges, found.model.get_modules(), int(order.sum()))))
     n_drawn = min(len(edges), figures.MOST_EDGES)
     which = "All edges of the graph" if n_drawn == len(edges) else f"The {n_drawn} heaviest of {len(edges):,} edges"
     section.add(
@@ -140,6 +145,7 @@ def graph(found: Findings) -> Section:
             f"Directed graph of {counted(n_drawn, 'edge')} between perturbed genes; the table below lists them.",
             f"{which}, causes above effects. Blue arrows: both perturbations push the same way; orange bars: they push "
             "against each other. Width: weight."
+            + (" Lines without an arrow or a bar: the data do not say which gene acts on the other." * order.any())
             + (
                 " Solid: came out again in 90 % of the resampled screens; dashed: in half of them; dotted: in fewer."
                 if resampled
@@ -153,6 +159,8 @@ def graph(found: Findings) -> Section:
         "weight": Column("weight", fixed(2), "Part of the effect of perturbing the second gene.", number=True),
         "share": Column("share", percent, "Of the whole effect of the first gene.", number=True),
         "probability": Column("probability", fixed(2), number=True),
+        "direction_support": Column("direction", percent, "Support of this direction; 50 %: either way.", number=True),
+        "module": Column("module", hint="Genes that the data cannot order."),
         "frequency": Column("frequency", percent, "Share of the resampled screens with this edge.", number=True),
         "q_value": Column("q value", small, "Expected share of such edges without any effect.", number=True),
     }
@@ -160,22 +168,47 @@ def graph(found: Findings) -> Section:
     if "share" in edges:
         reading += "Share: how much of the first gene's effect runs through this edge. Probability: under the model's "
         reading += "assumptions, and too high on real screens. "
+    if order.any():
+        reading += (
+            f"Direction: support that the edge runs this way and not the other; below {percent(ORDERED)} read it as a "
+            "line. There no share is given, since which gene acts through the other is not known. "
+        )
+        edges = edges.assign(share=edges["share"].mask(order))
     if resampled:
         reading += (
             "Frequency: share of resampled screens in which the edge came out again; go by this one. The q value only "
             "says that there is something, not that it runs this way."
         )
     by = ["frequency", "share"] if resampled else ["share"] if "share" in edges else ["weight"]
+    ranked = found.edges.sort_values(by, ascending=False, kind="stable").index
     return section.add(
         long_table(
             "edges",
             f"{counted(len(edges), 'edge')} of the graph",
             reading.strip(),
-            edges.sort_values(by, ascending=False, kind="stable"),
+            edges.loc[ranked],
             {key: column for key, column in columns.items() if key in edges},
             "dag.csv",
         )
     )
+
+
+def unordered(edges: pd.DataFrame) -> pd.Series:
+    """Which edges have a direction that the data do not support."""
+    support = edges.get("direction_support", pd.Series(1.0, index=edges.index))
+    return ~(support >= ORDERED)
+
+
+def _without_direction(edges: pd.DataFrame, modules: dict[str, list[str]], n: int) -> str:
+    """Warning in words: which genes must not be read as acting through each other."""
+    text = (
+        f"The data do not support the direction of {n:,} of {counted(len(edges), 'edge')}: the effects of both genes "
+        "are nearly proportional, neither holds the whole of the other, or too little was measured. They say that the "
+        "two genes have something in common, and not that one acts on the other. "
+    )
+    for name, genes in modules.items():
+        text += f"{name} is a group that the data cannot order at all: {listed(genes)}. "
+    return text.strip()
 
 
 def _stability(found: Findings) -> str:

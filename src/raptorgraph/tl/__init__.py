@@ -12,6 +12,8 @@ __getattr__, __dir__, __all__ = lazy.attach(
         "_enrich": ["enrich", "enrich_effects"],
         "_interactions": ["interactions"],
         "_latent_programs": ["latent_programs"],
+        "_next_pairs": ["next_pairs"],
+        "_power": ["power"],
         "_programs": ["program_similarity"],
         "_responders": ["responders"],
         "_reverse": ["reverse"],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import heapq
 import itertools
+import logging
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
     from raptorgraph.model import RaptorGraphModel
+
+logger = logging.getLogger(__name__)
 
 _CANCELLED = 1e-12  # a total this small against the sum of its paths' sizes is a rounding error
 
@@ -45,7 +48,8 @@ def total_effects(model: RaptorGraphModel | pd.DataFrame) -> pd.DataFrame:
     -------
     pandas.DataFrame
         d x d, row = cause, column = effect, in the units of ``model.get_dag()``. Exactly 0 where no path leads, and on
-        the diagonal.
+        the diagonal. Totals of genes that the data cannot order (``model.get_modules()``) hold for the one direction
+        that the graph has of them, and might as well be those of the other.
 
     Raises
     ------
@@ -99,7 +103,9 @@ def paths(model: RaptorGraphModel | pd.DataFrame, source: str, target: str, *, m
         - ``length``: number of edges;
         - ``effect``: product of its weights, in the units of ``model.get_dag()``;
         - ``share``: ``effect`` as a part of the total effect. Shares of all paths add up to 1; where paths of either
-          sign meet, a share can be negative or above 1, and NaN where they cancel.
+          sign meet, a share can be negative or above 1, and NaN where they cancel;
+        - ``ordered``, of a model that knows it: whether the data support the direction of every edge of the path. Where
+          it is False, nothing is known of what acts through what, and the share is NaN.
 
         ``attrs`` holds ``n_paths``, the number of all paths; ``n_left_out``, how many of them are not in the table; and
         ``total_effect``, that of all of them (:func:`total_effects`).
@@ -143,6 +149,13 @@ def paths(model: RaptorGraphModel | pd.DataFrame, source: str, target: str, *, m
             "share": np.full(len(effect), np.nan) if undefined else effect / total,
         }
     )
+    unordered = _unordered(model)
+    if unordered is not None:
+        result["ordered"] = [
+            not any((table.index[a], table.index[b]) in unordered for a, b in itertools.pairwise(path))
+            for path, _ in ranked
+        ]
+        result["share"] = result["share"].where(result["ordered"])
     result.attrs.update(n_paths=n_paths, n_left_out=n_paths - len(result), total_effect=total)
     return result
 
@@ -212,6 +225,11 @@ def knock_out_edge(
             f"The graph has no edge {source} -> {target}. "
             + (f"Edges from {source} lead to: {', '.join(outgoing)}." if outgoing else f"No edge leaves {source}.")
         )
+    if (source, target) in (_unordered(model) or ()):
+        logger.warning(
+            "The data do not say whether %s acts on %s or the other way round: read the contribution as that of the "
+            "edge in the model, and not as what %s does through %s.", source, target, source, target,
+        )  # fmt: skip
     labels = list(model.conditions) if perturbations is None else listed(perturbations)
 
     whole = model.predict_effects(labels, adata, kind="decoder")
@@ -235,6 +253,14 @@ def _without_edge(model: RaptorGraphModel, cause: int, effect: int) -> Iterator[
         yield
     finally:
         weight[cause, effect] = kept
+
+
+def _unordered(graph: RaptorGraphModel | pd.DataFrame) -> set[tuple[str, str]] | None:
+    """Edges whose direction is not supported; None where that is not known."""
+    if isinstance(graph, pd.DataFrame) or np.isnan(graph.edges.values("direction_support")).all():
+        return None
+    genes = graph.perturbed_genes
+    return {(genes[i], genes[j]) for i, j in np.argwhere(graph.edges.unordered)}
 
 
 def _adjacency(graph: RaptorGraphModel | pd.DataFrame) -> pd.DataFrame:

@@ -13,7 +13,7 @@ from raptorgraph._docs import docs
 from raptorgraph._progress import progress_argument, progress_bar
 from raptorgraph.metrics import chance_jaccard, top_edge_jaccard
 from raptorgraph.metrics._graph import off_diagonal
-from raptorgraph.model._graph import CALLED, graph_of_log_ratios
+from raptorgraph.model._graph import CALLED, EDGE_COLUMNS, graph_of_log_ratios
 
 if TYPE_CHECKING:
     from raptorgraph.inference import GraphPosterior
@@ -53,7 +53,8 @@ def dag_stability(
     -------
     pandas.DataFrame
         Every edge of the model's graph, or of at least one resampled one: ``source``, ``target``, ``weight``,
-        ``probability``, ``share`` (as in ``model.get_edges``), ``frequency``, ``q_value``; the most frequent first.
+        ``probability``, ``share``, ``direction_support`` (as in ``model.get_edges``), ``frequency``, ``q_value``; the
+        most frequent first.
         In ``attrs``: ``n_edges`` of the model's graph, ``jaccard`` (mean Jaccard index over pairs of resampled screens
         of as many heaviest edges, the diagonal left out) with ``chance_jaccard`` for random edges, and ``null_edges``,
         the mean number of edges with permuted labels.
@@ -66,7 +67,8 @@ def dag_stability(
     Notes
     -----
     Writes frequencies and q-values into the model: ``model.get_dag(min_frequency=...)``, ``model.get_edges()`` and a
-    saved model have them from then on.
+    saved model have them from then on, and the support of directions and the modules are those of both the evidence and
+    the frequencies.
 
     Resampling says how much an edge owes to these very cells. It does not repeat the experiment: errors that all cells
     of a condition share, such as a guide that hits a second gene, are found again every time. Permuted labels have no
@@ -114,7 +116,7 @@ def dag_stability(
     source, target = np.nonzero((count > 0) | called)
     genes = np.asarray(model.perturbed_genes)
     table = pd.DataFrame({"source": genes[source], "target": genes[target]})
-    for column in ("weight", "probability", "share", "frequency", "q_value"):
+    for column in ("weight", *EDGE_COLUMNS):
         table[column] = edges.values(column).astype(float)[source, target]
     table = table.sort_values(["frequency", "share"], ascending=False, kind="stable", ignore_index=True)
     jaccard = chance = np.nan

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import combinations
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -26,6 +26,7 @@ from raptorgraph.screen._setup import Setup
 if TYPE_CHECKING:
     from raptorgraph.model import RaptorGraphModel
 
+_MOST_DRAWN = 20_000_000  # drawn values at a time, which bounds the memory
 _METRICS = {"euclidean": "euclidean", "cosine": "cosine", "pearson": "correlation"}
 
 
@@ -43,6 +44,8 @@ def reverse(
     exclude_targets: bool = True,
     top: int | None = None,
     chunk_size: int = 256,
+    n_draws: int = 0,
+    seed: int | None = None,
     progress: bool | None = None,
 ) -> pd.DataFrame:
     r"""Rank perturbations by how near their predicted effect comes to a query.
@@ -79,7 +82,13 @@ def reverse(
         Number of perturbations to list for each query; default all.
     chunk_size
         Number of perturbations predicted at a time, which bounds the memory. Beyond it only the distances, queries x
-        perturbations, are held.
+        perturbations, are held (with `n_draws`, draws x queries x perturbations).
+    n_draws
+        Joint draws of the effects of all perturbations from the posterior
+        (:meth:`raptorgraph.RaptorGraphModel.sample_effects`), from which ranks get intervals; 0 for none. They take
+        most of the time.
+    seed
+        Seed of the draws; by default ``scvi.settings.seed``.
     %(progress)s
 
     Returns
@@ -92,6 +101,12 @@ def reverse(
         - ``rank``: from 1; perturbations at the same distance share their mean rank, and stay in sorted order;
         - ``distance``: NaN, and ranked last, where it is undefined: a zero effect has no cosine.
 
+        With `n_draws` every draw ranks all perturbations, and the table is a summary of these ranks: ``rank`` and
+        ``distance`` are medians over draws, rows are in the order of ``rank`` and then ``distance``, and there are
+
+        - ``rank_low``, ``rank_high``: 5 and 95 % quantiles of the rank;
+        - ``best_probability``: the part of the draws in which no other perturbation is nearer.
+
     Raises
     ------
     KeyError
@@ -100,7 +115,15 @@ def reverse(
         If the query is neither a table nor an AnnData.
     ValueError
         If there is no perturbation or no query, a query has missing or infinite values, fewer than two genes are
-        left for the distance, there are no control cells to compare with, or an argument is out of range.
+        left for the distance, there are no control cells to compare with, an argument is out of range, or draws are
+        asked of a model without a posterior.
+
+    Notes
+    -----
+    Without draws the question is which prediction lies nearest to the query, which is how the paper looks for the
+    perturbation behind a profile. With draws it is which *true* effect does. An effect that was measured is known
+    better than one that was not, so that its draws lie less far off: of a measured and an unmeasured perturbation whose
+    predictions are as near, the measured one has the lower median distance.
 
     Examples
     --------
@@ -111,10 +134,20 @@ def reverse(
     >>> ranked = rg.tl.reverse(model, cells, max_genes=1)
     >>> len(ranked) == len(model.perturbed_genes)
     True
+
+    How sure is that?
+
+    >>> ranked = rg.tl.reverse(model, cells, max_genes=1, n_draws=50, seed=0)
+    >>> bool(ranked["rank"].between(ranked["rank_low"], ranked["rank_high"]).all())
+    True
+    >>> float(round(ranked["best_probability"].sum(), 6))
+    1.0
     """
     check_choice("by", by, ("effect", "profile"))
     check_choice("metric", metric, _METRICS)
     check_integer("chunk_size", chunk_size, 1)
+    if check_integer("n_draws", n_draws, 0, hint=", and 0 for none"):
+        check_draws(model)
     if top is not None:
         check_integer("top", top, 1)
     setup = Setup.of(model.setup_args)
@@ -122,9 +155,7 @@ def reverse(
     labels = [setup.label(genes) for genes in sets]
 
     panel = model.predict_effects(labels[:1]).columns
-    table = _from_cells(model, setup, query, panel, by) if isinstance(query, AnnData) else query
-    _check_queries(table)
-    table = table.set_axis(stripped(table.columns, "Genes of the query"), axis=1)
+    table = query_table(model, setup, query, panel, by)
     excluded = {gene for genes in sets for gene in genes} if exclude_targets else set()
     shared = [gene for gene in panel if gene in table.columns and gene not in excluded]
     if len(shared) < 2:
@@ -135,27 +166,102 @@ def reverse(
     queries = table[shared].to_numpy(dtype=np.float64)
     offset = _predicted_control(model, panel)[shared].to_numpy() if by == "profile" else 0.0
 
-    distances = np.empty((len(queries), len(labels)))
-    with progress_bar("Perturbations", -(-len(labels) // chunk_size)) as advance:
-        for start in range(0, len(labels), chunk_size):
-            part = slice(start, start + chunk_size)
-            predicted = model.predict_effects(labels[part])[shared].to_numpy(dtype=np.float64) + offset
-            distances[:, part] = cdist(queries, predicted, metric=_METRICS[metric])
-            advance()
-
-    ranks = rankdata(np.where(np.isnan(distances), np.inf, distances), axis=1)
-    order = np.argsort(distances, axis=1, kind="stable")[:, :top]  # NaN last
+    kept, extra = [shared, queries, offset, metric], {}
+    if n_draws:
+        drawn = _drawn_distances(model, labels, *kept, n_draws, seed, chunk_size)
+        distances, ranks, extra = _summary(drawn)
+    else:
+        distances = _distances(model, labels, *kept, chunk_size)
+        ranks = _ranks(distances)
+    order = np.lexsort((distances, ranks), axis=1)[:, :top]  # the nearest first, NaN last
     genes = np.empty(len(sets), dtype=object)
     genes[:] = sets
+
+    def listed(values: np.ndarray) -> np.ndarray:
+        return np.take_along_axis(values, order, axis=1).ravel()
+
     return pd.DataFrame(
         {
             "query": np.repeat(table.index.to_numpy(), order.shape[1]),
             "perturbation": np.array(labels, dtype=object)[order].ravel(),
             "genes": genes[order].ravel(),
-            "rank": np.take_along_axis(ranks, order, axis=1).ravel(),
-            "distance": np.take_along_axis(distances, order, axis=1).ravel(),
+            "rank": listed(ranks),
+            "distance": listed(distances),
+            **{name: listed(values) for name, values in extra.items()},
         }
     )
+
+
+def check_draws(model: Any) -> None:
+    """ValueError where the model has no posterior to draw effects from."""
+    if not getattr(model, "has_posterior", hasattr(model, "sample_effects")):
+        raise ValueError(
+            f"n_draws: {type(model).__name__} has no posterior of the effects to draw from: train a model with "
+            "effect_posterior=True, or use n_draws=0."
+        )
+
+
+def _distances(
+    model: RaptorGraphModel,
+    labels: list[str],
+    genes: list[str],
+    queries: np.ndarray,
+    offset: np.ndarray | float,
+    metric: str,
+    chunk_size: int,
+) -> np.ndarray:
+    """Distances of the predictions to the queries, queries x perturbations."""
+    found = np.empty((len(queries), len(labels)))
+    with progress_bar("Perturbations", -(-len(labels) // chunk_size)) as advance:
+        for start in range(0, len(labels), chunk_size):
+            part = slice(start, start + chunk_size)
+            predicted = model.predict_effects(labels[part])[genes].to_numpy(dtype=np.float64) + offset
+            found[:, part] = cdist(queries, predicted, metric=_METRICS[metric])
+            advance()
+    return found
+
+
+def _drawn_distances(
+    model: RaptorGraphModel,
+    labels: list[str],
+    genes: list[str],
+    queries: np.ndarray,
+    offset: np.ndarray | float,
+    metric: str,
+    n_draws: int,
+    seed: int | None,
+    chunk_size: int,
+) -> np.ndarray:
+    """Distances of drawn effects to the queries, draws x queries x perturbations.
+
+    The same seed gives the same draw of a perturbation in each call, so that the draws of all chunks are joint.
+    """
+    panel = model.predict_effects(labels[:1]).columns
+    columns = panel.get_indexer(genes)
+    chunk_size = max(1, min(chunk_size, _MOST_DRAWN // (n_draws * len(panel))))
+    found = np.empty((n_draws, len(queries), len(labels)))
+    with progress_bar("Draws", -(-len(labels) // chunk_size)) as advance:
+        for start in range(0, len(labels), chunk_size):
+            part = slice(start, start + chunk_size)
+            drawn = model.sample_effects(labels[part], n_draws, seed)[:, :, columns] + offset
+            for row, effects in zip(found, drawn, strict=True):
+                row[:, part] = cdist(queries, effects, metric=_METRICS[metric])
+            advance()
+    return found
+
+
+def _ranks(distances: np.ndarray) -> np.ndarray:
+    """Ranks along the last axis, from 1; ties share their mean rank, NaN come last."""
+    return np.asarray(rankdata(np.where(np.isnan(distances), np.inf, distances), axis=-1))
+
+
+def _summary(drawn: np.ndarray) -> tuple[np.ndarray, np.ndarray, dict[str, np.ndarray]]:
+    """Medians of distances and ranks, the interval of the rank, and how often each perturbation is the nearest."""
+    ranks = _ranks(drawn)
+    nearest = ranks == ranks.min(axis=2, keepdims=True)
+    best = (nearest / nearest.sum(axis=2, keepdims=True)).mean(axis=0)
+    low, middle, high = np.quantile(ranks, [0.05, 0.5, 0.95], axis=0)
+    return np.median(drawn, axis=0), middle, {"rank_low": low, "rank_high": high, "best_probability": best}
 
 
 def _candidate_sets(
@@ -188,6 +294,15 @@ def _candidate_sets(
     if not sets:
         raise ValueError(f"There is no set of {min_genes} genes or more among the {len(genes)} candidates {genes}.")
     return sets
+
+
+def query_table(
+    model: RaptorGraphModel, setup: Setup, query: pd.DataFrame | AnnData, panel: pd.Index, by: str
+) -> pd.DataFrame:
+    """Queries x genes, of a table or of cells."""
+    table = _from_cells(model, setup, query, panel, by) if isinstance(query, AnnData) else query
+    _check_queries(table)
+    return table.set_axis(stripped(table.columns, "Genes of the query"), axis=1)
 
 
 def _check_queries(table: pd.DataFrame) -> None:
