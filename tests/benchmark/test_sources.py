@@ -194,6 +194,7 @@ MEMBERS = {
     "fits": METHODS | SCREEN | SCORES | {"benchmark/_measure.py", "benchmark/_pairs.py"},
     "losses": {"benchmark/_losses_study.py", "metrics/_distribution.py"},
     "intervals": {"datasets/_simulate.py", "tl/_interactions.py"},
+    "calls": {"datasets/_simulate.py", "tl/_interactions.py", "tl/_pair_scores.py", "tl/_strength.py"},
     "graph": METHODS | SCREEN | {"benchmark/_measure.py", "benchmark/_graph_screens.py", "inference/_graph.py"},
     "spillover": METHODS | SCREEN,
     "responders": METHODS | SCREEN | {"benchmark/_responders_methods.py", "datasets/_simulate.py"},
@@ -202,7 +203,7 @@ MEMBERS = {
     "stability": METHODS | SCREEN | {"benchmark/_measure.py"},
     "ablation": VARIANTS
     | {f"benchmark/_ablation_{part}.py" for part in ("cells", "network", "posterior")}
-    | {"benchmark/_embeddings.py", "metrics/_latents.py", "tl/_interactions.py"},
+    | {"benchmark/_embeddings.py", "metrics/_latents.py", "tl/_pair_scores.py"},
     **dict.fromkeys(("capacity", "graph-ablation", "pairing", "sensitivity"), VARIANTS | {"benchmark/_measure.py"}),
 }
 MODEL = {"model/_module.py", "model/_training.py", "nn/_encoder.py", "screen/_labels.py"}

@@ -2,12 +2,29 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from raptorgraph import datasets
 from raptorgraph.screen import Screen
-from raptorgraph.tl._strength import strengths
+from raptorgraph.tl._strength import singles_that_stand_out, strengths
 
 
-def test_what_does_something_stands_out(adata, setup):
-    screen = Screen(adata, setup)
+@pytest.fixture(scope="module")
+def setup():
+    return {"library_size_key": "total_counts"}
+
+
+@pytest.fixture(scope="module")
+def simulated():
+    """Function that makes a screen of 60 genes, 5 of them perturbed, and 9 doubles."""
+
+    def make(**options):
+        size = {"n_doubles": 9, "n_control_cells": 160, "n_cells_per_perturbation": 40, "n_truth_cells": 40, "seed": 0}
+        return datasets.simulate(60, 5, **{**size, **options})
+
+    return make
+
+
+def test_what_does_something_stands_out(simulated, setup):
+    screen = Screen(simulated(), setup)
     found = strengths(screen)
     assert list(found.index) == screen.conditions
     assert found["stands_out"].sum() >= 12
@@ -17,6 +34,7 @@ def test_what_does_something_stands_out(adata, setup):
     assert 0 < found.at[single, "own_gene_se"] < 0.5
     assert np.isnan(found.at[screen.combinations[0], "own_gene"])
     pd.testing.assert_frame_equal(strengths(screen), found)
+    assert singles_that_stand_out(screen) == set(found.index[found["stands_out"]]) & set(screen.singles)
 
 
 def split_controls(simulated, n_groups, seed):
