@@ -94,7 +94,7 @@ class JointDraws:
                 factor = 1 + self._coefficients @ torch.stack([torch.ones(()), deviation[s]]).double()
                 factor = factor + (self._spread**2 + larger**2).sqrt() * off
             for d, draw in enumerate(self._draws):
-                effect = scale[s] * factor[d] * (row @ draw.single.double()) + draw.control
+                effect = scale[s] * factor[d] * draw.single[row > 0].double().sum(0) + draw.control
                 effect[targets.columns] += row[targets.genes] * draw.target
                 if is_pair:
                     effect = effect + draw.common
