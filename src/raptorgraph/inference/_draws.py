@@ -15,7 +15,7 @@ its genes: the same seed gives the same draw of a set, whichever other sets are 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -28,6 +28,8 @@ from raptorgraph.inference._prior import CONDITION_SPECIFIC, SHARED, is_combinat
 from raptorgraph.inference._targets import TARGET_VARIANCE
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from raptorgraph.inference._combinations import Additivity
     from raptorgraph.inference._conditioning import Conditional
 
@@ -36,8 +38,8 @@ _JITTER = 1e-9
 
 
 @dataclass(frozen=True)
-class _Draw:
-    """One draw of what sets inherit."""
+class _Inherited:
+    """What sets inherit, in one draw; or in n of them, as one more axis in front."""
 
     single: torch.Tensor  # k x G, with the residuals of the genes' conditions
     common: torch.Tensor  # G: what all combinations have in common
@@ -46,6 +48,11 @@ class _Draw:
     control: torch.Tensor  # G: error of the control cells, part of every measured effect
     level_sd: torch.Tensor  # G: prior SD of the effects of its level
     inherits: torch.Tensor  # G, 0/1: whether its class is not condition-specific
+
+    @classmethod
+    def stacked(cls, draws: Sequence[_Inherited]) -> _Inherited:
+        """Draws along one axis."""
+        return cls(**{field.name: torch.stack([getattr(draw, field.name) for draw in draws]) for field in fields(cls)})
 
 
 class JointDraws:
@@ -74,38 +81,37 @@ class JointDraws:
         covariances = torch.stack([prior.shared_covariance, prior.independent_covariance])
         self._roots = torch.linalg.cholesky(covariances + _JITTER * eye)
         self._departures = self._measured_departures()
-        self._draws = [self._draw(d, at, generator) for d, at in enumerate(chosen)]
+        self._inherited = _Inherited.stacked([self._draw(d, at, generator) for d, at in enumerate(chosen)])
 
     def effects(self, design: torch.Tensor) -> torch.Tensor:
         """Draws of the effects of sets (sets x k, 0/1), draws x sets x G."""
-        fitted = self.conditional.fitted
-        measured, prior, targets = fitted.measured, fitted.hyperparameters, self.conditional.targets
-        combination = is_combination(design)
-        scale = scale_of(prior, design)
-        deviation = self.additivity.deviation(design)
-        out = torch.zeros(self.n_draws, len(design), measured.effect.shape[1], dtype=torch.float64)
+        measured = self.conditional.fitted.measured
+        out = torch.empty(self.n_draws, len(design), measured.effect.shape[1], dtype=torch.float64)
         for s, row in enumerate(design):
-            same = (measured.design == row).all(1).nonzero().squeeze(1)[:1]
-            is_pair = bool(combination[s])
-            off, size, generator = self._own(row)
-            factor = torch.ones(self.n_draws, dtype=torch.float64)
-            if is_pair and not len(same):
-                larger = float(larger_sd(row[None])[0])
-                factor = 1 + self._coefficients @ torch.stack([torch.ones(()), deviation[s]]).double()
-                factor = factor + (self._spread**2 + larger**2).sqrt() * off
-            for d, draw in enumerate(self._draws):
-                effect = scale[s] * factor[d] * draw.single[row > 0].double().sum(0) + draw.control
-                effect[targets.columns] += row[targets.genes] * draw.target
-                if is_pair:
-                    effect = effect + draw.common
-                if len(same):
-                    effect = effect + draw.condition[same[0]]
-                else:
-                    normal = correlated(self.additivity.programs, 1, generator)[0] * draw.level_sd
-                    variance = prior.interaction_variance * size[d] * self._size[d] * is_pair
-                    effect = effect + normal * torch.where(draw.inherits > 0, variance.sqrt(), 1.0)
-                out[d, s] = effect
+            out[:, s] = self._effect(row)
         return torch.maximum(out, measured.lowest)
+
+    def _effect(self, row: torch.Tensor) -> torch.Tensor:
+        """Draws of the effect of one set, draws x G."""
+        fitted, drawn = self.conditional.fitted, self._inherited
+        prior, targets = fitted.hyperparameters, self.conditional.targets
+        is_pair = bool(is_combination(row[None])[0])
+        same = (fitted.measured.design == row).all(1).nonzero().squeeze(1)[:1]
+        off, size, generator = self._own(row)
+        scale = scale_of(prior, row[None]).expand(self.n_draws)
+        if is_pair and not len(same):
+            known = torch.cat([torch.ones(1, dtype=torch.float64), self.additivity.deviation(row[None])])
+            spread = (self._spread**2 + larger_sd(row[None]) ** 2).sqrt()
+            scale = scale * (1 + self._coefficients @ known + spread * off)
+        effect = scale[:, None] * drawn.single[:, row > 0].double().sum(1) + drawn.control
+        effect[:, targets.columns] += row[targets.genes] * drawn.target
+        if is_pair:
+            effect = effect + drawn.common
+        if len(same):
+            return effect + drawn.condition[:, same[0]]
+        variance = prior.interaction_variance * size * self._size * is_pair
+        own = correlated(self.additivity.programs, self.n_draws, generator) * drawn.level_sd
+        return effect + own * torch.where(drawn.inherits > 0, variance.sqrt()[:, None], 1.0)
 
     def _own(self, row: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Generator]:
         """What a set has of its own: departure of its scale, size of its interaction, and a generator for the rest."""
@@ -126,7 +132,7 @@ class JointDraws:
             found[:, c] = known + (self._spread**2 + larger_sd(design[c : c + 1]) ** 2).sqrt() * off
         return found
 
-    def _draw(self, d: int, chosen: torch.Tensor, generator: torch.Generator) -> _Draw:
+    def _draw(self, d: int, chosen: torch.Tensor, generator: torch.Generator) -> _Inherited:
         """Draw from the prior and correct it; `chosen` is the class and level of each gene, as one index."""
         fitted, targets = self.conditional.fitted, self.conditional.targets
         measured, prior = fitted.measured, fitted.hyperparameters
@@ -166,7 +172,7 @@ class JointDraws:
         single = single + normal(k, guides) * (prior.excess * measured.condition_noise.median() * w).sqrt()
         known = levels * inherits * combination
         condition = prior.interaction_variance * known + levels * (1 - inherits)
-        return _Draw(
+        return _Inherited(
             single=single.float(),
             common=common + prior.combination_variance * (known * solved).sum(0),
             condition=(interaction + specific + condition * solved).float(),
