@@ -1,5 +1,7 @@
 """The graph of a model, inferred from its screen."""
 
+from copy import deepcopy
+
 import numpy as np
 import pytest
 import scvi
@@ -132,3 +134,36 @@ def test_stability_that_is_kept(model):
     with pytest.raises(ValueError, match="name='shares' is unknown; use one of 'weight', 'probability'"):
         edges.values("shares")
     edges.keep_stability(**kept)
+
+
+def test_directions_and_modules(model):
+    edges = model.edges
+    known = edges.module.edge_direction_support.clone()
+    try:
+        assert (model.get_edges()["direction_support"] >= 0.8).mean() > 0.6  # of a screen that keeps the assumptions
+        table = model.get_edges()
+        first = table.iloc[0]
+        i, j = (model.perturbed_genes.index(name) for name in (first["source"], first["target"]))
+        edges.module.edge_direction_support.fill_(0.99)
+        assert model.get_modules() == {}
+        assert model.get_edges()["module"].isna().all()
+        edges.module.edge_direction_support[i, j] = 0.79
+        edges.module.edge_share[i, j] = max(0.5, float(first["share"]))
+        assert model.get_modules() == {"M1": [model.perturbed_genes[k] for k in sorted((i, j))]}
+        assert model.get_edges()["module"].tolist() == ["M1", *[np.nan] * (len(table) - 1)]
+        assert edges.unordered.sum() == 1
+    finally:
+        edges.module.edge_direction_support.copy_(known)
+        edges.module.edge_share[i, j] = float(first["share"])
+
+
+def test_a_state_of_before_there_was_support_is_read(model):
+    state = deepcopy(model.module.state_dict())
+    kept = state.pop("edge_direction_support")
+    try:
+        model.module.load_state_dict(state)
+        assert list(model.get_edges()) == ["source", "target", "weight", "probability", "share"]
+        assert model.get_modules() == {}
+        assert not model.edges.unordered.any()
+    finally:
+        model.module.edge_direction_support.copy_(kept)

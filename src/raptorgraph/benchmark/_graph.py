@@ -110,6 +110,7 @@ _SCREEN_SEED = 0  # all repetitions see the same screen
 def units(settings: Settings) -> list[Unit]:
     """One unit for each seed, and without a screen for each setting of the grid."""
     methods = asked_methods(settings)
+    _resamples(settings)
     for name, install in _PACKAGES.items():
         if name in methods and find_spec(name) is None:
             raise ValueError(f"methods: {name!r} needs a package: {install}.")
@@ -168,13 +169,17 @@ def _read(adata: ad.AnnData, setup: Mapping[str, Any]) -> tuple[Screen, np.ndarr
     return screen, design, screen.adata.var_names.get_indexer(genes), genes
 
 
+def _resamples(settings: Settings) -> int:
+    """Number of resampled screens, checked."""
+    return check_integer("resamples", settings.option("resamples", RESAMPLES, quick=3), 1)
+
+
 def _support(adata: ad.AnnData, setup: Mapping[str, Any], settings: Settings, seed: int) -> dict[str, float]:
     """Whether edges and directions of our graph are as sure as they say."""
     screen, design, targets, genes = _read(adata, setup)
-    n = check_integer("resamples", settings.option("resamples", RESAMPLES, quick=3), 1)
     moments = screen.log_ratios_of(np.flatnonzero(screen.n_perturbed[screen.codes] < 2))
     posterior = graph_of_log_ratios(moments, design, targets, directions=True)
-    frequency = support.frequencies(screen, design, targets, n, seed)
+    frequency = support.frequencies(screen, design, targets, _resamples(settings), seed)
     return support.judged(posterior, frequency, *support.truth(adata, genes))
 
 

@@ -99,7 +99,7 @@ def _often(found: Findings) -> str:
 def _no_direction(found: Findings) -> str:
     n = int(unordered(found.edges).sum())
     modules = found.model.get_modules().values()
-    text = f" The data do not support the direction of {n:,}." if n else ""
+    text = f" The data do not support the direction of {n:,} of them." if n else ""
     return text + "".join(f" They cannot order {listed(genes)}." for genes in modules)
 
 

@@ -145,11 +145,7 @@ def graph(found: Findings) -> Section:
             f"Directed graph of {counted(n_drawn, 'edge')} between perturbed genes; the table below lists them.",
             f"{which}, causes above effects. Blue arrows: both perturbations push the same way; orange bars: they push "
             "against each other. Width: weight."
-            + (
-                " Lines without an arrow or a bar: the data do not say which gene acts on the other."
-                if order.any()
-                else ""
-            )
+            + (" Lines without an arrow or a bar: which gene acts on the other is not known." if order.any() else "")
             + (
                 " Solid: came out again in 90 % of the resampled screens; dashed: in half of them; dotted: in fewer."
                 if resampled
