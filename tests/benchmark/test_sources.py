@@ -194,6 +194,9 @@ MEMBERS = {
     "fits": METHODS | SCREEN | SCORES | {"benchmark/_measure.py", "benchmark/_pairs.py"},
     "losses": {"benchmark/_losses_study.py", "metrics/_distribution.py"},
     "intervals": {"datasets/_simulate.py", "tl/_interactions.py"},
+    "design": SCREEN
+    | {"benchmark/_design_rules.py", "datasets/_simulate.py", "evaluation/_methods.py"}
+    | {"tl/_next_pairs.py", "inference/_gain.py"},
     "graph": METHODS | SCREEN | {"benchmark/_measure.py", "benchmark/_graph_screens.py", "inference/_graph.py"},
     "spillover": METHODS | SCREEN,
     "responders": METHODS | SCREEN | {"benchmark/_responders_methods.py", "datasets/_simulate.py"},
