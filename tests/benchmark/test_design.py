@@ -19,7 +19,7 @@ PAIRS = np.array([np.isin(np.arange(6), pair) for pair in combinations(range(6),
 
 def test_run(tmp_path):
     tables = benchmark.run("design", out=tmp_path, seeds=2, kinds="interacting", **QUICK)
-    long = tables["design_long"].set_index(["goal", "pairs", "method", "metric"])["value_mean"]
+    long = tables["design_long"].set_index(["goal", "pairs", "method", "metric"])["value_mean"].sort_index()
     for metric in ("error on others", "error on the rest"):
         assert set(long["learn", 2][:, metric].index) == {design.OURS, "chance", design.LARGEST, design.RIDGE}
     # ten pairs of five genes; the strongest quarter are three of them
@@ -47,7 +47,9 @@ def test_batches_are_revealed_and_scored_on_pairs_that_were_not(monkeypatch):
         design.tl, "next_pairs", lambda model, n, **options: pd.DataFrame(index=options["candidates"][:n])
     )
     model = SimpleNamespace(predict_effects=lambda labels: truth.loc[labels])
-    rows = pd.DataFrame(design._learn(model, screen, truth, 0, settings), columns=["pairs", "method", "metric", "value"])
+    rows = pd.DataFrame(
+        design._learn(model, screen, truth, 0, settings), columns=["pairs", "method", "metric", "value"]
+    )
     assert rows["value"].to_numpy() == pytest.approx(0.25)  # no pair that is scored was shown
     assert len(shown) == 4
     assert all(conditions[: len(screen.singles)] == screen.singles for conditions in shown)

@@ -63,7 +63,7 @@ class BruteForce:
                 covariance[-2, -2] = level * self.prior["combination_variance"]
             covariance[-1, -1] = self.fitted.measured.control_noise
             interaction = self.prior["interaction_variance"] + self.deviation
-        own = self.prior["residual_variance"] + interaction * (measured.sum(1) > 1)
+            own = self.prior["residual_variance"] + interaction * (measured.sum(1) > 1)
             own = level * (np.ones(len(measured)) if klass == 2 else own)
             loads = np.array([self.loadings(row, klass) for row in measured])
             wanted = np.array([self.loadings(row, klass) for row in asked])
@@ -90,7 +90,8 @@ def test_without_deviations_it_is_the_posteriors_own_variance(fitted):
     posterior._fitted = fitted
     plan = Plan(fitted, torch.as_tensor(UNSEEN), 0.0)
     responsibility, w = fitted.responsibility, fitted.measured.gene_noise
-    own = (responsibility[:2] * torch.as_tensor(LEVELS)[:, None] * w).sum() * fitted.hyperparameters.interaction_variance
+    gamma = fitted.hyperparameters.interaction_variance
+    own = (responsibility[:2] * torch.as_tensor(LEVELS)[:, None] * w).sum() * gamma
     moments = posterior._moments(_sets(posterior))
     assert plan.variance() == pytest.approx(float(moments.set_variance.sum() - len(UNSEEN) * own), rel=1e-5)
 

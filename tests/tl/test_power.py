@@ -45,7 +45,9 @@ def test_brute_force(model):
 def test_nothing_is_called_more_often_than_the_level_says(model):
     table = power(model, n_cells=[10, 1000], size=1e-9, n_draws=30, seed=0)
     assert table["power"].to_numpy() == pytest.approx(0.1)
-    assert power(model, n_cells=[10], size=1e-9, level=0.5, n_draws=30, seed=0)["power"].to_numpy() == pytest.approx(0.5)
+    assert power(model, n_cells=[10], size=1e-9, level=0.5, n_draws=30, seed=0)["power"].to_numpy() == pytest.approx(
+        0.5
+    )
 
 
 def test_cells_needed_are_the_first_with_enough_power(model):

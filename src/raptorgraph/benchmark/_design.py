@@ -242,6 +242,4 @@ def draw(tables: Tables) -> Figure:
     return figure
 
 
-DESIGN = Experiment(
-    "design", "Choice of the pairs to measure next", OPTIONS, units, work, tables, draw, n_seeds=5
-)
+DESIGN = Experiment("design", "Choice of the pairs to measure next", OPTIONS, units, work, tables, draw, n_seeds=5)

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from os import PathLike
 
     import pandas as pd
+    from matplotlib.artist import Artist
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
@@ -71,7 +72,7 @@ def power(
     wide = table.assign(pair=table.index).pivot_table(index="n_cells", columns="pair", values="power")[pairs]
     cells, values = wide.index.to_numpy(dtype=float), wide.to_numpy(dtype=float)
     ax = axes_or_new(ax, (5.6, 3.6))
-    handles = []
+    handles: list[Artist] = []
     if len(pairs) <= n_named:
         for k, pair in enumerate(pairs):
             color = PALETTE[k % len(PALETTE)]
@@ -84,7 +85,9 @@ def power(
         handles.append(Line2D([], [], color=LIGHT, label=f"each of {len(pairs):,} pairs"))
         handles.append(ax.fill_between(cells, low, high, color=BLUE, alpha=0.25, linewidth=0, label="middle half"))
         handles += ax.plot(cells, middle, color=BLUE, marker="o", markersize=4, linewidth=1.6, label="median")
-    handles.append(ax.axhline(_ENOUGH, color=GRAY, linestyle="--", linewidth=1, label=f"{_ENOUGH:g}, as for `cells_needed`"))
+    handles.append(
+        ax.axhline(_ENOUGH, color=GRAY, linestyle="--", linewidth=1, label=f"{_ENOUGH:g}, as for `cells_needed`")
+    )
     ax.set_xscale("log")
     ax.set_xticks(cells, [f"{n:,.0f}" for n in cells])
     ax.xaxis.set_minor_locator(NullLocator())
