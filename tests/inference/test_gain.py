@@ -124,18 +124,6 @@ def test_a_set_that_nobody_asked_for_teaches_too(fitted):
     assert plan.variance() == pytest.approx(brute.variance(UNSEEN[:5], UNSEEN[5:6], 0.4), rel=1e-5)
 
 
-def test_a_second_pair_of_the_same_genes_teaches_less_than_others(fitted):
-    """After a pair of two genes, one of two others is worth more than it was beside that one."""
-    plan = Plan(fitted, torch.as_tensor(UNSEEN), 3.0)
-    first = torch.as_tensor(UNSEEN[0])
-    near = next(k for k, row in enumerate(UNSEEN) if row @ UNSEEN[0] == 1)
-    far = next(k for k, row in enumerate(UNSEEN) if row @ UNSEEN[0] == 0)
-    before = plan.removed(torch.as_tensor(UNSEEN), 0.1)
-    plan.measure(first, 0.1)
-    after = plan.removed(torch.as_tensor(UNSEEN), 0.1)
-    assert after[near] / before[near] < after[far] / before[far]
-
-
 def test_noise_at_which_a_share_is_learned(fitted):
     plan, pairs = Plan(fitted, torch.as_tensor(UNSEEN)), torch.as_tensor(UNSEEN)
     most = plan.removed(pairs, 0.0)

@@ -112,7 +112,7 @@ def next_pairs(
         - ``gain``: what the pair is expected to add to those above it; ``total``: what all of them give together;
         - ``gain_alone``: what it would give without the others;
         - ``gain_in``: what a gain is, in words. For ``"learn"`` the share of the variance that all unmeasured pairs
-          have now (without the interaction that belongs to one pair alone, and less that of the pairs that are chosen), for
+          have now (without the interaction that belongs to one pair alone, and less that of the chosen pairs), for
           ``"interactions"`` a probability, for ``"state"`` a Euclidean distance on the expression scale;
         - ``magnitude``: norm of the predicted effect, on the expression scale;
         - ``best_probability``: only for ``"state"``; the part of the draws in which no other drawn candidate is nearer;
