@@ -63,7 +63,7 @@ class BruteForce:
                 covariance[-2, -2] = level * self.prior["combination_variance"]
             covariance[-1, -1] = self.fitted.measured.control_noise
             interaction = self.prior["interaction_variance"] + self.deviation
-        own = self.prior["residual_variance"] + interaction * (measured.sum(1) > 1)
+            own = self.prior["residual_variance"] + interaction * (measured.sum(1) > 1)
             own = level * (np.ones(len(measured)) if klass == 2 else own)
             loads = np.array([self.loadings(row, klass) for row in measured])
             wanted = np.array([self.loadings(row, klass) for row in asked])
@@ -90,7 +90,8 @@ def test_without_deviations_it_is_the_posteriors_own_variance(fitted):
     posterior._fitted = fitted
     plan = Plan(fitted, torch.as_tensor(UNSEEN), 0.0)
     responsibility, w = fitted.responsibility, fitted.measured.gene_noise
-    own = (responsibility[:2] * torch.as_tensor(LEVELS)[:, None] * w).sum() * fitted.hyperparameters.interaction_variance
+    gamma = fitted.hyperparameters.interaction_variance
+    own = (responsibility[:2] * torch.as_tensor(LEVELS)[:, None] * w).sum() * gamma
     moments = posterior._moments(_sets(posterior))
     assert plan.variance() == pytest.approx(float(moments.set_variance.sum() - len(UNSEEN) * own), rel=1e-5)
 
@@ -121,18 +122,6 @@ def test_a_set_that_nobody_asked_for_teaches_too(fitted):
     assert removed == pytest.approx(brute.variance(UNSEEN[:5]) - brute.variance(UNSEEN[:5], UNSEEN[5:6], 0.4), rel=1e-4)
     plan.measure(torch.as_tensor(UNSEEN[5]), 0.4)
     assert plan.variance() == pytest.approx(brute.variance(UNSEEN[:5], UNSEEN[5:6], 0.4), rel=1e-5)
-
-
-def test_a_second_pair_of_the_same_genes_teaches_less_than_others(fitted):
-    """After a pair of two genes, one of two others is worth more than it was beside that one."""
-    plan = Plan(fitted, torch.as_tensor(UNSEEN), 3.0)
-    first = torch.as_tensor(UNSEEN[0])
-    near = next(k for k, row in enumerate(UNSEEN) if row @ UNSEEN[0] == 1)
-    far = next(k for k, row in enumerate(UNSEEN) if row @ UNSEEN[0] == 0)
-    before = plan.removed(torch.as_tensor(UNSEEN), 0.1)
-    plan.measure(first, 0.1)
-    after = plan.removed(torch.as_tensor(UNSEEN), 0.1)
-    assert after[near] / before[near] < after[far] / before[far]
 
 
 def test_noise_at_which_a_share_is_learned(fitted):

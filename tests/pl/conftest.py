@@ -244,7 +244,7 @@ def next_pairs_table():
 
 @pytest.fixture
 def power_table():
-    table = pd.DataFrame(
+    return pd.DataFrame(
         {
             "n_cells": [25, 100, 400] * 2,
             "power": [0.2, 0.6, 0.95, 0.12, 0.3, 0.5],
@@ -253,7 +253,6 @@ def power_table():
         },
         index=["A+B"] * 3 + ["A+C"] * 3,
     )
-    return table
 
 
 @pytest.fixture

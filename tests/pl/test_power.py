@@ -13,7 +13,7 @@ def test_a_line_for_each_pair(power_table):
     np.testing.assert_allclose(ax.lines[0].get_ydata(), power_table.loc["A+B", "power"])
     np.testing.assert_allclose(ax.lines[1].get_xdata(), [25, 100, 400])
     assert ax.get_xscale() == "log"
-    assert "30% stronger or weaker" in ax.get_ylabel()
+    assert "pair 30% off the sum" in ax.get_ylabel()
 
 
 def test_many_pairs_by_their_median(power_table):

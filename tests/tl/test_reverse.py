@@ -242,3 +242,81 @@ def test_cells_without_anything_to_compare():
     cells.obs["perturbation"] = "control"
     with pytest.raises(ValueError, match="All cells of the query are control cells"):
         reverse(FakeModel(), cells)
+
+
+class DrawnModel(FakeModel):
+    """Draws of every set about its prediction, the same for the same seed beside whatever other sets."""
+
+    has_posterior = True
+    spread = 0.6
+
+    def sample_effects(self, labels, n_draws, seed):
+        self.asked.append(-len(labels))
+        mean = super().predict_effects(labels).to_numpy()
+        draws = np.empty((n_draws, *mean.shape))
+        for k, label in enumerate(labels):
+            rng = np.random.default_rng([seed, *label.encode()])
+            draws[:, k] = mean[k] + self.spread * rng.normal(size=(n_draws, len(GENES)))
+        return draws
+
+
+def true_ranks(effects, query, genes):
+    distance = np.linalg.norm(effects[genes].to_numpy() - query[genes].to_numpy(), axis=1)
+    return pd.Series(distance, effects.index).rank()
+
+
+@pytest.mark.parametrize("by", ["effect", "profile"])
+def test_ranks_of_draws_by_brute_force(by):
+    model = DrawnModel(shift=0.3)
+    offset = model.predict_control() if by == "profile" else np.zeros(len(GENES))
+    query = truth(model, ["P0+P1", "P3"], noise=1.0) + offset
+    table = reverse(model, query, by=by, n_draws=41, seed=5)
+    sets = ["+".join(chosen) for size in (1, 2) for chosen in combinations(sorted(model.perturbed_genes), size)]
+    draws, genes = model.sample_effects(sets, 41, 5)[:, :, :12] + offset[:12], GENES[:12]
+    for name, part in table.groupby("query"):
+        distance = np.linalg.norm(draws - query.loc[name, genes].to_numpy(), axis=2)
+        ranks = pd.DataFrame(distance, columns=sets).rank(axis=1)
+        part = part.set_index("perturbation").loc[sets]
+        np.testing.assert_allclose(part["rank"], ranks.median())
+        np.testing.assert_allclose(part["distance"], np.median(distance, axis=0))
+        np.testing.assert_allclose(part["rank_low"], ranks.quantile(0.05))
+        np.testing.assert_allclose(part["rank_high"], ranks.quantile(0.95))
+        np.testing.assert_allclose(part["best_probability"], (ranks == 1).mean())
+    for _, part in table.groupby("query"):
+        assert part["best_probability"].sum() == pytest.approx(1)
+        assert (np.diff(part["rank"]) >= 0).all()
+        assert part["rank"].between(part["rank_low"], part["rank_high"]).all()
+
+
+def test_chunks_of_draws_are_joint():
+    model = DrawnModel()
+    query = truth(model, ["P0+P1"], noise=1.0)
+    whole, parts = (reverse(model, query, n_draws=20, seed=1, chunk_size=size) for size in (256, 4))
+    pd.testing.assert_frame_equal(whole, parts)
+    assert min(model.asked) == -15  # and then four at a time
+    assert model.asked.count(-4) == 3
+
+
+def test_intervals_of_ranks_hold_the_true_ranks():
+    """True effects are one more draw; each time the query is the true effect of one of the sets."""
+    held, best = [], []
+    for seed in range(40):
+        model = DrawnModel()
+        sets = ["+".join(chosen) for size in (1, 2) for chosen in combinations(sorted(model.perturbed_genes), size)]
+        true = pd.DataFrame(model.sample_effects(sets, 1, 1000 + seed)[0], sets, GENES)
+        query = model.predict_effects(["P0+P1+P2"])  # of a state that no candidate has
+        table = reverse(model, query, n_draws=200, seed=seed).set_index("perturbation")
+        ranks = true_ranks(true, query.iloc[0], GENES[:12])[table.index]
+        held.append(ranks.between(table["rank_low"], table["rank_high"]).mean())
+        best.append(table["best_probability"][ranks.idxmin()])
+    assert 0.87 < np.mean(held) < 0.97
+    # a calibrated probability is as high in the mean as the squared ones that it is drawn by
+    assert np.mean(best) == pytest.approx((table["best_probability"] ** 2).sum(), abs=0.12)
+
+
+def test_draws_need_a_posterior():
+    model = FakeModel()
+    with pytest.raises(ValueError, match="FakeModel has no posterior"):
+        reverse(model, truth(model, ["P0"]), n_draws=10)
+    with pytest.raises(ValueError, match="n_draws=-1"):
+        reverse(model, truth(model, ["P0"]), n_draws=-1)

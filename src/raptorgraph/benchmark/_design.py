@@ -61,7 +61,7 @@ _QUICK = {
     "n_cells_per_perturbation": 20,
     "n_truth_cells": 20,
 }
-_BY = ["kind", "goal", "n", "method"]
+_BY = ["kind", "goal", "pairs", "method"]
 _STRONG = 0.75
 _N_STATES = 5  # pairs of a batch that is to hold a state
 
@@ -89,7 +89,7 @@ def work(unit: Unit, settings: Settings) -> Part:
     model = method.fit(screen.cells(screen.singles)).model
     answers = {"learn": _learn, "interactions": _interactions, "state": _state}
     rows = answers[unit.options["goal"]](model, screen, truth, unit.seed, settings)
-    return Part(pd.DataFrame(rows, columns=["n", "method", "metric", "value"]))
+    return Part(pd.DataFrame(rows, columns=["pairs", "method", "metric", "value"]))
 
 
 def _screen(unit: Unit, settings: Settings) -> tuple[Screen, pd.DataFrame]:
@@ -147,8 +147,8 @@ def _learn(
                     for metric, labels in (("error on others", others), ("error on the rest", rest)):
                         error = metrics.relative_mse(predicted(posterior, screen, labels), truth.loc[labels].to_numpy())
                         rows.append((n, name, metric, error))
-    found = pd.DataFrame(rows, columns=["n", "method", "metric", "value"])
-    mean = found.groupby(["n", "method", "metric"], sort=False)["value"].mean()
+    found = pd.DataFrame(rows, columns=["pairs", "method", "metric", "value"])
+    mean = found.groupby(["pairs", "method", "metric"], sort=False)["value"].mean()
     return [(*key, float(value)) for key, value in mean.items()]
 
 
@@ -211,9 +211,9 @@ def tables(parts: Parts, settings: Settings) -> Tables:
     rows = all_rows(parts, "kind", "goal")
     summary = mean_and_sd(rows, [*_BY, "metric"])
     less = []
-    for (kind, goal, n), group in rows.groupby(["kind", "goal", "n"], sort=False):
+    for (kind, goal, n), group in rows.groupby(["kind", "goal", "pairs"], sort=False):
         differences = paired_differences(group, CHANCE)
-        less.append(differences.assign(kind=kind, goal=goal, n=n))
+        less.append(differences.assign(kind=kind, goal=goal, pairs=n))
     differences = pd.concat(less, ignore_index=True)[[*_BY, "metric", "value_mean", "value_sd"]]
     return {
         "design": wide(summary, _BY).fillna("-"),
@@ -226,7 +226,7 @@ def draw(tables: Tables) -> Figure:
     """Scores of every method, one panel for each screen, goal and size of the batch."""
     summary = tables["design_long"]
     summary = summary[summary["metric"] != "error on the rest"]
-    groups = list(summary.groupby(["goal", "kind", "n"], sort=False))
+    groups = list(summary.groupby(["goal", "kind", "pairs"], sort=False))
     n_columns = min(4, len(groups))
     n_rows = -(-len(groups) // n_columns)
     figure = Figure(figsize=(4.2 * n_columns, 2.1 * n_rows), layout="constrained")

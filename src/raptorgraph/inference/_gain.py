@@ -57,7 +57,7 @@ class Plan:
         self._wanted = wanted.T @ wanted
 
     def noise_of(self, relative: float) -> float:
-        r"""Variance :math:`\nu` of the error of a condition whose sampling variance is this many times the typical one."""
+        r"""Variance :math:`\nu` of the error of a condition whose sampling variance is so many times the typical."""
         prior, measured = self.fitted.hyperparameters, self.fitted.measured
         return float((1 + prior.excess) * relative * measured.condition_noise.median())
 

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from os import PathLike
 
     import pandas as pd
+    from matplotlib.artist import Artist
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
@@ -71,7 +72,7 @@ def power(
     wide = table.assign(pair=table.index).pivot_table(index="n_cells", columns="pair", values="power")[pairs]
     cells, values = wide.index.to_numpy(dtype=float), wide.to_numpy(dtype=float)
     ax = axes_or_new(ax, (5.6, 3.6))
-    handles = []
+    handles: list[Artist] = []
     if len(pairs) <= n_named:
         for k, pair in enumerate(pairs):
             color = PALETTE[k % len(PALETTE)]
@@ -92,10 +93,14 @@ def power(
     ax.xaxis.set_minor_locator(NullLocator())
     ax.set_ylim(-0.02, 1.02)
     size = table["size"].iloc[0]
+<<<<<<< HEAD
     ax.set(
         xlabel="cells of the pair",
         ylabel=f"probability to call a pair that is\n{size:.0%} stronger or weaker than the sum",
     )
+=======
+    ax.set(xlabel="cells of the pair", ylabel=f"probability of a call\n(pair {size:.0%} off the sum)")
+>>>>>>> d35583d666d1cb2d1ea159234a5aaeb8737c8697
     ax.spines[["top", "right"]].set_visible(False)
     legend_beside(ax, handles)
     return finish(ax, show=show, save=save, return_fig=return_fig)

@@ -97,8 +97,8 @@ def next_pairs(
     n_cells
         Cells planned for each pair; default as many as the median condition has. It matters for ``"learn"``.
     n_draws
-        Draws from the posterior for ``"interactions"`` and ``"state"``, 20 or more. Of more than 400 candidates those are
-        drawn whose predictions come first.
+        Draws from the posterior for ``"interactions"`` and ``"state"``, 20 or more. Of more than 400 candidates those
+        are drawn whose predictions come first.
     %(seed_draws)s
     %(progress)s
 
@@ -111,8 +111,8 @@ def next_pairs(
         - ``rank``: from 1, the order of choice;
         - ``gain``: what the pair is expected to add to those above it; ``total``: what all of them give together;
         - ``gain_alone``: what it would give without the others;
-        - ``gain_in``: what a gain is, in words. For ``"learn"`` the share of the variance that all unmeasured pairs have
-          now (without the interaction that belongs to one pair alone, and less that of the pairs that are chosen), for
+        - ``gain_in``: what a gain is, in words. For ``"learn"`` the share of the variance that all unmeasured pairs
+          have now (without the interaction that belongs to one pair alone, and less that of the chosen pairs), for
           ``"interactions"`` a probability, for ``"state"`` a Euclidean distance on the expression scale;
         - ``magnitude``: norm of the predicted effect, on the expression scale;
         - ``best_probability``: only for ``"state"``; the part of the draws in which no other drawn candidate is nearer;
@@ -323,10 +323,10 @@ def _to_reach(
         )
     wanted, columns = table[shared].to_numpy(dtype=float), panel.get_indexer(shared)
 
-    def predicted(labels: list[str]) -> np.ndarray:
-        return -cdist(wanted, model.predict_effects(labels)[shared].to_numpy(dtype=float))[0]
+    def nearness(labels: list[str]) -> np.ndarray:
+        return -np.asarray(cdist(wanted, model.predict_effects(labels)[shared].to_numpy(dtype=float))[0])
 
-    drawn = _first(pairs, _in_chunks(setup, pairs, predicted))
+    drawn = _first(pairs, _in_chunks(setup, pairs, nearness))
     distance = np.empty((n_draws, len(drawn)))
     for part, _, effects in triples(model, setup, drawn, n_draws, seed):
         distance[:, part] = np.linalg.norm(effects[:, :, columns] - wanted[0], axis=2)
@@ -336,7 +336,8 @@ def _to_reach(
 
     def gains(left: list[int]) -> np.ndarray:
         here = distance[:, left]
-        found = (nearest[:, None] - (np.minimum(here, nearest[:, None]) if gain else here)).mean(axis=0)
+        batch = np.minimum(here, nearest[:, None]) if gain else here
+        found = np.asarray((nearest[:, None] - batch).mean(axis=0))
         gain.append(float(found.max()))
         return found
 
@@ -349,7 +350,8 @@ def _to_reach(
     best = np.bincount(distance.argmin(axis=1), minlength=len(drawn)) / n_draws
     found["best_probability"] = best[chosen]
     plan = Plan(model.calibration.posterior.fitted, _design(model, []))
-    found["cells_needed"] = planned.cells_at(plan.noise_for_itself(_design(model, [drawn[k] for k in chosen]), ENOUGH))
+    noise = plan.noise_for_itself(_design(model, [drawn[k] for k in chosen]), ENOUGH)
+    found["cells_needed"] = planned.cells_at(noise.numpy())
     return found
 
 

@@ -95,11 +95,11 @@ def correlated_noise(model: RaptorGraphModel, directions: np.ndarray) -> np.ndar
     cells = to_dense(screen.expression_at(rows)).astype(np.float64)
     independent = directions**2 @ cells.var(axis=0)
     along = (cells @ directions.T).var(axis=0)
-    return np.maximum(along / np.maximum(independent, 1e-300), 1.0)
+    return np.asarray(np.maximum(along / np.maximum(independent, 1e-300), 1.0))
 
 
 def expected_size(fitted: Fitted) -> np.ndarray:
-    """Variance of the effect of a typical single on each gene, shape (genes,): the unit of residuals and interactions."""
+    """Variance of the effect of a typical single on each gene, shape (genes,): the unit of residuals."""
     from raptorgraph.inference._mixture import LEVELS
 
     inherit = fitted.responsibility[:2]  # of the classes in which combinations inherit effects

@@ -48,8 +48,8 @@ def power(
     .. math::
         \delta = \frac{(e_{ab} - e_a - e_b)^\top s}{s^\top s} ,
 
-    -0.3 for a pair that is 30 %% weaker than the sum. It is called if the interval of the measured departure excludes 0.
-    Its standard error has the noise of the screen: sampling in that many cells, as control cells vary along s; the
+    -0.3 for a pair that is 30 %% weaker than the sum. It is called if the interval of the measured departure excludes
+    0. Its standard error has the noise of the screen: sampling in that many cells, as control cells vary along s; the
     excess between conditions; the residual of a condition, which no number of cells removes; and what the screen leaves
     unknown of the sum (joint draws of both single effects). Formulae are in :doc:`/concepts/inference`.
 
@@ -121,6 +121,7 @@ def power(
     planned = PlannedNoise.of(model)
     setup, genes = Setup.of(model.setup_args), list(model.perturbed_genes)
     known = {setup.genes(label) for label in model.conditions}
+    asked: list[tuple[str, ...]]
     if pairs is None:
         asked = [pair for pair in combinations(sorted(genes), 2) if pair not in known]
     else:

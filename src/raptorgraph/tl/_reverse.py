@@ -166,12 +166,12 @@ def reverse(
     queries = table[shared].to_numpy(dtype=np.float64)
     offset = _predicted_control(model, panel)[shared].to_numpy() if by == "profile" else 0.0
 
-    kept, extra = [shared, queries, offset, metric], {}
+    extra: dict[str, np.ndarray] = {}
     if n_draws:
-        drawn = _drawn_distances(model, labels, *kept, n_draws, seed, chunk_size)
+        drawn = _drawn_distances(model, labels, shared, queries, offset, metric, n_draws, seed, chunk_size)
         distances, ranks, extra = _summary(drawn)
     else:
-        distances = _distances(model, labels, *kept, chunk_size)
+        distances = _distances(model, labels, shared, queries, offset, metric, chunk_size)
         ranks = _ranks(distances)
     order = np.lexsort((distances, ranks), axis=1)[:, :top]  # the nearest first, NaN last
     genes = np.empty(len(sets), dtype=object)
