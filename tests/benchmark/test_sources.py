@@ -193,14 +193,11 @@ VARIANTS = METHODS | SCREEN | SCORES | {"benchmark/_variants.py"}
 MEMBERS = {
     "fits": METHODS | SCREEN | SCORES | {"benchmark/_measure.py", "benchmark/_pairs.py"},
     "losses": {"benchmark/_losses_study.py", "metrics/_distribution.py"},
-    "intervals": {"datasets/_simulate.py", "tl/_interactions.py"},
-<<<<<<< HEAD
+    "intervals": {"datasets/_simulate.py", "benchmark/_intervals_questions.py", "tl/_pair_scores.py", "inference/_draws.py"},
     "calls": {"datasets/_simulate.py", "tl/_interactions.py", "tl/_pair_scores.py", "tl/_strength.py"},
-=======
     "design": SCREEN
     | {"benchmark/_design_rules.py", "datasets/_simulate.py", "evaluation/_methods.py"}
     | {"tl/_next_pairs.py", "inference/_gain.py"},
->>>>>>> d35583d666d1cb2d1ea159234a5aaeb8737c8697
     "graph": METHODS | SCREEN | {"benchmark/_measure.py", "benchmark/_graph_screens.py", "inference/_graph.py"},
     "spillover": METHODS | SCREEN,
     "responders": METHODS | SCREEN | {"benchmark/_responders_methods.py", "datasets/_simulate.py"},

@@ -72,15 +72,8 @@ def next_pairs(
     low, high = min(0.0, float(gain.min())), float(max(gain.max(), alone.max()))
     ax.set_xlim(low - 0.03 * (high - low or 1.0), high + 0.06 * (high - low or 1.0))
     cells = table["cells_needed"].to_numpy(dtype=float)
-<<<<<<< HEAD
-    for row, number in [
-        (-0.85, "cells"),
-        *zip(y, (f"{n:,.0f}" if np.isfinite(n) else "∞" for n in cells), strict=True),
-    ]:
-=======
     numbers = ["cells", *(f"{n:,.0f}" if np.isfinite(n) else "∞" for n in cells)]
     for row, number in zip([-0.85, *y.tolist()], numbers, strict=True):
->>>>>>> d35583d666d1cb2d1ea159234a5aaeb8737c8697
         style: Style = {"fontsize": 7, "va": "center", "color": GRAY, "clip_on": False}
         ax.text(1.02, row, number, transform=ax.get_yaxis_transform(), **style)
     vertical_grid(ax)

@@ -93,14 +93,7 @@ def power(
     ax.xaxis.set_minor_locator(NullLocator())
     ax.set_ylim(-0.02, 1.02)
     size = table["size"].iloc[0]
-<<<<<<< HEAD
-    ax.set(
-        xlabel="cells of the pair",
-        ylabel=f"probability to call a pair that is\n{size:.0%} stronger or weaker than the sum",
-    )
-=======
     ax.set(xlabel="cells of the pair", ylabel=f"probability of a call\n(pair {size:.0%} off the sum)")
->>>>>>> d35583d666d1cb2d1ea159234a5aaeb8737c8697
     ax.spines[["top", "right"]].set_visible(False)
     legend_beside(ax, handles)
     return finish(ax, show=show, save=save, return_fig=return_fig)
