@@ -65,13 +65,14 @@ class Calibration:
         design: np.ndarray,
         targets: np.ndarray,
         graph: torch.Tensor | None,
+        embedding: torch.Tensor | None = None,
     ) -> None:
         """Fit the posterior to effects that were measured on all cells but those that are kept for a test.
 
         It has no settings that validation cells would choose, so it need not spare them. `control_mean` is the mean of
         their controls, shape (genes,); `design` is control and conditions x perturbed genes, 0 or 1; `targets` are the
         columns of the perturbed genes, -1 where there is none; `graph` has the weights among the perturbed genes, None
-        where they are still to be learned.
+        where they are still to be learned; `embedding` are rows of what is known of the perturbed genes.
         """
         effects = self.module.effects
         if effects is None:
@@ -86,9 +87,13 @@ class Calibration:
                 control_mean=torch.as_tensor(control_mean),
                 targets=torch.as_tensor(targets),
                 graph=graph,
+                embedding=embedding,
             )
         scale = effects.combination_scale
         logger.info("Effects of pairs are about %.2f times the sum of their single effects.", scale)
+        if embedding is not None:
+            share = effects.embedding_share
+            logger.info("The gene embedding says about %.0f %% of the variance of single effects.", 100 * share)
 
     def keep_reference(self, drawn: DrawnLatents) -> None:
         """Keep the latents of some controls, so that a loaded model needs no data to predict."""
