@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import pandas as pd
@@ -18,13 +18,13 @@ from raptorgraph.pp import read_gene_sets
 if TYPE_CHECKING:
     from anndata import AnnData
 
-GeneEmbeddingLike = pd.DataFrame | Mapping[str, Iterable[str]] | str | Path
+GeneEmbeddingLike: TypeAlias = pd.DataFrame | Mapping[str, Iterable[str]] | str | Path
 
 FEWEST = 3  # perturbed genes with a row that were perturbed alone: the least that a weight is learned from
 _N_COMPONENTS = 64  # of gene sets
 _FORMS = (
-    "a table genes x features, a key of adata.varm, gene sets (a dict from name to genes), or the path of a .csv, .npz or "
-    ".gmt file"
+    "a table genes x features, a key of adata.varm, gene sets (a dict from name to genes), or the path of a .csv, .npz "
+    "or .gmt file"
 )
 
 

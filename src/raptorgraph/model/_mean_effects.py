@@ -84,8 +84,9 @@ def predict_effects(
     KeyError
         If `groupby` is no column of ``obs``.
     ValueError
-        For an unknown gene, batch or `kind`, for a gene that nobody perturbed where cells are decoded, where the posterior is asked of a model or cells that have none, and
-        for a column of groups that has missing or continuous values, or groups with fewer than two controls.
+        For an unknown gene, batch or `kind`, for a gene that nobody perturbed where cells are decoded, where the
+        posterior is asked of a model or cells that have none, and for a column of groups that has missing or
+        continuous values, or groups with fewer than two controls.
 
     Examples
     --------

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from raptorgraph.screen._asked import listed
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -46,9 +48,10 @@ class Asked:
         if embedding is None:
             sets = setup.asked(perturbations, perturbed)
         else:
-            known = [*perturbed, *(gene for gene in embedding.genes if gene not in set(perturbed))]
+            named = dict.fromkeys(gene for one in listed(perturbations) for gene in setup.genes(one))
+            others = [gene for gene in named if gene in embedding and gene not in set(perturbed)]
             where = "training screen and has no row in the gene_embedding"
-            sets = setup.asked(perturbations, known, where)
+            sets = setup.asked(perturbations, [*perturbed, *others], where)
         unseen = list(dict.fromkeys(gene for genes in sets for gene in genes if gene not in set(perturbed)))
         column = {gene: i for i, gene in enumerate([*perturbed, *unseen])}
         design = torch.zeros(len(sets), len(column))
