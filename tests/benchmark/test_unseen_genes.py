@@ -68,7 +68,8 @@ def test_own_targets_and_conditions_of_the_fold_are_left_out(monkeypatch):
 @pytest.mark.parametrize(
     ("change", "match"),
     [
-        ({"screen": "simulated", "options": {"n_folds": 4}}, "too few for 4 folds"),
+        ({"screen": "simulated", "options": {"n_folds": 2}}, "too few for 2 folds"),
+        ({"screen": "simulated", "options": {"n_folds": 9}}, "too few for 9 folds"),
         ({"screen": "simulated", "options": {"n_folds": 1}}, "n_folds"),
         ({"screen": "table.npz"}, "needs an embedding"),
     ],

@@ -36,7 +36,7 @@ from raptorgraph.benchmark._load import load_screen
 from raptorgraph.benchmark._report import all_rows, in_order, mean_and_sd, wide
 from raptorgraph.benchmark._settings import Part, Settings, Unit, units_by_seed
 from raptorgraph.inference import EffectPosterior
-from raptorgraph.model._gene_embedding import GeneEmbedding
+from raptorgraph.model._gene_embedding import FEWEST, GeneEmbedding
 from raptorgraph.pl._panels import dot_panel
 
 if TYPE_CHECKING:
@@ -82,12 +82,13 @@ class _Data:
 # -- work ------------------------------------------------------------------------------------------------------------
 def units(settings: Settings) -> list[Unit]:
     """One unit for each seed, fold, and kind of embedding."""
-    n_folds = check_integer("n_folds", settings.option("n_folds", 10, quick=2), 2)
+    n_folds = check_integer("n_folds", settings.option("n_folds", 10, quick=3), 2)
     data = _load(settings, settings.seeds[0])
-    if len(data.testable) < 2 * n_folds:
+    n = len(data.testable)
+    if n < n_folds or n - -(-n // n_folds) < FEWEST:
         raise ValueError(
-            f"{len(data.testable)} genes were perturbed alone and have a row in the embedding: too few for {n_folds} "
-            "folds of two; lower n_folds, or bring both to the same names."
+            f"{n} genes were perturbed alone and have a row in the embedding: too few for {n_folds} folds that leave "
+            f"{FEWEST} or more to fit; choose another n_folds, or bring both to the same names."
         )
     pieces = [
         (f"fold{fold}{suffix}", {"fold": fold, "suffix": suffix})
@@ -99,7 +100,7 @@ def units(settings: Settings) -> list[Unit]:
 
 def work(unit: Unit, settings: Settings) -> Part:
     """Leave the genes of a fold out, predict them by every method, and add up squared errors."""
-    data, n_folds = _load(settings, unit.seed), settings.option("n_folds", 10, quick=2)
+    data, n_folds = _load(settings, unit.seed), settings.option("n_folds", 10, quick=3)
     rng = np.random.default_rng(unit.seed)
     testable = data.testable
     fold = rng.permutation(len(testable)) % n_folds
