@@ -141,7 +141,8 @@ def test_a_table_of_many_conditions_is_found_from_the_nearest():
     expected = np.zeros((10, G))
     for level, r in zip(4.0 ** np.arange(-4, 7), fitted.responsibility[0].numpy(), strict=True):
         total = level * K + noise
-        expected += r * ((level * cross + float(fitted.measured.control_noise)) @ np.linalg.solve(total, measured[:50]))
+        covariance = level * cross + float(fitted.measured.control_noise)
+        expected += r * (covariance @ np.linalg.solve(total, measured[:50].numpy()))
     np.testing.assert_allclose(mean, expected, rtol=1e-6, atol=1e-8)
     assert 0.8 < float(((mean - effect[50:]).abs() < 1.645 * sd).double().mean()) < 0.98
     draws = posterior.draw(torch.eye(50)[:2], 300, torch.Generator().manual_seed(0))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import torch
 from torch import nn
@@ -339,9 +339,9 @@ class EffectPosterior(nn.Module):
 
     with_genes = with_genes
 
-    def _of(self, fitted: Fitted) -> EffectPosterior:
+    def _of(self, fitted: Fitted) -> Self:
         """Another posterior with these settings."""
-        found = EffectPosterior(self.config)
+        found = type(self)(self.config)
         found._fitted = fitted
         return found
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol, Self, TypeVar
 
 import torch
 
@@ -10,12 +10,25 @@ from raptorgraph.inference._gene_kernel import known
 from raptorgraph.inference._unseen_genes import with_others
 
 if TYPE_CHECKING:
-    from raptorgraph.inference._effects import EffectPosterior
+    from raptorgraph.inference._config import EffectPosteriorConfig
+    from raptorgraph.inference._state import Fitted
 
 
-def with_genes(
-    posterior: EffectPosterior, embedding: torch.Tensor, targets: torch.Tensor | None = None
-) -> EffectPosterior:
+class _Posterior(Protocol):
+    """What is needed of :class:`~raptorgraph.inference.EffectPosterior`, whose method the function below is."""
+
+    config: EffectPosteriorConfig
+
+    @property
+    def fitted(self) -> Fitted: ...
+
+    def _of(self, fitted: Fitted) -> Self: ...
+
+
+Posterior = TypeVar("Posterior", bound=_Posterior)
+
+
+def with_genes(posterior: Posterior, embedding: torch.Tensor, targets: torch.Tensor | None = None) -> Posterior:
     """Posterior that also answers for genes that nobody perturbed, from what is known of them.
 
     Their effects are a regression on those of the perturbed genes, with the coefficients that the kernel of the
