@@ -92,6 +92,7 @@ _TABLE = {
     "reverse": "_reverse:REVERSE",
     "ablation": "_ablation:ABLATION",
     "intervals": "_intervals:INTERVALS",
+    "unseen-genes": "_unseen_genes:UNSEEN_GENES",
     "enrichment": "_enrichment:ENRICHMENT",
     "pairing": "_pairing:PAIRING",
     "losses": "_losses:LOSSES",

@@ -80,14 +80,17 @@ class Additivity:
         single = conditional.moments_of(torch.eye(k, dtype=measured.design.dtype))
         usual = torch.ones(single.mean.shape[1], dtype=single.mean.dtype)
         usual[measured.target_columns[measured.target_columns >= 0]] = 0.0
-        programs = loadings_of_effects(single.mean * usual, single.set_variance)
+        perturbed = measured.design.sum(0) > 0  # others are asked for, and say nothing of the screen
+        programs = loadings_of_effects(single.mean[perturbed] * usual, single.set_variance[perturbed])
         precision = usual * _precision(fitted)
         scaled = single.mean * precision.sqrt()
         cosine = torch.nn.functional.normalize(scaled, dim=1, eps=1e-12)
         similarity = ((cosine @ cosine.T).clamp_min(0.0) ** 2).fill_diagonal_(0.0)
         known = (is_combination(measured.design) > 0) & (measured.design @ prior.unseen == 0)
         design, effect = measured.design[known], measured.effect[known]
-        center = _mean_similarity(similarity, design).mean() if len(design) else similarity.sum() / max(1, k * (k - 1))
+        pairs = similarity[perturbed][:, perturbed]
+        all_pairs = pairs.sum() / max(1, len(pairs) * (len(pairs) - 1))
+        center = _mean_similarity(similarity, design).mean() if len(design) else all_pairs
         x = _mean_similarity(similarity, design) - center
         expected = scale_of(prior, design)[:, None] * (design @ single.mean)
         information = (precision * expected**2).sum(1).clamp_min(1e-300)

@@ -77,6 +77,9 @@ class JointDraws:
         chosen = torch.multinomial(responsibility, n_draws, replacement=True, generator=generator).T
         self._coefficients, self._spread, self._size = additivity.draw(n_draws, generator)
         prior = fitted.hyperparameters
+        # Genes that were not perturbed come last, and have normal variables of their own: those of others stay.
+        self._n_others = int((fitted.measured.design.sum(0) == 0).sum())
+        self._others = torch.Generator().manual_seed(seed + 1)
         eye = torch.eye(fitted.measured.design.shape[1], dtype=torch.float64)
         covariances = torch.stack([prior.shared_covariance, prior.independent_covariance])
         self._roots = torch.linalg.cholesky(covariances + _JITTER * eye)
@@ -148,7 +151,11 @@ class JointDraws:
         def normal(n: int, loadings: torch.Tensor = programs) -> torch.Tensor:
             return correlated(loadings, n, generator)
 
-        white = normal(k)
+        def of_genes(loadings: torch.Tensor = programs) -> torch.Tensor:
+            others = correlated(loadings, self._n_others, self._others)
+            return torch.cat([normal(k - self._n_others, loadings), others])
+
+        white = of_genes()
         single = torch.where(klass == SHARED, self._roots[0] @ white, self._roots[1] @ white) * sd * inherits
         common = normal(1)[0] * prior.combination_variance.sqrt() * sd * inherits
         interaction = normal(n_conditions) * prior.interaction_variance.sqrt() * sd * inherits * combination
@@ -168,8 +175,8 @@ class JointDraws:
         carried = torch.where(klass == SHARED, prior.shared_covariance @ pull, prior.independent_covariance @ pull)
         single = single + levels * inherits * carried
         # What another condition of these genes would differ by: it goes with them into combinations.
-        single = single + normal(k) * (prior.residual_variance * levels * inherits * w).sqrt()
-        single = single + normal(k, guides) * (prior.excess * measured.condition_noise.median() * w).sqrt()
+        single = single + of_genes() * (prior.residual_variance * levels * inherits * w).sqrt()
+        single = single + of_genes(guides) * (prior.excess * measured.condition_noise.median() * w).sqrt()
         known = levels * inherits * combination
         condition = prior.interaction_variance * known + levels * (1 - inherits)
         return _Inherited(

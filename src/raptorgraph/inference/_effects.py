@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from typing import Any
+from typing import TYPE_CHECKING, Any, Self
 
 import torch
 from torch import nn
@@ -17,6 +17,17 @@ from raptorgraph.inference._draws import JointDraws
 from raptorgraph.inference._learning import learn
 from raptorgraph.inference._prior import along_graph, scale_of
 from raptorgraph.inference._state import Fitted, Measured
+from raptorgraph.inference._unseen_genes import (
+    check_embedding,
+    learn_with_embedding,
+    nearest,
+    nearest_part,
+    never_perturbed,
+)
+from raptorgraph.inference._with_genes import with_genes
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 _NO_CELLS = 1e-6  # "number of cells" of a condition without any: it then says nothing
 _LARGEST_FACTOR = 2.0  # by which the constraint moves a prediction away from the mean prediction
@@ -178,6 +189,8 @@ class EffectPosterior(nn.Module):
         n_steps: int = 200,
         n_fit_genes: int | None = None,
         rank: int = 12,
+        embedding: torch.Tensor | None = None,
+        n_fit_conditions: int | None = None,
     ) -> None:
         """Learn the prior and store what the posterior needs.
 
@@ -205,13 +218,24 @@ class EffectPosterior(nn.Module):
         n_steps, n_fit_genes, rank
             Steps of the optimizer; genes (evenly spaced) that the prior is learned from, by default 2,000, or fewer
             where there are more than 75 conditions; largest rank of B.
+        embedding
+            k x features: what is known of the perturbed genes before, a row of NaN for those without. It says nothing
+            of the effects of these sets, and lets :meth:`with_genes` answer for other genes.
+        n_fit_conditions
+            For tables of thousands of conditions, with `embedding`: number of conditions (evenly spaced) that levels
+            are learned from. The covariance of single effects is then that of the embedding, what concerns
+            combinations is at its prior median, and the effect of a set follows from the 200 conditions with which it
+            is most correlated a priori. By default all conditions are used throughout, which takes minutes from about
+            500 on.
 
         Raises
         ------
         ValueError
-            If an effect or variance is not finite.
+            If an effect or variance is not finite, if `embedding` has other than k rows or fewer than three of genes
+            that were perturbed alone, and for `n_fit_conditions` without `embedding`.
         """
         n_conditions, k = design.shape
+        check_embedding(embedding, k, n_fit_conditions)
         n_fit_genes = n_fit_genes or int(min(2000, max(500, 150_000 // n_conditions)))
         lowest = torch.full_like(effect[0], -torch.inf) if control_mean is None else -control_mean
         if noise_loadings is None:
@@ -240,7 +264,11 @@ class EffectPosterior(nn.Module):
             )
             weights = None if graph is None or not self.config.graph else graph.cpu().double()
             sizes = {"n_steps": n_steps, "n_fit_genes": n_fit_genes, "rank": rank}
-            self._set(learn(measured, along_graph(weights, k), self.config, **sizes))
+            if embedding is None:
+                self._set(learn(measured, along_graph(weights, k), self.config, **sizes))
+            else:
+                known = embedding.cpu().double()
+                self._set(learn_with_embedding(measured, weights, known, self.config, n_fit_conditions, **sizes))
 
     def _set(self, fitted: Fitted | None) -> None:
         """Take what was fitted, and forget what was made from an earlier fit."""
@@ -250,12 +278,16 @@ class EffectPosterior(nn.Module):
     @_with_design
     def mean(self, design: torch.Tensor, chunk_size: int = 512) -> torch.Tensor:
         """Predicted effects, sets x G, of the sets in ``design`` (sets x k, 0/1)."""
+        if self.fitted.n_nearest is not None:
+            return self._by_nearest(design)[0]
         parts = torch.split(self._like_fitted(design), chunk_size)
         return torch.cat([_unless_control(part, self._prediction(part)[0]) for part in parts])
 
     @_with_design
     def mean_and_sd(self, design: torch.Tensor, chunk_size: int = 512) -> tuple[torch.Tensor, torch.Tensor]:
         """Predicted effects and their standard deviations, each sets x G; both are 0 for control, the empty set."""
+        if self.fitted.n_nearest is not None:
+            return self._by_nearest(design)
         measured, prior = self.fitted.measured, self.fitted.hyperparameters
         # What another condition of this kind would differ by, however many cells it had.
         between = prior.excess * measured.condition_noise.median() * measured.gene_noise
@@ -272,6 +304,8 @@ class EffectPosterior(nn.Module):
     def posterior_mean(self, design: torch.Tensor) -> torch.Tensor:
         """Mean of the posterior itself, sets x G, which is not what is predicted (see the class)."""
         design = self._like_fitted(design)
+        if self.fitted.n_nearest is not None:
+            return torch.cat([part.posterior_mean(one) for part, one in self._near(design)])
         return _unless_control(design, self._moments(Sets.of(design, self.fitted, self.additivity)).mean)
 
     @_with_design
@@ -284,6 +318,9 @@ class EffectPosterior(nn.Module):
         others are asked for with it. (:mod:`raptorgraph.inference._draws` has the equations.)
         """
         design = self._like_fitted(design)
+        if self.fitted.n_nearest is not None:
+            part, design = nearest_part(self.fitted, design, torch.unique(nearest(self.fitted, design)))
+            return self._of(part).draw(design, n_draws, seed)
         if self._drawn is None or (self._drawn.n_draws, self._drawn.seed) != (n_draws, seed):
             with one_thread(len(self.fitted.measured.design) <= _FEW_CONDITIONS):
                 self._drawn = JointDraws(self._conditional(), self.additivity, n_draws, seed)
@@ -313,8 +350,41 @@ class EffectPosterior(nn.Module):
         factor = (1 + ratio).sqrt().clamp_max(_LARGEST_FACTOR)[:, None]
         constrained = center + factor * deviation
         length = mean.norm(dim=1) / constrained.norm(dim=1).clamp_min(1e-300)
-        return torch.maximum(length[:, None] * constrained, lowest), exact
+        predicted = length[:, None] * constrained
+        others = never_perturbed(self.fitted.measured)
+        if others.any():  # of whose effects little is known: what is, and nothing in the way of others
+            predicted = torch.where((sets.design @ others > 0)[:, None], exact.mean, predicted)
+        return torch.maximum(predicted, lowest), exact
 
+    # -- genes that were not perturbed, and tables -----------------------------------------------------------------
+    @property
+    def embedding_share(self) -> float:
+        """Part of the variance of single effects that an embedding says, 0 to 1; 0 where there was none.
+
+        Half of the prior probability is that it says nothing: with few perturbed genes, or none alike, it stays low.
+        """
+        kernel = self.fitted.kernel
+        return 0.0 if kernel is None else float(kernel.weights.sum())
+
+    with_genes = with_genes
+
+    def _of(self, fitted: Fitted) -> Self:
+        """Another posterior with these settings."""
+        found = type(self)(self.config)
+        found._fitted = fitted
+        return found
+
+    def _near(self, design: torch.Tensor) -> Iterator[tuple[EffectPosterior, torch.Tensor]]:
+        """Posterior and design of each set, from the conditions that say most of it."""
+        for one, rows in zip(design, nearest(self.fitted, design), strict=True):
+            part, alone = nearest_part(self.fitted, one[None], rows)
+            yield self._of(part), alone
+
+    def _by_nearest(self, design: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        means, sds = zip(*(part.mean_and_sd(one) for part, one in self._near(self._like_fitted(design))), strict=True)
+        return torch.cat(means), torch.cat(sds)
+
+    # -- parts -----------------------------------------------------------------------------------------------------
     def _moments(self, sets: Sets, noise_fraction: float = 1.0) -> Moments:
         return self._conditional(noise_fraction).moments(sets)
 

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from raptorgraph.inference._gene_kernel import GeneKernel
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -26,6 +28,8 @@ _OLD_KEYS = {
     "excess_by_condition": "excess_of",
     "responsibility": "share",
 }
+
+_KERNEL = "kernel_"  # before the names of its fields
 
 
 @dataclass(frozen=True)
@@ -72,10 +76,15 @@ class Fitted:
     measured: Measured
     hyperparameters: Hyperparameters
     responsibility: torch.Tensor  # r, classes x levels x G
+    kernel: GeneKernel | None = None  # what an embedding of genes says of their effects
+    n_nearest: torch.Tensor | None = None  # conditions that a set is found from, where not from all; scalar
 
     def to_tensors(self) -> dict[str, torch.Tensor]:
         """Everything by the names of the fields, for ``state_dict``."""
-        return {**vars(self.measured), **vars(self.hyperparameters), "responsibility": self.responsibility}
+        found = {**vars(self.measured), **vars(self.hyperparameters), "responsibility": self.responsibility}
+        if self.kernel is not None:
+            found |= {f"{_KERNEL}{name}": value for name, value in vars(self.kernel).items()}
+        return found if self.n_nearest is None else {**found, "n_nearest": self.n_nearest}
 
     @classmethod
     def from_tensors(cls, tensors: Mapping[str, torch.Tensor]) -> Fitted:
@@ -89,4 +98,11 @@ class Fitted:
             return {field.name: tensors[names.get(field.name, field.name)].cpu() for field in fields(kind)}
 
         responsibility = tensors[names.get("responsibility", "responsibility")].cpu()
-        return cls(Measured(**named(Measured)), Hyperparameters(**named(Hyperparameters)), responsibility)
+        of_kernel = {name.removeprefix(_KERNEL): x.cpu() for name, x in tensors.items() if name.startswith(_KERNEL)}
+        return cls(
+            Measured(**named(Measured)),
+            Hyperparameters(**named(Hyperparameters)),
+            responsibility,
+            GeneKernel(**of_kernel) if of_kernel else None,
+            tensors.get("n_nearest"),
+        )

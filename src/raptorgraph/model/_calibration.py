@@ -66,13 +66,15 @@ class Calibration:
         targets: np.ndarray,
         graph: torch.Tensor | None,
         noise_loadings: np.ndarray | None = None,
+        embedding: torch.Tensor | None = None,
     ) -> None:
         """Fit the posterior to effects that were measured on all cells but those that are kept for a test.
 
         It has no settings that validation cells would choose, so it need not spare them. `control_mean` is the mean of
         their controls, shape (genes,); `design` is control and conditions x perturbed genes, 0 or 1; `targets` are the
         columns of the perturbed genes, -1 where there is none; `graph` has the weights among the perturbed genes, None
-        where they are still to be learned; `noise_loadings` say how the noise of the genes is correlated (G x factors).
+        where they are still to be learned; `noise_loadings` say how the noise of the genes is correlated (G x factors);
+        `embedding` are rows of what is known of the perturbed genes.
         """
         effects = self.module.effects
         if effects is None:
@@ -88,8 +90,12 @@ class Calibration:
                 targets=torch.as_tensor(targets),
                 graph=graph,
                 noise_loadings=None if noise_loadings is None else torch.as_tensor(noise_loadings),
+                embedding=embedding,
             )
         logger.info(*_said_of_combinations(design[1:], effects.combination_scale))
+        if embedding is not None:
+            share = effects.embedding_share
+            logger.info("The gene embedding says about %.0f %% of the variance of single effects.", 100 * share)
 
     def keep_reference(self, drawn: DrawnLatents) -> None:
         """Keep the latents of some controls, so that a loaded model needs no data to predict."""

@@ -15,6 +15,7 @@ from raptorgraph.model._batches import TransformBatch, transform_codes
 from raptorgraph.model._cells import draw_seed
 from raptorgraph.model._decoded_effects import controls_by_group, decoded_effects, offsets_of
 from raptorgraph.model._group_effects import groups_of, infer_groups
+from raptorgraph.model._unseen_genes import no_latent
 
 if TYPE_CHECKING:
     from scvi.data import AnnDataManager
@@ -47,7 +48,9 @@ def predict_effects(
     ----------
     perturbations
         One or more, as in :meth:`~raptorgraph.RaptorGraphModel.predict`: a list of strings is a list of labels, a tuple
-        or set of strings one perturbation.
+        or set of strings one perturbation. With a ``gene_embedding``
+        (:meth:`~raptorgraph.RaptorGraphModel.setup_anndata`) also genes that nobody perturbed: their effects follow
+        from those of genes that are alike there, by the posterior alone.
     adata
         As there. A copy of the training controls, in whatever order or type, counts as these.
     groupby
@@ -73,15 +76,17 @@ def predict_effects(
     effect: of the mean over many cells in an experiment like this one, without the sampling of that experiment's
     cells.
     ``attrs["kind"]`` says what they are: ``"posterior"``, ``"decoder"``, or ``"shifted decoder"`` for a decoder
-    that was shifted to the posterior.
+    that was shifted to the posterior. ``attrs["unseen_genes"]`` lists genes that nobody perturbed, where there are
+    some.
 
     Raises
     ------
     KeyError
         If `groupby` is no column of ``obs``.
     ValueError
-        For an unknown gene, batch or `kind`, where the posterior is asked of a model or cells that have none, and
-        for a column of groups that has missing or continuous values, or groups with fewer than two controls.
+        For an unknown gene, batch or `kind`, for a gene that nobody perturbed where cells are decoded, where the
+        posterior is asked of a model or cells that have none, and for a column of groups that has missing or
+        continuous values, or groups with fewer than two controls.
 
     Examples
     --------
@@ -96,21 +101,29 @@ def predict_effects(
     """
     if kind is not None:
         check_choice("kind", kind, ("posterior", "decoder"))
-    labels, masks = predictor.masks(perturbations)
+    asked = predictor.asked(perturbations)
+    labels, masks = asked.labels, asked.design
     cells, calibration = predictor.latents.cells, predictor.calibration
     calibrated = kind != "decoder" and calibration.is_fitted
     codes = transform_codes(cells.registry, transform_batch)
     manager = None if adata is None else cells.query(adata, "controls", batch=codes is None)
     if calibrated and codes is None and _are_training_controls(predictor, manager, groupby):
         groups = None
+        if groupby is not None and asked.unseen:
+            raise ValueError(no_latent(asked.unseen))
         with progress_bar("Effects"):
             if groupby is None:
-                found = tuple(x.cpu().numpy() for x in calibration.posterior.mean_and_sd(masks))
+                found = tuple(x.cpu().numpy() for x in predictor.posterior_of(asked).mean_and_sd(masks))
             else:
                 by_group = infer_groups(predictor, groupby, adata)
                 found, groups = by_group.of(labels, masks, predictor), by_group.groups
         mean, sd = (_frame(predictor, values, labels, "posterior", groups) for values in found)
+        for frame in (mean, sd) if asked.unseen else ():
+            frame.attrs["unseen_genes"] = list(asked.unseen)
         return (mean, sd) if return_sd else mean
+    if asked.unseen:
+        raise ValueError(no_latent(asked.unseen))
+    masks = masks.to(cells.module.device)
     if return_sd or kind == "posterior":
         raise ValueError(
             "The posterior of the effects is known for the controls of the training data, in trained models with "

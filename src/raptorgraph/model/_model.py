@@ -14,6 +14,7 @@ from raptorgraph.model._arguments import expression_cells
 from raptorgraph.model._calibration import Calibration
 from raptorgraph.model._config import ModuleConfig, data_sizes
 from raptorgraph.model._field import KEYS
+from raptorgraph.model._gene_embedding import GeneEmbedding
 from raptorgraph.model._graph import EdgeTable
 from raptorgraph.model._initial import initialize
 from raptorgraph.model._latents import Latents
@@ -21,6 +22,7 @@ from raptorgraph.model._mudata import REGISTRY_KEY
 from raptorgraph.model._predictor import Predictor
 from raptorgraph.model._presets import get_preset
 from raptorgraph.model._registration import RegisteredModel
+from raptorgraph.model._setup import EMBEDDING_KEY
 from raptorgraph.pp._pairing import METHODS
 from raptorgraph.screen import Screen
 
@@ -127,6 +129,7 @@ class RaptorGraphModel(RegisteredModel):
         super().__init__(adata, registry)
         self.pairing_ = check_choice("pairing", pairing, METHODS)
         self.mudata_args_ = self.registry_.get(REGISTRY_KEY)
+        self.gene_embedding_ = self.registry_.get(EMBEDDING_KEY)
         self.preset_ = "default"
         self.control_digests_: list[str] = []
         self.perturbed_genes_ = list(self.get_state_registry(KEYS.PERTURBATION)["perturbed_genes"])
@@ -288,7 +291,8 @@ class RaptorGraphModel(RegisteredModel):
     @property
     def predictor(self) -> Predictor:
         """Predictions of cells and effects of perturbations."""
-        return Predictor(self.latents, self.calibration, self.control_digests_, self.test_indices_)
+        embedding = GeneEmbedding.from_dict(self.gene_embedding_)
+        return Predictor(self.latents, self.calibration, self.control_digests_, self.test_indices_, embedding)
 
     predict = _answered_by("predictor", Predictor.predict)
     predict_effects = _answered_by("predictor", _mean_effects.predict_effects)

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     import numpy as np
     from mudata import MuData
 
+    from raptorgraph.model._gene_embedding import GeneEmbedding
     from raptorgraph.pp._guides import Assignment
     from raptorgraph.screen import Setup
 
@@ -34,7 +35,9 @@ REGISTRY_KEY = "mudata_args"
 """Key of the registry with the arguments that belong to the MuData, of which the AnnData's setup knows nothing."""
 
 
-def label_cells(mdata: MuData, mudata_args: dict[str, Any], setup: Setup) -> AnnData:
+def label_cells(
+    mdata: MuData, mudata_args: dict[str, Any], setup: Setup, embedding: GeneEmbedding | None = None
+) -> AnnData:
     """Write labels and covariates to the expression's cells; return that modality.
 
     Every check of the setup is made on the cells as they will be, before anything is written.
@@ -48,7 +51,7 @@ def label_cells(mdata: MuData, mudata_args: dict[str, Any], setup: Setup) -> Ann
         _check_called_before(cells, key, assignment)
         _check_decided(assignment, settings)
     columns = _global_columns(mdata, cells, setup, skip=() if guides is None else (key,))
-    _check(cells, columns, assignment, setup)
+    _check(cells, columns, assignment, setup, embedding)
 
     for name, values in columns.items():
         cells.obs[name] = values
@@ -184,7 +187,13 @@ def _global_columns(
     return {key: mdata.obs[key].reindex(cells.obs_names).to_numpy() for key in found}
 
 
-def _check(cells: AnnData, columns: dict[str, np.ndarray], assignment: Assignment | None, setup: Setup) -> None:
+def _check(
+    cells: AnnData,
+    columns: dict[str, np.ndarray],
+    assignment: Assignment | None,
+    setup: Setup,
+    embedding: GeneEmbedding | None,
+) -> None:
     """Check the screen as it will be, on an AnnData that shares the values."""
     obs = cells.obs.assign(**columns)
     if assignment is not None:
@@ -192,4 +201,4 @@ def _check(cells: AnnData, columns: dict[str, np.ndarray], assignment: Assignmen
     screen = ad.AnnData(cells.X, obs=obs, var=cells.var, layers=dict(cells.layers))
     if assignment is not None and assignment.dropped.any():
         screen = screen[~assignment.dropped].copy()
-    check_screen(screen, setup)
+    check_screen(screen, setup, embedding)

@@ -17,6 +17,7 @@ from raptorgraph.model._batches import TransformBatch, in_batch, transform_codes
 from raptorgraph.model._cells import draw_seed
 from raptorgraph.model._field import KEYS
 from raptorgraph.model._query import known_categories
+from raptorgraph.model._unseen_genes import Asked, no_latent
 from raptorgraph.nn._expectation import FINE
 
 if TYPE_CHECKING:
@@ -24,7 +25,9 @@ if TYPE_CHECKING:
 
     from anndata import AnnData
 
+    from raptorgraph.inference import EffectPosterior
     from raptorgraph.model._calibration import Calibration
+    from raptorgraph.model._gene_embedding import GeneEmbedding
     from raptorgraph.model._latents import Latents
     from raptorgraph.model._types import Data, Perturbations
     from raptorgraph.nn._likelihood_base import Matrix
@@ -46,6 +49,8 @@ class Predictor:
         Digests of the training controls (``Cells.digest``), by which a copy of them is known.
     test_rows
         Rows of the model's own cells that were kept from the training for a test.
+    embedding
+        What is known of genes that nobody perturbed.
 
     Examples
     --------
@@ -57,15 +62,22 @@ class Predictor:
     calibration: Calibration
     control_digests: Collection[str] = ()
     test_rows: np.ndarray | None = None
+    embedding: GeneEmbedding | None = None
 
     def masks(self, perturbations: Perturbations) -> tuple[list[str], torch.Tensor]:
-        """Canonical labels and their 0/1 masks over the perturbed genes; ValueError for unknown genes."""
-        known, setup = list(self.latents.genes), self.latents.cells.setup
-        sets = setup.asked(perturbations, known)
-        mask = torch.zeros(len(sets), len(known), device=self.latents.cells.module.device)
-        for i, genes in enumerate(sets):
-            mask[i, [known.index(gene) for gene in genes]] = 1.0
-        return [setup.label(genes) for genes in sets], mask
+        """Canonical labels and their 0/1 masks over the perturbed genes; ValueError for genes without a latent."""
+        asked = self.asked(perturbations)
+        if asked.unseen:
+            raise ValueError(no_latent(asked.unseen))
+        return asked.labels, asked.design.to(self.latents.cells.module.device)
+
+    def asked(self, perturbations: Perturbations) -> Asked:
+        """Perturbations, with genes that nobody perturbed where there is an embedding; ValueError for unknown genes."""
+        return Asked.of(perturbations, self.latents.cells.setup, list(self.latents.genes), self.embedding)
+
+    def posterior_of(self, asked: Asked) -> EffectPosterior:
+        """The posterior of the effects that answers for these; ValueError where there is none."""
+        return asked.posterior(self.calibration, self.embedding, self.latents.cells.var_names)
 
     @torch.inference_mode()
     @docs.dedent
@@ -200,7 +212,7 @@ class Predictor:
         Parameters
         ----------
         perturbations
-            As in :meth:`predict`, each once.
+            As in :meth:`predict`, each once; with a ``gene_embedding`` also genes that nobody perturbed.
         n_draws
             Number of draws.
         seed
@@ -225,10 +237,10 @@ class Predictor:
         >>> model.sample_effects(["P01", "P02", "P01+P02"], n_draws=20, seed=0).shape
         (20, 3, 100)
         """
-        labels, masks = self.masks(perturbations)
-        if len(set(labels)) < len(labels):
-            raise ValueError(f"{labels} names a perturbation twice.")
-        posterior = self.calibration.posterior
+        asked = self.asked(perturbations)
+        if len(set(asked.labels)) < len(asked.labels):
+            raise ValueError(f"{asked.labels} names a perturbation twice.")
         check_integer("n_draws", n_draws, 1)
-        draws: np.ndarray = posterior.draw(masks, n_draws, draw_seed(seed)).numpy()
+        posterior = self.posterior_of(asked)
+        draws: np.ndarray = posterior.draw(asked.design, n_draws, draw_seed(seed)).numpy()
         return draws

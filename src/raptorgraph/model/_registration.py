@@ -10,6 +10,7 @@ from anndata import AnnData
 from mudata import MuData
 
 from raptorgraph._docs import docs
+from raptorgraph.model._gene_embedding import GeneEmbedding, GeneEmbeddingLike
 from raptorgraph.model._inherited import InheritedModel
 from raptorgraph.model._mudata import EXPRESSION_KEY, REGISTRY_KEY, label_cells, plain_targets
 from raptorgraph.model._setup import plain_names, register
@@ -39,6 +40,7 @@ class RegisteredModel(InheritedModel):
         batch_key: str | None = None,
         categorical_covariate_keys: list[str] | None = None,
         continuous_covariate_keys: list[str] | None = None,
+        gene_embedding: GeneEmbeddingLike | None = None,
         **kwargs: Any,
     ) -> None:
         """Register a screen; puts the perturbed genes first in ``adata.var``, in place.
@@ -63,6 +65,12 @@ class RegisteredModel(InheritedModel):
             Columns of ``obs`` with finite numbers, in any unit; they enter the decoder less their mean over these
             cells and over their standard deviation, and within 10 of these. A query's values are brought to the same
             units, and to the border of the range of these cells where they lie outside.
+        gene_embedding
+            What is known of genes before the screen, so that effects of genes that nobody perturbed can be predicted:
+            a DataFrame genes x features, a key of ``adata.varm``, the path of a ``.csv`` file (names first) or of an
+            ``.npz`` file with the arrays ``genes`` and ``embedding``; or gene sets, as a dict from name to genes or
+            the path of a ``.gmt`` file, of which TF-IDF and 64 singular directions are taken. It is kept with the
+            model. What is said of perturbed genes does not depend on it.
 
         Raises
         ------
@@ -71,12 +79,16 @@ class RegisteredModel(InheritedModel):
             control label, fewer than two control cells, views, backed data, names that are not unique, negative,
             non-finite or masked values, values that are neither counts (without rounding errors) nor log values,
             sparse matrices with more room than entries; for library sizes below the row sums in more than half of the
-            cells, or below a hundredth of it in one; for covariates that are named twice, or are no finite numbers.
+            cells, or below a hundredth of it in one; for covariates that are named twice, or are no finite numbers;
+            for a `gene_embedding` that has a gene twice, values that are not finite, or fewer than three of the genes
+            that were perturbed alone.
         KeyError
             For columns or layers that are not there.
         TypeError
             For labels that are no strings, for data that are no AnnData, for a matrix of no numbers, and for arguments
             of a wrong type.
+        FileNotFoundError
+            If the file of `gene_embedding` is not there.
 
         Warns
         -----
@@ -105,7 +117,12 @@ class RegisteredModel(InheritedModel):
         control, categorical_covariate_keys, continuous_covariate_keys = plain_names(
             control, categorical_covariate_keys, continuous_covariate_keys
         )
-        cls.register_manager(register(cls, adata, cls._get_setup_method_args(**locals()), **kwargs))
+        given = locals()
+        given.pop("gene_embedding")  # kept apart, since it is no name
+        embedding = None
+        if gene_embedding is not None:
+            embedding = GeneEmbedding.of(gene_embedding, adata if isinstance(adata, AnnData) else None)
+        cls.register_manager(register(cls, adata, cls._get_setup_method_args(**given), embedding, **kwargs))
 
     @classmethod
     def setup_mudata(
@@ -125,6 +142,7 @@ class RegisteredModel(InheritedModel):
         batch_key: str | None = None,
         categorical_covariate_keys: list[str] | None = None,
         continuous_covariate_keys: list[str] | None = None,
+        gene_embedding: GeneEmbeddingLike | None = None,
     ) -> None:
         """Register a screen with expression in one modality and guides in another.
 
@@ -159,6 +177,8 @@ class RegisteredModel(InheritedModel):
             As in :meth:`setup_anndata`; the layer is that of the expression.
         library_size_key, batch_key, categorical_covariate_keys, continuous_covariate_keys
             As in :meth:`setup_anndata`. Columns that the expression's ``obs`` lacks are copied from ``mdata.obs``.
+        gene_embedding
+            As in :meth:`setup_anndata`; a key is one of the expression's ``varm``.
 
         Raises
         ------
@@ -207,9 +227,12 @@ class RegisteredModel(InheritedModel):
             "too_many": too_many,
             "guide_kwargs": guide_kwargs,
         }
-        cells = label_cells(mdata, mudata_args, setup)
+        embedding = None
+        if gene_embedding is not None:
+            embedding = GeneEmbedding.of(gene_embedding, mdata.mod.get(dict(modalities).get("expression")))
+        cells = label_cells(mdata, mudata_args, setup, embedding)
         strip_modality_names(mdata, modalities["expression"])
-        cls.setup_anndata(cells, **setup)
+        cls.setup_anndata(cells, **setup, gene_embedding=None if embedding is None else embedding.table())
         manager = cls._get_most_recent_anndata_manager(cells, required=True)
         manager.registry[REGISTRY_KEY] = deepcopy({**mudata_args, "modalities": dict(modalities)})
         mdata.uns[EXPRESSION_KEY] = modalities["expression"]

@@ -34,7 +34,11 @@ from raptorgraph.screen._setup_hints import warn_of_setup
 if TYPE_CHECKING:
     from collections.abc import Collection
 
+    from raptorgraph.model._gene_embedding import GeneEmbedding
     from raptorgraph.screen._labels import ParsedLabels
+
+EMBEDDING_KEY = "gene_embedding"
+"""Key of the registry with what is known of genes."""
 
 
 def plain_names(
@@ -51,7 +55,9 @@ def plain_names(
     return plain_control(control), categorical, continuous
 
 
-def check_screen(adata: Any, setup: Setup) -> tuple[np.ndarray | None, ParsedLabels]:
+def check_screen(
+    adata: Any, setup: Setup, embedding: GeneEmbedding | None = None
+) -> tuple[np.ndarray | None, ParsedLabels]:
     """Library sizes, which are None for logarithms, and labels; one clear error for what would fail later."""
     if not isinstance(adata, AnnData):
         hint = "; use setup_mudata" if isinstance(adata, MuData) else ""
@@ -76,6 +82,8 @@ def check_screen(adata: Any, setup: Setup) -> tuple[np.ndarray | None, ParsedLab
         raise ValueError(f"obs[{key!r}] has {n_cells[0]} control cell(s); at least two are needed.")
     if len(parsed.conditions) < 2:
         raise ValueError(f"obs[{key!r}] has control cells only; there is no perturbation to learn.")
+    if embedding is not None:
+        embedding.check(parsed.conditions)
     _, library = expression_source(adata, setup.layer, setup.library_size_key)
     if library is None and setup.library_size_key is not None:
         obs_column(adata, setup.library_size_key, "library_size_key")
@@ -134,12 +142,18 @@ def check_transfer(adata: AnnData, registry: dict[str, Any]) -> None:
 
 
 @progress_line("Registering cells")
-def register(cls: Any, adata: AnnData, setup_method_args: dict[str, Any], **kwargs: Any) -> ScreenManager:
-    """Check the screen, put its perturbed genes first, and register it."""
+def register(
+    cls: Any,
+    adata: AnnData,
+    setup_method_args: dict[str, Any],
+    embedding: GeneEmbedding | None = None,
+    **kwargs: Any,
+) -> ScreenManager:
+    """Check the screen, put its perturbed genes first, and register it with what is known of genes."""
     setup, saved = Setup.of(setup_method_args["setup_args"]), kwargs.get("source_registry") is not None
     if kwargs and not saved:
         raise TypeError(f"setup_anndata() got unexpected keyword arguments {sorted(kwargs)}.")
-    library, parsed = check_screen(adata, setup)
+    library, parsed = check_screen(adata, setup, embedding)
     if not saved:
         warn_of_setup(adata, parsed, setup)
         strip_gene_names(adata)
@@ -151,6 +165,11 @@ def register(cls: Any, adata: AnnData, setup_method_args: dict[str, Any], **kwar
     if twin is not None and twin.adata is not adata:  # a copy, which must not take the place of the original
         del adata.uns[_SCVI_UUID_KEY]
     manager.register_fields(adata, **kwargs)
+    if saved:
+        if EMBEDDING_KEY in kwargs["source_registry"]:
+            manager.registry[EMBEDDING_KEY] = kwargs["source_registry"][EMBEDDING_KEY]
+    elif embedding is not None:
+        manager.registry[EMBEDDING_KEY] = embedding.to_dict()
     return manager
 
 

@@ -18,6 +18,7 @@ from raptorgraph._progress import progress_argument, shows_progress
 from raptorgraph.model._arguments import check_not_taken, check_training, plain_devices
 from raptorgraph.model._calibration import reference_rows
 from raptorgraph.model._cells import draw_seed
+from raptorgraph.model._gene_embedding import GeneEmbedding
 from raptorgraph.model._latents import ACTIVE_KL
 from raptorgraph.model._plan import NONFINITE_FIX, NonFiniteLossError
 from raptorgraph.model._presets import get_preset
@@ -153,8 +154,10 @@ def train(
     if module.config.graph == "interventional":
         model.edges.infer(splitter.known_log_ratios(), design, targets)
     if module.effects is not None:
+        embedding = GeneEmbedding.from_dict(model.gene_embedding_)
+        rows = None if embedding is None else torch.as_tensor(embedding.rows(model.perturbed_genes))
         noise = splitter.known_noise()
-        model.calibration.fit(*splitter.known_effects(), design, targets, model.edges.known(), noise)
+        model.calibration.fit(*splitter.known_effects(), design, targets, model.edges.known(), noise, rows)
     if module.config.perturbed_prior:
         splitter.targets = _targets(model, splitter, design)
         if not model.is_trained:
