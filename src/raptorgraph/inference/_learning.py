@@ -31,7 +31,7 @@ _SCALE_SD = 0.15  # of the log scale of combinations, a priori
 # Prior median of that scale where effects are unrelated, and where all are one effect, of which a pair has no more than
 # a single; excess noise where half of the way is gone.
 _UNRELATED, _ONE_EFFECT, _HALF = 0.95, 0.5, 0.5
-_DOUBT = 2.0  # standard errors by which few directions must be the likelier
+_DOUBT = 4.0  # standard errors by which few directions must be the likelier
 _TRIAL = 0.4  # part of the steps that is enough to compare the two
 _FEWEST_GENES = 20  # that are worth two halves
 _NO_DIRECTION = 1e-4  # share of the variance of single effects below which a column of B is as good as absent
@@ -157,8 +157,6 @@ def free_parameters(design: torch.Tensor, y: torch.Tensor, rank: int) -> dict[st
     start = torch.linalg.lstsq(design, y, driver="gelsd").solution
     left, size, _ = torch.linalg.svd(start, full_matrices=False)
     rank = min(rank, len(size))
-    # What noise alone would give the largest direction (Marchenko-Pastur) is no evidence of one.
-    size = (size**2 - (k**0.5 + y.shape[1] ** 0.5) ** 2).clamp_min(1e-3 * size[:1] ** 2).sqrt()
     free = {
         "loadings": left[:, :rank] * size[:rank] / ((size**2).sum() / k).clamp_min(1e-12).sqrt(),
         "specific": torch.full((k,), math.log(0.3), dtype=y.dtype),
