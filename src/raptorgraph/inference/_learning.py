@@ -83,6 +83,7 @@ class _Task:
         self.seen = design[design.sum(1) == 1].sum(0) > 0
 
     def mixture(self, prior: Hyperparameters, genes: torch.Tensor | slice) -> GeneMixture:
+        """Marginal distribution of the measured effects on these genes."""
         weights = prior.log_weights[:, :, None] + self.closed[:, :, genes]
         return GeneMixture(signals(prior, self.measured.design), noise(prior, self.measured), weights)
 
