@@ -57,7 +57,7 @@ class EffectPosterior(nn.Module):
     :doc:`/concepts/inference`.
 
     Where no combination is measured a, :math:`\beta` and :math:`\gamma` have their prior alone. The prior median of a
-    is .95 less up to .45: as far as conditions differ by more than sampling *and* their effects are alike, part of what
+    is .93 less up to .43: as far as conditions differ by more than sampling *and* their effects are alike, part of what
     they share is not due to their genes, and a sum of effects counts it twice. It is a rule of thumb, chosen on a few
     screens, and the first thing to doubt where no pair was measured. A set that is larger than a pair has the scale of
     a pair. Combinations with a gene that

@@ -30,7 +30,7 @@ MEDIANS = {"combination_variance": 0.02, "interaction_variance": 0.15, "residual
 _SCALE_SD = 0.15  # of the log scale of combinations, a priori
 # Prior median of that scale where effects are unrelated, and where all are one effect, of which a pair has no more than
 # a single; excess noise where half of the way is gone.
-_UNRELATED, _ONE_EFFECT, _HALF = 0.95, 0.5, 0.5
+_UNRELATED, _ONE_EFFECT, _HALF = 0.93, 0.5, 0.5
 _DOUBT = 4.0  # standard errors by which few directions must be the likelier
 _TRIAL = 0.4  # part of the steps that is enough to compare the two
 _FEWEST_GENES = 20  # that are worth two halves
