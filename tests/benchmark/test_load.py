@@ -31,6 +31,15 @@ def test_a_simulated_screen_whose_effects_depend_on_the_state():
     assert ((activity == 0).any(axis=1)).sum() == round(0.5 * len(activity))
 
 
+def test_a_small_simulated_screen():
+    screen = load_screen(Settings("simulated-small"), seed=2)
+    assert screen.adata.n_vars == 87
+    assert len(screen.singles) == 23
+    assert len(screen.combinations) == 44
+    assert (screen.adata.obs["perturbation"].value_counts().drop("control") == 20).all()
+    assert load_screen(Settings("simulated-small", quick=True)).adata.n_vars == 60
+
+
 def test_screens_by_name_from_a_folder(adata, tmp_path, monkeypatch):
     adata.write_h5ad(tmp_path / "mine.h5ad")
     monkeypatch.setenv("RAPTORGRAPH_DATA", str(tmp_path))

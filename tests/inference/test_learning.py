@@ -8,15 +8,19 @@ import torch
 from scipy.special import logsumexp
 from scipy.stats import norm
 
-from raptorgraph.inference import EffectPosteriorConfig
+from raptorgraph.inference import EffectPosterior, EffectPosteriorConfig
 from raptorgraph.inference._learning import (
     MEDIANS,
     _closed_classes,
+    _few_directions,
     _fit_genes,
+    _Task,
+    directions_penalty,
     expected_scale,
     free_parameters,
     hyperparameters,
     penalty,
+    similarity,
 )
 from raptorgraph.inference._mixture import LEVELS, GeneMixture
 from raptorgraph.inference._prior import CONDITION_SPECIFIC, INDEPENDENT, SHARED, noise, signals
@@ -57,22 +61,89 @@ def test_hyperparameters_keep_their_constraints(free):
 
 def test_the_penalty_is_minus_the_log_density_of_the_prior(free):
     other = {name: value + 0.3 for name, value in free.items()}
-    other["excess"] = free["excess"]  # the median of the scale follows it without a gradient
+    for name in ("excess", "loadings", "specific"):  # the median of the scale follows them without a gradient
+        other[name] = free[name]
+
+    def prior(values):
+        return hyperparameters(values, torch.ones(K, dtype=torch.bool), torch.eye(K, dtype=torch.float64))
 
     def log_density(values):
-        median = 1 - 0.35 * np.exp(float(values["excess"])) / (np.exp(float(values["excess"])) + 0.7)
+        excess, k = np.exp(float(values["excess"])), prior(values).shared_covariance.numpy()
+        size = np.sqrt(np.diag(k))
+        off = ~np.eye(K, dtype=bool)
+        alike = max(0.0, k[off].sum() / np.outer(size, size)[off].sum())
+        median = 0.93 - 0.43 * alike * excess / (excess + 0.5)
         found = norm(np.log(median), 0.15).logpdf(float(values["scale"])) + norm.logpdf(float(values["unseen_scale"]))
         found += norm.logpdf(values["deviation"].numpy()).sum()
         return found + sum(norm(np.log(median), 1).logpdf(float(values[name])) for name, median in MEDIANS.items())
 
-    difference = float(penalty(other, overshoot=True) - penalty(free, overshoot=True))
+    difference = float(penalty(other, prior(other), overshoot=True) - penalty(free, prior(free), overshoot=True))
     assert difference == pytest.approx(log_density(free) - log_density(other))
 
 
-@pytest.mark.parametrize(("excess", "scale"), [(0.0, 1.0), (0.7, 0.825), (1e9, 0.65)])
-def test_sums_are_expected_to_overshoot_where_conditions_differ(excess, scale):
-    assert float(expected_scale(torch.tensor(excess, dtype=torch.float64))) == pytest.approx(scale)
-    assert float(expected_scale(torch.tensor(excess), overshoot=False)) == 1.0
+def test_similarity_is_the_mean_correlation():
+    size = torch.tensor([1.0, 2.0, 0.5], dtype=torch.float64)
+    assert float(similarity(torch.outer(size, size))) == pytest.approx(1.0)
+    assert float(similarity(torch.diag(size))) == 0.0
+    one = torch.ones(3, 3, dtype=torch.float64)
+    one[0, 1:] = one[1:, 0] = -1.0  # two alike, one against both: (1 - 1 - 1) / 3 is below 0
+    assert float(similarity(one)) == 0.0
+    assert float(similarity(torch.tensor([[2.0]]))) == 0.0
+
+
+@pytest.mark.parametrize(("excess", "alike", "scale"), [(0.0, 1.0, 0.93), (9.0, 0.0, 0.93), (0.5, 1.0, 0.715)])
+def test_sums_are_expected_to_overshoot_where_conditions_differ_and_are_alike(excess, alike, scale):
+    covariance = torch.full((3, 3), alike).fill_diagonal_(1.0).double()
+    excess = torch.tensor(excess, dtype=torch.float64)
+    assert float(expected_scale(excess, covariance)) == pytest.approx(scale)
+    assert float(expected_scale(excess, covariance, overshoot=False)) == 1.0
+
+
+def test_where_all_is_one_effect_a_pair_is_as_large_as_a_single():
+    covariance = torch.ones(4, 4, dtype=torch.float64)
+    assert float(expected_scale(torch.tensor(1e9, dtype=torch.float64), covariance)) == pytest.approx(0.5)
+
+
+def test_a_direction_costs_half_a_logarithm_for_each_parameter_that_it_frees():
+    loadings = torch.zeros(K, 3, dtype=torch.float64)
+    loadings[:, 0], loadings[:2, 1] = 1.0, 0.5  # squared lengths 5, 0.5 and 0
+    specific = torch.full((K,), np.log(0.1), dtype=torch.float64)
+    share = np.array([5.0, 0.5, 0.0]) / 6.0
+    expected = K * (K + 1) / 2 / K / 2 * np.log(1 + share / 1e-4).sum()
+    assert float(directions_penalty(loadings, specific)) == pytest.approx(expected)
+
+
+def small_screen(n_directions, **options):
+    """True and measured effects of 23 singles on 87 genes, their posterior, and its task."""
+    rng = np.random.default_rng(0)
+    effect = rng.normal(size=(23, n_directions)) @ rng.normal(size=(n_directions, 87)) / n_directions**0.5
+    variance = np.full(effect.shape, 0.06)
+    measured = effect + rng.normal(size=effect.shape) * (2 * variance) ** 0.5  # as much between conditions
+    posterior = EffectPosterior(EffectPosteriorConfig(few_directions=options.pop("few_directions", False)))
+    n_cells = torch.full((23,), 50.0)
+    posterior.fit(torch.eye(23), *map(torch.as_tensor, (measured, variance)), n_cells, 400, **options)
+    return effect, measured, posterior, _Task(posterior.fitted.measured, torch.eye(23).double(), posterior.config, 12)
+
+
+@pytest.mark.parametrize(("n_directions", "n_genes", "few"), [(3, 87, True), (23, 87, False), (3, 19, False)])
+def test_few_directions_are_found_where_there_are_few_and_genes_enough_to_tell(n_directions, n_genes, few):
+    task = small_screen(n_directions, n_steps=1)[-1]
+    assert _few_directions(task, torch.arange(n_genes), 80) is few
+
+
+def test_few_genes_are_no_reason_to_fit_noise():
+    """Sums of singles, which keep all of the noise, and the same posterior without the prior of few directions."""
+    pairs = torch.zeros(40, 23)
+    for row, pair in zip(pairs, np.random.default_rng(1).integers(0, 23, (40, 2)), strict=True):
+        row[pair] = 1
+    pairs = pairs[pairs.sum(1) == 2]
+    errors = []
+    for few_directions in (True, False):
+        effect, measured, posterior, _ = small_screen(3, few_directions=few_directions)
+        true = pairs.numpy() @ effect
+        errors.append(((posterior.mean(pairs).numpy() - true) ** 2).sum())
+    assert errors[0] < 0.7 * errors[1]
+    assert errors[0] < 0.3 * ((pairs.numpy() @ measured - true) ** 2).sum()
 
 
 def test_the_posterior_density_is_highest_at_what_was_learned(example):
@@ -87,7 +158,7 @@ def test_the_posterior_density_is_highest_at_what_was_learned(example):
     def density(values):
         mixture = GeneMixture(signals(values, measured.design), noise(values, measured), weights)
         found = logsumexp(mixture.log_density(y).numpy(), axis=(0, 1)).sum()
-        median = float(expected_scale(prior.excess))
+        median = float(expected_scale(prior.excess, prior.shared_covariance))
         found += norm(np.log(median), 0.15).logpdf(float(values.scale.log()))
         found += norm.logpdf((values.excess_by_condition / prior.excess).log().numpy()).sum()
         return found + sum(norm(np.log(m), 1).logpdf(float(getattr(values, name).log())) for name, m in MEDIANS.items())

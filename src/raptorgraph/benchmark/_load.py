@@ -19,6 +19,8 @@ _SIMULATED: dict[str, dict[str, Any]] = {
     "simulated-additive": {"mechanism": "linear", "interaction_strength": 0.0},
     "simulated-saturating": {"mechanism": "saturating", "interaction_strength": 0.0},
     "simulated-interacting": {"mechanism": "saturating", "interaction_strength": 1.0},
+    # Few genes, few conditions, and means of few cells, as of a panel of proteins.
+    "simulated-small": {"n_genes": 87, "n_perturbed": 23, "n_doubles": 44, "n_cells_per_perturbation": 20},
     # Half of the perturbations act in one of two states of the cells alone.
     "simulated-states": {"states": 2, "effect_size": 4.0},
 }
@@ -41,8 +43,9 @@ def load_screen(settings: Settings, seed: int = 0) -> Screen:
     settings
         ``settings.screen`` is the path of an h5ad file or a zarr store; or ``"norman2019"`` or ``"replogle2020"``
         (downloaded); or ``"simulated"``, ``"simulated-additive"``, ``"simulated-saturating"``,
-        ``"simulated-interacting"`` or ``"simulated-states"``, where effects depend on the state of the cell; or the
-        name of an h5ad file or zarr store in the folder ``$RAPTORGRAPH_DATA``.
+        ``"simulated-interacting"``, ``"simulated-small"``, which has few genes and cells, or ``"simulated-states"``,
+        where effects depend on the state of the cell; or the name of an h5ad file or zarr store in the folder
+        ``$RAPTORGRAPH_DATA``.
     seed
         Seed of a simulated screen, which is another one for each repetition.
 
@@ -74,8 +77,8 @@ def load_screen(settings: Settings, seed: int = 0) -> Screen:
     if name is None:
         raise ValueError("Name a screen: screen='FILE.h5ad' (or .zarr), 'norman2019', 'replogle2020' or 'simulated'.")
     if name in _SIMULATED:
-        size = _QUICK if settings.quick else _SIZE
-        adata = datasets.simulate(**{**size, **_SIMULATED[name]}, seed=seed)
+        arguments = {**_SIZE, **_SIMULATED[name], **(_QUICK if settings.quick else {})}
+        adata = datasets.simulate(**arguments, seed=seed)
         setup["library_size_key"] = setup.get("library_size_key") or "total_counts"
     elif name in _PUBLIC:
         adata = getattr(datasets, name)()

@@ -36,6 +36,9 @@ class EffectPosteriorConfig(Checked):
         Whether the excess noise :math:`\kappa_c` differs between conditions; otherwise all have :math:`\kappa`.
     overshoot
         Whether sums are expected to overshoot; otherwise the prior median of the scale a is 1.
+    few_directions
+        Whether a prior by which effects have few directions is tried, and taken where genes that are left out are
+        likelier by it.
     noise_fraction
         Fraction of the conditions' noise for which predictions are shrunk, above 0; 1 is that of the posterior mean.
     constrained
@@ -64,6 +67,7 @@ class EffectPosteriorConfig(Checked):
     graph: bool = setting(True, check_flag)
     excess_by_condition: bool = setting(True, check_flag)
     overshoot: bool = setting(True, check_flag)
+    few_directions: bool = setting(True, check_flag)
     noise_fraction: float = setting(0.5, check_number, low=0, high=1, above=True)
     constrained: bool = setting(True, check_flag)
 

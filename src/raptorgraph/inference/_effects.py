@@ -63,16 +63,19 @@ class EffectPosterior(nn.Module):
       guide do. Open to genes whose effect exceeds their expression in controls.
 
     K, a, :math:`\beta`, :math:`\gamma`, :math:`\omega`, :math:`\kappa` and the weights of classes and levels maximize
-    the marginal likelihood times their prior (empirical Bayes). The effect of a perturbation on its own target has a
-    wide prior, and adds up to combinations unscaled. Symbols, derivations and approximations are in
+    the marginal likelihood times their prior (empirical Bayes). Where genes are few, the columns of B would take noise
+    for effects. So the fit is tried on half of the genes with and without a prior by which B has few columns, and that
+    prior is used where it makes the other half likelier beyond doubt. The effect of a perturbation on its own target
+    has a wide prior, and adds up to combinations unscaled. Symbols, derivations and approximations are in
     :doc:`/concepts/inference`.
 
     Where no combination is measured a, :math:`\beta` and :math:`\gamma` have their prior alone. The prior median of a
-    is :math:`1 - 0.35 \kappa / (\kappa + 0.7)`: in screens whose conditions differ by more than sampling, sums of
-    effects overshoot. It is a rule of thumb, chosen on a few screens, and the first thing to doubt where no pair was
-    measured. A combination that was not measured has a scale that is lower, the more its genes act alike, and a
-    departure of its own, learned from the measured ones (:attr:`additivity`). A set that is larger than a pair has the
-    scale of a pair. Combinations with a gene that was never perturbed alone have a separate scale.
+    is .93 less up to .43: as far as conditions differ by more than sampling *and* their effects are alike, part of what
+    they share is not due to their genes, and a sum of effects counts it twice. It is a rule of thumb, chosen on a few
+    screens, and the first thing to doubt where no pair was measured. A combination that was not measured has a scale
+    that is lower, the more its genes act alike, and a departure of its own, learned from the measured ones
+    (:attr:`additivity`). A set that is larger than a pair has the scale of a pair. Combinations with a gene that was
+    never perturbed alone have a separate scale.
 
     **Predictions are not the posterior mean.** That minimizes the expected squared error and makes perturbations look
     too much alike, since shrinkage takes first what is particular to the weak ones. The prediction is therefore

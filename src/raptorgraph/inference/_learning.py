@@ -28,7 +28,13 @@ if TYPE_CHECKING:
 # Prior medians, with a log SD of 1.
 MEDIANS = {"combination_variance": 0.02, "interaction_variance": 0.15, "residual_variance": 0.03, "excess": 1.0}
 _SCALE_SD = 0.15  # of the log scale of combinations, a priori
-_OVERSHOOT, _HALF = 0.35, 0.7  # most by which sums are expected to overshoot; excess where it is half of that
+# Prior median of that scale where effects are unrelated, and where all are one effect, of which a pair has no more than
+# a single; excess noise where half of the way is gone.
+_UNRELATED, _ONE_EFFECT, _HALF = 0.93, 0.5, 0.5
+_DOUBT = 4.0  # standard errors by which few directions must be the likelier
+_TRIAL = 0.4  # part of the steps that is enough to compare the two
+_FEWEST_GENES = 20  # that are worth two halves
+_NO_DIRECTION = 1e-4  # share of the variance of single effects below which a column of B is as good as absent
 # Without combinations, condition-specific and independent effects are not identified. The weight of the former is
 # therefore fixed, and it takes levels from 16 on, where those of the latter end.
 _CONDITION_SPECIFIC_WEIGHT, _BORDER = 0.01, 6
@@ -49,37 +55,80 @@ def learn(
 
     Arguments are those of :meth:`EffectPosterior.fit`, ``independent_covariance`` that of :func:`along_graph`.
     """
-    design = measured.design
-    scaled = measured.effect / measured.gene_noise.sqrt()
-    closed = _closed_classes(measured, config)
-    seen = design[design.sum(1) == 1].sum(0) > 0
+    task = _Task(measured, independent_covariance, config, rank)
     sample = _fit_genes(measured, n_fit_genes)
-    y = scaled[:, sample]
-    free = free_parameters(design, y, rank)
-    if not config.excess_by_condition:
-        free["deviation"].requires_grad_(False)
-
-    def mixture(prior: Hyperparameters, genes: torch.Tensor | slice) -> GeneMixture:
-        weights = prior.log_weights[:, :, None] + closed[:, :, genes]
-        return GeneMixture(signals(prior, design), noise(prior, measured), weights)
-
-    optimizer = torch.optim.Adam([value for value in free.values() if value.requires_grad], lr=_LEARNING_RATE)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, n_steps)
-    for _ in range(n_steps):
-        optimizer.zero_grad()
-        gain, _ = mixture(hyperparameters(free, seen, independent_covariance), sample).objective(y)
-        loss = (penalty(free, config.overshoot) - gain) / len(sample)
-        torch.autograd.backward(loss)
-        optimizer.step()
-        schedule.step()
+    with_penalty = config.few_directions and _few_directions(task, sample, max(1, round(_TRIAL * n_steps)))
+    prior = task.maximize(sample, n_steps, few_directions=with_penalty)
     with torch.no_grad():
-        prior = hyperparameters(free, seen, independent_covariance)
-        if not (design.sum(1) > 1).any():
-            prior = replace(prior, scale=expected_scale(prior.excess, config.overshoot))
-        density = mixture(prior, slice(None)).log_density(scaled)
-        targets = TargetEffects.given(scaled, measured, factors(prior, measured))
+        if not (measured.design.sum(1) > 1).any():
+            expected = expected_scale(prior.excess, prior.shared_covariance, config.overshoot)
+            prior = replace(prior, scale=expected)
+        density = task.mixture(prior, slice(None)).log_density(task.scaled)
+        targets = TargetEffects.given(task.scaled, measured, factors(prior, measured))
         density[:, :, targets.columns] += targets.log_evidence()
         return Fitted(measured, prior, torch.softmax(density.flatten(0, 1), 0).view_as(density))
+
+
+class _Task:
+    """The measured effects in units of noise, and the prior that fits some of their genes best."""
+
+    def __init__(
+        self, measured: Measured, independent_covariance: torch.Tensor, config: EffectPosteriorConfig, rank: int
+    ) -> None:
+        self.measured, self.config, self.rank = measured, config, rank
+        self.independent_covariance = independent_covariance
+        self.scaled = measured.effect / measured.gene_noise.sqrt()
+        self.closed = _closed_classes(measured, config)
+        design = measured.design
+        self.seen = design[design.sum(1) == 1].sum(0) > 0
+
+    def mixture(self, prior: Hyperparameters, genes: torch.Tensor | slice) -> GeneMixture:
+        """Marginal distribution of the measured effects on these genes."""
+        weights = prior.log_weights[:, :, None] + self.closed[:, :, genes]
+        return GeneMixture(signals(prior, self.measured.design), noise(prior, self.measured), weights)
+
+    def maximize(self, genes: torch.Tensor, n_steps: int, *, few_directions: bool) -> Hyperparameters:
+        """Prior that maximizes the marginal likelihood of these genes times its own density."""
+        y = self.scaled[:, genes]
+        free = free_parameters(self.measured.design, y, self.rank)
+        if not self.config.excess_by_condition:
+            free["deviation"].requires_grad_(False)
+        used = self.measured.design.sum(0) > 0
+        optimizer = torch.optim.Adam([value for value in free.values() if value.requires_grad], lr=_LEARNING_RATE)
+        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, n_steps)
+        for _ in range(n_steps):
+            optimizer.zero_grad()
+            prior = hyperparameters(free, self.seen, self.independent_covariance)
+            gain, _ = self.mixture(prior, genes).objective(y)
+            loss = penalty(free, prior, self.config.overshoot) - gain
+            if few_directions:
+                loss = loss + directions_penalty(free["loadings"][used], free["specific"][used])
+            torch.autograd.backward(loss / len(genes))
+            optimizer.step()
+            schedule.step()
+        with torch.no_grad():
+            return hyperparameters(free, self.seen, self.independent_covariance)
+
+    @torch.no_grad()
+    def log_likelihood(self, prior: Hyperparameters, genes: torch.Tensor) -> torch.Tensor:
+        """Log marginal likelihood of each of these genes, up to a constant."""
+        density = self.mixture(prior, genes).log_density(self.scaled[:, genes])
+        return torch.logsumexp(density.flatten(0, 1), 0)
+
+
+def _few_directions(task: _Task, genes: torch.Tensor, n_steps: int) -> bool:
+    """Whether a prior of few directions predicts genes that it was not learned from better, beyond doubt."""
+    if len(genes) < _FEWEST_GENES:
+        return False
+    gains = []
+    for learned, held_out in ((genes[::2], genes[1::2]), (genes[1::2], genes[::2])):
+        few, many = (
+            task.log_likelihood(task.maximize(learned, n_steps, few_directions=penalized), held_out)
+            for penalized in (True, False)
+        )
+        gains.append(few - many)
+    gain = torch.cat(gains)
+    return bool(gain.mean() > _DOUBT * gain.std() / len(gain) ** 0.5)
 
 
 def _closed_classes(measured: Measured, config: EffectPosteriorConfig) -> torch.Tensor:
@@ -144,13 +193,38 @@ def hyperparameters(
     )
 
 
-def penalty(free: Mapping[str, torch.Tensor], overshoot: bool) -> torch.Tensor:
+def penalty(free: Mapping[str, torch.Tensor], prior: Hyperparameters, overshoot: bool) -> torch.Tensor:
     """Minus the log density of the prior of the hyperparameters, up to a constant."""
-    off = free["scale"] - expected_scale(free["excess"].detach().exp(), overshoot).log()
+    expected = expected_scale(prior.excess.detach(), prior.shared_covariance.detach(), overshoot)
+    off = free["scale"] - expected.log()
     square = (off / _SCALE_SD) ** 2 + (free["deviation"] ** 2).sum() + free["unseen_scale"] ** 2
     return 0.5 * (square + sum((free[name] - math.log(median)) ** 2 for name, median in MEDIANS.items()))
 
 
-def expected_scale(excess: torch.Tensor, overshoot: bool = True) -> torch.Tensor:
-    """Prior median of the scale of combinations, from the noise between conditions; 1 without overshoot."""
-    return 1 - overshoot * _OVERSHOOT * excess / (excess + _HALF)
+def directions_penalty(loadings: torch.Tensor, specific: torch.Tensor) -> torch.Tensor:
+    r"""Minus the log density of the columns of B: each is about as likely to be absent as present, whatever its size.
+
+    With the share :math:`c_r = \lVert b_r \rVert^2 / \operatorname{tr} K` of column r in the variance of the effects,
+    :math:`\frac{k + 1}{4} \sum_r \log (1 + c_r / \epsilon)`: automatic relevance determination. Few genes would
+    otherwise spend columns on noise.
+    """
+    square, k = (loadings**2).sum(0), len(loadings)
+    share = square / (square.sum() + specific.exp().sum())
+    return 0.25 * (k + 1) * torch.log1p(share / _NO_DIRECTION).sum()
+
+
+def expected_scale(excess: torch.Tensor, covariance: torch.Tensor, overshoot: bool = True) -> torch.Tensor:
+    """Prior median of the scale of combinations; 1 without overshoot.
+
+    Where conditions differ by more than sampling (`excess`), and effects are alike (`covariance`, the K of single
+    effects), part of what they share is not due to their genes, and a sum counts it twice.
+    """
+    once = similarity(covariance) * excess / (excess + _HALF)
+    return 1 - overshoot * (1 - _UNRELATED + (_UNRELATED - _ONE_EFFECT) * once)
+
+
+def similarity(covariance: torch.Tensor) -> torch.Tensor:
+    """Mean correlation between the effects of two single perturbations, weighted by their size; at least 0."""
+    size = covariance.diagonal().sqrt()
+    between = covariance.sum() - covariance.trace()
+    return (between / (size.sum() ** 2 - covariance.trace()).clamp_min(1e-12)).clamp_min(0.0)
