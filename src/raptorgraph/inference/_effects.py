@@ -29,7 +29,6 @@ from raptorgraph.inference._with_genes import with_genes
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-_NO_CELLS = 1e-6  # "number of cells" of a condition without any: it then says nothing
 _LARGEST_FACTOR = 2.0  # by which the constraint moves a prediction away from the mean prediction
 _FEW_CONDITIONS = 200  # up to which one thread is about as fast as several
 
@@ -246,24 +245,8 @@ class EffectPosterior(nn.Module):
         if targets is None or not self.config.target_effects:
             targets = torch.full((k,), -1)
         with torch.enable_grad(), torch.inference_mode(False), one_thread(n_conditions <= _FEW_CONDITIONS):
-            design, effect, variance, n_cells, lowest, noise_loadings = (
-                x.cpu().double().clone(memory_format=torch.contiguous_format)
-                for x in (design, effect, variance, n_cells, lowest, noise_loadings)
-            )
-            for name, found in {"effect": effect, "variance": variance[n_cells > 0]}.items():
-                if not torch.isfinite(found).all():
-                    raise ValueError(f"A measured {name} is not finite: look for extreme values in the data.")
-            sampling = 1 / n_cells[n_cells > 0] + 1 / n_controls
-            typical = sampling.mean()
-            measured = Measured(
-                design=design,
-                effect=effect,
-                gene_noise=(variance[n_cells > 0] / sampling[:, None]).mean(0) * typical,
-                condition_noise=1 / n_cells.clamp_min(_NO_CELLS) / typical,
-                control_noise=1 / n_controls / typical,
-                target_columns=targets.cpu().long().clone(),
-                lowest=lowest,
-                noise_loadings=noise_loadings,
+            measured = Measured.of(
+                design, effect, variance, n_cells, n_controls, targets=targets, lowest=lowest, loadings=noise_loadings
             )
             weights = None if graph is None or not self.config.graph else graph.cpu().double()
             sizes = {"n_steps": n_steps, "n_fit_genes": n_fit_genes, "rank": rank}

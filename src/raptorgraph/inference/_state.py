@@ -29,6 +29,7 @@ _OLD_KEYS = {
     "responsibility": "share",
 }
 
+_NO_CELLS = 1e-6  # "number of cells" of a condition without any: it then says nothing
 _KERNEL = "kernel_"  # before the names of its fields
 
 
@@ -47,6 +48,40 @@ class Measured:
     target_columns: torch.Tensor  # k: column of each perturbed gene, -1 where it is not measured
     lowest: torch.Tensor  # G: effect that takes a gene to zero expression, -inf where there is no such bound
     noise_loadings: torch.Tensor  # G x factors: correlation of the sampling noise between genes
+
+    @classmethod
+    def of(
+        cls,
+        design: torch.Tensor,
+        effect: torch.Tensor,
+        variance: torch.Tensor,
+        n_cells: torch.Tensor,
+        n_controls: int,
+        *,
+        targets: torch.Tensor,
+        lowest: torch.Tensor,
+        loadings: torch.Tensor,
+    ) -> Measured:
+        """Screen from the arguments of ``EffectPosterior.fit``, as float64; ValueError for what is not finite."""
+        design, effect, variance, n_cells, lowest, loadings = (
+            x.cpu().double().clone(memory_format=torch.contiguous_format)
+            for x in (design, effect, variance, n_cells, lowest, loadings)
+        )
+        for name, found in {"effect": effect, "variance": variance[n_cells > 0]}.items():
+            if not torch.isfinite(found).all():
+                raise ValueError(f"A measured {name} is not finite: look for extreme values in the data.")
+        sampling = 1 / n_cells[n_cells > 0] + 1 / n_controls
+        typical = sampling.mean()
+        return cls(
+            design=design,
+            effect=effect,
+            gene_noise=(variance[n_cells > 0] / sampling[:, None]).mean(0) * typical,
+            condition_noise=1 / n_cells.clamp_min(_NO_CELLS) / typical,
+            control_noise=1 / n_controls / typical,
+            target_columns=targets.cpu().long().clone(),
+            lowest=lowest,
+            noise_loadings=loadings,
+        )
 
 
 @dataclass(frozen=True)
