@@ -97,7 +97,8 @@ def test_the_network_alone_is_that_of_the_model_with_its_posterior(fitted, scree
     np.testing.assert_array_equal(alone.predict_effects(asked), decoded)
     # of cells that start alike, those of the whole model are moved by what the posterior says beyond the decoder
     for label, step in zip(asked, whole.predict_effects(asked).to_numpy() - decoded, strict=True):
-        moved, own = (each.predict(label, seed=1).X.mean(axis=0) for each in (whole, alone))
+        seeds = range(8)  # the means over so few cells vary by more than the tolerance from seed to seed
+        moved, own = (np.mean([e.predict(label, seed=s).X.mean(axis=0) for s in seeds], axis=0) for e in (whole, alone))
         assert (moved - own) @ step / (step @ step) == pytest.approx(1, abs=0.15)
 
 

@@ -10,6 +10,7 @@ import logging
 import os
 import shlex
 import sys
+import textwrap
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -128,8 +129,18 @@ def _control(options: dict[str, Any]) -> str | list[str]:
     return control[0] if len(control) == 1 else control
 
 
+class _Help(argparse.HelpFormatter):
+    """Help that keeps names with a hyphen in one piece."""
+
+    def _split_lines(self, text: str, width: int) -> list[str]:
+        return textwrap.wrap(" ".join(text.split()), width, break_on_hyphens=False)
+
+
 class _Parser(argparse.ArgumentParser):
     """Parser that reports an error in one line."""
+
+    def __init__(self, **arguments: Any) -> None:
+        super().__init__(formatter_class=_Help, **arguments)
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"error: {message} (see {self.prog} --help)\n")
