@@ -5,8 +5,9 @@ import pytest
 import torch
 from scipy import stats
 
-from raptorgraph.inference import _combinations
-from raptorgraph.inference._combinations import Additivity, _precision, _regression, _sizes
+from raptorgraph.inference import _adding_up, _combinations
+from raptorgraph.inference._adding_up import _precision, _regression, _sizes
+from raptorgraph.inference._combinations import Additivity
 from raptorgraph.inference._conditioning import Conditional
 
 
@@ -16,8 +17,8 @@ def test_the_regression_is_that_of_the_joint_normal_distribution():
     off = -0.4 * x + 0.1 * rng.normal(size=9)
     weights, spread, coefficients, covariances = _regression(*map(torch.as_tensor, (off, variance, x)))
     design = np.stack([np.ones(9), x], 1)
-    prior = np.diag([_combinations.LEVEL_SD**2, _combinations._SLOPE_SD**2])
-    start = np.array([0.0, _combinations._SLOPE])
+    prior = np.diag([_adding_up.LEVEL_SD**2, _adding_up._SLOPE_SD**2])
+    start = np.array([0.0, _adding_up._SLOPE])
     log_density = []
     for sigma, coefficient, covariance in zip(spread.numpy(), coefficients, covariances, strict=True):
         total = np.diag(variance + sigma**2) + design @ prior @ design.T
@@ -26,7 +27,7 @@ def test_the_regression_is_that_of_the_joint_normal_distribution():
         np.testing.assert_allclose(covariance, prior - gain @ design @ prior, atol=1e-12)
         np.testing.assert_allclose(coefficient[1], (start + gain @ (off - design @ start))[1], atol=1e-10)
         assert coefficient[0] == 0
-    log_density = np.array(log_density) - 0.5 * _combinations._GRID.numpy() ** 2
+    log_density = np.array(log_density) - 0.5 * _adding_up._GRID.numpy() ** 2
     np.testing.assert_allclose(weights, np.exp(log_density) / np.exp(log_density).sum(), atol=1e-10)
 
 

@@ -95,8 +95,9 @@ def test_interactions_are_those_whose_departure_is_often_long(model, monkeypatch
     def sample(names, n_draws, seed):
         drawn = np.zeros((n_draws, len(names), len(model.var_names_)))
         for k, name in enumerate(names):
-            if "+" in name:  # departures of length 1, one of length 5 in two of five draws and one of 2 in all
-                length = np.where(np.arange(n_draws) % 5 < 2, 5.0, 1.0) if name == chosen else np.ones(n_draws)
+            if "+" in name:  # departures shorter than 1, but of one pair in two of five draws, and of one in all
+                length = rng.uniform(0.2, 0.9, n_draws)
+                length = np.where(np.arange(n_draws) % 5 < 2, 5.0, 0.1) if name == chosen else length
                 length = np.full(n_draws, 2.0) if name == labels[1] else length
                 drawn[:, k, 7] = length * rng.choice([-1, 1], n_draws) / size[name]
         return drawn

@@ -17,22 +17,11 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
 
-from raptorgraph.inference._loadings import loadings_of_effects
-from raptorgraph.inference._mixture import LEVELS
-from raptorgraph.inference._prior import CONDITION_SPECIFIC, is_combination, scale_of
+from raptorgraph.inference._prior import is_combination
 
-if TYPE_CHECKING:
-    from raptorgraph.inference._conditioning import Conditional
-    from raptorgraph.inference._state import Fitted
-
-LEVEL_SD = 0.15  # of alpha, a priori
-_SLOPE, _SLOPE_SD = -0.22, 0.2  # mean and SD of beta, a priori
-_SPREAD, _SPREAD_LOG_SD = 0.1, 0.6  # median of sigma and SD of its logarithm, a priori
-_GRID = torch.linspace(-3, 3, 31, dtype=torch.float64)  # of log sigma, in SDs of its prior
 _DEGREES = 5  # of freedom of delta
 _LARGER = 0.1  # SD of the scale for each gene more than two
 _NO_INTERACTION = 0.3  # share of combinations that do not interact, a priori
@@ -71,42 +60,9 @@ class Additivity:
     covariances: torch.Tensor
     sizes: torch.Tensor
 
-    @classmethod
-    def of(cls, conditional: Conditional) -> Additivity:
-        """Learn it from the measured combinations of genes that were perturbed alone."""
-        fitted = conditional.fitted
-        measured, prior = fitted.measured, fitted.hyperparameters
-        k = measured.design.shape[1]
-        single = conditional.moments_of(torch.eye(k, dtype=measured.design.dtype))
-        usual = torch.ones(single.mean.shape[1], dtype=single.mean.dtype)
-        usual[measured.target_columns[measured.target_columns >= 0]] = 0.0
-        perturbed = measured.design.sum(0) > 0  # others are asked for, and say nothing of the screen
-        programs = loadings_of_effects(single.mean[perturbed] * usual, single.set_variance[perturbed])
-        precision = usual * _precision(fitted)
-        scaled = single.mean * precision.sqrt()
-        cosine = torch.nn.functional.normalize(scaled, dim=1, eps=1e-12)
-        similarity = ((cosine @ cosine.T).clamp_min(0.0) ** 2).fill_diagonal_(0.0)
-        known = (is_combination(measured.design) > 0) & (measured.design @ prior.unseen == 0)
-        design, effect = measured.design[known], measured.effect[known]
-        pairs = similarity[perturbed][:, perturbed]
-        all_pairs = pairs.sum() / max(1, len(pairs) * (len(pairs) - 1))
-        center = _mean_similarity(similarity, design).mean() if len(design) else all_pairs
-        x = _mean_similarity(similarity, design) - center
-        expected = scale_of(prior, design)[:, None] * (design @ single.mean)
-        information = (precision * expected**2).sum(1).clamp_min(1e-300)
-        off = (precision * expected * effect).sum(1) / information - 1
-        load = _level(fitted) * prior.interaction_variance
-        noise = ((1 + prior.excess_by_condition) * measured.condition_noise)[known]
-        pull = precision * expected * ((noise[:, None] + load) * measured.gene_noise).sqrt()
-        own = (pull**2 * (1 - (programs**2).sum(1))).sum(1)
-        variance = (own + ((pull @ programs) ** 2).sum(1)) / information**2
-        weights, spread, coefficients, covariances = _regression(off, variance, x)
-        sizes = _sizes(conditional, precision)[known]
-        return cls(single.mean, programs, similarity, center, weights, spread, coefficients, covariances, sizes)
-
     def deviation(self, design: torch.Tensor) -> torch.Tensor:
         """Similarity x of each set, shape (sets,); 0 for single genes."""
-        return is_combination(design) * (_mean_similarity(self.similarity, design) - self.center)
+        return is_combination(design) * (mean_similarity(self.similarity, design) - self.center)
 
     def factor(self, design: torch.Tensor) -> torch.Tensor:
         """Expected scale of each set relative to a, shape (sets,)."""
@@ -161,57 +117,7 @@ def larger_sd(design: torch.Tensor) -> torch.Tensor:
     return _LARGER * (design.sum(1) - 2).clamp_min(0.0)
 
 
-def _mean_similarity(similarity: torch.Tensor, design: torch.Tensor) -> torch.Tensor:
+def mean_similarity(similarity: torch.Tensor, design: torch.Tensor) -> torch.Tensor:
     """Mean over the pairs within each set, shape (sets,)."""
     size = design.sum(1)
     return torch.einsum("si,ij,sj->s", design, similarity, design) / (size * (size - 1)).clamp_min(1.0)
-
-
-def _level(fitted: Fitted) -> torch.Tensor:
-    """Expected prior variance of the inherited effects of each gene in units of its noise, shape (G,)."""
-    return (LEVELS[:, None] * fitted.responsibility[:CONDITION_SPECIFIC].sum(0)).sum(0)
-
-
-def _precision(fitted: Fitted) -> torch.Tensor:
-    """Weight of each gene in a comparison of a combination with the sum of its genes, shape (G,)."""
-    measured, prior = fitted.measured, fitted.hyperparameters
-    noise = (1 + prior.excess) * measured.condition_noise.median()
-    unexplained = noise + LEVELS[:, None] * (prior.interaction_variance + prior.residual_variance)
-    inherits = fitted.responsibility[:CONDITION_SPECIFIC].sum(0)
-    return (inherits / unexplained).sum(0) / measured.gene_noise.clamp_min(1e-300)
-
-
-def _regression(
-    off: torch.Tensor, variance: torch.Tensor, x: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Posterior of sigma (weights and values) and, given each, of alpha and beta (mean and covariance)."""
-    spread = _SPREAD * (_SPREAD_LOG_SD * _GRID).exp()
-    start = torch.tensor([0.0, _SLOPE], dtype=torch.float64)
-    precision = torch.diag(torch.tensor([LEVEL_SD**-2, _SLOPE_SD**-2], dtype=torch.float64))
-    design = torch.stack([torch.ones_like(x), x], 1)
-    total = variance[None] + spread[:, None] ** 2
-    posterior = precision + torch.einsum("ci,rc,cj->rij", design, 1 / total, design)
-    covariance = torch.linalg.inv(posterior)
-    pull = precision @ start + torch.einsum("ci,rc->ri", design, off / total)
-    mean = torch.einsum("rij,rj->ri", covariance, pull)
-    log_density = 0.5 * (pull * mean).sum(1) - 0.5 * torch.logdet(posterior)
-    log_density -= 0.5 * (total.log() + off**2 / total).sum(1) + 0.5 * _GRID**2
-    # The level is in the scale a, which was learned from the same combinations with all else.
-    return torch.softmax(log_density, 0), spread, mean * torch.tensor([0.0, 1.0]), covariance
-
-
-def _sizes(conditional: Conditional, precision: torch.Tensor) -> torch.Tensor:
-    """Second moment of the interaction of each condition over its prior variance, shape (C,)."""
-    fitted = conditional.fitted
-    measured, prior = fitted.measured, fitted.hyperparameters
-    eye = torch.eye(len(measured.design), dtype=precision.dtype)
-    total, size = torch.zeros(len(eye), dtype=precision.dtype), 0.0
-    for m, level in torch.nonzero(fitted.responsibility[:CONDITION_SPECIFIC].amax(2) > 1e-8).tolist():
-        inverse = torch.cholesky_solve(eye, conditional.factor[m, level])
-        variance = LEVELS[level] * prior.interaction_variance
-        weight = precision * fitted.responsibility[m, level]
-        mean = variance * inverse @ measured.effect
-        left = variance - variance**2 * inverse.diagonal()
-        total += (weight * mean**2).sum(1) + left * (weight * measured.gene_noise).sum()
-        size += float(variance * (weight * measured.gene_noise).sum())
-    return total / max(size, 1e-300)

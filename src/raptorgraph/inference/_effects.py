@@ -10,7 +10,7 @@ from torch import nn
 
 from raptorgraph._deprecated import with_old_arguments
 from raptorgraph._threads import one_thread
-from raptorgraph.inference._combinations import Additivity
+from raptorgraph.inference._adding_up import learn_additivity
 from raptorgraph.inference._conditioning import Conditional, Moments, Sets
 from raptorgraph.inference._config import EffectPosteriorConfig
 from raptorgraph.inference._draws import JointDraws
@@ -28,6 +28,8 @@ from raptorgraph.inference._with_genes import with_genes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from raptorgraph.inference._combinations import Additivity
 
 _LARGEST_FACTOR = 2.0  # by which the constraint moves a prediction away from the mean prediction
 _FEW_CONDITIONS = 200  # up to which one thread is about as fast as several
@@ -316,7 +318,7 @@ class EffectPosterior(nn.Module):
     def additivity(self) -> Additivity:
         """How the effects of single genes add up, as the measured combinations show it."""
         if self._found_additivity is None:
-            self._found_additivity = Additivity.of(self._conditional())
+            self._found_additivity = learn_additivity(self._conditional())
         return self._found_additivity
 
     def _inherits_noise(self, design: torch.Tensor) -> torch.Tensor:
