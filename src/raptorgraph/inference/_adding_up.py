@@ -51,7 +51,10 @@ def learn_additivity(conditional: Conditional) -> Additivity:
     variance = (own + ((pull @ programs) ** 2).sum(1)) / information**2
     weights, spread, coefficients, covariances = _regression(off, variance, x)
     sizes = _sizes(conditional, precision)[known]
-    return Additivity(single.mean, programs, similarity, center, weights, spread, coefficients, covariances, sizes)
+    inherited, targets = single.mean.clone(), conditional.targets  # an effect on a target is not scaled
+    on_target = (fitted.responsibility[:, :, targets.columns] * targets.mean).sum((0, 1))
+    inherited[targets.genes, targets.columns] -= on_target
+    return Additivity(inherited, programs, similarity, center, weights, spread, coefficients, covariances, sizes)
 
 
 def _level(fitted: Fitted) -> torch.Tensor:

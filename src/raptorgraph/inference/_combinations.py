@@ -36,7 +36,7 @@ class Additivity:
     Attributes
     ----------
     single_effects
-        k x G: posterior means of the effects of single genes.
+        k x G: posterior means of the effects of single genes that combinations scale (not of those on targets).
     programs
         G x factors: loadings of genes that respond alike.
     similarity

@@ -82,6 +82,14 @@ def with_genes(posterior: Posterior, embedding: torch.Tensor, targets: torch.Ten
     if not known(rows).all():
         raise ValueError(f"Rows {(~known(rows)).nonzero().squeeze(1).tolist()[:5]} of the embedding are 0 or not "
                          "finite: nothing is known of these genes.")  # fmt: skip
+    n_genes = posterior.fitted.measured.effect.shape[1]
+    if targets is not None and not (
+        targets.shape == (len(rows),) and bool(((targets >= -1) & (targets < n_genes)).all())
+    ):
+        raise ValueError(
+            f"targets={targets.tolist()[:5]}: give one for each of the {len(rows)} rows, the column of its gene "
+            f"among the {n_genes}, or -1."
+        )
     if targets is None or not posterior.config.target_effects:
         targets = torch.full((len(rows),), -1)
     return posterior._of(with_others(posterior.fitted, rows, targets.cpu().long()))

@@ -54,7 +54,9 @@ class Calibration:
     @property
     def posterior(self) -> EffectPosterior:
         """The posterior of the effects; ValueError where there is none."""
-        if self.module.effects is None or not self.module.effects.is_fitted:
+        if self.module.effects is not None and not self.module.effects.is_fitted:
+            raise ValueError("The posterior of the effects is not fitted: call model.train() first.")
+        if self.module.effects is None:
             raise ValueError("There is no posterior of the effects: train a model with effect_posterior=True.")
         return self.module.effects
 

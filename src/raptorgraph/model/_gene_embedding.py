@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import pandas as pd
+from scipy import sparse
 from sklearn.decomposition import TruncatedSVD
 from sklearn.feature_extraction.text import TfidfTransformer
 
@@ -50,7 +51,8 @@ class GeneEmbedding:
             table = given
         elif isinstance(given, str) and adata is not None and given in adata.varm:
             rows = adata.varm[given]
-            table = pd.DataFrame(np.asarray(rows), index=adata.var_names.str.strip())
+            rows = rows.toarray() if sparse.issparse(rows) else np.asarray(rows)
+            table = pd.DataFrame(rows, index=adata.var_names.str.strip())
         elif isinstance(given, str | Path):
             table = _read(Path(given), adata)
         elif isinstance(given, Mapping):
@@ -62,6 +64,8 @@ class GeneEmbedding:
     @classmethod
     def of_table(cls, table: pd.DataFrame) -> GeneEmbedding:
         """Check a table genes x features; rows that are all zero are left out, since nothing is known of these."""
+        if any(np.issubdtype(kind, np.complexfloating) for kind in table.dtypes if isinstance(kind, np.dtype)):
+            raise ValueError("gene_embedding has complex numbers: give real ones.")
         try:
             values = table.to_numpy(dtype=np.float32)
         except (TypeError, ValueError) as error:
@@ -79,6 +83,8 @@ class GeneEmbedding:
                 f"gene_embedding has values that are not finite, first of {names[~finite][0]!r}: drop or fill them."
             )
         some = (values != 0).any(1)
+        if not some.any():
+            raise ValueError("gene_embedding is zero in all rows, so it says nothing: leave it out.")
         return cls(tuple(names[some]), values[some])
 
     def __contains__(self, gene: object) -> bool:
@@ -147,8 +153,14 @@ def _read(path: Path, adata: AnnData | None) -> pd.DataFrame:
         raise FileNotFoundError(f"gene_embedding={str(path)!r}: there is no such file.")
     if kind == ".gmt":
         return of_gene_sets(read_gene_sets(path))
-    if kind == ".csv":
-        return pd.read_csv(path, index_col=0)
+    try:
+        return pd.read_csv(path, index_col=0) if kind == ".csv" else _read_arrays(path)
+    except (ValueError, OSError) as error:  # pandas' and numpy's own are of these
+        form = "genes x features with a header" if kind == ".csv" else "'genes' (text) and 'embedding' (one row a gene)"
+        raise ValueError(f"gene_embedding={str(path)!r} cannot be read ({error}): a {kind} holds {form}.") from None
+
+
+def _read_arrays(path: Path) -> pd.DataFrame:
     with np.load(path, allow_pickle=False) as arrays:
         missing = [name for name in ("genes", "embedding") if name not in arrays]
         if missing:

@@ -108,7 +108,7 @@ class EdgeTable:
         k = self.module.config.n_perturbed
         logger.info("The graph has %d of %d possible edges.", int(self.called.sum()), k * (k - 1))
         for label, genes in self.get_modules().items():
-            logger.info("%s: the data do not order %s.", label, ", ".join(genes))
+            logger.info("%s: the data do not support an order of %s.", label, ", ".join(genes))
 
     def keep_stability(self, frequency: np.ndarray, q_value: np.ndarray) -> None:
         """Keep how often edges are found again, and their false discovery rates, each k x k."""
@@ -283,7 +283,7 @@ class EdgeTable:
         if self.is_inferred:
             for column in EDGE_COLUMNS:
                 values = self.values(column).astype(np.float64)
-                if not np.isnan(values).all():
+                if not np.isnan(values).all() or (table.empty and column in ("probability", "share", SUPPORT)):
                     # latents without a gene come last, and of their edges nothing was inferred
                     table[column] = np.pad(values, (0, len(dag) - len(values)), constant_values=np.nan)[source, target]
                 if column == SUPPORT and column in table:

@@ -225,7 +225,8 @@ class Predictor:
         :meth:`~raptorgraph.RaptorGraphModel.predict_effects` gives, less the distance of the prediction to the
         posterior mean, about which they are. Genes that respond alike are drawn together, the size of a combination is
         uncertain as a whole, and perturbations share what they have in common. The same seed gives the same draws of
-        a perturbation, whichever others are asked for with it.
+        a perturbation, whichever others are asked for with it (but for genes that nobody perturbed, whose draws depend
+        on which of them are asked for together).
 
         Raises
         ------

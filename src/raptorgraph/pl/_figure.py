@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
@@ -16,7 +17,6 @@ from matplotlib.figure import Figure, SubFigure
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    import pandas as pd
     from matplotlib.backend_bases import RendererBase
     from matplotlib.gridspec import GridSpecBase
 
@@ -44,7 +44,9 @@ def check_save(save: str | PathLike[str] | None) -> None:
 
 
 def check_columns(table: pd.DataFrame, names: Iterable[str]) -> None:
-    """KeyError where the table lacks a column."""
+    """KeyError where the table lacks a column; TypeError for what is no table, such as the model."""
+    if not isinstance(table, pd.DataFrame):
+        raise TypeError(f"{type(table).__name__} is no table: give that of the function of this name in rg.tl.")
     for name in names:
         if name not in table:
             raise KeyError(f"{name!r} is not a column of the table, which has {list(table.columns)}.")

@@ -215,7 +215,8 @@ def _candidates(
     if not pairs:
         raise ValueError(
             f"There is no pair to choose among the {len(genes)} perturbed genes: {len(unseen)} were not measured, "
-            f"{len(asked)} are candidates, and `exclude` leaves none of them."
+            f"{len(asked)} are candidates, and {len(without)} genes and pairs are excluded. Name other candidates, or "
+            "exclude less."
         )
     return unseen, pairs
 

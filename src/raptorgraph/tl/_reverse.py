@@ -147,7 +147,7 @@ def reverse(
     check_choice("metric", metric, _METRICS)
     check_integer("chunk_size", chunk_size, 1)
     if check_integer("n_draws", n_draws, 0, hint=", and 0 for none"):
-        check_draws(model)
+        check_draws(model, ", or use n_draws=0")
     if top is not None:
         check_integer("top", top, 1)
     setup = Setup.of(model.setup_args)
@@ -192,12 +192,14 @@ def reverse(
     )
 
 
-def check_draws(model: Any) -> None:
-    """ValueError where the model has no posterior to draw effects from."""
+def check_draws(model: Any, instead: str = "") -> None:
+    """ValueError where the model has no posterior to draw effects from; `instead` says what else can be done."""
+    if not getattr(model, "is_trained", True):
+        raise ValueError("The model is not trained: call model.train() first.")
     if not getattr(model, "has_posterior", hasattr(model, "sample_effects")):
         raise ValueError(
-            f"n_draws: {type(model).__name__} has no posterior of the effects to draw from: train a model with "
-            "effect_posterior=True, or use n_draws=0."
+            f"{type(model).__name__} has no posterior of the effects to draw from: train a model with "
+            f"effect_posterior=True{instead}."
         )
 
 
