@@ -333,7 +333,8 @@ def test_annotation_survives_a_file(trained, tmp_path):
     written = back.uns["raptorgraph"]
     assert list(written["perturbed_genes"]) == trained.perturbed_genes
     assert list(written["effects"]["perturbation"].unique()) == trained.conditions
-    assert list(written["dag"].columns) == ["source", "target", "weight", "probability", "share"]
+    assert list(written["dag"].columns) == list(trained.get_edges().columns)
+    assert {"source", "target", "weight", "probability", "share", "direction_support", "module"} == {*written["dag"]}
     assert written["settings"]["likelihood"] == "nb"
 
 

@@ -127,6 +127,8 @@ def _few_directions(task: _Task, genes: torch.Tensor, n_steps: int) -> bool:
             for penalized in (True, False)
         )
         gains.append(few - many)
+        if gains[-1].mean() <= 0:  # beyond doubt is out of reach
+            return False
     gain = torch.cat(gains)
     return bool(gain.mean() > _DOUBT * gain.std() / len(gain) ** 0.5)
 
