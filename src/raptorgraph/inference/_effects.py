@@ -303,7 +303,7 @@ class EffectPosterior(nn.Module):
         Drawn is what another condition of these genes is expected to show, however many cells it had: a gene has the
         residual of its condition (of another guide, say) in all sets. Genes of the transcriptome that respond alike
         are drawn together, and so are sets that share genes. The same seed gives the same draws of a set, whichever
-        others are asked for with it. (:mod:`raptorgraph.inference._draws` has the equations.)
+        others are asked for with it. (:doc:`/concepts/inference` has the equations.)
         """
         design = self._like_fitted(design)
         if self.fitted.n_nearest is not None:
