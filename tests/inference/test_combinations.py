@@ -104,3 +104,14 @@ def test_the_precision_leaves_out_what_is_specific_to_a_condition(example):
     specific = torch.zeros_like(fitted.responsibility)
     specific[2] = 1 / specific.shape[1]
     assert not _precision(type(fitted)(fitted.measured, fitted.hyperparameters, specific)).any()
+
+
+def test_effects_on_targets_are_not_scaled_and_so_not_uncertain_by_the_scale(example, whole_model):
+    """Gene 5 is the target of the first perturbation, which lowers it by 3."""
+    whole = example.posterior.posterior_mean(torch.eye(8, dtype=torch.float64))
+    scaled = example.posterior.additivity.single_effects
+    on_target = whole_model(example.posterior, 5).moments(lambda klass: [{("target", 0): 1.0}])[0]
+    assert on_target < -0.5
+    np.testing.assert_allclose(whole[0, 5] - scaled[0, 5], on_target[0], rtol=1e-6)
+    other = [g for g in range(400) if g not in (5, 9)]
+    torch.testing.assert_close(scaled[:, other], whole[:, other])

@@ -2,9 +2,11 @@
 
 import logging
 
+import anndata as ad
 import numpy as np
 import pandas as pd
 import pytest
+from scipy import sparse
 
 import raptorgraph as rg
 from raptorgraph.model._gene_embedding import GeneEmbedding, of_gene_sets
@@ -170,3 +172,25 @@ def test_setup_mudata_takes_it(screen, table):
     assert set(rg.RaptorGraphModel(mdata, n_hidden=8).gene_embedding_["genes"]) == set(table.index) - {"ZERO"}
     with pytest.raises(ValueError, match="has 0 of the 6 genes"):
         rg.RaptorGraphModel.setup_mudata(mdata, **arguments, gene_embedding={"one": ["X", "Y"]})
+
+
+def test_what_cannot_be_read_is_named(tmp_path):
+    for name, content in {"empty.csv": b"", "binary.csv": b"\xff\xfe\x00\x81", "none.npz": b"no archive"}.items():
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(ValueError, match=rf"{name}' cannot be read .*holds"):
+            GeneEmbedding.of(tmp_path / name)
+    np.savez(tmp_path / "objects.npz", genes=np.array(["A", "B"], dtype=object), embedding=np.eye(2))
+    with pytest.raises(ValueError, match=r"objects.npz' cannot be read .*'genes' \(text\)"):
+        GeneEmbedding.of(tmp_path / "objects.npz")
+
+
+def test_tables_that_say_nothing_or_are_complex():
+    with pytest.raises(ValueError, match="zero in all rows"):
+        GeneEmbedding.of(pd.DataFrame(np.zeros((3, 2)), index=list("ABC")))
+    with pytest.raises(ValueError, match="complex"):
+        GeneEmbedding.of(pd.DataFrame(np.eye(2) * 1j, index=list("AB")))
+
+
+def test_a_sparse_varm_is_read():
+    adata = ad.AnnData(np.ones((2, 3)), varm={"known": sparse.csr_matrix(np.eye(3))})
+    np.testing.assert_array_equal(GeneEmbedding.of("known", adata).values, np.eye(3))

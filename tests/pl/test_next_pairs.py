@@ -1,3 +1,5 @@
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
@@ -34,3 +36,8 @@ def test_bad_input(next_pairs_table):
         pl.next_pairs(next_pairs_table.drop(columns="gain_in"))
     with pytest.raises(ValueError, match="no pairs"):
         pl.next_pairs(next_pairs_table.iloc[:0])
+
+
+def test_a_model_is_no_table():
+    with pytest.raises(TypeError, match="SimpleNamespace is no table"):
+        pl.next_pairs(SimpleNamespace())

@@ -1,3 +1,5 @@
+from types import SimpleNamespace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -38,3 +40,8 @@ def test_bad_input(power_table):
         pl.power(power_table.iloc[:0])
     with pytest.raises(ValueError, match="n_named=-1"):
         pl.power(power_table, n_named=-1)
+
+
+def test_a_model_is_no_table():
+    with pytest.raises(TypeError, match="SimpleNamespace is no table"):
+        pl.power(SimpleNamespace())

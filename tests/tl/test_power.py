@@ -1,11 +1,14 @@
 """Power, against measurements that are simulated from the same draws and noise."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pandas as pd
 import pytest
 
 from raptorgraph.tl import power
 from raptorgraph.tl._planned import PlannedNoise, correlated_noise
+from raptorgraph.tl._reverse import check_draws
 
 
 @pytest.fixture(scope="module")
@@ -122,3 +125,14 @@ def test_without_data_cells_are_not_known(model, tmp_path):
         loaded = rg.RaptorGraphModel.load(tmp_path / "model", None)
     with pytest.raises(ValueError, match="loaded without data"):
         power(loaded)
+
+
+def test_a_model_that_is_not_trained_or_has_no_posterior():
+    for model, match in (
+        (SimpleNamespace(is_trained=False, has_posterior=False), r"call model.train\(\) first"),
+        (SimpleNamespace(is_trained=True, has_posterior=False), "effect_posterior=True.$"),
+    ):
+        with pytest.raises(ValueError, match=match):
+            check_draws(model)
+    with pytest.raises(ValueError, match="or use n_draws=0"):
+        check_draws(model, ", or use n_draws=0")
