@@ -9,6 +9,8 @@ BIN := $(VENV)/bin
 DONE := $(VENV)/stamps
 # Pinned here too: an unconstrained torch would bring another version and its GPU libraries.
 TORCH := $(shell grep '^torch==' constraints.txt)
+# A process for each core, each of one thread; a file's tests run in one, since they share what is costly to make.
+PARALLEL := -n auto --dist loadfile
 INSTALL := $(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt
 
 .NOTPARALLEL:
@@ -18,15 +20,15 @@ demo: $(DONE)/package
 	$(BIN)/raptorgraph demo --out demo
 
 test: $(DONE)/test
-	$(BIN)/python -m pytest --durations=10 $(ARGS)
+	$(BIN)/python -m pytest $(PARALLEL) --durations=10 $(ARGS)
 
 test-slow: $(DONE)/test
-	$(BIN)/python -m pytest -m slow $(ARGS)
+	$(BIN)/python -m pytest $(PARALLEL) -m slow $(ARGS)
 
 # The lowest versions that pyproject.toml allows and the newest that there are, each in an environment of its own
 # beside .venv. UV_TORCH_BACKEND=cpu spares the download of the GPU libraries.
 test-lowest test-newest: test-%: .venv-%/versions.txt
-	.venv-$*/bin/python -m pytest $(ARGS)
+	.venv-$*/bin/python -m pytest $(PARALLEL) $(ARGS)
 
 # Lines and branches that the tests run, listed in htmlcov; ROOM=pl for those of one room by its own tests.
 coverage: $(DONE)/test
