@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from raptorgraph.inference._covariances import Conditions, Covariances
+from raptorgraph.inference._gene_covariance import GeneCovariance
+from raptorgraph.inference._low_rank_mixture import LowRankMixture
 from raptorgraph.inference._mixture import LEVELS, GeneMixture
 from raptorgraph.inference._prior import (
     CONDITION_SPECIFIC,
     INDEPENDENT,
     N_CLASSES,
-    factors,
     noise,
     signals,
 )
@@ -44,7 +46,7 @@ _LEARNING_RATE = 0.08
 
 def learn(
     measured: Measured,
-    independent_covariance: torch.Tensor,
+    independent_covariance: torch.Tensor | GeneCovariance,
     config: EffectPosteriorConfig,
     *,
     n_steps: int,
@@ -64,7 +66,7 @@ def learn(
             expected = expected_scale(prior.excess, prior.shared_covariance, config.overshoot)
             prior = replace(prior, scale=expected)
         density = task.mixture(prior, slice(None)).log_density(task.scaled)
-        targets = TargetEffects.given(task.scaled, measured, factors(prior, measured))
+        targets = TargetEffects.given(task.scaled, measured, Covariances(prior, measured))
         density[:, :, targets.columns] += targets.log_evidence()
         return Fitted(measured, prior, torch.softmax(density.flatten(0, 1), 0).view_as(density))
 
@@ -73,18 +75,27 @@ class _Task:
     """The measured effects in units of noise, and the prior that fits some of their genes best."""
 
     def __init__(
-        self, measured: Measured, independent_covariance: torch.Tensor, config: EffectPosteriorConfig, rank: int
+        self,
+        measured: Measured,
+        independent_covariance: torch.Tensor | GeneCovariance,
+        config: EffectPosteriorConfig,
+        rank: int,
     ) -> None:
         self.measured, self.config, self.rank = measured, config, rank
         self.independent_covariance = independent_covariance
+        self.conditions = None
+        if isinstance(independent_covariance, GeneCovariance):
+            self.conditions = Conditions(measured.design, independent_covariance)
         self.scaled = measured.effect / measured.gene_noise.sqrt()
         self.closed = _closed_classes(measured, config)
         design = measured.design
         self.seen = design[design.sum(1) == 1].sum(0) > 0
 
-    def mixture(self, prior: Hyperparameters, genes: torch.Tensor | slice) -> GeneMixture:
+    def mixture(self, prior: Hyperparameters, genes: torch.Tensor | slice) -> GeneMixture | LowRankMixture:
         """Marginal distribution of the measured effects on these genes."""
         weights = prior.log_weights[:, :, None] + self.closed[:, :, genes]
+        if self.conditions is not None:
+            return LowRankMixture(prior, self.measured, self.conditions, weights)
         return GeneMixture(signals(prior, self.measured.design), noise(prior, self.measured), weights)
 
     def maximize(self, genes: torch.Tensor, n_steps: int, *, few_directions: bool) -> Hyperparameters:
@@ -173,11 +184,10 @@ def free_parameters(design: torch.Tensor, y: torch.Tensor, rank: int) -> dict[st
 
 
 def hyperparameters(
-    free: Mapping[str, torch.Tensor], seen: torch.Tensor, independent_covariance: torch.Tensor
+    free: Mapping[str, torch.Tensor], seen: torch.Tensor, independent_covariance: torch.Tensor | GeneCovariance
 ) -> Hyperparameters:
     """Hyperparameters from the unconstrained ones; ``seen`` says which genes were perturbed alone."""
-    covariance = free["loadings"] @ free["loadings"].T + torch.diag(free["specific"].exp())
-    covariance = covariance / covariance.diagonal().mean()
+    covariance = _shared_covariance(free, dense=isinstance(independent_covariance, torch.Tensor))
     positive = {name: free[name].exp() for name in ("scale", "unseen_scale", *MEDIANS)}
     closed = torch.zeros_like(free["weights"])
     closed[INDEPENDENT, _BORDER + 1 :] = closed[CONDITION_SPECIFIC, :_BORDER] = _CLOSED
@@ -189,10 +199,20 @@ def hyperparameters(
         **positive,
         shared_covariance=covariance,
         independent_covariance=independent_covariance,
-        unseen=(~seen).to(covariance.dtype),
+        unseen=(~seen).to(free["loadings"].dtype),
         excess_by_condition=positive["excess"] * free["deviation"].exp(),
         log_weights=torch.cat([inherited, specific[None]]),
     )
+
+
+def _shared_covariance(free: Mapping[str, torch.Tensor], *, dense: bool) -> torch.Tensor | GeneCovariance:
+    """K of the shared class, with mean diagonal 1."""
+    loadings, specific = free["loadings"], free["specific"].exp()
+    if dense:
+        covariance = loadings @ loadings.T + torch.diag(specific)
+        return covariance / covariance.diagonal().mean()
+    size = ((loadings**2).sum(1) + specific).mean()
+    return GeneCovariance.of_directions(loadings / size.sqrt(), specific / size)
 
 
 def penalty(free: Mapping[str, torch.Tensor], prior: Hyperparameters, overshoot: bool) -> torch.Tensor:
@@ -215,7 +235,7 @@ def directions_penalty(loadings: torch.Tensor, specific: torch.Tensor) -> torch.
     return 0.25 * (k + 1) * torch.log1p(share / _NO_DIRECTION).sum()
 
 
-def expected_scale(excess: torch.Tensor, covariance: torch.Tensor, overshoot: bool = True) -> torch.Tensor:
+def expected_scale(excess: torch.Tensor, covariance: torch.Tensor | GeneCovariance, overshoot: bool = True) -> torch.Tensor:
     """Prior median of the scale of combinations; 1 without overshoot.
 
     Where conditions differ by more than sampling (`excess`), and effects are alike (`covariance`, the K of single
@@ -225,7 +245,7 @@ def expected_scale(excess: torch.Tensor, covariance: torch.Tensor, overshoot: bo
     return 1 - overshoot * (1 - _UNRELATED + (_UNRELATED - _ONE_EFFECT) * once)
 
 
-def similarity(covariance: torch.Tensor) -> torch.Tensor:
+def similarity(covariance: torch.Tensor | GeneCovariance) -> torch.Tensor:
     """Mean correlation between the effects of two single perturbations, weighted by their size; at least 0."""
     size = covariance.diagonal().sqrt()
     between = covariance.sum() - covariance.trace()

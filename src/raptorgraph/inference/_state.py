@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from raptorgraph.inference._gene_covariance import GeneCovariance
 from raptorgraph.inference._gene_kernel import GeneKernel
 
 if TYPE_CHECKING:
@@ -91,8 +92,8 @@ class Hyperparameters:
     Variances are relative to that of the effect of a typical single perturbation on the gene.
     """
 
-    shared_covariance: torch.Tensor  # k x k, mean diagonal 1: K of the shared class
-    independent_covariance: torch.Tensor  # k x k, mean diagonal 1: K of the independent class, given by the graph
+    shared_covariance: torch.Tensor | GeneCovariance  # k x k, mean diagonal 1: K of the shared class
+    independent_covariance: torch.Tensor | GeneCovariance  # k x k, mean diagonal 1: K of the independent class, given by the graph
     scale: torch.Tensor  # a: effects of single genes in a combination over those alone
     unseen_scale: torch.Tensor  # a where a gene of the combination was never perturbed alone
     unseen: torch.Tensor  # k, 0/1: genes that were never perturbed alone, given by the design
