@@ -30,6 +30,9 @@ class Covariance(Protocol):
     def solve(self, right: torch.Tensor) -> torch.Tensor:
         """Inverse of the covariance times a matrix, C x n."""
 
+    def inverse_diagonal(self) -> torch.Tensor:
+        """Diagonal of the inverse, shape (C,)."""
+
 
 class Dense:
     """A covariance by its Cholesky factor."""
@@ -45,31 +48,54 @@ class Dense:
         found: torch.Tensor = torch.cholesky_solve(right, self.factor)
         return found
 
+    def inverse_diagonal(self) -> torch.Tensor:
+        return torch.cholesky_inverse(self.factor).diagonal()
+
 
 class Conditions:
     """What does not change with the prior: which genes each condition holds, and which of them are linked."""
 
     def __init__(self, design: torch.Tensor, independent: GeneCovariance) -> None:
         self.design = sparse.csr_array(design.numpy())
+        self.design_by_gene = sparse.csr_array(self.design.T)
         self.combination = is_combination(design)
         alone = Links(self.design, np.zeros((0, 2), dtype=int))
         graph = Links(self.design, independent.edges.numpy()) if len(independent.edges) else alone
         self.links = alone, graph, Links(0 * self.design, np.zeros((0, 2), dtype=int))  # by class
 
-    def covariance(self, prior: Hyperparameters, measured: Measured, fraction: float, m: int, level: float) -> LowRank:
-        """Covariance at a class and level, with a fraction of the conditions' noise."""
-        columns = [measured.control_noise.sqrt().expand(len(self.combination))]
-        own = fraction * (1 + prior.excess_by_condition) * measured.condition_noise
-        scale = scale_of(prior, measured.design)
+    def covariances(
+        self, prior: Hyperparameters, measured: Measured, fraction: float, m: int, levels: torch.Tensor
+    ) -> LowRank:
+        """Covariances at a class and some levels, with a fraction of the conditions' noise."""
         genes = prior.shared_covariance if m == SHARED else prior.independent_covariance
         assert isinstance(genes, GeneCovariance)
+        own = fraction * (1 + prior.excess_by_condition) * measured.condition_noise
+        scale, each = scale_of(prior, measured.design), levels[:, None]
+        controls = measured.control_noise.sqrt().expand(len(levels), len(own), 1)
         if m == CONDITION_SPECIFIC:
-            return LowRank(self.links[m], scale, level + own, columns[0][:, None], genes, 0.0)
-        columns = [(level * prior.combination_variance).sqrt() * self.combination, *columns]
-        directions = level**0.5 * scale[:, None] * sparse_times(self.design, genes.loadings)
+            return LowRank(self.links[m], scale, each + own, controls, genes, levels)
+        directions = each[:, None].sqrt() * (scale[:, None] * sparse_times(self.design, genes.loadings))
+        common = (each * prior.combination_variance).sqrt() * self.combination
         residual = prior.interaction_variance * self.combination + prior.residual_variance
-        loads = torch.cat([directions, torch.stack(columns, 1)], 1)
-        return LowRank(self.links[m], scale, level * residual + own, loads, genes, level)
+        loads = torch.cat([directions, common[:, :, None], controls], 2)
+        return LowRank(self.links[m], scale, each * residual + own, loads, genes, levels)
+
+
+class _OneLevel:
+    """Covariance of low rank at one level."""
+
+    def __init__(self, covariances: LowRank) -> None:
+        self._covariances = covariances
+
+    @property
+    def log_det(self) -> torch.Tensor:
+        return self._covariances.log_det[0]
+
+    def solve(self, right: torch.Tensor) -> torch.Tensor:
+        return self._covariances.solve(right)[0]
+
+    def inverse_diagonal(self) -> torch.Tensor:
+        return self._covariances.inverse_diagonal()[0]
 
 
 class Covariances:
@@ -84,8 +110,8 @@ class Covariances:
         self._make: Callable[[int, int], Covariance]
         if isinstance(prior.independent_covariance, GeneCovariance):
             conditions = Conditions(measured.design, prior.independent_covariance)
-            self._make = lambda m, level: conditions.covariance(
-                prior, measured, noise_fraction, m, float(LEVELS[level])
+            self._make = lambda m, level: _OneLevel(
+                conditions.covariances(prior, measured, noise_fraction, m, LEVELS[level : level + 1])
             )
             size = max(len(links.genes) for links in conditions.links)
         else:

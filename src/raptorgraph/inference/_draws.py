@@ -191,17 +191,17 @@ class JointDraws:
 
     def _solve(self, difference: torch.Tensor, chosen: torch.Tensor) -> torch.Tensor:
         """Inverse covariance of the measured effects (over w) times a difference to them, C x G."""
-        factors, targets = self.conditional.factor, self.conditional.targets
-        solved = torch.empty_like(difference)
+        targets, solved = self.conditional.targets, torch.empty_like(difference)
+        chosen_of_targets = chosen[targets.columns]
         for at in torch.unique(chosen).tolist():
             genes = (chosen == at).nonzero().squeeze(1)
             m, level = divmod(at, len(LEVELS))
-            solved[:, genes] = torch.cholesky_solve(difference[:, genes], factors[m, level])
-        # The rank-one update for the effects on targets, by the formula of Sherman and Morrison.
-        at, positions = chosen[targets.columns], torch.arange(len(targets.columns))
-        through = targets.solved.flatten(0, 1)[at, :, positions].T
-        precision = targets.precision.flatten(0, 1)[at, positions]
-        x = self.conditional.fitted.measured.design[:, targets.genes]
-        pull = (x * solved[:, targets.columns]).sum(0) / precision
-        solved[:, targets.columns] = solved[:, targets.columns] - through * pull
+            covariance = self.conditional.covariances.at(m, level)
+            solved[:, genes] = covariance.solve(difference[:, genes])
+            # The rank-one update for the effects on targets, by the formula of Sherman and Morrison.
+            t = (chosen_of_targets == at).nonzero().squeeze(1)
+            x, columns = targets.perturbed[:, t], targets.columns[t]
+            through = covariance.solve(x)
+            pull = (x * solved[:, columns]).sum(0) / (1 / TARGET_VARIANCE + (x * through).sum(0))
+            solved[:, columns] -= through * pull
         return solved

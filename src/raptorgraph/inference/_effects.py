@@ -14,8 +14,8 @@ from raptorgraph.inference._adding_up import learn_additivity
 from raptorgraph.inference._conditioning import Conditional, Moments, Sets
 from raptorgraph.inference._config import EffectPosteriorConfig
 from raptorgraph.inference._draws import JointDraws
-from raptorgraph.inference._learning import learn
-from raptorgraph.inference._prior import along_graph, scale_of
+from raptorgraph.inference._learning import independent_prior, learn
+from raptorgraph.inference._prior import scale_of
 from raptorgraph.inference._state import Fitted, Measured
 from raptorgraph.inference._unseen_genes import (
     check_embedding,
@@ -253,7 +253,7 @@ class EffectPosterior(nn.Module):
             weights = None if graph is None or not self.config.graph else graph.cpu().double()
             sizes = {"n_steps": n_steps, "n_fit_genes": n_fit_genes, "rank": rank}
             if embedding is None:
-                self._set(learn(measured, along_graph(weights, k), self.config, **sizes))
+                self._set(learn(measured, independent_prior(weights, k, n_conditions), self.config, **sizes))
             else:
                 known = embedding.cpu().double()
                 self._set(learn_with_embedding(measured, weights, known, self.config, n_fit_conditions, **sizes))
@@ -332,7 +332,8 @@ class EffectPosterior(nn.Module):
         exact, mean = self._moments(sets), self._moments(sets, self.config.noise_fraction).mean
         if not self.config.constrained:
             return torch.maximum(mean, lowest), exact
-        center = self._moments(sets.mean_of_size(self.fitted), self.config.noise_fraction).mean
+        of_sizes, at = sets.means_of_sizes(self.fitted)
+        center = self._moments(of_sizes, self.config.noise_fraction).mean[at]
         deviation = mean - center
         ratio = exact.set_variance.sum(1) / (deviation**2).sum(1).clamp_min(1e-300)
         factor = (1 + ratio).sqrt().clamp_max(_LARGEST_FACTOR)[:, None]
@@ -377,7 +378,7 @@ class EffectPosterior(nn.Module):
         return self._conditional(noise_fraction).moments(sets)
 
     def _conditional(self, noise_fraction: float = 1.0) -> Conditional:
-        """Cache of the Cholesky factors and of the effects on targets."""
+        """Cache of the effects on targets and, where they are not large, of factors of the covariances."""
         if noise_fraction not in self._conditionals:
             self._conditionals[noise_fraction] = Conditional(self.fitted, noise_fraction)
         return self._conditionals[noise_fraction]

@@ -16,6 +16,7 @@ from raptorgraph.inference._prior import (
     CONDITION_SPECIFIC,
     INDEPENDENT,
     N_CLASSES,
+    along_graph,
     noise,
     signals,
 )
@@ -42,6 +43,9 @@ _NO_DIRECTION = 1e-4  # share of the variance of single effects below which a co
 _CONDITION_SPECIFIC_WEIGHT, _BORDER = 0.01, 6
 _CLOSED = -1e4  # log weight of what cannot be
 _LEARNING_RATE = 0.08
+# Conditions up to which covariances are dense. A step then costs about classes x levels x C^2 x genes operations, and
+# three eigendecompositions; of low rank classes x levels x C x rank x genes. From about 100 on the latter are fewer.
+MOST_DENSE = 99
 
 
 def learn(
@@ -69,6 +73,13 @@ def learn(
         targets = TargetEffects.given(task.scaled, measured, Covariances(prior, measured))
         density[:, :, targets.columns] += targets.log_evidence()
         return Fitted(measured, prior, torch.softmax(density.flatten(0, 1), 0).view_as(density))
+
+
+def independent_prior(graph: torch.Tensor | None, k: int, n_conditions: int) -> torch.Tensor | GeneCovariance:
+    """Covariance of single effects in the independent class; that of the shared class will be of the same kind."""
+    if n_conditions <= MOST_DENSE:
+        return along_graph(graph, k)
+    return GeneCovariance.along_graph(graph, k)
 
 
 class _Task:

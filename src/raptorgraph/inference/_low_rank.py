@@ -15,7 +15,6 @@ So the cost grows linearly in the number of conditions, and with the cube of tha
 
 from __future__ import annotations
 
-from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -47,15 +46,22 @@ class Links:
         linked = design.sum(0) > 1
         linked[np.unique(design[design.sum(1) > 1].indices)] = True
         linked[np.unique(edges)] = True
-        self.genes = np.flatnonzero(linked)
         held = design @ linked > 0
-        self.rows, self.other_rows = np.flatnonzero(held), np.flatnonzero(~held)
-        self.members = sparse.csr_array(design[self.rows][:, self.genes])  # linked conditions x linked genes
-        self.alone = sparse.csr_array(design @ sparse.diags_array((~linked).astype(float)))  # conditions x k
+        genes, rows = np.flatnonzero(linked), np.flatnonzero(held)
+        members = sparse.csr_array(design[rows][:, genes])
+        alone = sparse.coo_array(design @ sparse.diags_array((~linked).astype(float)))
+        pairs = sparse.csr_array(sparse.coo_array(members) * np.arange(1, len(rows) + 1)[:, None])
+        # Where D' diag(x) D has what of each linked condition: its genes x its genes.
+        at = [(c, i * len(genes) + j) for c, one in enumerate(np.split(pairs.indices, pairs.indptr[1:-1]))
+              for i in one for j in one]  # fmt: skip
+        self.genes, self.rows = torch.from_numpy(genes), torch.from_numpy(rows)
+        self.alone = torch.from_numpy(alone.row[alone.data > 0]).long(), torch.from_numpy(alone.col[alone.data > 0]).long()
+        self.entries = torch.tensor(at, dtype=torch.long).reshape(-1, 2).T
+        self.members, self.conditions = members, sparse.csr_array(members.T)
 
 
 class LowRank:
-    """The covariance at one class and level.
+    """The covariances at one class and several levels, the first axis of all that follows.
 
     Parameters
     ----------
@@ -64,13 +70,13 @@ class LowRank:
     scale
         Scale of the single effects in each condition, shape (C,).
     residual
-        Variance of what belongs to each condition and not to its genes, shape (C,).
+        Variance of what belongs to each condition and not to its genes, levels x C.
     loads
-        U, C x columns.
+        U, levels x C x columns.
     genes
-        Covariance of the single effects, without the directions that `loads` hold; None where they are not inherited.
-    level
-        Variance by which `genes` is multiplied.
+        Covariance of the single effects at level 1, whose directions are in `loads`.
+    levels
+        Shape (levels,).
     """
 
     def __init__(
@@ -80,78 +86,83 @@ class LowRank:
         residual: torch.Tensor,
         loads: torch.Tensor,
         genes: GeneCovariance,
-        level: float,
+        levels: torch.Tensor,
     ) -> None:
-        self.links, self.loads = links, loads
-        self.rows = torch.from_numpy(links.rows)
-        variance = level * genes.specific
-        self.own = residual + sparse_times(links.alone, variance[:, None])[:, 0]  # d
-        self.log_det = self.own.log().sum()
+        self.links, self.loads, self.rows = links, loads, links.rows
+        rows, held = links.alone
+        self.own = residual.index_add(1, rows, levels[:, None] * genes.specific[held])  # d
+        self.log_det = self.own.log().sum(1)
         if len(links.genes):
-            self.linked_variance = variance[torch.from_numpy(links.genes)]
-            self.held = sparse.csr_array(links.members * scale[self.rows].numpy()[:, None])  # D of linked conditions
-            precision = _precision(self.linked_variance, links.genes, genes)
-            scaled = self.held / self.own[self.rows].sqrt().numpy()[:, None]
-            self._to_genes = sparse.csr_array((self.held / self.own[self.rows].numpy()[:, None]).T)
-            self.factor = torch.linalg.cholesky(precision + torch.from_numpy((scaled.T @ scaled).toarray()))
-            self.log_det = self.log_det + self.linked_variance.log().sum() + 2 * self.factor.diagonal().log().sum()
-        self.solved_loads = self._solve_without_loads(loads)
-        capacitance = torch.eye(loads.shape[1], dtype=loads.dtype) + loads.mT @ self.solved_loads
+            self.scale = scale[self.rows]
+            self.weight = self.scale / self.own[:, self.rows]  # of conditions in their genes
+            self.variance = levels[:, None] * genes.specific[links.genes]
+            n, n_linked = len(levels), len(links.genes)
+            among = torch.zeros(n, n_linked**2, dtype=loads.dtype)
+            among.index_add_(1, links.entries[1], (self.weight * self.scale)[:, links.entries[0]])
+            precision = among.view(n, n_linked, n_linked) + _precision(self.variance, links.genes, genes)
+            factor = torch.linalg.cholesky(precision)
+            self.inverse = torch.cholesky_inverse(factor)  # of P
+            self.log_det += self.variance.log().sum(1) + 2 * factor.diagonal(dim1=1, dim2=2).log().sum(1)
+        self.solved_loads = self._without_loads(loads)
+        capacitance = torch.eye(loads.shape[2], dtype=loads.dtype) + loads.mT @ self.solved_loads
         self.capacitance = torch.linalg.cholesky(0.5 * (capacitance + capacitance.mT))
-        self.log_det = self.log_det + 2 * self.capacitance.diagonal().log().sum()
+        self.log_det += 2 * self.capacitance.diagonal(dim1=1, dim2=2).log().sum(1)
 
     def solve(self, right: torch.Tensor) -> torch.Tensor:
-        """Inverse of the covariance times a matrix, C x n."""
+        """Inverse of each covariance times a matrix C x n, levels x C x n."""
         through = torch.cholesky_solve(self.solved_loads.mT @ right, self.capacitance)
-        return self._solve_without_loads(right).sub_(self.solved_loads @ through)
-
-    def sums(self, right: torch.Tensor) -> torch.Tensor:
-        """Sums over the conditions of each linked gene of their part of a matrix / d, linked genes x n."""
-        return sparse_times(self._to_genes, right)
-
-    def linked_solution(self, right: torch.Tensor, scores: torch.Tensor, pulled: torch.Tensor) -> torch.Tensor:
-        """Part of :meth:`solve` of the linked conditions, from their part of the matrix, the scores and the pulls."""
-        loads = self.loads[self.rows]
-        pulled = pulled - (self.linked_inverse @ self.sums(loads)) @ scores
-        return (right - loads @ scores - sparse_times(self.held, pulled)) / self.own[self.rows, None]
-
-    def linked_inverse_diagonal(self) -> torch.Tensor:
-        r"""Diagonal of :math:`D^\top \Sigma^{-1} D` for linked genes without a graph."""
-        variance = self.linked_variance
-        found = (1 - self.linked_inverse.diagonal() / variance) / variance
-        through = sparse_times(self.held.T, self.solved_loads[self.rows])
-        half = torch.linalg.solve_triangular(self.capacitance, through.mT, upper=False)
-        return found - (half**2).sum(0)
-
-    @cached_property
-    def linked_inverse(self) -> torch.Tensor:
-        """Inverse of P, linked x linked genes."""
-        return torch.cholesky_inverse(self.factor)
+        return self._without_loads(right[None].expand(len(self.own), -1, -1)).sub_(self.solved_loads @ through)
 
     def inverse_diagonal(self) -> torch.Tensor:
-        """Diagonal of the inverse, shape (C,)."""
+        """Diagonals of the inverses, levels x C."""
         found = 1 / self.own
-        if len(self.links.genes):
-            through = sparse_times(self.held, self.linked_inverse).numpy()
-            own = torch.from_numpy((self.held * through).sum(1))
-            found[self.rows] -= own / self.own[self.rows] ** 2
+        if len(self.rows):
+            rows, at = self.links.entries
+            among = torch.zeros_like(self.weight).index_add_(1, rows, self.inverse.flatten(1)[:, at])
+            found[:, self.rows] -= self.weight**2 * among
         half = torch.linalg.solve_triangular(self.capacitance, self.solved_loads.mT, upper=False)
-        return found - (half**2).sum(0)
+        return found - (half**2).sum(1)
 
-    def _solve_without_loads(self, right: torch.Tensor) -> torch.Tensor:
-        found = right / self.own[:, None]
-        if len(self.links.genes):
-            carried = sparse_times(self.held, self.linked_inverse @ self.sums(right[self.rows]))
-            found[self.rows] -= carried / self.own[self.rows, None]
+    # -- linked genes ----------------------------------------------------------------------------------------------
+    def sums(self, right: torch.Tensor) -> torch.Tensor:
+        """Weighted sums over the conditions of each linked gene, levels x linked x n, of linked conditions x 1 x n."""
+        weighted = right * self.weight.T[:, :, None]
+        summed = sparse_times(self.links.conditions, weighted.flatten(1))
+        return summed.view(-1, *weighted.shape[1:]).transpose(0, 1)
+
+    def spread(self, pulled: torch.Tensor) -> torch.Tensor:
+        """What effects of linked genes (levels x linked x n) take from the linked conditions, levels x these x n."""
+        n_levels, _, n = pulled.shape
+        spread = sparse_times(self.links.members, pulled.transpose(0, 1).flatten(1))
+        return spread.view(-1, n_levels, n).transpose(0, 1) * self.weight[:, :, None]
+
+    def inverse_of_genes(self) -> torch.Tensor:
+        r"""Diagonal of :math:`D^\top \Sigma^{-1} D` for linked genes without a graph, levels x linked."""
+        found = (1 - self.inverse.diagonal(dim1=1, dim2=2) / self.variance) / self.variance
+        through = self.of_genes(self.solved_loads[:, self.rows])
+        half = torch.linalg.solve_triangular(self.capacitance, through.mT, upper=False)
+        return found - (half**2).sum(1)
+
+    def of_genes(self, values: torch.Tensor) -> torch.Tensor:
+        """D' times values of the linked conditions, levels x these x n."""
+        n_levels, _, n = values.shape
+        scaled = (values * self.scale[:, None]).transpose(0, 1).flatten(1)
+        return sparse_times(self.links.conditions, scaled).view(-1, n_levels, n).transpose(0, 1)
+
+    def _without_loads(self, right: torch.Tensor) -> torch.Tensor:
+        found = right / self.own[:, :, None]
+        if len(self.rows):
+            pulled = self.inverse @ self.sums(right[:, self.rows].transpose(0, 1))
+            found[:, self.rows] -= self.spread(pulled)
         return found
 
 
-def _precision(variance: torch.Tensor, linked: np.ndarray, genes: GeneCovariance) -> torch.Tensor:
-    """Inverse covariance of linked genes, whose direct effects have these variances."""
+def _precision(variance: torch.Tensor, linked: torch.Tensor, genes: GeneCovariance) -> torch.Tensor:
+    """Inverse covariance of linked genes, whose direct effects have these variances (levels x linked)."""
     if not len(genes.edges):
-        return torch.diag(1 / variance)
+        return torch.diag_embed(1 / variance)
     position = torch.full((len(genes.specific),), -1)
-    position[torch.from_numpy(linked)] = torch.arange(len(linked))
+    position[linked] = torch.arange(len(linked))
     direct = torch.eye(len(linked), dtype=variance.dtype)
     direct[position[genes.edges[:, 0]], position[genes.edges[:, 1]]] -= genes.weights
-    return direct.mT @ (direct / variance[:, None])
+    return direct.mT @ (direct / variance[:, :, None])

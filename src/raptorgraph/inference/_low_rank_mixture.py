@@ -27,12 +27,14 @@ _NEGLIGIBLE = 1e-10  # probability of a class and level that a gradient leaves o
 
 
 class _Found(NamedTuple):
-    """A covariance, and what it says of the effects of all genes."""
+    """The covariances of a class at some levels, and what they say of the effects of all genes."""
 
-    covariance: LowRank
-    scores: torch.Tensor  # p = U' solve(y), columns x genes
-    pulled: torch.Tensor  # effects of linked genes as without U, linked x genes
-    quadratic: torch.Tensor  # y' solve(y), genes
+    m: int
+    levels: torch.Tensor  # positions
+    covariances: LowRank
+    scores: torch.Tensor  # p = U' solve(y), levels x columns x genes
+    pulled: torch.Tensor  # effects of linked genes as without U, levels x linked x genes
+    quadratic: torch.Tensor  # y' solve(y), levels x genes
 
 
 class LowRankMixture:
@@ -52,7 +54,7 @@ class LowRankMixture:
         self, prior: Hyperparameters, measured: Measured, conditions: Conditions, log_weights: torch.Tensor
     ) -> None:
         self.prior, self.measured, self.conditions, self.log_weights = prior, measured, conditions, log_weights
-        self._open = [(m, level) for m, level in torch.nonzero(log_weights.detach().amax(2) > _NEVER).tolist()]
+        self._open = log_weights.detach().amax(2) > _NEVER
 
     @torch.no_grad()
     def log_density(self, y: torch.Tensor) -> torch.Tensor:
@@ -70,13 +72,9 @@ class LowRankMixture:
             value = torch.logsumexp(density.flatten(0, 1), 0)
             responsibility = (density - value).exp()
             gradient = _Gradient(prior, measured, conditions)
-            r = torch.stack([responsibility[at] for at in self._open])
-            squares = (y**2 @ r.mT).mT
-            pulls = (y @ torch.cat([r_at * of.scores for r_at, of in zip(r, found, strict=True)]).mT).split(
-                [len(of.scores) for of in found], 1
-            )
-            for at, of, r_at, square, pull in zip(self._open, found, r, squares, pulls, strict=True):
-                gradient.add(*at, of, y, r_at, square, pull)
+            squared = y**2
+            for of in found:
+                gradient.add(of, y, squared, responsibility[of.m, of.levels])
         residual = prior.interaction_variance * conditions.combination + prior.residual_variance
         surrogate = (
             gradient.own @ ((1 + prior.excess_by_condition) * measured.condition_noise)
@@ -89,31 +87,29 @@ class LowRankMixture:
         return surrogate + (responsibility * self.log_weights).sum(), float(value.sum())
 
     def _find(self, y: torch.Tensor) -> list[_Found]:
-        """What each open class and level says of these effects."""
-        covariances = [
-            self.conditions.covariance(self.prior, self.measured, 1.0, m, float(LEVELS[level]))
-            for m, level in self._open
-        ]
-        projected = (torch.cat([each.solved_loads for each in covariances], 1).mT @ y).split(
-            [each.loads.shape[1] for each in covariances]
-        )
-        squares = torch.stack([1 / each.own for each in covariances]) @ y**2
-        found = []
-        for each, projection, quadratic in zip(covariances, projected, squares, strict=True):
-            scores = torch.cholesky_solve(projection, each.capacitance)
-            quadratic = quadratic - (projection * scores).sum(0)
-            pulled = y.new_zeros(0, y.shape[1])
-            if len(each.links.genes):
-                summed = each.sums(y[each.rows])
-                pulled = each.linked_inverse @ summed
-                quadratic -= (summed * pulled).sum(0)
-            found.append(_Found(each, scores, pulled, quadratic))
+        """What each class says of these effects at its open levels."""
+        found, squared = [], y**2
+        for m, is_open in enumerate(self._open):
+            at = is_open.nonzero().squeeze(1)
+            if not len(at):
+                continue
+            each = self.conditions.covariances(self.prior, self.measured, 1.0, m, LEVELS[at])
+            projected = (each.solved_loads.mT.flatten(0, 1) @ y).view(len(at), -1, y.shape[1])
+            scores = torch.cholesky_solve(projected, each.capacitance)
+            quadratic = (1 / each.own) @ squared - (projected * scores).sum(1)
+            pulled = y.new_zeros(len(at), 0, y.shape[1])
+            if len(each.rows):
+                summed = each.sums(y[each.rows, None])
+                pulled = each.inverse @ summed
+                quadratic -= (summed * pulled).sum(1)
+            found.append(_Found(m, at, each, scores, pulled, quadratic))
         return found
 
     def _density(self, found: list[_Found], n_genes: int) -> torch.Tensor:
         density = torch.full((*self.log_weights.shape[:2], n_genes), -torch.inf, dtype=self.log_weights.dtype)
-        for at, of in zip(self._open, found, strict=True):
-            density[at] = self.log_weights[at] - 0.5 * (of.quadratic + of.covariance.log_det)
+        for of in found:
+            log_density = -0.5 * (of.quadratic + of.covariances.log_det[:, None])
+            density[of.m, of.levels] = self.log_weights[of.m, of.levels] + log_density
         return density
 
 
@@ -131,48 +127,51 @@ class _Gradient:
         self.specific = torch.zeros(k, dtype=dtype)
         self.loadings = torch.zeros(k, prior.shared_covariance.loadings.shape[1], dtype=dtype)
 
-    def add(
-        self, m: int, level: int, of: _Found, y: torch.Tensor, r: torch.Tensor, square: torch.Tensor, pull: torch.Tensor
-    ) -> None:
-        """Add a class and level.
-
-        `square` and `pull` are sums over genes, weighted by their probability r, of the squares of the effects y, and
-        of y times the scores, C x columns.
-        """
-        covariance, loads, total = of.covariance, of.covariance.loads, r.sum()
-        if total < _NEGLIGIBLE:
-            return
-        # Sums of the squares of z, and of z times the scores. Without linked genes z = (y - U p) / d.
-        second = (of.scores * r) @ of.scores.mT
+    def add(self, of: _Found, y: torch.Tensor, squared: torch.Tensor, r: torch.Tensor) -> None:
+        """Add a class; r are its probabilities, levels x genes."""
+        covariances, loads, own, total = of.covariances, of.covariances.loads, of.covariances.own, r.sum(1)
+        levels, rows, links = LEVELS[of.levels], of.covariances.rows, of.covariances.links
+        # Sums over genes, weighted by r, of z^2 and of z times the scores p. Without linked genes z = (y - U p) / d.
+        weighted = of.scores * r[:, None]
+        second = weighted @ of.scores.mT
+        pull = (y @ weighted.flatten(0, 1).mT).view(len(y), len(levels), -1).transpose(0, 1)
         carried = loads @ second
-        own = covariance.own
-        squared = (square - 2 * (pull * loads).sum(1) + (carried * loads).sum(1)) / own**2
-        scored = (pull - carried) / own[:, None]
+        squares = ((squared @ r.mT).mT - ((2 * pull - carried) * loads).sum(2)) / own**2
+        scored = (pull - carried) / own[:, :, None]
         explained = torch.zeros_like(own)  # sums of z times y, of linked conditions
-        rows = covariance.rows
         if len(rows):
-            at = (r > _NEGLIGIBLE).nonzero().squeeze(1)
-            z = covariance.linked_solution(y[rows[:, None], at], of.scores[:, at], of.pulled[:, at])
-            weighted = z * r[at]
-            squared[rows] = (weighted * z).sum(1)
-            explained[rows] = (weighted * y[rows[:, None], at]).sum(1)
-            scored[rows] = weighted @ of.scores[:, at].mT
-            if m == SHARED:
-                genes = torch.from_numpy(covariance.links.genes)
-                variance, of_genes = covariance.linked_variance, sparse_times(covariance.held.T, z)
-                inverse = covariance.linked_inverse_diagonal()
-                self.specific[genes] += 0.5 * LEVELS[level] * ((of_genes**2) @ r[at] - total * inverse)
-        diagonal = 0.5 * (squared - total * covariance.inverse_diagonal())
-        by_loads = 0.5 * (scored - total * torch.cholesky_solve(covariance.solved_loads.mT, covariance.capacitance).mT)
-        self.own += diagonal
-        if m == CONDITION_SPECIFIC:
+            of_genes = torch.zeros(len(levels), len(links.genes), dtype=y.dtype)
+            through = covariances.inverse @ covariances.sums(loads[:, rows].transpose(0, 1))
+            for i, (score, pulled, r_at) in enumerate(zip(of.scores, of.pulled, r, strict=True)):
+                at = (r_at > _NEGLIGIBLE).nonzero().squeeze(1)
+                score, weight = score[:, at], r_at[at]
+                effects = sparse_times(links.members, pulled[:, at] - through[i] @ score)
+                y_at = y[:, at][rows]
+                left = y_at - loads[i, rows] @ score - covariances.scale[:, None] * effects
+                z = left / own[i, rows, None]
+                z_weighted = z * weight
+                squares[i, rows] = (z_weighted * z).sum(1)
+                explained[i, rows] = (z_weighted * y_at).sum(1)
+                scored[i, rows] = z_weighted @ score.mT
+                if of.m == SHARED:
+                    of_genes[i] = sparse_times(links.conditions, covariances.scale[:, None] * z) ** 2 @ weight
+            if of.m == SHARED:
+                inverse = total[:, None] * covariances.inverse_of_genes()
+                self.specific[links.genes] += 0.5 * levels @ (of_genes - inverse)
+        diagonal = 0.5 * (squares - total[:, None] * covariances.inverse_diagonal())
+        solved = torch.cholesky_solve(covariances.solved_loads.mT, covariances.capacitance).mT
+        by_loads = 0.5 * (scored - total[:, None, None] * solved)
+        self.own += diagonal.sum(0)
+        if of.m == CONDITION_SPECIFIC:
             return
-        self.residual += LEVELS[level] * diagonal
-        others = by_loads[:, -2:] * loads[:, -2:]  # of what combinations have in common, and of the controls
-        self.common += others[:, 0].sum() / self._prior.combination_variance
-        inherited = 0.5 * (explained - total) - diagonal * own - others.sum(1)
-        self.scale += 2 * self._conditions.combination * inherited / self._scale
-        if m == SHARED:
-            self.specific += LEVELS[level] * sparse_times(covariance.links.alone.T, diagonal[:, None])[:, 0]
-            directions = 2 * LEVELS[level] ** 0.5 * self._scale[:, None] * by_loads[:, :-2]
-            self.loadings += sparse_times(self._conditions.design.T, directions)
+        by_level = levels @ diagonal
+        self.residual += by_level
+        others = by_loads[:, :, -2:] * loads[:, :, -2:]  # of what combinations have in common, and of the controls
+        self.common += others[:, :, 0].sum() / self._prior.combination_variance
+        inherited = 0.5 * (explained - total[:, None]) - diagonal * own - others.sum(2)
+        self.scale += 2 * self._conditions.combination * inherited.sum(0) / self._scale
+        if of.m == SHARED:
+            alone, genes = links.alone
+            self.specific.index_add_(0, genes, by_level[alone])
+            directions = torch.einsum("l,lcr->cr", levels.sqrt(), by_loads[:, :, :-2])
+            self.loadings += 2 * sparse_times(self._conditions.design_by_gene, self._scale[:, None] * directions)
