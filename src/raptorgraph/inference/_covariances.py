@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from scipy import sparse
 
-from raptorgraph.inference._gene_covariance import GeneCovariance
+from raptorgraph.inference._gene_covariance import ExtendedCovariance, GeneCovariance
 from raptorgraph.inference._low_rank import Links, LowRank, sparse_times
 from raptorgraph.inference._mixture import LEVELS
 from raptorgraph.inference._prior import CONDITION_SPECIFIC, SHARED, is_combination, noise, scale_of, signals
@@ -16,6 +16,7 @@ from raptorgraph.inference._prior import CONDITION_SPECIFIC, SHARED, is_combinat
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from raptorgraph.inference._state import Covariance as SingleEffects
     from raptorgraph.inference._state import Hyperparameters, Measured
 
 _KEPT = 4e7  # numbers in the Cholesky factors that are kept rather than found again
@@ -56,6 +57,7 @@ class Conditions:
     """What does not change with the prior: which genes each condition holds, and which of them are linked."""
 
     def __init__(self, design: torch.Tensor, independent: GeneCovariance) -> None:
+        design = design[:, : len(independent.specific)]  # genes that come behind are in no condition
         self.design = sparse.csr_array(design.numpy())
         self.design_by_gene = sparse.csr_array(self.design.T)
         self.combination = is_combination(design)
@@ -67,8 +69,8 @@ class Conditions:
         self, prior: Hyperparameters, measured: Measured, fraction: float, m: int, levels: torch.Tensor
     ) -> LowRank:
         """Covariances at a class and some levels, with a fraction of the conditions' noise."""
-        genes = prior.shared_covariance if m == SHARED else prior.independent_covariance
-        assert isinstance(genes, GeneCovariance)
+        genes = _perturbed(prior.shared_covariance if m == SHARED else prior.independent_covariance)
+        assert genes is not None
         own = fraction * (1 + prior.excess_by_condition) * measured.condition_noise
         scale, each = scale_of(prior, measured.design), levels[:, None]
         controls = measured.control_noise.sqrt().expand(len(levels), len(own), 1)
@@ -79,6 +81,13 @@ class Conditions:
         residual = prior.interaction_variance * self.combination + prior.residual_variance
         loads = torch.cat([directions, common[:, :, None], controls], 2)
         return LowRank(self.links[m], scale, each * residual + own, loads, genes, levels)
+
+
+def _perturbed(covariance: SingleEffects) -> GeneCovariance | None:
+    """Covariance of the genes that were perturbed, unless it is dense."""
+    if isinstance(covariance, ExtendedCovariance):
+        return covariance.perturbed
+    return covariance if isinstance(covariance, GeneCovariance) else None
 
 
 class _OneLevel:
@@ -108,8 +117,9 @@ class Covariances:
     def __init__(self, prior: Hyperparameters, measured: Measured, noise_fraction: float = 1.0) -> None:
         self._found: dict[tuple[int, int], Covariance] = {}
         self._make: Callable[[int, int], Covariance]
-        if isinstance(prior.independent_covariance, GeneCovariance):
-            conditions = Conditions(measured.design, prior.independent_covariance)
+        genes = _perturbed(prior.independent_covariance)
+        if genes is not None:
+            conditions = Conditions(measured.design, genes)
             self._make = lambda m, level: _OneLevel(
                 conditions.covariances(prior, measured, noise_fraction, m, LEVELS[level : level + 1])
             )

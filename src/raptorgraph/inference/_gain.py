@@ -139,7 +139,8 @@ def _unknown(fitted: Fitted, deviation: float) -> torch.Tensor:
     apart = torch.zeros(N_CLASSES, len(LEVELS), k + 1, k + 1, dtype=features.dtype)  # what combinations alone have
     alike = torch.zeros_like(apart)  # what single genes have, too
     for m, covariance in enumerate((prior.shared_covariance, prior.independent_covariance)):
-        alike[m, :, :k, :k] = levels * covariance
+        dense = covariance if isinstance(covariance, torch.Tensor) else covariance.dense()
+        alike[m, :, :k, :k] = levels * dense
         apart[m, :, :k, :k] = levels * deviation * torch.eye(k, dtype=features.dtype)
         apart[m, :, k, k] = LEVELS * prior.combination_variance
     alike[:, :, k, k] = measured.control_noise

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from scipy.sparse.linalg import SuperLU
 
 _COLUMNS = 512  # that are solved for at a time
+_JITTER = 1e-9
 
 
 @dataclass(frozen=True)
@@ -99,6 +100,10 @@ class GeneCovariance:
         """The matrix, k x k."""
         return self @ torch.eye(len(self.specific), dtype=self.specific.dtype)
 
+    def root_times(self, own: torch.Tensor, directions: torch.Tensor) -> torch.Tensor:
+        """Effects with this covariance from standard normal vectors, k x n and r x n."""
+        return self._carried(self.specific.sqrt()[:, None] * own) + self.loadings @ directions
+
     @cached_property
     def _direct_effects(self) -> SuperLU:
         """Factors of I - W; of an acyclic graph they are as sparse as it."""
@@ -108,8 +113,51 @@ class GeneCovariance:
         return splu(sparse.csc_matrix(sparse.eye_array(k) - weights))
 
     def _direct(self, right: torch.Tensor) -> torch.Tensor:
+        if len(self.edges):
+            right = torch.from_numpy(self._direct_effects.solve(np.ascontiguousarray(right.numpy()), trans="T"))
+        return self._carried(self.specific[:, None] * right)
+
+    def _carried(self, direct: torch.Tensor) -> torch.Tensor:
+        """Effects along the graph of direct effects, k x n."""
         if not len(self.edges):
-            return self.specific[:, None] * right
-        solver = self._direct_effects
-        carried = self.specific.numpy()[:, None] * solver.solve(np.ascontiguousarray(right.numpy()), trans="T")
-        return torch.from_numpy(solver.solve(carried))
+            return direct
+        return torch.from_numpy(self._direct_effects.solve(np.ascontiguousarray(direct.numpy())))
+
+
+@dataclass(frozen=True)
+class ExtendedCovariance:
+    """Covariance of the effects of k genes, and of others whose effects are a regression on these, and what is left.
+
+    Attributes
+    ----------
+    perturbed
+        Covariance of the k genes.
+    coefficients
+        Of the regression, others x k.
+    left
+        Covariance of what it leaves, others x others.
+    """
+
+    perturbed: GeneCovariance
+    coefficients: torch.Tensor
+    left: torch.Tensor
+
+    def __matmul__(self, right: torch.Tensor) -> torch.Tensor:
+        k = self.coefficients.shape[1]
+        known = self.perturbed @ (right[:k] + self.coefficients.mT @ right[k:])
+        return torch.cat([known, self.coefficients @ known + self.left @ right[k:]])
+
+    def __rmatmul__(self, left: torch.Tensor) -> torch.Tensor:
+        return (self @ left.mT).mT
+
+    def dense(self) -> torch.Tensor:
+        """The matrix."""
+        return self @ torch.eye(sum(self.coefficients.shape), dtype=self.left.dtype)
+
+    def root_times(self, own: torch.Tensor, directions: torch.Tensor) -> torch.Tensor:
+        """Effects with this covariance from standard normal vectors, one for each gene and one for each direction."""
+        k = self.coefficients.shape[1]
+        known = self.perturbed.root_times(own[:k], directions)
+        root = torch.linalg.cholesky(self.left + _JITTER * torch.eye(len(self.left), dtype=own.dtype))
+        return torch.cat([known, self.coefficients @ known + root @ own[k:]])
+

@@ -179,7 +179,7 @@ def free_parameters(design: torch.Tensor, y: torch.Tensor, rank: int) -> dict[st
     """Unconstrained parameters at their start, from effects ``y`` in units of noise (conditions x genes)."""
     k = design.shape[1]
     # Directions of the single effects; those of genes without a single follow from their combinations.
-    start = torch.linalg.lstsq(design, y, driver="gelsd").solution
+    start = _single_effects(design, y)
     left, size, _ = torch.linalg.svd(start, full_matrices=False)
     rank = min(rank, len(size))
     free = {
@@ -192,6 +192,22 @@ def free_parameters(design: torch.Tensor, y: torch.Tensor, rank: int) -> dict[st
         **{name: torch.tensor(math.log(median), dtype=y.dtype) for name, median in MEDIANS.items()},
     }
     return {name: value.requires_grad_() for name, value in free.items()}
+
+
+def _single_effects(design: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    """Effects of single genes by least squares, the smallest of those that fit, k x genes."""
+    if len(design) <= MOST_DENSE:
+        found: torch.Tensor = torch.linalg.lstsq(design, y, driver="gelsd").solution
+        return found
+    # Genes that are in one condition alone, by themselves, take what that shows.
+    alone = (design.sum(1) == 1) & (design @ design.sum(0) == 1)
+    found = design.new_zeros(design.shape[1], y.shape[1])
+    found[design[alone].argmax(1)] = y[alone]
+    rest = design[~alone]
+    genes = (rest.sum(0) > 0).nonzero().squeeze(1)
+    if len(genes):
+        found[genes] = torch.linalg.lstsq(rest[:, genes], y[~alone], driver="gelsd").solution
+    return found
 
 
 def hyperparameters(

@@ -126,7 +126,7 @@ class LowRank:
     # -- linked genes ----------------------------------------------------------------------------------------------
     def sums(self, right: torch.Tensor) -> torch.Tensor:
         """Weighted sums over the conditions of each linked gene, levels x linked x n, of linked conditions x 1 x n."""
-        weighted = right * self.weight.T[:, :, None]
+        weighted = right * self.weight.T.contiguous()[:, :, None]
         summed = sparse_times(self.links.conditions, weighted.flatten(1))
         return summed.view(-1, *weighted.shape[1:]).transpose(0, 1)
 

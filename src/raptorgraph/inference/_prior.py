@@ -11,11 +11,10 @@ from typing import TYPE_CHECKING
 import torch
 from scipy.sparse import csr_array
 
-from raptorgraph.inference._gene_covariance import GeneCovariance
 from raptorgraph.inference._mixture import LEVELS
 
 if TYPE_CHECKING:
-    from raptorgraph.inference._state import Hyperparameters, Measured
+    from raptorgraph.inference._state import Covariance, Hyperparameters, Measured
 
 # Classes of genes.
 SHARED, INDEPENDENT, CONDITION_SPECIFIC = range(3)
@@ -88,7 +87,7 @@ def noise(prior: Hyperparameters, measured: Measured, noise_fraction: float = 1.
     return torch.diag(conditions) + measured.control_noise
 
 
-def _between(left: torch.Tensor, covariance: torch.Tensor | GeneCovariance, right: torch.Tensor) -> torch.Tensor:
+def _between(left: torch.Tensor, covariance: Covariance, right: torch.Tensor) -> torch.Tensor:
     """Covariance between scaled sets, of which those on the right hold few of many genes."""
     if isinstance(covariance, torch.Tensor):
         return left @ covariance @ right.T
