@@ -102,7 +102,7 @@ class GeneCovariance:
 
     def root_times(self, own: torch.Tensor, directions: torch.Tensor) -> torch.Tensor:
         """Effects with this covariance from standard normal vectors, k x n and r x n."""
-        return self._carried(self.specific.sqrt()[:, None] * own) + self.loadings @ directions
+        return self._carried(self.specific.sqrt()[:, None] * own) + self.loadings @ directions[: self.loadings.shape[1]]
 
     @cached_property
     def _direct_effects(self) -> SuperLU:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from raptorgraph.inference._covariances import Conditions, Covariances
+from raptorgraph.inference._expansion import Expansion
 from raptorgraph.inference._gene_covariance import GeneCovariance
 from raptorgraph.inference._low_rank_mixture import LowRankMixture
 from raptorgraph.inference._mixture import LEVELS, GeneMixture
@@ -16,6 +17,7 @@ from raptorgraph.inference._prior import (
     CONDITION_SPECIFIC,
     INDEPENDENT,
     N_CLASSES,
+    SHARED,
     along_graph,
     noise,
     signals,
@@ -43,6 +45,8 @@ _NO_DIRECTION = 1e-4  # share of the variance of single effects below which a co
 _CONDITION_SPECIFIC_WEIGHT, _BORDER = 0.01, 6
 _CLOSED = -1e4  # log weight of what cannot be
 _LEARNING_RATE = 0.08
+_FEW_LINKED = 200  # genes along a graph whose covariances are factored at every step
+_SETTLED = 0.9  # part of the steps after which hyperparameters hardly move
 # Conditions up to which covariances are dense. A step then costs about classes x levels x C^2 x genes operations, and
 # three eigendecompositions; of low rank classes x levels x C x rank x genes. From about 100 on the latter are fewer.
 MOST_DENSE = 99
@@ -102,11 +106,18 @@ class _Task:
         design = measured.design
         self.seen = design[design.sum(1) == 1].sum(0) > 0
 
-    def mixture(self, prior: Hyperparameters, genes: torch.Tensor | slice) -> GeneMixture | LowRankMixture:
-        """Marginal distribution of the measured effects on these genes."""
+    def mixture(
+        self,
+        prior: Hyperparameters,
+        genes: torch.Tensor | slice,
+        expansion: Expansion | None = None,
+        *,
+        anew: bool = False,
+    ) -> GeneMixture | LowRankMixture:
+        """Marginal distribution of the measured effects on these genes; `expansion` is that of the same genes."""
         weights = prior.log_weights[:, :, None] + self.closed[:, :, genes]
         if self.conditions is not None:
-            return LowRankMixture(prior, self.measured, self.conditions, weights)
+            return LowRankMixture(prior, self.measured, self.conditions, weights, expansion, anew=anew)
         return GeneMixture(signals(prior, self.measured.design), noise(prior, self.measured), weights)
 
     def maximize(self, genes: torch.Tensor, n_steps: int, *, few_directions: bool) -> Hyperparameters:
@@ -118,10 +129,11 @@ class _Task:
         used = self.measured.design.sum(0) > 0
         optimizer = torch.optim.Adam([value for value in free.values() if value.requires_grad], lr=_LEARNING_RATE)
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, n_steps)
-        for _ in range(n_steps):
+        expansion, last = self._expansion(y), round(_SETTLED * n_steps)
+        for step in range(n_steps):
             optimizer.zero_grad()
             prior = hyperparameters(free, self.seen, self.independent_covariance)
-            gain, _ = self.mixture(prior, genes).objective(y)
+            gain, _ = self.mixture(prior, genes, expansion, anew=step == last).objective(y)
             loss = penalty(free, prior, self.config.overshoot) - gain
             if few_directions:
                 loss = loss + directions_penalty(free["loadings"][used], free["specific"][used])
@@ -130,6 +142,14 @@ class _Task:
             schedule.step()
         with torch.no_grad():
             return hyperparameters(free, self.seen, self.independent_covariance)
+
+    def _expansion(self, y: torch.Tensor) -> Expansion | None:
+        """Expansion of the independent class, where a graph links many genes."""
+        if self.conditions is None or len(self.conditions.links[INDEPENDENT].genes) <= _FEW_LINKED:
+            return None
+        if self.conditions.links[INDEPENDENT] is self.conditions.links[SHARED]:
+            return None
+        return Expansion(self.conditions, self.measured, y)
 
     @torch.no_grad()
     def log_likelihood(self, prior: Hyperparameters, genes: torch.Tensor) -> torch.Tensor:

@@ -15,10 +15,11 @@ import torch
 from raptorgraph.inference._gene_covariance import GeneCovariance
 from raptorgraph.inference._low_rank import sparse_times
 from raptorgraph.inference._mixture import LEVELS
-from raptorgraph.inference._prior import CONDITION_SPECIFIC, SHARED, scale_of
+from raptorgraph.inference._prior import CONDITION_SPECIFIC, INDEPENDENT, SHARED, scale_of
 
 if TYPE_CHECKING:
     from raptorgraph.inference._covariances import Conditions
+    from raptorgraph.inference._expansion import Expansion
     from raptorgraph.inference._low_rank import LowRank
     from raptorgraph.inference._state import Hyperparameters, Measured
 
@@ -48,12 +49,24 @@ class LowRankMixture:
         Which genes its conditions hold.
     log_weights
         Classes x levels x genes.
+    expansion
+        Takes the place of the independent class in :meth:`objective`.
+    anew
+        Whether it is expanded about this prior in any case.
     """
 
     def __init__(
-        self, prior: Hyperparameters, measured: Measured, conditions: Conditions, log_weights: torch.Tensor
+        self,
+        prior: Hyperparameters,
+        measured: Measured,
+        conditions: Conditions,
+        log_weights: torch.Tensor,
+        expansion: Expansion | None = None,
+        *,
+        anew: bool = False,
     ) -> None:
         self.prior, self.measured, self.conditions, self.log_weights = prior, measured, conditions, log_weights
+        self.expansion, self._anew = expansion, anew
         self._open = log_weights.detach().amax(2) > _NEVER
 
     @torch.no_grad()
@@ -67,14 +80,23 @@ class LowRankMixture:
         covariance = prior.shared_covariance
         assert isinstance(covariance, GeneCovariance)
         with torch.no_grad():
-            found = self._find(y)
-            density = self._density(found, y.shape[1])
+            expanded = self._open[INDEPENDENT].nonzero().squeeze(1)
+            if self.expansion is None:
+                found = self._find(y)
+                density = self._density(found, y.shape[1])
+            else:
+                found = self._find(y, without=INDEPENDENT)
+                density = self._density(found, y.shape[1])
+                independent = self.expansion.density(prior, expanded, anew=self._anew)
+                density[INDEPENDENT, expanded] = self.log_weights[INDEPENDENT, expanded] + independent
             value = torch.logsumexp(density.flatten(0, 1), 0)
             responsibility = (density - value).exp()
             gradient = _Gradient(prior, measured, conditions)
             squared = y**2
             for of in found:
                 gradient.add(of, y, squared, responsibility[of.m, of.levels])
+            if self.expansion is not None:
+                gradient.add_expanded(self.expansion, LEVELS[expanded], responsibility[INDEPENDENT, expanded])
         residual = prior.interaction_variance * conditions.combination + prior.residual_variance
         surrogate = (
             gradient.own @ ((1 + prior.excess_by_condition) * measured.condition_noise)
@@ -86,12 +108,12 @@ class LowRankMixture:
         )
         return surrogate + (responsibility * self.log_weights).sum(), float(value.sum())
 
-    def _find(self, y: torch.Tensor) -> list[_Found]:
-        """What each class says of these effects at its open levels."""
+    def _find(self, y: torch.Tensor, without: int | None = None) -> list[_Found]:
+        """What each class says of these effects at its open levels, but for one class."""
         found, squared = [], y**2
         for m, is_open in enumerate(self._open):
             at = is_open.nonzero().squeeze(1)
-            if not len(at):
+            if not len(at) or m == without:
                 continue
             each = self.conditions.covariances(self.prior, self.measured, 1.0, m, LEVELS[at])
             projected = (each.solved_loads.mT.flatten(0, 1) @ y).view(len(at), -1, y.shape[1])
@@ -175,3 +197,11 @@ class _Gradient:
             self.specific.index_add_(0, genes, by_level[alone])
             directions = torch.einsum("l,lcr->cr", levels.sqrt(), by_loads[:, :, :-2])
             self.loadings += 2 * sparse_times(self._conditions.design_by_gene, self._scale[:, None] * directions)
+
+    def add_expanded(self, expansion: Expansion, levels: torch.Tensor, r: torch.Tensor) -> None:
+        """Add the independent class by its expansion; r are its probabilities, levels x genes."""
+        own, scale, common = expansion.gradient(r)
+        self.own += own.sum(0)
+        self.residual += levels @ own
+        self.scale += scale
+        self.common += common
