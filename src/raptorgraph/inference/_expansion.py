@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from raptorgraph.inference._covariances import Conditions
     from raptorgraph.inference._state import Hyperparameters, Measured
 
-_NEAR = 0.03  # mean change of the logarithms of the hyperparameters up to which an expansion serves
-
 
 class Expansion:
     """Log densities of genes in the independent class about the hyperparameters of some step, without weights.
@@ -40,10 +38,13 @@ class Expansion:
         self._at: tuple[torch.Tensor, torch.Tensor, torch.Tensor] | None = None
         self.n_found = 0  # how often it was found anew
 
-    def density(self, prior: Hyperparameters, levels: torch.Tensor, *, anew: bool) -> torch.Tensor:
-        """Log densities at these (positions of) levels, levels x genes; `anew` finds them exactly in any case."""
+    def density(self, prior: Hyperparameters, levels: torch.Tensor, near: float) -> torch.Tensor:
+        """Log densities at these (positions of) levels, levels x genes.
+
+        They are found anew where the logarithms of hyperparameters have changed by more than `near`, in the mean.
+        """
         own, scale, common = self._values(prior, LEVELS[levels])
-        if anew or self._at is None or not torch.equal(levels, self._levels) or self._is_far(own, scale, common):
+        if self._at is None or not torch.equal(levels, self._levels) or self._change(own, scale, common) > near:
             self._find(prior, levels)
             self._at = own, scale, common
         before = self._at
@@ -66,10 +67,10 @@ class Expansion:
         own = levels[:, None] * residual + (1 + prior.excess_by_condition) * self._measured.condition_noise
         return own, scale_of(prior, self._measured.design)[self._combinations], prior.combination_variance
 
-    def _is_far(self, *values: torch.Tensor) -> bool:
+    def _change(self, *values: torch.Tensor) -> float:
         assert self._at is not None
-        parts = zip(values if len(self._combinations) else values[:1], self._at, strict=False)
-        return any(float((value / before).log().abs().mean()) > _NEAR for value, before in parts)
+        parts = list(zip(values, self._at, strict=True))[: None if len(self._combinations) else 1]
+        return max(float((value / before).log().abs().mean()) for value, before in parts)
 
     def _find(self, prior: Hyperparameters, levels: torch.Tensor) -> None:
         y, several = self._y, self._combinations

@@ -46,7 +46,7 @@ _CONDITION_SPECIFIC_WEIGHT, _BORDER = 0.01, 6
 _CLOSED = -1e4  # log weight of what cannot be
 _LEARNING_RATE = 0.08
 _FEW_LINKED = 200  # genes along a graph whose covariances are factored at every step
-_SETTLED = 0.9  # part of the steps after which hyperparameters hardly move
+_NEAR = 0.1  # change of hyperparameters up to which they are expanded in, in the first step; less towards the end
 # Conditions up to which covariances are dense. A step then costs about classes x levels x C^2 x genes operations, and
 # three eigendecompositions; of low rank classes x levels x C x rank x genes. From about 100 on the latter are fewer.
 MOST_DENSE = 99
@@ -111,13 +111,12 @@ class _Task:
         prior: Hyperparameters,
         genes: torch.Tensor | slice,
         expansion: Expansion | None = None,
-        *,
-        anew: bool = False,
+        near: float = 0.0,
     ) -> GeneMixture | LowRankMixture:
         """Marginal distribution of the measured effects on these genes; `expansion` is that of the same genes."""
         weights = prior.log_weights[:, :, None] + self.closed[:, :, genes]
         if self.conditions is not None:
-            return LowRankMixture(prior, self.measured, self.conditions, weights, expansion, anew=anew)
+            return LowRankMixture(prior, self.measured, self.conditions, weights, expansion, near)
         return GeneMixture(signals(prior, self.measured.design), noise(prior, self.measured), weights)
 
     def maximize(self, genes: torch.Tensor, n_steps: int, *, few_directions: bool) -> Hyperparameters:
@@ -129,11 +128,12 @@ class _Task:
         used = self.measured.design.sum(0) > 0
         optimizer = torch.optim.Adam([value for value in free.values() if value.requires_grad], lr=_LEARNING_RATE)
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, n_steps)
-        expansion, last = self._expansion(y), round(_SETTLED * n_steps)
-        for step in range(n_steps):
+        expansion = self._expansion(y)
+        for _ in range(n_steps):
             optimizer.zero_grad()
+            near = _NEAR * (schedule.get_last_lr()[0] / _LEARNING_RATE) ** 2
             prior = hyperparameters(free, self.seen, self.independent_covariance)
-            gain, _ = self.mixture(prior, genes, expansion, anew=step == last).objective(y)
+            gain, _ = self.mixture(prior, genes, expansion, near).objective(y)
             loss = penalty(free, prior, self.config.overshoot) - gain
             if few_directions:
                 loss = loss + directions_penalty(free["loadings"][used], free["specific"][used])

@@ -18,12 +18,15 @@ from raptorgraph.inference._mixture import LEVELS
 from raptorgraph.inference._prior import CONDITION_SPECIFIC, INDEPENDENT, SHARED, scale_of
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
     from raptorgraph.inference._covariances import Conditions
     from raptorgraph.inference._expansion import Expansion
     from raptorgraph.inference._low_rank import LowRank
     from raptorgraph.inference._state import Hyperparameters, Measured
 
 _NEVER = -1e3  # log weight below which a class and level is closed to a gene
+_AT_ONCE = 2e7  # numbers that are kept for linked genes, over all levels
 _NEGLIGIBLE = 1e-10  # probability of a class and level that a gradient leaves out
 
 
@@ -51,8 +54,8 @@ class LowRankMixture:
         Classes x levels x genes.
     expansion
         Takes the place of the independent class in :meth:`objective`.
-    anew
-        Whether it is expanded about this prior in any case.
+    near
+        Change of hyperparameters up to which it serves.
     """
 
     def __init__(
@@ -62,11 +65,10 @@ class LowRankMixture:
         conditions: Conditions,
         log_weights: torch.Tensor,
         expansion: Expansion | None = None,
-        *,
-        anew: bool = False,
+        near: float = 0.0,
     ) -> None:
         self.prior, self.measured, self.conditions, self.log_weights = prior, measured, conditions, log_weights
-        self.expansion, self._anew = expansion, anew
+        self.expansion, self._near = expansion, near
         self._open = log_weights.detach().amax(2) > _NEVER
 
     @torch.no_grad()
@@ -82,12 +84,12 @@ class LowRankMixture:
         with torch.no_grad():
             expanded = self._open[INDEPENDENT].nonzero().squeeze(1)
             if self.expansion is None:
-                found = self._find(y)
+                found = list(self._find(y))
                 density = self._density(found, y.shape[1])
             else:
-                found = self._find(y, without=INDEPENDENT)
+                found = list(self._find(y, without=INDEPENDENT))
                 density = self._density(found, y.shape[1])
-                independent = self.expansion.density(prior, expanded, anew=self._anew)
+                independent = self.expansion.density(prior, expanded, self._near)
                 density[INDEPENDENT, expanded] = self.log_weights[INDEPENDENT, expanded] + independent
             value = torch.logsumexp(density.flatten(0, 1), 0)
             responsibility = (density - value).exp()
@@ -108,26 +110,27 @@ class LowRankMixture:
         )
         return surrogate + (responsibility * self.log_weights).sum(), float(value.sum())
 
-    def _find(self, y: torch.Tensor, without: int | None = None) -> list[_Found]:
-        """What each class says of these effects at its open levels, but for one class."""
-        found, squared = [], y**2
+    def _find(self, y: torch.Tensor, without: int | None = None) -> Iterator[_Found]:
+        """What each class but one says of these effects at its open levels, some of these at a time."""
+        squared = y**2
         for m, is_open in enumerate(self._open):
-            at = is_open.nonzero().squeeze(1)
-            if not len(at) or m == without:
-                continue
-            each = self.conditions.covariances(self.prior, self.measured, 1.0, m, LEVELS[at])
-            projected = (each.solved_loads.mT.flatten(0, 1) @ y).view(len(at), -1, y.shape[1])
-            scores = torch.cholesky_solve(projected, each.capacitance)
-            quadratic = (1 / each.own) @ squared - (projected * scores).sum(1)
-            pulled = y.new_zeros(len(at), 0, y.shape[1])
-            if len(each.rows):
-                summed = each.sums(y[each.rows, None])
-                pulled = each.inverse @ summed
-                quadratic -= (summed * pulled).sum(1)
-            found.append(_Found(m, at, each, scores, pulled, quadratic))
-        return found
+            n_linked = len(self.conditions.links[m].genes)
+            at_once = max(1, int(_AT_ONCE / max(1, n_linked * (n_linked + y.shape[1]))))
+            for at in is_open.nonzero().squeeze(1).split(at_once):
+                if not len(at) or m == without:
+                    continue
+                each = self.conditions.covariances(self.prior, self.measured, 1.0, m, LEVELS[at])
+                projected = (each.solved_loads.mT.flatten(0, 1) @ y).view(len(at), -1, y.shape[1])
+                scores = torch.cholesky_solve(projected, each.capacitance)
+                quadratic = (1 / each.own) @ squared - (projected * scores).sum(1)
+                pulled = y.new_zeros(len(at), 0, y.shape[1])
+                if n_linked:
+                    summed = each.sums(y[each.rows, None])
+                    pulled = each.inverse @ summed
+                    quadratic -= (summed * pulled).sum(1)
+                yield _Found(m, at, each, scores, pulled, quadratic)
 
-    def _density(self, found: list[_Found], n_genes: int) -> torch.Tensor:
+    def _density(self, found: Iterable[_Found], n_genes: int) -> torch.Tensor:
         density = torch.full((*self.log_weights.shape[:2], n_genes), -torch.inf, dtype=self.log_weights.dtype)
         for of in found:
             log_density = -0.5 * (of.quadratic + of.covariances.log_det[:, None])
