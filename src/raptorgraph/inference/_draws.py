@@ -242,6 +242,8 @@ class JointDraws:
             solved[:, genes] = covariance.solve(difference[:, genes])
             # The rank-one update for the effects on targets, by the formula of Sherman and Morrison.
             t = (chosen_of_targets == at).nonzero().squeeze(1)
+            if not len(t):
+                continue
             x, columns = targets.perturbed[:, t], targets.columns[t]
             through = covariance.solve(x)
             pull = (x * solved[:, columns]).sum(0) / (1 / TARGET_VARIANCE + (x * through).sum(0))

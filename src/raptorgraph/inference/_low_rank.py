@@ -128,13 +128,13 @@ class LowRank:
         """Weighted sums over the conditions of each linked gene, levels x linked x n, of linked conditions x 1 x n."""
         weighted = right * self.weight.T.contiguous()[:, :, None]
         summed = sparse_times(self.links.conditions, weighted.flatten(1))
-        return summed.view(-1, *weighted.shape[1:]).transpose(0, 1)
+        return summed.view(len(summed), *weighted.shape[1:]).transpose(0, 1)
 
     def spread(self, pulled: torch.Tensor) -> torch.Tensor:
         """What effects of linked genes (levels x linked x n) take from the linked conditions, levels x these x n."""
         n_levels, _, n = pulled.shape
         spread = sparse_times(self.links.members, pulled.transpose(0, 1).flatten(1))
-        return spread.view(-1, n_levels, n).transpose(0, 1) * self.weight[:, :, None]
+        return spread.view(len(spread), n_levels, n).transpose(0, 1) * self.weight[:, :, None]
 
     def inverse_of_genes(self) -> torch.Tensor:
         r"""Diagonal of :math:`D^\top \Sigma^{-1} D` for linked genes without a graph, levels x linked."""
