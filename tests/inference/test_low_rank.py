@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from raptorgraph.inference import EffectPosterior, EffectPosteriorConfig, _learning
-from raptorgraph.inference._conditioning import Conditional, Sets
+from raptorgraph.inference._conditioning import Conditional
 from raptorgraph.inference._covariances import Conditions, Covariances
 from raptorgraph.inference._draws import JointDraws
 from raptorgraph.inference._expansion import Expansion
@@ -47,9 +47,7 @@ def both(request):
     targets[[0, 3]] = torch.tensor([5, 7])
     none = torch.zeros(G, 0)
     lowest = torch.full((G,), -0.1)
-    measured = Measured.of(
-        design, effect, variance, n_cells, 300, targets=targets, lowest=lowest, loadings=none
-    )
+    measured = Measured.of(design, effect, variance, n_cells, 300, targets=targets, lowest=lowest, loadings=none)
     found = []
     for independent in (along_graph(graph, K), GeneCovariance.along_graph(graph, K)):
         task = _Task(measured, independent, EffectPosteriorConfig(), 3)

@@ -133,8 +133,8 @@ def test_it_survives_saving(example):
     assert loaded.embedding_share == posterior.embedding_share > 0.2
 
 
-def test_a_table_of_many_conditions_is_found_from_the_nearest():
-    """With all conditions near, it is one Gaussian process; with levels and noise by hand."""
+def test_a_table_of_many_conditions_is_one_gaussian_process():
+    """With levels and noise by hand."""
     effect, embedding, measured = draw(1, k=60)
     posterior = fit(torch.eye(50), measured[:50], embedding=embedding[:50], n_fit_conditions=40)
     fitted = posterior.fitted

@@ -128,7 +128,9 @@ class Conditional:
     def moments_of(self, design: torch.Tensor) -> Moments:
         """Moments of sets (sets x k) of which none is a combination that was not measured."""
         parts = [self.moments(Sets.of(part, self.fitted)) for part in design.split(_AT_A_TIME)]
-        return Moments(*(torch.cat(each) for each in zip(*((x.mean, x.variance, x.set_variance) for x in parts), strict=True)))
+        return Moments(
+            *(torch.cat(each) for each in zip(*((x.mean, x.variance, x.set_variance) for x in parts), strict=True))
+        )
 
     def scale_variance(self, design: torch.Tensor, additivity: Additivity) -> torch.Tensor:
         """Variance of the effects of sets, sets x G, from what is not known of the scale of combinations.

@@ -162,9 +162,7 @@ class JointDraws:
             found[:, c] = known + (self._spread**2 + larger_sd(design[c : c + 1]) ** 2).sqrt() * off
         return found
 
-    def _draw(
-        self, d: int, chosen: torch.Tensor, generator: torch.Generator, others: torch.Generator
-    ) -> _Inherited:
+    def _draw(self, d: int, chosen: torch.Tensor, generator: torch.Generator, others: torch.Generator) -> _Inherited:
         """Draw from the prior and correct it; `chosen` is the class and level of each gene, as one index."""
         fitted, targets = self.conditional.fitted, self.conditional.targets
         measured, prior = fitted.measured, fitted.hyperparameters

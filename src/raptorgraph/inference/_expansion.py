@@ -59,9 +59,7 @@ class Expansion:
         scale[self._combinations] = torch.einsum("lcg,lg->c", self._by_scale, r)
         return torch.einsum("lcg,lg->lc", self._by_own, r), scale, (self._by_common * r).sum()
 
-    def _values(
-        self, prior: Hyperparameters, levels: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    def _values(self, prior: Hyperparameters, levels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         combination = self._conditions.combination
         residual = prior.interaction_variance * combination + prior.residual_variance
         own = levels[:, None] * residual + (1 + prior.excess_by_condition) * self._measured.condition_noise
@@ -82,9 +80,7 @@ class Expansion:
         self._by_common = y.new_empty(len(levels), n_genes)
         scale = scale_of(prior, self._measured.design)[several]
         for i, level in enumerate(levels.tolist()):
-            each = self._conditions.covariances(
-                prior, self._measured, 1.0, INDEPENDENT, LEVELS[level : level + 1]
-            )
+            each = self._conditions.covariances(prior, self._measured, 1.0, INDEPENDENT, LEVELS[level : level + 1])
             z, loads = each.solve(y)[0], each.loads[0]
             self._density[i] = -0.5 * ((y * z).sum(0) + each.log_det)
             self._by_own[i] = 0.5 * (z**2 - each.inverse_diagonal().mT)

@@ -82,10 +82,9 @@ class GeneCovariance:
             return (self.loadings**2).sum(1) + self.specific
         found = (self.loadings**2).sum(1)
         for start in range(0, len(found), _COLUMNS):  # direct effects of some of the genes at a time
-            ones = np.eye(len(found), min(_COLUMNS, len(found) - start), -start)
-            found = found + (torch.from_numpy(self._direct_effects.solve(ones)) ** 2) @ self.specific[
-                start : start + ones.shape[1]
-            ]
+            variance = self.specific[start : start + _COLUMNS]
+            carried = torch.from_numpy(self._direct_effects.solve(np.eye(len(found), len(variance), -start)))
+            found = found + carried**2 @ variance
         return found
 
     def trace(self) -> torch.Tensor:
@@ -160,4 +159,3 @@ class ExtendedCovariance:
         known = self.perturbed.root_times(own[:k], directions)
         root = torch.linalg.cholesky(self.left + _JITTER * torch.eye(len(self.left), dtype=own.dtype))
         return torch.cat([known, self.coefficients @ known + root @ own[k:]])
-

@@ -282,7 +282,9 @@ def directions_penalty(loadings: torch.Tensor, specific: torch.Tensor) -> torch.
     return 0.25 * (k + 1) * torch.log1p(share / _NO_DIRECTION).sum()
 
 
-def expected_scale(excess: torch.Tensor, covariance: torch.Tensor | GeneCovariance, overshoot: bool = True) -> torch.Tensor:
+def expected_scale(
+    excess: torch.Tensor, covariance: torch.Tensor | GeneCovariance, overshoot: bool = True
+) -> torch.Tensor:
     """Prior median of the scale of combinations; 1 without overshoot.
 
     Where conditions differ by more than sampling (`excess`), and effects are alike (`covariance`, the K of single

@@ -49,14 +49,13 @@ class Links:
         held = design @ linked > 0
         genes, rows = np.flatnonzero(linked), np.flatnonzero(held)
         members = sparse.csr_array(design[rows][:, genes])
-        alone = sparse.coo_array(design @ sparse.diags_array((~linked).astype(float)))
-        pairs = sparse.csr_array(sparse.coo_array(members) * np.arange(1, len(rows) + 1)[:, None])
+        alone = np.array((design @ sparse.diags_array((~linked).astype(float))).nonzero())
         # Where D' diag(x) D has what of each linked condition: its genes x its genes.
-        at = [(c, i * len(genes) + j) for c, one in enumerate(np.split(pairs.indices, pairs.indptr[1:-1]))
-              for i in one for j in one]  # fmt: skip
+        held_genes = np.split(members.indices, members.indptr[1:-1])
+        at = [(c, i * len(genes) + j) for c, one in enumerate(held_genes) for i in one for j in one]
         self.genes, self.rows = torch.from_numpy(genes), torch.from_numpy(rows)
-        self.alone = torch.from_numpy(alone.row[alone.data > 0]).long(), torch.from_numpy(alone.col[alone.data > 0]).long()
-        self.entries = torch.tensor(at, dtype=torch.long).reshape(-1, 2).T
+        self.alone = torch.from_numpy(alone).long().unbind()  # conditions of other genes, and these genes
+        self.entries = torch.tensor(at, dtype=torch.long).view(-1, 2).T
         self.members, self.conditions = members, sparse.csr_array(members.T)
 
 

@@ -77,7 +77,7 @@ class LowRankMixture:
         return self._density(self._find(y), y.shape[1])
 
     def objective(self, y: torch.Tensor) -> tuple[torch.Tensor, float]:
-        """Return a scalar whose gradient is that of the log marginal likelihood of all genes, and the latter's value."""
+        """Return a scalar with the gradient of the log marginal likelihood of all genes, and the latter's value."""
         prior, measured, conditions = self.prior, self.measured, self.conditions
         covariance = prior.shared_covariance
         assert isinstance(covariance, GeneCovariance)

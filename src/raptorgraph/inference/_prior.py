@@ -11,8 +11,6 @@ from typing import TYPE_CHECKING
 import torch
 from scipy.sparse import csr_array
 
-from raptorgraph.inference._mixture import LEVELS
-
 if TYPE_CHECKING:
     from raptorgraph.inference._state import Covariance, Hyperparameters, Measured
 
