@@ -36,7 +36,7 @@ def test_sizes_are_the_second_moments_of_interactions(example, whole_model):
     precision = torch.zeros(400, dtype=torch.float64)
     genes = [0, 17, 399]
     precision[genes] = torch.tensor([1.0, 0.5, 2.0], dtype=torch.float64)
-    found = _sizes(conditional, precision)
+    found = _sizes(conditional, precision, torch.arange(22))
     total, expected = np.zeros(example.n), 0.0
     for g in genes:
         model = whole_model(example.posterior, g)

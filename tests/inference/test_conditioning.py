@@ -38,7 +38,8 @@ def test_a_fraction_of_the_noise_shrinks_less(example, whole_model, fraction):
 
 def test_the_mean_over_all_sets_of_a_size(example, whole_model):
     asked, fitted = _asked(example)[[0, -1]], example.posterior.fitted
-    found = Conditional(fitted).moments(Sets.of(torch.as_tensor(asked), fitted).mean_of_size(fitted)).mean
+    sets, at = Sets.of(torch.as_tensor(asked), fitted).means_of_sizes(fitted)
+    found = Conditional(fitted).moments(sets).mean[at]
     for g in GENES[:3]:
         model = whole_model(example.posterior, g)
         mean = model.moments(lambda klass, model=model: model.of_size(asked, klass))[0]

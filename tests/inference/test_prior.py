@@ -6,13 +6,14 @@ import numpy as np
 import pytest
 import torch
 
+from raptorgraph.inference._covariances import Covariances
 from raptorgraph.inference._mixture import LEVELS
 from raptorgraph.inference._prior import (
     CONDITION_SPECIFIC,
     INDEPENDENT,
+    N_CLASSES,
     SHARED,
     along_graph,
-    factors,
     inherited,
     noise,
     signals,
@@ -78,15 +79,20 @@ def test_the_mean_over_sets_of_a_size(prior, size):
     torch.testing.assert_close(found, inherited(prior, sets, _tensor(SETS)).mean(1, keepdim=True))
 
 
-def test_noise_and_factors_are_the_covariance_of_the_measured_effects(prior):
+def test_noise_and_covariances_are_the_covariance_of_the_measured_effects(prior):
     n_cells = np.linspace(20, 80, len(SETS))
     unused = torch.zeros(0)
     measured = Measured(_tensor(SETS), unused, unused, _tensor(1 / n_cells), _tensor(1 / 300), unused, unused, unused)
     errors = np.diag(0.5 * (1 + prior.excess_by_condition.numpy()) / n_cells) + 1 / 300
     np.testing.assert_allclose(noise(prior, measured, 0.5), errors)
-    factor = factors(prior, measured, 0.5)
-    expected = LEVELS.numpy()[:, None, None] * signals(prior, _tensor(SETS))[:, None].numpy() + errors
-    np.testing.assert_allclose(factor @ factor.mT, expected)
+    found = Covariances(prior, measured, 0.5)
+    of_signals = signals(prior, _tensor(SETS)).numpy()
+    for m, level in np.ndindex(N_CLASSES, len(LEVELS)):
+        covariance = float(LEVELS[level]) * of_signals[m] + errors
+        one = found.at(m, level)
+        np.testing.assert_allclose(one.solve(_tensor(covariance)), np.eye(len(SETS)), atol=1e-8)
+        assert float(one.log_det) == pytest.approx(np.linalg.slogdet(covariance)[1])
+        np.testing.assert_allclose(one.inverse_diagonal(), np.linalg.inv(covariance).diagonal())
 
 
 def test_effects_along_the_graph_are_sums_over_its_paths():

@@ -7,9 +7,10 @@ import pytest
 import torch
 from scipy.stats import multivariate_normal
 
+from raptorgraph.inference._covariances import Dense
 from raptorgraph.inference._targets import TARGET_VARIANCE, TargetEffects
 
-C, K, G, CLASSES, LEVELS = 5, 3, 7, 2, 4
+C, K, G, CLASSES, LEVELS = 5, 3, 7, 3, 11
 
 
 @pytest.fixture
@@ -20,8 +21,8 @@ def example():
     design = np.array([[1, 0, 0], [0, 1, 0], [0, 0, 1], [1, 1, 0], [1, 0, 1]], dtype=float)
     effect, columns = rng.normal(size=(C, G)), np.array([4, -1, 2])
     measured = SimpleNamespace(design=torch.as_tensor(design), target_columns=torch.as_tensor(columns))
-    factor = torch.linalg.cholesky(torch.as_tensor(covariance))
-    return covariance, design, effect, TargetEffects.given(torch.as_tensor(effect), measured, factor)
+    covariances = SimpleNamespace(at=lambda m, level: Dense(torch.as_tensor(covariance[m, level])))
+    return covariance, design, effect, TargetEffects.given(torch.as_tensor(effect), measured, covariances)
 
 
 def test_only_measured_targets_have_an_effect(example):
@@ -51,12 +52,14 @@ def test_other_sets_hold_the_effect_on_the_target_whole(example):
     rng = np.random.default_rng(1)
     asked = np.array([[1.0, 0, 0], [0, 1, 1], [0, 1, 0]])
     cross = rng.normal(size=(CLASSES, LEVELS, len(asked), C))
-    mean, load = found.carried_over(torch.as_tensor(asked), torch.as_tensor(cross))
     for m, level in np.ndindex(CLASSES, LEVELS):
+        maps = np.linalg.solve(covariance[m, level], cross[m, level].T)
+        loads = found.load(torch.as_tensor(asked), torch.as_tensor(maps), torch.arange(2)).numpy()
         for t, (gene, column) in enumerate(((0, 4), (2, 2))):
             x, part = design[:, gene], TARGET_VARIANCE * np.outer(asked[:, gene], design[:, gene])
             whole = covariance[m, level] + TARGET_VARIANCE * np.outer(x, x)
             expected = (cross[m, level] + part) @ np.linalg.solve(whole, effect[:, column])
-            np.testing.assert_allclose(mean[m, level, :, t], expected)
+            mean = maps.T @ effect[:, column] + loads[:, t] * float(found.mean[m, level, t])
+            np.testing.assert_allclose(mean, expected)
             derivative = asked[:, gene] - cross[m, level] @ np.linalg.solve(covariance[m, level], x)
-            np.testing.assert_allclose(load[m, level, :, t], derivative)
+            np.testing.assert_allclose(loads[:, t], derivative)

@@ -5,7 +5,6 @@ import pytest
 import torch
 
 from raptorgraph.inference import EffectPosterior, EffectPosteriorConfig
-from raptorgraph.inference._unseen_genes import nearest
 
 G, N_CELLS, N_CONTROLS = 150, 60, 400
 BOTH = 1 / N_CELLS + 1 / N_CONTROLS
@@ -134,13 +133,11 @@ def test_it_survives_saving(example):
     assert loaded.embedding_share == posterior.embedding_share > 0.2
 
 
-def test_a_table_of_many_conditions_is_found_from_the_nearest():
-    """With all conditions near, it is one Gaussian process; with levels and noise by hand."""
+def test_a_table_of_many_conditions_is_one_gaussian_process():
+    """With levels and noise by hand."""
     effect, embedding, measured = draw(1, k=60)
     posterior = fit(torch.eye(50), measured[:50], embedding=embedding[:50], n_fit_conditions=40)
     fitted = posterior.fitted
-    assert int(fitted.n_nearest) == 200
-    assert nearest(fitted, torch.eye(50, dtype=torch.float64)[:2]).sort(1).values.tolist() == [list(range(50))] * 2
     mean, sd = posterior.with_genes(embedding[50:]).mean_and_sd(torch.cat([torch.zeros(10, 50), torch.eye(10)], 1))
     noise = np.diag(fitted.measured.condition_noise.numpy()) + float(fitted.measured.control_noise)
     K, cross = (fitted.kernel.between(rows, embedding[:50]).numpy() for rows in (embedding[:50], embedding[50:]))

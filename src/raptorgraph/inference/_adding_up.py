@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from raptorgraph.inference._combinations import Additivity, mean_similarity
+from raptorgraph.inference._conditioning import used
 from raptorgraph.inference._loadings import loadings_of_effects
 from raptorgraph.inference._mixture import LEVELS
 from raptorgraph.inference._prior import CONDITION_SPECIFIC, is_combination, scale_of
@@ -50,7 +51,7 @@ def learn_additivity(conditional: Conditional) -> Additivity:
     own = (pull**2 * (1 - (programs**2).sum(1))).sum(1)
     variance = (own + ((pull @ programs) ** 2).sum(1)) / information**2
     weights, spread, coefficients, covariances = _regression(off, variance, x)
-    sizes = _sizes(conditional, precision)[known]
+    sizes = _sizes(conditional, precision, known.nonzero().squeeze(1))
     inherited, targets = single.mean.clone(), conditional.targets  # an effect on a target is not scaled
     on_target = (fitted.responsibility[:, :, targets.columns] * targets.mean).sum((0, 1))
     inherited[targets.genes, targets.columns] -= on_target
@@ -90,18 +91,19 @@ def _regression(
     return torch.softmax(log_density, 0), spread, mean * torch.tensor([0.0, 1.0]), covariance
 
 
-def _sizes(conditional: Conditional, precision: torch.Tensor) -> torch.Tensor:
-    """Second moment of the interaction of each condition over its prior variance, shape (C,)."""
+def _sizes(conditional: Conditional, precision: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+    """Second moment of the interaction of some of the conditions over its prior variance, shape (rows,)."""
     fitted = conditional.fitted
     measured, prior = fitted.measured, fitted.hyperparameters
-    eye = torch.eye(len(measured.design), dtype=precision.dtype)
-    total, size = torch.zeros(len(eye), dtype=precision.dtype), 0.0
-    for m, level in torch.nonzero(fitted.responsibility[:CONDITION_SPECIFIC].amax(2) > 1e-8).tolist():
-        inverse = torch.cholesky_solve(eye, conditional.factor[m, level])
+    total, size = torch.zeros(len(rows), dtype=precision.dtype), 0.0
+    if not len(rows):
+        return total
+    for m, level, genes in used(fitted.responsibility[:CONDITION_SPECIFIC]):
+        covariance = conditional.covariances.at(m, level)
         variance = LEVELS[level] * prior.interaction_variance
-        weight = precision * fitted.responsibility[m, level]
-        mean = variance * inverse @ measured.effect
-        left = variance - variance**2 * inverse.diagonal()
-        total += (weight * mean**2).sum(1) + left * (weight * measured.gene_noise).sum()
-        size += float(variance * (weight * measured.gene_noise).sum())
+        weight = precision[genes] * fitted.responsibility[m, level, genes]
+        mean = variance * covariance.solve(measured.effect[:, genes])[rows]
+        left = variance - variance**2 * covariance.inverse_diagonal()[rows]
+        total += (weight * mean**2).sum(1) + left * (weight * measured.gene_noise[genes]).sum()
+        size += float(variance * (weight * measured.gene_noise[genes]).sum())
     return total / max(size, 1e-300)

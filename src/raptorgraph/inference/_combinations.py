@@ -19,6 +19,7 @@ import math
 from dataclasses import dataclass
 
 import torch
+from scipy.sparse import csr_array
 
 from raptorgraph.inference._prior import is_combination
 
@@ -118,6 +119,10 @@ def larger_sd(design: torch.Tensor) -> torch.Tensor:
 
 
 def mean_similarity(similarity: torch.Tensor, design: torch.Tensor) -> torch.Tensor:
-    """Mean over the pairs within each set, shape (sets,)."""
-    size = design.sum(1)
-    return torch.einsum("si,ij,sj->s", design, similarity, design) / (size * (size - 1)).clamp_min(1.0)
+    """Mean over the pairs within each set, shape (sets,); 0 for single genes."""
+    found, size = design.new_zeros(len(design)), design.sum(1)
+    several = (size > 1).nonzero().squeeze(1)
+    sets = csr_array(design[several].numpy())
+    sums = torch.from_numpy((sets * (sets @ similarity.numpy())).sum(1))
+    found[several] = sums / (size * (size - 1))[several]
+    return found

@@ -5,16 +5,16 @@ Derivations are in ``docs/concepts/inference.md``.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
 
 from raptorgraph.inference._combinations import larger_sd
+from raptorgraph.inference._covariances import Covariances
 from raptorgraph.inference._mixture import LEVELS
 from raptorgraph.inference._prior import (
     CONDITION_SPECIFIC,
-    factors,
     inherited,
     inherited_variance,
     is_combination,
@@ -23,10 +23,13 @@ from raptorgraph.inference._prior import (
 from raptorgraph.inference._targets import TargetEffects
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from raptorgraph.inference._combinations import Additivity
     from raptorgraph.inference._state import Fitted
 
-_NEGLIGIBLE = 1e-8  # probability of a class and level
+_NEGLIGIBLE = 1e-10  # probability of a class and level
+_AT_A_TIME = 1024  # sets
 
 
 @dataclass(frozen=True)
@@ -42,7 +45,7 @@ class Sets:
     def of(cls, design: torch.Tensor, fitted: Fitted, additivity: Additivity | None = None) -> Sets:
         """Sets by the rows of their design, sets x k; without `additivity` all combinations have the same scale."""
         prior, conditions = fitted.hyperparameters, fitted.measured.design
-        same = (design[:, None] == conditions[None]).all(2).to(design.dtype)
+        same = same_sets(design, conditions)
         measured, combination = same.amax(1), is_combination(design)
         factor, size = torch.ones_like(measured), torch.ones_like(measured)
         if additivity is not None:  # for sets that were not measured
@@ -59,18 +62,21 @@ class Sets:
         variance[CONDITION_SPECIFIC] = 1.0
         return cls(design, cross, variance, set_variance)
 
-    def mean_of_size(self, fitted: Fitted) -> Sets:
-        """The mean over all sets as large as each, in place of that set."""
-        even = self.design.mean(1, keepdim=True).expand_as(self.design)
-        cross = inherited(fitted.hyperparameters, self.design, fitted.measured.design, by_size=True)
-        return replace(self, design=even, cross=cross)
+    def means_of_sizes(self, fitted: Fitted) -> tuple[Sets, torch.Tensor]:
+        """The mean over all sets of a size, for each size that there is, and which of these each set has."""
+        sizes, at = self.design.sum(1).unique(return_inverse=True)
+        first = torch.stack([(at == i).nonzero()[0, 0] for i in range(len(sizes))])
+        design = self.design[first]
+        cross = inherited(fitted.hyperparameters, design, fitted.measured.design, by_size=True)
+        even = design.mean(1, keepdim=True).expand_as(design)
+        return Sets(even, cross, self.variance[:, first], self.set_variance[:, first]), at
 
-    def measured_cross(self, fitted: Fitted) -> torch.Tensor:
-        """Covariance with the measured effects, classes x levels x sets x C.
+    def measured_cross(self, fitted: Fitted, m: int, level: int) -> torch.Tensor:
+        """Covariance with the measured effects at a class and level, sets x C.
 
         All effects are differences to the same control cells, whose sampling error is part of each.
         """
-        return LEVELS[:, None, None] * self.cross[:, None] + fitted.measured.control_noise
+        return LEVELS[level] * self.cross[m] + fitted.measured.control_noise
 
 
 @dataclass(frozen=True)
@@ -87,40 +93,44 @@ class Conditional:
 
     def __init__(self, fitted: Fitted, noise_fraction: float = 1.0) -> None:
         self.fitted = fitted
-        self.factor = factors(fitted.hyperparameters, fitted.measured, noise_fraction)
-        self.targets = TargetEffects.given(fitted.measured.effect, fitted.measured, self.factor)
+        self.covariances = Covariances(fitted.hyperparameters, fitted.measured, noise_fraction)
+        found = fitted.responsibility > _NEGLIGIBLE
+        self.targets = TargetEffects.given(fitted.measured.effect, fitted.measured, self.covariances, found)
 
     def moments(self, sets: Sets) -> Moments:
         """Mean and variance of the effects of sets."""
         measured, responsibility, targets = self.fitted.measured, self.fitted.responsibility, self.targets
-        levels, control = LEVELS[:, None], measured.control_noise
-        cross = sets.measured_cross(self.fitted)
-        maps = torch.cholesky_solve(cross.mT, self.factor)  # classes x levels x C x sets
-        known = (cross.mT * maps).sum(2)
-        left = (levels * sets.variance[:, None] + control - known).clamp_min(0.0)
-        left_of_set = (levels * sets.set_variance[:, None] + control - known).clamp_min(0.0)
-        shape = (len(sets.design), measured.effect.shape[1])
-        mean, square, variance, set_variance = torch.zeros(4, *shape, dtype=maps.dtype)
-        for m, level in torch.nonzero(responsibility.amax(2) > _NEGLIGIBLE).tolist():
-            weight = responsibility[m, level]
-            value = maps[m, level].T @ measured.effect
-            mean += weight * value
-            square += weight * value**2
-            variance += torch.outer(left[m, level], weight * measured.gene_noise)
-            set_variance += torch.outer(left_of_set[m, level], weight * measured.gene_noise)
-        # On its own target a perturbation has one more effect, known as well as its conditions show it.
-        at, w = targets.columns, measured.gene_noise[targets.columns]
-        value, load = targets.carried_over(sets.design, cross)
-        weight, more = responsibility[:, :, None, at], load**2 / targets.precision[:, :, None]
-        mean[:, at] = (weight * value).sum((0, 1))
-        square[:, at] = (weight * value**2).sum((0, 1))
-        for total, part in ((variance, left), (set_variance, left_of_set)):
-            total[:, at] = w * (weight * (part[..., None] + more)).sum((0, 1))
+        control, w, n_genes = measured.control_noise, measured.gene_noise, measured.effect.shape[1]
+        target_of = torch.full((n_genes,), -1)
+        target_of[targets.columns] = torch.arange(len(targets.columns))
+        mean, square, variance, set_variance = torch.zeros(4, len(sets.design), n_genes, dtype=w.dtype)
+        for m, level, genes in used(responsibility):
+            cross = sets.measured_cross(self.fitted, m, level)
+            maps = self.covariances.at(m, level).solve(cross.mT)  # C x sets
+            known = (cross.mT * maps).sum(0)
+            left = (LEVELS[level] * sets.variance[m] + control - known).clamp_min(0.0)
+            left_of_set = (LEVELS[level] * sets.set_variance[m] + control - known).clamp_min(0.0)
+            weight = responsibility[m, level, genes]
+            value = maps.mT @ measured.effect[:, genes]
+            # On its own target a perturbation has one more effect, known as well as its conditions show it.
+            at = (target_of[genes] >= 0).nonzero().squeeze(1)
+            t = target_of[genes[at]]
+            load = targets.load(sets.design, maps, t)
+            value[:, at] += load * targets.mean[m, level, t]
+            more = load**2 * (weight[at] * w[genes[at]] / targets.precision[m, level, t])
+            mean[:, genes] += weight * value
+            square[:, genes] += weight * value**2
+            for total, part in ((variance, left), (set_variance, left_of_set)):
+                total[:, genes] += torch.outer(part, weight * w[genes])
+                total[:, genes[at]] += more
         return Moments(mean, variance + (square - mean**2).clamp_min(0.0), set_variance)
 
     def moments_of(self, design: torch.Tensor) -> Moments:
         """Moments of sets (sets x k) of which none is a combination that was not measured."""
-        return self.moments(Sets.of(design, self.fitted))
+        parts = [self.moments(Sets.of(part, self.fitted)) for part in design.split(_AT_A_TIME)]
+        return Moments(
+            *(torch.cat(each) for each in zip(*((x.mean, x.variance, x.set_variance) for x in parts), strict=True))
+        )
 
     def scale_variance(self, design: torch.Tensor, additivity: Additivity) -> torch.Tensor:
         """Variance of the effects of sets, sets x G, from what is not known of the scale of combinations.
@@ -129,24 +139,53 @@ class Conditional:
         targets is taken as on other genes).
         """
         fitted, conditions = self.fitted, self.fitted.measured.design
-        both = torch.cat([design, conditions[is_combination(conditions) > 0]])
         columns = (is_combination(conditions) > 0).nonzero().squeeze(1)
+        both = torch.cat([design, conditions[columns]])
         n, prior = len(design), fitted.hyperparameters
+        found = torch.zeros(n, fitted.measured.effect.shape[1], dtype=both.dtype)
+        if not is_combination(both).any():
+            return found
         effect = (is_combination(both) * scale_of(prior, both))[:, None] * (both @ additivity.single_effects)
         covariance, spread = additivity.moments()
         root = torch.linalg.cholesky(covariance)
         loads = torch.stack([torch.ones(len(both), dtype=both.dtype), additivity.deviation(both)], 1) @ root
         own = (spread * (both.sum(1) - 1).clamp_min(1.0) + larger_sd(both) ** 2)[:, None] * effect**2
-        same = (design[:, None] == both[None, n:]).all(2).to(design.dtype)
+        same = same_sets(design, conditions)[:, columns]
         own_of_set = own[:n] * (1 - same.sum(1, keepdim=True).clamp_max(1.0))
-        cross = Sets.of(design, fitted, additivity).measured_cross(fitted)
-        maps = torch.cholesky_solve(cross.mT, self.factor)[:, :, columns]
-        found = torch.zeros_like(effect[:n])
-        responsibility = fitted.responsibility
-        for m, level in torch.nonzero(responsibility[:CONDITION_SPECIFIC].amax(2) > _NEGLIGIBLE).tolist():
-            through = maps[m, level].T
-            part = own_of_set + (same - through) ** 2 @ own[n:]
+        sets = Sets.of(design, fitted, additivity)
+        for m, level, genes in used(fitted.responsibility[:CONDITION_SPECIFIC]):
+            cross = sets.measured_cross(fitted, m, level)
+            through = self.covariances.at(m, level).solve(cross.mT)[columns].mT
+            part = own_of_set[:, genes] + (same - through) ** 2 @ own[n:, genes]
             for load in loads.T:
-                part = part + (load[:n, None] * effect[:n] - through @ (load[n:, None] * effect[n:])) ** 2
-            found += responsibility[m, level] * part
+                of_sets, of_measured = load[:n, None] * effect[:n, genes], load[n:, None] * effect[n:, genes]
+                part = part + (of_sets - through @ of_measured) ** 2
+            found[:, genes] += fitted.responsibility[m, level, genes] * part
         return found
+
+
+def used(responsibility: torch.Tensor) -> Iterator[tuple[int, int, torch.Tensor]]:
+    """Classes and levels with the genes that may be of them."""
+    found = responsibility > _NEGLIGIBLE
+    for m, level in torch.nonzero(found.any(2)).tolist():
+        yield m, level, found[m, level].nonzero().squeeze(1)
+
+
+def same_sets(design: torch.Tensor, others: torch.Tensor) -> torch.Tensor:
+    """1 where two sets hold the same genes, and 0 elsewhere, sets x others."""
+    positions: dict[tuple[int, ...], list[int]] = {}
+    for i, genes in enumerate(_members(others)):
+        positions.setdefault(genes, []).append(i)
+    found = design.new_zeros(len(design), len(others))
+    for row, genes in zip(found, _members(design), strict=True):
+        row[positions.get(genes, [])] = 1.0
+    return found
+
+
+def _members(design: torch.Tensor) -> Iterator[tuple[int, ...]]:
+    """Genes of each set."""
+    rows, genes = design.nonzero().T
+    ends = torch.bincount(rows, minlength=len(design)).cumsum(0)
+    flat = genes.tolist()
+    for start, end in zip([0, *ends.tolist()[:-1]], ends.tolist(), strict=True):
+        yield tuple(flat[start:end])

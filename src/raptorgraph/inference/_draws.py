@@ -16,34 +16,41 @@ its genes: the same seed gives the same draw of a set, whichever other sets are 
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from scipy.sparse import csr_array
 
 from raptorgraph.inference._combinations import larger_sd
-from raptorgraph.inference._loadings import correlated
+from raptorgraph.inference._conditioning import same_sets
+from raptorgraph.inference._gene_covariance import ExtendedCovariance, GeneCovariance
+from raptorgraph.inference._loadings import correlated, standard_normal
+from raptorgraph.inference._low_rank import sparse_times
 from raptorgraph.inference._mixture import LEVELS
-from raptorgraph.inference._prior import CONDITION_SPECIFIC, SHARED, is_combination, scale_of
+from raptorgraph.inference._prior import CONDITION_SPECIFIC, is_combination, scale_of
 from raptorgraph.inference._targets import TARGET_VARIANCE
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from raptorgraph.inference._combinations import Additivity
     from raptorgraph.inference._conditioning import Conditional
+    from raptorgraph.inference._state import Covariance
 
 _COMMON_EXCESS = 0.5  # part of the noise between conditions that is along what genes respond with alike
 _JITTER = 1e-9
+_MOST_KEPT = 2.5e8  # numbers of all draws that are kept for the next question
 
 
 @dataclass(frozen=True)
 class _Inherited:
     """What sets inherit, in one draw; or in n of them, as one more axis in front."""
 
-    single: torch.Tensor  # k x G, with the residuals of the genes' conditions
+    single: torch.Tensor  # k x G, with the residuals of the genes' conditions; or those of the genes that are kept
     common: torch.Tensor  # G: what all combinations have in common
-    condition: torch.Tensor  # C x G: interactions, and effects that are specific to a condition
+    condition: torch.Tensor  # C x G: interactions, and effects that are specific to a condition; or those that are kept
     target: torch.Tensor  # T
     control: torch.Tensor  # G: error of the control cells, part of every measured effect
     level_sd: torch.Tensor  # G: prior SD of the effects of its level
@@ -72,31 +79,51 @@ class JointDraws:
         self.conditional, self.additivity = conditional, additivity
         self.n_draws, self.seed = n_draws, seed
         fitted = conditional.fitted
+        design, prior = fitted.measured.design, fitted.hyperparameters
         generator = torch.Generator().manual_seed(seed)
         responsibility = fitted.responsibility.flatten(0, 1).T
-        chosen = torch.multinomial(responsibility, n_draws, replacement=True, generator=generator).T
+        self._chosen = torch.multinomial(responsibility, n_draws, replacement=True, generator=generator).T
         self._coefficients, self._spread, self._size = additivity.draw(n_draws, generator)
-        prior = fitted.hyperparameters
-        # Genes that were not perturbed come last, and have normal variables of their own: those of others stay.
-        self._n_others = int((fitted.measured.design.sum(0) == 0).sum())
-        self._others = torch.Generator().manual_seed(seed + 1)
-        eye = torch.eye(fitted.measured.design.shape[1], dtype=torch.float64)
-        covariances = torch.stack([prior.shared_covariance, prior.independent_covariance])
-        self._roots = torch.linalg.cholesky(covariances + _JITTER * eye)
+        self._state = generator.get_state()
+        self._n_others = int((design.sum(0) == 0).sum())
+        self._roots = _root(prior.shared_covariance), _root(prior.independent_covariance)
+        shared = prior.shared_covariance
+        shared = shared.perturbed if isinstance(shared, ExtendedCovariance) else shared
+        self._n_directions = shared.loadings.shape[1] if isinstance(shared, GeneCovariance) else 0
         self._departures = self._measured_departures()
-        self._inherited = _Inherited.stacked([self._draw(d, at, generator) for d, at in enumerate(chosen)])
+        # Of many genes and conditions those alone are kept that are asked for, and drawn again when others are.
+        n_rows = design.shape[0] + design.shape[1]
+        self._keeps_all = n_draws * n_rows * fitted.measured.effect.shape[1] <= _MOST_KEPT
+        self._genes, self._conditions = (torch.zeros(n, dtype=torch.bool) for n in design.T.shape)
+        self._inherited: _Inherited | None = None
 
     def effects(self, design: torch.Tensor) -> torch.Tensor:
         """Draws of the effects of sets (sets x k, 0/1), draws x sets x G."""
         measured = self.conditional.fitted.measured
+        drawn = self._drawn(design)
         out = torch.empty(self.n_draws, len(design), measured.effect.shape[1], dtype=torch.float64)
         for s, row in enumerate(design):
-            out[:, s] = self._effect(row)
+            out[:, s] = self._effect(row, drawn)
         return torch.maximum(out, measured.lowest)
 
-    def _effect(self, row: torch.Tensor) -> torch.Tensor:
+    def _drawn(self, design: torch.Tensor) -> _Inherited:
+        """What these sets inherit."""
+        genes, conditions = design.sum(0) > 0, same_sets(design, self.conditional.fitted.measured.design).any(0)
+        asked = bool((genes <= self._genes).all() and (conditions <= self._conditions).all())
+        if self._inherited is None or not asked:
+            self._inherited = None  # frees memory
+            self._genes, self._conditions = genes | self._keeps_all, conditions | self._keeps_all
+            generator = torch.Generator()
+            generator.set_state(self._state)
+            # Genes that were not perturbed come last, and have normal variables of their own: those of others stay.
+            others = torch.Generator().manual_seed(self.seed + 1)
+            draws = [self._draw(d, at, generator, others) for d, at in enumerate(self._chosen)]
+            self._inherited = _Inherited.stacked(draws)
+        return self._inherited
+
+    def _effect(self, row: torch.Tensor, drawn: _Inherited) -> torch.Tensor:
         """Draws of the effect of one set, draws x G."""
-        fitted, drawn = self.conditional.fitted, self._inherited
+        fitted = self.conditional.fitted
         prior, targets = fitted.hyperparameters, self.conditional.targets
         is_pair = bool(is_combination(row[None])[0])
         same = (fitted.measured.design == row).all(1).nonzero().squeeze(1)[:1]
@@ -106,12 +133,12 @@ class JointDraws:
             known = torch.cat([torch.ones(1, dtype=torch.float64), self.additivity.deviation(row[None])])
             spread = (self._spread**2 + larger_sd(row[None]) ** 2).sqrt()
             scale = scale * (1 + self._coefficients @ known + spread * off)
-        effect = scale[:, None] * drawn.single[:, row > 0].double().sum(1) + drawn.control
+        effect = scale[:, None] * drawn.single[:, (row > 0)[self._genes]].double().sum(1) + drawn.control
         effect[:, targets.columns] += row[targets.genes] * drawn.target
         if is_pair:
             effect = effect + drawn.common
         if len(same):
-            return effect + drawn.condition[:, same[0]]
+            return effect + drawn.condition[:, self._conditions[: same[0]].sum()]
         variance = prior.interaction_variance * size * self._size * is_pair
         own = correlated(self.additivity.programs, self.n_draws, generator) * drawn.level_sd
         return effect + own * torch.where(drawn.inherits > 0, variance.sqrt()[:, None], 1.0)
@@ -135,55 +162,68 @@ class JointDraws:
             found[:, c] = known + (self._spread**2 + larger_sd(design[c : c + 1]) ** 2).sqrt() * off
         return found
 
-    def _draw(self, d: int, chosen: torch.Tensor, generator: torch.Generator) -> _Inherited:
+    def _draw(self, d: int, chosen: torch.Tensor, generator: torch.Generator, others: torch.Generator) -> _Inherited:
         """Draw from the prior and correct it; `chosen` is the class and level of each gene, as one index."""
         fitted, targets = self.conditional.fitted, self.conditional.targets
         measured, prior = fitted.measured, fitted.hyperparameters
         programs, noise = self.additivity.programs, measured.noise_loadings
         guides = programs * _COMMON_EXCESS**0.5
         design, w = measured.design, measured.gene_noise
-        (n_conditions, k), combination = design.shape, is_combination(design)[:, None]
+        (n_conditions, k), combination = design.shape, is_combination(design)
         klass, levels = chosen // len(LEVELS), LEVELS[chosen % len(LEVELS)]
         inherits = (klass != CONDITION_SPECIFIC).double()
-        sd = (levels * w).sqrt()
-        scaled = design * scale_of(prior, design)[:, None]
+        sd, several = (levels * w).sqrt(), combination.nonzero().squeeze(1)
+        scaled = csr_array((design * scale_of(prior, design)[:, None]).numpy())
+        between = prior.excess_by_condition * measured.condition_noise
 
         def normal(n: int, loadings: torch.Tensor = programs) -> torch.Tensor:
             return correlated(loadings, n, generator)
 
-        def of_genes(loadings: torch.Tensor = programs) -> torch.Tensor:
-            others = correlated(loadings, self._n_others, self._others)
-            return torch.cat([normal(k - self._n_others, loadings), others])
+        def of_genes(draw: Callable[[int, torch.Generator], torch.Tensor]) -> torch.Tensor:
+            return torch.cat([draw(k - self._n_others, generator), draw(self._n_others, others)])
 
-        white = of_genes()
-        single = torch.where(klass == SHARED, self._roots[0] @ white, self._roots[1] @ white) * sd * inherits
+        white = of_genes(partial(correlated, programs))
+        directions = normal(self._n_directions)
+        single = torch.empty_like(white)
+        for m, root in enumerate(self._roots):
+            at = (klass == m).nonzero().squeeze(1)
+            single[:, at] = root(white[:, at], directions[:, at]) * sd[at]
+        single[:, inherits == 0] = 0.0
         common = normal(1)[0] * prior.combination_variance.sqrt() * sd * inherits
-        interaction = normal(n_conditions) * prior.interaction_variance.sqrt() * sd * inherits * combination
-        interaction += self._departures[d][:, None] * combination * (scaled @ self.additivity.single_effects)
-        residual = normal(n_conditions) * prior.residual_variance.sqrt() * sd * inherits
-        specific = normal(n_conditions) * sd * (1 - inherits)
+        condition = torch.zeros(n_conditions, len(w), dtype=w.dtype)
+        interaction = normal(len(several)) * prior.interaction_variance.sqrt() * sd * inherits
+        inherited = sparse_times(scaled[several.numpy()], self.additivity.single_effects)
+        condition[several] = interaction + self._departures[d, several, None] * inherited
+        specific = (inherits == 0).nonzero().squeeze(1)
+        condition[:, specific] += correlated(programs[specific], n_conditions, generator) * sd[specific]
         target = torch.randn(len(targets.genes), generator=generator, dtype=torch.float64)
         target = target * (TARGET_VARIANCE * w[targets.columns]).sqrt()
         control = normal(1, noise)[0] * (measured.control_noise * w).sqrt()
-        sampling = normal(n_conditions, noise) * measured.condition_noise.sqrt()[:, None]
-        between = normal(n_conditions, guides) * (prior.excess_by_condition * measured.condition_noise).sqrt()[:, None]
-        shown = scaled @ single + combination * common + interaction + residual + specific + control
-        shown[:, targets.columns] += design[:, targets.genes] * target
-        solved = self._solve(measured.effect - shown - (sampling + between) * w.sqrt(), chosen)
+        residual = prior.residual_variance * levels * inherits
+        one = torch.ones_like(between)
+        parts = (programs, one, residual * w), (noise, measured.condition_noise, w), (guides, between, w)
+        shown = sparse_times(scaled, single) + condition + control + _sum_of_normals(parts, generator)
+        shown += combination[:, None] * common
+        shown[:, targets.columns] += targets.perturbed * target
+        solved = self._solve(measured.effect - shown, chosen)
+        del shown
 
-        pull = scaled.T @ solved
-        carried = torch.where(klass == SHARED, prior.shared_covariance @ pull, prior.independent_covariance @ pull)
-        single = single + levels * inherits * carried
+        pull = sparse_times(csr_array(scaled.T), solved)
+        for m, covariance in enumerate((prior.shared_covariance, prior.independent_covariance)):
+            at = (klass == m).nonzero().squeeze(1)
+            single[:, at] += levels[at] * (covariance @ pull[:, at])
         # What another condition of these genes would differ by: it goes with them into combinations.
-        single = single + of_genes() * (prior.residual_variance * levels * inherits * w).sqrt()
-        single = single + of_genes(guides) * (prior.excess * measured.condition_noise.median() * w).sqrt()
-        known = levels * inherits * combination
-        condition = prior.interaction_variance * known + levels * (1 - inherits)
+        one, excess = torch.ones(k, dtype=w.dtype), prior.excess * measured.condition_noise.median() * w
+        parts = (programs, one, residual * w), (guides, one, excess)
+        single += of_genes(lambda n, source: _sum_of_normals([(L, a[:n], b) for L, a, b in parts], source))
+        known = levels * inherits
+        own = torch.outer(prior.interaction_variance * combination, known) + levels * (1 - inherits)
+        kept = self._conditions
         return _Inherited(
-            single=single.float(),
-            common=common + prior.combination_variance * (known * solved).sum(0),
-            condition=(interaction + specific + condition * solved).float(),
-            target=target + TARGET_VARIANCE * (design[:, targets.genes] * solved[:, targets.columns]).sum(0),
+            single=single[self._genes].float(),
+            common=common + prior.combination_variance * known * (combination @ solved),
+            condition=(condition[kept] + own[kept] * solved[kept]).float(),
+            target=target + TARGET_VARIANCE * (targets.perturbed * solved[:, targets.columns]).sum(0),
             control=control + measured.control_noise * solved.sum(0),
             level_sd=sd,
             inherits=inherits,
@@ -191,17 +231,43 @@ class JointDraws:
 
     def _solve(self, difference: torch.Tensor, chosen: torch.Tensor) -> torch.Tensor:
         """Inverse covariance of the measured effects (over w) times a difference to them, C x G."""
-        factors, targets = self.conditional.factor, self.conditional.targets
-        solved = torch.empty_like(difference)
+        targets, solved = self.conditional.targets, torch.empty_like(difference)
+        chosen_of_targets = chosen[targets.columns]
         for at in torch.unique(chosen).tolist():
             genes = (chosen == at).nonzero().squeeze(1)
             m, level = divmod(at, len(LEVELS))
-            solved[:, genes] = torch.cholesky_solve(difference[:, genes], factors[m, level])
-        # The rank-one update for the effects on targets, by the formula of Sherman and Morrison.
-        at, positions = chosen[targets.columns], torch.arange(len(targets.columns))
-        through = targets.solved.flatten(0, 1)[at, :, positions].T
-        precision = targets.precision.flatten(0, 1)[at, positions]
-        x = self.conditional.fitted.measured.design[:, targets.genes]
-        pull = (x * solved[:, targets.columns]).sum(0) / precision
-        solved[:, targets.columns] = solved[:, targets.columns] - through * pull
+            covariance = self.conditional.covariances.at(m, level)
+            solved[:, genes] = covariance.solve(difference[:, genes])
+            # The rank-one update for the effects on targets, by the formula of Sherman and Morrison.
+            t = (chosen_of_targets == at).nonzero().squeeze(1)
+            if not len(t):
+                continue
+            x, columns = targets.perturbed[:, t], targets.columns[t]
+            through = covariance.solve(x)
+            pull = (x * solved[:, columns]).sum(0) / (1 / TARGET_VARIANCE + (x * through).sum(0))
+            solved[:, columns] -= through * pull
         return solved
+
+
+def _root(covariance: Covariance) -> Callable[[torch.Tensor, torch.Tensor], torch.Tensor]:
+    """Function that gives normal vectors of the genes this covariance."""
+    if not isinstance(covariance, torch.Tensor):
+        return covariance.root_times
+    factor = torch.linalg.cholesky(covariance + _JITTER * torch.eye(len(covariance), dtype=covariance.dtype))
+    return lambda own, directions: factor @ own
+
+
+def _sum_of_normals(
+    parts: Sequence[tuple[torch.Tensor, torch.Tensor, torch.Tensor]], generator: torch.Generator
+) -> torch.Tensor:
+    """Sum of normal vectors of the genes, n x G, each with loadings and the variance of rows times that of genes.
+
+    What genes do not share is drawn once for all: the sum of independent normal variables is one.
+    """
+    variance, total = 0.0, 0.0
+    for loadings, of_rows, of_genes in parts:
+        own = of_genes * (1 - (loadings**2).sum(1)).clamp_min(0.0)
+        variance = variance + torch.outer(of_rows, own)
+        common = torch.randn(len(of_rows), loadings.shape[1], generator=generator, dtype=torch.float64)
+        total = total + (of_rows.sqrt()[:, None] * common) @ (of_genes.sqrt()[:, None] * loadings).T
+    return total + standard_normal(variance.shape, generator) * variance.sqrt_()

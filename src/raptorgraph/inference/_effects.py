@@ -14,21 +14,17 @@ from raptorgraph.inference._adding_up import learn_additivity
 from raptorgraph.inference._conditioning import Conditional, Moments, Sets
 from raptorgraph.inference._config import EffectPosteriorConfig
 from raptorgraph.inference._draws import JointDraws
-from raptorgraph.inference._learning import learn
-from raptorgraph.inference._prior import along_graph, scale_of
+from raptorgraph.inference._learning import independent_prior, learn
+from raptorgraph.inference._prior import scale_of
 from raptorgraph.inference._state import Fitted, Measured
 from raptorgraph.inference._unseen_genes import (
     check_embedding,
     learn_with_embedding,
-    nearest,
-    nearest_part,
     never_perturbed,
 )
 from raptorgraph.inference._with_genes import with_genes
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from raptorgraph.inference._combinations import Additivity
 
 _LARGEST_FACTOR = 2.0  # by which the constraint moves a prediction away from the mean prediction
@@ -228,9 +224,7 @@ class EffectPosterior(nn.Module):
         n_fit_conditions
             For tables of thousands of conditions, with `embedding`: number of conditions (evenly spaced) that levels
             are learned from. The covariance of single effects is then that of the embedding, what concerns
-            combinations is at its prior median, and the effect of a set follows from the 200 conditions with which it
-            is most correlated a priori. By default all conditions are used throughout, which takes minutes from about
-            500 on.
+            combinations is at its prior median. By default all conditions are used, and the covariance is learned.
 
         Raises
         ------
@@ -253,7 +247,7 @@ class EffectPosterior(nn.Module):
             weights = None if graph is None or not self.config.graph else graph.cpu().double()
             sizes = {"n_steps": n_steps, "n_fit_genes": n_fit_genes, "rank": rank}
             if embedding is None:
-                self._set(learn(measured, along_graph(weights, k), self.config, **sizes))
+                self._set(learn(measured, independent_prior(weights, k, n_conditions), self.config, **sizes))
             else:
                 known = embedding.cpu().double()
                 self._set(learn_with_embedding(measured, weights, known, self.config, n_fit_conditions, **sizes))
@@ -266,16 +260,12 @@ class EffectPosterior(nn.Module):
     @_with_design
     def mean(self, design: torch.Tensor, chunk_size: int = 512) -> torch.Tensor:
         """Predicted effects, sets x G, of the sets in ``design`` (sets x k, 0/1)."""
-        if self.fitted.n_nearest is not None:
-            return self._by_nearest(design)[0]
         parts = torch.split(self._like_fitted(design), chunk_size)
         return torch.cat([_unless_control(part, self._prediction(part)[0]) for part in parts])
 
     @_with_design
     def mean_and_sd(self, design: torch.Tensor, chunk_size: int = 512) -> tuple[torch.Tensor, torch.Tensor]:
         """Predicted effects and their standard deviations, each sets x G; both are 0 for control, the empty set."""
-        if self.fitted.n_nearest is not None:
-            return self._by_nearest(design)
         measured, prior = self.fitted.measured, self.fitted.hyperparameters
         # What another condition of this kind would differ by, however many cells it had.
         between = prior.excess * measured.condition_noise.median() * measured.gene_noise
@@ -292,8 +282,6 @@ class EffectPosterior(nn.Module):
     def posterior_mean(self, design: torch.Tensor) -> torch.Tensor:
         """Mean of the posterior itself, sets x G, which is not what is predicted (see the class)."""
         design = self._like_fitted(design)
-        if self.fitted.n_nearest is not None:
-            return torch.cat([part.posterior_mean(one) for part, one in self._near(design)])
         return _unless_control(design, self._moments(Sets.of(design, self.fitted, self.additivity)).mean)
 
     @_with_design
@@ -306,9 +294,6 @@ class EffectPosterior(nn.Module):
         others are asked for with it. (:doc:`/concepts/inference` has the equations.)
         """
         design = self._like_fitted(design)
-        if self.fitted.n_nearest is not None:
-            part, design = nearest_part(self.fitted, design, torch.unique(nearest(self.fitted, design)))
-            return self._of(part).draw(design, n_draws, seed)
         if self._drawn is None or (self._drawn.n_draws, self._drawn.seed) != (n_draws, seed):
             with one_thread(len(self.fitted.measured.design) <= _FEW_CONDITIONS):
                 self._drawn = JointDraws(self._conditional(), self.additivity, n_draws, seed)
@@ -332,7 +317,8 @@ class EffectPosterior(nn.Module):
         exact, mean = self._moments(sets), self._moments(sets, self.config.noise_fraction).mean
         if not self.config.constrained:
             return torch.maximum(mean, lowest), exact
-        center = self._moments(sets.mean_of_size(self.fitted), self.config.noise_fraction).mean
+        of_sizes, at = sets.means_of_sizes(self.fitted)
+        center = self._moments(of_sizes, self.config.noise_fraction).mean[at]
         deviation = mean - center
         ratio = exact.set_variance.sum(1) / (deviation**2).sum(1).clamp_min(1e-300)
         factor = (1 + ratio).sqrt().clamp_max(_LARGEST_FACTOR)[:, None]
@@ -362,22 +348,12 @@ class EffectPosterior(nn.Module):
         found._fitted = fitted
         return found
 
-    def _near(self, design: torch.Tensor) -> Iterator[tuple[EffectPosterior, torch.Tensor]]:
-        """Posterior and design of each set, from the conditions that say most of it."""
-        for one, rows in zip(design, nearest(self.fitted, design), strict=True):
-            part, alone = nearest_part(self.fitted, one[None], rows)
-            yield self._of(part), alone
-
-    def _by_nearest(self, design: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        means, sds = zip(*(part.mean_and_sd(one) for part, one in self._near(self._like_fitted(design))), strict=True)
-        return torch.cat(means), torch.cat(sds)
-
     # -- parts -----------------------------------------------------------------------------------------------------
     def _moments(self, sets: Sets, noise_fraction: float = 1.0) -> Moments:
         return self._conditional(noise_fraction).moments(sets)
 
     def _conditional(self, noise_fraction: float = 1.0) -> Conditional:
-        """Cache of the Cholesky factors and of the effects on targets."""
+        """Cache of the effects on targets and, where they are not large, of factors of the covariances."""
         if noise_fraction not in self._conditionals:
             self._conditionals[noise_fraction] = Conditional(self.fitted, noise_fraction)
         return self._conditionals[noise_fraction]

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from raptorgraph.inference._mixture import LEVELS
-from raptorgraph.inference._prior import CONDITION_SPECIFIC, N_CLASSES, is_combination, scale_of
+from raptorgraph.inference._prior import CONDITION_SPECIFIC, N_CLASSES, SHARED, is_combination, scale_of
 
 if TYPE_CHECKING:
     from raptorgraph.inference._state import Fitted
@@ -51,7 +51,7 @@ class Plan:
         self._weights = weights[self._at]  # the classes and levels that count, as one axis
         inherits = torch.tensor([float(m != CONDITION_SPECIFIC) for m in range(N_CLASSES)], dtype=LEVELS.dtype)
         self._level = torch.outer(inherits, LEVELS)[self._at]  # 0 where no combination inherits anything
-        self._unknown = _unknown(fitted, deviation)[self._at]
+        self._unknown = _unknown(fitted, deviation, self._at)
         self._others = {tuple(row) for row in others.tolist()}
         wanted = _features(fitted, others)
         self._wanted = wanted.T @ wanted
@@ -127,30 +127,36 @@ def _features(fitted: Fitted, design: torch.Tensor) -> torch.Tensor:
     return torch.cat([design * scale_of(fitted.hyperparameters, design)[:, None], is_combination(design)[:, None]], 1)
 
 
-def _unknown(fitted: Fitted, deviation: float) -> torch.Tensor:
-    """Posterior covariance M of the coefficients in units of noise, classes x levels x (k + 1) x (k + 1).
+def _unknown(fitted: Fitted, deviation: float, used: torch.Tensor) -> torch.Tensor:
+    """Posterior covariance M of the coefficients in units of noise, used classes and levels x (k + 1) x (k + 1).
 
     These are the effects of each gene in combinations, and what these have in common; to the latter belongs the error
-    of the controls, to which all effects are differences.
+    of the controls, to which all effects are differences. `used` is classes x levels, true or false.
     """
     prior, measured = fitted.hyperparameters, fitted.measured
-    k, levels = measured.design.shape[1], LEVELS[:, None, None]
+    k = measured.design.shape[1]
     features = _features(fitted, measured.design)
-    apart = torch.zeros(N_CLASSES, len(LEVELS), k + 1, k + 1, dtype=features.dtype)  # what combinations alone have
-    alike = torch.zeros_like(apart)  # what single genes have, too
-    for m, covariance in enumerate((prior.shared_covariance, prior.independent_covariance)):
-        alike[m, :, :k, :k] = levels * covariance
-        apart[m, :, :k, :k] = levels * deviation * torch.eye(k, dtype=features.dtype)
-        apart[m, :, k, k] = LEVELS * prior.combination_variance
-    alike[:, :, k, k] = measured.control_noise
     of_all = torch.cat([features[:, :k], torch.ones_like(features[:, :1])], 1)
     of_combinations = is_combination(measured.design)[:, None] * features
-    cross = alike @ of_all.T + apart @ of_combinations.T
-    private = torch.diag_embed(_private(fitted, measured.design, deviation))
-    errors = torch.diag((1 + prior.excess_by_condition) * measured.condition_noise)
-    covariance = of_all @ alike @ of_all.T + of_combinations @ apart @ of_combinations.T + private + errors
-    left: torch.Tensor = alike + apart - cross @ torch.cholesky_solve(cross.mT, torch.linalg.cholesky(covariance))
-    return left
+    private = _private(fitted, measured.design, deviation)
+    errors = (1 + prior.excess_by_condition) * measured.condition_noise
+    eye = torch.eye(k, dtype=features.dtype)
+    found = []
+    for m, at in used.nonzero().tolist():
+        level = LEVELS[at]
+        alike = torch.zeros(k + 1, k + 1, dtype=features.dtype)  # what single genes have, too
+        apart = torch.zeros_like(alike)  # what combinations alone have
+        if m != CONDITION_SPECIFIC:
+            covariance = prior.shared_covariance if m == SHARED else prior.independent_covariance
+            alike[:k, :k] = level * (covariance @ eye)
+            apart[:k, :k] = level * deviation * eye
+            apart[k, k] = level * prior.combination_variance
+        alike[k, k] = measured.control_noise
+        cross = alike @ of_all.T + apart @ of_combinations.T
+        covariance = of_all @ alike @ of_all.T + of_combinations @ apart @ of_combinations.T
+        covariance = covariance + torch.diag(private[m, at] + errors)
+        found.append(alike + apart - cross @ torch.cholesky_solve(cross.mT, torch.linalg.cholesky(covariance)))
+    return torch.stack(found)
 
 
 def _private(fitted: Fitted, design: torch.Tensor, deviation: float) -> torch.Tensor:

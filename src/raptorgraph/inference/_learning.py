@@ -8,12 +8,17 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from raptorgraph.inference._covariances import Conditions, Covariances
+from raptorgraph.inference._expansion import Expansion
+from raptorgraph.inference._gene_covariance import GeneCovariance
+from raptorgraph.inference._low_rank_mixture import LowRankMixture
 from raptorgraph.inference._mixture import LEVELS, GeneMixture
 from raptorgraph.inference._prior import (
     CONDITION_SPECIFIC,
     INDEPENDENT,
     N_CLASSES,
-    factors,
+    SHARED,
+    along_graph,
     noise,
     signals,
 )
@@ -40,11 +45,16 @@ _NO_DIRECTION = 1e-4  # share of the variance of single effects below which a co
 _CONDITION_SPECIFIC_WEIGHT, _BORDER = 0.01, 6
 _CLOSED = -1e4  # log weight of what cannot be
 _LEARNING_RATE = 0.08
+_FEW_LINKED = 200  # genes along a graph whose covariances are factored at every step
+_NEAR = 0.1  # change of hyperparameters up to which they are expanded in, in the first step; less towards the end
+# Conditions up to which covariances are dense. A step then costs about classes x levels x C^2 x genes operations, and
+# three eigendecompositions; of low rank classes x levels x C x rank x genes. From about 100 on the latter are fewer.
+MOST_DENSE = 99
 
 
 def learn(
     measured: Measured,
-    independent_covariance: torch.Tensor,
+    independent_covariance: torch.Tensor | GeneCovariance,
     config: EffectPosteriorConfig,
     *,
     n_steps: int,
@@ -64,27 +74,49 @@ def learn(
             expected = expected_scale(prior.excess, prior.shared_covariance, config.overshoot)
             prior = replace(prior, scale=expected)
         density = task.mixture(prior, slice(None)).log_density(task.scaled)
-        targets = TargetEffects.given(task.scaled, measured, factors(prior, measured))
+        targets = TargetEffects.given(task.scaled, measured, Covariances(prior, measured))
         density[:, :, targets.columns] += targets.log_evidence()
         return Fitted(measured, prior, torch.softmax(density.flatten(0, 1), 0).view_as(density))
+
+
+def independent_prior(graph: torch.Tensor | None, k: int, n_conditions: int) -> torch.Tensor | GeneCovariance:
+    """Covariance of single effects in the independent class; that of the shared class will be of the same kind."""
+    if n_conditions <= MOST_DENSE:
+        return along_graph(graph, k)
+    return GeneCovariance.along_graph(graph, k)
 
 
 class _Task:
     """The measured effects in units of noise, and the prior that fits some of their genes best."""
 
     def __init__(
-        self, measured: Measured, independent_covariance: torch.Tensor, config: EffectPosteriorConfig, rank: int
+        self,
+        measured: Measured,
+        independent_covariance: torch.Tensor | GeneCovariance,
+        config: EffectPosteriorConfig,
+        rank: int,
     ) -> None:
         self.measured, self.config, self.rank = measured, config, rank
         self.independent_covariance = independent_covariance
+        self.conditions = None
+        if isinstance(independent_covariance, GeneCovariance):
+            self.conditions = Conditions(measured.design, independent_covariance)
         self.scaled = measured.effect / measured.gene_noise.sqrt()
         self.closed = _closed_classes(measured, config)
         design = measured.design
         self.seen = design[design.sum(1) == 1].sum(0) > 0
 
-    def mixture(self, prior: Hyperparameters, genes: torch.Tensor | slice) -> GeneMixture:
-        """Marginal distribution of the measured effects on these genes."""
+    def mixture(
+        self,
+        prior: Hyperparameters,
+        genes: torch.Tensor | slice,
+        expansion: Expansion | None = None,
+        near: float = 0.0,
+    ) -> GeneMixture | LowRankMixture:
+        """Marginal distribution of the measured effects on these genes; `expansion` is that of the same genes."""
         weights = prior.log_weights[:, :, None] + self.closed[:, :, genes]
+        if self.conditions is not None:
+            return LowRankMixture(prior, self.measured, self.conditions, weights, expansion, near)
         return GeneMixture(signals(prior, self.measured.design), noise(prior, self.measured), weights)
 
     def maximize(self, genes: torch.Tensor, n_steps: int, *, few_directions: bool) -> Hyperparameters:
@@ -96,10 +128,12 @@ class _Task:
         used = self.measured.design.sum(0) > 0
         optimizer = torch.optim.Adam([value for value in free.values() if value.requires_grad], lr=_LEARNING_RATE)
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, n_steps)
+        expansion = self._expansion(y)
         for _ in range(n_steps):
             optimizer.zero_grad()
+            near = _NEAR * (schedule.get_last_lr()[0] / _LEARNING_RATE) ** 2
             prior = hyperparameters(free, self.seen, self.independent_covariance)
-            gain, _ = self.mixture(prior, genes).objective(y)
+            gain, _ = self.mixture(prior, genes, expansion, near).objective(y)
             loss = penalty(free, prior, self.config.overshoot) - gain
             if few_directions:
                 loss = loss + directions_penalty(free["loadings"][used], free["specific"][used])
@@ -108,6 +142,14 @@ class _Task:
             schedule.step()
         with torch.no_grad():
             return hyperparameters(free, self.seen, self.independent_covariance)
+
+    def _expansion(self, y: torch.Tensor) -> Expansion | None:
+        """Expansion of the independent class, where a graph links many genes."""
+        if self.conditions is None or len(self.conditions.links[INDEPENDENT].genes) <= _FEW_LINKED:
+            return None
+        if self.conditions.links[INDEPENDENT] is self.conditions.links[SHARED]:
+            return None
+        return Expansion(self.conditions, self.measured, y)
 
     @torch.no_grad()
     def log_likelihood(self, prior: Hyperparameters, genes: torch.Tensor) -> torch.Tensor:
@@ -157,7 +199,7 @@ def free_parameters(design: torch.Tensor, y: torch.Tensor, rank: int) -> dict[st
     """Unconstrained parameters at their start, from effects ``y`` in units of noise (conditions x genes)."""
     k = design.shape[1]
     # Directions of the single effects; those of genes without a single follow from their combinations.
-    start = torch.linalg.lstsq(design, y, driver="gelsd").solution
+    start = _single_effects(design, y)
     left, size, _ = torch.linalg.svd(start, full_matrices=False)
     rank = min(rank, len(size))
     free = {
@@ -172,12 +214,27 @@ def free_parameters(design: torch.Tensor, y: torch.Tensor, rank: int) -> dict[st
     return {name: value.requires_grad_() for name, value in free.items()}
 
 
+def _single_effects(design: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    """Effects of single genes by least squares, the smallest of those that fit, k x genes."""
+    if len(design) <= MOST_DENSE:
+        found: torch.Tensor = torch.linalg.lstsq(design, y, driver="gelsd").solution
+        return found
+    # Genes that are in one condition alone, by themselves, take what that shows.
+    alone = (design.sum(1) == 1) & (design @ design.sum(0) == 1)
+    found = design.new_zeros(design.shape[1], y.shape[1])
+    found[design[alone].argmax(1)] = y[alone]
+    rest = design[~alone]
+    genes = (rest.sum(0) > 0).nonzero().squeeze(1)
+    if len(genes):
+        found[genes] = torch.linalg.lstsq(rest[:, genes], y[~alone], driver="gelsd").solution
+    return found
+
+
 def hyperparameters(
-    free: Mapping[str, torch.Tensor], seen: torch.Tensor, independent_covariance: torch.Tensor
+    free: Mapping[str, torch.Tensor], seen: torch.Tensor, independent_covariance: torch.Tensor | GeneCovariance
 ) -> Hyperparameters:
     """Hyperparameters from the unconstrained ones; ``seen`` says which genes were perturbed alone."""
-    covariance = free["loadings"] @ free["loadings"].T + torch.diag(free["specific"].exp())
-    covariance = covariance / covariance.diagonal().mean()
+    covariance = _shared_covariance(free, dense=isinstance(independent_covariance, torch.Tensor))
     positive = {name: free[name].exp() for name in ("scale", "unseen_scale", *MEDIANS)}
     closed = torch.zeros_like(free["weights"])
     closed[INDEPENDENT, _BORDER + 1 :] = closed[CONDITION_SPECIFIC, :_BORDER] = _CLOSED
@@ -189,10 +246,20 @@ def hyperparameters(
         **positive,
         shared_covariance=covariance,
         independent_covariance=independent_covariance,
-        unseen=(~seen).to(covariance.dtype),
+        unseen=(~seen).to(free["loadings"].dtype),
         excess_by_condition=positive["excess"] * free["deviation"].exp(),
         log_weights=torch.cat([inherited, specific[None]]),
     )
+
+
+def _shared_covariance(free: Mapping[str, torch.Tensor], *, dense: bool) -> torch.Tensor | GeneCovariance:
+    """K of the shared class, with mean diagonal 1."""
+    loadings, specific = free["loadings"], free["specific"].exp()
+    if dense:
+        covariance = loadings @ loadings.T + torch.diag(specific)
+        return covariance / covariance.diagonal().mean()
+    size = ((loadings**2).sum(1) + specific).mean()
+    return GeneCovariance.of_directions(loadings / size.sqrt(), specific / size)
 
 
 def penalty(free: Mapping[str, torch.Tensor], prior: Hyperparameters, overshoot: bool) -> torch.Tensor:
@@ -215,7 +282,9 @@ def directions_penalty(loadings: torch.Tensor, specific: torch.Tensor) -> torch.
     return 0.25 * (k + 1) * torch.log1p(share / _NO_DIRECTION).sum()
 
 
-def expected_scale(excess: torch.Tensor, covariance: torch.Tensor, overshoot: bool = True) -> torch.Tensor:
+def expected_scale(
+    excess: torch.Tensor, covariance: torch.Tensor | GeneCovariance, overshoot: bool = True
+) -> torch.Tensor:
     """Prior median of the scale of combinations; 1 without overshoot.
 
     Where conditions differ by more than sampling (`excess`), and effects are alike (`covariance`, the K of single
@@ -225,7 +294,7 @@ def expected_scale(excess: torch.Tensor, covariance: torch.Tensor, overshoot: bo
     return 1 - overshoot * (1 - _UNRELATED + (_UNRELATED - _ONE_EFFECT) * once)
 
 
-def similarity(covariance: torch.Tensor) -> torch.Tensor:
+def similarity(covariance: torch.Tensor | GeneCovariance) -> torch.Tensor:
     """Mean correlation between the effects of two single perturbations, weighted by their size; at least 0."""
     size = covariance.diagonal().sqrt()
     between = covariance.sum() - covariance.trace()

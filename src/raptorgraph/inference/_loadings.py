@@ -16,22 +16,31 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from scipy.sparse.linalg import svds
 from sklearn.utils.extmath import randomized_svd
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
 
 _MOST_FACTORS = 20  # of the noise
 _MOST_PROGRAMS = 20  # of the effects
+_MANY = 200  # rows and columns from which on a part of the singular vectors is found alone
 _LARGEST_SHARE = 0.95  # of a gene's variance that is common
 
 
 def correlated(loadings: torch.Tensor, n: int, generator: torch.Generator) -> torch.Tensor:
     """Draw standard normal vectors of the genes, n x G, with the correlation that the loadings (G x factors) say."""
     own = (1 - (loadings**2).sum(1)).clamp_min(0.0).sqrt()
-    each = torch.randn(n, len(loadings), generator=generator, dtype=loadings.dtype)
+    each = standard_normal((n, len(loadings)), generator)
     common = torch.randn(n, loadings.shape[1], generator=generator, dtype=loadings.dtype)
     return each * own + common @ loadings.T
+
+
+def standard_normal(shape: Sequence[int], generator: torch.Generator) -> torch.Tensor:
+    """Independent standard normal variables, drawn in single precision (several times faster), as float64."""
+    return torch.randn(tuple(shape), generator=generator, dtype=torch.float32).double()
 
 
 def loadings_of_effects(mean: torch.Tensor, variance: torch.Tensor) -> torch.Tensor:
@@ -42,8 +51,19 @@ def loadings_of_effects(mean: torch.Tensor, variance: torch.Tensor) -> torch.Ten
     """
     square, unknown = (mean**2).mean(0), variance.mean(0)
     size = (square + unknown).clamp_min(1e-300).sqrt()
-    _, values, vectors = torch.linalg.svd(mean / size, full_matrices=False)
+    values, vectors = _largest(mean / size)
     return _bounded(vectors[:_MOST_PROGRAMS].T * values[:_MOST_PROGRAMS] / len(mean) ** 0.5)
+
+
+def _largest(matrix: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Largest singular values, and the right singular vectors as rows."""
+    if min(matrix.shape) <= _MANY:
+        _, values, vectors = torch.linalg.svd(matrix, full_matrices=False)
+        return values, vectors
+    start = np.random.default_rng(0).standard_normal(min(matrix.shape))
+    _, size, right = svds(matrix.numpy(), _MOST_PROGRAMS, v0=start)
+    order = np.argsort(-size)
+    return torch.from_numpy(size[order]), torch.from_numpy(right[order])
 
 
 def loadings_of_cells(values: NDArray[np.floating], seed: int = 0) -> NDArray[np.float64]:

@@ -9,11 +9,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import torch
-
-from raptorgraph.inference._mixture import LEVELS
+from scipy.sparse import csr_array
 
 if TYPE_CHECKING:
-    from raptorgraph.inference._state import Hyperparameters, Measured
+    from raptorgraph.inference._state import Covariance, Hyperparameters, Measured
 
 # Classes of genes.
 SHARED, INDEPENDENT, CONDITION_SPECIFIC = range(3)
@@ -43,8 +42,10 @@ def inherited(
     design = design.mean(1, keepdim=True).expand_as(design) if by_size else design
     left, right = design * scale[:, None], others * scale_of(prior, others)[:, None]
     common = prior.combination_variance * torch.outer(combination, is_combination(others))
-    shared = left @ prior.shared_covariance @ right.T + common
-    independent = left @ prior.independent_covariance @ right.T + common
+    shared, independent = (
+        _between(left, covariance, right) + common
+        for covariance in (prior.shared_covariance, prior.independent_covariance)
+    )
     return torch.stack([shared, independent, torch.zeros_like(common)])
 
 
@@ -84,11 +85,12 @@ def noise(prior: Hyperparameters, measured: Measured, noise_fraction: float = 1.
     return torch.diag(conditions) + measured.control_noise
 
 
-def factors(prior: Hyperparameters, measured: Measured, noise_fraction: float = 1.0) -> torch.Tensor:
-    """Cholesky factors of the covariance of the measured effects, classes x levels x C x C."""
-    covariance = LEVELS[:, None, None] * signals(prior, measured.design)[:, None]
-    factor: torch.Tensor = torch.linalg.cholesky(covariance + noise(prior, measured, noise_fraction))
-    return factor
+def _between(left: torch.Tensor, covariance: Covariance, right: torch.Tensor) -> torch.Tensor:
+    """Covariance between scaled sets, of which those on the right hold few of many genes."""
+    if isinstance(covariance, torch.Tensor):
+        return left @ covariance @ right.T
+    product: torch.Tensor = torch.from_numpy(csr_array(right.numpy()) @ (left @ covariance).T.numpy()).T
+    return product
 
 
 def along_graph(graph: torch.Tensor | None, k: int) -> torch.Tensor:

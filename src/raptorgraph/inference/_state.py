@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
+from raptorgraph.inference._gene_covariance import ExtendedCovariance, GeneCovariance
 from raptorgraph.inference._gene_kernel import GeneKernel
 
 if TYPE_CHECKING:
@@ -28,6 +29,9 @@ _OLD_KEYS = {
     "excess_by_condition": "excess_of",
     "responsibility": "share",
 }
+
+# Of single effects: k x k, or as its parts where genes are many.
+Covariance = torch.Tensor | GeneCovariance | ExtendedCovariance
 
 _NO_CELLS = 1e-6  # "number of cells" of a condition without any: it then says nothing
 _KERNEL = "kernel_"  # before the names of its fields
@@ -91,8 +95,8 @@ class Hyperparameters:
     Variances are relative to that of the effect of a typical single perturbation on the gene.
     """
 
-    shared_covariance: torch.Tensor  # k x k, mean diagonal 1: K of the shared class
-    independent_covariance: torch.Tensor  # k x k, mean diagonal 1: K of the independent class, given by the graph
+    shared_covariance: Covariance  # k x k, mean diagonal 1: K of the shared class
+    independent_covariance: Covariance  # k x k, mean diagonal 1: K of the independent class, given by the graph
     scale: torch.Tensor  # a: effects of single genes in a combination over those alone
     unseen_scale: torch.Tensor  # a where a gene of the combination was never perturbed alone
     unseen: torch.Tensor  # k, 0/1: genes that were never perturbed alone, given by the design
@@ -112,14 +116,13 @@ class Fitted:
     hyperparameters: Hyperparameters
     responsibility: torch.Tensor  # r, classes x levels x G
     kernel: GeneKernel | None = None  # what an embedding of genes says of their effects
-    n_nearest: torch.Tensor | None = None  # conditions that a set is found from, where not from all; scalar
 
     def to_tensors(self) -> dict[str, torch.Tensor]:
         """Everything by the names of the fields, for ``state_dict``."""
-        found = {**vars(self.measured), **vars(self.hyperparameters), "responsibility": self.responsibility}
+        found = {**vars(self.measured), **_flat(self.hyperparameters), "responsibility": self.responsibility}
         if self.kernel is not None:
             found |= {f"{_KERNEL}{name}": value for name, value in vars(self.kernel).items()}
-        return found if self.n_nearest is None else {**found, "n_nearest": self.n_nearest}
+        return found
 
     @classmethod
     def from_tensors(cls, tensors: Mapping[str, torch.Tensor]) -> Fitted:
@@ -129,8 +132,9 @@ class Fitted:
             n_genes = len(tensors[names.get("lowest", "lowest")])
             tensors = {**tensors, "noise_loadings": torch.zeros(n_genes, 0, dtype=torch.float64)}
 
-        def named(kind: type) -> dict[str, torch.Tensor]:
-            return {field.name: tensors[names.get(field.name, field.name)].cpu() for field in fields(kind)}
+        def named(kind: type) -> dict[str, Any]:
+            found = {field.name: names.get(field.name, field.name) for field in fields(kind)}
+            return {name: tensors[key].cpu() if key in tensors else _parts(tensors, key) for name, key in found.items()}
 
         responsibility = tensors[names.get("responsibility", "responsibility")].cpu()
         of_kernel = {name.removeprefix(_KERNEL): x.cpu() for name, x in tensors.items() if name.startswith(_KERNEL)}
@@ -139,5 +143,20 @@ class Fitted:
             Hyperparameters(**named(Hyperparameters)),
             responsibility,
             GeneKernel(**of_kernel) if of_kernel else None,
-            tensors.get("n_nearest"),
         )
+
+
+def _flat(prior: Hyperparameters) -> dict[str, torch.Tensor]:
+    """Hyperparameters by name, covariances that are kept in parts by the names of these."""
+    found: dict[str, torch.Tensor] = {}
+    for name, value in vars(prior).items():
+        if isinstance(value, GeneCovariance):
+            found |= {f"{name}_{field.name}": getattr(value, field.name) for field in fields(value)}
+        else:
+            found[name] = value.dense() if isinstance(value, ExtendedCovariance) else value
+    return found
+
+
+def _parts(tensors: Mapping[str, torch.Tensor], name: str) -> GeneCovariance:
+    """Inverse of :func:`_flat` for a covariance in parts; KeyError where there is none."""
+    return GeneCovariance(*(tensors[f"{name}_{field.name}"].cpu() for field in fields(GeneCovariance)))

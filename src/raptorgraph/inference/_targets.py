@@ -14,43 +14,56 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from raptorgraph.inference._mixture import LEVELS
+from raptorgraph.inference._prior import N_CLASSES
+
 if TYPE_CHECKING:
+    from raptorgraph.inference._covariances import Covariances
     from raptorgraph.inference._state import Measured
 
 TARGET_VARIANCE = 64.0  # lambda
+_AT_A_TIME = 512  # targets that are solved for
 
 
 @dataclass(frozen=True)
 class TargetEffects:
-    """Posterior of the T effects on targets, by class and level (leading axes but of the first two fields)."""
+    """Posterior of the T effects on targets; of precision and mean by class and level (leading axes)."""
 
     genes: torch.Tensor  # T: positions among the perturbed genes
     columns: torch.Tensor  # T: columns of their targets
-    solved: torch.Tensor  # C x T: inverse covariance times x
-    data: torch.Tensor  # C x T: inverse covariance times the measured effects on the target
-    precision: torch.Tensor  # T: q
-    mean: torch.Tensor  # T
+    perturbed: torch.Tensor  # x, C x T, 0/1: the conditions that hold each gene
+    precision: torch.Tensor  # q
+    mean: torch.Tensor
 
     @classmethod
-    def given(cls, effect: torch.Tensor, measured: Measured, factor: torch.Tensor) -> TargetEffects:
-        """Condition on the effects of the conditions (C x G), whose covariances have these Cholesky factors."""
+    def given(
+        cls, effect: torch.Tensor, measured: Measured, covariances: Covariances, where: torch.Tensor | None = None
+    ) -> TargetEffects:
+        """Condition on the effects of the conditions, C x G.
+
+        Of the classes and levels all are conditioned on, or those of `where` (classes x levels x G).
+        """
         genes = (measured.target_columns >= 0).nonzero().squeeze(1)
-        columns = measured.target_columns[genes]
-        perturbed = measured.design[:, genes]
-        both = torch.cat([perturbed, effect[:, columns]], 1).expand(*factor.shape[:2], -1, -1)
-        solved, data = torch.cholesky_solve(both, factor).chunk(2, -1)
-        precision = 1 / TARGET_VARIANCE + (solved * perturbed).sum(2)
-        return cls(genes, columns, solved, data, precision, (data * perturbed).sum(2) / precision)
+        columns, perturbed = measured.target_columns[genes], measured.design[:, genes]
+        precision = torch.ones(N_CLASSES, len(LEVELS), len(genes), dtype=effect.dtype)
+        mean = torch.zeros_like(precision)
+        used = torch.ones_like(precision, dtype=torch.bool) if where is None else where[:, :, columns]
+        for m, level in torch.nonzero(used.any(2)).tolist():
+            for t in used[m, level].nonzero().squeeze(1).split(_AT_A_TIME):
+                x = perturbed[:, t]
+                solved = covariances.at(m, level).solve(x)
+                precision[m, level, t] = 1 / TARGET_VARIANCE + (solved * x).sum(0)
+                mean[m, level, t] = (solved * effect[:, columns[t]]).sum(0) / precision[m, level, t]
+        return cls(genes, columns, perturbed, precision, mean)
 
     def log_evidence(self) -> torch.Tensor:
         """How much likelier the update makes the measured effects (in units of noise), classes x levels x T."""
         return 0.5 * self.precision * self.mean**2 - 0.5 * torch.log(TARGET_VARIANCE * self.precision)
 
-    def carried_over(self, design: torch.Tensor, cross: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Mean of other sets on the targets, and its derivative by the effect on the target.
+    def load(self, design: torch.Tensor, maps: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+        """Derivative of the effects of sets on some of the targets by the effects on these, sets x t.
 
-        ``cross`` is the covariance of these sets with the conditions without the update, classes x levels x sets x C;
-        both answers are classes x levels x sets x T.
+        ``maps`` is the inverse covariance of the conditions at a class and level times their covariance with these sets
+        without the update, C x sets.
         """
-        load = design[:, self.genes] - cross @ self.solved
-        return cross @ self.data + load * self.mean[:, :, None], load
+        return design[:, self.genes[t]] - maps.mT @ self.perturbed[:, t]

@@ -16,19 +16,19 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from raptorgraph.inference._gene_covariance import ExtendedCovariance, GeneCovariance
 from raptorgraph.inference._gene_kernel import FEWEST, GeneKernel, known, learn_kernel
-from raptorgraph.inference._learning import MEDIANS, _fit_genes, learn
+from raptorgraph.inference._learning import MEDIANS, _fit_genes, independent_prior, learn
 from raptorgraph.inference._mixture import LEVELS, GeneMixture
-from raptorgraph.inference._prior import N_CLASSES, SHARED, along_graph, noise, signals
+from raptorgraph.inference._prior import N_CLASSES, SHARED, noise, signals
 from raptorgraph.inference._state import Fitted, Hyperparameters
 
 if TYPE_CHECKING:
     from raptorgraph.inference._config import EffectPosteriorConfig
-    from raptorgraph.inference._state import Measured
+    from raptorgraph.inference._state import Covariance, Measured
 
 _EM_STEPS = 20
 _MOST_SINGLES = 1000  # that the kernel is learned from
-_N_NEAREST = 200  # conditions that the effect of a set is found from, where there are thousands
 _NO_CELLS = 1e4  # noise of a condition, relative to a typical one, beyond which it says nothing
 
 
@@ -57,7 +57,7 @@ def learn_with_embedding(
     n_conditions, k = measured.design.shape
     columns = _fit_genes(measured, sizes["n_fit_genes"])
     if n_fit_conditions is None or n_fit_conditions >= n_conditions:
-        fitted = learn(measured, along_graph(graph, k), config, **sizes)
+        fitted = learn(measured, independent_prior(graph, k, n_conditions), config, **sizes)
         with torch.no_grad():
             kernel = kernel_of(measured, fitted.hyperparameters.excess_by_condition, embedding, columns)
         return replace(fitted, kernel=kernel)
@@ -99,7 +99,10 @@ def with_others(fitted: Fitted, rows: torch.Tensor, targets: torch.Tensor) -> Fi
     measured, prior, kernel = fitted.measured, fitted.hyperparameters, fitted.kernel
     coefficients, left = kernel.regression(rows)
 
-    def extended(covariance: torch.Tensor) -> torch.Tensor:
+    def extended(covariance: Covariance) -> Covariance:
+        if isinstance(covariance, GeneCovariance):
+            return ExtendedCovariance(covariance, coefficients, left)
+        assert isinstance(covariance, torch.Tensor)
         cross = coefficients @ covariance
         return torch.cat([torch.cat([covariance, cross.mT], 1), torch.cat([cross, cross @ coefficients.mT + left], 1)])
 
@@ -181,19 +184,4 @@ def _learn_table(measured: Measured, kernel: GeneKernel, n: int) -> Fitted:
         weights = of_genes.mean(2, keepdim=True).clamp_min(1e-12)
     responsibility = torch.zeros(N_CLASSES, *of_genes.shape[1:], dtype=dtype)
     responsibility[SHARED], prior.log_weights[SHARED] = of_genes[0], weights[0, :, 0].log()
-    return Fitted(measured, prior, responsibility, kernel, torch.tensor(_N_NEAREST))
-
-
-def nearest(fitted: Fitted, design: torch.Tensor) -> torch.Tensor:
-    """Conditions that say most of each set (sets x k): those with the largest correlation a priori, sets x n."""
-    assert fitted.n_nearest is not None
-    conditions = fitted.measured.design
-    covariance = design @ fitted.hyperparameters.shared_covariance @ conditions.T
-    likeness = covariance / conditions.sum(1).clamp_min(1.0).sqrt()
-    return likeness.topk(min(int(fitted.n_nearest), len(conditions)), dim=1).indices
-
-
-def nearest_part(fitted: Fitted, design: torch.Tensor, rows: torch.Tensor) -> tuple[Fitted, torch.Tensor]:
-    """Posterior of sets from some of the conditions alone, and the design of these sets."""
-    genes = ((fitted.measured.design[rows].sum(0) + design.sum(0)) > 0).nonzero().squeeze(1)
-    return _part(fitted, rows, genes), design[:, genes]
+    return Fitted(measured, prior, responsibility, kernel)
