@@ -1,5 +1,6 @@
 """Screens drawn from the effect model, and the whole model of a gene in numpy: all latents with their loadings."""
 
+import copy
 from itertools import combinations
 from types import SimpleNamespace
 from typing import NamedTuple
@@ -74,6 +75,24 @@ class WholeModel:
         along = total @ total.T
         self.covariances = self.prior["shared_covariance"], along / np.trace(along) * len(graph)
         self.targets = np.flatnonzero(self.measured["target_columns"] == g)
+        self.own = None  # position of a condition, and variances of its interaction and its noise
+
+    def given_own(self, row):
+        """The model in which this set, if it is a measured combination, has the variances of its own."""
+        found, own = copy.copy(self), self.posterior.additivity.own
+        at = [i for i, c in enumerate(own.rows) if (self.measured["design"][c] == row).all()]
+        if at:
+            found.own = int(own.rows[at[0]]), float(own.interaction[at[0]]), float(own.excess[at[0]])
+        return found
+
+    def of_sets(self, design, **asked):
+        """Means, variances and variances within classes and levels of sets, each with the variances of its own."""
+        found = []
+        for row in design:
+            model = self.given_own(row)
+            mean, *covariances = model.moments(lambda klass, m=model, row=row: m.asked(row[None], klass, **asked))
+            found.append((mean[0], *(x[0, 0] for x in covariances)))
+        return np.array(found).T
 
     def _loadings(self, row, key, klass, with_interaction=True):
         """Loadings of a set on the latents; `key` names the set, for what is of this set alone."""
@@ -107,7 +126,7 @@ class WholeModel:
             return 0.0
         by_kind = {
             "common": level * self.prior["combination_variance"],
-            "interaction": level * self.prior["interaction_variance"],
+            "interaction": level * self._interaction(one[1]) if kind == "interaction" else 0.0,
             "residual": level * self.prior["residual_variance"],
             "specific": level,
             "target": 64.0,
@@ -115,9 +134,15 @@ class WholeModel:
             "between": self.prior["excess"] * np.median(self.measured["condition_noise"]),
         }
         if kind == "error":
-            excess = self.prior["excess_by_condition"][one[1]]
+            own = self.own is not None and self.own[0] == one[1]
+            excess = self.own[2] if own else self.prior["excess_by_condition"][one[1]]
             return self.fraction * (1 + excess) * self.measured["condition_noise"][one[1]]
         return by_kind[kind]
+
+    def _interaction(self, key):
+        if self.own is not None and tuple(self.measured["design"][self.own[0]]) == key:
+            return self.own[1]
+        return self.prior["interaction_variance"]
 
     def component(self, klass, level, rows):
         """Mean and covariance of the loadings `rows` given the measured effects, in one class and level."""
@@ -199,11 +224,11 @@ def _predict(posterior, design, genes, graph=GRAPH):
     found = []
     for g in genes:
         exact, half = (WholeModel(posterior, g, part, graph, posterior.additivity) for part in (1.0, 0.5))
-        within = exact.moments(lambda klass, model=exact: model.asked(design, klass, residual=False))[2]
-        mean = half.moments(lambda klass, model=half: model.asked(design, klass, residual=False))[0]
+        within = exact.of_sets(design, residual=False)[2]
+        mean = half.of_sets(design, residual=False)[0]
         center = half.moments(lambda klass, model=half: model.of_size(design, klass))[0]
         # What is specific to a condition belongs to no gene: in that class only the controls' error is left.
-        found.append((mean, center, np.diag(within)))
+        found.append((mean, center, within))
     mean, center, variance = (np.array(x).T for x in zip(*found, strict=True))
     deviation = mean - center
     factor = np.sqrt(1 + variance.sum(1) / (deviation**2).sum(1))

@@ -1,4 +1,4 @@
-"""How effects add up: the regression against the marginal density in full, sizes against the whole model of a gene."""
+"""How effects add up: the regression against the marginal density in full."""
 
 import numpy as np
 import pytest
@@ -6,9 +6,8 @@ import torch
 from scipy import stats
 
 from raptorgraph.inference import _adding_up, _combinations
-from raptorgraph.inference._adding_up import _precision, _regression, _sizes
+from raptorgraph.inference._adding_up import _precision, _regression
 from raptorgraph.inference._combinations import Additivity
-from raptorgraph.inference._conditioning import Conditional
 
 
 def test_the_regression_is_that_of_the_joint_normal_distribution():
@@ -29,27 +28,6 @@ def test_the_regression_is_that_of_the_joint_normal_distribution():
         assert coefficient[0] == 0
     log_density = np.array(log_density) - 0.5 * _adding_up._GRID.numpy() ** 2
     np.testing.assert_allclose(weights, np.exp(log_density) / np.exp(log_density).sum(), atol=1e-10)
-
-
-def test_sizes_are_the_second_moments_of_interactions(example, whole_model):
-    conditional = Conditional(example.posterior.fitted)
-    precision = torch.zeros(400, dtype=torch.float64)
-    genes = [0, 17, 399]
-    precision[genes] = torch.tensor([1.0, 0.5, 2.0], dtype=torch.float64)
-    found = _sizes(conditional, precision, torch.arange(22))
-    total, expected = np.zeros(example.n), 0.0
-    for g in genes:
-        model = whole_model(example.posterior, g)
-        rows = [{("interaction", tuple(row)): 1.0} for row in example.design[8 : example.n]]
-        weight = float(precision[g])
-        for klass in (0, 1):
-            for level, r in enumerate(model.responsibility[klass]):
-                if r > 1e-8:
-                    ell = 4.0 ** (level - 4)
-                    mean, covariance, _ = model.component(klass, ell, rows)
-                    total[8:] += weight * r * (mean**2 + covariance.diagonal())
-                    expected += weight * r * ell * model.prior["interaction_variance"] * model.w
-    np.testing.assert_allclose(found[8:], total[8:] / expected, rtol=1e-5)
 
 
 def test_genes_of_one_pathway_are_not_expected_to_add_up(draw_screen, fit):

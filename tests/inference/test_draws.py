@@ -1,6 +1,7 @@
 """Joint draws against the whole model of a gene, and what they hold."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -35,6 +36,9 @@ def test_draws_have_the_mean_and_the_covariance_of_the_whole_model(example, whol
     """Two measured singles, their pair and one that was not measured; genes 5 and 9 are targets."""
     asked = np.vstack([example.design[:2], example.design[:1] + example.design[1:2], example.design[-1:]])
     fitted, additivity = example.posterior.fitted, _settled(example.posterior.additivity, 400)
+    prior, own = fitted.hyperparameters, additivity.own
+    usual = prior.interaction_variance.expand_as(own.interaction), prior.excess_by_condition[own.rows]
+    additivity = replace(additivity, own=replace(own, interaction=usual[0], excess=usual[1]))
     draws = JointDraws(Conditional(fitted), additivity, N_DRAWS, 0).effects(torch.as_tensor(asked)).numpy()
     assert draws.shape == (N_DRAWS, 4, 400)
     for g in (0, 5, 9, 399):
@@ -47,6 +51,26 @@ def test_draws_have_the_mean_and_the_covariance_of_the_whole_model(example, whol
         products = (found - mean)[:, :, None] * (found - mean)[:, None, :]
         assert _off(products, covariance).max() < 4.5
         assert (_off(products, 1.2 * covariance).diagonal() > 2).all()  # so the test can fail
+
+
+def test_measured_pairs_are_drawn_with_variances_of_their_own(example, whole_model):
+    """Three measured pairs, with large and with small variances; genes 5 and 9 are targets."""
+    asked = example.design[8:11]
+    fitted, additivity = example.posterior.fitted, _settled(example.posterior.additivity, 400)
+    own = additivity.own
+    changed = replace(own, interaction=own.interaction.clone(), excess=own.excess.clone())
+    changed.interaction[:3] *= torch.tensor([20.0, 0.1, 5.0])
+    changed.excess[:3] *= torch.tensor([0.2, 6.0, 1.0])
+    additivity = replace(additivity, own=changed)
+    draws = JointDraws(Conditional(fitted), additivity, N_DRAWS, 0).effects(torch.as_tensor(asked)).numpy()
+    for g in (0, 5, 9, 399):
+        model = whole_model(example.posterior, g)
+        model.posterior = SimpleNamespace(fitted=fitted, additivity=additivity)
+        mean, variance, _ = model.of_sets(asked, residual=True, between=True)
+        found = draws[:, :, g]
+        assert _off(found, mean).max() < 4.5
+        assert _off((found - mean) ** 2, variance).max() < 4.5
+        assert (_off((found - mean) ** 2, 1.2 * variance) > 2).all()  # so the test can fail
 
 
 def test_genes_are_drawn_together_as_their_loadings_say(tiny):

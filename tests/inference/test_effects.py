@@ -28,14 +28,13 @@ def test_standard_deviations_are_about_the_prediction(tiny, whole_model):
     prediction, sd = (x.numpy() for x in tiny.posterior.mean_and_sd(torch.as_tensor(asked)))
     for g in range(12):
         model = whole_model(tiny.posterior, g, graph=tiny.graph, additivity=tiny.posterior.additivity)
-        mean, covariance, _ = model.moments(
-            lambda klass, model=model: model.asked(asked, klass, residual=True, between=True)
-        )
+        mean, variance, _ = model.of_sets(asked, residual=True, between=True)
         # The size of an interaction that was not measured is not known.
         more = float(model.prior["interaction_variance"]) * (tiny.posterior.additivity.mean_size - 1) * model.w
         level = (4.0 ** np.arange(-4, 7) * model.responsibility[:2].sum(0)).sum()
-        expected = np.diag(covariance) + (prediction[:, g] - mean) ** 2 + [0, 0, 0, 0, more * level]
-        expected += model.scale_variance(asked, tiny.posterior.additivity)
+        expected = variance + (prediction[:, g] - mean) ** 2 + [0, 0, 0, 0, more * level]
+        of_scale = [model.given_own(row).scale_variance(row[None], tiny.posterior.additivity) for row in asked]
+        expected += np.concatenate(of_scale)
         on_target = g in tiny.posterior.fitted.measured.target_columns  # there the scale's part is approximate
         np.testing.assert_allclose(sd[:, g], np.sqrt(expected), rtol=5e-3 if on_target else 1e-6)
         found = tiny.posterior.posterior_mean(torch.as_tensor(asked))[:, g]

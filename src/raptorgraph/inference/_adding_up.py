@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 import torch
 
 from raptorgraph.inference._combinations import Additivity, mean_similarity
-from raptorgraph.inference._conditioning import used
 from raptorgraph.inference._loadings import loadings_of_effects
 from raptorgraph.inference._mixture import LEVELS
+from raptorgraph.inference._own_variances import learn_own_variances
 from raptorgraph.inference._prior import CONDITION_SPECIFIC, is_combination, scale_of
 
 if TYPE_CHECKING:
@@ -45,17 +45,21 @@ def learn_additivity(conditional: Conditional) -> Additivity:
     expected = scale_of(prior, design)[:, None] * (design @ single.mean)
     information = (precision * expected**2).sum(1).clamp_min(1e-300)
     off = (precision * expected * effect).sum(1) / information - 1
-    load = _level(fitted) * prior.interaction_variance
-    noise = ((1 + prior.excess_by_condition) * measured.condition_noise)[known]
+    variances = learn_own_variances(conditional)
+    at = known[variances.rows]
+    load = variances.interaction[at, None] * _level(fitted)
+    noise = (1 + variances.excess[at]) * measured.condition_noise[known]
     pull = precision * expected * ((noise[:, None] + load) * measured.gene_noise).sqrt()
     own = (pull**2 * (1 - (programs**2).sum(1))).sum(1)
     variance = (own + ((pull @ programs) ** 2).sum(1)) / information**2
     weights, spread, coefficients, covariances = _regression(off, variance, x)
-    sizes = _sizes(conditional, precision, known.nonzero().squeeze(1))
+    sizes = variances.interaction[at] / prior.interaction_variance
     inherited, targets = single.mean.clone(), conditional.targets  # an effect on a target is not scaled
     on_target = (fitted.responsibility[:, :, targets.columns] * targets.mean).sum((0, 1))
     inherited[targets.genes, targets.columns] -= on_target
-    return Additivity(inherited, programs, similarity, center, weights, spread, coefficients, covariances, sizes)
+    return Additivity(
+        inherited, programs, similarity, center, weights, spread, coefficients, covariances, sizes, variances
+    )
 
 
 def _level(fitted: Fitted) -> torch.Tensor:
@@ -89,21 +93,3 @@ def _regression(
     log_density -= 0.5 * (total.log() + off**2 / total).sum(1) + 0.5 * _GRID**2
     # The level is in the scale a, which was learned from the same combinations with all else.
     return torch.softmax(log_density, 0), spread, mean * torch.tensor([0.0, 1.0]), covariance
-
-
-def _sizes(conditional: Conditional, precision: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
-    """Second moment of the interaction of some of the conditions over its prior variance, shape (rows,)."""
-    fitted = conditional.fitted
-    measured, prior = fitted.measured, fitted.hyperparameters
-    total, size = torch.zeros(len(rows), dtype=precision.dtype), 0.0
-    if not len(rows):
-        return total
-    for m, level, genes in used(fitted.responsibility[:CONDITION_SPECIFIC]):
-        covariance = conditional.covariances.at(m, level)
-        variance = LEVELS[level] * prior.interaction_variance
-        weight = precision[genes] * fitted.responsibility[m, level, genes]
-        mean = variance * covariance.solve(measured.effect[:, genes])[rows]
-        left = variance - variance**2 * covariance.inverse_diagonal()[rows]
-        total += (weight * mean**2).sum(1) + left * (weight * measured.gene_noise[genes]).sum()
-        size += float(variance * (weight * measured.gene_noise[genes]).sum())
-    return total / max(size, 1e-300)

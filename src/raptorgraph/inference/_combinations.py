@@ -17,11 +17,15 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from scipy.sparse import csr_array
 
 from raptorgraph.inference._prior import is_combination
+
+if TYPE_CHECKING:
+    from raptorgraph.inference._own_variances import OwnVariances
 
 _DEGREES = 5  # of freedom of delta
 _LARGER = 0.1  # SD of the scale for each gene more than two
@@ -48,7 +52,10 @@ class Additivity:
         Posterior of the spread, a grid of R values and their weights, and, given each, mean (R x 2) and covariance
         (R x 2 x 2) of alpha and beta. The mean of alpha is 0: it is in a.
     sizes
-        Variance of the interaction of each measured combination, relative to the variance of all.
+        Variance of the interaction of each measured combination of genes that were perturbed alone, relative to that
+        of a typical one.
+    own
+        Variances of each measured combination.
     """
 
     single_effects: torch.Tensor
@@ -60,6 +67,7 @@ class Additivity:
     coefficients: torch.Tensor
     covariances: torch.Tensor
     sizes: torch.Tensor
+    own: OwnVariances
 
     def deviation(self, design: torch.Tensor) -> torch.Tensor:
         """Similarity x of each set, shape (sets,); 0 for single genes."""

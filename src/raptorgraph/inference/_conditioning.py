@@ -13,6 +13,7 @@ import torch
 from raptorgraph.inference._combinations import larger_sd
 from raptorgraph.inference._covariances import Covariances
 from raptorgraph.inference._mixture import LEVELS
+from raptorgraph.inference._own_variances import LeftOut
 from raptorgraph.inference._prior import (
     CONDITION_SPECIFIC,
     inherited,
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from raptorgraph.inference._combinations import Additivity
+    from raptorgraph.inference._own_variances import OwnVariances
     from raptorgraph.inference._state import Fitted
 
 _NEGLIGIBLE = 1e-10  # probability of a class and level
@@ -92,19 +94,29 @@ class Conditional:
     """Distribution of effects given the measured effects, with a fraction of the conditions' noise."""
 
     def __init__(self, fitted: Fitted, noise_fraction: float = 1.0) -> None:
-        self.fitted = fitted
+        self.fitted, self.noise_fraction = fitted, noise_fraction
         self.covariances = Covariances(fitted.hyperparameters, fitted.measured, noise_fraction)
         found = fitted.responsibility > _NEGLIGIBLE
         self.targets = TargetEffects.given(fitted.measured.effect, fitted.measured, self.covariances, found)
+        self.target_of = torch.full(fitted.measured.gene_noise.shape, -1)  # G: position among the targets
+        self.target_of[self.targets.columns] = torch.arange(len(self.targets.columns))
 
-    def moments(self, sets: Sets) -> Moments:
-        """Mean and variance of the effects of sets."""
+    def used(self) -> Iterator[tuple[int, int, torch.Tensor]]:
+        """Classes and levels with the genes that may be of them."""
+        return used(self.fitted.responsibility)
+
+    def among_targets(self, genes: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Which of these genes are targets, and of which effect on targets."""
+        at = (self.target_of[genes] >= 0).nonzero().squeeze(1)
+        return at, self.target_of[genes[at]]
+
+    def moments(self, sets: Sets, own: OwnVariances | None = None) -> Moments:
+        """Mean and variance of the effects of sets; of measured combinations by variances of their `own`."""
         measured, responsibility, targets = self.fitted.measured, self.fitted.responsibility, self.targets
         control, w, n_genes = measured.control_noise, measured.gene_noise, measured.effect.shape[1]
-        target_of = torch.full((n_genes,), -1)
-        target_of[targets.columns] = torch.arange(len(targets.columns))
+        combinations, left_out = self._left_out(sets.design, own)
         mean, square, variance, set_variance = torch.zeros(4, len(sets.design), n_genes, dtype=w.dtype)
-        for m, level, genes in used(responsibility):
+        for m, level, genes in self.used():
             cross = sets.measured_cross(self.fitted, m, level)
             maps = self.covariances.at(m, level).solve(cross.mT)  # C x sets
             known = (cross.mT * maps).sum(0)
@@ -113,11 +125,19 @@ class Conditional:
             weight = responsibility[m, level, genes]
             value = maps.mT @ measured.effect[:, genes]
             # On its own target a perturbation has one more effect, known as well as its conditions show it.
-            at = (target_of[genes] >= 0).nonzero().squeeze(1)
-            t = target_of[genes[at]]
+            at, t = self.among_targets(genes)
             load = targets.load(sets.design, maps, t)
             value[:, at] += load * targets.mean[m, level, t]
             more = load**2 * (weight[at] * w[genes[at]] / targets.precision[m, level, t])
+            if left_out is not None:
+                value[combinations], of_own = left_out.moments(m, level, genes)
+                left[combinations] = LEVELS[level] * (sets.variance[m] - sets.set_variance[m])[combinations]
+                left_of_set[combinations] = more[combinations] = 0.0
+                variance[combinations[:, None], genes] += of_own * (weight * w[genes])
+                if m == CONDITION_SPECIFIC:  # which is in no variance of a set
+                    left[combinations] = 0.0
+                else:
+                    set_variance[combinations[:, None], genes] += of_own * (weight * w[genes])
             mean[:, genes] += weight * value
             square[:, genes] += weight * value**2
             for total, part in ((variance, left), (set_variance, left_of_set)):
@@ -131,6 +151,15 @@ class Conditional:
         return Moments(
             *(torch.cat(each) for each in zip(*((x.mean, x.variance, x.set_variance) for x in parts), strict=True))
         )
+
+    def _left_out(
+        self, design: torch.Tensor, own: OwnVariances | None
+    ) -> tuple[torch.Tensor, LeftOut | None]:
+        """Which sets are measured combinations, and what all others say of these."""
+        if own is None or not len(own.rows):
+            return torch.empty(0, dtype=torch.long), None
+        combinations, at = same_sets(design, self.fitted.measured.design[own.rows]).nonzero().T
+        return combinations, LeftOut(self, own, at) if len(at) else None
 
     def scale_variance(self, design: torch.Tensor, additivity: Additivity) -> torch.Tensor:
         """Variance of the effects of sets, sets x G, from what is not known of the scale of combinations.
@@ -153,6 +182,7 @@ class Conditional:
         same = same_sets(design, conditions)[:, columns]
         own_of_set = own[:n] * (1 - same.sum(1, keepdim=True).clamp_max(1.0))
         sets = Sets.of(design, fitted, additivity)
+        combinations, left_out = self._left_out(design, additivity.own)
         for m, level, genes in used(fitted.responsibility[:CONDITION_SPECIFIC]):
             cross = sets.measured_cross(fitted, m, level)
             through = self.covariances.at(m, level).solve(cross.mT)[columns].mT
@@ -160,6 +190,8 @@ class Conditional:
             for load in loads.T:
                 of_sets, of_measured = load[:n, None] * effect[:n, genes], load[n:, None] * effect[n:, genes]
                 part = part + (of_sets - through @ of_measured) ** 2
+            if left_out is not None:
+                part[combinations] *= left_out.passed_on(m, level)[:, None] ** 2
             found[:, genes] += fitted.responsibility[m, level, genes] * part
         return found
 

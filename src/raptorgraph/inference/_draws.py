@@ -29,6 +29,7 @@ from raptorgraph.inference._gene_covariance import ExtendedCovariance, GeneCovar
 from raptorgraph.inference._loadings import correlated, standard_normal
 from raptorgraph.inference._low_rank import sparse_times
 from raptorgraph.inference._mixture import LEVELS
+from raptorgraph.inference._own_variances import LeftOut
 from raptorgraph.inference._prior import CONDITION_SPECIFIC, is_combination, scale_of
 from raptorgraph.inference._targets import TARGET_VARIANCE
 
@@ -91,6 +92,8 @@ class JointDraws:
         shared = shared.perturbed if isinstance(shared, ExtendedCovariance) else shared
         self._n_directions = shared.loadings.shape[1] if isinstance(shared, GeneCovariance) else 0
         self._departures = self._measured_departures()
+        self._left_out = LeftOut(conditional, additivity.own)
+        self._precisions: dict[int, torch.Tensor] = {}
         # Of many genes and conditions those alone are kept that are asked for, and drawn again when others are.
         n_rows = design.shape[0] + design.shape[1]
         self._keeps_all = n_draws * n_rows * fitted.measured.effect.shape[1] <= _MOST_KEPT
@@ -175,6 +178,8 @@ class JointDraws:
         sd, several = (levels * w).sqrt(), combination.nonzero().squeeze(1)
         scaled = csr_array((design * scale_of(prior, design)[:, None]).numpy())
         between = prior.excess_by_condition * measured.condition_noise
+        several_between = between[several]
+        between[several] = 0.0  # theirs is drawn by itself
 
         def normal(n: int, loadings: torch.Tensor = programs) -> torch.Tensor:
             return correlated(loadings, n, generator)
@@ -204,9 +209,12 @@ class JointDraws:
         parts = (programs, one, residual * w), (noise, measured.condition_noise, w), (guides, between, w)
         shown = sparse_times(scaled, single) + condition + control + _sum_of_normals(parts, generator)
         shown += combination[:, None] * common
+        noise_of_several = normal(len(several), guides) * torch.outer(several_between, w).sqrt()
+        shown[several] += noise_of_several
         shown[:, targets.columns] += targets.perturbed * target
         solved = self._solve(measured.effect - shown, chosen)
         del shown
+        condition[several] += self._by_own_variances(solved[several], chosen, interaction, noise_of_several)
 
         pull = sparse_times(csr_array(scaled.T), solved)
         for m, covariance in enumerate((prior.shared_covariance, prior.independent_covariance)):
@@ -228,6 +236,46 @@ class JointDraws:
             level_sd=sd,
             inherits=inherits,
         )
+
+    def _by_own_variances(
+        self, solved: torch.Tensor, chosen: torch.Tensor, interaction: torch.Tensor, between: torch.Tensor
+    ) -> torch.Tensor:
+        """What the effects of measured combinations change by if they have variances of their own, P x G.
+
+        `solved` is the inverse covariance times the difference of what was measured to what was drawn, and the others
+        are what was drawn of their interaction and of the noise between conditions. Both grow with their variance;
+        with the new difference d the effect is updated by d - (1 - b) (d - u), u being what all others say of it.
+        """
+        left_out = self._left_out
+        klass, levels = chosen // len(LEVELS), LEVELS[chosen % len(LEVELS)]
+        noise, more = left_out.unshared((klass != CONDITION_SPECIFIC).double(), levels)
+        usual = noise + (left_out.usual[1] - left_out.own[1])[:, None]
+        total = 1 / self._precision_of(chosen)
+        grown = [(own / before.clamp_min(1e-300)).sqrt()[:, None] - 1 for own, before in self._ratios()]
+        change = grown[0] * interaction + grown[1] * between
+        off = total * solved - change
+        return grown[0] * interaction - change + usual * solved - noise / (total + more) * off
+
+    def _ratios(self) -> tuple[tuple[torch.Tensor, torch.Tensor], ...]:
+        """Variances of interactions and of noise between conditions: their own, and those of the prior."""
+        own, prior = self.additivity.own, self.conditional.fitted.hyperparameters
+        usual = prior.interaction_variance.expand(len(own.rows)), prior.excess_by_condition[own.rows]
+        return (own.interaction, usual[0]), (own.excess, usual[1])
+
+    def _precision_of(self, chosen: torch.Tensor) -> torch.Tensor:
+        """q of the measured combinations for each gene in its class and level, P x G."""
+        targets, found = self.conditional.targets, torch.empty(len(self._left_out.rows), len(chosen))
+        found = found.double()
+        for at in torch.unique(chosen).tolist():
+            m, level = divmod(at, len(LEVELS))
+            if at not in self._precisions:
+                inverse = self._left_out.inverse(m, level)
+                every = torch.arange(len(targets.columns))
+                parts = inverse[self._left_out.rows].diagonal()[:, None], self._left_out.precision(inverse, m, level, every)
+                self._precisions[at] = torch.cat(parts, 1)
+            genes = (chosen == at).nonzero().squeeze(1)
+            found[:, genes] = self._precisions[at][:, 1 + self.conditional.target_of[genes]]
+        return found
 
     def _solve(self, difference: torch.Tensor, chosen: torch.Tensor) -> torch.Tensor:
         """Inverse covariance of the measured effects (over w) times a difference to them, C x G."""

@@ -318,7 +318,7 @@ class EffectPosterior(nn.Module):
         if not self.config.constrained:
             return torch.maximum(mean, lowest), exact
         of_sizes, at = sets.means_of_sizes(self.fitted)
-        center = self._moments(of_sizes, self.config.noise_fraction).mean[at]
+        center = self._conditional(self.config.noise_fraction).moments(of_sizes).mean[at]
         deviation = mean - center
         ratio = exact.set_variance.sum(1) / (deviation**2).sum(1).clamp_min(1e-300)
         factor = (1 + ratio).sqrt().clamp_max(_LARGEST_FACTOR)[:, None]
@@ -350,7 +350,7 @@ class EffectPosterior(nn.Module):
 
     # -- parts -----------------------------------------------------------------------------------------------------
     def _moments(self, sets: Sets, noise_fraction: float = 1.0) -> Moments:
-        return self._conditional(noise_fraction).moments(sets)
+        return self._conditional(noise_fraction).moments(sets, self.additivity.own)
 
     def _conditional(self, noise_fraction: float = 1.0) -> Conditional:
         """Cache of the effects on targets and, where they are not large, of factors of the covariances."""
