@@ -8,7 +8,8 @@ is added to the draws.
 The model has seen the singles alone, half of the pairs too, or all but three singles (whose genes only combinations
 show). Everything is asked of one set of joint draws (``model.sample_effects``) of
 
-- pairs that were not seen, sets of three (simulated screens), and singles of genes that were never alone:
+- pairs that were not seen, sets of three and measured pairs (simulated screens), singles of genes that were never
+  alone:
 - each gene, the 50 that are predicted to change most, means over random sets of 30 genes, over sets of 30 that move
   together, and over gene sets (``--gene-sets FILE``);
 - the length of the effect, its length along the prediction, its cosine with each single;

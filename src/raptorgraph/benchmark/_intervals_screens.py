@@ -29,6 +29,7 @@ KINDS: dict[str, dict[str, Any]] = {  # arguments of the simulator
 SINGLES, PAIRS, MISSING = "singles", "pairs too", "some genes never alone"
 REGIMES = (SINGLES, PAIRS, MISSING)
 UNSEEN, TRIPLES, NEVER_ALONE = "unseen pairs", "unseen triples", "genes never alone"
+SEEN = "measured pairs"
 _SETUP = {"perturbation_key": "perturbation", "library_size_key": "total_counts"}
 _SIZE = {"n_genes": 400, "n_perturbed": 12, "n_doubles": 30, "n_control_cells": 1000, "truth_order": 3}
 _QUICK_SIZE = {
@@ -125,6 +126,8 @@ def _case(screen: Screen, truth: pd.DataFrame, variance: pd.DataFrame | None, re
             found = [label for label, members in sets.items() if len(members) == n and members <= known]
             found = [label for label in found if label not in shown]
             asked[name] = [str(label) for label in rng.permutation(found)[:_MOST]]
+    if regime == PAIRS and variance is None:  # of measured truth this is the data itself
+        asked[SEEN] = [label for label in testable if label in shown]
     return Case(case, truth, variance, {name: labels for name, labels in asked.items() if labels})
 
 
