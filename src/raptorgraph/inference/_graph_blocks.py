@@ -33,7 +33,7 @@ _BLOCK, _EXACT_BLOCK = 64, 16  # explaining effects at a time
 _ROWS = 128  # perturbations at a time, whose entries stay in the cache
 _EDGES, _FEWEST_EDGES = 10, 40_000  # per latent and in all, of which an acyclic graph is made
 _LARGE = 0.1  # change of a weight in units of its error from which what others lose by it is computed exactly
-_MOVING = 0.03  # share of such weights from which all are
+_MOVING = 0.05  # share of such weights from which all are
 
 
 class _Moments(NamedTuple):
