@@ -91,8 +91,8 @@ class PairMeans:
     r"""Approximate predictions of all pairs, of which every score is known from inner products of single effects.
 
     A pair is taken to have the effect :math:`s_{ij} (t_i + t_j) + c`, with the posterior means t of what pairs inherit
-    of their genes, the scale s by the likeness of both (:attr:`raptorgraph.inference.EffectPosterior.additivity`) and
-    one c for all pairs. What that leaves out of a prediction is the interaction of a pair that was measured, that
+    of their genes (as long as the predicted effects of these), the scale s by the likeness of both
+    (:attr:`raptorgraph.inference.EffectPosterior.additivity`) and one c for all pairs. What that leaves out of a prediction is the interaction of a pair that was measured, that
     effects on targets are not scaled, and what the constrained estimate does to its direction.
 
     Parameters
@@ -114,7 +114,8 @@ class PairMeans:
         self.slope = self.center = 0.0
         if posterior.fitted.n_nearest is None:
             additivity = posterior.additivity
-            self.inherited = additivity.single_effects[list(order)].float()
+            inherited = additivity.single_effects[list(order)].float()
+            self.inherited = inherited * (self.singles.norm(dim=1) / inherited.norm(dim=1).clamp_min(1e-12))[:, None]
             self.similarity = additivity.similarity[list(order)][:, list(order)].float()
             self.slope, self.center = (
                 float(additivity.weights @ additivity.coefficients[:, 1]),
