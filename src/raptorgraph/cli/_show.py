@@ -79,9 +79,10 @@ def _show_pairs(pairs: pd.DataFrame, console: Console) -> None:
         table.add_row(str(label), measured, row["interaction"], size, _between(row, "synergy"))
     console.print(table)
     median = pairs["synergy"].median()
+    of_these = "" if n_all == len(pairs) else " of these"
     console.print(
         f"Synergy is the size of the pair's effect over that of the sum: 1 where effects add up, {median:.2f} for the "
-        f"median pair{'' if n_all == len(pairs) else ' of these'}. The interaction of the others is undetermined; {every}."
+        f"median pair{of_these}. The interaction of the others is undetermined; {every}."
     )
     if n_all == len(pairs) and not (found["against_median"] != "").any():
         console.print(

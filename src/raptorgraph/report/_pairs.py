@@ -52,7 +52,8 @@ def top_pairs(table: pd.DataFrame, screen: Screen, strong: Collection[str], *, n
     Parameters
     ----------
     table
-        All pairs or those that come first, of :func:`raptorgraph.tl.interactions`, ``measured`` being true of all pairs of the screen.
+        All pairs or those that come first, of :func:`raptorgraph.tl.interactions`, ``measured`` being true of all
+        pairs of the screen.
     screen
         The measured cells.
     strong

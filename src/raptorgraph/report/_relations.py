@@ -43,9 +43,9 @@ def interactions(found: Findings) -> Section:
     else:
         text = (
             f"Shown are {pairs.n_pairs:,} of {pairs.n_all:,} pairs of perturbed genes, those whose predicted effect "
-            "departs most from the sum of both effects. Each score compares the pair with that sum; the lists below are "
-            "of these pairs, and so is interactions.csv. tl.interactions(model, top=..., by=...) ranks all pairs by "
-            "any score. "
+            "departs most from the sum of both effects. Each score compares the pair with that sum; the lists below "
+            "are of these pairs, and so is interactions.csv. tl.interactions(model, top=..., by=...) ranks all pairs "
+            "by any score. "
         )
     if pairs.n_weak:
         text += (

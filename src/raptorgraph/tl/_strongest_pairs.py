@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -9,6 +10,7 @@ import torch
 
 from raptorgraph import metrics
 from raptorgraph._progress import progress_bar
+from raptorgraph.screen._setup import Setup
 from raptorgraph.tl._pair_scores import SCORES
 
 if TYPE_CHECKING:
@@ -16,13 +18,12 @@ if TYPE_CHECKING:
 
     from raptorgraph.inference import EffectPosterior
     from raptorgraph.model import RaptorGraphModel
-    from raptorgraph.screen._setup import Setup
 
     Pair = tuple[str, ...]
 
 DEPARTURE = "departure"
 RANKED_BY = (DEPARTURE, *SCORES, "magnitude")
-_SPARE, _TIMES = 500, 4  # candidates whose effects are predicted: these more than are asked for, or so many times that
+SPARE, TIMES = 500, 4  # candidates whose effects are predicted: these more than are asked for, or so many times that
 _BLOCK_VALUES = 2**21  # pairs at a time
 _SAMPLE = 16  # pairs of which the part that all have in common is taken
 
@@ -46,13 +47,10 @@ def strongest_pairs(
     """
     genes = sorted(genes)
     n_pairs = len(genes) * (len(genes) - 1) // 2
-    n_candidates = max(_TIMES * top, top + _SPARE)
+    n_candidates = max(TIMES * top, top + SPARE)
     if n_candidates >= n_pairs or not getattr(model, "has_posterior", False):
         return strongest_of(model, setup, all_pairs(genes), top, by, chunk_size)
-    singles = model.predict_effects([setup.label([gene]) for gene in genes]).to_numpy()
-    order = [model.perturbed_genes.index(gene) for gene in genes]
-    means = PairMeans(model.calibration.posterior, singles, order)
-    first, second = means.largest(n_candidates, by)
+    first, second = PairMeans.of(model, genes).largest(n_candidates, by)
     candidates = {(genes[i], genes[j]) for i, j in zip(first.tolist(), second.tolist(), strict=True)}
     known = set(genes)
     candidates.update(pair for pair in map(setup.genes, model.conditions) if len(pair) == 2 and known.issuperset(pair))
@@ -92,8 +90,9 @@ class PairMeans:
 
     A pair is taken to have the effect :math:`s_{ij} (t_i + t_j) + c`, with the posterior means t of what pairs inherit
     of their genes (as long as the predicted effects of these), the scale s by the likeness of both
-    (:attr:`raptorgraph.inference.EffectPosterior.additivity`) and one c for all pairs. What that leaves out of a prediction is the interaction of a pair that was measured, that
-    effects on targets are not scaled, and what the constrained estimate does to its direction.
+    (:attr:`raptorgraph.inference.EffectPosterior.additivity`) and one c for all pairs. What that leaves out of a
+    prediction is the interaction of a pair that was measured, that effects on targets are not scaled, and what the
+    constrained estimate does to its direction.
 
     Parameters
     ----------
@@ -125,11 +124,78 @@ class PairMeans:
             self.inherited = self.singles
         self.common = self._common(posterior, list(order))
 
+    @classmethod
+    def of(cls, model: RaptorGraphModel, genes: Sequence[str], columns: np.ndarray | None = None) -> PairMeans:
+        """Those of pairs of some genes, in their order; of some columns of the effects alone, if these are given."""
+        setup, place = Setup.of(model.setup_args), {gene: k for k, gene in enumerate(model.perturbed_genes)}
+        singles = model.predict_effects([setup.label([gene]) for gene in genes]).to_numpy()
+        found = cls(model.calibration.posterior, singles, [place[gene] for gene in genes])
+        if columns is not None:
+            at = torch.as_tensor(columns)
+            found.singles, found.inherited, found.common = (
+                values[..., at].contiguous() for values in (found.singles, found.inherited, found.common)
+            )
+        return found
+
+    def values(self, first: np.ndarray, second: np.ndarray, by: str) -> np.ndarray:
+        """One score of some pairs, the first gene before the second and in order."""
+        return self._of_pairs(first, second, self._departure if by == DEPARTURE else self._scores_by(by))
+
+    def distances(self, first: np.ndarray, second: np.ndarray, query: np.ndarray) -> np.ndarray:
+        """Euclidean distance of some pairs to an effect, as :meth:`values`."""
+        return self._of_pairs(first, second, self._distance(query, "euclidean"))
+
+    def nearest(
+        self, queries: np.ndarray, metric: str, n: int, offset: np.ndarray | float = 0.0
+    ) -> set[tuple[int, int]]:
+        """Positions of the `n` pairs nearest to each query, when the offset is added to their effects.
+
+        The metric is ``"euclidean"``, ``"cosine"`` or ``"pearson"``.
+        """
+        shifted = copy.copy(self)
+        shifted.common = self.common + torch.as_tensor(offset, dtype=torch.float32)
+        if metric == "pearson":
+            queries = queries - queries.mean(1, keepdims=True)
+            shifted.inherited = self.inherited - self.inherited.mean(1, keepdim=True)
+            shifted.common = shifted.common - shifted.common.mean()
+        found: set[tuple[int, int]] = set()
+        for query in queries:
+            distance = shifted._distance(query, metric)
+            first, second = self._largest(n, lambda rows, distance=distance: -distance(rows))
+            found.update(zip(first.tolist(), second.tolist(), strict=True))
+        return found
+
+    def _distance(self, query: np.ndarray, metric: str) -> Callable[[slice], torch.Tensor]:
+        wanted = torch.as_tensor(query, dtype=torch.float32)
+        on_wanted, rest, length = self.inherited @ wanted, float(self.common @ wanted), float(wanted @ wanted)
+
+        def distance(rows: slice) -> torch.Tensor:
+            on = self.scales(rows) * (on_wanted[rows, None] + on_wanted[None, :]) + rest
+            square = self._pairs(rows)[2].clamp_min(0.0)
+            if metric == "euclidean":
+                return (square - 2 * on + length).clamp_min(0.0).sqrt()
+            return 1 - on / (square.sqrt() * length**0.5)
+
+        return distance
+
+    def _of_pairs(self, first: np.ndarray, second: np.ndarray, score: Callable[[slice], torch.Tensor]) -> np.ndarray:
+        """A score of some pairs, from that of blocks of rows with all genes."""
+        k = len(self.singles)
+        found, step = np.empty(len(first)), max(1, _BLOCK_VALUES // k)
+        block = first // step
+        for b in np.unique(block).tolist():
+            rows = slice(b * step, min((b + 1) * step, k))
+            here = np.flatnonzero(block == b)
+            found[here] = score(rows).numpy()[first[here] - rows.start, second[here]]
+        return found
+
     def largest(self, n: int, by: str) -> tuple[np.ndarray, np.ndarray]:
         """Positions of both genes of the `n` pairs with the largest score, in blocks of rows."""
+        return self._largest(n, self._departure if by == DEPARTURE else self._scores_by(by))
+
+    def _largest(self, n: int, score: Callable[[slice], torch.Tensor]) -> tuple[np.ndarray, np.ndarray]:
         k = len(self.singles)
         best, rows_at_a_time = _Best(n), max(1, _BLOCK_VALUES // k)
-        score = self._departure if by == DEPARTURE else self._scores_by(by)
         with progress_bar("Ranking pairs", -(-k // rows_at_a_time)) as advance:
             for start in range(0, k, rows_at_a_time):
                 rows = slice(start, min(start + rows_at_a_time, k))
