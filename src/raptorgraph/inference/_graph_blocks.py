@@ -131,7 +131,8 @@ class BlockVariational(Variational):
             precision = 1 / (self.v[rows] + carried_variance[rows] + program)
             total += precision.sum(0, dtype=torch.float64)
             weighted += (precision * rest).sum(0, dtype=torch.float64)
-        return (weighted / (total + 1 / self.v0.double().clamp_min(1e-12))).to(self.y)
+        error: torch.Tensor = weighted / (total + 1 / self.v0.double().clamp_min(1e-12))
+        return error.to(self.y)
 
     def _set_on_target(self, values: torch.Tensor, rows: slice, value: float) -> torch.Tensor:
         """Put a value where the genes of some rows are the targets of these, in place."""
@@ -286,7 +287,8 @@ class _Exact:
         n = len(explaining)
         first, later = torch.triu_indices(n, n, 1, device=explaining.device)
         self.root, self.n_large = root, 0
-        self.overlap = ((explaining[first] * explaining[later]) @ precision.T).split(list(range(n - 1, -1, -1)))
+        overlap = (explaining[first] * explaining[later]) @ precision.T
+        self.overlap = torch.split(overlap, list(range(n - 1, -1, -1)))
 
     def before(self, m: int, numerator: torch.Tensor) -> None:
         """Nothing is left to take."""

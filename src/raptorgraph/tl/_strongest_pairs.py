@@ -160,12 +160,12 @@ class PairMeans:
             shifted.common = shifted.common - shifted.common.mean()
         found: set[tuple[int, int]] = set()
         for query in queries:
-            distance = shifted._distance(query, metric)
-            first, second = self._largest(n, lambda rows, distance=distance: -distance(rows))
+            first, second = self._largest(n, shifted._distance(query, metric, sign=-1.0))
             found.update(zip(first.tolist(), second.tolist(), strict=True))
         return found
 
-    def _distance(self, query: np.ndarray, metric: str) -> Callable[[slice], torch.Tensor]:
+    def _distance(self, query: np.ndarray, metric: str, sign: float = 1.0) -> Callable[[slice], torch.Tensor]:
+        """Distance of all pairs of some rows to a query, times the sign."""
         wanted = torch.as_tensor(query, dtype=torch.float32)
         on_wanted, rest, length = self.inherited @ wanted, float(self.common @ wanted), float(wanted @ wanted)
 
@@ -173,8 +173,10 @@ class PairMeans:
             on = self.scales(rows) * (on_wanted[rows, None] + on_wanted[None, :]) + rest
             square = self._pairs(rows)[2].clamp_min(0.0)
             if metric == "euclidean":
-                return (square - 2 * on + length).clamp_min(0.0).sqrt()
-            return 1 - on / (square.sqrt() * length**0.5)
+                found: torch.Tensor = (square - 2 * on + length).clamp_min(0.0).sqrt()
+            else:
+                found = 1 - on / (square.sqrt() * length**0.5)
+            return sign * found
 
         return distance
 
