@@ -160,3 +160,16 @@ def test_noise_at_which_a_share_is_learned_of_the_set_itself(fitted):
                 total = inherited + (size * (gamma + omega) if klass < 2 else size) + nu
                 explained[nu] += weight * known**2 / total
         assert explained[float(found)] == pytest.approx(0.8 * explained[0.0], rel=1e-3)
+
+
+def test_pairs_by_positions_are_those_of_the_design(fitted):
+    dense, positions = torch.as_tensor(UNSEEN), torch.as_tensor(np.argwhere(UNSEEN)[:, 1].reshape(-1, 2))
+    one, other = Plan(fitted, dense), Plan(fitted, positions)
+    for k in (3, 0):
+        assert other.variance() == pytest.approx(one.variance())
+        torch.testing.assert_close(other.removed(positions, 0.5), one.removed(dense, 0.5))
+        torch.testing.assert_close(other.noise_for(positions, 0.8), one.noise_for(dense, 0.8))
+        torch.testing.assert_close(other.noise_for_itself(positions, 0.8), one.noise_for_itself(dense, 0.8))
+        one.measure(dense[k], 0.4)
+        other.measure(positions[k], 0.4)
+    assert other.variance() == pytest.approx(one.variance())

@@ -12,6 +12,7 @@ import torch
 
 import raptorgraph as rg
 from raptorgraph.model import EdgeTable
+from raptorgraph.tl import _dag_paths
 
 EDGES = {("P01", "P02"): 0.8, ("P02", "P03"): -0.6, ("P01", "P03"): 0.5, ("P04", "P03"): 0.7, ("P03", "P05"): 0.4}
 
@@ -371,3 +372,13 @@ def test_the_contribution_of_an_edge_without_a_direction_comes_with_a_warning(tr
         rg.tl.knock_out_edge(trained, "P02", "P03", "P02")
     assert len(caplog.messages) == 1
     assert "whether P02 acts on P03 or the other way round" in caplog.messages[0]
+
+
+def test_one_total_is_that_of_all():
+    rng = np.random.default_rng(0)
+    weights = np.triu(rng.normal(size=(9, 9)) * (rng.random((9, 9)) < 0.5), 1)
+    at = rng.permutation(9)
+    weights, order = weights[np.ix_(at, at)], np.argsort(at).tolist()
+    totals = _dag_paths._totals(weights, order)
+    found = [[_dag_paths._total(weights, order, i, j) for j in range(9)] for i in range(9)]
+    np.testing.assert_allclose(found, totals, atol=1e-12)

@@ -7,7 +7,7 @@ import torch
 
 import raptorgraph as rg
 from raptorgraph.screen._moments import log_ratio_moments
-from raptorgraph.tl._dag_stability import _permuted, _resampled, q_values
+from raptorgraph.tl._dag_stability import _Null, _permuted, _resampled, q_values
 
 
 def fitted(adata, **kwargs):
@@ -137,3 +137,12 @@ def test_bad_questions_are_named(model, screen):
             rg.tl.dag_stability(model, **arguments)
     with pytest.raises(ValueError, match="interventional"):
         rg.tl.dag_stability(fitted(screen.copy(), graph="fixed"))
+
+
+def test_null_screens_are_pooled_one_after_the_other():
+    rng = np.random.default_rng(0)
+    observed, null = np.round(rng.random(200), 2), np.round(0.8 * rng.random((5, 150)), 2)
+    counted = _Null(observed)
+    for values in null:
+        counted.add(values)
+    np.testing.assert_array_equal(counted.q_values(), q_values(observed, null.ravel(), 5))

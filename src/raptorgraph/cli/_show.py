@@ -57,7 +57,9 @@ def _show_pairs(pairs: pd.DataFrame, console: Console) -> None:
     if pairs.empty:
         return
     unmeasured = int((~pairs["measured"]).sum())
-    every = f"all {len(pairs):,} pairs ({unmeasured:,} unmeasured) are in interactions.csv"
+    n_all = pairs.attrs.get("n_pairs", len(pairs))
+    which = f"all {n_all:,}" if n_all == len(pairs) else f"{len(pairs):,} of {n_all:,}"
+    every = f"{which} pairs ({unmeasured:,} unmeasured) are in interactions.csv"
     if "synergy_low" not in pairs:
         console.print(f"This model has no intervals, so every interaction is undetermined; {every}.")
         return
@@ -77,11 +79,12 @@ def _show_pairs(pairs: pd.DataFrame, console: Console) -> None:
         table.add_row(str(label), measured, row["interaction"], size, _between(row, "synergy"))
     console.print(table)
     median = pairs["synergy"].median()
+    of_these = "" if n_all == len(pairs) else " of these"
     console.print(
         f"Synergy is the size of the pair's effect over that of the sum: 1 where effects add up, {median:.2f} for the "
-        f"median pair. The interaction of the others is undetermined; {every}."
+        f"median pair{of_these}. The interaction of the others is undetermined; {every}."
     )
-    if not (found["against_median"] != "").any():
+    if n_all == len(pairs) and not (found["against_median"] != "").any():
         console.print(
             "None of them stands out from the median pair: the model expects the pairs of this screen to differ from "
             "the sum alike, and has no reason to prefer one."

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from scipy.sparse import csr_matrix
 from scipy.sparse.csgraph import connected_components
 
 ORDERED = 0.8  # support from which a direction is one: four times as likely as the other
@@ -35,8 +36,8 @@ def cautious_support(support: np.ndarray, frequency: np.ndarray) -> np.ndarray:
     return np.where(np.isnan(support), np.where(either > 0, found_again, np.nan), cautious)
 
 
-def module_labels(edges: np.ndarray, support: np.ndarray, share: np.ndarray) -> np.ndarray:
-    """Label of every edge that joins genes which the data cannot order by the group of these genes.
+def gene_modules(edges: np.ndarray, support: np.ndarray, share: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Edges that join genes which the data cannot order, and the module of each gene.
 
     Parameters
     ----------
@@ -50,16 +51,26 @@ def module_labels(edges: np.ndarray, support: np.ndarray, share: np.ndarray) -> 
 
     Returns
     -------
-    numpy.ndarray
-        k x k strings, ``"M1"`` for the largest group and so on; empty for all other edges and where none is.
+    Which edges these are, k x k bool, and k names: ``"M1"`` for genes of the largest group and so on, ``""`` for a gene
+    of none.
     """
     joins = edges & ~(support >= ORDERED) & (share >= JOINS)
-    _, group = connected_components(joins, directed=False)
-    sizes = np.bincount(group, minlength=len(edges))
-    first = [int(np.flatnonzero(group == g)[0]) for g in range(group.max(initial=-1) + 1)]
-    ranked = sorted((g for g in range(len(first)) if sizes[g] > 1), key=lambda g: (-sizes[g], first[g]))
-    names = {g: f"M{place}" for place, g in enumerate(ranked, 1)}
-    labels = np.full(edges.shape, "", dtype=object)
-    for i, j in np.argwhere(joins):
-        labels[i, j] = names[group[i]]
-    return labels
+    n_groups, group = connected_components(csr_matrix(joins), directed=False)
+    _, first, sizes = np.unique(group, return_index=True, return_counts=True)
+    ranked = sorted((g for g in range(n_groups) if sizes[g] > 1), key=lambda g: (-sizes[g], first[g]))
+    names = np.full(n_groups, "", dtype=object)
+    for place, g in enumerate(ranked, 1):
+        names[g] = f"M{place}"
+    return joins, names[group]
+
+
+def module_labels(edges: np.ndarray, support: np.ndarray, share: np.ndarray) -> np.ndarray:
+    """Module of every edge that joins genes which the data cannot order (:func:`gene_modules`).
+
+    Returns
+    -------
+    numpy.ndarray
+        k x k strings; empty for all other edges and where none is.
+    """
+    joins, names = gene_modules(edges, support, share)
+    return np.where(joins, names[:, None], "").astype(object)

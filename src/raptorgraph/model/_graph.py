@@ -14,8 +14,8 @@ from raptorgraph._acyclic import acyclic_support
 from raptorgraph._arguments import LARGEST, check_choice, check_number
 from raptorgraph._progress import progress_bar
 from raptorgraph.inference import GraphPosterior, infer_graph
-from raptorgraph.inference._graph import EDGE
-from raptorgraph.inference._graph_modules import ORDERED, cautious_support, module_labels
+from raptorgraph.inference._graph_modules import ORDERED, cautious_support, gene_modules
+from raptorgraph.inference._graph_prior import EDGE
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -54,6 +54,9 @@ def graph_of_log_ratios(
         control_variance=torch.as_tensor(moments.shared_variance),
         directions=directions,
     )
+
+    if len(genes) == k:
+        return found
 
     def of_all(values: torch.Tensor, fill: float = 0.0) -> torch.Tensor:
         whole = values.new_full((k, k), fill)
@@ -152,12 +155,12 @@ class EdgeTable:
             return np.zeros(support.shape, dtype=bool)
         return np.asarray(self.called & ~(support >= ORDERED))
 
-    def module_labels(self) -> np.ndarray:
-        """Label of the module of every edge that joins genes of one, k x k strings, empty elsewhere."""
+    def _modules(self) -> tuple[np.ndarray, np.ndarray] | None:
+        """Edges that join genes of a module, and the module of each gene; None where directions were not inferred."""
         support = self.values(SUPPORT)
         if not self.is_inferred or np.isnan(support).all():
-            return np.full(support.shape, "", dtype=object)
-        return module_labels(self.called, support, self.values("share"))
+            return None
+        return gene_modules(self.called, support, self.values("share"))
 
     def get_modules(self) -> dict[str, list[str]]:
         """Groups of genes that the data cannot order, the largest first.
@@ -176,10 +179,10 @@ class EdgeTable:
         >>> model.get_modules()  # every edge of this screen has a direction
         {}
         """
-        labels = self.module_labels()
-        names = sorted(set(labels.ravel()) - {""}, key=lambda label: int(label[1:]))
-        of_gene = {name: (labels == name).any(0) | (labels == name).any(1) for name in names}
-        return {name: [self.names[i] for i in np.flatnonzero(member).tolist()] for name, member in of_gene.items()}
+        found = self._modules()
+        of_gene = np.empty(0, dtype=object) if found is None else found[1]
+        names = sorted(set(of_gene) - {""}, key=lambda label: int(label[1:]))
+        return {name: [self.names[i] for i in np.flatnonzero(of_gene == name).tolist()] for name in names}
 
     def get_dag(
         self,
@@ -292,7 +295,11 @@ class EdgeTable:
         return table.loc[by.sort_values(ascending=False, kind="stable").index].reset_index(drop=True)
 
     def _modules_of(self, source: np.ndarray, target: np.ndarray) -> pd.Categorical:
-        labels = self.module_labels()
-        known = (source < len(labels)) & (target < len(labels))
-        found = [labels[i, j] or None if here else None for i, j, here in zip(source, target, known, strict=True)]
-        return pd.Categorical(found, categories=list(self.get_modules()))
+        modules = self._modules()
+        labels = np.full(len(source), None, dtype=object)
+        if modules is not None:
+            joins, of_gene = modules
+            known = np.flatnonzero((source < len(joins)) & (target < len(joins)))  # of latents with a gene
+            known = known[joins[source[known], target[known]]]
+            labels[known] = of_gene[source[known]]
+        return pd.Categorical(labels, categories=list(self.get_modules()))

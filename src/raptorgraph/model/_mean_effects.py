@@ -113,14 +113,16 @@ def predict_effects(
             raise ValueError(no_latent(asked.unseen))
         with progress_bar("Effects"):
             if groupby is None:
-                found = tuple(x.cpu().numpy() for x in predictor.posterior_of(asked).mean_and_sd(masks))
+                posterior = predictor.posterior_of(asked)  # standard deviations take longer than means
+                tensors = posterior.mean_and_sd(masks) if return_sd else (posterior.mean(masks),)
+                found = tuple(x.cpu().numpy() for x in tensors)
             else:
                 by_group = infer_groups(predictor, groupby, adata)
                 found, groups = by_group.of(labels, masks, predictor), by_group.groups
-        mean, sd = (_frame(predictor, values, labels, "posterior", groups) for values in found)
-        for frame in (mean, sd) if asked.unseen else ():
+        frames = [_frame(predictor, values, labels, "posterior", groups) for values in found]
+        for frame in frames if asked.unseen else ():
             frame.attrs["unseen_genes"] = list(asked.unseen)
-        return (mean, sd) if return_sd else mean
+        return (frames[0], frames[1]) if return_sd else frames[0]
     if asked.unseen:
         raise ValueError(no_latent(asked.unseen))
     masks = masks.to(cells.module.device)

@@ -21,7 +21,7 @@ FILES = {
     "effects.csv": "predicted effect of every perturbation on every gene, with intervals of 90 %",
     "summary.csv": "scores of this fit, as the terminal shows them",
     "dag.csv": "edges of the graph",
-    "interactions.csv": "all pairs of perturbed genes and their scores, with intervals of 90 %",
+    "interactions.csv": "pairs of perturbed genes and their scores, with intervals of 90 %",
     "perturbations.csv": "the table of perturbations of this page",
     "responders.csv": "share of cells that responded, by perturbation and guide",
     "heldout.csv": "scores on held-out cells, of all methods",

@@ -26,8 +26,9 @@ class Pairs:
     top
         Type to table: ``pair``, ``score`` and ``size`` with ``score_low``, ``score_high``, ``size_low`` and
         ``size_high``, ``interaction`` (the pair's main type), ``measured`` (bool) and ``measured_score``.
-    n_pairs, n_weak
-        All pairs, and those left out as one of their genes does not stand out alone.
+    n_all, n_pairs, n_weak
+        All pairs; those that are listed in the table; and those of them that are left out as one of their genes does
+        not stand out alone.
     n_determined
         Pairs whose interaction is determined.
     prior
@@ -37,6 +38,7 @@ class Pairs:
     """
 
     top: dict[str, pd.DataFrame]
+    n_all: int
     n_pairs: int
     n_weak: int
     n_determined: int
@@ -50,7 +52,8 @@ def top_pairs(table: pd.DataFrame, screen: Screen, strong: Collection[str], *, n
     Parameters
     ----------
     table
-        All pairs, of :func:`raptorgraph.tl.interactions`, ``measured`` being true of all pairs of the screen.
+        All pairs or those that come first, of :func:`raptorgraph.tl.interactions`, ``measured`` being true of all
+        pairs of the screen.
     screen
         The measured cells.
     strong
@@ -65,7 +68,8 @@ def top_pairs(table: pd.DataFrame, screen: Screen, strong: Collection[str], *, n
     top = {type_: _shown(rows, type_, _measured_scores(screen, rows, type_)) for type_, rows in ranked.items()}
     determined = int((table["interaction"] != UNDETERMINED).sum())
     intervals = "synergy_low" in table
-    return Pairs(top, len(table), int((~both).sum()), determined, pairs_are_a_prior(table), intervals)
+    n_all = table.attrs.get("n_pairs", len(table))
+    return Pairs(top, n_all, len(table), int((~both).sum()), determined, pairs_are_a_prior(table), intervals)
 
 
 def _shown(rows: pd.DataFrame, type_: str, measured: pd.Series) -> pd.DataFrame:

@@ -34,10 +34,19 @@ def interactions(found: Findings) -> Section:
     pairs = found.pairs
     if pairs is None or found.interactions is None:
         return section.add(Text("There is no pair: only one gene was perturbed."))
-    text = (
-        f"All {pairs.n_pairs:,} pairs of perturbed genes were predicted, and each score compares the pair with the sum "
-        "of its two effects; interactions.csv has them all. "
-    )
+    whole = pairs.n_pairs == pairs.n_all
+    if whole:
+        text = (
+            f"All {pairs.n_pairs:,} pairs of perturbed genes were predicted, and each score compares the pair with the "
+            "sum of its two effects; interactions.csv has them all. "
+        )
+    else:
+        text = (
+            f"Shown are {pairs.n_pairs:,} of {pairs.n_all:,} pairs of perturbed genes, those whose predicted effect "
+            "departs most from the sum of both effects. Each score compares the pair with that sum; the lists below "
+            "are of these pairs, and so is interactions.csv. tl.interactions(model, top=..., by=...) ranks all pairs "
+            "by any score. "
+        )
     if pairs.n_weak:
         text += (
             f"{pairs.n_weak:,} of them are not in the lists below, since one of their genes or both do not stand out, "
@@ -47,7 +56,7 @@ def interactions(found: Findings) -> Section:
         text += "How far such lists can be trusted is shown in the section before. "
     section.add(Text(text.strip()))
     section.add(Text(_determined(pairs)))
-    if pairs.n_pairs > 1:
+    if pairs.n_pairs > 1 and whole:
         section.add(
             figures.picture(
                 figures.draw_pairs(found.interactions),
@@ -76,7 +85,8 @@ def _determined(pairs: Pairs) -> str:
     """How many interactions are known, and what the others lack."""
     if not pairs.intervals:
         return "This model has no intervals, so every interaction is undetermined."
-    text = f"The interaction of {counted(pairs.n_determined, 'pair')} is determined. "
+    among = "" if pairs.n_pairs == pairs.n_all else " among those shown"
+    text = f"The interaction of {counted(pairs.n_determined, 'pair')}{among} is determined. "
     if pairs.prior:
         return text + (
             "No pair of two genes that were measured alone was among the training data, so how effects combine is not "

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 RESAMPLES = 20  # screens from which the frequency of an edge comes
 _Z = 1.645  # an interval of 90 % is so many standard deviations to either side
 _N_DRAWS, _FEWEST_DRAWS, _MOST_PAIRS = 100, 20, 2000  # more pairs get fewer draws, which take most of the time
+_MOST_LISTED, _LISTED = 10_000, 2000  # of more pairs only those that come first are listed
 
 
 @dataclass(frozen=True)
@@ -261,6 +262,9 @@ def _interactions(
 ) -> pd.DataFrame | None:
     """All pairs with 90 % intervals, unmeasured ones first, and first those whose interaction is determined.
 
+    Of more than 10,000 pairs the 2,000 that depart most from the sum of both effects; ``attrs["n_pairs"]`` is then the
+    number of all.
+
     ``measured`` says whether the whole screen has the pair; ``against_sum`` whether its effect is ``"stronger"`` or
     ``"weaker"`` than the sum of both genes' effects (:func:`against`), ``against_median`` the same for the median pair:
     in many screens all pairs fall short of the sum alike. Sizes are compared last, so that tiny effects do not come
@@ -271,13 +275,18 @@ def _interactions(
         return None
     n_draws = _N_DRAWS if model.has_posterior else 0
     n_pairs = n * (n - 1) // 2
-    if n_draws and n_pairs > _MOST_PAIRS:
+    top = None
+    if n_pairs > _MOST_LISTED:
+        top = _LISTED
+        say(f"Of {n_pairs:,} pairs the {top:,} are listed that depart most from the sum of both effects.")
+    elif n_draws and n_pairs > _MOST_PAIRS:
         n_draws = max(_FEWEST_DRAWS, _N_DRAWS * _MOST_PAIRS // n_pairs)
         say(f"Intervals of {n_pairs:,} pairs take a while: {n_draws} draws each.")
-    table = tl.interactions(model, n_draws=n_draws, seed=seed)
+    table = tl.interactions(model, top=top, n_draws=n_draws, seed=seed)
     table["measured"] = table.index.isin(measured)
     table["against_sum"] = against(table, 1.0)
-    table["against_median"] = against(table, table["synergy"].median())
+    # the median of the pairs that depart most is not that of all
+    table["against_median"] = against(table, table["synergy"].median()) if top is None else ""
     size = (table["magnitude"] - table["magnitude"] / table["synergy"]).abs()
     alike = {name: table[name] == "" for name in ("against_median", "against_sum")}
     unknown = table["interaction"] == UNDETERMINED

@@ -133,13 +133,13 @@ def paths(model: RaptorGraphModel | pd.DataFrame, source: str, target: str, *, m
     if start == end:
         raise ValueError(f"source and target are both {source!r}: a path leads from one latent to another.")
     weights, order = table.to_numpy(dtype=float), _causal_order(table)
-    total = float(_totals(weights, order)[start, end])
+    total = _total(weights, order, start, end)
     n_paths, found = _strongest_paths(weights, order, start, end, max_paths)
 
     effects = [float(np.prod([weights[edge] for edge in itertools.pairwise(path)])) for path in found]
     ranked = sorted(zip(found, effects, strict=True), key=lambda pair: (-abs(pair[1]), len(pair[0]), pair[0]))
     effect = np.array([size for _, size in ranked], dtype=float)
-    sizes = _totals(np.abs(weights), order)[start, end]
+    sizes = _total(np.abs(weights), order, start, end)
     undefined = abs(total) <= _CANCELLED * sizes
     result = pd.DataFrame(
         {
@@ -305,6 +305,16 @@ def _totals(weights: np.ndarray, order: list[int]) -> np.ndarray:
     totals = np.empty_like(weights)
     totals[place] = solve_triangular(identity - weights[place], identity, unit_diagonal=True) - identity
     return totals
+
+
+def _total(weights: np.ndarray, order: list[int], start: int, end: int) -> float:
+    """One entry of :func:`_totals`, from the children of each latent."""
+    reached = np.zeros(len(order))
+    reached[end] = 1.0
+    for i in reversed(order[order.index(start) : order.index(end)]):
+        children = np.flatnonzero(weights[i])
+        reached[i] = weights[i, children] @ reached[children]
+    return float(reached[start]) if start != end else 0.0
 
 
 def _strongest_paths(

@@ -11,8 +11,8 @@ import pandas as pd
 from raptorgraph._arguments import check_integer
 from raptorgraph._docs import docs
 from raptorgraph._progress import progress_argument, progress_bar
-from raptorgraph.metrics import chance_jaccard, top_edge_jaccard
-from raptorgraph.metrics._graph import off_diagonal
+from raptorgraph.metrics import chance_jaccard
+from raptorgraph.metrics._graph import off_diagonal, top_edges
 from raptorgraph.model._graph import CALLED, EDGE_COLUMNS, graph_of_log_ratios
 
 if TYPE_CHECKING:
@@ -96,22 +96,22 @@ def dag_stability(
     rng = np.random.default_rng(seed)
     weight, called = edges.values("weight").astype(float), edges.called
     n_edges = int(called.sum())
-    count, weights = np.zeros(weight.shape), []
-    null, n_null_edges = [], 0
+    count, heaviest, n_null_edges = np.zeros(weight.shape, dtype=np.float32), [], 0
+    null = _Null(np.abs(off_diagonal(weight)))
     with progress_bar("Graphs", n + n_null) as advance:
         for step in range(n + n_null):
             if step < n:
                 found = graph(screen, _resampled(codes, rng))
                 count += (found.probability >= CALLED).numpy()
-                weights.append(found.weight.numpy())
+                heaviest.append(top_edges(found.weight.numpy(), n_edges) if n_edges else np.empty(0, dtype=int))
             else:
                 found = graph(screen.with_codes(_permuted(codes, batch, rng)))
                 n_null_edges += int((found.probability >= CALLED).sum())
-                null.append(np.abs(off_diagonal(found.weight.numpy())))
+                null.add(np.abs(off_diagonal(found.weight.numpy())))
             advance()
 
     frequency, q_value = count / n, np.ones(weight.shape)
-    q_value[~np.eye(len(weight), dtype=bool)] = q_values(np.abs(off_diagonal(weight)), np.concatenate(null), n_null)
+    q_value[~np.eye(len(weight), dtype=bool)] = null.q_values()
     edges.keep_stability(frequency, q_value)
     source, target = np.nonzero((count > 0) | called)
     genes = np.asarray(model.perturbed_genes)
@@ -121,7 +121,7 @@ def dag_stability(
     table = table.sort_values(["frequency", "share"], ascending=False, kind="stable", ignore_index=True)
     jaccard = chance = np.nan
     if n_edges:
-        jaccard = float(np.nanmean([top_edge_jaccard(a, b, n_edges) for a, b in combinations(weights, 2)]))
+        jaccard = float(np.nanmean([_jaccard(a, b) for a, b in combinations(heaviest, 2)]))
         chance = chance_jaccard(len(weight) * (len(weight) - 1), n_edges)
     table.attrs = {
         "n_edges": n_edges,
@@ -132,17 +132,42 @@ def dag_stability(
     return table
 
 
+class _Null:
+    """Statistics of null data sets, counted one data set after the other against those that were observed."""
+
+    def __init__(self, observed: np.ndarray) -> None:
+        self.order = np.argsort(-observed, kind="stable")
+        self.observed = observed[self.order]
+        self.beyond = np.zeros(len(observed), dtype=np.int64)
+        self.n = 0
+
+    def add(self, null: np.ndarray) -> None:
+        """Count those of one more data set that are as large."""
+        self.beyond += len(null) - np.searchsorted(np.sort(null), self.observed, side="left")
+        self.n += 1
+
+    def q_values(self) -> np.ndarray:
+        """False discovery rates of the observed statistics, all null data sets pooled."""
+        # of equal statistics the last one counts all of them
+        rank = np.searchsorted(-self.observed, -self.observed, side="right")
+        rate = np.minimum((self.beyond + 1) / self.n / rank, 1.0)
+        found = np.empty(len(rate))
+        found[self.order] = np.minimum.accumulate(rate[::-1])[::-1]
+        return found
+
+
 def q_values(observed: np.ndarray, null: np.ndarray, n_null: int) -> np.ndarray:
     """False discovery rates of observed statistics against those of `n_null` null data sets, all of them pooled."""
-    order = np.argsort(-observed, kind="stable")
-    sorted_null = np.sort(null)
-    beyond = len(null) - np.searchsorted(sorted_null, observed[order], side="left")
-    # of equal statistics the last one counts all of them
-    rank = len(observed) - np.searchsorted(np.sort(observed), observed[order], side="left")
-    rate = np.minimum((beyond + 1) / n_null / rank, 1.0)
-    found = np.empty(len(observed))
-    found[order] = np.minimum.accumulate(rate[::-1])[::-1]
-    return found
+    counted = _Null(observed)
+    counted.add(null)
+    counted.n = n_null
+    return counted.q_values()
+
+
+def _jaccard(first: np.ndarray, second: np.ndarray) -> float:
+    """Overlap of two sets of edges; NaN where both are empty."""
+    union = len(np.union1d(first, second))
+    return len(np.intersect1d(first, second)) / union if union else np.nan
 
 
 def _resampled(codes: np.ndarray, rng: np.random.Generator) -> np.ndarray:

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Collection, Sequence
-from itertools import combinations
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
 from raptorgraph import metrics
-from raptorgraph._arguments import check_integer
+from raptorgraph._arguments import check_choice, check_integer
 from raptorgraph._docs import docs
 from raptorgraph._progress import progress_argument, progress_bar
 from raptorgraph.screen._asked import did_you_mean, listed
 from raptorgraph.screen._setup import Setup
 from raptorgraph.tl._pair_scores import LONGER, SCORES, SHORTER, TURNED, PairDraws, score_draws
 from raptorgraph.tl._strength import singles_that_stand_out
+from raptorgraph.tl._strongest_pairs import DEPARTURE, RANKED_BY, all_pairs, strongest_of, strongest_pairs
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -41,6 +41,8 @@ def interactions(
     model: RaptorGraphModel,
     pairs: Sequence[tuple[str, str] | str] | None = None,
     *,
+    top: int | None = None,
+    by: str = DEPARTURE,
     chunk_size: int = 256,
     n_draws: int | None = None,
     seed: int | None = None,
@@ -58,7 +60,18 @@ def interactions(
     %(model)s
     pairs
         Pairs of perturbed genes, ``("A", "B")`` or labels such as ``"A+B"``, in any order; each is scored once.
-        Default: all pairs.
+        Default: all pairs. Their number grows with the square of that of the genes: 50 million for 10,000 genes; use
+        `top` for more than a few hundred genes.
+    top
+        List only so many pairs, those with the largest `by` of their predicted effects, the largest first. Draws are
+        made of these alone, and no table of all pairs is held. With a posterior, pairs beyond four times as many are
+        ranked first by an approximate prediction in closed form: the posterior means of both genes, scaled as pairs
+        like these are, and what all pairs have in common. The pairs that come first by it, at least 500 more than are
+        asked for, and all measured pairs are then ranked by their predicted effects. Without a posterior all pairs are
+        predicted.
+    by
+        With `top`, what pairs are ranked by: ``"departure"``, the length of the difference between the predicted effect
+        of the pair and the sum of both single effects; or ``"magnitude"`` or one of the five scores.
     chunk_size
         Largest number of pairs that are predicted or drawn at a time, which bounds the memory; fewer are drawn where
         effects have many genes. The draws of single effects are kept: genes of the pairs x draws x genes, float32.
@@ -95,7 +108,8 @@ def interactions(
           pairs is a prior;
         - ``interaction``: categorical, ``"undetermined"`` or the name of a score.
 
-        ``attrs`` says in words what ``intervals`` and the ``scale`` of pairs rest on.
+        ``attrs`` says in words what ``intervals`` and the ``scale`` of pairs rest on; with `top`, ``ranked`` says what
+        the pairs were ranked by, and of how many they are the first.
 
     Raises
     ------
@@ -104,7 +118,8 @@ def interactions(
     TypeError
         If a pair is neither a pair of gene names nor a label.
     ValueError
-        If a pair names one gene twice, or there are no pairs, `chunk_size` is not positive, `n_draws` is neither 0 nor
+        If a pair names one gene twice, or there are no pairs, `chunk_size` or `top` is not positive, `by` is no score,
+        `n_draws` is neither 0 nor
         20 or more, or draws are asked of a model without a posterior.
 
     Notes
@@ -136,13 +151,28 @@ def interactions(
     True
     >>> table["synergy"].between(table["synergy_low"], table["synergy_high"]).tolist()
     [True]
+
+    The two pairs that depart most from the sum of their genes:
+
+    >>> rg.tl.interactions(model, top=2, n_draws=0).attrs["ranked"]
+    'the first 2 of 15 pairs by the departure of their predicted effects'
     """
     check_integer("chunk_size", chunk_size, 1, hint=", the number of pairs to predict at a time")
     n_draws = _checked_draws(model, n_draws)
     setup, genes = Setup.of(model.setup_args), list(model.perturbed_genes)
-    scored = list(combinations(sorted(genes), 2)) if pairs is None else _checked(pairs, genes, setup)
-    if not scored:
-        raise ValueError(f"There is no pair to score among the {len(genes)} perturbed genes {genes}.")
+    if top is not None:
+        check_integer("top", top, 1, hint=", the number of pairs to list")
+    check_choice("by", by, RANKED_BY)
+    asked = None if pairs is None else _checked(pairs, genes, setup)
+    n_pairs = len(genes) * (len(genes) - 1) // 2 if asked is None else len(asked)
+    if not n_pairs:
+        raise ValueError(f"There is no pair to score among the {len(genes)} perturbed genes {genes[:20]}.")
+    if top is None:
+        scored = list(all_pairs(sorted(genes))) if asked is None else asked
+    elif asked is None:
+        scored = strongest_pairs(model, setup, genes, top, by, chunk_size)
+    else:
+        scored = strongest_of(model, setup, iter(asked), top, by, chunk_size)
 
     labels = [setup.label(pair) for pair in scored]
     if n_draws:
@@ -152,7 +182,11 @@ def interactions(
     table.insert(0, "gene_a", [pair[0] for pair in scored])
     table.insert(1, "gene_b", [pair[1] for pair in scored])
     table.index = pd.Index(labels, name="perturbation")
-    return _judged(table, model, scored, setup, n_draws)
+    table = _judged(table, model, scored, setup, n_draws)
+    if top is not None:
+        table.attrs["ranked"] = f"the first {len(table):,} of {n_pairs:,} pairs by the {by} of their predicted effects"
+        table.attrs["n_pairs"] = n_pairs
+    return table
 
 
 def additive_is_excluded(table: pd.DataFrame) -> pd.Series:
@@ -236,12 +270,12 @@ def _drawn(
 
 def _summary(drawn: PairDraws) -> dict[str, float]:
     """Medians, ends of intervals and probabilities of one pair."""
-    found = {name: float(np.median(values)) for name, values in drawn.scores.items()}
-    for name, values in drawn.scores.items():
-        low, high = np.quantile(values, _ENDS)
-        if name == "neomorphism":
-            low = np.quantile(drawn.known_turn, _ENDS[0])
-        found |= {f"{name}_low": float(low), f"{name}_high": float(high)}
+    names = list(drawn.scores)
+    values = np.stack([*drawn.scores.values(), drawn.known_turn])
+    low, middle, high = np.quantile(values, (_ENDS[0], 0.5, _ENDS[1]), axis=1).tolist()
+    found = dict(zip(names, middle, strict=False))
+    for place, name in enumerate(names):
+        found |= {f"{name}_low": low[-1 if name == "neomorphism" else place], f"{name}_high": high[place]}
     for name, shown in drawn.types.items():
         found[f"{name}_probability"] = float(shown.mean()) if np.isfinite(found[name]) else np.nan
     return found

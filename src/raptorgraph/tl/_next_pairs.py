@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from itertools import combinations
+import copy
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import pandas as pd
-import torch
 from scipy.spatial.distance import cdist
 from scipy.special import ndtri
 
@@ -18,9 +17,11 @@ from raptorgraph.inference._gain import Plan
 from raptorgraph.screen._asked import listed
 from raptorgraph.screen._setup import Setup
 from raptorgraph.tl._interactions import _checked
+from raptorgraph.tl._pair_list import PairList
 from raptorgraph.tl._planned import PlannedNoise, triples
 from raptorgraph.tl._power import ENOUGH, cells_needed, departures
 from raptorgraph.tl._reverse import check_draws, query_table
+from raptorgraph.tl._strongest_pairs import PairMeans
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -28,8 +29,6 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
     from raptorgraph.model import RaptorGraphModel
-
-    Pairs = list[tuple[str, ...]]
 
 GOALS = ("learn", "interactions", "state")
 GAIN = {
@@ -39,6 +38,8 @@ GAIN = {
 }
 _STRONG = 0.75  # quantile above which an interaction is strong, as in the table of interactions
 _MOST_DRAWN = 400  # pairs that are drawn
+_FEW_PAIRS, _TIMES = 5000, 4  # pairs that are all predicted; of more those, so many times what is drawn
+_MOST_GENES = 3000  # whose covariances fit into memory for each scale of effects
 _CHUNK = 256
 _Z = float(ndtri(0.95))
 _AS_GOOD = 0.95  # part of the largest gain that is as good
@@ -98,7 +99,9 @@ def next_pairs(
         Cells planned for each pair; default as many as the median condition has. It matters for ``"learn"``.
     n_draws
         Draws from the posterior for ``"interactions"`` and ``"state"``, 20 or more. Of more than 400 candidates those
-        are drawn whose predictions come first.
+        are drawn whose predictions come first. Of more than 5,000 candidates the predictions that decide which of them
+        are looked at (``"state"``) and which of equally good ones is taken (``"learn"``) are approximate, as those of
+        :func:`raptorgraph.tl.interactions` with `top`; they are made in blocks.
     %(seed_draws)s
     %(progress)s
 
@@ -132,7 +135,8 @@ def next_pairs(
         If a pair is neither a pair of gene names nor a label.
     ValueError
         If the goal is unknown, there is no candidate or one that was measured, a number is out of its range, the goal
-        ``"state"`` lacks its query or another one has one, or the model has no posterior or no data.
+        ``"state"`` lacks its query or another one has one, ``"learn"`` is asked of more than 3,000 perturbed genes, or
+        the model has no posterior or no data.
 
     Notes
     -----
@@ -164,6 +168,12 @@ def next_pairs(
     check_draws(model)
     setup = Setup.of(model.setup_args)
     unseen, pairs = _candidates(model, setup, candidates, exclude)
+    if goal == "learn" and len(model.perturbed_genes) > _MOST_GENES:
+        raise ValueError(
+            f"goal='learn' plans with a matrix of all perturbed genes for each scale of effects, which for "
+            f"{len(model.perturbed_genes):,} genes do not fit into memory ({_MOST_GENES:,} do): use "
+            "goal='interactions', which ranks all pairs in blocks."
+        )
     planned = PlannedNoise.of(model)
     cells = int(planned.typical) if n_cells is None else n_cells
     n = min(n, len(pairs))
@@ -196,13 +206,13 @@ def _candidates(
     setup: Setup,
     candidates: Sequence[tuple[str, str] | str] | None,
     exclude: Sequence[tuple[str, str] | str],
-) -> tuple[Pairs, Pairs]:
+) -> tuple[PairList, PairList]:
     """All pairs that were not measured, and those of them to choose from."""
     genes = list(model.perturbed_genes)
     known = {setup.genes(label) for label in model.conditions}
-    unseen: Pairs = [pair for pair in combinations(sorted(genes), 2) if pair not in known]
-    asked = unseen if candidates is None else _checked(candidates, genes, setup)
-    measured = [pair for pair in asked if pair in known]
+    unseen = PairList.all_but(genes, known)
+    asked = unseen if candidates is None else PairList.of(genes, _checked(candidates, genes, setup))
+    measured = [] if candidates is None else [pair for pair in asked if pair in known]
     if measured:
         raise ValueError(
             f"The candidate {setup.label(measured[0])!r} was measured already: name pairs that were not, or leave "
@@ -210,9 +220,14 @@ def _candidates(
         )
     without = listed(exclude)
     alone = {gene for gene in without if isinstance(gene, str) and gene in genes}
-    unwanted = set(_checked([pair for pair in without if pair not in alone], genes, setup)) if without else set()
-    pairs = [pair for pair in asked if pair not in unwanted and not alone.intersection(pair)]
-    if not pairs:
+    unwanted = _checked([pair for pair in without if pair not in alone], genes, setup) if without else []
+    excluded = np.array([gene in alone for gene in asked.genes])
+    kept = ~(excluded[asked.first] | excluded[asked.second])
+    for pair in unwanted:
+        i, j = (asked.genes.index(gene) for gene in pair)
+        kept &= ~((asked.first == i) & (asked.second == j))
+    pairs = asked.taken(kept)
+    if not len(pairs):
         raise ValueError(
             f"There is no pair to choose among the {len(genes)} perturbed genes: {len(unseen)} were not measured, "
             f"{len(asked)} are candidates, and {len(without)} genes and pairs are excluded. Name other candidates, or "
@@ -221,29 +236,21 @@ def _candidates(
     return unseen, pairs
 
 
-def _design(model: RaptorGraphModel, pairs: Pairs) -> torch.Tensor:
-    """Pairs x perturbed genes, 0 or 1, as the posterior has them."""
-    column = {gene: k for k, gene in enumerate(model.perturbed_genes)}
-    design = torch.zeros(len(pairs), len(column), dtype=torch.float64)
-    for row, pair in zip(design, pairs, strict=True):
-        row[[column[gene] for gene in pair]] = 1.0
-    return design
-
-
-def _greedy(n: int, pairs: Pairs, scores: Callable[[list[int]], np.ndarray], take: Callable[[int], None]) -> list[int]:
+def _greedy(n: int, n_pairs: int, scores: Callable[[], np.ndarray], take: Callable[[int], None]) -> list[int]:
     """Positions of the pairs, each with the largest score beside those before it; the first where they tie."""
-    left, chosen = list(range(len(pairs))), []
+    chosen: list[int] = []
     with progress_bar("Choosing", n) as advance:
         for _ in range(n):
-            best = left[int(np.argmax(scores(left)))]
+            found = scores()
+            found[chosen] = -np.inf
+            best = int(np.argmax(found))
             chosen.append(best)
-            left.remove(best)
             take(best)
             advance()
     return chosen
 
 
-def _table(pairs: Pairs, chosen: list[int], gain: np.ndarray, alone: np.ndarray) -> pd.DataFrame:
+def _table(pairs: PairList, chosen: list[int], gain: np.ndarray, alone: np.ndarray) -> pd.DataFrame:
     index = pd.Index([None] * len(chosen), dtype=object)
     table = pd.DataFrame({"gain": gain, "gain_alone": alone[chosen]}, index=index)
     table.index = pd.Index([pairs[k] for k in chosen], tupleize_cols=False)
@@ -251,46 +258,54 @@ def _table(pairs: Pairs, chosen: list[int], gain: np.ndarray, alone: np.ndarray)
 
 
 def _to_learn(
-    model: RaptorGraphModel, pairs: Pairs, unseen: Pairs, n: int, planned: PlannedNoise, n_cells: int
+    model: RaptorGraphModel, pairs: PairList, unseen: PairList, n: int, planned: PlannedNoise, n_cells: int
 ) -> pd.DataFrame:
     """Greedy choice by the variance that is removed from all unmeasured pairs."""
-    design = _design(model, pairs)
-    plan = Plan(model.calibration.posterior.fitted, _design(model, unseen))
-    noise, whole = float(planned.at(n_cells)), plan.variance()
-    alone = plan.removed(design, noise).numpy() / whole
-    needed = planned.cells_at(plan.noise_for(design, ENOUGH).numpy())
-    labels = [Setup.of(model.setup_args).label(pair) for pair in pairs]
-    size = np.linalg.norm(model.predict_effects(labels).to_numpy(dtype=float), axis=1)
+    fitted = model.calibration.posterior.fitted
+    at, labels = pairs.positions(model.perturbed_genes), Setup.of(model.setup_args).label
+    start = Plan(fitted, unseen.positions(model.perturbed_genes))
+    plan, noise, whole = copy.copy(start), float(planned.at(n_cells)), start.variance()
+    alone = plan.removed(at, noise).numpy() / whole
+    left = np.ones(len(pairs), dtype=bool)
+    if len(pairs) <= _FEW_PAIRS:
+        size = np.linalg.norm(model.predict_effects([labels(pair) for pair in pairs]).to_numpy(dtype=float), axis=1)
+    else:
+        size = PairMeans.of(model, pairs.genes).values(pairs.first, pairs.second, "magnitude")
     gain: list[float] = []
 
-    def scores(left: list[int]) -> np.ndarray:
-        found = plan.removed(design[left], noise).numpy() / whole
-        by_size = np.where(found >= _AS_GOOD * found.max(), size[left], -1.0)
+    def scores() -> np.ndarray:
+        found = plan.removed(at, noise).numpy() / whole if gain else alone
+        by_size = np.where(left & (found >= _AS_GOOD * found[left].max()), size, -1.0)
         gain.append(float(found[by_size.argmax()]))
         return by_size
 
-    chosen = _greedy(n, pairs, scores, lambda k: plan.measure(design[k], noise))
+    def take(k: int) -> None:
+        left[k] = False
+        plan.measure(at[k], noise)
+
+    chosen = _greedy(n, len(pairs), scores, take)
     table = _table(pairs, chosen, np.array(gain), alone)
-    table["cells_needed"] = needed[chosen]
+    table["cells_needed"] = planned.cells_at(start.noise_for(at[chosen], ENOUGH).numpy())
     return table
 
 
 def _to_find_interactions(
     model: RaptorGraphModel,
     setup: Setup,
-    pairs: Pairs,
+    pairs: PairList,
     n: int,
     planned: PlannedNoise,
     n_draws: int,
     seed: int | None,
 ) -> pd.DataFrame:
     """The pairs with the largest probability of a strong departure."""
-    relative = dict(zip(pairs, _relative_sizes(model, setup, pairs), strict=True))
-    drawn = _first(pairs, np.array(list(relative.values())))
+    sizes = _relative_sizes(model, setup, pairs)
+    places = _first(sizes)
+    drawn = pairs.taken(places)
     lengths = np.empty((n_draws, len(drawn)))
     for part, sums, effects in triples(model, setup, drawn, n_draws, seed):
         lengths[:, part] = np.linalg.norm(effects - sums, axis=2)
-    lengths *= [relative[pair] for pair in drawn]
+    lengths *= sizes[places]
     probability = (lengths > np.quantile(lengths, _STRONG)).mean(axis=0)
     # of pairs that are as likely, the one with the longer departure first
     chosen = np.lexsort((-lengths.mean(axis=0), -probability))[:n].tolist()
@@ -304,7 +319,7 @@ def _to_find_interactions(
 def _to_reach(
     model: RaptorGraphModel,
     setup: Setup,
-    pairs: Pairs,
+    pairs: PairList,
     n: int,
     planned: PlannedNoise,
     query: pd.DataFrame | AnnData,
@@ -316,7 +331,8 @@ def _to_reach(
     table = query_table(model, setup, query, panel, "effect")
     if len(table) != 1:
         raise ValueError(f"The query has {len(table)} profiles, {list(table.index[:5])}: give one.")
-    targets = {gene for pair in pairs for gene in pair}
+    genes = np.array(pairs.genes, dtype=object)
+    targets = set(genes[np.union1d(pairs.first, pairs.second)])
     shared = [gene for gene in panel if gene in table.columns and gene not in targets]
     if len(shared) < 2:
         raise ValueError(
@@ -324,10 +340,14 @@ def _to_reach(
         )
     wanted, columns = table[shared].to_numpy(dtype=float), panel.get_indexer(shared)
 
-    def nearness(labels: list[str]) -> np.ndarray:
-        return -np.asarray(cdist(wanted, model.predict_effects(labels)[shared].to_numpy(dtype=float))[0])
-
-    drawn = _first(pairs, _in_chunks(setup, pairs, nearness))
+    if len(pairs) > _FEW_PAIRS:  # those that are near by approximate predictions
+        means = PairMeans.of(model, pairs.genes, columns)
+        pairs = pairs.taken(_first(-means.distances(pairs.first, pairs.second, wanted[0]), _TIMES * _MOST_DRAWN))
+    distances = [
+        cdist(wanted, model.predict_effects([setup.label(pair) for pair in pairs[start : start + _CHUNK]])[shared])[0]
+        for start in range(0, len(pairs), _CHUNK)
+    ]
+    drawn = pairs.taken(_first(-np.concatenate(distances)))
     distance = np.empty((n_draws, len(drawn)))
     for part, _, effects in triples(model, setup, drawn, n_draws, seed):
         distance[:, part] = np.linalg.norm(effects[:, :, columns] - wanted[0], axis=2)
@@ -335,46 +355,44 @@ def _to_reach(
     alone = nearest.mean() - distance.mean(axis=0)
     gain: list[float] = []
 
-    def gains(left: list[int]) -> np.ndarray:
-        here = distance[:, left]
-        batch = np.minimum(here, nearest[:, None]) if gain else here
+    left = np.ones(len(drawn), dtype=bool)
+
+    def gains() -> np.ndarray:
+        batch = np.minimum(distance, nearest[:, None]) if gain else distance
         found = np.asarray((nearest[:, None] - batch).mean(axis=0))
-        gain.append(float(found.max()))
+        gain.append(float(found[left].max()))
         return found
 
     def take(k: int) -> None:
         nonlocal nearest
+        left[k] = False
         nearest = np.minimum(nearest, distance[:, k]) if len(gain) > 1 else distance[:, k]
 
-    chosen = _greedy(min(n, len(drawn)), drawn, gains, take)
+    chosen = _greedy(min(n, len(drawn)), len(drawn), gains, take)
     found = _table(drawn, chosen, np.array(gain), alone)
     best = np.bincount(distance.argmin(axis=1), minlength=len(drawn)) / n_draws
     found["best_probability"] = best[chosen]
-    plan = Plan(model.calibration.posterior.fitted, _design(model, []))
-    noise = plan.noise_for_itself(_design(model, [drawn[k] for k in chosen]), ENOUGH)
+    at = drawn.taken(np.array(chosen)).positions(model.perturbed_genes)
+    noise = Plan(model.calibration.posterior.fitted, at[:0]).noise_for_itself(at, ENOUGH)
     found["cells_needed"] = planned.cells_at(noise.numpy())
     return found
 
 
-def _first(pairs: Pairs, score: np.ndarray) -> Pairs:
-    """The pairs with the largest scores, in their order, as many as are drawn."""
-    return [pairs[k] for k in np.sort(np.argsort(-score, kind="stable")[:_MOST_DRAWN])]
+def _first(score: np.ndarray, n: int = _MOST_DRAWN) -> np.ndarray:
+    """Positions of the largest scores, in order, as many as are drawn."""
+    return np.sort(np.argsort(-score, kind="stable")[:n])
 
 
-def _relative_sizes(model: RaptorGraphModel, setup: Setup, pairs: Pairs) -> np.ndarray:
+def _relative_sizes(model: RaptorGraphModel, setup: Setup, pairs: PairList) -> np.ndarray:
     """Product of the lengths of both single effects, times 1 + the size of their cosine; over its mean, shape (pairs,).
 
     The sizes of interactions that one expects before any is measured, chosen on simulated screens.
     """
-    genes = sorted({gene for pair in pairs for gene in pair})
-    singles = model.predict_effects([setup.label([gene]) for gene in genes]).to_numpy(dtype=float)
+    used = np.union1d(pairs.first, pairs.second)
+    labels = [setup.label([pairs.genes[k]]) for k in used]
+    singles = model.predict_effects(labels).to_numpy(dtype=float)
     length = np.maximum(np.linalg.norm(singles, axis=1), 1e-300)
     cosine = np.abs(singles @ singles.T) / np.outer(length, length)
-    first, second = (np.array([genes.index(pair[side]) for pair in pairs]) for side in (0, 1))
+    first, second = np.searchsorted(used, pairs.first), np.searchsorted(used, pairs.second)
     size = length[first] * length[second] * (1 + cosine[first, second])
     return np.asarray(size / size.mean())
-
-
-def _in_chunks(setup: Setup, pairs: Pairs, score: Callable[[list[str]], np.ndarray]) -> np.ndarray:
-    labels = [setup.label(pair) for pair in pairs]
-    return np.concatenate([score(labels[start : start + _CHUNK]) for start in range(0, len(labels), _CHUNK)])

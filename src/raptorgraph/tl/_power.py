@@ -18,6 +18,7 @@ from raptorgraph.screen._setup import Setup
 from raptorgraph.tl._interactions import _checked
 from raptorgraph.tl._planned import PlannedNoise, correlated_noise, expected_size, triples
 from raptorgraph.tl._reverse import check_draws
+from raptorgraph.tl._strongest_pairs import DEPARTURE, strongest_of, strongest_pairs
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from raptorgraph.model import RaptorGraphModel
 
 ENOUGH = 0.8  # power that cells are counted for
+_CHUNK = 256  # pairs that are predicted at a time
 
 
 @progress_argument()
@@ -34,6 +36,7 @@ def power(
     pairs: Sequence[tuple[str, str] | str] | None = None,
     n_cells: Sequence[int] = (25, 50, 100, 200, 400, 800),
     *,
+    top: int | None = None,
     size: float = 0.3,
     level: float = 0.9,
     n_draws: int = 200,
@@ -60,6 +63,9 @@ def power(
         Pairs of perturbed genes, ``("A", "B")`` or labels such as ``"A+B"``. Default: all pairs that were not measured.
     n_cells
         Numbers of cells of the pair in the planned measurement.
+    top
+        Ask only for so many pairs, those of the pairs whose predicted effects depart most from the sum of both single
+        effects (:func:`raptorgraph.tl.interactions` with `top`). Draws are made of these alone.
     size
         Departure :math:`|\delta|` that one wants to find, above 0.
     level
@@ -122,10 +128,17 @@ def power(
     setup, genes = Setup.of(model.setup_args), list(model.perturbed_genes)
     known = {setup.genes(label) for label in model.conditions}
     asked: list[tuple[str, ...]]
-    if pairs is None:
-        asked = [pair for pair in combinations(sorted(genes), 2) if pair not in known]
-    else:
+    if top is not None:
+        check_integer("top", top, 1, hint=", the number of pairs to ask for")
+    if pairs is not None:
         asked = _checked(pairs, genes, setup)
+        asked = asked if top is None else strongest_of(model, setup, iter(asked), top, DEPARTURE, _CHUNK)
+    elif top is not None:
+        n_known = sum(len(pair) == 2 for pair in known)
+        first = strongest_pairs(model, setup, genes, top + n_known, DEPARTURE, _CHUNK)
+        asked = [pair for pair in first if pair not in known][:top]
+    else:
+        asked = [pair for pair in combinations(sorted(genes), 2) if pair not in known]
     if not asked:
         raise ValueError(f"There is no pair to ask for among the {len(genes)} perturbed genes: name them, pairs=...")
     now = departures(model, setup, asked, n_draws, seed)

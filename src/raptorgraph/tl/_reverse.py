@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import combinations
 from typing import TYPE_CHECKING, Any, Literal
@@ -22,10 +23,12 @@ from raptorgraph.screen._inputs import expression_source
 from raptorgraph.screen._moments import condition_moments
 from raptorgraph.screen._names import gene_names, stripped
 from raptorgraph.screen._setup import Setup
+from raptorgraph.tl._strongest_pairs import SPARE, TIMES, PairMeans
 
 if TYPE_CHECKING:
     from raptorgraph.model import RaptorGraphModel
 
+_FEW_SETS = 5000  # of more only those are predicted that can be among the nearest
 _MOST_DRAWN = 20_000_000  # drawn values at a time, which bounds the memory
 _METRICS = {"euclidean": "euclidean", "cosine": "cosine", "pearson": "correlation"}
 
@@ -79,7 +82,11 @@ def reverse(
         Leave the genes of all candidates out of the distance, so that the readout of the target itself does not
         give the answer away.
     top
-        Number of perturbations to list for each query; default all.
+        Number of perturbations to list for each query; default all. Where more than 5,000 perturbations of one or two
+        genes are searched and the model has a posterior, only those are predicted that can be among them: all single
+        genes, all measured pairs, and the pairs that are nearest by approximate predictions in closed form (as in
+        :func:`raptorgraph.tl.interactions` with `top`), four times as many as are asked for and at least 500 more.
+        Memory is then that of these, and draws are ranked among these.
     chunk_size
         Number of perturbations predicted at a time, which bounds the memory. Beyond it only the distances, queries x
         perturbations, are held (with `n_draws`, draws x queries x perturbations).
@@ -151,12 +158,11 @@ def reverse(
     if top is not None:
         check_integer("top", top, 1)
     setup = Setup.of(model.setup_args)
-    sets = _candidate_sets(model.perturbed_genes, candidates, min_genes, max_genes, setup)
-    labels = [setup.label(genes) for genes in sets]
+    names = _candidate_genes(model.perturbed_genes, candidates, min_genes, max_genes, setup)
 
-    panel = model.predict_effects(labels[:1]).columns
+    panel = model.predict_effects([setup.label(names[:1])]).columns
     table = query_table(model, setup, query, panel, by)
-    excluded = {gene for genes in sets for gene in genes} if exclude_targets else set()
+    excluded = set(names) if exclude_targets else set()
     shared = [gene for gene in panel if gene in table.columns and gene not in excluded]
     if len(shared) < 2:
         raise ValueError(
@@ -166,6 +172,19 @@ def reverse(
     queries = table[shared].to_numpy(dtype=np.float64)
     offset = _predicted_control(model, panel)[shared].to_numpy() if by == "profile" else 0.0
 
+    sizes = range(min_genes, max_genes + 1)
+    few = sum(math.comb(len(names), size) for size in sizes) <= _FEW_SETS
+    if top is None or few or max_genes != 2 or not getattr(model, "has_posterior", False):
+        sets = [chosen for size in sizes for chosen in combinations(names, size)]
+    else:
+        means = PairMeans.of(model, names, panel.get_indexer(shared))
+        near = means.nearest(queries, metric, max(TIMES * top, top + SPARE), offset)
+        known = {
+            genes for genes in map(setup.genes, model.conditions) if len(genes) == 2 and set(names).issuperset(genes)
+        }
+        alone = [(name,) for name in names] if min_genes == 1 else []
+        sets = [*alone, *sorted(known | {(names[i], names[j]) for i, j in near})]
+    labels = [setup.label(genes) for genes in sets]
     extra: dict[str, np.ndarray] = {}
     if n_draws:
         drawn = _drawn_distances(model, labels, shared, queries, offset, metric, n_draws, seed, chunk_size)
@@ -266,14 +285,14 @@ def _summary(drawn: np.ndarray) -> tuple[np.ndarray, np.ndarray, dict[str, np.nd
     return np.median(drawn, axis=0), middle, {"rank_low": low, "rank_high": high, "best_probability": best}
 
 
-def _candidate_sets(
+def _candidate_genes(
     perturbed: Sequence[str],
     candidates: Sequence[str] | None,
     min_genes: int,
     max_genes: int,
     setup: Setup,
-) -> list[tuple[str, ...]]:
-    """Sets of candidate genes, the small ones first, each sorted."""
+) -> list[str]:
+    """Candidate genes, sorted, of which there are enough for a set."""
     candidates = perturbed if candidates is None else candidates
     if isinstance(candidates, (str, Mapping)) or not isinstance(candidates, Iterable):
         raise TypeError(f"candidates must be a list of genes, not {candidates!r}.")
@@ -292,10 +311,9 @@ def _candidate_sets(
         )
     if check_integer("min_genes", min_genes, 1) > check_integer("max_genes", max_genes, 1):
         raise ValueError(f"min_genes={min_genes!r} and max_genes={max_genes!r} must be min_genes <= max_genes.")
-    sets = [chosen for size in range(min_genes, max_genes + 1) for chosen in combinations(genes, size)]
-    if not sets:
+    if len(genes) < min_genes:
         raise ValueError(f"There is no set of {min_genes} genes or more among the {len(genes)} candidates {genes}.")
-    return sets
+    return genes
 
 
 def query_table(
