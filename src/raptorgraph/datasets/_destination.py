@@ -8,16 +8,18 @@ from typing import TYPE_CHECKING, Any
 
 import anndata as ad
 import numpy as np
-import pandas as pd
 from scipy import sparse
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from os import PathLike
 
+    import pandas as pd
+
 
 H5AD, ZARR = ".h5ad", ".zarr"
 MAX_COLUMNS = 4000  # of a table in an h5ad file: their names lie in the table's header, of at most 64 kB
+CHUNK_NUMBERS = 2**18  # in a chunk of an array on disk
 LATENTS = "u_true"
 
 
@@ -73,13 +75,16 @@ class OnDisk:
     def __init__(self, path: Path, n_genes: int, n_latent: int) -> None:
         self.path = path
         self.partial = path.with_name(f"{path.stem}.partial{path.suffix}")
-        self.file = self._open("w")
+        self.file = self._open(self.partial, "w")
         ad.io.write_elem(self.file, "/", ad.AnnData(shape=(0, n_genes)))
+        if "raw" in self.file:  # a note that there is none, which backed files are not read with
+            del self.file["raw"]
         # places of counts beyond 2^31
         empty = sparse.csr_matrix((0, n_genes), dtype=np.float32)
         empty.indptr = empty.indptr.astype(np.int64)
-        ad.io.write_elem(self.file, "X", empty)
-        rows = max(1, 2**18 // n_latent)
+        # without chunks of a size, those of an empty array are of one number each
+        ad.io.write_elem(self.file, "X", empty, dataset_kwargs={"chunks": (CHUNK_NUMBERS,)})
+        rows = max(1, CHUNK_NUMBERS // n_latent)
         resizable = {"maxshape": (None, n_latent)} if path.suffix == H5AD else {}
         ad.io.write_elem(
             self.file,
@@ -88,14 +93,16 @@ class OnDisk:
             dataset_kwargs={"chunks": (rows, n_latent), **resizable},
         )
 
-    def _open(self, mode: str) -> Any:
+    def _open(self, path: Path, mode: str) -> Any:
         if self.path.suffix == H5AD:
             import h5py
 
-            return h5py.File(self.partial, mode)
+            return h5py.File(path, mode)
         import zarr
 
-        return zarr.open_group(str(self.partial), mode=mode)
+        # the format that every anndata reads
+        kind = {"zarr_format": 2} if mode == "w" and not zarr.__version__.startswith("2.") else {}
+        return zarr.open_group(str(path), mode=mode, **kind)
 
     def _close(self) -> None:
         if self.path.suffix == H5AD:
@@ -117,9 +124,7 @@ class OnDisk:
         self.partial.rename(self.path)
         if self.path.suffix == H5AD:
             return ad.read_h5ad(self.path, backed="r")
-        import zarr
-
-        group = zarr.open_group(str(self.path), mode="r")
+        group = self._open(self.path, "r")
         parts = {name: ad.io.read_elem(group[name]) for name in ("obs", "var", "uns", "obsm")}
         return ad.AnnData(X=ad.io.sparse_dataset(group["X"]), **parts)
 

@@ -112,11 +112,11 @@ class Screen:
         shifted[:, : shifts.shape[1]] += shifts if self.off_target is None else shifts + shifts @ self.off_target
         return np.asarray(shifted @ self.graph.total)
 
-    def respond(self, values: np.ndarray) -> np.ndarray:
-        """Response phi of the leading latents: the identity, or ``c tanh(value / c)``."""
+    def respond(self, values: np.ndarray, latents: list[int] | None = None) -> np.ndarray:
+        """Response phi of the leading latents, or of these `latents`: the identity, or ``c tanh(value / c)``."""
         if self.saturation is None:
             return values
-        bound = self.saturation[: values.shape[1]]
+        bound = self.saturation[slice(values.shape[1]) if latents is None else latents]
         return np.asarray(bound * np.tanh(values / bound))
 
     @cached_property
@@ -129,7 +129,7 @@ class Screen:
         """One number for each interacting pair, ascending as :func:`random_screen` lists them."""
         return np.asarray(self.pairs[:, 0] * len(self.shift) + self.pairs[:, 1])
 
-    def interacting(self, members: Sequence[int] | np.ndarray) -> list[tuple[int, int, int]]:
+    def interacting(self, members: Sequence[int]) -> list[tuple[int, int, int]]:
         """Interacting pairs among these perturbed genes: row in `pairs`, first and second gene."""
         met = list(combinations(sorted(members), 2)) if len(self.pairs) else []
         keys = np.array([i * len(self.shift) + j for i, j in met], dtype=int)
@@ -167,23 +167,23 @@ class Screen:
 
     def _add_interactions(self, rates: np.ndarray, shifts: np.ndarray, genes: np.ndarray | None) -> None:
         """Add the interactions of the perturbations that meet in a cell."""
-        perturbed = shifts != 0
-        several = np.flatnonzero(perturbed.sum(axis=1) > 1)
-        if not len(several) or not len(self.pairs):
+        if not len(self.pairs):
             return
+        perturbed = shifts != 0
         # most pairs meet in no cell, and of many genes there are many pairs; cells are grouped by what meets in them
-        kinds, kind = np.unique(np.packbits(perturbed[several], axis=1), axis=0, return_inverse=True)
-        for k in range(len(kinds)):
-            cells = several[kind.ravel() == k]
-            pairs = self.interacting(np.flatnonzero(perturbed[cells[0]]))
+        meetings: dict[bytes, list[int]] = {}
+        for cell in np.flatnonzero(perturbed.sum(axis=1) > 1).tolist():
+            meetings.setdefault(perturbed[cell].tobytes(), []).append(cell)
+        for cells in meetings.values():
+            pairs = self.interacting(np.flatnonzero(perturbed[cells[0]]).tolist())
             if not pairs:
                 continue
-            response = self.respond(shifts[cells])
             loadings = self.pair_loadings[[row for row, *_ in pairs]].toarray()
             loadings = loadings if genes is None else loadings[:, genes]
             added = np.zeros((len(cells), loadings.shape[1]))
-            for (_, i, j), row in zip(pairs, loadings, strict=True):
-                added += (response[:, i] * response[:, j])[:, None] * row
+            for (_, *pair), row in zip(pairs, loadings, strict=True):
+                first, second = self.respond(shifts[np.ix_(cells, pair)], pair).T
+                added += (first * second)[:, None] * row
             rates[cells] += added
 
 
