@@ -45,7 +45,7 @@ np.savez(
     f"{folder}/{n}-{rank}.npz",
     train=model.history["train_loss"].to_numpy(dtype=float),
     validation=model.history["validation_loss"].to_numpy(dtype=float),
-    effects=model.predict_effects(["P01", "P01+P02"]).X,
+    effects=model.predict_effects(["P01", "P01+P02"]).to_numpy(),
     edges=model.edges.called,
     predicted=model.predict("P01", n_cells=20).X.toarray(),
     latents=model.get_latent_representation(),
@@ -88,7 +88,7 @@ def test_two_processes_train_as_one(tmp_path):
     np.testing.assert_allclose(first["train"], one["train"], atol=0.02)
     np.testing.assert_allclose(first["validation"], one["validation"], atol=0.02)
     loaded = rg.RaptorGraphModel.load(tmp_path / "model2", adata=False)
-    np.testing.assert_array_equal(loaded.predict_effects(["P01", "P01+P02"]).X, first["effects"])
+    np.testing.assert_array_equal(loaded.predict_effects(["P01", "P01+P02"]).to_numpy(), first["effects"])
 
 
 def test_strategies_that_are_not_supported_are_refused():
