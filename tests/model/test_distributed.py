@@ -58,6 +58,7 @@ np.savez(
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_two_processes_train_as_one(tmp_path):
     (tmp_path / "script.py").write_text(SCRIPT)
     source = Path(rg.__file__).parents[1]
@@ -68,7 +69,7 @@ def test_two_processes_train_as_one(tmp_path):
             cwd=tmp_path,
             env={**os.environ, "PYTHONPATH": str(source), "OMP_NUM_THREADS": "1"},
             check=True,
-            timeout=250,
+            timeout=400,
         )
         found |= {(n, rank): dict(np.load(tmp_path / f"{n}-{rank}.npz", allow_pickle=False)) for rank in range(n)}
     one, first, second = found[1, 0], found[2, 0], found[2, 1]
