@@ -1,9 +1,9 @@
-"""Build ``docs/results.md`` from ``docs/results.md.in`` and the benchmark's files under ``docs/benchmark``.
+"""Build pages such as ``docs/results.md`` from their ``.md.in`` and the benchmark's files under ``docs/benchmark``.
 
-A line ``{{ FOLDER/TABLE }}`` in the template becomes the table of ``docs/benchmark/FOLDER/TABLE.csv``; a line
-``{{ FOLDER/EXPERIMENT: command }}`` the command that made it, and ``{{ FOLDER/EXPERIMENT: figure }}`` its figure. Every
-number on the page comes from these files: ``python docs/build_results.py`` (or ``make results``), with ``--check`` only
-to say whether the page is up to date.
+A page is built as soon as all the folders that it names are there. A line ``{{ FOLDER/TABLE }}`` in the template
+becomes the table of ``docs/benchmark/FOLDER/TABLE.csv``; a line ``{{ FOLDER/EXPERIMENT: command }}`` the command that
+made it, and ``{{ FOLDER/EXPERIMENT: figure }}`` its figure. Every number on the page comes from these files: ``python
+docs/build_results.py`` (or ``make results``), with ``--check`` only to say whether the pages are up to date.
 """
 
 from __future__ import annotations
@@ -21,9 +21,22 @@ DOCS = Path(__file__).parent
 _LINE = re.compile(r"^\{\{ (?P<folder>[\w.-]+)/(?P<name>[\w.-]+)(: (?P<what>command|figure))? \}\}$", re.MULTILINE)
 
 
-def build(docs: Path = DOCS) -> str:
-    """Text of the page."""
-    return _LINE.sub(lambda match: _fill(docs, **match.groupdict()), (docs / "results.md.in").read_text())
+def pages(docs: Path = DOCS) -> list[str]:
+    """Names of the pages whose results are there."""
+
+    def folders(template: Path) -> set[str]:
+        return {match["folder"] for match in _LINE.finditer(template.read_text())}
+
+    return [
+        template.name.removesuffix(".md.in")
+        for template in sorted(docs.glob("*.md.in"))
+        if all((docs / "benchmark" / folder).is_dir() for folder in folders(template))
+    ]
+
+
+def build(docs: Path = DOCS, page: str = "results") -> str:
+    """Text of a page."""
+    return _LINE.sub(lambda match: _fill(docs, **match.groupdict()), (docs / f"{page}.md.in").read_text())
 
 
 def _fill(docs: Path, folder: str, name: str, what: str | None) -> str:
@@ -68,15 +81,19 @@ def _option(key: str, value) -> str:
 
 
 def main() -> int:
-    """Write the page, or with ``--check`` compare it."""
-    text, page = build(), DOCS / "results.md"
-    if "--check" in sys.argv[1:]:
-        if page.read_text() == text:
-            return 0
-        print("docs/results.md is not what docs/build_results.py makes: run `make results`.", file=sys.stderr)
-        return 1
-    page.write_text(text)
-    return 0
+    """Write the pages, or with ``--check`` compare them."""
+    wrong = [page for page in pages() if "--check" in sys.argv[1:] and not _is_built(page)]
+    for page in wrong:
+        print(f"docs/{page}.md is not what docs/build_results.py makes: run `make results`.", file=sys.stderr)
+    if "--check" not in sys.argv[1:]:
+        for page in pages():
+            (DOCS / f"{page}.md").write_text(build(page=page))
+    return int(bool(wrong))
+
+
+def _is_built(page: str) -> bool:
+    path = DOCS / f"{page}.md"
+    return path.is_file() and path.read_text() == build(page=page)
 
 
 if __name__ == "__main__":

@@ -22,6 +22,7 @@ _NOTES = (
     r".isinstance\(treespec, LeafSpec\). is deprecated",  # lightning calls what torch >= 2.9 deprecates
     r"Checkpoint directory .+ exists and is not empty",
     r"GPU available but not used",
+    r"early_stopping was automatically disabled due to the use of DDP",  # it is refused where it was asked for
     r"The .+ does not have many workers",
     r"The number of training batches \(\d+\) is smaller than the logging interval",
     r"IProgress not found",

@@ -125,7 +125,7 @@ def test_work_with_other_threads_or_code_is_other_work(calls, tmp_path, monkeypa
     run(tmp_path, seeds=1)
     run(tmp_path, seeds=1)
     assert calls == [0]
-    for name in _runner._THREADS:
+    for name in _runner.THREADS:
         monkeypatch.setenv(name, "3")
     run(tmp_path, seeds=1)
     assert calls == [0, 0]

@@ -204,6 +204,8 @@ MEMBERS = {
     | {"benchmark/_design_rules.py", "datasets/_simulate.py", "evaluation/_methods.py"}
     | {"tl/_next_pairs.py", "inference/_gain.py"},
     "unseen-genes": SCREEN | {"inference/_effects.py", "inference/_gene_kernel.py", "model/_gene_embedding.py"},
+    "scale": {"benchmark/_cost.py", "datasets/_simulate.py", "model/_model.py", "tl/_interactions.py"},
+    "pairing-cost": {"benchmark/_cost.py", "pp/_couplings.py", "pp/_pairing.py"},
     "graph": METHODS | SCREEN | {"benchmark/_measure.py", "benchmark/_graph_screens.py", "inference/_graph.py"},
     "spillover": METHODS | SCREEN,
     "responders": METHODS | SCREEN | {"benchmark/_responders_methods.py", "datasets/_simulate.py"},
@@ -229,7 +231,7 @@ def files():
 def test_the_closure_of_an_experiment(files, name):
     own = {f"_{name.replace('-', '_')}.py", "_parts.py", "_settings.py"}
     assert files[name] >= {f"benchmark/{file}" for file in own} | MEMBERS[name]
-    if name == "losses":
+    if name in ("losses", "pairing-cost"):
         assert not files[name] & MODEL
     elif name == "unseen-genes":  # the posterior answers alone
         assert not files[name] & {"model/_module.py", "model/_training.py", "nn/_encoder.py"}

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from scipy import sparse, stats
 
-from raptorgraph.datasets import _simulate, simulate
+from raptorgraph.datasets import _counts, _simulate, simulate
 from raptorgraph.datasets._screen import Cells
 
 SMALL = {"n_genes": 40, "n_perturbed": 4, "n_control_cells": 60, "n_cells_per_perturbation": 20, "n_doubles": 3}
@@ -33,9 +33,8 @@ def test_counts_are_negative_binomial(make_screen):
     cells = Cells(
         np.zeros((n_cells, 6)), np.zeros((n_cells, 3)), np.full(n_cells, 2000.0), np.zeros(n_cells, dtype=int)
     )
-    counts = _simulate._draw_counts(
-        screen, cells, cells.exogenous, 1.5, np.random.default_rng(0), np.random.default_rng(1)
-    ).toarray()
+    draws = _counts.CountDraws(screen, 1.5, np.random.default_rng(0), np.random.default_rng(1))
+    counts = draws(cells, cells.exogenous).toarray()
     for column, mean in zip(counts.T, means, strict=True):
         cut = int(stats.nbinom.ppf(0.995, 1.5, 1.5 / (1.5 + mean)))
         expected = stats.nbinom.pmf(np.arange(cut), 1.5, 1.5 / (1.5 + mean))
@@ -172,8 +171,19 @@ def test_seed_decides_everything(screen_data):
 
 def test_chunks_do_not_change_the_counts(screen_data, monkeypatch):
     for entries in (1, 40 * 37):
-        monkeypatch.setattr(_simulate, "CHUNK_ENTRIES", entries)
+        monkeypatch.setattr(_counts, "CHUNK_ENTRIES", entries)
         assert_same(screen_data, simulate(**SMALL))
+
+
+def test_blocks_of_cells_do_not_change_the_screen(monkeypatch):
+    arguments = {**SMALL, "n_control_cells": 300, "states": 2, "escape": 0.2, "n_batches": 2}
+    whole = simulate(**arguments)
+    monkeypatch.setattr(_simulate, "BLOCK_NUMBERS", 1)
+    drawn = []
+    draw = _counts.CountDraws.__call__
+    monkeypatch.setattr(_counts.CountDraws, "__call__", lambda *a: drawn.append(len(a[2])) or draw(*a))
+    assert_same(whole, simulate(**arguments))
+    assert drawn == [256, 184]
 
 
 @pytest.mark.parametrize("options", [{}, {"n_batches": 2, "graph": "scale-free", "targets_without_gene": 0.5}])

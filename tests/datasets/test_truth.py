@@ -1,8 +1,12 @@
+from dataclasses import replace
+from itertools import combinations
+
 import networkx as nx
 import numpy as np
 import pytest
 from scipy import stats
 
+from raptorgraph.datasets import _truth
 from raptorgraph.datasets._truth import _Expectation, latin_normal, normalized, true_effects
 
 
@@ -55,3 +59,33 @@ def test_rare_and_certain_counts():
     np.testing.assert_allclose(rare[:, 0] / (1e-9 * library), np.log1p(1e4 / library), rtol=1e-4)
     certain = _Expectation(library, 1e6)(np.log([[0.5], [0.25]]))
     np.testing.assert_allclose(certain[:, 0], np.log1p(1e4 * np.array([0.5, 0.25])), rtol=1e-4)
+
+
+def test_effects_are_bit_for_bit_those_of_every_gene_under_every_condition(make_screen, make_cells, log_rates):
+    plain = make_screen(
+        n_genes=60, n_perturbed=6, n_latent=9, mechanism="saturating", interaction_strength=0.5, n_batches=2
+    )
+    off_target = np.zeros((6, 6))
+    off_target[1, 4] = 0.7
+    for screen in (plain, replace(plain, off_target=off_target)):
+        cells = make_cells(screen, 30)
+        conditions = [hit for size in (1, 2, 3) for hit in combinations(range(6), size)]
+        expectation = _Expectation(cells.library_size, 2.0)
+        control, *means = (expectation(log_rates(screen, cells, list(hit))).mean(axis=0) for hit in [(), *conditions])
+        expected = np.array([mean - control for mean in means], dtype=np.float32)
+        np.testing.assert_array_equal(true_effects(screen, [cells], conditions, 2.0)[0], expected)
+        # nothing is taken from conditions that are not there
+        np.testing.assert_array_equal(true_effects(screen, [cells], conditions[-3:], 2.0)[0], expected[-3:])
+
+
+def test_what_smaller_conditions_say_is_not_computed_again(make_screen, make_cells, monkeypatch):
+    screen = make_screen(n_genes=200, n_perturbed=30, n_latent=40, mechanism="saturating", interaction_strength=0.5)
+    cells = make_cells(screen, 10)
+    conditions = [hit for size in (1, 2) for hit in combinations(range(30), size)]
+    computed = []
+    expect = _truth._Expectation.__call__
+    monkeypatch.setattr(
+        _truth._Expectation, "__call__", lambda self, rates: computed.append(rates.size) or expect(self, rates)
+    )
+    true_effects(screen, [cells], conditions, 2.0)
+    assert sum(computed) < 0.15 * 10 * 200 * len(conditions)

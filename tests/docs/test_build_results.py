@@ -15,17 +15,30 @@ def builder():
     return module
 
 
-def test_the_page_is_what_the_files_say(builder):
-    assert (DOCS / "results.md").read_text() == builder.build()
+def test_the_pages_are_what_the_files_say(builder):
+    assert "results" in builder.pages()
+    for page in builder.pages():
+        assert (DOCS / f"{page}.md").read_text() == builder.build(page=page)
 
 
 def test_every_number_comes_with_a_command(builder):
-    template = (DOCS / "results.md.in").read_text()
+    template = "".join((DOCS / f"{page}.md.in").read_text() for page in builder.pages())
     for folder in (DOCS / "benchmark").iterdir():
         for facts in folder.glob("*.json"):
             name = json.loads(facts.read_text())["experiment"]
             assert f"{{{{ {folder.name}/{name}: command }}}}" in template, (folder.name, name)
     assert "{{" not in builder.build()
+
+
+def test_a_page_is_built_when_its_results_are_there(builder, tmp_path):
+    (tmp_path / "cost.md.in").write_text("{{ cost/scale }}\n")
+    (tmp_path / "plain.md.in").write_text("Text.\n")
+    assert builder.pages(tmp_path) == ["plain"]
+    place = tmp_path / "benchmark" / "cost"
+    place.mkdir(parents=True)
+    assert builder.pages(tmp_path) == ["cost", "plain"]
+    (place / "scale.csv").write_text("stage,cells\nsums,1.00\n")
+    assert builder.build(tmp_path, "cost") == "| stage | cells |\n|---|---|\n| sums | 1.00 |\n"
 
 
 def test_placeholders(builder, tmp_path):

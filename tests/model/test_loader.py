@@ -54,6 +54,30 @@ def test_an_epoch_passes_over_each_perturbed_cell_once(shuffle):
         assert set(CODES[partners]) == {0}
 
 
+@pytest.mark.parametrize(("batch_size", "n_ranks", "sizes"), [(10, 2, [10, 10, 7]), (13, 2, [13, 14]), (40, 3, [27])])
+def test_several_processes_share_every_batch(batch_size, n_ranks, sizes):
+    def shared(rank, n):
+        return PairedSampler(split(), batch_size=batch_size, chunk_size=3, shuffle=True, seed=0, share=(rank, n))
+
+    ranks = [shared(rank, n_ranks) for rank in range(n_ranks)]
+    assert {len(each) for each in ranks} == {len(sizes)}
+    for _ in range(2):
+        parts = [list(each) for each in ranks]
+        batches = list(zip(*parts, strict=True))
+        assert [sum(len(part.perturbed) for part in batch) for batch in batches] == sizes
+        assert all(0 <= len(a.perturbed) - len(b.perturbed) <= 1 for *_, b, a in batches)
+        assert all(len(part.perturbed) == len(part.controls) > 0 for batch in batches for part in batch)
+        cells = np.concatenate([part.perturbed for batch in batches for part in batch])
+        np.testing.assert_array_equal(np.sort(cells), PERTURBED)
+        # chunks of a condition are cut where a process ends, and nowhere else
+        assert (np.diff(CODES[cells]) != 0).sum() <= 8
+    # together they have the batches of one process
+    one, parts = list(shared(0, 1)), [list(shared(rank, n_ranks)) for rank in range(n_ranks)]
+    for name in ("perturbed", "controls"):
+        together = np.concatenate([getattr(part, name) for batch in zip(*parts, strict=True) for part in batch])
+        np.testing.assert_array_equal(together, np.concatenate([getattr(batch, name) for batch in one]))
+
+
 def test_chunks_of_one_condition_come_in_random_order():
     batches, n = sampler(batch_size=27), 3000
     orders = np.array([epoch(batches)[0] for _ in range(n)])

@@ -106,6 +106,8 @@ _TABLE = {
     "responders": "_responders:RESPONDERS",
     "states": "_states:STATES",
     "design": "_design:DESIGN",
+    "scale": "_scale:SCALE",
+    "pairing-cost": "_pairing_cost:PAIRING_COST",
 }
 EXPERIMENTS = tuple(_TABLE)
 

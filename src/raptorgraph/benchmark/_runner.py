@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import warnings
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from multiprocessing import get_context
+from concurrent.futures import as_completed
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from raptorgraph._progress import progress_argument, progress_bar, progress_default
+from raptorgraph.benchmark._executors import THREADS, check_executor, pool
 from raptorgraph.benchmark._experiments import Experiment, UnitsFailed, experiment
 from raptorgraph.benchmark._parts import read_part, write_part
 from raptorgraph.benchmark._provenance import fingerprints
@@ -24,8 +23,6 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
-_THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
-
 
 @progress_argument()
 def run(
@@ -37,6 +34,7 @@ def run(
     quick: bool = False,
     n_jobs: int | None = None,
     n_threads: int = 1,
+    executor: str = "processes",
     perturbation_key: str = "perturbation",
     control: str | Sequence[str] = "control",
     delimiter: str = "+",
@@ -72,6 +70,10 @@ def run(
         process.
     n_threads
         Threads of each process. The results of more than one thread may differ in the last digits.
+    executor
+        ``"processes"`` of this machine, ``"dask"`` (``pip install distributed``) or ``"ray"`` (``pip install ray``):
+        the cluster whose address ``DASK_SCHEDULER_ADDRESS`` or ``RAY_ADDRESS`` has, or one that is started here. Its
+        workers read the screen and write to `out`, so they need the same folders and package.
     perturbation_key, control, delimiter, layer, library_size_key, batch_key
         As in ``RaptorGraphModel.setup_anndata``.
     n_top_genes
@@ -90,6 +92,8 @@ def run(
     ------
     KeyError
         If a column or layer is not there.
+    ImportError
+        If the package of the executor is not installed.
     UnitsFailed
         If units failed; the tables are then not written, and finished units are kept.
     ValueError
@@ -116,6 +120,7 @@ def run(
     ['no change', 'additive']
     """
     asked = experiment(name)
+    check_executor(executor, n_jobs)
     options = {key: value for key, value in options.items() if value is not None}
     seeds = asked.n_seeds if seeds is None else seeds
     seeds = tuple(range(seeds)) if isinstance(seeds, int) else tuple(seeds)
@@ -146,7 +151,7 @@ def run(
     units = asked.units(settings)
     folder = out / "parts" / asked.parts
     folder.mkdir(parents=True, exist_ok=True)
-    parts = _finish(asked, units, settings, folder, n_jobs, n_threads, progress)
+    parts = _finish(asked, units, settings, folder.resolve(), n_jobs, n_threads, executor, progress)
     tables = asked.tables(parts, settings)
     write_report(out, asked, tables, settings)
     return tables
@@ -159,6 +164,7 @@ def _finish(
     folder: Path,
     n_jobs: int | None,
     n_threads: int,
+    executor: str,
     progress: bool | None,
 ) -> list[tuple[Unit, Part]]:
     """Parts of all units, finished earlier or now."""
@@ -169,7 +175,7 @@ def _finish(
     todo = [unit for unit in units if _mark(folder, unit) != marks[unit.key]]
     failures: dict[str, str] = {}
     with progress_bar(name, len(todo)) as advance:
-        for unit, error in _work_all(name, todo, settings, folder, n_jobs, n_threads):
+        for unit, error in _work_all(name, todo, settings, folder, n_jobs, n_threads, executor):
             if error is None:
                 (folder / f"{unit.key}.json").write_text(json.dumps(marks[unit.key], indent=1))
             else:
@@ -185,22 +191,24 @@ def _finish(
 
 
 def _work_all(
-    name: str, units: Sequence[Unit], settings: Settings, folder: Path, n_jobs: int | None, n_threads: int
+    name: str,
+    units: Sequence[Unit],
+    settings: Settings,
+    folder: Path,
+    n_jobs: int | None,
+    n_threads: int,
+    executor: str,
 ) -> Iterator[tuple[Unit, str | None]]:
     """Each unit as it ends, with the message of its error if it failed."""
     if n_jobs == 0:
         for unit in units:
             yield unit, _work(name, unit, settings, folder, None)
         return
+    if not units:
+        return
     n_jobs = n_jobs or max(1, (os.cpu_count() or 1) // n_threads)
-    with (
-        _environment(dict.fromkeys(_THREADS, str(n_threads))),
-        # a fresh process each: no state of one unit reaches another, and memory is its own
-        ProcessPoolExecutor(
-            min(n_jobs, max(len(units), 1)), mp_context=get_context("spawn"), max_tasks_per_child=1
-        ) as pool,
-    ):
-        futures = {pool.submit(_work, name, unit, settings, folder, n_threads): unit for unit in units}
+    with pool(executor, min(n_jobs, len(units)), n_threads) as submit:
+        futures = {submit(_work, name, unit, settings, folder, n_threads): unit for unit in units}
         for future in as_completed(futures):
             error = future.exception()
             yield futures[future], future.result() if error is None else f"{type(error).__name__}: {error}"
@@ -233,7 +241,7 @@ def _own_threads() -> str:
     """Threads of this process: one number where torch and all numerical libraries have the same."""
     import torch
 
-    found = {str(torch.get_num_threads()), *(os.environ.get(name, "default") for name in _THREADS)}
+    found = {str(torch.get_num_threads()), *(os.environ.get(name, "default") for name in THREADS)}
     return ", ".join(sorted(found))
 
 
@@ -244,18 +252,3 @@ def _mark(folder: Path, unit: Unit) -> Mapping[str, Any] | None:
     except (FileNotFoundError, json.JSONDecodeError):  # not finished, or broken off while it was written
         return None
     return found
-
-
-@contextlib.contextmanager
-def _environment(variables: Mapping[str, str]) -> Iterator[None]:
-    """Set environment variables, which the processes that start meanwhile inherit."""
-    before = {name: os.environ.get(name) for name in variables}
-    os.environ.update(variables)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value

@@ -21,6 +21,7 @@ from rich.table import Table
 from raptorgraph._failures import told
 from raptorgraph._version import __version__
 from raptorgraph.benchmark import EXPERIMENTS
+from raptorgraph.benchmark._executors import EXECUTORS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -184,6 +185,8 @@ def _parser() -> argparse.ArgumentParser:
     add("--quick", action="store_true", help="small version whose numbers mean nothing")
     add("--n-jobs", type=_positive, metavar="N", help="processes at a time (default: all cores)")
     add("--n-threads", type=_positive, default=1, metavar="N", help="threads of each (default: 1)")
+    text = "where these run: on this machine, or on a cluster of Dask or Ray"
+    add("--executor", choices=EXECUTORS, default="processes", help=text)
     add("--methods", type=_list, metavar="A,B", help="methods to compare (default: all)")
     add("--regimes", type=_list, metavar="A,B", help="singles, doubles, paper, seen")
     add("--gene-sets", type=_text, metavar="FILE", help="gene sets as GMT, for SENA and enrichment")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
+from itertools import combinations
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -10,6 +12,8 @@ from scipy import sparse
 from scipy.special import ndtr, ndtri
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from raptorgraph.datasets._graph import LatentGraph
     from raptorgraph.datasets._states import States
 
@@ -108,31 +112,79 @@ class Screen:
         shifted[:, : shifts.shape[1]] += shifts if self.off_target is None else shifts + shifts @ self.off_target
         return np.asarray(shifted @ self.graph.total)
 
-    def respond(self, values: np.ndarray) -> np.ndarray:
-        """Response phi of the leading latents: the identity, or ``c tanh(value / c)``."""
+    def respond(self, values: np.ndarray, latents: list[int] | None = None) -> np.ndarray:
+        """Response phi of the leading latents, or of these `latents`: the identity, or ``c tanh(value / c)``."""
         if self.saturation is None:
             return values
-        bound = self.saturation[: values.shape[1]]
+        bound = self.saturation[slice(values.shape[1]) if latents is None else latents]
         return np.asarray(bound * np.tanh(values / bound))
 
+    @cached_property
+    def programs_of_genes(self) -> sparse.csr_array:
+        """Loadings by gene, shape (n_genes, d): a gene's few programs are read at once for all cells."""
+        return sparse.csr_array(self.loadings.T)
+
+    @cached_property
+    def pair_keys(self) -> np.ndarray:
+        """One number for each interacting pair, ascending as :func:`random_screen` lists them."""
+        return np.asarray(self.pairs[:, 0] * len(self.shift) + self.pairs[:, 1])
+
+    def interacting(self, members: Sequence[int]) -> list[tuple[int, int, int]]:
+        """Interacting pairs among these perturbed genes: row in `pairs`, first and second gene."""
+        met = list(combinations(sorted(members), 2)) if len(self.pairs) else []
+        keys = np.array([i * len(self.shift) + j for i, j in met], dtype=int)
+        rows = np.searchsorted(self.pair_keys, keys)
+        found = self.pair_keys[np.minimum(rows, len(self.pairs) - 1)] == keys if len(met) else []
+        return [(int(row), *pair) for row, pair, is_pair in zip(rows, met, found, strict=True) if is_pair]
+
+    def hit_genes(self, pair: int) -> np.ndarray:
+        """Genes that the interaction of a pair, by its row in `pairs`, reaches."""
+        return np.asarray(self.pair_loadings.indices[slice(*self.pair_loadings.indptr[pair : pair + 2])])
+
     def log_rates(
-        self, latents: np.ndarray, shifts: np.ndarray, batch: np.ndarray, state: np.ndarray | None = None
+        self,
+        latents: np.ndarray,
+        shifts: np.ndarray,
+        batch: np.ndarray,
+        state: np.ndarray | None = None,
+        genes: np.ndarray | None = None,
     ) -> np.ndarray:
-        """Log share of the library of every gene, shape (n, n_genes).
+        """Log share of the library of every gene, shape (n, n_genes), or of these `genes`.
 
         ``base + phi(u) B + sum over pairs i < j of phi_i(shift_i) phi_j(shift_j) C_ij + batch offset + state offset``:
         an interaction is driven by the interventions themselves, so it is zero in controls and in singles.
         """
-        # products with sparse matrices run row by row: how cells are cut into chunks cannot change a result
-        rates = self.base + self.respond(latents) @ self.loadings + self.batch_offsets[batch]
-        # most pairs meet in no cell, and of many genes there are many pairs
-        met = np.asarray(shifts.any(axis=0))[self.pairs].all(axis=1)
-        if met.any():
-            first, second = self.respond(shifts)[:, self.pairs[met].T].swapaxes(0, 1)
-            rates += (sparse.csr_array(first * second) @ self.pair_loadings[met]).toarray()
+        # every gene of every cell is summed by itself, in one order: how cells and genes are cut cannot change a bit
+        every = genes is None
+        programs = self.programs_of_genes if every else self.programs_of_genes[genes]
+        rates = np.ascontiguousarray((programs @ self.respond(latents).T).T)
+        rates += self.base if every else self.base[genes]
+        rates += (self.batch_offsets if every else self.batch_offsets[:, genes])[batch]
+        self._add_interactions(rates, shifts, genes)
         if self.states is not None:
-            rates += sparse.csr_array(state) @ self.states.programs
-        return np.ascontiguousarray(rates)
+            rates += sparse.csr_array(state) @ (self.states.programs if every else self.states.programs[:, genes])
+        return rates
+
+    def _add_interactions(self, rates: np.ndarray, shifts: np.ndarray, genes: np.ndarray | None) -> None:
+        """Add the interactions of the perturbations that meet in a cell."""
+        if not len(self.pairs):
+            return
+        perturbed = shifts != 0
+        # most pairs meet in no cell, and of many genes there are many pairs; cells are grouped by what meets in them
+        meetings: dict[bytes, list[int]] = {}
+        for cell in np.flatnonzero(perturbed.sum(axis=1) > 1).tolist():
+            meetings.setdefault(perturbed[cell].tobytes(), []).append(cell)
+        for cells in meetings.values():
+            pairs = self.interacting(np.flatnonzero(perturbed[cells[0]]).tolist())
+            if not pairs:
+                continue
+            loadings = self.pair_loadings[[row for row, *_ in pairs]].toarray()
+            loadings = loadings if genes is None else loadings[:, genes]
+            added = np.zeros((len(cells), loadings.shape[1]))
+            for (_, *pair), row in zip(pairs, loadings, strict=True):
+                first, second = self.respond(shifts[np.ix_(cells, pair)], pair).T
+                added += (first * second)[:, None] * row
+            rates[cells] += added
 
 
 def random_screen(
@@ -172,7 +224,10 @@ def random_screen(
     pairs = np.column_stack(np.triu_indices(n_perturbed, k=1))
     pairs = pairs[rng.random(len(pairs)) < PAIR_SHARE * (interaction_strength > 0)]
     n_hit = max(1, round(PAIR_DENSITY * n_genes))
-    hit = np.array([np.sort(rng.permutation(n_genes)[:n_hit]) for _ in pairs], dtype=int).ravel()
+    hit = np.empty((len(pairs), n_hit), dtype=np.int32)
+    for row in hit:
+        row[:] = np.sort(rng.permutation(n_genes)[:n_hit])
+    hit = hit.ravel()
     pair_loadings = interaction_strength * PAIR_LOADING_SD * rng.standard_normal(len(hit))
     return Screen(
         graph=graph,

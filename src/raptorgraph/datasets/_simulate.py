@@ -8,21 +8,24 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import pandas as pd
-from anndata import AnnData
-from scipy import sparse
 
 from raptorgraph.datasets._arguments import check_arguments, n_targets_without_gene
+from raptorgraph.datasets._counts import CountDraws
+from raptorgraph.datasets._destination import InMemory, OnDisk, check_destination
 from raptorgraph.datasets._graph import random_graph
-from raptorgraph.datasets._screen import PROGRAMS_PER_GENE, Cells, Screen, random_off_targets, random_screen
+from raptorgraph.datasets._screen import PROGRAMS_PER_GENE, Cells, random_off_targets, random_screen
 from raptorgraph.datasets._states import random_states
 from raptorgraph.datasets._truth import latin_normal, normalized, true_effects
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
+    from os import PathLike
+
+    from anndata import AnnData
 
 
 CONTROL = "control"
-CHUNK_ENTRIES = 2_000_000  # cells x genes that are dense at a time
+BLOCK_NUMBERS = 2**23  # of cells that are drawn at a time
 
 
 def simulate(
@@ -54,6 +57,7 @@ def simulate(
     feedback: float = 0.0,
     off_target: float = 0.0,
     seed: int = 0,
+    out: str | PathLike[str] | None = None,
 ) -> AnnData:
     r"""Simulate a knock-down screen with a known causal graph and known effects.
 
@@ -157,11 +161,15 @@ def simulate(
         that gene's own guides. ``uns["simulation"]["off_target"]`` says which.
     seed
         Seed of all randomness. The same arguments give the same bits.
+    out
+        Path of a ``.h5ad`` file or ``.zarr`` store to which the screen is written in blocks of cells, so that it need
+        not fit into memory; it must not exist. The screen is the same as without.
 
     Returns
     -------
     anndata.AnnData
-        Shape (n_cells, n_genes), cells and genes in random order, with
+        Shape (n_cells, n_genes), cells and genes in random order; with `out` its counts stay on disk, and with a
+        ``.h5ad`` file it is backed. It has
 
         - ``X``: counts, CSR float32.
         - ``obs["perturbation"]``: categorical, ``"control"``, ``"P01"``, ``"P01+P07"``...
@@ -192,11 +200,17 @@ def simulate(
         When an argument is not of its type.
     ValueError
         When an argument is out of its range, or the mean count of a gene would exceed 2^24.
+    FileExistsError
+        When `out` exists.
+    FileNotFoundError
+        When the folder of `out` does not.
 
     Notes
     -----
-    Memory grows with the non-zero counts and with cells x d. h5ad files cannot hold tables of more than about 4,000
-    columns; remove ``uns["simulation"]`` before writing a larger panel.
+    Memory grows with the non-zero counts and with cells x d; with `out` it grows with neither, but with the table of
+    true effects (`truth_order` is 1 for large screens) and with the interactions, of which there are none where
+    ``interaction_strength=0``. h5ad files cannot hold tables of more than about 4,000 columns; remove
+    ``uns["simulation"]`` before writing a larger panel, or write zarr.
 
     Examples
     --------
@@ -219,8 +233,9 @@ def simulate(
     >>> bool(adata.obs.loc[adata.obs["perturbation"] == "control", "responded"].any())
     False
     """
-    settings = check_arguments(locals())
+    settings = check_arguments({name: value for name, value in locals().items() if name != "out"})
     n_latent = settings["n_latent"]
+    path = None if out is None else check_destination(out, n_genes, n_latent)
 
     rng, truth_rng, gamma_rng, poisson_rng, state_rng, escape_rng, off_rng = np.random.default_rng(seed).spawn(7)
     names, genes, gene_of_latent = _names(n_genes, n_perturbed, n_latent, targets_without_gene, rng)
@@ -252,37 +267,51 @@ def simulate(
         groups = [screen.in_state(truth_cells, mixtures) for mixtures in cell_states.within(place)]
     screen = normalized(screen, groups)
     singles = [(i,) for i in range(n_perturbed)]
-    pairs = list(combinations(range(n_perturbed), 2))
     truth = [hit for size in range(1, truth_order + 1) for hit in combinations(range(n_perturbed), size)]
     effects = true_effects(screen, groups, truth, dispersion)
 
+    pairs = np.column_stack(np.triu_indices(n_perturbed, k=1))
     measured = np.sort(rng.permutation(len(pairs))[: None if n_doubles == "all" else n_doubles])
-    conditions = [(), *singles, *(pairs[k] for k in measured)]
+    conditions = [(), *singles, *map(tuple, pairs[measured].tolist())]
     n_cells = [n_control_cells] + [n_cells_per_perturbation] * (len(conditions) - 1)
     condition = np.repeat(np.arange(len(conditions)), n_cells)
     batch = np.arange(len(condition)) % n_batches
     shuffle = rng.permutation(len(condition))
     condition, batch = condition[shuffle], batch[shuffle]
+    place = state_rng.random(len(condition)) if cell_states is not None else None
 
-    cells = draw(rng.standard_normal((len(condition), n_normal)), batch)
-    if cell_states is not None:
-        place = state_rng.random(len(condition))
-        cells = screen.in_state(cells, cell_states.mixtures(place))
-    members = np.array([[i in hit for i in range(n_perturbed)] for hit in conditions])[condition]
-    acts = members & (escape_rng.random(members.shape) >= settings["escape"])
-    cells.shifts[~acts] = 0.0
-    latents = screen.latents(cells.exogenous, cells.shifts)
-    counts = _draw_counts(screen, cells, latents, dispersion, gamma_rng, poisson_rng)
+    perturbs = np.zeros((len(conditions), n_perturbed), dtype=bool)
+    for row, hit in zip(perturbs, conditions, strict=True):
+        row[list(hit)] = True
+    library, responded = np.empty(len(condition)), np.empty(len(condition), dtype=bool)
+    draw_counts = CountDraws(screen, dispersion, gamma_rng, poisson_rng)
+    made = InMemory() if path is None else OnDisk(path, n_genes, n_latent)
+    try:
+        for rows in _blocks(len(condition), n_normal + n_genes):
+            # every generator goes through the cells in order: how they are cut cannot change a draw
+            cells = draw(rng.standard_normal((len(condition[rows]), n_normal)), batch[rows])
+            if cell_states is not None and place is not None:
+                cells = screen.in_state(cells, cell_states.mixtures(place[rows]))
+            members = perturbs[condition[rows]]
+            acts = members & (escape_rng.random(members.shape) >= settings["escape"])
+            cells.shifts[~acts] = 0.0
+            latents = screen.latents(cells.exogenous, cells.shifts)
+            made.add(draw_counts(cells, latents), latents.astype(np.float32))
+            library[rows] = cells.library_size
+            responded[rows] = (acts == members).all(axis=1) & members.any(axis=1)
+    except BaseException:
+        made.discard()
+        raise
 
     labels = [_label(names, hit) for hit in conditions]
     obs = pd.DataFrame(
-        {"perturbation": pd.Categorical.from_codes(condition, labels), "total_counts": cells.library_size},
+        {"perturbation": pd.Categorical.from_codes(condition, labels), "total_counts": library},
         index=[f"cell{k}" for k in range(len(condition))],
     )
     if n_batches > 1:
         obs["batch"] = pd.Categorical.from_codes(batch, [f"batch{k + 1}" for k in range(n_batches)])
     if np.any(settings["escape"]):
-        obs["responded"] = (acts == members).all(axis=1) & members.any(axis=1)
+        obs["responded"] = responded
 
     def table(values: np.ndarray) -> pd.DataFrame:
         return pd.DataFrame(values, index=[_label(names, hit) for hit in truth], columns=genes)
@@ -295,19 +324,20 @@ def simulate(
     if screen.off_target is not None:
         hit = names[:n_perturbed]
         simulation["off_target"] = pd.DataFrame(screen.off_target, index=hit, columns=hit)
-    if cell_states is not None:
+    if cell_states is not None and place is not None:
         obs["state"] = cell_states.column(place)
         simulation["state_effects"] = dict(zip(cell_states.names, map(table, effects), strict=True))
         simulation["state_activity"] = pd.DataFrame(
             cell_states.mean_activity(), index=names[:n_perturbed], columns=list(cell_states.names)
         )
-    return AnnData(
-        X=counts,
-        obs=obs,
-        var=pd.DataFrame(index=genes),
-        obsm={"u_true": latents.astype(np.float32)},
-        uns={"simulation": simulation},
-    )
+    return made.finish(obs, pd.DataFrame(index=genes), {"simulation": simulation})
+
+
+def _blocks(n_cells: int, n_numbers: int) -> Iterator[slice]:
+    """Blocks of cells, for each of which so many numbers are kept."""
+    size = max(256, BLOCK_NUMBERS // n_numbers // 256 * 256)
+    for start in range(0, n_cells, size):
+        yield slice(start, start + size)
 
 
 def _names(
@@ -332,25 +362,3 @@ def _names(
 def _label(names: Sequence[str], hit: Sequence[int]) -> str:
     """Label of the condition in which these genes are perturbed."""
     return "+".join(sorted(names[k] for k in hit)) or CONTROL
-
-
-def _draw_counts(
-    screen: Screen,
-    cells: Cells,
-    latents: np.ndarray,
-    dispersion: float,
-    gamma_rng: np.random.Generator,
-    poisson_rng: np.random.Generator,
-) -> sparse.csr_matrix:
-    """Negative binomial counts in chunks of cells; every draw is in the order of cells, whatever the chunks are."""
-    n_cells, n_genes = len(latents), len(screen.base)
-    n_rows = max(1, CHUNK_ENTRIES // n_genes)
-    chunks = []
-    for start in range(0, n_cells, n_rows):
-        rows = slice(start, start + n_rows)
-        state = None if cells.state is None else cells.state[rows]
-        mean = np.exp(screen.log_rates(latents[rows], cells.shifts[rows], cells.batch[rows], state))
-        mean *= cells.library_size[rows, None]
-        mean *= gamma_rng.standard_gamma(dispersion, size=mean.shape) / dispersion
-        chunks.append(sparse.csr_matrix(poisson_rng.poisson(mean).astype(np.float32)))
-    return sparse.vstack(chunks, format="csr")

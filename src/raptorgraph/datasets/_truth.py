@@ -14,11 +14,12 @@ from raptorgraph.datasets._screen import PANEL_SHARE, Cells, Screen
 from raptorgraph.nn._expectation import expected_log1p_nb
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
 
 MAX_COUNT = 2.0**24  # beyond it float32 skips integers
 MIN_MEAN = 1e-7  # counts; the expression of a rarer gene is negligible
+BLOCK_ENTRIES = 50_000  # cells x genes of which the expectation is computed at a time
 GRID_STEP = 0.1  # of the log mean; the spline is then good to about 1e-7
 
 
@@ -33,7 +34,8 @@ def latin_normal(n_rows: int, n_columns: int, rng: np.random.Generator) -> np.nd
 
 def normalized(screen: Screen, groups: Sequence[Cells]) -> Screen:
     """Shift the base rates so that the panel takes its share of the library in the mean over groups of controls."""
-    total = np.mean([np.exp(rates).sum(axis=1).mean() for cells in groups for rates in _log_rates(screen, cells, [()])])
+    controls = [screen.log_rates(*_under(screen, cells, ()), cells.batch, cells.state) for cells in groups]
+    total = np.mean([np.exp(rates).sum(axis=1).mean() for rates in controls])
     return replace(screen, base=screen.base + np.log(PANEL_SHARE) - np.log(total))
 
 
@@ -48,21 +50,74 @@ def true_effects(
     beyond 2^24 in a cell.
     """
     expectation = _Expectation(groups[0].library_size, dispersion)
+    plan = _Plan(screen, conditions)
     effects = np.empty((len(groups), len(conditions), len(screen.base)), dtype=np.float32)
+    every = np.arange(len(screen.base))
     for cells, table in zip(groups, effects, strict=True):
-        means = (expectation(rates).mean(axis=0) for rates in _log_rates(screen, cells, [(), *conditions]))
-        control = next(means)
-        for row, mean in zip(table, means, strict=True):
-            row[:] = mean - control
+        control = _mean_expression(screen, cells, (), every, expectation)
+        for row, condition in zip(table, conditions, strict=True):
+            genes = plan.start(row, condition, table)
+            row[genes] = _mean_expression(screen, cells, condition, genes, expectation) - control[genes]
     return effects
 
 
-def _log_rates(screen: Screen, cells: Cells, conditions: Sequence[Sequence[int]]) -> Iterator[np.ndarray]:
-    """Log rates of the same cells under one condition after the other."""
-    for condition in conditions:
-        shifts = np.zeros_like(cells.shifts)
-        shifts[:, condition] = cells.shifts[:, condition]
-        yield screen.log_rates(screen.latents(cells.exogenous, shifts), shifts, cells.batch, cells.state)
+class _Plan:
+    """What of a condition's effects is known from smaller conditions.
+
+    Under A+B a gene that no latent which B shifts drives, and that no interaction of the two reaches, has the rates
+    that it has under A, bit for bit: its effect is that of A. It is zero where neither reaches it.
+    """
+
+    def __init__(self, screen: Screen, conditions: Sequence[Sequence[int]]) -> None:
+        self.screen = screen
+        self.place = {tuple(sorted(condition)): k for k, condition in enumerate(conditions)}
+        hit = np.eye(len(screen.shift), len(screen.graph.total), dtype=bool)
+        if screen.off_target is not None:
+            hit[:, : len(screen.shift)] |= screen.off_target != 0
+        moved = hit.astype(np.float32) @ (screen.graph.total != 0)
+        # of counts of paths: what is zero is so exactly
+        self.reached: np.ndarray = ((moved > 0).astype(np.float32) @ (screen.loadings != 0)) > 0  # perturbed x genes
+
+    def start(self, row: np.ndarray, condition: Sequence[int], table: np.ndarray) -> np.ndarray:
+        """Fill in what is known, from rows of the same table, and return the genes that are left."""
+        rest = np.ones(len(row), dtype=bool)
+        for gene in condition:
+            smaller = tuple(sorted(set(condition) - {gene}))
+            known = rest & ~self.reached[gene]
+            for pair, *_ in self.screen.interacting(condition):
+                known[self.screen.hit_genes(pair)] = False
+            if not smaller:
+                row[known] = 0.0
+            elif self.place.get(smaller, len(table)) < self.place[tuple(sorted(condition))]:
+                row[known] = table[self.place[smaller], known]
+            else:
+                continue
+            rest &= ~known
+        return np.flatnonzero(rest)
+
+
+def _mean_expression(
+    screen: Screen, cells: Cells, condition: Sequence[int], genes: np.ndarray, expectation: _Expectation
+) -> np.ndarray:
+    """Mean over the cells of the expected expression of these genes under a condition."""
+    latents, shifts = _under(screen, cells, condition)
+    # in blocks that fit into the processor's cache
+    width = max(2, BLOCK_ENTRIES // len(latents))
+    mean = np.empty(len(genes))
+    for start in range(0, len(genes), width):
+        block = genes[start : start + width]
+        # a column alone would be summed in another order
+        asked = block if len(block) > 1 or len(screen.base) == 1 else np.append(block, (block + 1) % len(screen.base))
+        rates = screen.log_rates(latents, shifts, cells.batch, cells.state, asked)
+        mean[start : start + width] = expectation(rates).mean(axis=0)[: len(block)]
+    return mean
+
+
+def _under(screen: Screen, cells: Cells, condition: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
+    """Latents and shifts of the cells under a condition."""
+    shifts = np.zeros_like(cells.shifts)
+    shifts[:, condition] = cells.shifts[:, condition]
+    return screen.latents(cells.exogenous, shifts), shifts
 
 
 class _Expectation:
@@ -88,9 +143,17 @@ class _Expectation:
                 f"The simulated mean count of a gene reaches exp({log_means.max():.0f}), beyond 2^24: "
                 "lower effect_size, interaction_strength, batch_effect or library_size."
             )
-        position = np.maximum(log_means - self.first, 0.0)
-        step = np.minimum((position / GRID_STEP).astype(np.intp), self.n_steps - 1)
+        position = log_means
+        position -= self.first
+        np.maximum(position, 0.0, out=position)
+        step = (position / GRID_STEP).astype(np.intp)
+        np.minimum(step, self.n_steps - 1, out=step)
         position -= GRID_STEP * step
-        cell = np.arange(len(log_means))[:, None]
-        cubic, square, slope, level = (c.take(step * len(log_means) + cell) for c in self.coefficients)
-        return np.asarray(((cubic * position + square) * position + slope) * position + level)
+        step *= len(position)
+        step += np.arange(len(position))[:, None]
+        cubic, *others = self.coefficients
+        value = cubic.take(step)
+        for power in others:
+            value *= position
+            value += power.take(step)
+        return value

@@ -164,7 +164,7 @@ class InheritedModel(BaseModelClass):  # type: ignore[misc]  # scvi-tools has no
         *args: Any,
         **kwargs: Any,
     ) -> None:
-        """Save the model.
+        """Save the model; of several processes that trained it together, the first saves.
 
         Parameters
         ----------
@@ -194,6 +194,8 @@ class InheritedModel(BaseModelClass):  # type: ignore[misc]  # scvi-tools has no
             raise ValueError(
                 "The model was loaded without data: there are none to save; load(folder, adata) gives it data."
             )
+        if self.trainer is not None and self.trainer.global_rank > 0:
+            return
         super().save(dir_path, prefix, overwrite, save_anndata, *args, **kwargs)
 
     @classmethod

@@ -55,6 +55,10 @@ class PairedSampler(Sampler[PairedBatch]):
 
     The cells of a condition come in chunks of at most ``chunk_size``, so that a large condition does not fill whole
     batches. Of the `targets` each batch draws some.
+
+    Of several processes that train together (`share`: this one, and their number) all go through the same batches, and
+    each reads a part of every batch: what they learn in a step is what one process would. Where a last batch has too
+    few cells for all, it is added to the one before.
     """
 
     def __init__(
@@ -66,8 +70,10 @@ class PairedSampler(Sampler[PairedBatch]):
         shuffle: bool,
         seed: int,
         targets: EffectTargets | None = None,
+        share: tuple[int, int] = (0, 1),
     ) -> None:
         self.split = split
+        self.share = share
         self.targets = targets
         self.batch_size = batch_size
         self.chunk_size = min(chunk_size, batch_size)
@@ -78,7 +84,8 @@ class PairedSampler(Sampler[PairedBatch]):
         self.n_cells = int(sizes.sum())
 
     def __len__(self) -> int:
-        return max(1, -(-self.n_cells // self.batch_size))
+        whole, rest = divmod(self.n_cells, self.batch_size)
+        return max(1, whole + (rest >= self.share[1]))
 
     def __iter__(self) -> Iterator[PairedBatch]:
         split = self.split
@@ -98,8 +105,11 @@ class PairedSampler(Sampler[PairedBatch]):
             partners = rng.choice(split.controls, len(cells))
         else:
             partners = sample_partners(split.plan, cells, rng)
+        rank, n_ranks = self.share
         for i in range(len(self)):
-            part = slice(i * self.batch_size, (i + 1) * self.batch_size)
+            start = i * self.batch_size
+            end = len(cells) if i == len(self) - 1 else start + self.batch_size
+            part = slice(start + (end - start) * rank // n_ranks, start + (end - start) * (rank + 1) // n_ranks)
             drawn = None if self.targets is None else self.targets.draw(rng)
             yield PairedBatch(partners[part], cells[part], drawn)
 
@@ -164,10 +174,11 @@ def make_loader(
     with_partners: bool = True,
     targets: EffectTargets | None = None,
     chunk_size: int = 64,
+    share: tuple[int, int] = (0, 1),
 ) -> DataLoader[Batch]:
     """Batches of one split as a torch loader: of all cells with the effects to meet, or else of pairs of cells."""
     sampler = PairedSampler(
-        split, batch_size=batch_size, chunk_size=chunk_size, shuffle=shuffle, seed=seed, targets=targets
+        split, batch_size=batch_size, chunk_size=chunk_size, shuffle=shuffle, seed=seed, targets=targets, share=share
     )
     if targets is None:
         dataset = PairedDataset(manager, split, with_partners=with_partners)

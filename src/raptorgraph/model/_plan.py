@@ -134,16 +134,17 @@ class RaptorGraphTrainingPlan(TrainingPlan):  # type: ignore[misc]  # scvi-tools
         """One step; stops on a loss that is not finite and names the term."""
         self.loss_kwargs.update({"kl_weight": self.kl_weight, "mu": self.mu})
         _, _, output = self.forward(batch, loss_kwargs=self.loss_kwargs)
-        if not torch.isfinite(output.loss):
+        if self._any_process(not torch.isfinite(output.loss)):
             bad = [name for name, value in output.extra_metrics.items() if not torch.isfinite(value)]
             raise NonFiniteLossError(
                 f"The loss is not finite in epoch {self.current_epoch + 1}: {', '.join(bad) or 'its weighted sum'}. "
                 + NONFINITE_FIX
             )
         n = output.n_obs_minibatch
-        self.log("train_loss", output.loss, on_step=False, on_epoch=True, prog_bar=True, batch_size=n)
+        how = {"on_step": False, "on_epoch": True, "batch_size": n, "sync_dist": self.trainer.world_size > 1}
+        self.log("train_loss", output.loss, prog_bar=True, **how)
         for name, value in output.extra_metrics.items():
-            self.log(name, value, on_step=False, on_epoch=True, prog_bar=True, logger=False, batch_size=n)
+            self.log(name, value, prog_bar=True, logger=False, **how)
         self.compute_and_log_metrics(output, self.train_metrics, "train")
         loss: torch.Tensor = output.loss
         return loss
@@ -153,8 +154,20 @@ class RaptorGraphTrainingPlan(TrainingPlan):  # type: ignore[misc]  # scvi-tools
         weights = {**self.loss_kwargs, "kl_weight": self.config.kl_weight, "mu": self.config.mu_final}
         _, _, output = self.forward(batch, loss_kwargs=weights)
         n = output.n_obs_minibatch
-        self.log("validation_loss", output.loss, on_step=False, on_epoch=True, batch_size=n)
+        several = self.trainer.world_size > 1
+        self.log("validation_loss", output.loss, on_step=False, on_epoch=True, batch_size=n, sync_dist=several)
         self.compute_and_log_metrics(output, self.val_metrics, "validation")
+
+    def compute_and_log_metrics(self, *args: Any, **kwargs: Any) -> None:
+        """As in scvi-tools, which computes under inference mode: its tensors cannot be summed over processes."""
+        with torch.no_grad():
+            TrainingPlan.compute_and_log_metrics.__wrapped__(self, *args, **kwargs)
+
+    def _any_process(self, stops: bool) -> bool:
+        """Whether any of the processes stops: then all do, and none waits for another."""
+        if self.trainer.world_size == 1:
+            return stops
+        return bool(self.trainer.strategy.reduce_boolean_decision(stops, all=False))
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         """Update, and undo the part of it that took the graph out of the acyclicity's domain."""

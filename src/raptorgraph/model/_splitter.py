@@ -86,6 +86,7 @@ class ScreenSplitter(pl.LightningDataModule):
         self.seed = 0 if settings.seed is None else settings.seed
         # Effects that the network is held to, in training and in validation, where it sees all cells.
         self.targets: tuple[EffectTargets | None, EffectTargets | None] = (None, None)
+        self.share = (0, 1)  # of several processes that train together, this one, and their number
         self._split_cells()
 
     def _given_parts(self, parts: Any) -> list[np.ndarray]:
@@ -137,8 +138,8 @@ class ScreenSplitter(pl.LightningDataModule):
 
     def setup(self, stage: str | None = None) -> None:
         """Measure shifts and pair, within each part by itself."""
-        if hasattr(self, "train_split"):
-            return
+        if hasattr(self, "train_split") or (self.trainer is not None and self.trainer.global_rank > 0):
+            return  # done, or received from the process that does it
         X, library = self.screen.source
         components = None
         if self.pairing != "random":
@@ -210,6 +211,7 @@ class ScreenSplitter(pl.LightningDataModule):
             seed=self.seed,
             with_partners=self.with_partners,
             targets=targets,
+            share=self.share,
         )
 
     def train_dataloader(self) -> DataLoader[Batch]:

@@ -10,7 +10,6 @@ import numpy as np
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from scvi import settings
-from scvi.model._utils import use_distributed_sampler
 
 from raptorgraph._arguments import check_mapping
 from raptorgraph._logging import quietly
@@ -18,6 +17,14 @@ from raptorgraph._progress import progress_argument, shows_progress
 from raptorgraph.model._arguments import check_not_taken, check_training, plain_devices
 from raptorgraph.model._calibration import reference_rows
 from raptorgraph.model._cells import draw_seed
+from raptorgraph.model._distributed import (
+    Share,
+    check_processes,
+    follows,
+    n_processes,
+    receive_results,
+    with_strategy,
+)
 from raptorgraph.model._gene_embedding import GeneEmbedding
 from raptorgraph.model._latents import ACTIVE_KL
 from raptorgraph.model._plan import NONFINITE_FIX, NonFiniteLossError
@@ -64,11 +71,13 @@ def train(
         Passes over the perturbed cells; by default as many as make about 400 updates (100 in the preset
         ``"paper"``), at least 10.
     accelerator, devices, shuffle_set_split
-        As in scvi-tools.
+        As in scvi-tools. Several devices need ``strategy="ddp"`` and a script, which is run once for each device: the
+        first process infers graph and effects, all fit the network, and all have the same model afterwards, which
+        the first one saves.
     train_size, validation_size
         Shares of the cells of each condition, by default 0.9 and 0.1.
     batch_size
-        Perturbed cells in a batch, which holds as many controls; by default 256.
+        Perturbed cells in a batch, which holds as many controls; by default 256. Several devices share a batch.
     early_stopping
         Stop when ``validation_loss`` no longer falls.
     datasplitter_kwargs, plan_kwargs
@@ -83,7 +92,7 @@ def train(
     NonFiniteLossError
         When a term of the loss is no longer finite, naming it; the weights are then those before the training.
     NotImplementedError
-        For training on several devices.
+        For several devices without ``strategy="ddp"``, and for other strategies.
     TypeError
         For unknown `plan_kwargs`, and arguments of a wrong type.
     ValueError
@@ -109,8 +118,7 @@ def train(
     check_not_taken("plan_kwargs", plan_arguments, ("module",))
     if model.module.config.graph != "dagma":  # then it is not trained
         plan_arguments["dag_weight"] = 0.0
-    if use_distributed_sampler(trainer_kwargs.get("strategy")):
-        raise NotImplementedError("Distributed training is not supported: pairs of cells stay on one device.")
+    trainer_kwargs = with_strategy(trainer_kwargs, early_stopping)
     plan = model._training_plan_cls(model.module, **plan_arguments)
     partners = plan.config.mmd_weight > 0 or plan.config.pair_weight > 0
     if partners and model.module.config.perturbed_prior:
@@ -148,6 +156,28 @@ def train(
         trainer_kwargs.update(limit_val_batches=0, check_val_every_n_epoch=None)
     trainer_kwargs |= {"max_epochs": int(max_epochs), "early_stopping": early_stopping}
     runner = _runner(model, accelerator, devices, training_plan=plan, data_splitter=splitter, **trainer_kwargs)
+    check_processes(runner, devices, int((splitter.codes[splitter.train_idx] != 0).sum()))
+    several, leads = n_processes(runner) > 1, not follows(runner)
+    if several:
+        runner.trainer.callbacks.append(Share(model, splitter))
+    if leads:
+        _infer(model, splitter)
+    module = model.module
+    module.train()
+    _run(runner, module)
+    if leads:
+        if module.effects is not None:
+            _keep_controls(model, splitter.known_controls)
+        if module.prior is not None:
+            fit_escape(model)
+    if several:
+        receive_results(runner, model)
+    activity = model.latent_activity()
+    logger.info("%d of %d latents are active (KL above %g).", int(activity["active"].sum()), len(activity), ACTIVE_KL)
+
+
+def _infer(model: RaptorGraphModel, splitter: ScreenSplitter) -> None:
+    """Infer graph and effects from sums over the cells, and start the network from them."""
     splitter.setup()
     module, targets = model.module, model.target_columns
     design = splitter.screen.design
@@ -162,14 +192,6 @@ def train(
         splitter.targets = _targets(model, splitter, design)
         if not model.is_trained:
             start_from_effects(module, splitter, _singles(model, splitter))
-    module.train()
-    _run(runner, module)
-    if module.effects is not None:
-        _keep_controls(model, splitter.known_controls)
-    if module.prior is not None:
-        fit_escape(model)
-    activity = model.latent_activity()
-    logger.info("%d of %d latents are active (KL above %g).", int(activity["active"].sum()), len(activity), ACTIVE_KL)
 
 
 def _run(runner: TrainRunner, module: RaptorGraphModule) -> None:
@@ -218,16 +240,11 @@ def _keep_controls(model: RaptorGraphModel, controls: np.ndarray) -> None:
 
 
 def _runner(model: RaptorGraphModel, accelerator: str, devices: int | list[int] | str, **arguments: Any) -> TrainRunner:
-    """Build the runner; raise for devices and arguments that the trainer does not have, and for several devices."""
+    """Build the runner; raise for devices and arguments that the trainer does not have."""
     try:
-        runner = model._train_runner_cls(model, accelerator=accelerator, devices=plain_devices(devices), **arguments)
+        return model._train_runner_cls(model, accelerator=accelerator, devices=plain_devices(devices), **arguments)
     except (MisconfigurationException, ImportError, AttributeError, TypeError, ValueError) as error:
         kind = TypeError if isinstance(error, TypeError) else ValueError
         raise kind(
             f"The trainer refuses its arguments: {error} (accelerator={accelerator!r}, devices={devices!r})"
         ) from error
-    if runner.trainer.num_devices * runner.trainer.num_nodes > 1:
-        raise NotImplementedError(
-            f"devices={devices!r} are several, and pairs of cells stay on one device: use devices=1, or 'auto'."
-        )
-    return runner

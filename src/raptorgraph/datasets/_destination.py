@@ -1,0 +1,137 @@
+"""Where a simulated screen goes: into memory, or to disk in blocks of cells."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import anndata as ad
+import numpy as np
+from scipy import sparse
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from os import PathLike
+
+    import pandas as pd
+
+
+H5AD, ZARR = ".h5ad", ".zarr"
+MAX_COLUMNS = 4000  # of a table in an h5ad file: their names lie in the table's header, of at most 64 kB
+CHUNK_NUMBERS = 2**18  # in a chunk of an array on disk
+LATENTS = "u_true"
+
+
+def check_destination(out: str | PathLike[str], n_genes: int, n_latent: int) -> Path:
+    """Path of a file that does not exist, of a kind that can be written in blocks."""
+    path = Path(out)
+    if path.suffix not in {H5AD, ZARR}:
+        raise ValueError(f"out='{path}' is neither a {H5AD} file nor a {ZARR} store: end it in one of these.")
+    if path.exists():
+        raise FileExistsError(f"out='{path}' exists: remove it, or give another path.")
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"out='{path}': there is no folder '{path.parent}'. Make it first.")
+    widest = max(n_genes, n_latent)
+    if path.suffix == H5AD and widest > MAX_COLUMNS:
+        raise ValueError(
+            f"out='{path}': the tables of the truth have {widest} columns, and h5ad files hold at most about "
+            f"{MAX_COLUMNS}. Write a {ZARR} store, or use fewer genes."
+        )
+    if path.suffix == ZARR:
+        try:
+            import zarr  # noqa: F401
+        except ImportError as error:
+            raise ImportError(f"out='{path}' needs zarr: pip install zarr") from error
+    return path
+
+
+class InMemory:
+    """Collects the blocks."""
+
+    def __init__(self) -> None:
+        self.counts: list[sparse.csr_matrix] = []
+        self.latents: list[np.ndarray] = []
+
+    def add(self, counts: sparse.csr_matrix, latents: np.ndarray) -> None:
+        """Keep a block of cells."""
+        self.counts.append(counts)
+        self.latents.append(latents)
+
+    def discard(self) -> None:
+        """Forget the blocks."""
+        self.counts, self.latents = [], []
+
+    def finish(self, obs: pd.DataFrame, var: pd.DataFrame, uns: Mapping[str, Any]) -> ad.AnnData:
+        """The screen."""
+        counts = self.counts[0] if len(self.counts) == 1 else sparse.vstack(self.counts, format="csr")
+        self.counts = []
+        return ad.AnnData(X=counts, obs=obs, var=var, obsm={LATENTS: np.concatenate(self.latents)}, uns=dict(uns))
+
+
+class OnDisk:
+    """Writes every block behind the last; the file has its name when it is whole."""
+
+    def __init__(self, path: Path, n_genes: int, n_latent: int) -> None:
+        self.path = path
+        self.partial = path.with_name(f"{path.stem}.partial{path.suffix}")
+        self.file = self._open(self.partial, "w")
+        ad.io.write_elem(self.file, "/", ad.AnnData(shape=(0, n_genes)))
+        if "raw" in self.file:  # a note that there is none, which backed files are not read with
+            del self.file["raw"]
+        # places of counts beyond 2^31
+        empty = sparse.csr_matrix((0, n_genes), dtype=np.float32)
+        empty.indptr = empty.indptr.astype(np.int64)
+        # without chunks of a size, those of an empty array are of one number each
+        ad.io.write_elem(self.file, "X", empty, dataset_kwargs={"chunks": (CHUNK_NUMBERS,)})
+        rows = max(1, CHUNK_NUMBERS // n_latent)
+        resizable = {"maxshape": (None, n_latent)} if path.suffix == H5AD else {}
+        ad.io.write_elem(
+            self.file,
+            f"obsm/{LATENTS}",
+            np.empty((0, n_latent), dtype=np.float32),
+            dataset_kwargs={"chunks": (rows, n_latent), **resizable},
+        )
+
+    def _open(self, path: Path, mode: str) -> Any:
+        if self.path.suffix == H5AD:
+            import h5py
+
+            return h5py.File(path, mode)
+        import zarr
+
+        # the format that every anndata reads
+        kind = {"zarr_format": 2} if mode == "w" and not zarr.__version__.startswith("2.") else {}
+        return zarr.open_group(str(path), mode=mode, **kind)
+
+    def _close(self) -> None:
+        if self.path.suffix == H5AD:
+            self.file.close()
+
+    def add(self, counts: sparse.csr_matrix, latents: np.ndarray) -> None:
+        """Write a block of cells."""
+        ad.io.sparse_dataset(self.file["X"]).append(counts)
+        written = self.file[f"obsm/{LATENTS}"]
+        before = written.shape[0]
+        written.resize((before + len(latents), latents.shape[1]))
+        written[before:] = latents
+
+    def finish(self, obs: pd.DataFrame, var: pd.DataFrame, uns: Mapping[str, Any]) -> ad.AnnData:
+        """Write the tables, and open the screen with its counts on disk."""
+        for name, table in {"obs": obs, "var": var, "uns": dict(uns)}.items():
+            ad.io.write_elem(self.file, name, table)
+        self._close()
+        self.partial.rename(self.path)
+        if self.path.suffix == H5AD:
+            return ad.read_h5ad(self.path, backed="r")
+        group = self._open(self.path, "r")
+        parts = {name: ad.io.read_elem(group[name]) for name in ("obs", "var", "uns", "obsm")}
+        return ad.AnnData(X=ad.io.sparse_dataset(group["X"]), **parts)
+
+    def discard(self) -> None:
+        """Remove what was written of a screen that is not finished."""
+        self._close()
+        if self.partial.is_dir():
+            shutil.rmtree(self.partial)
+        else:
+            self.partial.unlink(missing_ok=True)
