@@ -85,8 +85,9 @@ def test_score_of_a_linear_model_is_the_projection(none):
         def observed(self, x, expression):
             return expression
 
-        def nll(self, observed, location):
-            return torch.as_tensor(-norm.logpdf(observed, location, sd.numpy()))
+        def evidence(self, low, high):
+            one, none = (norm.logpdf(x, high, sd.numpy()) - norm.logpdf(x, low, sd.numpy()) for x in (1.0, 0.0))
+            return torch.as_tensor(one - none)
 
         def variance(self, location):
             return (sd**2).expand_as(location)
