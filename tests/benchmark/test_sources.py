@@ -205,6 +205,7 @@ MEMBERS = {
     | {"tl/_next_pairs.py", "inference/_gain.py"},
     "unseen-genes": SCREEN | {"inference/_effects.py", "inference/_gene_kernel.py", "model/_gene_embedding.py"},
     "graph": METHODS | SCREEN | {"benchmark/_measure.py", "benchmark/_graph_screens.py", "inference/_graph.py"},
+    "speed": METHODS | SCREEN | {"benchmark/_speed_clock.py", "baselines/_dvae.py"},
     "spillover": METHODS | SCREEN,
     "responders": METHODS | SCREEN | {"benchmark/_responders_methods.py", "datasets/_simulate.py"},
     "latents": METHODS | SCREEN | {"benchmark/_embeddings.py", "benchmark/_measure.py", "metrics/_latents.py"},

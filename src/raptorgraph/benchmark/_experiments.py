@@ -106,6 +106,7 @@ _TABLE = {
     "responders": "_responders:RESPONDERS",
     "states": "_states:STATES",
     "design": "_design:DESIGN",
+    "speed": "_speed:SPEED",
 }
 EXPERIMENTS = tuple(_TABLE)
 

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from raptorgraph.model._targets import EffectTargets
     from raptorgraph.screen._moments import EffectMoments
 
+_LEAST_CONTROLS = 64  # in a batch: effects are decoded on some of them
 
 Batch: TypeAlias = dict[str, Any]
 """Tensors by name, those of the partners under ``"partner"``."""
@@ -43,7 +44,7 @@ class Split:
 
 @dataclass(frozen=True)
 class PairedBatch:
-    """Row numbers of control partners and perturbed cells, of equal length, and of targets where there are any."""
+    """Row numbers of controls (partners, one for each cell, or some) and perturbed cells, and of targets if any."""
 
     controls: np.ndarray
     perturbed: np.ndarray
@@ -54,7 +55,8 @@ class PairedSampler(Sampler[PairedBatch]):
     """Yield :class:`PairedBatch`; an epoch passes over each perturbed cell once, its partner drawn anew.
 
     The cells of a condition come in chunks of at most ``chunk_size``, so that a large condition does not fill whole
-    batches. Of the `targets` each batch draws some.
+    batches. Of the `targets` each batch draws some. Instead of partners each batch may hold `n_controls`, which pass
+    over all controls before one of them comes again.
     """
 
     def __init__(
@@ -66,8 +68,10 @@ class PairedSampler(Sampler[PairedBatch]):
         shuffle: bool,
         seed: int,
         targets: EffectTargets | None = None,
+        n_controls: int | None = None,
     ) -> None:
         self.split = split
+        self.n_controls = n_controls
         self.targets = targets
         self.batch_size = batch_size
         self.chunk_size = min(chunk_size, batch_size)
@@ -94,14 +98,18 @@ class PairedSampler(Sampler[PairedBatch]):
             for i in range(0, len(group), self.chunk_size)
         ]
         cells = np.concatenate([chunks[i] for i in rng.permutation(len(chunks))])
-        if split.plan is None:
+        n_controls = self.batch_size if self.n_controls is None else self.n_controls
+        if self.n_controls is not None:
+            n_rounds = -(-len(self) * n_controls // len(split.controls))
+            partners = np.concatenate([rng.permutation(split.controls) for _ in range(n_rounds)])
+        elif split.plan is None:
             partners = rng.choice(split.controls, len(cells))
         else:
             partners = sample_partners(split.plan, cells, rng)
         for i in range(len(self)):
             part = slice(i * self.batch_size, (i + 1) * self.batch_size)
             drawn = None if self.targets is None else self.targets.draw(rng)
-            yield PairedBatch(partners[part], cells[part], drawn)
+            yield PairedBatch(partners[i * n_controls : (i + 1) * n_controls], cells[part], drawn)
 
 
 class PairedDataset(Dataset[Batch]):
@@ -165,9 +173,21 @@ def make_loader(
     targets: EffectTargets | None = None,
     chunk_size: int = 64,
 ) -> DataLoader[Batch]:
-    """Batches of one split as a torch loader: of all cells with the effects to meet, or else of pairs of cells."""
+    """Batches of one split as a torch loader: of all cells with the effects to meet, or else of pairs of cells.
+
+    Of all cells, an epoch holds each control about once, or more often where a batch would have less than 64 of them.
+    """
+    n_controls, n_batches = None, max(1, -(-len(split.perturbed) // batch_size))
+    if targets is not None:
+        n_controls = min(max(-(-len(split.controls) // n_batches), _LEAST_CONTROLS), batch_size)
     sampler = PairedSampler(
-        split, batch_size=batch_size, chunk_size=chunk_size, shuffle=shuffle, seed=seed, targets=targets
+        split,
+        batch_size=batch_size,
+        chunk_size=chunk_size,
+        shuffle=shuffle,
+        seed=seed,
+        targets=targets,
+        n_controls=n_controls,
     )
     if targets is None:
         dataset = PairedDataset(manager, split, with_partners=with_partners)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import math
+import time
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -27,6 +29,8 @@ from raptorgraph.model._start import start_from_effects
 from raptorgraph.model._targets import EffectTargets
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from scvi.train import TrainRunner
 
     from raptorgraph.model import RaptorGraphModel
@@ -37,7 +41,7 @@ logger = logging.getLogger(__name__)
 
 # Updates. Effects depend on the posterior alone, and the network starts where it is almost right, so that a longer
 # training has little left to add to predictions.
-_N_STEPS = 400
+_N_STEPS, _LEAST_EPOCHS = 400, 10
 
 
 @progress_argument("enable_progress_bar")
@@ -131,7 +135,9 @@ def train(
     check_not_taken("datasplitter_kwargs", splitter_arguments, ("adata_manager", *division))
     splitter = model._data_splitter_cls(model.adata_manager, **division, **splitter_arguments)
     if max_epochs is None:
-        max_epochs = preset["train"].get("max_epochs") or max(10, math.ceil(_N_STEPS / splitter.steps_per_epoch))
+        max_epochs = preset["train"].get("max_epochs") or max(
+            _LEAST_EPOCHS, math.ceil(_N_STEPS / splitter.steps_per_epoch)
+        )
     if settings.seed is not None:
         torch.manual_seed(settings.seed)
     has_validation = splitter.n_val > 0
@@ -148,28 +154,44 @@ def train(
         trainer_kwargs.update(limit_val_batches=0, check_val_every_n_epoch=None)
     trainer_kwargs |= {"max_epochs": int(max_epochs), "early_stopping": early_stopping}
     runner = _runner(model, accelerator, devices, training_plan=plan, data_splitter=splitter, **trainer_kwargs)
-    splitter.setup()
+    seconds = model._train_seconds = {}
+    with _timed(seconds, "splitter"):
+        splitter.setup()
     module, targets = model.module, model.target_columns
     design = splitter.screen.design
     if module.config.graph == "interventional":
-        model.edges.infer(splitter.known_log_ratios(), design, targets)
+        with _timed(seconds, "graph"):
+            model.edges.infer(splitter.known_log_ratios(), design, targets)
     if module.effects is not None:
         embedding = GeneEmbedding.from_dict(model.gene_embedding_)
         rows = None if embedding is None else torch.as_tensor(embedding.rows(model.perturbed_genes))
-        noise = splitter.known_noise()
-        model.calibration.fit(*splitter.known_effects(), design, targets, model.edges.known(), noise, rows)
+        with _timed(seconds, "posterior"):
+            noise = splitter.known_noise()
+            model.calibration.fit(*splitter.known_effects(), design, targets, model.edges.known(), noise, rows)
     if module.config.perturbed_prior:
-        splitter.targets = _targets(model, splitter, design)
+        with _timed(seconds, "targets"):
+            splitter.targets = _targets(model, splitter, design)
         if not model.is_trained:
-            start_from_effects(module, splitter, _singles(model, splitter))
+            with _timed(seconds, "start"):
+                start_from_effects(module, splitter, _singles(model, splitter))
     module.train()
-    _run(runner, module)
+    with _timed(seconds, "epochs"):
+        _run(runner, module)
     if module.effects is not None:
         _keep_controls(model, splitter.known_controls)
     if module.prior is not None:
-        fit_escape(model)
+        with _timed(seconds, "escape"):
+            fit_escape(model)
     activity = model.latent_activity()
     logger.info("%d of %d latents are active (KL above %g).", int(activity["active"].sum()), len(activity), ACTIVE_KL)
+
+
+@contextmanager
+def _timed(seconds: dict[str, float], part: str) -> Iterator[None]:
+    """Write down the wall time of a part of the training."""
+    start = time.perf_counter()
+    yield
+    seconds[part] = time.perf_counter() - start
 
 
 def _run(runner: TrainRunner, module: RaptorGraphModule) -> None:
