@@ -39,6 +39,7 @@ class Clock(pl.Callback):
         self._start, self._validating = time.perf_counter(), 0.0
         self._profiler: Any = None
         self._profiled = False
+        self._products = float("nan"), float("nan")
 
     # -- lightning's hooks --------------------------------------------------------------------------------------------
     def on_train_epoch_start(self, trainer: pl.Trainer, *args: Any) -> None:
@@ -61,13 +62,14 @@ class Clock(pl.Callback):
         now = self._now()
         if self._profiler is not None:
             if trainer.global_step >= _FIRST + _N_PROFILED:
-                self._end_profile()
+                self._end_profile(trainer)
         elif trainer.global_step > self._place + 1:
             self.steps.append(now - self._step)
         self._step = self._now()
 
     def on_validation_start(self, trainer: pl.Trainer, *args: Any) -> None:
-        """Stop the clock."""
+        """Stop the clock, and a profile that the epoch was too short for."""
+        self._end_profile(trainer)
         self._stopped = time.perf_counter()
 
     def on_validation_end(self, trainer: pl.Trainer, *args: Any) -> None:
@@ -78,8 +80,8 @@ class Clock(pl.Callback):
 
     def on_train_epoch_end(self, trainer: pl.Trainer, *args: Any) -> None:
         """Write down the epoch, unless a part of it was profiled."""
-        self._end_profile()
-        if trainer.global_step > _FIRST + _N_PROFILED or not self._profiled:
+        self._end_profile(trainer)
+        if not self._profiled or self._place > _FIRST:
             self.epochs.append(self._now() - self._epoch)
 
     # -- results ------------------------------------------------------------------------------------------------------
@@ -107,14 +109,15 @@ class Clock(pl.Callback):
     def _device(self) -> str:
         return "cuda" if torch.cuda.is_available() else "cpu"
 
-    def _end_profile(self) -> None:
+    def _end_profile(self, trainer: pl.Trainer) -> None:
         if self._profiler is None:
             return
         self._profiler.stop()
+        n_steps = max(1, trainer.global_step - _FIRST)
         events = [event for event in self._profiler.key_averages() if event.key in _PRODUCTS]
         time_of = "self_device_time_total" if self._device == "cuda" else "self_cpu_time_total"
-        milliseconds = sum(getattr(event, time_of) for event in events) / 1e3 / _N_PROFILED
-        self._products = milliseconds, sum(event.flops for event in events) / _N_PROFILED
+        milliseconds = sum(getattr(event, time_of) for event in events) / 1e3 / n_steps
+        self._products = milliseconds, sum(event.flops for event in events) / n_steps
         self._profiler = None
 
 
