@@ -10,7 +10,7 @@ from raptorgraph.benchmark._experiments import experiment
 
 @pytest.fixture(scope="module")
 def made(quick):
-    return quick("speed", seeds=1, options={"methods": ["raptorgraph", "scVI", "dVAE"], "max_epochs": 3})
+    return quick("speed", seeds=1, methods=["raptorgraph", "scVI", "dVAE"], max_epochs=3)
 
 
 def test_each_method_has_its_times(made):
@@ -35,7 +35,7 @@ def test_the_parts_of_a_training_add_up(made):
     parts = tables["speed_parts"].set_index("part")["seconds"].astype(float)
     assert list(parts.index) == list(speed.PARTS)
     total = tables["speed_long"].query("method == 'raptorgraph' and metric == @speed.SECONDS")["value_mean"].item()
-    assert parts.sum() == pytest.approx(total, abs=0.02)  # each is rounded
+    assert parts.sum() == pytest.approx(total, abs=0.05 * len(parts))  # each is rounded
     assert (parts >= 0).all()
 
 

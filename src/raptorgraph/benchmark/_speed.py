@@ -146,7 +146,7 @@ def _baseline(name: str, screen: Screen, settings: Settings, seed: int) -> dict[
 
 
 def _batch_size(settings: Settings) -> int:
-    size: int = settings.option("batch_size", 256, quick=16)
+    size: int = settings.option("batch_size", 256, quick=64)
     return size
 
 

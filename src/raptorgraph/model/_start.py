@@ -30,6 +30,11 @@ _LEAST_SLOPE = 0.05  # of mean expression in the log rate
 _LIFT = 10.0  # where silu is a line to 5e-4
 
 
+def starts_from_effects(module: RaptorGraphModule) -> bool:
+    """Whether the network has the parts that can be set to a linear model."""
+    return module.config.perturbed_prior and module.decoder.linear is not None
+
+
 @progress_line("Starting the network from the effects")
 def start_from_effects(module: RaptorGraphModule, splitter: ScreenSplitter, effects: torch.Tensor) -> None:
     """Set decoder, encoder and prior to the linear model that the effects and the cells imply.
@@ -39,7 +44,7 @@ def start_from_effects(module: RaptorGraphModule, splitter: ScreenSplitter, effe
     posterior mean of the latents in that model, as far as its structure allows, and the prior with the responses that
     the encoded cells show (:func:`fit_responses`). A decoder without a linear path starts as it is.
     """
-    if module.decoder.linear is None:
+    if not starts_from_effects(module):
         return
     screen, rows, seed = splitter.screen, splitter.known_rows, splitter.seed
     _widen(module, splitter.sums)

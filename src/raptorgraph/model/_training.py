@@ -25,7 +25,7 @@ from raptorgraph.model._latents import ACTIVE_KL
 from raptorgraph.model._plan import NONFINITE_FIX, NonFiniteLossError
 from raptorgraph.model._presets import get_preset
 from raptorgraph.model._responding import fit_escape
-from raptorgraph.model._start import start_from_effects
+from raptorgraph.model._start import start_from_effects, starts_from_effects
 from raptorgraph.model._targets import EffectTargets
 
 if TYPE_CHECKING:
@@ -39,9 +39,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-# Updates. Effects depend on the posterior alone, and the network starts where it is almost right, so that a longer
-# training has little left to add to predictions.
-_N_STEPS, _LEAST_EPOCHS = 400, 10
+# Updates and least number of epochs. Effects depend on the posterior alone, and a network that starts from them is
+# almost right, so that a longer training has little left to add to predictions; one that does not needs more.
+_FROM_EFFECTS, _FROM_SCRATCH = (200, 2), (400, 10)
 
 
 @progress_argument("enable_progress_bar")
@@ -65,14 +65,16 @@ def train(
     Parameters
     ----------
     max_epochs
-        Passes over the perturbed cells; by default as many as make about 400 updates (100 in the preset
-        ``"paper"``), at least 10.
+        Passes over the perturbed cells; by default as many as make about 200 updates, at least 2; where
+        the network does not start from the effects (``perturbed_prior=False``, ``linear_decoder=False``) 400 and 10;
+        100 in the preset ``"paper"``.
     accelerator, devices, shuffle_set_split
         As in scvi-tools.
     train_size, validation_size
         Shares of the cells of each condition, by default 0.9 and 0.1.
     batch_size
-        Perturbed cells in a batch, which holds as many controls; by default 256.
+        Perturbed cells in a batch; by default 256. Controls come with them: as many as let an epoch pass over all of
+        them about once, from 64 to `batch_size`; with ``perturbed_prior=False`` a partner of each cell.
     early_stopping
         Stop when ``validation_loss`` no longer falls.
     datasplitter_kwargs, plan_kwargs
@@ -135,9 +137,8 @@ def train(
     check_not_taken("datasplitter_kwargs", splitter_arguments, ("adata_manager", *division))
     splitter = model._data_splitter_cls(model.adata_manager, **division, **splitter_arguments)
     if max_epochs is None:
-        max_epochs = preset["train"].get("max_epochs") or max(
-            _LEAST_EPOCHS, math.ceil(_N_STEPS / splitter.steps_per_epoch)
-        )
+        n_steps, least = _FROM_EFFECTS if starts_from_effects(model.module) else _FROM_SCRATCH
+        max_epochs = preset["train"].get("max_epochs") or max(least, math.ceil(n_steps / splitter.steps_per_epoch))
     if settings.seed is not None:
         torch.manual_seed(settings.seed)
     has_validation = splitter.n_val > 0
