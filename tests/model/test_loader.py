@@ -217,7 +217,7 @@ def test_an_epoch_of_all_cells_passes_over_the_controls_once_or_holds_some_in_ea
     batches = make_loader(manager, part, batch_size=10, shuffle=True, seed=0, targets=targets(), chunk_size=3).sampler
     for _ in range(2):
         drawn = [batch.controls for batch in batches]
-        assert [len(rows) for rows in drawn] == [n_each if n_each <= 10 else 10] * 3
+        assert [len(rows) for rows in drawn] == [min(n_each, 10)] * 3
         times = np.bincount(np.concatenate(drawn) - 100, minlength=n_controls)
         assert times.max() - times.min() <= 1
         assert times.min() >= (3 * min(n_each, 10)) // n_controls

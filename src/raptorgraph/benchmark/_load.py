@@ -52,8 +52,8 @@ def load_screen(settings: Settings, seed: int = 0) -> Screen:
         ``settings.screen`` is the path of an h5ad file or a zarr store; or ``"norman2019"`` or ``"replogle2020"``
         (downloaded); or ``"simulated"``, ``"simulated-additive"``, ``"simulated-saturating"``,
         ``"simulated-interacting"``, ``"simulated-small"``, which has few genes and cells, ``"simulated-large"``, of
-        the size of ``"norman2019"``, or ``"simulated-states"``, where effects depend on the state of the cell; or the name of an h5ad file or zarr store in the folder
-        ``$RAPTORGRAPH_DATA``.
+        the size of ``"norman2019"``, or ``"simulated-states"``, where effects depend on the state of the cell; or the
+        name of an h5ad file or zarr store in the folder ``$RAPTORGRAPH_DATA``.
     seed
         Seed of a simulated screen, which is another one for each repetition.
 

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 import torch
-from scipy import sparse
 
 from raptorgraph._arguments import check_number
 from raptorgraph._progress import progress_line
@@ -17,6 +16,7 @@ from raptorgraph.model._field import KEYS
 from raptorgraph.screen._inputs import obs_column
 
 if TYPE_CHECKING:
+    from scipy import sparse
     from scvi.data import AnnDataManager
     from torch import Tensor
 

@@ -93,9 +93,7 @@ def _set_decoder(module: RaptorGraphModule, loading: np.ndarray) -> None:
         weight[:, : len(loading)] = torch.as_tensor((graph @ loading).T, dtype=weight.dtype)
 
 
-def _responses(
-    module: RaptorGraphModule, weight: np.ndarray, screen: Screen, rows: np.ndarray, seed: int
-) -> Responses:
+def _responses(module: RaptorGraphModule, weight: np.ndarray, screen: Screen, rows: np.ndarray, seed: int) -> Responses:
     """Responses of the cells, or of some tens of thousands of them, by the linear encoder of these weights."""
     rows = np.sort(np.random.default_rng((seed, 9)).permutation(rows)[:_N_ENCODED])
     weights, parts = torch.as_tensor(weight, dtype=torch.float32, device=module.device), []

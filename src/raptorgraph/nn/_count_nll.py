@@ -8,8 +8,8 @@ of a count x is
     \log \frac{\Gamma(x + \theta)}{\Gamma(\theta) \, x!} = \sum_{j < x} \log \frac{\theta + j}{1 + j},
 
 its derivative in the log rate :math:`g = (\theta e^a - x) / (1 + e^a)`, and that in :math:`\log \theta`
-:math:`\theta \log(1 + e^a) - g - \sum_{j < x} \theta / (\theta + j)`. The sums over j are none for most counts, which are
-0; for small ones they come from a table of each gene, and larger ones alone take log gammas.
+:math:`\theta \log(1 + e^a) - g - \sum_{j < x} \theta / (\theta + j)`. Most counts are 0 and have no sum; for
+small ones the sums come from a table of each gene, and larger ones alone take log gammas.
 """
 
 from __future__ import annotations

@@ -131,9 +131,7 @@ def relative_response(state: torch.Tensor, weight: torch.Tensor, bias: torch.Ten
     return F.softplus(state @ weight.T + bias) / _mean_response(weight, bias)
 
 
-def own_response(
-    state: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, gene: torch.Tensor
-) -> torch.Tensor:
+def own_response(state: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, gene: torch.Tensor) -> torch.Tensor:
     """Response of each cell to one gene, shape (cells,): the entries of :func:`relative_response` at `gene` alone."""
     drive = (state * weight[gene]).sum(1) + bias[gene]
     return F.softplus(drive) / _mean_response(weight, bias)[gene]
