@@ -207,6 +207,7 @@ MEMBERS = {
     "scale": {"benchmark/_cost.py", "datasets/_simulate.py", "model/_model.py", "tl/_interactions.py"},
     "pairing-cost": {"benchmark/_cost.py", "pp/_couplings.py", "pp/_pairing.py"},
     "graph": METHODS | SCREEN | {"benchmark/_measure.py", "benchmark/_graph_screens.py", "inference/_graph.py"},
+    "speed": METHODS | SCREEN | {"benchmark/_speed_clock.py", "baselines/_dvae.py"},
     "spillover": METHODS | SCREEN,
     "responders": METHODS | SCREEN | {"benchmark/_responders_methods.py", "datasets/_simulate.py"},
     "latents": METHODS | SCREEN | {"benchmark/_embeddings.py", "benchmark/_measure.py", "metrics/_latents.py"},

@@ -1,5 +1,7 @@
 """Order, partners and contents of batches against what they promise."""
 
+from dataclasses import replace
+
 import anndata as ad
 import numpy as np
 import pandas as pd
@@ -8,6 +10,7 @@ import torch
 from scipy import sparse
 
 import raptorgraph as rg
+from raptorgraph.model import _loader
 from raptorgraph.model._field import KEYS
 from raptorgraph.model._loader import (
     CellDataset,
@@ -223,10 +226,25 @@ def test_effects_are_drawn_by_seed_and_epoch(manager):
     assert not torch.equal(first[0], other[0])
     validation = epochs(shuffle=False, seed=5)
     assert torch.equal(*validation)
-    # cells and partners are those that are drawn without effects
+    # cells and partners of a sampler are those that are drawn without effects
     plain = sampler(seed=5)
     drawn = PairedSampler(split(), batch_size=10, chunk_size=3, shuffle=True, seed=5, targets=targets())
     np.testing.assert_array_equal(epoch(plain), epoch(drawn))
+
+
+@pytest.mark.parametrize(("n_controls", "least", "n_each"), [(4, 2, 2), (40, 2, 14), (40, 12, 12), (40, 20, 10)])
+def test_an_epoch_of_all_cells_passes_over_the_controls_once_or_holds_some_in_each_batch(
+    manager, monkeypatch, n_controls, least, n_each
+):
+    monkeypatch.setattr(_loader, "_LEAST_CONTROLS", least)
+    part = replace(split(), controls=np.arange(100, 100 + n_controls))
+    batches = make_loader(manager, part, batch_size=10, shuffle=True, seed=0, targets=targets(), chunk_size=3).sampler
+    for _ in range(2):
+        drawn = [batch.controls for batch in batches]
+        assert [len(rows) for rows in drawn] == [min(n_each, 10)] * 3
+        times = np.bincount(np.concatenate(drawn) - 100, minlength=n_controls)
+        assert times.max() - times.min() <= 1
+        assert times.min() >= (3 * min(n_each, 10)) // n_controls
 
 
 def test_tensors_are_contiguous():

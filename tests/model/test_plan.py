@@ -17,7 +17,13 @@ def plan_of(epoch=0, max_epochs=10, n_steps=200, perturbed_prior=True, **argumen
     sizes = {"n_genes": 8, "n_perturbed": 2, "n_targets": 2, "counts": True}
     module = RaptorGraphModule(ModuleConfig(**sizes, graph="dagma", perturbed_prior=perturbed_prior))
     plan = RaptorGraphTrainingPlan(module, **arguments)
-    plan._trainer = SimpleNamespace(max_epochs=max_epochs, current_epoch=epoch, estimated_stepping_batches=n_steps)
+    plan._trainer = SimpleNamespace(
+        max_epochs=max_epochs,
+        current_epoch=epoch,
+        estimated_stepping_batches=n_steps,
+        gradient_clip_val=None,
+        precision="32-true",
+    )
     return plan
 
 
@@ -60,6 +66,14 @@ def test_weights_of_maps_alone_decay():
     assert {names[id(parameter)] for parameter in free["params"]} == {
         "modulator.strength", "graph.weight", "decoder.base", "decoder.dense.0.bias", "distribution.log_scale",
     }  # fmt: skip
+
+
+def test_updates_are_one_pass_over_the_weights_where_results_may_change_by_rounding():
+    assert plan_of().configure_optimizers()["optimizer"].defaults["fused"]
+    assert not plan_of(perturbed_prior=False).configure_optimizers()["optimizer"].defaults["fused"]  # as published
+    half = plan_of()
+    half.trainer.gradient_clip_val, half.trainer.precision = 1.0, "16-mixed"  # lightning refuses to clip there
+    assert not half.configure_optimizers()["optimizer"].defaults["fused"]
 
 
 def test_networks_that_start_almost_right_have_lower_rates():

@@ -85,8 +85,9 @@ def test_score_of_a_linear_model_is_the_projection(none):
         def observed(self, x, expression):
             return expression
 
-        def nll(self, observed, location):
-            return torch.as_tensor(-norm.logpdf(observed, location, sd.numpy()))
+        def evidence(self, low, high):
+            one, none = (norm.logpdf(x, high, sd.numpy()) - norm.logpdf(x, low, sd.numpy()) for x in (1.0, 0.0))
+            return torch.as_tensor(one - none)
 
         def variance(self, location):
             return (sd**2).expand_as(location)
@@ -159,6 +160,18 @@ class _Encoding:
 
     def __getattr__(self, name):
         return getattr(self.module, name)
+
+
+def test_control_cells_are_encoded_once_and_not_for_each_gene(none, monkeypatch):
+    module, cells = none.module, none.cells
+    rows, n_encoded, encode = cells.control_rows(none.adata)[:5], [], type(module).encode
+    monkeypatch.setattr(type(module), "encode", lambda self, x: n_encoded.append(len(x)) or encode(self, x))
+    score, noise = _responding._null_scores(cells, cells.query(), rows, 3)
+    assert n_encoded == [5]
+    for g in range(3):
+        mask = sparse.csr_array(np.eye(module.config.n_perturbed, dtype=np.float32)[np.full(5, g)])
+        expected = _responding._scores(cells, cells.query(), rows, mask)[2:4]
+        np.testing.assert_allclose((score[g], noise[g]), expected, rtol=1e-5)
 
 
 def test_combination_is_the_product_of_its_genes(half):

@@ -5,7 +5,7 @@ import pytest
 import torch
 from scipy import stats
 
-from raptorgraph.nn import NegativeBinomial, Normal, SquaredError, nb_nll
+from raptorgraph.nn import NegativeBinomial, Normal, SquaredError, _count_nll, nb_nll
 from raptorgraph.nn._count_nll import count_nll
 
 HIGHEST = 2.0
@@ -124,6 +124,40 @@ def test_a_gene_whose_values_are_no_numbers_says_so():
     counts, library = torch.tensor([[float("nan"), 1.0], [0.0, 1.0]]), torch.full((2, 1), 1e3)
     nll = fast(counts, library)(torch.full((2, 2), -7.0), torch.zeros(2))
     assert nll.isnan().tolist() == [True, False]
+
+
+@pytest.mark.parametrize("block", [1, 30, 10**6])
+def test_any_block_gives_the_same(monkeypatch, block):
+    generator = torch.Generator().manual_seed(0)
+    counts = torch.poisson(torch.full((7, 13), 6.0), generator=generator)
+    counts[:, 5:] = 0.0
+    counts[2, 3], counts[4, 1] = 50.0, 0.5
+    log_rate = -6 + torch.randn(7, 13, generator=generator)
+    log_rate[1, 2] = 3.0
+    args = (fast(counts, torch.full((7, 1), 900.0)), log_rate, torch.linspace(-1, 3, 13))
+    expected = derivatives(*args)
+    monkeypatch.setattr(_count_nll, "_BLOCK", block)
+    for found, value in zip(derivatives(*args), expected, strict=True):
+        torch.testing.assert_close(found, value)
+
+
+def test_log_gammas_are_taken_of_large_counts_alone(monkeypatch):
+    """Once for each gene, and for each count above 16 or between integers; zeros are not even looked up."""
+    counts = torch.tensor([[0.0, 3.0, 17.0, 0.0], [0.0, 16.0, 2.0, 2.5], [0.0, 0.0, 40.0, 1.0]])
+    taken = {"lgamma": 0, "digamma": 0}
+
+    def counted(name, compute):
+        def counting(x):
+            taken[name] += x.numel()
+            return compute(x)
+
+        return counting
+
+    for name in taken:
+        monkeypatch.setattr(torch, name, counted(name, getattr(torch, name)))
+    log_theta = torch.zeros(4, requires_grad=True)
+    fast(counts, torch.full((3, 1), 900.0))(torch.full((3, 4), -6.0), log_theta)
+    assert taken == {"lgamma": 4 + 2 * 3, "digamma": 2 * 3}
 
 
 def test_the_likelihood_of_counts_uses_it():

@@ -5,7 +5,7 @@ import pytest
 import torch
 from scipy import stats
 
-from raptorgraph.nn import NegativeBinomial, Normal, SquaredError
+from raptorgraph.nn import Likelihood, NegativeBinomial, Normal, SquaredError
 from raptorgraph.nn._likelihood_base import ControlStatistics
 from raptorgraph.nn._likelihoods import likelihood_for, make_likelihood
 
@@ -48,6 +48,17 @@ def test_negative_log_likelihoods():
 
 
 @torch.no_grad()
+@pytest.mark.parametrize("likelihood", [made(NegativeBinomial, 3.0), made(Normal, 0.7), made(SquaredError, 1.0)])
+def test_evidence_is_the_slope_of_the_likelihood_ratio(likelihood):
+    low, high = torch.tensor([[0.02], [0.5], [4.0], [4.0]]), torch.tensor([[0.3], [0.49], [9.0], [4.0]])
+    expected = Likelihood.evidence(likelihood, low, high)
+    torch.testing.assert_close(likelihood.evidence(low, high), expected, rtol=1e-4, atol=1e-6)
+    for observed in (0.0, 3.0):
+        ratio = likelihood.nll(torch.tensor(observed), low) - likelihood.nll(torch.tensor(observed), high)
+        more = likelihood.nll(torch.tensor(observed + 2), low) - likelihood.nll(torch.tensor(observed + 2), high)
+        torch.testing.assert_close(more - ratio, 2 * expected, rtol=1e-4, atol=1e-5)
+
+
 def test_locations_and_their_expression():
     decoded = torch.tensor([[-6.0, 1.0], [-7.0, 3.0]])
     counts = made(NegativeBinomial, 2.0, 2)

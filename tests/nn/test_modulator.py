@@ -4,6 +4,7 @@ import torch
 from scipy import integrate, stats
 
 from raptorgraph.nn import ConditionalModulator, LatentModulator, relative_response
+from raptorgraph.nn._modulator import own_response
 
 N_LATENT, N_PERTURBED = 6, 4
 
@@ -148,3 +149,10 @@ def test_without_background_latents_the_shift_is_a_constant():
     module, z = ConditionalModulator(2, 2, init=3.0), torch.randn(5, 2)
     module.state_bias.data.fill_(1.7)
     torch.testing.assert_close(module(z, torch.ones(1, 2)), z + 3.0)
+
+
+def test_the_response_to_one_gene_is_an_entry_of_all():
+    state, weight, bias = torch.randn(7, 3), torch.randn(4, 3), torch.randn(4)
+    gene = torch.tensor([0, 3, 1, 1, 2, 0, 3])
+    expected = relative_response(state, weight, bias)[torch.arange(7), gene]
+    torch.testing.assert_close(own_response(state, weight, bias, gene), expected)

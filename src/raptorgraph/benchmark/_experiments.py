@@ -108,6 +108,7 @@ _TABLE = {
     "design": "_design:DESIGN",
     "scale": "_scale:SCALE",
     "pairing-cost": "_pairing_cost:PAIRING_COST",
+    "speed": "_speed:SPEED",
 }
 EXPERIMENTS = tuple(_TABLE)
 

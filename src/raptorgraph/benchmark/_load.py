@@ -23,6 +23,14 @@ _SIMULATED: dict[str, dict[str, Any]] = {
     "simulated-small": {"n_genes": 87, "n_perturbed": 23, "n_doubles": 44, "n_cells_per_perturbation": 20},
     # Half of the perturbations act in one of two states of the cells alone.
     "simulated-states": {"states": 2, "effect_size": 4.0},
+    # As large as the screen of Norman et al. (2019).
+    "simulated-large": {
+        "n_genes": 5000,
+        "n_perturbed": 105,
+        "n_doubles": 131,
+        "n_control_cells": 7353,
+        "n_cells_per_perturbation": 217,
+    },
 }
 _SIZE = {"n_genes": 500, "n_perturbed": 20, "n_doubles": 40}
 _QUICK = {
@@ -43,9 +51,9 @@ def load_screen(settings: Settings, seed: int = 0) -> Screen:
     settings
         ``settings.screen`` is the path of an h5ad file or a zarr store; or ``"norman2019"`` or ``"replogle2020"``
         (downloaded); or ``"simulated"``, ``"simulated-additive"``, ``"simulated-saturating"``,
-        ``"simulated-interacting"``, ``"simulated-small"``, which has few genes and cells, or ``"simulated-states"``,
-        where effects depend on the state of the cell; or the name of an h5ad file or zarr store in the folder
-        ``$RAPTORGRAPH_DATA``.
+        ``"simulated-interacting"``, ``"simulated-small"``, which has few genes and cells, ``"simulated-large"``, of
+        the size of ``"norman2019"``, or ``"simulated-states"``, where effects depend on the state of the cell; or the
+        name of an h5ad file or zarr store in the folder ``$RAPTORGRAPH_DATA``.
     seed
         Seed of a simulated screen, which is another one for each repetition.
 

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from raptorgraph.model._targets import EffectTargets
     from raptorgraph.screen._moments import EffectMoments
 
+_LEAST_CONTROLS = 64  # in a batch: effects are decoded on some of them
 
 Batch: TypeAlias = dict[str, Any]
 """Tensors by name, those of the partners under ``"partner"``."""
@@ -43,7 +44,7 @@ class Split:
 
 @dataclass(frozen=True)
 class PairedBatch:
-    """Row numbers of control partners and perturbed cells, of equal length, and of targets where there are any."""
+    """Row numbers of controls (partners, one for each cell, or some) and perturbed cells, and of targets if any."""
 
     controls: np.ndarray
     perturbed: np.ndarray
@@ -54,7 +55,8 @@ class PairedSampler(Sampler[PairedBatch]):
     """Yield :class:`PairedBatch`; an epoch passes over each perturbed cell once, its partner drawn anew.
 
     The cells of a condition come in chunks of at most ``chunk_size``, so that a large condition does not fill whole
-    batches. Of the `targets` each batch draws some.
+    batches. Of the `targets` each batch draws some. Instead of partners each batch may hold `n_controls`, which pass
+    over all controls before one of them comes again.
 
     Of several processes that train together (`share`: this one, and their number) all go through the same batches, and
     each reads a part of every batch: what they learn in a step is what one process would. Where a last batch has too
@@ -70,9 +72,11 @@ class PairedSampler(Sampler[PairedBatch]):
         shuffle: bool,
         seed: int,
         targets: EffectTargets | None = None,
+        n_controls: int | None = None,
         share: tuple[int, int] = (0, 1),
     ) -> None:
         self.split = split
+        self.n_controls = n_controls
         self.share = share
         self.targets = targets
         self.batch_size = batch_size
@@ -101,17 +105,26 @@ class PairedSampler(Sampler[PairedBatch]):
             for i in range(0, len(group), self.chunk_size)
         ]
         cells = np.concatenate([chunks[i] for i in rng.permutation(len(chunks))])
-        if split.plan is None:
+        n_controls = self.n_controls or 0
+        if self.n_controls is not None:
+            n_rounds = -(-len(self) * n_controls // len(split.controls))
+            partners = np.concatenate([rng.permutation(split.controls) for _ in range(n_rounds)])
+        elif split.plan is None:
             partners = rng.choice(split.controls, len(cells))
         else:
             partners = sample_partners(split.plan, cells, rng)
-        rank, n_ranks = self.share
         for i in range(len(self)):
             start = i * self.batch_size
             end = len(cells) if i == len(self) - 1 else start + self.batch_size
-            part = slice(start + (end - start) * rank // n_ranks, start + (end - start) * (rank + 1) // n_ranks)
+            part = self._part(start, end)
+            controls = part if self.n_controls is None else self._part(i * n_controls, (i + 1) * n_controls)
             drawn = None if self.targets is None else self.targets.draw(rng)
-            yield PairedBatch(partners[part], cells[part], drawn)
+            yield PairedBatch(partners[controls], cells[part], drawn)
+
+    def _part(self, start: int, end: int) -> slice:
+        """What this process reads of a range."""
+        rank, n = self.share
+        return slice(start + (end - start) * rank // n, start + (end - start) * (rank + 1) // n)
 
 
 class PairedDataset(Dataset[Batch]):
@@ -176,9 +189,22 @@ def make_loader(
     chunk_size: int = 64,
     share: tuple[int, int] = (0, 1),
 ) -> DataLoader[Batch]:
-    """Batches of one split as a torch loader: of all cells with the effects to meet, or else of pairs of cells."""
+    """Batches of one split as a torch loader: of all cells with the effects to meet, or else of pairs of cells.
+
+    Of all cells, an epoch holds each control about once, or more often where a batch would have less than 64 of them.
+    """
+    n_controls, n_batches = None, max(1, -(-len(split.perturbed) // batch_size))
+    if targets is not None:
+        n_controls = min(max(-(-len(split.controls) // n_batches), _LEAST_CONTROLS), batch_size)
     sampler = PairedSampler(
-        split, batch_size=batch_size, chunk_size=chunk_size, shuffle=shuffle, seed=seed, targets=targets, share=share
+        split,
+        batch_size=batch_size,
+        chunk_size=chunk_size,
+        shuffle=shuffle,
+        seed=seed,
+        targets=targets,
+        n_controls=n_controls,
+        share=share,
     )
     if targets is None:
         dataset = PairedDataset(manager, split, with_partners=with_partners)

@@ -132,6 +132,7 @@ class RaptorGraphModel(RegisteredModel):
         self.gene_embedding_ = self.registry_.get(EMBEDDING_KEY)
         self.preset_ = "default"
         self.control_digests_: list[str] = []
+        self._train_seconds: dict[str, float] = {}  # of the parts of the last training
         self.perturbed_genes_ = list(self.get_state_registry(KEYS.PERTURBATION)["perturbed_genes"])
         settings = {name: given[name] for name in ModuleConfig.settings()}
         config = ModuleConfig(**data_sizes(self.registry_["field_registries"], self.summary_stats), **settings)

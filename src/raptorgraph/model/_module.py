@@ -118,7 +118,7 @@ class RaptorGraphModule(BaseModuleClass):  # type: ignore[misc]  # scvi-tools ha
     def expression(self, tensors: Tensors) -> Tensor:
         """Bring X to the expression scale, ``log1p(1e4 * count / library)`` for counts, which have a library size."""
         x, library = tensors[KEYS.X], tensors.get(KEYS.LIBRARY)
-        return x if library is None else torch.log1p(TARGET_SUM * x / library)
+        return x if library is None else (TARGET_SUM * x).div_(library).log1p_()
 
     def covariates(self, tensors: dict[str, Tensor]) -> Tensor | None:
         """One-hot batch and categories and the continuous covariates, cells x n_covariates, or None."""
@@ -134,11 +134,13 @@ class RaptorGraphModule(BaseModuleClass):  # type: ignore[misc]  # scvi-tools ha
 
     def encode(self, expression: Tensor) -> tuple[Tensor, Tensor]:
         """Posterior mean and log variance of z."""
-        standardized = (expression - self.center) / self.spread
-        if self.config.perturbed_prior:
-            standardized = standardized.clamp(-_FARTHEST, _FARTHEST)
-        mean, log_var = self.encoder(standardized)
+        mean, log_var = self.encoder(self.standardized(expression))
         return mean, log_var
+
+    def standardized(self, expression: Tensor) -> Tensor:
+        """What the encoder reads: genes in units of their spread, cells x genes."""
+        found = (expression - self.center).div_(self.spread)
+        return found.clamp_(-_FARTHEST, _FARTHEST) if self.config.perturbed_prior else found
 
     def decode(
         self, z: Tensor, covariates: Tensor | None, library: Tensor | None, offset: Tensor | float = 0.0

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 Tensors: TypeAlias = dict[str, Tensor]
 Batch: TypeAlias = dict[str, Any]
 
-N_CELLS = 64  # control cells on which mean effects are decoded
+N_CELLS = 32  # control cells on which mean effects are decoded
 
 
 @dataclass(frozen=True)

@@ -109,6 +109,9 @@ class RaptorGraphTrainingPlan(TrainingPlan):  # type: ignore[misc]  # scvi-tools
                 decays = parameter.ndim > 1 and id(parameter) not in undecayed
                 rate = _RATES.get(name.partition(".")[0], 1.0) if module.config.perturbed_prior else 1.0
                 groups.setdefault((decays, rate), []).append(parameter)
+        # One pass over the weights. Scaled gradients of half precision cannot be clipped in it.
+        fused = module.config.perturbed_prior and module.device.type in ("cpu", "cuda")
+        fused = fused and not (self.trainer.gradient_clip_val and "16" in str(self.trainer.precision))
         optimizer = {"AdamW": torch.optim.AdamW, "Adam": torch.optim.Adam}[self.config.optimizer](
             [
                 {"params": parameters, "weight_decay": self.config.weight_decay * decays, "lr": self.config.lr * rate}
@@ -116,6 +119,7 @@ class RaptorGraphTrainingPlan(TrainingPlan):  # type: ignore[misc]  # scvi-tools
             ],
             lr=self.config.lr,
             eps=self.config.eps,
+            fused=fused or None,
         )
         if self.config.lr_schedule == "constant":
             return {"optimizer": optimizer}

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 import torch
-from scipy import sparse
 
 from raptorgraph._arguments import check_number
 from raptorgraph._progress import progress_line
@@ -17,6 +16,7 @@ from raptorgraph.model._field import KEYS
 from raptorgraph.screen._inputs import obs_column
 
 if TYPE_CHECKING:
+    from scipy import sparse
     from scvi.data import AnnDataManager
     from torch import Tensor
 
@@ -140,10 +140,7 @@ def fit_responses(cells: Cells, left_out: np.ndarray | None) -> Mixture:
     k, controls = mask.shape[1], np.setdiff1d(cells.control_rows(manager.adata), _rows(left_out))
     n = min(len(controls), max(_FEWEST_CONTROLS, min(_MOST_CONTROLS, _N_PAIRS // k)))
     controls = np.sort(np.random.default_rng((draw_seed(None), 11)).choice(controls, n, replace=False))
-    each = sparse.eye_array(k, format="csr", dtype=np.float32)
-    null, of_null = map(
-        np.stack, zip(*(_scores(cells, manager, controls, each[np.full(n, g)])[2:4] for g in range(k)), strict=True)
-    )
+    null, of_null = _null_scores(cells, manager, controls, k)
     score, noise, gene, wide = (values[of_gene] for values in (score, noise, gene, wide))
     return fit_mixture(score, noise, gene, null, of_null, manager.adata.n_vars, wide)
 
@@ -172,16 +169,40 @@ def _scores(
     return row, genes, *(each.astype(np.float64) for each in values)
 
 
+@torch.inference_mode()
+def _null_scores(
+    cells: Cells, manager: AnnDataManager, rows: np.ndarray, n_perturbed: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Scores of some control cells under each gene, and their variances for a small shift, genes x cells."""
+    module, parts = cells.module, []
+    for tensors in cells.batches(manager, rows=rows):
+        expression, cell = module.expression(tensors), torch.arange(len(tensors[KEYS.X]), device=module.device)
+        encoded, found = module.encode(expression)[0], []  # once, and not for each gene
+        for g in range(n_perturbed):
+            mask = expression.new_zeros(len(cell), n_perturbed)
+            mask[:, g] = 1.0
+            gene = torch.full_like(cell, g)
+            found.append(_score(module, tensors, mask, cell, gene, (expression, encoded))[:2])
+        parts.append([torch.stack(each).cpu().numpy() for each in zip(*found, strict=True)])
+    score, noise = (np.concatenate(each, axis=1).astype(np.float64) for each in zip(*parts, strict=True))
+    return score, noise
+
+
 def _score(
-    module: RaptorGraphModule, tensors: dict[str, Tensor], mask: Tensor, cell: Tensor, gene: Tensor
+    module: RaptorGraphModule,
+    tensors: dict[str, Tensor],
+    mask: Tensor,
+    cell: Tensor,
+    gene: Tensor,
+    known: tuple[Tensor, Tensor] | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Score of each pair of a cell and one of its perturbed genes, and its variances; the other genes responded.
 
     The logarithm of the likelihood ratio of two locations is linear in what is observed, so that its expectation under
-    either is that at the location.
+    either is that at the location. `known` are the expression of the cells and their encoded means.
     """
-    expression = module.expression(tensors)
-    z = _REST * module.encode(expression)[0]
+    expression = module.expression(tensors) if known is None else known[0]
+    z = _REST * (module.encode(expression)[0] if known is None else known[1])
     own = slice(0, mask.shape[1])
     shift = module.modulator.shift(z, mask)
     z[:, own] = torch.where(mask > 0, shift, z[:, own])
@@ -192,12 +213,7 @@ def _score(
     covariates, library = (None if x is None else x[cell] for x in (covariates, library))
     low, high = (module.decode(values, covariates, library) for values in (without, z))
     distribution = module.distribution
-
-    def ratio(observed: float) -> Tensor:
-        value = low.new_tensor(observed)
-        return distribution.nll(value, low) - distribution.nll(value, high)
-
-    slope = ratio(1.0) - ratio(0.0)
+    slope = distribution.evidence(low, high)
     size = ((high - low) * slope).sum(1).clamp_min(1e-9)
     observed = distribution.observed(tensors[KEYS.X], expression)[cell]
     wide = (slope**2 * distribution.variance(high)).sum(1) / size**2

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
-from raptorgraph.nn._modulator import relative_response
+from raptorgraph.nn._modulator import own_response
 
 _N_ROUNDS = 3
 _N_EXPECTATIONS = 50
@@ -60,7 +60,7 @@ def fit_responses(mean: torch.Tensor, mask: torch.Tensor) -> Responses:
     weight, bias = y.new_zeros(k, state.shape[1]), y.new_zeros(k)
     responded = torch.ones_like(y)
     for i in range(_N_ROUNDS):
-        size = relative_response(state, weight, bias)[torch.arange(len(y)), gene]
+        size = own_response(state, weight, bias, gene)
         found = _Mixture(y, size, gene, noise)
         # From no escape, and from every second cell: the likelihood decides, with what a parameter more is worth.
         none, half = found.fit(0.0), found.fit(0.5)
@@ -132,7 +132,7 @@ def _fit_state(
     optimizer = torch.optim.LBFGS([weight, bias], max_iter=60, line_search_fn="strong_wolfe")
 
     def misfit() -> torch.Tensor:
-        size = relative_response(state, weight, bias)[torch.arange(len(ratio)), gene]
+        size = own_response(state, weight, bias, gene)
         return 0.5 * precision * (ratio - size) ** 2
 
     def closure() -> torch.Tensor:

@@ -30,6 +30,11 @@ _LEAST_SLOPE = 0.05  # of mean expression in the log rate
 _LIFT = 10.0  # where silu is a line to 5e-4
 
 
+def starts_from_effects(module: RaptorGraphModule) -> bool:
+    """Whether the network has the parts that can be set to a linear model."""
+    return module.config.perturbed_prior and module.decoder.linear is not None
+
+
 @progress_line("Starting the network from the effects")
 def start_from_effects(module: RaptorGraphModule, splitter: ScreenSplitter, effects: torch.Tensor) -> None:
     """Set decoder, encoder and prior to the linear model that the effects and the cells imply.
@@ -39,7 +44,7 @@ def start_from_effects(module: RaptorGraphModule, splitter: ScreenSplitter, effe
     posterior mean of the latents in that model, as far as its structure allows, and the prior with the responses that
     the encoded cells show (:func:`fit_responses`). A decoder without a linear path starts as it is.
     """
-    if module.decoder.linear is None:
+    if not starts_from_effects(module):
         return
     screen, rows, seed = splitter.screen, splitter.known_rows, splitter.seed
     _widen(module, splitter.sums)
@@ -47,6 +52,7 @@ def start_from_effects(module: RaptorGraphModule, splitter: ScreenSplitter, effe
     used = np.sort(np.random.default_rng((seed, 7)).permutation(rows)[:_N_CELLS])
     # What varies within conditions and batches: all cells say more of it than the controls alone.
     residual = (to_dense(screen.expression_at(used)) - moments_of(splitter.sums).mean[screen.codes[used]]) / spread
+    residual = residual.astype(np.float32)
     if screen.batch is not None:
         batch = screen.batch[used]
         for each in np.unique(batch):
@@ -63,9 +69,11 @@ def start_from_effects(module: RaptorGraphModule, splitter: ScreenSplitter, effe
         own = _shifts(curve, of_responders) if module.distribution.needs_counts else of_responders
         background = linear.loading[len(own) :] * spread / np.maximum(slope, _LEAST_SLOPE)
         _set_decoder(module, np.concatenate([own / strength, background]))
-        _set_encoder(module, *linear.posterior)
-        responses = _responses(module, screen, rows, seed)
+        weight, variance = linear.posterior
+        weight[:, : module.config.n_targets] *= np.eye(len(weight), module.config.n_targets)  # the encoder's structure
+        responses = _responses(module, weight, screen, rows, seed)
         escape = responses.escape
+    _set_encoder(module, weight, variance)
     modulator, prior = module.modulator, module.prior
     assert prior is not None
     with torch.no_grad():
@@ -85,17 +93,16 @@ def _set_decoder(module: RaptorGraphModule, loading: np.ndarray) -> None:
         weight[:, : len(loading)] = torch.as_tensor((graph @ loading).T, dtype=weight.dtype)
 
 
-@torch.inference_mode()
-def _responses(module: RaptorGraphModule, screen: Screen, rows: np.ndarray, seed: int) -> Responses:
-    """Responses of the cells, or of some tens of thousands of them."""
+def _responses(module: RaptorGraphModule, weight: np.ndarray, screen: Screen, rows: np.ndarray, seed: int) -> Responses:
+    """Responses of the cells, or of some tens of thousands of them, by the linear encoder of these weights."""
     rows = np.sort(np.random.default_rng((seed, 9)).permutation(rows)[:_N_ENCODED])
-    parts = []
-    for part in np.array_split(rows, -(-len(rows) // 1024)):
-        expression = torch.as_tensor(to_dense(screen.expression_at(part)), dtype=torch.float32, device=module.device)
-        parts.append(module.encode(expression)[0].cpu())
-    mask = torch.as_tensor(screen.design[screen.codes[rows]])
-    with torch.inference_mode(False):
-        return fit_responses(torch.cat(parts).clone(), mask)
+    weights, parts = torch.as_tensor(weight, dtype=torch.float32, device=module.device), []
+    with torch.no_grad():
+        for part in np.array_split(rows, -(-len(rows) // 1024)):
+            expression = to_dense(screen.expression_at(part))
+            standardized = module.standardized(torch.as_tensor(expression, dtype=torch.float32, device=module.device))
+            parts.append((standardized @ weights.T).cpu())
+    return fit_responses(torch.cat(parts), torch.as_tensor(screen.design[screen.codes[rows]]))
 
 
 def _widen(module: RaptorGraphModule, sums: Sums) -> None:

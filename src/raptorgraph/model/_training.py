@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import math
+import time
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -30,10 +32,12 @@ from raptorgraph.model._latents import ACTIVE_KL
 from raptorgraph.model._plan import NONFINITE_FIX, NonFiniteLossError
 from raptorgraph.model._presets import get_preset
 from raptorgraph.model._responding import fit_escape
-from raptorgraph.model._start import start_from_effects
+from raptorgraph.model._start import start_from_effects, starts_from_effects
 from raptorgraph.model._targets import EffectTargets
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from scvi.train import TrainRunner
 
     from raptorgraph.model import RaptorGraphModel
@@ -42,9 +46,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-# Updates. Effects depend on the posterior alone, and the network starts where it is almost right, so that a longer
-# training has little left to add to predictions.
-_N_STEPS = 400
+# Updates and least number of epochs. Effects depend on the posterior alone, and a network that starts from them is
+# almost right, so that a longer training has little left to add to predictions; one that does not needs more.
+_FROM_EFFECTS, _FROM_SCRATCH = (200, 2), (400, 10)
 
 
 @progress_argument("enable_progress_bar")
@@ -68,8 +72,9 @@ def train(
     Parameters
     ----------
     max_epochs
-        Passes over the perturbed cells; by default as many as make about 400 updates (100 in the preset
-        ``"paper"``), at least 10.
+        Passes over the perturbed cells; by default as many as make about 200 updates, at least 2; where
+        the network does not start from the effects (``perturbed_prior=False``, ``linear_decoder=False``) 400 and 10;
+        100 in the preset ``"paper"``.
     accelerator, devices, shuffle_set_split
         As in scvi-tools. Several devices need ``strategy="ddp"`` and a script, which is run once for each device: the
         first process infers graph and effects, all fit the network, and all have the same model afterwards, which
@@ -77,7 +82,9 @@ def train(
     train_size, validation_size
         Shares of the cells of each condition, by default 0.9 and 0.1.
     batch_size
-        Perturbed cells in a batch, which holds as many controls; by default 256. Several devices share a batch.
+        Perturbed cells in a batch; by default 256. Controls come with them: as many as let an epoch pass over all of
+        them about once, from 64 to `batch_size`; with ``perturbed_prior=False`` a partner of each cell. Several devices
+        share a batch.
     early_stopping
         Stop when ``validation_loss`` no longer falls.
     datasplitter_kwargs, plan_kwargs
@@ -139,7 +146,8 @@ def train(
     check_not_taken("datasplitter_kwargs", splitter_arguments, ("adata_manager", *division))
     splitter = model._data_splitter_cls(model.adata_manager, **division, **splitter_arguments)
     if max_epochs is None:
-        max_epochs = preset["train"].get("max_epochs") or max(10, math.ceil(_N_STEPS / splitter.steps_per_epoch))
+        n_steps, least = _FROM_EFFECTS if starts_from_effects(model.module) else _FROM_SCRATCH
+        max_epochs = preset["train"].get("max_epochs") or max(least, math.ceil(n_steps / splitter.steps_per_epoch))
     if settings.seed is not None:
         torch.manual_seed(settings.seed)
     has_validation = splitter.n_val > 0
@@ -160,38 +168,54 @@ def train(
     several, leads = n_processes(runner) > 1, not follows(runner)
     if several:
         runner.trainer.callbacks.append(Share(model, splitter))
+    seconds = model._train_seconds = {}
     if leads:
-        _infer(model, splitter)
+        _infer(model, splitter, seconds)
     module = model.module
     module.train()
-    _run(runner, module)
+    with _timed(seconds, "epochs"):
+        _run(runner, module)
     if leads:
         if module.effects is not None:
             _keep_controls(model, splitter.known_controls)
         if module.prior is not None:
-            fit_escape(model)
+            with _timed(seconds, "escape"):
+                fit_escape(model)
     if several:
         receive_results(runner, model)
     activity = model.latent_activity()
     logger.info("%d of %d latents are active (KL above %g).", int(activity["active"].sum()), len(activity), ACTIVE_KL)
 
 
-def _infer(model: RaptorGraphModel, splitter: ScreenSplitter) -> None:
+def _infer(model: RaptorGraphModel, splitter: ScreenSplitter, seconds: dict[str, float]) -> None:
     """Infer graph and effects from sums over the cells, and start the network from them."""
-    splitter.setup()
+    with _timed(seconds, "splitter"):
+        splitter.setup()
     module, targets = model.module, model.target_columns
     design = splitter.screen.design
     if module.config.graph == "interventional":
-        model.edges.infer(splitter.known_log_ratios(), design, targets)
+        with _timed(seconds, "graph"):
+            model.edges.infer(splitter.known_log_ratios(), design, targets)
     if module.effects is not None:
         embedding = GeneEmbedding.from_dict(model.gene_embedding_)
         rows = None if embedding is None else torch.as_tensor(embedding.rows(model.perturbed_genes))
-        noise = splitter.known_noise()
-        model.calibration.fit(*splitter.known_effects(), design, targets, model.edges.known(), noise, rows)
+        with _timed(seconds, "posterior"):
+            noise = splitter.known_noise()
+            model.calibration.fit(*splitter.known_effects(), design, targets, model.edges.known(), noise, rows)
     if module.config.perturbed_prior:
-        splitter.targets = _targets(model, splitter, design)
+        with _timed(seconds, "targets"):
+            splitter.targets = _targets(model, splitter, design)
         if not model.is_trained:
-            start_from_effects(module, splitter, _singles(model, splitter))
+            with _timed(seconds, "start"):
+                start_from_effects(module, splitter, _singles(model, splitter))
+
+
+@contextmanager
+def _timed(seconds: dict[str, float], part: str) -> Iterator[None]:
+    """Write down the wall time of a part of the training."""
+    start = time.perf_counter()
+    yield
+    seconds[part] = time.perf_counter() - start
 
 
 def _run(runner: TrainRunner, module: RaptorGraphModule) -> None:

@@ -1,4 +1,4 @@
-r"""Negative log-likelihood of counts in cells, for training: one pass over the log rates, gammas from a table.
+r"""Negative log-likelihood of counts in cells, for training: one pass over the log rates, gammas of molecules alone.
 
 With :math:`a = \log(\mu / \theta)`, which needs no logarithm where the log rate is known, the negative log-likelihood
 of a count x is
@@ -7,21 +7,23 @@ of a count x is
     \theta \log(1 + e^a) + x \log(1 + e^{-a}) - \log \frac{\Gamma(x + \theta)}{\Gamma(\theta) \, x!}, \qquad
     \log \frac{\Gamma(x + \theta)}{\Gamma(\theta) \, x!} = \sum_{j < x} \log \frac{\theta + j}{1 + j},
 
-its derivative in the log rate :math:`g = \theta \sigma(a) - x \sigma(-a)`, and that in :math:`\log \theta`
-:math:`\theta \log(1 + e^a) - g - \sum_{j < x} \theta / (\theta + j)`. The sums are taken for small counts of each gene
-at once.
+its derivative in the log rate :math:`g = (\theta e^a - x) / (1 + e^a)`, and that in :math:`\log \theta`
+:math:`\theta \log(1 + e^a) - g - \sum_{j < x} \theta / (\theta + j)`. Most counts are 0 and have no sum; for
+small ones the sums come from a table of each gene, and larger ones alone take log gammas.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
-from torch.nn import functional as F
 
-_TABULATED = 16  # counts up to this; genes with larger ones, or with values that are no counts, take log gammas
+_TABULATED = 16  # counts up to this; larger ones, and values that are no counts, take log gammas
+_BLOCK = 2**17  # elements that are worked on at a time, few enough for the cache
 
 
 def count_nll(counts: Tensor, log_rate: Tensor, log_theta: Tensor, library: Tensor, *, highest: float) -> Tensor:
@@ -52,24 +54,34 @@ def count_nll(counts: Tensor, log_rate: Tensor, log_theta: Tensor, library: Tens
 
 
 class _CountNLL(torch.autograd.Function):
-    """Value and both derivatives from the same intermediate results."""
+    """Value and both derivatives from the same intermediate results, some cells at a time."""
 
     @staticmethod
     def forward(
         ctx: Any, counts: Tensor, log_rate: Tensor, log_theta: Tensor, library: Tensor, highest: float
     ) -> Tensor:
-        counts, theta = counts.to(log_rate), log_theta.exp()
-        log_ratio = log_rate.clamp(max=highest).add_(library.to(log_rate).log() - log_theta)
-        excess = F.softplus(log_ratio)
-        gammas, digammas = _gamma_differences(counts, theta)
-        nll = (excess - log_ratio).mul_(counts).sub_(gammas)
-        nll = nll.add_(excess.mul_(theta)).sum(1)
-        # both signs: 1 - sigmoid would lose the digits of large counts
-        slope = torch.sigmoid(log_ratio).mul_(theta)
-        slope.addcmul_(counts, log_ratio.neg_().sigmoid_(), value=-1.0)
-        of_theta = excess.sub_(slope).sub_(digammas) if ctx.needs_input_grad[2] else None
-        if log_rate.amax() > highest:  # rare, and the maximum is found sooner than a mask
-            slope.masked_fill_(log_rate > highest, 0.0)
+        counts, theta, log_library = counts.to(log_rate), log_theta.exp(), library.to(log_rate).log()
+        (n_cells, n_genes), of_theta = log_rate.shape, None
+        gammas, slope, nll = _Gammas.of(theta), torch.empty_like(log_rate), log_rate.new_empty(n_cells)
+        if ctx.needs_input_grad[2]:
+            of_theta = torch.empty_like(log_rate)
+        n_rows = max(1, min(n_cells, _BLOCK // max(n_genes, 1)))
+        buffers = log_rate.new_empty(5, n_rows, n_genes)
+        above = bool(log_rate.numel()) and bool(log_rate.amax() > highest)  # rare, and found sooner than a mask
+        for rows in (slice(i, i + n_rows) for i in range(0, n_cells, n_rows)):
+            x, given, g = counts[rows], log_rate[rows], slope[rows]
+            log_ratio, ratio, excess, sums, derivatives = buffers[:, : len(x)]
+            torch.sub(given.clamp(max=highest) if above else given, log_theta, out=log_ratio).add_(log_library[rows])
+            torch.exp(log_ratio, out=ratio)
+            torch.log1p(ratio, out=excess)
+            torch.mul(ratio, theta, out=g).sub_(x).div_(ratio.add_(1.0))
+            gammas.differences(x, sums, derivatives if of_theta is not None else None)
+            of_counts = torch.sub(excess, log_ratio, out=ratio).mul_(x).sub_(sums)
+            torch.sum(of_counts.add_(excess.mul_(theta)), 1, out=nll[rows])
+            if of_theta is not None:
+                torch.sub(excess, g, out=of_theta[rows]).sub_(derivatives)
+            if above:
+                g.masked_fill_(given > highest, 0.0)
         ctx.save_for_backward(slope, of_theta)
         return nll
 
@@ -77,25 +89,51 @@ class _CountNLL(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[None, Tensor, Tensor | None, None, None]:
         slope, of_theta = ctx.saved_tensors
-        grad = grad[:, None]
-        return None, slope * grad, None if of_theta is None else (of_theta * grad).sum(0), None, None
+        return None, slope * grad[:, None], None if of_theta is None else grad @ of_theta, None, None
 
 
-def _gamma_differences(counts: Tensor, theta: Tensor) -> tuple[Tensor, Tensor]:
-    """Logarithm of gamma(x + theta) / (gamma(theta) x!), and its derivative in log theta; cells x genes each."""
-    n_genes = counts.shape[1]
-    j = torch.arange(_TABULATED, dtype=theta.dtype, device=theta.device)[:, None]
-    raised = theta + j
-    tables = theta.new_zeros(2, _TABULATED + 1, n_genes)
-    torch.cumsum((raised / (1.0 + j)).log_(), 0, out=tables[0, 1:])
-    torch.cumsum(theta / raised, 0, out=tables[1, 1:])
-    rows = counts.clamp(0, _TABULATED).to(torch.int32)
-    at = rows.mul(n_genes).add_(torch.arange(n_genes, dtype=torch.int32, device=theta.device)).flatten()
-    gammas, digammas = (table.flatten().index_select(0, at).view_as(counts) for table in tables)
-    # NaN is not tabulated either
-    direct = torch.nonzero(~((counts - rows).abs_().amax(0) == 0)).squeeze(1)
-    if len(direct):
-        x, theta = counts[:, direct], theta[direct]
-        gammas[:, direct] = torch.lgamma(x + theta) - torch.lgamma(theta) - torch.lgamma(x + 1.0)
-        digammas[:, direct] = theta * (torch.digamma(x + theta) - torch.digamma(theta))
-    return gammas, digammas
+@dataclass(frozen=True)
+class _Gammas:
+    """Logarithms of gamma(x + theta) / (gamma(theta) x!), and their derivatives in log theta.
+
+    `theta` and its log gammas have the shape (genes,), the `tables` of both sums are counts x genes, flat.
+    """
+
+    theta: Tensor
+    log_gamma: Tensor
+    tables: tuple[Tensor, Tensor]
+
+    @classmethod
+    def of(cls, theta: Tensor) -> _Gammas:
+        j = torch.arange(_TABULATED, dtype=theta.dtype, device=theta.device)[:, None]
+        raised = theta + j
+        tables = theta.new_zeros(2, _TABULATED + 1, len(theta))
+        torch.cumsum((raised / (1.0 + j)).log_(), 0, out=tables[0, 1:])
+        torch.cumsum(theta / raised, 0, out=tables[1, 1:])
+        return cls(theta, torch.lgamma(theta), (tables[0].flatten(), tables[1].flatten()))
+
+    def differences(self, counts: Tensor, sums: Tensor, derivatives: Tensor | None) -> None:
+        """Write both for the counts of some cells (cells x genes); they are 0 where there is no molecule."""
+        n_genes = len(self.theta)
+        at = _nonzero(counts.flatten())
+        x, gene = counts.flatten()[at], at % n_genes
+        rows = x.clamp(0, _TABULATED).nan_to_num_().to(torch.int64)
+        of_table = rows.mul(n_genes).add_(gene)
+        direct = torch.nonzero(x != rows).squeeze(1)  # NaN is not tabulated either
+        x, theta = x[direct], self.theta[gene[direct]]
+        sums.zero_()
+        found = self.tables[0][of_table]
+        found[direct] = torch.lgamma(x + theta) - self.log_gamma[gene[direct]] - torch.lgamma(x + 1.0)
+        sums.view(-1)[at] = found
+        if derivatives is not None:
+            derivatives.zero_()
+            found = self.tables[1][of_table]
+            found[direct] = theta * (torch.digamma(x + theta) - torch.digamma(theta))
+            derivatives.view(-1)[at] = found
+
+
+def _nonzero(x: Tensor) -> Tensor:
+    """Indices of the elements that are not 0; numpy finds them some times faster on the CPU."""
+    if x.device.type != "cpu":
+        return x.nonzero().squeeze(1)
+    return torch.from_numpy(np.flatnonzero((x != 0).numpy()))

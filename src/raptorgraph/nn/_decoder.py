@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import nn
+from torch.nn import functional as F
 
 
 class Decoder(nn.Module):
@@ -54,12 +55,15 @@ class Decoder(nn.Module):
 
     def read(self, inputs: torch.Tensor, hidden: torch.Tensor) -> torch.Tensor:
         """Map features to cells x genes, linearly."""
-        out = self.base.expand(inputs.shape[0], -1)
-        if self.linear is not None:
-            out = out + self.linear(inputs)
-        if self.dense is not None:
-            out = out + self.dense[-1](hidden)
-        return out
+        if self.linear is None:
+            assert self.dense is not None
+            out: torch.Tensor = self.base.expand(inputs.shape[0], -1) + self.dense[-1](hidden)
+            return out
+        if self.dense is None:
+            return F.linear(inputs, self.linear.weight, self.base)
+        # one product and one pass over cells x genes, which are far more than the weights
+        weight = torch.cat([self.linear.weight, self.dense[-1].weight], dim=1)
+        return F.linear(torch.cat([inputs, hidden], dim=-1), weight, self.base)
 
     def forward(self, u: torch.Tensor, covariates: torch.Tensor | None = None) -> torch.Tensor:
         """Map cells x d (and cells x covariates) to cells x genes."""

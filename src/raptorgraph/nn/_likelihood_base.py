@@ -135,6 +135,15 @@ class Likelihood(nn.Module, ABC):
     def variance(self, location: Tensor) -> Tensor:
         """Variance of what is observed, elementwise."""
 
+    def evidence(self, low: Tensor, high: Tensor) -> Tensor:
+        """Log-likelihood ratio of two locations, `high` over `low`, for each unit that is observed, elementwise.
+
+        The ratio must be linear in what is observed, as it is of the distributions of an exponential family.
+        """
+        one, none = low.new_ones(()), low.new_zeros(())
+        at_one = self.nll(one, low) - self.nll(one, high)
+        return at_one - (self.nll(none, low) - self.nll(none, high))
+
     def training_nll(self, observed: Tensor, decoded: Tensor, library: Tensor | None) -> Tensor:
         """Negative log-likelihood of each cell, shape (cells,): :meth:`nll` summed over genes.
 

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _HIGHEST = 2.0  # log rate
+_LEAST_MEAN = 1e-10  # that a molecule speaks of
 _OFFSET_QUADRATURE = {"step": 1.0, "lower": -16.0}
 _N_STEPS = 24  # one or two are usual
 _TOLERANCE = 5e-4  # of a mean, on the expression scale: far below the error of any effect
@@ -69,6 +70,10 @@ class Normal(Likelihood):
     def variance(self, location: Tensor) -> Tensor:
         """Square of the scale, the same at every location."""
         return (2 * self.log_scale).exp().expand_as(location)
+
+    def evidence(self, low: Tensor, high: Tensor) -> Tensor:
+        """Difference of the locations over the variance."""
+        return (high - low).div_(self.variance(low))
 
     def draw(self, location: Tensor, generator: Generator | None = None) -> Tensor:
         """Draw cells."""
@@ -240,6 +245,11 @@ class NegativeBinomial(Likelihood):
     def variance(self, location: Tensor) -> Tensor:
         """Variance of counts of these means."""
         return location + location**2 / self.log_scale.exp()
+
+    def evidence(self, low: Tensor, high: Tensor) -> Tensor:
+        r"""Logarithm of the ratio of :math:`\mu / (\mu + \theta)`, which each molecule adds."""
+        theta = self.log_scale.exp()
+        return (high - low).mul_(theta).div_((low + _LEAST_MEAN).mul_(high + theta)).log1p_()
 
     def training_nll(self, observed: Tensor, decoded: Tensor, library: Tensor | None) -> Tensor:
         """Negative log-likelihood of the counts of each cell, shape (cells,), from log rates (cells x genes), in nats.

@@ -128,8 +128,19 @@ def relative_response(state: torch.Tensor, weight: torch.Tensor, bias: torch.Ten
     >>> [[round(x, 1) for x in row] for row in size.T.tolist()]  # the same in all states, and a switch
     [[1.0, 1.0, 1.0], [0.0, 0.5, 2.2]]
     """
+    return F.softplus(state @ weight.T + bias) / _mean_response(weight, bias)
+
+
+def own_response(state: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, gene: torch.Tensor) -> torch.Tensor:
+    """Response of each cell to one gene, shape (cells,): the entries of :func:`relative_response` at `gene` alone."""
+    drive = (state * weight[gene]).sum(1) + bias[gene]
+    return F.softplus(drive) / _mean_response(weight, bias)[gene]
+
+
+def _mean_response(weight: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
+    """Mean of the softplus over control cells, shape (k,)."""
     nodes, weights = (torch.as_tensor(x, dtype=bias.dtype, device=bias.device) for x in (_NODES, _WEIGHTS))
     # The square root has no gradient at 0, where the weights start.
     scale = (weight.square().sum(1) + 1e-12).sqrt()
-    mean = F.softplus(bias + nodes[:, None] * scale).T @ (weights / weights.sum())
-    return F.softplus(state @ weight.T + bias) / mean
+    mean: torch.Tensor = F.softplus(bias + nodes[:, None] * scale).T @ (weights / weights.sum())
+    return mean
