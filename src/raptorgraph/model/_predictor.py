@@ -184,7 +184,7 @@ class Predictor:
         if sizes is not None:
             obs["library_size"] = sizes
         X, layers = distribution.matrices([part for parts in found for part in parts], sizes)
-        return ad.AnnData(X, obs=obs, var=source.var.copy(), layers=layers)
+        return ad.AnnData(X, obs=obs, var=genes_of(source, cells.var_names), layers=layers)
 
     @torch.inference_mode()
     def mean_expression(
@@ -245,3 +245,9 @@ class Predictor:
         posterior = self.posterior_of(asked)
         draws: np.ndarray = posterior.draw(asked.design, n_draws, draw_seed(seed)).numpy()
         return draws
+
+
+def genes_of(cells: AnnData, var_names: Sequence[str]) -> pd.DataFrame:
+    """Table of the model's genes, in its order, which that of cells in a file need not be."""
+    found: pd.DataFrame = cells.var if list(cells.var_names) == list(var_names) else cells.var.loc[list(var_names)]
+    return found.copy()
