@@ -23,6 +23,7 @@ from raptorgraph.screen import Setup
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    import pandas as pd
     import torch
     from anndata import AnnData
     from scvi.data import AnnDataManager
@@ -185,3 +186,9 @@ def draw_seed(seed: int | None) -> int:
     if seed is not None:
         return check_integer("seed", seed, 0)
     return 0 if settings.seed is None else int(settings.seed)
+
+
+def genes_of(cells: AnnData, var_names: Sequence[str]) -> pd.DataFrame:
+    """Table of the model's genes, in its order, which that of cells in a file need not be."""
+    found: pd.DataFrame = cells.var if list(cells.var_names) == list(var_names) else cells.var.loc[list(var_names)]
+    return found.copy()

@@ -14,7 +14,7 @@ from raptorgraph.screen._expression import data_kind
 from raptorgraph.screen._inputs import library_of, matrix, obs_column
 from raptorgraph.screen._matrix import check_matrix
 from raptorgraph.screen._names import gene_names, strip_gene_names
-from raptorgraph.screen._stored import keeps_order, stored_matrix
+from raptorgraph.screen._stored import is_stored, keeps_order, loaded_table, stored_matrix
 
 if TYPE_CHECKING:
     from raptorgraph.screen import Setup
@@ -68,14 +68,14 @@ def prepare_query(
     order = gene_names(adata).get_indexer(var_names)
     rows = control_rows(adata, setup) if controls else None
     stored = None
-    if keeps_order(adata, setup.layer) and not adata.is_view:
+    values = adata.X if setup.layer is None else adata.layers.get(setup.layer)
+    if is_stored(values) or (adata.isbacked and not adata.is_view):
         X = stored = stored_matrix(matrix(adata, setup.layer)).of_genes(order)
-        obs = adata.obs if isinstance(adata.obs, pd.DataFrame) else adata.obs.to_memory()
+        obs = loaded_table(adata.obs)
         obs = obs.copy() if rows is None else obs.iloc[rows].copy()
         X = stored = X if rows is None else X.of_cells(rows)
         query = AnnData(obs=obs, var=pd.DataFrame(index=pd.Index(var_names)))
     else:
-        values = adata.X if setup.layer is None else adata.layers.get(setup.layer)
         if values is not None:
             check_matrix(values)
         cells = adata.to_memory() if adata.isbacked else adata  # of a view in a file there are no views

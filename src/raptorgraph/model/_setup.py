@@ -31,7 +31,7 @@ from raptorgraph.screen._labels import plain_control
 from raptorgraph.screen._names import gene_names, strip_gene_names
 from raptorgraph.screen._screen import order_genes
 from raptorgraph.screen._setup_hints import warn_of_setup
-from raptorgraph.screen._stored import StoredMatrix, keeps_order, stored_matrix
+from raptorgraph.screen._stored import StoredMatrix, keeps_order, loaded_table, stored_matrix
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
@@ -140,9 +140,8 @@ def perturbed_genes_first(adata: AnnData, genes: list[str], *, in_place: bool = 
 def load_labels(adata: AnnData) -> None:
     """Load the tables of cells and genes of a lazy AnnData, whose values stay where they are."""
     for axis in ("obs", "var"):
-        table = getattr(adata, axis)
-        if not isinstance(table, pd.DataFrame):
-            setattr(adata, axis, table.to_memory())
+        if not isinstance(getattr(adata, axis), pd.DataFrame):
+            setattr(adata, axis, loaded_table(getattr(adata, axis)))
 
 
 def check_transfer(adata: AnnData, registry: dict[str, Any]) -> None:
@@ -151,7 +150,7 @@ def check_transfer(adata: AnnData, registry: dict[str, Any]) -> None:
     layer = setup.layer
     layers = {layer: adata.layers[layer]} if layer in adata.layers else {}
     var = pd.DataFrame(index=adata.var_names)
-    cells = AnnData(adata.X if layer is None else None, obs=adata.obs.copy(), var=var, layers=layers)
+    cells = AnnData(adata.X if layer is None else None, obs=loaded_table(adata.obs).copy(), var=var, layers=layers)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         names = registry["field_registries"][KEYS.X]["state_registry"]["column_names"]

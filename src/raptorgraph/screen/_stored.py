@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import h5py
 import numpy as np
+import pandas as pd
 from anndata.abc import CSCDataset, CSRDataset
 from scipy import sparse
 
@@ -261,6 +262,11 @@ def reader_of(X: Any, where: str) -> Reader:
 def stored_matrix(X: Any) -> StoredMatrix:
     """A matrix that is read by rows, also where it is in memory, as a layer of backed data is."""
     return X if isinstance(X, StoredMatrix) else StoredMatrix(LoadedReader(X))
+
+
+def loaded_table(table: Any) -> pd.DataFrame:
+    """Table of cells or genes, in memory; itself where it is."""
+    return table if isinstance(table, pd.DataFrame) else table.to_memory()
 
 
 def keeps_order(adata: AnnData, layer: str | None = None) -> bool:
