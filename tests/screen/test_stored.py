@@ -18,6 +18,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:Writing zarr v2 data:UserWarning
 
 N, G = 300, 7
 VALUES = np.random.default_rng(0).poisson(0.7, (N, G)).astype(np.float32)
+VALUES[:, 0] += 1  # no cell is empty
 LAYOUTS = ("csr in h5ad", "dense in h5ad", "csr in zarr", "dense in zarr", "csr in dask", "dense in dask")
 
 
@@ -71,12 +72,13 @@ def test_rows_come_in_the_order_that_is_asked_for(layout, tmp_path):
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_sums_are_those_in_memory(layout, tmp_path):
-    there, here = Screen(written(layout, tmp_path)), Screen(small(sparse.csr_matrix(VALUES)))
+    here = Screen(small(sparse.csr_matrix(VALUES) if layout.startswith("csr") else VALUES))
+    there = Screen(written(layout, tmp_path))
     pd.testing.assert_frame_equal(there.effects, here.effects)
     for name in ("log_ratio", "variance"):
         np.testing.assert_array_equal(getattr(there.log_ratios_of(), name), getattr(here.log_ratios_of(), name))
     np.testing.assert_array_equal(there.source[1], here.source[1])
-    np.testing.assert_array_equal(to_dense(there.expression_at(np.arange(5, 9))), to_dense(here.expression[5:9]))
+    np.testing.assert_array_equal(to_dense(there.expression_at(np.arange(5, 9))), here.expression[5:9].toarray())
     with pytest.raises(ValueError, match=r"300 cells are not in memory.*adata.to_memory\(\)"):
         there.expression  # noqa: B018
 
