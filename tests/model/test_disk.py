@@ -90,7 +90,8 @@ def fitted(cells, with_few_steps, tmp_path_factory):
 
 def test_answers_are_those_of_cells_in_memory(cells, expected, fitted):
     model, _, read = fitted
-    assert model.adata.isbacked and list(model.adata.var_names) == list(cells.var_names)
+    assert model.adata.isbacked
+    assert list(model.adata.var_names) == list(cells.var_names)
     assert model.perturbed_genes == model.var_names_[:4] == ["P01", "P02", "P03", "P04"]
     found = dict(answers(model))
     for name, value in expected.items():
@@ -157,7 +158,8 @@ def test_what_is_written_is_what_is_returned(cells, fitted, tmp_path):
         np.testing.assert_array_equal(found.layers["counts"][:].toarray(), expected.layers["counts"].toarray())
         latents = model.get_latent_representation(batch_size=50, out=folder / f"latents.{end}")
         np.testing.assert_allclose(latents.X[:], model.get_latent_representation(), rtol=1e-5, atol=1e-6)
-        assert list(latents.var_names) == model.latent_names and list(latents.obs_names) == list(cells.obs_names)
+        assert list(latents.var_names) == model.latent_names
+        assert list(latents.obs_names) == list(cells.obs_names)
         control = model.get_counterfactual("control", out=folder / f"control.{end}")
         np.testing.assert_array_equal(control.X[:], model.get_counterfactual("control"))
         model.annotate(counterfactuals=["P02"], out=folder / f"annotated.{end}")

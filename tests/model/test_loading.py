@@ -129,7 +129,8 @@ def test_cells_in_a_file_stay_there(saved, tmp_path):
     cells.write_h5ad(tmp_path / "cells.h5ad")
     backed = ad.read_h5ad(tmp_path / "cells.h5ad", backed="r")
     model = rg.RaptorGraph.load(folder, backed)
-    assert model.adata is backed and backed.isbacked
+    assert model.adata is backed
+    assert backed.isbacked
     other = rg.RaptorGraph.load(folder, adata=False)
     expected = other.get_latent_representation(cells)
     np.testing.assert_array_equal(model.get_latent_representation(), expected)

@@ -35,7 +35,8 @@ def test_an_epoch_passes_over_each_cell_once_in_windows():
     for each in first:
         if each.rows is not None:
             held, windows = each.rows, windows + 1
-            assert len(held) <= 320 + 160 and (np.diff(held) > 0).all()
+            assert len(held) <= 320 + 160
+            assert (np.diff(held) > 0).all()
         assert len(each.batch.controls) == len(each.batch.perturbed) == 32
         assert np.isin(each.batch.controls, CONTROLS).all()
         assert np.isin(np.concatenate([each.batch.controls, each.batch.perturbed]), held).all()

@@ -1,7 +1,5 @@
 """Files of cells that are written part by part."""
 
-import os
-
 import anndata as ad
 import numpy as np
 import pandas as pd
@@ -28,13 +26,14 @@ def test_parts_make_the_whole(end, tmp_path):
             file.append("obsm/u", VALUES[rows, :1])
         assert not path.exists()
         file.finish(OBS, VAR, {"k": {"x": "y"}})
-    assert os.listdir(path.parent) == [path.name]
+    assert list(path.parent.iterdir()) == [path]
     found = (ad.read_h5ad if end == "h5ad" else ad.read_zarr)(path)
     np.testing.assert_array_equal(found.X.toarray(), VALUES)
     np.testing.assert_array_equal(found.layers["dense"], VALUES + 1)
     np.testing.assert_array_equal(found.obsm["u"], VALUES[:, :1])
     pd.testing.assert_frame_equal(found.obs, OBS[["a"]])
-    assert list(found.var_names) == ["g", "h"] and found.uns["k"] == {"x": "y"}
+    assert list(found.var_names) == ["g", "h"]
+    assert found.uns["k"] == {"x": "y"}
     there = file.read(["dense"])
     np.testing.assert_array_equal(there.layers["dense"][1:3], VALUES[1:3] + 1)
     np.testing.assert_array_equal(there.X[1:3].toarray(), VALUES[1:3])
@@ -55,11 +54,11 @@ def test_a_failure_leaves_what_was_there(end, tmp_path):
 
     with pytest.raises(RuntimeError, match="interrupted"):
         write_cells(path, parts(), OBS, VAR)
-    assert os.listdir(tmp_path) == [path.name]
+    assert list(tmp_path.iterdir()) == [path]
     np.testing.assert_array_equal(open_cells(path).X[:], VALUES)
     write_cells(path, [VALUES + 2], OBS, VAR)  # replaced
     np.testing.assert_array_equal(open_cells(path).X[:], VALUES + 2)
-    assert os.listdir(tmp_path) == [path.name]
+    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_names_that_do_not_do(tmp_path):

@@ -52,11 +52,23 @@ def written(layout, folder, X=VALUES):
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_rows_come_in_the_order_that_is_asked_for(layout, tmp_path):
     adata = written(layout, tmp_path)
-    assert is_stored(adata.X) and keeps_order(adata) and not keeps_order(small())
+    assert is_stored(adata.X)
+    assert keeps_order(adata)
+    assert not keeps_order(small())
     X = matrix(adata, None)
-    assert isinstance(X, StoredMatrix) and X.shape == (N, G) and X.dtype == np.float32 and len(X) == N
+    assert isinstance(X, StoredMatrix)
+    assert X.shape == (N, G)
+    assert X.dtype == np.float32
+    assert len(X) == N
     rng = np.random.default_rng(1)
-    asked = [slice(None), slice(3, 90, 2), rng.permutation(N), rng.choice(N, 400), np.array([-1, 0]), np.arange(N) % 3 == 0]
+    asked = [
+        slice(None),
+        slice(3, 90, 2),
+        rng.permutation(N),
+        rng.choice(N, 400),
+        np.array([-1, 0]),
+        np.arange(N) % 3 == 0,
+    ]
     asked += [np.zeros(0, dtype=int), np.array([5, 299])]
     columns = rng.permutation(G)
     for rows in asked:
@@ -117,7 +129,8 @@ def test_kind_and_library_sizes_take_one_pass(monkeypatch):
     assert data_kind(X) == "counts"
     np.testing.assert_array_equal(library_sizes(X), VALUES.sum(1))
     assert data_kind(X) == "counts"
-    assert sum(reader.rows) == N and max(reader.rows) == 64
+    assert sum(reader.rows) == N
+    assert max(reader.rows) == 64
 
 
 @pytest.mark.parametrize(

@@ -95,7 +95,7 @@ class InheritedModel(BaseModelClass):  # type: ignore[misc]  # scvi-tools has no
     convert_legacy_save = NotOffered("there are no saved models of an older format; use load(folder)")
     update_setup_method_args = NotOffered("register the screen anew with setup_anndata(...) and train a new model")
     setup_annbatch = NotOffered(
-        "cells are paired with controls in memory: read those that are needed, then setup_anndata(adata, ...)"
+        "cells of a file are read in windows by setup_anndata(adata, ...) itself, with adata = read_h5ad(path, 'r')"
     )
     view_registry = NotOffered("view_anndata_setup() prints how the data were registered")
 

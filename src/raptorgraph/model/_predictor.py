@@ -15,8 +15,8 @@ from raptorgraph._progress import progress_bar, track
 from raptorgraph.model._batches import TransformBatch, in_batch, transform_codes
 from raptorgraph.model._cells import draw_seed, genes_of
 from raptorgraph.model._field import KEYS
-from raptorgraph.model._query import known_categories
 from raptorgraph.model._predicted_cells import PartsInFile, PartsInMemory
+from raptorgraph.model._query import known_categories
 from raptorgraph.model._unseen_genes import Asked, no_latent
 from raptorgraph.nn._expectation import FINE
 from raptorgraph.screen._cells_file import check_out

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import tempfile
 from pathlib import Path
@@ -103,8 +102,8 @@ class CellsFile:
         try:
             if kind is None:
                 if self.path.is_dir():  # a folder takes no place of another
-                    os.replace(self.path, self._folder / "before")
-                os.replace(self._part, self.path)
+                    self.path.replace(self._folder / "before")
+                self._part.replace(self.path)
         finally:
             shutil.rmtree(self._folder, ignore_errors=True)
 

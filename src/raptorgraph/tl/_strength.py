@@ -74,7 +74,8 @@ def _p_values(screen: Screen, seed: int) -> np.ndarray:
     if len(controls) < FEWEST_CONTROLS:
         return np.full(len(screen.conditions), np.nan)
     noise = ControlNoise(
-        sparse.csr_matrix(screen.expression_at(controls)), batch=None if screen.batch is None else screen.batch[controls]
+        sparse.csr_matrix(screen.expression_at(controls)),
+        batch=None if screen.batch is None else screen.batch[controls],
     )
     # cells are taken to vary among perturbed ones as among controls, which is what is compared
     moments = screen.moments_of(shrinkage=len(controls))
