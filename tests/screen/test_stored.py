@@ -160,6 +160,8 @@ def test_a_file_by_genes_is_loaded_where_it_is_small(tmp_path, monkeypatch):
 
 
 def test_what_holds_no_numbers_is_refused(tmp_path):
-    with h5py.File(tmp_path / "x.h5", "w") as file:
-        with pytest.raises(TypeError, match="layer 'x' holds 1 dimensions of type int64"):
-            reader_of(file.create_dataset("one", data=np.arange(3)), "layer 'x'")
+    with (
+        h5py.File(tmp_path / "x.h5", "w") as file,
+        pytest.raises(TypeError, match="layer 'x' holds 1 dimensions of type int64"),
+    ):
+        reader_of(file.create_dataset("one", data=np.arange(3)), "layer 'x'")

@@ -87,7 +87,8 @@ def open_cells(path: str | Path, layers: Collection[str] = ()) -> ad.AnnData:
 
 def values_bytes(path: Path, layer: str | None = None) -> int:
     """Bytes that the matrix of a file, or a layer, takes in memory; 0 where it is not there."""
-    with nullcontext(zarr_module(path).open_group(str(path), mode="r")) if path.is_dir() else h5py.File(path) as file:
+    opened = nullcontext(zarr_module(path).open_group(str(path), mode="r")) if path.is_dir() else h5py.File(path)
+    with opened as file:
         key = "X" if layer is None else f"layers/{layer}"
         if key not in file:
             return 0

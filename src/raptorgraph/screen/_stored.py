@@ -240,8 +240,8 @@ def reader_of(X: Any, where: str) -> Reader:
     """
     if len(X.shape) != 2 or np.dtype(X.dtype).kind not in "buif":
         raise TypeError(
-            f"{where} holds {len(X.shape)} dimensions of type {X.dtype}, and no cells x genes of numbers: write them as "
-            "numbers, for example as float32."
+            f"{where} holds {len(X.shape)} dimensions of type {X.dtype}, and no cells x genes of numbers: write them "
+            "as numbers, for example as float32."
         )
     if isinstance(X, CSCDataset):
         found = (
