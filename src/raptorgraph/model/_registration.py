@@ -79,9 +79,9 @@ class RegisteredModel(InheritedModel):
             For missing labels (text such as ``nan``, ``NA`` or ``None`` is one, unless it is in `control`), an unknown
             control label, fewer than two control cells, views, large files by genes (CSC), names that are not unique,
             negative, non-finite or masked values, values that are neither counts (without rounding errors) nor log
-            values, sparse matrices with more room than entries; for library sizes below the row sums in more than half of the
-            cells, or below a hundredth of it in one; for covariates that are named twice, or are no finite numbers;
-            for a `gene_embedding` that has a gene twice, values that are not finite, or fewer than three of the genes
+            values, sparse matrices with more room than entries; for library sizes below the row sums in more than half
+            of the cells, or below a hundredth of it in one; for covariates that are named twice, or are no finite
+            numbers; for a `gene_embedding` that has a gene twice, values that are not finite, or fewer than three of the genes
             that were perturbed alone.
         KeyError
             For columns or layers that are not there.

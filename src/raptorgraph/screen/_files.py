@@ -69,8 +69,8 @@ def read_cells(path: str | Path) -> ad.AnnData:
 def open_cells(path: str | Path, layers: Collection[str] = ()) -> ad.AnnData:
     """Open an h5ad file or a zarr store, whose matrix and layers stay there and are read when they are needed.
 
-    Raises as :func:`read_cells`. `layers` are those to be had; others, ``raw`` and what compares cells or genes by pairs
-    are left out.
+    Raises as :func:`read_cells`. `layers` are those to be had; others, ``raw``, and what compares cells or genes by
+    pairs are left out.
     """
     path = Path(path)
     check_cells(path)
