@@ -81,8 +81,8 @@ class RegisteredModel(InheritedModel):
             negative, non-finite or masked values, values that are neither counts (without rounding errors) nor log
             values, sparse matrices with more room than entries; for library sizes below the row sums in more than half
             of the cells, or below a hundredth of it in one; for covariates that are named twice, or are no finite
-            numbers; for a `gene_embedding` that has a gene twice, values that are not finite, or fewer than three of the genes
-            that were perturbed alone.
+            numbers; for a `gene_embedding` that has a gene twice, values that are not finite, or fewer than three of
+            the genes that were perturbed alone.
         KeyError
             For columns or layers that are not there.
         TypeError

@@ -125,8 +125,10 @@ class StoredMatrix:
             if rows.size and not -len(self) <= rows.min() <= rows.max() < len(self):
                 raise IndexError(f"There are {len(self)} cells, and none at {rows.min()} or {rows.max()}.")
             rows = np.where(rows < 0, rows + len(self), rows)
-            return rows if self.rows is None else self.rows[rows]
-        return (np.arange(len(self)) if self.rows is None else self.rows)[rows]
+            numbers: np.ndarray = rows if self.rows is None else self.rows[rows]
+            return numbers
+        of_slice: np.ndarray = (np.arange(len(self)) if self.rows is None else self.rows)[rows]
+        return of_slice
 
     def _read(self, rows: np.ndarray) -> Any:
         """Rows in ascending order, with those between them in one go."""
