@@ -45,6 +45,9 @@ docs = _Docs(
     transform_batch="""transform_batch
     Batch that the cells are decoded in: None for their own, the name of a batch, a list of names, or ``"all"`` for all
     that the model knows (unless a batch has that name). Cells of a batch that the model was not trained on need it.""",
+    out="""out
+    File to write to in parts, instead of keeping all in memory: a path that ends in ``.h5ad`` or ``.zarr``. It is
+    written under another name and renamed once it is complete; a file that is there is replaced.""",
     seed_draws="""seed
     Seed of the draws.""",
     progress="""progress

@@ -298,3 +298,22 @@ def test_a_folder_of_other_data_is_another_screen(adata, tmp_path):
     other.X = other.X * np.float32(2)
     other.write_zarr(tmp_path / "screen.zarr")
     assert fingerprint(prediction, Unit("a", 0), settings)["screen"] != before
+
+
+def test_large_files_are_read_in_parts(adata, tmp_path, monkeypatch):
+    from raptorgraph.cli import _run
+    from raptorgraph.screen import _memory
+
+    adata.write_h5ad(tmp_path / "cells.h5ad")
+    monkeypatch.setattr(_memory, "memory_bytes", lambda: 3 * 2**10)
+    said = []
+    cells = _run._read(tmp_path / "cells.h5ad", None, [], said.append)
+    assert "more than a third of the memory: they are read from the file, part by part" in said.pop()
+    assert type(cells.X).__name__ == "_CSRDataset"
+    assert list(cells.obs_names) == list(adata.obs_names)
+    cells = _run._read(tmp_path / "cells.h5ad", None, ["--report", "--n-top-genes"], said.append)
+    assert "they are loaded, since --report and --n-top-genes need all of them at once" in said.pop()
+    np.testing.assert_array_equal(cells.X.toarray(), adata.X.toarray())
+    monkeypatch.undo()
+    assert type(_run._read(tmp_path / "cells.h5ad", None, [], said.append).X) is type(cells.X)
+    assert not said

@@ -124,17 +124,19 @@ def test_cells_that_do_not_fit_stay_as_they_are(saved, name):
     np.testing.assert_array_equal(cells.X.toarray(), before.X.toarray())
 
 
-def test_cells_in_a_file_are_to_be_read_first(saved, tmp_path):
+def test_cells_in_a_file_stay_there(saved, tmp_path):
     folder, cells = saved
     cells.write_h5ad(tmp_path / "cells.h5ad")
     backed = ad.read_h5ad(tmp_path / "cells.h5ad", backed="r")
-    with pytest.raises(ValueError, match=r"backed by a file.*adata.to_memory\(\)"):
-        rg.RaptorGraph.load(folder, backed)
-    model = rg.RaptorGraph.load(folder, adata=False)
-    with pytest.raises(ValueError, match=r"backed by a file.*adata.to_memory\(\)"):
-        model.get_latent_representation(backed)
-    with pytest.raises(TypeError, match=r"in memory, not _CSRDataset.*adata.to_memory\(\)"):
-        rg.pp.measured_effects(backed)
+    model = rg.RaptorGraph.load(folder, backed)
+    assert model.adata is backed
+    assert backed.isbacked
+    other = rg.RaptorGraph.load(folder, adata=False)
+    expected = other.get_latent_representation(cells)
+    np.testing.assert_array_equal(model.get_latent_representation(), expected)
+    np.testing.assert_array_equal(other.get_latent_representation(backed), expected)
+    with pytest.raises(ValueError, match=r"in a file of their own.*load\(folder, adata\)"):
+        model.save(tmp_path / "again", save_anndata=True)
 
 
 def test_a_setup_for_another_model_leaves_the_first_as_it_was(trained):

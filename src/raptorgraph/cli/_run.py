@@ -15,9 +15,11 @@ from raptorgraph.pp._gene_sets import match_gene_sets, read_gene_sets
 from raptorgraph.report import source_of_file
 from raptorgraph.report._results import RESAMPLES, Result, fit_and_write
 from raptorgraph.screen import Screen
-from raptorgraph.screen._files import check_folder, read_cells
+from raptorgraph.screen._files import check_cells, check_folder, open_cells, read_cells, values_bytes
 from raptorgraph.screen._inputs import matrix
+from raptorgraph.screen._memory import is_large
 from raptorgraph.screen._names import strip_gene_names
+from raptorgraph.screen._stored import keeps_order
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -126,7 +128,9 @@ def run(
     Parameters
     ----------
     path
-        An h5ad file or a zarr store: cells x genes, with a perturbation label for each cell.
+        An h5ad file or a zarr store: cells x genes, with a perturbation label for each cell. Values that take more than
+        a third of the memory are read from the file in parts, unless `report`, `singles_only` or `n_top_genes` need all
+        of them.
     out
         Directory for the results, made once the input was checked.
     perturbation_key, control, delimiter, layer, library_size_key, batch_key
@@ -175,7 +179,12 @@ def run(
     if resamples == 1:
         raise ValueError("resamples=1 gives no frequency: use 2 or more, or 0 for none.")
     sets = None if gene_sets is None else read_gene_sets(Path(gene_sets))
-    adata = read_cells(path)
+    whole = [
+        name
+        for name, asked in (("--report", report), ("--singles-only", singles_only), ("--n-top-genes", n_top_genes))
+        if asked
+    ]
+    adata = _read(path, layer, whole, say)
     strip_gene_names(adata)
     setup: dict[str, Any] = {
         "perturbation_key": perturbation_key,
@@ -248,8 +257,23 @@ def run(
     )
 
 
+def _read(path: Path, layer: str | None, whole: Sequence[str], say: Callable[[str], None]) -> ad.AnnData:
+    """Cells in memory; those of a large file stay there, unless options need the `whole` of them."""
+    check_cells(path)
+    n_bytes = values_bytes(path, layer)
+    if not is_large(n_bytes):
+        return read_cells(path)
+    size = f"{path} holds {n_bytes / 2**30:.1f} GiB of values, more than a third of the memory"
+    if whole:
+        say(f"{size}: they are loaded, since {' and '.join(whole)} need all of them at once.")
+        return read_cells(path)
+    say(f"{size}: they are read from the file, part by part.")
+    return open_cells(path, () if layer is None else (layer,))
+
+
 def _bare(adata: ad.AnnData, layer: str | None = None) -> ad.AnnData:
     """The cells as they are before the model's setup writes into them; the values are shared, not copied."""
-    values = matrix(adata, layer)
+    kept = keeps_order(adata, layer)
+    values = (adata.X if layer is None else adata.layers[layer]) if kept else matrix(adata, layer)
     layers = {} if layer is None else {layer: values}
     return ad.AnnData(values, obs=adata.obs.copy(), var=pd.DataFrame(index=adata.var_names.copy()), layers=layers)

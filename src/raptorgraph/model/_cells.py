@@ -16,13 +16,14 @@ from raptorgraph._progress import track
 from raptorgraph.model._field import KEYS, MASK_KEY
 from raptorgraph.model._loader import as_tensors
 from raptorgraph.model._mudata import query_expression
-from raptorgraph.model._query import check_categories, control_cells, known_categories, prepare_query
+from raptorgraph.model._query import check_categories, known_categories, prepare_query
 from raptorgraph.model._setup import screen_manager
 from raptorgraph.screen import Setup
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    import pandas as pd
     import torch
     from anndata import AnnData
     from scvi.data import AnnDataManager
@@ -106,10 +107,9 @@ class Cells:
             self.own.validate()
             return self.own
         setup = self.setup
-        if use == "controls":
-            adata = control_cells(adata, setup)
         counts = KEYS.LIBRARY in self.registry["field_registries"]
-        query = prepare_query(adata, list(self.var_names), setup, counts=counts)
+        names = list(self.var_names)
+        query, stored = prepare_query(adata, names, setup, counts=counts, controls=use == "controls")
         used = {KEYS.X, KEYS.LIBRARY}
         if use != "latents":
             used |= {KEYS.CATEGORICAL, KEYS.CONTINUOUS} | ({KEYS.BATCH} if batch else set())
@@ -121,7 +121,8 @@ class Cells:
         used_columns = {column: values for key in known if key in used for column, values in known[key].items()}
         check_categories(query, used_columns, setup.batch_key)
         method_args = {key: self.registry[key] for key in ("model_name", "setup_args")}
-        manager = screen_manager(setup, method_args, counts=counts, only=used)
+        values = None if stored is None else (stored, names)
+        manager = screen_manager(setup, method_args, counts=counts, only=used, stored=values)
         with warnings.catch_warnings():
             # Advice on training, of which there is none.
             warnings.filterwarnings("ignore", "Category .* has fewer than 3 cells", UserWarning)
@@ -185,3 +186,9 @@ def draw_seed(seed: int | None) -> int:
     if seed is not None:
         return check_integer("seed", seed, 0)
     return 0 if settings.seed is None else int(settings.seed)
+
+
+def genes_of(cells: AnnData, var_names: Sequence[str]) -> pd.DataFrame:
+    """Table of the model's genes, in its order, which that of cells in a file need not be."""
+    found: pd.DataFrame = cells.var if list(cells.var_names) == list(var_names) else cells.var.loc[list(var_names)]
+    return found.copy()

@@ -12,19 +12,23 @@ import torch
 from raptorgraph._arguments import check_integer
 from raptorgraph._docs import docs
 from raptorgraph.model._batches import TransformBatch, in_each, transform_codes
-from raptorgraph.model._cells import draw_seed
+from raptorgraph.model._cells import draw_seed, genes_of
 from raptorgraph.model._field import KEYS
 from raptorgraph.nn._expectation import FINE
 from raptorgraph.nn._posterior_draws import N_DRAWS, posterior_draws
+from raptorgraph.screen._cells_file import check_out, write_cells
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Collection, Iterator, Sequence
+    from pathlib import Path
+
+    from anndata import AnnData
+    from scvi.data import AnnDataManager
 
     from raptorgraph.model._predictor import Predictor
     from raptorgraph.model._types import Data
 
 
-@torch.inference_mode()
 @docs.dedent
 def get_counterfactual(
     predictor: Predictor,
@@ -35,7 +39,8 @@ def get_counterfactual(
     n_samples: int = N_DRAWS,
     seed: int | None = None,
     transform_batch: TransformBatch = None,
-) -> np.ndarray:
+    out: str | Path | None = None,
+) -> np.ndarray | AnnData:
     """Return the expected expression of these very cells, had they been perturbed.
 
     The exogenous latents of a cell are not known exactly: they are drawn from their posterior, shifted, carried
@@ -59,10 +64,12 @@ def get_counterfactual(
         Seed of the draws; by default ``scvi.settings.seed``.
     %(transform_batch)s
         The expectation is the mean over the batches.
+    %(out)s
 
     Returns
     -------
-    Cells x genes, float32, on the expression scale.
+    Cells x genes, float32, on the expression scale. With `out` an AnnData of them in ``X``, whose values stay in the
+    file.
 
     Raises
     ------
@@ -77,23 +84,41 @@ def get_counterfactual(
     True
     """
     check_integer("n_samples", n_samples, 1)
-    cells, module = predictor.latents.cells, predictor.latents.cells.module
+    cells = predictor.latents.cells
+    path = None if out is None else check_out(out, cells.data(adata))
     _, mask = predictor.masks([perturbation])
     codes = transform_codes(cells.registry, transform_batch)
     manager = cells.query(adata, "cells", batch=codes is None)
-    offset, seed = predictor.calibration.offset(mask[0]), draw_seed(seed)
-    parts = []
+    parts = counterfactual_parts(predictor, manager, mask, batch_size, n_samples, draw_seed(seed), codes)
+    if path is None:
+        return np.concatenate(list(parts))
+    return write_cells(path, parts, manager.adata.obs, genes_of(manager.adata, cells.var_names))
+
+
+def counterfactual_parts(
+    predictor: Predictor,
+    manager: AnnDataManager,
+    mask: torch.Tensor,
+    batch_size: int,
+    n_samples: int,
+    seed: int,
+    codes: list[int] | None,
+) -> Iterator[np.ndarray]:
+    """Expected expression of registered cells under a perturbation (1 x perturbed genes), batch by batch."""
+    cells, module = predictor.latents.cells, predictor.latents.cells.module
+    offset = predictor.calibration.offset(mask[0])
     for tensors in cells.batches(manager, batch_size=batch_size):
-        library = tensors.get(KEYS.LIBRARY)
-        posterior = predictor.latents.encode(tensors)
-        expected = [
-            module.expected_expression(
-                posterior, mask, module.covariates(placed), library, offset, n_draws=n_samples, seed=seed, **FINE
-            )
-            for placed in in_each(tensors, codes)
-        ]
-        parts.append(torch.stack(expected).mean(0).cpu().numpy())
-    return np.concatenate(parts).astype(np.float32)
+        with torch.inference_mode():
+            library = tensors.get(KEYS.LIBRARY)
+            posterior = predictor.latents.encode(tensors)
+            expected = [
+                module.expected_expression(
+                    posterior, mask, module.covariates(placed), library, offset, n_draws=n_samples, seed=seed, **FINE
+                )
+                for placed in in_each(tensors, codes)
+            ]
+            found = torch.stack(expected).mean(0).cpu().numpy().astype(np.float32)
+        yield found
 
 
 @torch.inference_mode()

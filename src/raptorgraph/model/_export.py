@@ -6,19 +6,26 @@ import logging
 import re
 from itertools import count
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import anndata as ad
 import numpy as np
 import pandas as pd
 from scipy import sparse
 
+from raptorgraph._docs import docs
+from raptorgraph.model._batches import transform_codes
+from raptorgraph.model._cells import draw_seed, genes_of
+from raptorgraph.model._expected import counterfactual_parts
 from raptorgraph.model._query import check_genes
+from raptorgraph.nn._posterior_draws import N_DRAWS
 from raptorgraph.screen._asked import listed
 from raptorgraph.screen._cell_labels import parse_obs
+from raptorgraph.screen._cells_file import CellsFile, check_out
 from raptorgraph.screen._expression import to_expression
 from raptorgraph.screen._inputs import expression_source
 from raptorgraph.screen._names import gene_names
+from raptorgraph.screen._stored import loaded_table
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -33,17 +40,20 @@ logger = logging.getLogger(__name__)
 
 RESPONDED = "raptorgraph_responded"
 _PREFIX = "counterfactual_"
+_BATCH = 512  # cells
 _SAFE = re.compile(r"[A-Za-z0-9+\-_.]{1,100}")  # labels that every store takes as a part of a key
 
 
+@docs.dedent
 def annotate(
     model: RaptorGraphModel,
     adata: Data | None = None,
     counterfactuals: Perturbations = (),
     *,
     transform_batch: TransformBatch = None,
+    out: str | Path | None = None,
 ) -> None:
-    """Write latents, graph, effects, counterfactuals and who responded into an AnnData, in place.
+    """Write latents, graph, effects, counterfactuals and who responded into an AnnData, in place, or into a file.
 
     Parameters
     ----------
@@ -53,6 +63,8 @@ def annotate(
         Perturbations for which to write the counterfactual of every cell, as in :meth:`predict`.
     transform_batch
         Batch of these, as in :meth:`get_counterfactual`.
+    %(out)s
+        The file has the tables of the cells and genes and all that is written, and no ``X``; `adata` stays as it is.
 
     Notes
     -----
@@ -100,10 +112,14 @@ def annotate(
     >>> sc.pp.neighbors(adata, use_rep="X_raptorgraph")
     """
     target = model.cells.data(adata)
+    path = None if out is None else check_out(out, target)
     names = listed(counterfactuals)
     note = target.uns.get("raptorgraph", {})
     before = list(note["counterfactuals"]["key"]) if "counterfactuals" in note else []
     keys = counterfactual_keys(model.predictor.masks(names)[0] if names else (), set(target.obsm).difference(before))
+    if path is not None:
+        _annotate_file(model, target, path, keys, transform_batch)
+        return
     written = {
         "X_raptorgraph": model.get_latent_representation(target),
         "X_raptorgraph_exogenous": model.get_latent_representation(target, kind="exogenous"),
@@ -111,9 +127,7 @@ def annotate(
     for label, key in keys.items():
         written[key] = model.get_counterfactual(label, target, transform_batch=transform_batch)
     responded = _responded(model, target)
-    effects = _effects_table(model, target)
-    table = model.get_edges()
-    table.index = table.index.astype(str)
+    noted = _note(model, target, keys)
     for key in before:
         target.obsm.pop(key, None)
     for key, value in written.items():
@@ -122,7 +136,38 @@ def annotate(
         del target.obs[RESPONDED]
     if responded is not None:
         target.obs[RESPONDED] = responded.to_numpy()
-    target.uns["raptorgraph"] = {
+    target.uns["raptorgraph"] = noted
+
+
+def _annotate_file(
+    model: RaptorGraphModel, target: AnnData, path: Path, keys: dict[str, str], transform_batch: TransformBatch
+) -> None:
+    """Write to a file what would be written into an AnnData, batch by batch."""
+    cells, obs = model.cells, loaded_table(target.obs).copy()
+    codes = transform_codes(cells.registry, transform_batch)
+    with CellsFile(path) as file:
+        query = cells.query(target, "latents")
+        for key, kind in (("X_raptorgraph", "causal"), ("X_raptorgraph_exogenous", "exogenous")):
+            for part in model.latents.parts(query, kind):
+                file.append(f"obsm/{key}", part)
+        query = cells.query(target, "cells", batch=codes is None) if keys else query
+        for label, key in keys.items():
+            _, mask = model.predictor.masks([label])
+            for part in counterfactual_parts(model.predictor, query, mask, _BATCH, N_DRAWS, draw_seed(None), codes):
+                file.append(f"obsm/{key}", part)
+        responded = _responded(model, target)
+        obs = obs.drop(columns=RESPONDED, errors="ignore")
+        if responded is not None:
+            obs[RESPONDED] = responded.to_numpy()
+        file.finish(obs, genes_of(target, cells.var_names), {"raptorgraph": _note(model, target, keys)})
+
+
+def _note(model: RaptorGraphModel, target: AnnData, keys: dict[str, str]) -> dict[str, Any]:
+    """What is written into ``uns``; `keys` are those of the counterfactuals."""
+    effects = _effects_table(model, target)
+    table = model.get_edges()
+    table.index = table.index.astype(str)
+    return {
         "dag": table,
         "perturbed_genes": np.asarray(model.perturbed_genes, dtype=object),
         "effects": effects,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from inspect import getattr_static
 from typing import TYPE_CHECKING, Any, NoReturn, Self
 
+import numpy as np
 import rich.pretty  # noqa: F401  scvi-tools' view_anndata_setup takes it to be imported
 from mudata import MuData
 from scvi.model.base import BaseModelClass
@@ -94,7 +95,7 @@ class InheritedModel(BaseModelClass):  # type: ignore[misc]  # scvi-tools has no
     convert_legacy_save = NotOffered("there are no saved models of an older format; use load(folder)")
     update_setup_method_args = NotOffered("register the screen anew with setup_anndata(...) and train a new model")
     setup_annbatch = NotOffered(
-        "cells are paired with controls in memory: read those that are needed, then setup_anndata(adata, ...)"
+        "cells of a file are read in windows by setup_anndata(adata, ...) itself, with adata = read_h5ad(path, 'r')"
     )
     view_registry = NotOffered("view_anndata_setup() prints how the data were registered")
 
@@ -155,6 +156,13 @@ class InheritedModel(BaseModelClass):  # type: ignore[misc]  # scvi-tools has no
         """
         super().view_anndata_setup(self.cells.data(adata), hide_state_registries)
 
+    def get_var_names(self, legacy_mudata_format: bool = False) -> Any:
+        """Names of the genes, in the model's order, which that of data in a file need not be."""
+        names: Any = super().get_var_names(legacy_mudata_format)
+        if self._adata_manager is None or self._adata_manager.stored is None:
+            return names
+        return np.asarray(self.var_names_, dtype=str)
+
     def save(
         self,
         dir_path: str | Path,
@@ -196,6 +204,11 @@ class InheritedModel(BaseModelClass):  # type: ignore[misc]  # scvi-tools has no
             )
         if self.trainer is not None and self.trainer.global_rank > 0:
             return
+        if save_anndata and self.adata_manager.stored is not None:
+            raise ValueError(
+                "The cells are in a file of their own: leave out save_anndata, and load the model with that file, "
+                "load(folder, adata)."
+            )
         super().save(dir_path, prefix, overwrite, save_anndata, *args, **kwargs)
 
     @classmethod

@@ -10,14 +10,18 @@ import pandas as pd
 import torch
 
 from raptorgraph._arguments import check_choice
+from raptorgraph._docs import docs
 from raptorgraph.model._cells import draw_seed
 from raptorgraph.model._field import KEYS
 from raptorgraph.nn import kl_standard_normal
 from raptorgraph.nn._posterior_draws import N_DRAWS, posterior_expectation
+from raptorgraph.screen._cells_file import check_out, write_cells
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
+    from pathlib import Path
 
+    from anndata import AnnData
     from scvi.data import AnnDataManager
 
     from raptorgraph.model._cells import Cells
@@ -60,10 +64,15 @@ class Latents:
     genes: Sequence[str]
     names: Sequence[str]
 
-    @torch.inference_mode()
+    @docs.dedent
     def get_latent_representation(
-        self, adata: Data | None = None, kind: str = "causal", batch_size: int = 1024
-    ) -> np.ndarray:
+        self,
+        adata: Data | None = None,
+        kind: str = "causal",
+        batch_size: int = 1024,
+        *,
+        out: str | Path | None = None,
+    ) -> np.ndarray | AnnData:
         """Posterior means of the latents.
 
         Without a norm u is linear in z, and its mean that of z carried along the graph. With ``latent_norm="layer"`` it
@@ -78,10 +87,11 @@ class Latents:
             ``"causal"`` for u, ``"exogenous"`` for z.
         batch_size
             Cells at a time.
+        %(out)s
 
         Returns
         -------
-        Cells x d, float32.
+        Cells x d, float32. With `out` an AnnData of them in ``X``, whose values stay in the file.
 
         Raises
         ------
@@ -95,13 +105,22 @@ class Latents:
         True
         """
         check_choice("kind", kind, ("causal", "exogenous"))
-        parts, module = [], self.cells.module
-        for tensors in self.cells.batches(self.cells.query(adata, "latents"), batch_size=batch_size):
-            mean, log_var = self.encode(tensors)
-            if kind == "causal":
-                mean = module.graph(posterior_expectation(module.norm, mean, log_var, N_DRAWS, draw_seed(None)))
-            parts.append(mean)
-        return torch.cat(parts).cpu().numpy().astype(np.float32)
+        path = None if out is None else check_out(out, self.cells.data(adata))
+        manager = self.cells.query(adata, "latents")
+        parts = self.parts(manager, kind, batch_size)
+        if path is None:
+            return np.concatenate(list(parts))
+        return write_cells(path, parts, manager.adata.obs, pd.DataFrame(index=pd.Index(self.names)))
+
+    def parts(self, manager: AnnDataManager, kind: str, batch_size: int = 1024) -> Iterator[np.ndarray]:
+        """Posterior means of the latents of registered cells, batch by batch."""
+        module, batches = self.cells.module, self.cells.batches(manager, batch_size=batch_size)
+        for tensors in batches:
+            with torch.inference_mode():
+                mean, log_var = self.encode(tensors)
+                if kind == "causal":
+                    mean = module.graph(posterior_expectation(module.norm, mean, log_var, N_DRAWS, draw_seed(None)))
+            yield mean.cpu().numpy().astype(np.float32)
 
     @torch.inference_mode()
     def latent_activity(self) -> pd.DataFrame:

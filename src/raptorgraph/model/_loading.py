@@ -49,7 +49,8 @@ def load(
         strip_modality_names(adata, mudata_args["modalities"]["expression"])
     check_genes(cells, list(var_names))
     check_transfer(cells, registry)
-    model = _build(parent_load, folder, align_genes(cells, list(var_names)), *args, **kwargs)
+    layer = Setup.of(registry["setup_args"]).layer
+    model = _build(parent_load, folder, align_genes(cells, list(var_names), layer), *args, **kwargs)
     if isinstance(adata, MuData):
         adata.uns[EXPRESSION_KEY] = mudata_args["modalities"]["expression"]
         refresh(adata)
@@ -60,6 +61,8 @@ def _build(parent_load: Callable[..., Model], *args: Any, **kwargs: Any) -> Mode
     """Build the model without warnings of old names of its settings, which are in the file and not in the call."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "effect_posterior: .* is now", FutureWarning)
+        # Data that are not in memory keep their order, and the model reads them in its own.
+        warnings.filterwarnings("ignore", "`var_names` for the loaded `model` does not match", UserWarning)
         return parent_load(*args, **kwargs)
 
 

@@ -8,15 +8,19 @@ import numpy as np
 from scipy import sparse
 from scvi.data import AnnDataManager
 from scvi.data._constants import _MANAGER_UUID_KEY, _SCVI_UUID_KEY
+from torch.utils.data import Subset
 
 from raptorgraph.model._field import KEYS, LIBRARY_KEY
+from raptorgraph.model._stored_cells import StoredDataset
 from raptorgraph.screen._inputs import library_of, matrix
 from raptorgraph.screen._labels import ParsedLabels
 from raptorgraph.screen._matrix import as_matrix
+from raptorgraph.screen._names import gene_names
 from raptorgraph.screen._screen import Screen
 
 if TYPE_CHECKING:
     from raptorgraph.screen._matrix import Matrix
+    from raptorgraph.screen._stored import StoredMatrix
 
 _LOOKED_AT = 100  # cells, enough to tell counts from logarithms
 
@@ -25,10 +29,17 @@ class ScreenManager(AnnDataManager):  # type: ignore[misc]  # scvi-tools has no 
     """Manager that returns the matrix in canonical form (:func:`raptorgraph.screen._matrix.as_matrix`).
 
     The user's AnnData keeps its own storage; training, prediction and everything that is measured see the same values.
+
+    Parameters
+    ----------
+    stored
+        The matrix, with the model's genes in its order, where it is not in memory; its AnnData keeps the order that its
+        genes have in the file.
     """
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, stored: StoredMatrix | None = None, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self.stored = stored
         self._arrays: tuple[Any, ...] = ()
         self._canonical: Matrix = None
 
@@ -40,8 +51,7 @@ class ScreenManager(AnnDataManager):  # type: ignore[misc]  # scvi-tools has no 
         ValueError
             Where the genes are no longer those, or no longer in the order, of this setup.
         """
-        names = list(self.get_state_registry(KEYS.X)["column_names"])
-        if list(self.adata.var_names) != names:
+        if not self._has_genes():
             raise ValueError(
                 "The genes of the model's adata are no longer those of its setup, in that order: they were changed, or "
                 "another setup put its own perturbed genes first. Give each setup a copy of its own: "
@@ -53,9 +63,20 @@ class ScreenManager(AnnDataManager):  # type: ignore[misc]  # scvi-tools has no 
         uns |= {_MANAGER_UUID_KEY: "", _SCVI_UUID_KEY: self.adata_uuid}  # the user may have emptied it
         if KEYS.LIBRARY in self.data_registry:
             args = self._registry["setup_args"]
-            X = matrix(self.adata, args["layer"])
+            X = matrix(self.adata, args["layer"]) if self.stored is None else self.stored
             self.adata.obs[LIBRARY_KEY] = library_of(self.adata, X, args["library_size_key"])
         super().validate()
+
+    def _has_genes(self) -> bool:
+        """Whether the genes are those of the setup, in its order where the values are in memory."""
+        if self.stored is None:
+            return list(self.adata.var_names) == self.var_names
+        return set(self.var_names) <= set(gene_names(self.adata))
+
+    @property
+    def var_names(self) -> list[str]:
+        """Names of the genes, in the order in which the matrix is returned."""
+        return list(self.get_state_registry(KEYS.X)["column_names"])
 
     @property
     def screen(self) -> Screen:
@@ -72,7 +93,18 @@ class ScreenManager(AnnDataManager):  # type: ignore[misc]  # scvi-tools has no 
             batch = np.asarray(self.get_from_registry(KEYS.BATCH)).ravel().astype(int)
             batch = batch if batch.max() > 0 else None
         source = (self.get_from_registry(KEYS.X), library)
-        return Screen(self.adata, self._registry["setup_args"], parsed=parsed, source=source, batch=batch)
+        names = None if self.stored is None else self.var_names
+        args = self._registry["setup_args"]
+        return Screen(self.adata, args, parsed=parsed, source=source, batch=batch, var_names=names)
+
+    def create_torch_dataset(
+        self, indices: Any = None, data_and_attributes: Any = None, load_sparse_tensor: bool = False
+    ) -> Any:
+        """Dataset of the registered cells, as scvi-tools makes it; of a matrix that is not in memory, read by rows."""
+        if self.stored is None:
+            return super().create_torch_dataset(indices, data_and_attributes, load_sparse_tensor)
+        dataset = StoredDataset(self, getitem_tensors=data_and_attributes)
+        return dataset if indices is None else Subset(dataset, indices)
 
     def get_from_registry(self, registry_key: str) -> Any:
         """Registered data; the matrix is a copy, made once, where its storage is not canonical.
@@ -83,6 +115,8 @@ class ScreenManager(AnnDataManager):  # type: ignore[misc]  # scvi-tools has no 
             Where the values are no longer counts, as after ``scanpy.pp.log1p``, or the genes were changed.
         """
         self.validate()
+        if registry_key == KEYS.X and self.stored is not None:
+            return self.stored
         found = super().get_from_registry(registry_key)
         if registry_key != KEYS.X:
             return found

@@ -141,7 +141,7 @@ class RaptorGraphModel(RegisteredModel):
             logger.info("The data are %s: likelihood=%r.", kind, config.likelihood)
         self.module = self._module_cls(config)
         if adata is not None:
-            self.var_names_ = [str(name) for name in adata.var_names]
+            self.var_names_ = [str(name) for name in self.adata_manager.var_names]
             initialize(self.module, self.adata_manager)
         self._model_summary_string = f"RaptorGraphModel: {config}."
         self.init_params_ = self._get_init_params(locals() | vars(config))
@@ -262,7 +262,8 @@ class RaptorGraphModel(RegisteredModel):
         >>> model.measured_effects().shape
         (10, 100)
         """
-        return Screen(self.cells.data(), self.setup_args).effects
+        effects: pd.DataFrame = Screen(self.cells.data(), self.setup_args).effects
+        return effects if list(effects) == self.var_names_ else effects[self.var_names_]
 
     @property
     def latents(self) -> Latents:

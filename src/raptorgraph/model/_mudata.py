@@ -17,6 +17,7 @@ from raptorgraph.pp._guide_counts import GuideSettings
 from raptorgraph.pp._guides import GUIDES_KEY, plan_assignment, write_assignment
 from raptorgraph.screen._labels import control_labels
 from raptorgraph.screen._modalities import modality
+from raptorgraph.screen._stored import keeps_order
 
 if TYPE_CHECKING:
     import numpy as np
@@ -195,6 +196,11 @@ def _check(
     embedding: GeneEmbedding | None,
 ) -> None:
     """Check the screen as it will be, on an AnnData that shares the values."""
+    if keeps_order(cells, setup.layer):
+        raise ValueError(
+            "The values of the MuData are not in memory: load them, mdata = mdata.to_memory(), or write the modality "
+            "with the expression, labels in its obs, to a file of its own and use setup_anndata."
+        )
     obs = cells.obs.assign(**columns)
     if assignment is not None:
         obs[setup.perturbation_key] = assignment.labels

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import anndata as ad
 import numpy as np
 import pandas as pd
 import torch
@@ -14,14 +13,17 @@ from raptorgraph._arguments import check_choice, check_integer
 from raptorgraph._docs import docs
 from raptorgraph._progress import progress_bar, track
 from raptorgraph.model._batches import TransformBatch, in_batch, transform_codes
-from raptorgraph.model._cells import draw_seed
+from raptorgraph.model._cells import draw_seed, genes_of
 from raptorgraph.model._field import KEYS
+from raptorgraph.model._predicted_cells import PartsInFile, PartsInMemory
 from raptorgraph.model._query import known_categories
 from raptorgraph.model._unseen_genes import Asked, no_latent
 from raptorgraph.nn._expectation import FINE
+from raptorgraph.screen._cells_file import check_out
 
 if TYPE_CHECKING:
     from collections.abc import Collection
+    from pathlib import Path
 
     from anndata import AnnData
 
@@ -30,7 +32,6 @@ if TYPE_CHECKING:
     from raptorgraph.model._gene_embedding import GeneEmbedding
     from raptorgraph.model._latents import Latents
     from raptorgraph.model._types import Data, Perturbations
-    from raptorgraph.nn._likelihood_base import Matrix
 
 _BATCH = 1024  # cells
 
@@ -90,6 +91,7 @@ class Predictor:
         *,
         noise: str = "own",
         transform_batch: TransformBatch = None,
+        out: str | Path | None = None,
     ) -> AnnData:
         """Predict cells of each perturbation, with the spread of real ones.
 
@@ -113,13 +115,14 @@ class Predictor:
         %(transform_batch)s
             Of several batches each gets as many cells as any other, in random order. With ``noise="own"`` a cell stays
             at the level that it was measured at, with ``"new"`` it gets that of the batch.
+        %(out)s
 
         Returns
         -------
         AnnData with the expression scale in ``X``, for likelihood ``"nb"`` counts in ``layers["counts"]``;
         ``obs["perturbation"]``, ``obs["control_cell"]`` (the cell it started from); for counts
         ``obs["library_size"]``; with `transform_batch` the batch, under the name of `batch_key`. A cell of likelihood
-        ``"normal"`` can lie below 0.
+        ``"normal"`` can lie below 0. With `out` the values stay in the file.
 
         Raises
         ------
@@ -137,6 +140,7 @@ class Predictor:
         check_choice("noise", noise, ("own", "new"))
         labels, masks = self.masks(perturbations)
         cells, module = self.latents.cells, self.latents.cells.module
+        path = None if out is None else check_out(out, cells.data(adata))
         codes = transform_codes(cells.registry, transform_batch)
         manager = cells.query(adata, "controls", batch=codes is None)
         source, distribution, seed = manager.adata, module.distribution, draw_seed(seed)
@@ -148,9 +152,11 @@ class Predictor:
         placed = None
         if codes is not None:  # seeded apart, so that the draws are those without it
             placed = np.random.default_rng((seed, 1)).permutation(np.resize(codes, len(rows)))
-        found: list[list[Matrix]] = [[] for _ in labels]
         libraries, start = [], 0
-        with progress_bar("Cells", len(labels) * -(-len(rows) // _BATCH)) as advance:
+        with (
+            PartsInMemory(len(labels)) if path is None else PartsInFile(len(labels), path) as found,
+            progress_bar("Cells", len(labels) * -(-len(rows) // _BATCH)) as advance,
+        ):
             for tensors in cells.batches(manager, rows=rows, batch_size=_BATCH):
                 if placed is not None:
                     tensors = in_batch(tensors, torch.as_tensor(placed[start : start + len(tensors[KEYS.X])]))
@@ -159,32 +165,39 @@ class Predictor:
                 library = tensors.get(KEYS.LIBRARY)
                 observed = distribution.observed(tensors[KEYS.X], module.expression(tensors))
                 before = module.decode(z, covariates, library, at_control)
-                for parts, mask, offset in zip(found, masks, offsets, strict=True):
+                for i, (mask, offset) in enumerate(zip(masks, offsets, strict=True)):
                     after = module.decode(module.modulator(z, mask[None]), covariates, library, offset)
                     if noise == "own":
                         drawn = distribution.carry(observed, before, after, generator)
                     else:
                         drawn = distribution.draw(after, generator)
-                    parts.append(distribution.pack(drawn))
+                    found.append(i, distribution.pack(drawn))
                     advance()
                 if library is not None:
                     libraries.append(library.cpu().numpy().ravel())
+            obs = self._obs_of(labels, source.obs_names[rows], placed, libraries)
+            sizes = obs["library_size"].to_numpy() if libraries else None
+            return found.cells(distribution, obs, genes_of(source, cells.var_names), sizes)
+
+    def _obs_of(
+        self, labels: list[str], starts: pd.Index, placed: np.ndarray | None, libraries: list[np.ndarray]
+    ) -> pd.DataFrame:
+        """Table of predicted cells: their perturbation, the cells they start from, batches and library sizes."""
+        n = len(starts)
         obs = pd.DataFrame(
             {
-                "perturbation": pd.Categorical(np.repeat(labels, len(rows)), categories=list(dict.fromkeys(labels))),
-                "control_cell": np.tile(source.obs_names[rows].astype(str), len(labels)),
+                "perturbation": pd.Categorical(np.repeat(labels, n), categories=list(dict.fromkeys(labels))),
+                "control_cell": np.tile(starts.astype(str), len(labels)),
             },
-            index=np.arange(len(labels) * len(rows)).astype(str),
+            index=np.arange(len(labels) * n).astype(str),
         )
         if placed is not None:
-            ((key, known),) = known_categories(cells.registry)[KEYS.BATCH].items()
+            ((key, known),) = known_categories(self.latents.cells.registry)[KEYS.BATCH].items()
             names = np.asarray(known)
             obs[key] = pd.Categorical(np.tile(names[placed], len(labels)), categories=names)
-        sizes = np.tile(np.concatenate(libraries), len(labels)) if libraries else None
-        if sizes is not None:
-            obs["library_size"] = sizes
-        X, layers = distribution.matrices([part for parts in found for part in parts], sizes)
-        return ad.AnnData(X, obs=obs, var=source.var.copy(), layers=layers)
+        if libraries:
+            obs["library_size"] = np.tile(np.concatenate(libraries), len(labels))
+        return obs
 
     @torch.inference_mode()
     def mean_expression(

@@ -51,7 +51,8 @@ class RegisteredModel(InheritedModel):
         Parameters
         ----------
         adata
-            Cells x genes, counts or log-normalized values, of any type of number, dense or sparse.
+            Cells x genes, counts or log-normalized values, of any type of number, dense or sparse; in memory, or read
+            from an h5ad file, a zarr store or a dask array in parts (see the notes).
         %(perturbation_key)s
         %(control)s
         %(delimiter)s
@@ -76,12 +77,12 @@ class RegisteredModel(InheritedModel):
         ------
         ValueError
             For missing labels (text such as ``nan``, ``NA`` or ``None`` is one, unless it is in `control`), an unknown
-            control label, fewer than two control cells, views, backed data, names that are not unique, negative,
-            non-finite or masked values, values that are neither counts (without rounding errors) nor log values,
-            sparse matrices with more room than entries; for library sizes below the row sums in more than half of the
-            cells, or below a hundredth of it in one; for covariates that are named twice, or are no finite numbers;
-            for a `gene_embedding` that has a gene twice, values that are not finite, or fewer than three of the genes
-            that were perturbed alone.
+            control label, fewer than two control cells, views, large files by genes (CSC), names that are not unique,
+            negative, non-finite or masked values, values that are neither counts (without rounding errors) nor log
+            values, sparse matrices with more room than entries; for library sizes below the row sums in more than half
+            of the cells, or below a hundredth of it in one; for covariates that are named twice, or are no finite
+            numbers; for a `gene_embedding` that has a gene twice, values that are not finite, or fewer than three of
+            the genes that were perturbed alone.
         KeyError
             For columns or layers that are not there.
         TypeError
@@ -97,11 +98,16 @@ class RegisteredModel(InheritedModel):
             no perturbed gene is in ``var_names`` while a column of ``var`` has them, or other letters; if `delimiter`
             cuts the name of a gene; if batches have no control cells, or a batch or covariate is the perturbation;
             if library sizes are below the row sums in a tenth of the cells, or ten thousand times larger; if a
-            continuous covariate is constant or has far outliers.
+            continuous covariate is constant or has far outliers; if a file by genes (CSC) is loaded.
 
         Notes
         -----
         Blanks around ``var_names`` are taken away, in place; those around labels do not matter.
+
+        Values that are not in memory stay where they are: those of backed data (``anndata.read_h5ad(path,
+        backed="r")``), of h5py and zarr arrays and of dask arrays (``anndata.experimental.read_lazy``). They are read
+        once here, in chunks, for all checks. Their genes keep their order, and the model reads them in its own, which
+        ``model.predict_effects(...).columns`` shows; lazy tables of cells and genes are loaded.
 
         Writes ``obsm["_scvi_perturbation"]`` (sparse cells x perturbed genes), ``obs["_scvi_batch"]``, for counts
         ``obs["_scvi_library_size"]``, and scvi-tools' keys in ``uns``.

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from raptorgraph.model._types import Data
 
 _REST = 0.4  # of what the encoder says of the other latents, which take a part of the response for their own
+_MOST_STORED = 200_000  # cells that it is fitted to, where they are not in memory
 _MOST_CONTROLS, _FEWEST_CONTROLS, _N_PAIRS = 256, 64, 50_000  # of a gene; fewer where there are many genes
 
 
@@ -128,13 +129,16 @@ def fit_escape(model: RaptorGraphModel) -> None:
 def fit_responses(cells: Cells, left_out: np.ndarray | None) -> Mixture:
     """Fit the mixture of responders and of cells that escaped to the model's own cells, but for those left out.
 
-    A gene is fitted to the cells in which it is perturbed alone, or where there are none, to all of its cells.
+    A gene is fitted to the cells in which it is perturbed alone, or where there are none, to all of its cells. Of cells
+    that are not in memory it takes at most 200,000, drawn at random.
     """
     manager = cells.query()
     mask = manager.get_from_registry(KEYS.PERTURBATION).tocsr()
     alone = np.diff(mask.indptr) == 1
     never = np.bincount(mask[alone].indices, minlength=mask.shape[1]) == 0
     used = np.setdiff1d(np.flatnonzero(alone | (mask @ never > 0)), _rows(left_out))
+    if manager.stored is not None and len(used) > _MOST_STORED:
+        used = np.sort(np.random.default_rng((draw_seed(None), 13)).choice(used, _MOST_STORED, replace=False))
     rows, gene, score, noise, wide = _scores(cells, manager, used, mask[used])
     of_gene = alone[rows] | never[gene]
     k, controls = mask.shape[1], np.setdiff1d(cells.control_rows(manager.adata), _rows(left_out))

@@ -23,6 +23,7 @@ from raptorgraph.model._covariates import ContinuousField, finite_numbers
 from raptorgraph.model._field import KEYS, LIBRARY_KEY, PerturbationField
 from raptorgraph.model._manager import ScreenManager
 from raptorgraph.model._query import check_categories, known_categories, other_kind
+from raptorgraph.model._stored_cells import StoredLayerField
 from raptorgraph.screen import Setup
 from raptorgraph.screen._cell_labels import parse_obs
 from raptorgraph.screen._inputs import batch_codes, expression_source, obs_column
@@ -30,12 +31,14 @@ from raptorgraph.screen._labels import plain_control
 from raptorgraph.screen._names import gene_names, strip_gene_names
 from raptorgraph.screen._screen import order_genes
 from raptorgraph.screen._setup_hints import warn_of_setup
+from raptorgraph.screen._stored import StoredMatrix, keeps_order, loaded_table, stored_matrix
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Sequence
 
     from raptorgraph.model._gene_embedding import GeneEmbedding
     from raptorgraph.screen._labels import ParsedLabels
+    from raptorgraph.screen._matrix import Matrix
 
 EMBEDDING_KEY = "gene_embedding"
 """Key of the registry with what is known of genes."""
@@ -59,13 +62,21 @@ def check_screen(
     adata: Any, setup: Setup, embedding: GeneEmbedding | None = None
 ) -> tuple[np.ndarray | None, ParsedLabels]:
     """Library sizes, which are None for logarithms, and labels; one clear error for what would fail later."""
+    return read_screen(adata, setup, embedding)[1:]
+
+
+def read_screen(
+    adata: Any, setup: Setup, embedding: GeneEmbedding | None = None, genes: Sequence[str] | None = None
+) -> tuple[Matrix, np.ndarray | None, ParsedLabels]:
+    """Matrix, library sizes, which are None for logarithms, and labels; one clear error for what would fail later.
+
+    `genes` are those to be read of a matrix that is not in memory.
+    """
     if not isinstance(adata, AnnData):
         hint = "; use setup_mudata" if isinstance(adata, MuData) else ""
         raise TypeError(f"adata must be an AnnData, not {type(adata).__name__}{hint}.")
     if adata.is_view:
         raise ValueError("adata is a view of another AnnData; pass a copy: adata = adata.copy().")
-    if adata.isbacked:
-        raise ValueError("adata is backed by a file, whose rows cannot be paired; use adata = adata.to_memory().")
     if 0 in adata.shape:
         raise ValueError(f"adata has {adata.n_obs} cells and {adata.n_vars} genes; there is nothing to learn from.")
     for axis in ("obs", "var"):
@@ -84,7 +95,7 @@ def check_screen(
         raise ValueError(f"obs[{key!r}] has control cells only; there is no perturbation to learn.")
     if embedding is not None:
         embedding.check(parsed.conditions)
-    _, library = expression_source(adata, setup.layer, setup.library_size_key)
+    X, library = expression_source(adata, setup.layer, setup.library_size_key, genes)
     if library is None and setup.library_size_key is not None:
         obs_column(adata, setup.library_size_key, "library_size_key")
     batch_codes(adata, setup.batch_key)
@@ -92,7 +103,7 @@ def check_screen(
         _check_categories(obs_column(adata, key, "categorical_covariate_keys"), key)
     for key in setup.continuous_covariate_keys:
         finite_numbers(adata, key)
-    return library, parsed
+    return X, library, parsed
 
 
 def _check_categories(column: pd.Series, key: str) -> None:
@@ -113,13 +124,24 @@ def _check_categories(column: pd.Series, key: str) -> None:
         )
 
 
-def perturbed_genes_first(adata: AnnData, genes: list[str]) -> None:
-    """Put the perturbed genes that are in ``var_names`` first, in place, with every aligned slot; raw is untouched."""
+def perturbed_genes_first(adata: AnnData, genes: list[str], *, in_place: bool = True) -> np.ndarray:
+    """Order in which the perturbed genes that are in ``var_names`` come first.
+
+    `in_place` puts them there, with every aligned slot; raw is untouched.
+    """
     first = adata.var_names.get_indexer([g for g in genes if g in set(adata.var_names)])
-    if np.array_equal(first, np.arange(len(first))):
-        return
     rest = np.setdiff1d(np.arange(adata.n_vars), first)
-    adata._inplace_subset_var(np.concatenate([first, rest]))
+    order = np.concatenate([first, rest])
+    if in_place and not np.array_equal(first, np.arange(len(first))):
+        adata._inplace_subset_var(order)
+    return order
+
+
+def load_labels(adata: AnnData) -> None:
+    """Load the tables of cells and genes of a lazy AnnData, whose values stay where they are."""
+    for axis in ("obs", "var"):
+        if not isinstance(getattr(adata, axis), pd.DataFrame):
+            setattr(adata, axis, loaded_table(getattr(adata, axis)))
 
 
 def check_transfer(adata: AnnData, registry: dict[str, Any]) -> None:
@@ -128,10 +150,11 @@ def check_transfer(adata: AnnData, registry: dict[str, Any]) -> None:
     layer = setup.layer
     layers = {layer: adata.layers[layer]} if layer in adata.layers else {}
     var = pd.DataFrame(index=adata.var_names)
-    cells = AnnData(adata.X if layer is None else None, obs=adata.obs.copy(), var=var, layers=layers)
+    cells = AnnData(adata.X if layer is None else None, obs=loaded_table(adata.obs).copy(), var=var, layers=layers)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        library, _ = check_screen(cells, setup)
+        names = registry["field_registries"][KEYS.X]["state_registry"]["column_names"]
+        _, library, _ = read_screen(cells, setup, genes=names)
         counts = KEYS.LIBRARY in registry["field_registries"]
         if (library is not None) != counts:
             raise ValueError(other_kind(counts=counts))
@@ -153,14 +176,23 @@ def register(
     setup, saved = Setup.of(setup_method_args["setup_args"]), kwargs.get("source_registry") is not None
     if kwargs and not saved:
         raise TypeError(f"setup_anndata() got unexpected keyword arguments {sorted(kwargs)}.")
-    library, parsed = check_screen(adata, setup, embedding)
+    names = None
+    if saved:
+        names = list(kwargs["source_registry"]["field_registries"][KEYS.X]["state_registry"]["column_names"])
+    X, library, parsed = read_screen(adata, setup, embedding, names)
+    load_labels(adata)
+    in_place, stored = not keeps_order(adata, setup.layer), None
     if not saved:
         warn_of_setup(adata, parsed, setup)
         strip_gene_names(adata)
-        perturbed_genes_first(adata, order_genes(parsed.genes, adata.var_names))
+        order = perturbed_genes_first(adata, order_genes(parsed.genes, adata.var_names), in_place=in_place)
+        if not in_place:
+            names, X = list(adata.var_names[order]), stored_matrix(X).of_genes(order)
+    if not in_place:
+        stored = stored_matrix(X), names
     if library is not None:
         adata.obs[LIBRARY_KEY] = library
-    manager = screen_manager(setup, setup_method_args, counts=library is not None, parsed=parsed)
+    manager = screen_manager(setup, setup_method_args, counts=library is not None, parsed=parsed, stored=stored)
     twin = cls._setup_adata_manager_store.get(adata.uns.get(_SCVI_UUID_KEY))
     if twin is not None and twin.adata is not adata:  # a copy, which must not take the place of the original
         del adata.uns[_SCVI_UUID_KEY]
@@ -180,11 +212,16 @@ def screen_manager(
     counts: bool,
     only: Collection[str] | None = None,
     parsed: ParsedLabels | None = None,
+    stored: tuple[StoredMatrix, list[str]] | None = None,
 ) -> ScreenManager:
-    """Manager to register cells with, of all fields or of those with the registry keys `only`."""
+    """Manager to register cells with, of all fields or of those with the registry keys `only`.
+
+    `stored` is the matrix with the names of its genes, where it is not in memory.
+    """
+    # The manager reads it in canonical form; scvi-tools would change the user's storage, or advise on it.
+    values = LayerField(KEYS.X, setup.layer, is_count_data=False, correct_data_format=False)
     fields = [
-        # The manager reads it in canonical form; scvi-tools would change the user's storage, or advise on it.
-        LayerField(KEYS.X, setup.layer, is_count_data=False, correct_data_format=False),
+        values if stored is None else StoredLayerField(KEYS.X, setup.layer, stored[1]),
         PerturbationField(setup, parsed),
         CategoricalObsField(KEYS.BATCH, setup.batch_key),
         CategoricalJointObsField(KEYS.CATEGORICAL, list(setup.categorical_covariate_keys)),
@@ -193,4 +230,5 @@ def screen_manager(
     if counts:
         fields.append(NumericalObsField(KEYS.LIBRARY, LIBRARY_KEY))
     fields = [field for field in fields if only is None or field.registry_key in only]
-    return ScreenManager(fields=fields, setup_method_args=setup_method_args)
+    X = None if stored is None else stored[0]
+    return ScreenManager(fields=fields, setup_method_args=setup_method_args, stored=X)

@@ -12,6 +12,7 @@ from scvi import settings
 from raptorgraph._arguments import check_choice, check_flag, check_integer, check_number
 from raptorgraph.inference import loadings_of_cells
 from raptorgraph.model._loader import Split, make_loader
+from raptorgraph.model._stream import make_stream
 from raptorgraph.pp._pairing import METHODS, pairing_plan, principal_components
 from raptorgraph.screen._matrix import to_dense
 from raptorgraph.screen._moments import effects_of, log_ratios_of, moments_of
@@ -203,7 +204,8 @@ class ScreenSplitter(pl.LightningDataModule):
         return Split(controls, rows[self.codes[rows] != 0], self.codes, effects, plan)
 
     def _loader(self, split: Split, targets: EffectTargets | None, *, shuffle: bool) -> DataLoader[Batch]:
-        return make_loader(
+        make = make_loader if self.adata_manager.stored is None else make_stream
+        return make(
             self.adata_manager,
             split,
             batch_size=self.batch_size,

@@ -29,7 +29,7 @@ def measured_with_error(
     ValueError if there are no data.
     """
     screen = screen_of(model, ", or give the measured cells.") if adata is None else Screen(adata, model.setup_args)
-    genes, index = screen.adata.var_names, pd.Index(screen.labels, name="perturbation")
+    genes, index = screen.var_names, pd.Index(screen.labels, name="perturbation")
     missing = [gene for gene in model.var_names_ if gene not in genes]
     if missing:
         raise KeyError(f"{len(missing)} genes of the model are not in the measured cells, first {missing[0]!r}.")

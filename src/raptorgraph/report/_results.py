@@ -180,8 +180,11 @@ def fit_and_write(
 
     say(f"Writing results to {out}.")
     with optional("annotated.h5ad", say):
-        model.annotate()
-        train.write_h5ad(out / "annotated.h5ad")
+        if model.adata_manager.stored is None:
+            model.annotate()
+            train.write_h5ad(out / "annotated.h5ad")
+        else:
+            model.annotate(out=out / "annotated.h5ad")
     trained = Screen(train, screen.setup)
     threads = torch.get_num_threads()
     conditions = np.array(["", *trained.conditions])[trained.codes]

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from raptorgraph.report._blocks import Note
     from raptorgraph.screen import Screen
 
+_MOST_CELLS = 20_000  # control cells of a screen that is not in memory
+
 
 def write_report(run: Run, out: Path, *, say: Callable[[str], None] = lambda line: None) -> Findings:
     """Test the predictions on held-out cells and write ``report.html`` and its tables.
@@ -103,7 +105,8 @@ def control_facts(model: RaptorGraphModel, screen: Screen) -> dict[str, float]:
     ``drift``: squared difference of the means, as a part of a typical effect's squared size, the noise of drawing the
     cells taken off; ``variance_ratio``: median over genes of predicted over measured variance.
     """
-    cells = model.predict(screen.control, noise="new")[:, screen.adata.var_names]
+    n = None if model.adata_manager.stored is None else min(_MOST_CELLS, len(screen.rows(screen.control)))
+    cells = model.predict(screen.control, n_cells=n, noise="new")[:, screen.var_names]
     moments = condition_moments(cells.X, np.zeros(cells.n_obs, dtype=int), 1)
     drawn, real = moments.var[0], screen.condition_moments.var[0]
     off = ((moments.mean[0] - screen.control_mean) ** 2).sum() - drawn.sum() / cells.n_obs

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
     from raptorgraph.model import RaptorGraphModel
 
+_MOST_CELLS = 20_000  # of a screen that is not in memory, drawn at random
+
 
 def write_figures(
     out: Path,
@@ -62,12 +64,15 @@ def write_figures(
 
 
 def _umap(model: RaptorGraphModel, labels: np.ndarray, file: Path) -> None:
-    control = "control cells"
+    control, given = "control cells", None
+    if model.adata_manager.stored is not None and len(labels) > _MOST_CELLS:
+        rows = np.sort(np.random.default_rng(0).choice(len(labels), _MOST_CELLS, replace=False))
+        labels, given = labels[rows], model.adata[rows]
     cells = ad.AnnData(
         obs=pd.DataFrame({"perturbation": np.where(labels == "", control, labels)}).set_index(
             np.arange(len(labels)).astype(str)
         ),
-        obsm={"X_raptorgraph": np.asarray(model.get_latent_representation())},
+        obsm={"X_raptorgraph": np.asarray(model.get_latent_representation(given))},
     )
     pl.latents(cells, color="perturbation", control=control, ax=_axes(7.5, 5.5), save=file)
 

@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import json
 import os
+from contextlib import nullcontext
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import anndata as ad
 import h5py
+import numpy as np
 from anndata._io.specs.registry import IORegistryError
+from anndata.io import read_elem, sparse_dataset
 
 from raptorgraph._failures import FAILURES, one_line
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
 
 _HOW = "write one with adata.write_h5ad(...)"
 _MUDATA = (
@@ -60,6 +66,50 @@ def read_cells(path: str | Path) -> ad.AnnData:
         ) from error
 
 
+def open_cells(path: str | Path, layers: Collection[str] = ()) -> ad.AnnData:
+    """Open an h5ad file or a zarr store, whose matrix and layers stay there and are read when they are needed.
+
+    Raises as :func:`read_cells`. `layers` are those to be had; others, ``raw``, and what compares cells or genes by
+    pairs are left out.
+    """
+    path = Path(path)
+    check_cells(path)
+    file: Any = zarr_module(path).open_group(str(path), mode="r") if path.is_dir() else h5py.File(path)
+    try:
+        parts = {key: read_elem(file[key]) for key in ("obs", "var", "obsm", "varm", "uns") if key in file}
+    except MemoryError:
+        raise
+    except (*FAILURES, IORegistryError) as error:
+        raise ValueError(f"{str(path)!r} cannot be read: {one_line(error)[:300]}") from error
+    found = {name: lazily(file["layers"][name]) for name in layers if "layers" in file and name in file["layers"]}
+    return ad.AnnData(lazily(file["X"]) if "X" in file else None, layers=found, **parts)
+
+
+def values_bytes(path: Path, layer: str | None = None) -> int:
+    """Bytes that the matrix of a file, or a layer, takes in memory; 0 where it is not there."""
+    opened = nullcontext(zarr_module(path).open_group(str(path), mode="r")) if path.is_dir() else h5py.File(path)
+    with opened as file:
+        key = "X" if layer is None else f"layers/{layer}"
+        if key not in file:
+            return 0
+        arrays = [file[key]] if hasattr(file[key], "shape") else [file[key][name] for name in ("data", "indices")]
+        return int(sum(np.prod(array.shape) * array.dtype.itemsize for array in arrays))
+
+
+def lazily(item: Any) -> Any:
+    """A matrix of a file, of which nothing is read yet."""
+    return item if hasattr(item, "dtype") else sparse_dataset(item)
+
+
+def zarr_module(path: Path) -> Any:
+    """The package zarr; ImportError that says how to install it."""
+    try:
+        import zarr
+    except ImportError as error:
+        raise ImportError(f"{str(path)!r} is a zarr store: {_NEEDS_ZARR}") from error
+    return zarr
+
+
 def check_cells(path: Path) -> None:
     """Raise the errors of :func:`read_cells` that show without reading the values."""
     if not path.exists():
@@ -88,10 +138,7 @@ def is_file_or_store(path: str | Path) -> bool:
 def _problem_of_folder(path: Path) -> str | None:
     if not is_file_or_store(path):
         return "is a folder and no zarr store: name the file in it"
-    try:
-        import zarr
-    except ImportError as error:
-        raise ImportError(f"{str(path)!r} is a zarr store: {_NEEDS_ZARR}") from error
+    zarr = zarr_module(path)
     try:
         missing = [name for name in _listed(path) if not (path / name).is_file()]
         if missing:  # zarr would fill it with zeros

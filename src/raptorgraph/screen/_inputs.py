@@ -12,8 +12,12 @@ import pandas as pd
 from raptorgraph._arguments import check_text
 from raptorgraph.screen._expression import check_library, data_kind, library_sizes
 from raptorgraph.screen._matrix import as_matrix
+from raptorgraph.screen._names import gene_names
+from raptorgraph.screen._stored import StoredMatrix, is_stored, keeps_order, reader_of, stored_matrix
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from anndata import AnnData
 
     from raptorgraph.screen._matrix import Matrix
@@ -39,6 +43,8 @@ def obs_column(adata: AnnData, key: str, argument: str) -> pd.Series:
         near = difflib.get_close_matches(str(key), columns, n=3) or columns
         raise KeyError(f"{argument}={key!r} is not a column of adata.obs; did you mean one of {near}?")
     column = adata.obs[key]
+    if not isinstance(adata.obs, pd.DataFrame):  # of a lazy AnnData
+        return adata.obs[[key]].to_memory()[key]
     if column.ndim > 1:
         raise ValueError(f"{argument}={key!r} is the name of {column.shape[1]} columns of adata.obs; rename them.")
     return column
@@ -66,7 +72,7 @@ def numbers(adata: AnnData, key: str, argument: str) -> np.ndarray:
 
 
 def matrix(adata: AnnData, layer: str | None) -> Matrix:
-    """``adata.X`` or a layer, in canonical form.
+    """``adata.X`` or a layer, in canonical form, or as a StoredMatrix where it is not in memory.
 
     KeyError if there is none, ValueError if it is empty, TypeError if it has no numbers.
     """
@@ -82,7 +88,7 @@ def matrix(adata: AnnData, layer: str | None) -> Matrix:
             f"{where} holds values of type {X.dtype}, not real numbers; convert them, {where} = "
             f"{where}.astype('float32')."
         )
-    return as_matrix(X)
+    return StoredMatrix(reader_of(X, where)) if is_stored(X) else as_matrix(X)
 
 
 def _observed_library(adata: AnnData, key: str, X: Matrix) -> np.ndarray:
@@ -152,13 +158,16 @@ def library_of(adata: AnnData, X: Matrix, library_size_key: str | None) -> np.nd
 
 
 def expression_source(
-    adata: AnnData, layer: str | None, library_size_key: str | None
+    adata: AnnData, layer: str | None, library_size_key: str | None, genes: Sequence[str] | None = None
 ) -> tuple[Matrix, np.ndarray | None]:
     """Matrix and library sizes that :func:`~raptorgraph.screen._expression.to_expression` takes.
 
     The library sizes are None where the matrix is log-normalized already, and row sums without `library_size_key`.
+    `genes` are those to be read of data that keep the order of their genes, since they are not in memory.
     """
     X = matrix(adata, layer)
+    if genes is not None and keeps_order(adata, layer):
+        X = stored_matrix(X).of_genes(gene_names(adata).get_indexer(list(genes)))
     if data_kind(X) == "log":
         return X, None
     return X, library_of(adata, X, library_size_key)

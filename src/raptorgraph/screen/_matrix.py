@@ -7,8 +7,10 @@ from typing import Any, TypeAlias
 import numpy as np
 from scipy import sparse
 
+from raptorgraph.screen._stored import StoredMatrix
+
 Matrix: TypeAlias = Any
-"""An ndarray or a csr_matrix, as :func:`as_matrix` returns; scipy has no types."""
+"""An ndarray, a csr_matrix or a StoredMatrix, as :func:`as_matrix` returns; scipy has no types."""
 
 
 def as_matrix(X: Any) -> Matrix:
@@ -20,13 +22,13 @@ def as_matrix(X: Any) -> Matrix:
     Parameters
     ----------
     X
-        Array or sparse matrix (or array) in any of scipy's formats; unchanged.
+        Array or sparse matrix (or array) in any of scipy's formats, or a matrix that is not in memory; unchanged.
 
     Returns
     -------
     An ndarray from dense input. From sparse input CSR with every entry stored once, in the order of the genes, and no
     zeros. `X` itself where it is that already, without a copy. Entries that were stored in parts are float64; other
-    values keep their type.
+    values keep their type. A StoredMatrix is returned as it is; its rows come through here once they are read.
 
     Raises
     ------
@@ -35,6 +37,8 @@ def as_matrix(X: Any) -> Matrix:
     ValueError
         If values are masked, or a sparse matrix has more room than entries.
     """
+    if isinstance(X, StoredMatrix):
+        return X
     check_matrix(X)
     return _canonical(X) if sparse.issparse(X) else np.asarray(X)
 

@@ -17,6 +17,7 @@ from raptorgraph.screen._matrix import to_dense
 from raptorgraph.screen._moments import effects_of, log_ratios_of, moments_of
 from raptorgraph.screen._names import gene_names, strip_gene_names
 from raptorgraph.screen._setup import Setup
+from raptorgraph.screen._stored import keeps_order
 from raptorgraph.screen._sums import add_up
 
 if TYPE_CHECKING:
@@ -47,10 +48,12 @@ class Screen:
         Matrix and library sizes, where they are known already; default as the setup says.
     batch
         Batch of each cell, where it is known already.
+    var_names
+        Genes of the matrix in `source`; default those of `adata`, in their order.
 
     Attributes
     ----------
-    adata, setup, parsed
+    adata, setup, parsed, var_names
         As above; blanks around the names of genes are taken away, on a copy.
     codes
         Shape (n_cells,), int: condition of each cell, 0 being the control.
@@ -87,14 +90,19 @@ class Screen:
         parsed: ParsedLabels | None = None,
         source: tuple[Matrix, np.ndarray | None] | None = None,
         batch: np.ndarray | None = None,
+        var_names: Sequence[str] | None = None,
     ) -> None:
         self.setup = Setup.of({} if setup is None else setup)
         if parsed is None:
             parsed = parse_obs(adata, self.setup.perturbation_key, **self.setup.spelling, require_control=True)
         if list(gene_names(adata)) != list(adata.var_names):
-            adata = adata.copy()
-            strip_gene_names(adata)
+            if keeps_order(adata, self.setup.layer):  # of which there is no copy
+                var_names = gene_names(adata) if var_names is None else var_names
+            else:
+                adata = adata.copy()
+                strip_gene_names(adata)
         self.adata, self.parsed, self.codes = adata, parsed, parsed.codes
+        self.var_names = adata.var_names if var_names is None else pd.Index(var_names)
         self.labels = [self.setup.label(genes) for genes in parsed.conditions]
         self.genes_of = dict(zip(self.labels, parsed.conditions, strict=True))
         if source is not None:
@@ -103,15 +111,16 @@ class Screen:
 
     def of_genes(self, genes: Sequence[str]) -> Screen:
         """Screen of some of the genes, in the order given; library sizes stay those of all."""
-        columns = self.adata.var_names.get_indexer(genes)
+        columns = self.var_names.get_indexer(genes)
         X, library = self.source
-        source = X[:, columns], library
-        return Screen(self.adata[:, columns], self.setup, parsed=self.parsed, source=source, batch=self.batch)
+        source, cells = (X[:, columns], library), self.adata[:, self.adata.var_names.get_indexer(genes)]
+        return Screen(cells, self.setup, parsed=self.parsed, source=source, batch=self.batch)
 
     def with_codes(self, codes: np.ndarray) -> Screen:
         """Screen of the same cells in other conditions, such as permuted ones."""
         parsed = replace(self.parsed, codes=codes)
-        return Screen(self.adata, self.setup, parsed=parsed, source=self.source, batch=self.batch)
+        known = {"source": self.source, "batch": self.batch, "var_names": self.var_names}
+        return Screen(self.adata, self.setup, parsed=parsed, **known)
 
     # -- conditions --------------------------------------------------------------------------------------------------
     @property
@@ -150,7 +159,7 @@ class Screen:
     @cached_property
     def perturbed_genes(self) -> list[str]:
         """Perturbed genes: those with a column in the data first, both parts in alphabetical order."""
-        return order_genes(self.parsed.genes, self.adata.var_names)
+        return order_genes(self.parsed.genes, self.var_names)
 
     @cached_property
     def design(self) -> np.ndarray:
@@ -175,7 +184,8 @@ class Screen:
     def cells(self, conditions: Sequence[str]) -> AnnData:
         """Copy of the control cells and those of the given conditions."""
         wanted = [0, *(self.labels.index(label) for label in conditions)]
-        return self.adata[np.isin(self.codes, wanted)].copy()
+        cells = self.adata[np.isin(self.codes, wanted)]
+        return cells.to_memory() if cells.isbacked else cells.copy()
 
     def halves(self, seed: int) -> tuple[np.ndarray, np.ndarray]:
         """Rows of two random halves of every condition, control included."""
@@ -252,7 +262,7 @@ class Screen:
 
     def _table(self, moments: EffectMoments) -> pd.DataFrame:
         index = pd.Index(self.conditions, name="perturbation")
-        return pd.DataFrame(moments.effect[1:], index=index, columns=self.adata.var_names)
+        return pd.DataFrame(moments.effect[1:], index=index, columns=self.var_names)
 
     @property
     def control_mean(self) -> np.ndarray:

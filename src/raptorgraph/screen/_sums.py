@@ -10,6 +10,7 @@ from scipy import sparse
 
 from raptorgraph.screen._expression import check_library, to_expression
 from raptorgraph.screen._matrix import to_dense
+from raptorgraph.screen._stored import StoredMatrix
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -77,12 +78,13 @@ def add_up(
     rates: bool = False,
     chunk_size: int = _CHUNK,
 ) -> Sums:
-    """Sums of a matrix in memory, in one pass over chunks of its cells.
+    """Sums of a matrix, in one pass over chunks of its cells.
 
     Parameters
     ----------
     X
-        Cells x genes in canonical form: counts if `library` is given, else values on the expression scale.
+        Cells x genes in canonical form, or not in memory: counts if `library` is given, else values on the expression
+        scale.
     codes
         Shape (n_cells,), int: condition of each cell, from 0 to ``n_conditions - 1``.
     n_conditions
@@ -127,6 +129,8 @@ def add_up(
     keys, groups = np.unique((part * len(batches) + batch) * n_conditions + condition, return_inverse=True)
     part, batch = np.divmod(keys // n_conditions, len(batches))
     sums = _empty(n_conditions, keys % n_conditions, batches[batch], parts[part], X.shape[1], rates=rates)
+    if isinstance(X, StoredMatrix):
+        chunk_size = min(chunk_size, X.chunk_size)
     for start in range(0, len(rows), chunk_size):
         place = slice(start, start + chunk_size)
         cells = rows[place]

@@ -91,7 +91,7 @@ def spillover(
         z = torch.cat([encode(expression).cpu() for expression in cells.expression(query)]).numpy()
     singles = {screen.genes_of[label][0]: z[screen.rows(label)] for label in screen.singles}
     x = torch.cat(list(cells.expression(query, rows=chosen)))
-    column = {gene: k for k, gene in enumerate(query.adata.var_names)}
+    column = {gene: k for k, gene in enumerate(cells.var_names)}
     return _table(
         encode,
         x,

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
+from scipy import sparse
 
 from raptorgraph._progress import track
 from raptorgraph.tl._label_null import stands_out
@@ -72,7 +73,10 @@ def _p_values(screen: Screen, seed: int) -> np.ndarray:
     controls = screen.rows(screen.control)
     if len(controls) < FEWEST_CONTROLS:
         return np.full(len(screen.conditions), np.nan)
-    noise = ControlNoise(screen.expression[controls], batch=None if screen.batch is None else screen.batch[controls])
+    noise = ControlNoise(
+        sparse.csr_matrix(screen.expression_at(controls)),
+        batch=None if screen.batch is None else screen.batch[controls],
+    )
     # cells are taken to vary among perturbed ones as among controls, which is what is compared
     moments = screen.moments_of(shrinkage=len(controls))
     classes, own, p = cell_classes(moments.n[1:]), _own_columns(screen), np.empty(len(screen.conditions))
@@ -90,5 +94,5 @@ def _p_values(screen: Screen, seed: int) -> np.ndarray:
 
 def _own_columns(screen: Screen) -> list[list[int]]:
     """Columns of the perturbed genes of each condition, as far as they were measured."""
-    column = {gene: j for j, gene in enumerate(screen.adata.var_names)}
+    column = {gene: j for j, gene in enumerate(screen.var_names)}
     return [[column[gene] for gene in screen.genes_of[label] if gene in column] for label in screen.conditions]

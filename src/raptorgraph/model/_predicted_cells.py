@@ -1,0 +1,91 @@
+"""Predicted cells, which come batch by batch and are kept perturbation by perturbation, in memory or in a file."""
+
+from __future__ import annotations
+
+import tempfile
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Self
+
+import anndata as ad
+import h5py
+
+from raptorgraph.screen._cells_file import CellsFile, append_rows
+from raptorgraph.screen._files import lazily
+from raptorgraph.screen._stored import StoredMatrix, reader_of
+
+if TYPE_CHECKING:
+    from pathlib import Path
+    from types import TracebackType
+
+    import numpy as np
+    import pandas as pd
+    from anndata import AnnData
+
+    from raptorgraph.nn._likelihood_base import Likelihood, Matrix
+
+
+class PartsInMemory:
+    """Drawn cells of so many perturbations, in lists."""
+
+    def __init__(self, n: int) -> None:
+        self._parts: list[list[Matrix]] = [[] for _ in range(n)]
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._parts.clear()
+
+    def append(self, i: int, cells: Matrix) -> None:
+        """Add drawn cells of perturbation i."""
+        self._parts[i].append(cells)
+
+    def cells(
+        self, distribution: Likelihood, obs: pd.DataFrame, var: pd.DataFrame, sizes: np.ndarray | None
+    ) -> AnnData:
+        """All cells, of which these are the tables and the library sizes."""
+        X, layers = distribution.matrices([part for parts in self._parts for part in parts], sizes)
+        return ad.AnnData(X, obs=obs, var=var, layers=layers)
+
+
+class PartsInFile:
+    """Drawn cells of so many perturbations, in a file that is removed once they are written in order to `path`."""
+
+    def __init__(self, n: int, path: Path) -> None:
+        self.n, self.path = n, path
+
+    def __enter__(self) -> Self:
+        with ExitStack() as stack:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            folder = tempfile.TemporaryDirectory(prefix=f".{self.path.stem}-", dir=self.path.parent)
+            stack.enter_context(folder)
+            self._file = stack.enter_context(h5py.File(f"{folder.name}/drawn.h5", "w"))
+            self._opened = stack.pop_all()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._opened.__exit__(kind, error, trace)
+
+    def append(self, i: int, cells: Matrix) -> None:
+        """Add drawn cells of perturbation i."""
+        append_rows(self._file, str(i), cells)
+
+    def cells(
+        self, distribution: Likelihood, obs: pd.DataFrame, var: pd.DataFrame, sizes: np.ndarray | None
+    ) -> AnnData:
+        """All cells, of which these are the tables and the library sizes; the values stay in the file."""
+        file, start = CellsFile(self.path), 0
+        with file:
+            for i in range(self.n):
+                drawn = StoredMatrix(reader_of(lazily(self._file[str(i)]), "X"))
+                for rows in drawn.chunks():
+                    stop = start + rows.stop - rows.start
+                    X, layers = distribution.matrices([drawn[rows]], None if sizes is None else sizes[start:stop])
+                    start = stop
+                    file.append("X", X)
+                    for name, values in layers.items():
+                        file.append(f"layers/{name}", values)
+            file.finish(obs, var)
+        return file.read(list(layers))
