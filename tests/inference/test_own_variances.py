@@ -23,7 +23,8 @@ def test_with_the_variances_of_the_prior_moments_are_those_of_all_conditions(exa
     fitted = example.posterior.fitted
     conditional = Conditional(fitted, fraction)
     sets = Sets.of(torch.as_tensor(example.design[6:12]), fitted)
-    for one, other in zip(*(vars(conditional.moments(sets, own)).values() for own in (None, _usual(fitted))), strict=True):
+    found = (vars(conditional.moments(sets, own)).values() for own in (None, _usual(fitted)))
+    for one, other in zip(*found, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-12)
 
 

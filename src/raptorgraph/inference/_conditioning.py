@@ -152,9 +152,7 @@ class Conditional:
             *(torch.cat(each) for each in zip(*((x.mean, x.variance, x.set_variance) for x in parts), strict=True))
         )
 
-    def _left_out(
-        self, design: torch.Tensor, own: OwnVariances | None
-    ) -> tuple[torch.Tensor, LeftOut | None]:
+    def _left_out(self, design: torch.Tensor, own: OwnVariances | None) -> tuple[torch.Tensor, LeftOut | None]:
         """Which sets are measured combinations, and what all others say of these."""
         if own is None or not len(own.rows):
             return torch.empty(0, dtype=torch.long), None

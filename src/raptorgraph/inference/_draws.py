@@ -263,7 +263,7 @@ class JointDraws:
         return (own.interaction, usual[0]), (own.excess, usual[1])
 
     def _precision_of(self, chosen: torch.Tensor) -> torch.Tensor:
-        """q of the measured combinations for each gene in its class and level, P x G."""
+        """Q of the measured combinations for each gene in its class and level, P x G."""
         targets, found = self.conditional.targets, torch.empty(len(self._left_out.rows), len(chosen))
         found = found.double()
         for at in torch.unique(chosen).tolist():
@@ -271,7 +271,10 @@ class JointDraws:
             if at not in self._precisions:
                 inverse = self._left_out.inverse(m, level)
                 every = torch.arange(len(targets.columns))
-                parts = inverse[self._left_out.rows].diagonal()[:, None], self._left_out.precision(inverse, m, level, every)
+                parts = (
+                    inverse[self._left_out.rows].diagonal()[:, None],
+                    self._left_out.precision(inverse, m, level, every),
+                )
                 self._precisions[at] = torch.cat(parts, 1)
             genes = (chosen == at).nonzero().squeeze(1)
             found[:, genes] = self._precisions[at][:, 1 + self.conditional.target_of[genes]]

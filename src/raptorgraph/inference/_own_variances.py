@@ -9,7 +9,7 @@ show, and how far it is off says whether it interacts. With :math:`z = \Sigma^{-
     V_c = 1 / q_c - \ell (\gamma + \omega) - (1 + \kappa_c) / n_c
 
 is what the others leave open. :math:`\gamma_c` and :math:`\kappa_c` of its own, log-normal about :math:`\gamma` and
-:math:`\kappa`, follow from how far all genes are off, and the effect of the set, which is inherited and interaction, has
+:math:`\kappa`, follow from how far all genes are off. The effect of the set, which is inherited and interaction, has
 
 .. math::
     \operatorname{E}[e_c] = y_c - (1 - b_c) \frac{z_c}{q_c}, \qquad
@@ -73,7 +73,7 @@ class LeftOut:
         return self._conditional.covariances.at(m, level).solve(unit)
 
     def precision(self, inverse: torch.Tensor, m: int, level: int, targets: torch.Tensor) -> torch.Tensor:
-        """q with the effects on some of the targets, P x targets."""
+        """Diagonal q of the inverse covariance with the effects on some of the targets, P x targets."""
         of_targets = self._conditional.targets
         through = inverse.mT @ of_targets.perturbed[:, targets]
         return inverse[self.rows].diagonal()[:, None] - through**2 / of_targets.precision[m, level, targets]
