@@ -39,7 +39,7 @@ def inferred(arguments, exact, **kwargs):
         return infer_graph(effect, variance, targets, control_variance=control, **kwargs)
 
 
-@pytest.mark.parametrize(("k", "n_genes", "seed"), [(40, 400, 1), (60, 600, 0), (60, 600, 2)])
+@pytest.mark.parametrize(("k", "n_genes", "seed"), [(30, 300, 1), (60, 600, 0)])
 def test_single_precision_changes_nothing(k, n_genes, seed, monkeypatch):
     """Within blocks all is exact while weights move, which here they always do."""
     monkeypatch.setattr(_graph_blocks, "_MOVING", -1.0)
@@ -49,9 +49,9 @@ def test_single_precision_changes_nothing(k, n_genes, seed, monkeypatch):
         np.testing.assert_allclose(getattr(other, name), getattr(one, name), atol=1e-3)
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(2))
 def test_blocks_find_the_same_edges(seed):
-    arguments, truth = screen(60, 600, seed)
+    arguments, truth = screen(40, 400, seed)
     one, other = (inferred(arguments, exact) for exact in (True, False))
     np.testing.assert_array_equal(other.probability >= 0.5, one.probability >= 0.5)
     difference = (other.probability - one.probability).abs()
@@ -66,10 +66,10 @@ def test_both_have_the_same_fixed_point(monkeypatch):
     """From the state that the exact updates converge to, a round in blocks goes nowhere, however rough it is inside."""
     monkeypatch.setattr(_graph_blocks, "_MOVING", 1.0)
     monkeypatch.setattr(_graph_blocks, "_LARGE", np.inf)
-    (effect, variance, targets, control), _ = screen(30, 300)
+    (effect, variance, targets, control), _ = screen(20, 200)
     exact = Variational(effect, variance, targets, control)
-    exact.run(60)
-    exact.run(300, learn=False)
+    exact.run(40)
+    exact.run(120, learn=False)
     blocks = BlockVariational(effect, variance, targets, control)
     for name in ("weight", "weight_variance", "edge", "probability"):
         getattr(blocks, name).copy_(getattr(exact, name))
@@ -97,10 +97,10 @@ class Sizes(TorchDispatchMode):
 
 
 def test_no_array_is_larger_than_the_effects_or_the_weights():
-    k, n_genes = 150, 170
+    k, n_genes = 130, 150
     arguments, _ = screen(k, n_genes)
     with Sizes() as sizes:
-        inferred(arguments, False, n_sweeps=4)
+        inferred(arguments, False, n_sweeps=1)
     assert k * n_genes <= sizes.largest <= max(k * n_genes, k * k)
 
 

@@ -149,10 +149,10 @@ class _Pairs:
             return values[rows].gather(1, genes)
 
         return cls(
-            a=taken(y, first),
-            b=taken(y, second),
-            v_a=taken(v, first),
-            v_b=taken(v, second),
+            a=taken(y, first).double(),
+            b=taken(y, second).double(),
+            v_a=taken(v, first).double(),
+            v_b=taken(v, second).double(),
             on_a=taken(screen.on_target, first),
             on_b=taken(screen.on_target, second),
             target_variance=screen.target_variance,

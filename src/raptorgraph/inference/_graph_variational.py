@@ -82,6 +82,7 @@ class Variational:
             program_fraction=self.program_fraction[0],
             program_variance=self.program_variance[0],
         ).support(first, second)
+        found = found.to(self.probability)
         support = torch.full_like(self.probability, torch.nan)
         support[first, second], support[second, first] = found, 1 - found
         return support
