@@ -109,3 +109,22 @@ def test_few_cells_and_constant_genes(n):
     assert np.isfinite(model.loading).all()
     assert np.isfinite(model.log_likelihood)
     assert (model.noise >= _linear._LEAST_NOISE).all()
+
+
+def test_the_strength_is_chosen_on_some_of_the_cells(monkeypatch):
+    n_cells, fit = [], _linear._fit
+    monkeypatch.setattr(_linear, "_fit", lambda residual, *args: n_cells.append(len(residual)) or fit(residual, *args))
+    fit_linear(drawn(6000), 3.0 * OWN, BACKGROUND, None, seed=0)
+    assert n_cells == [1500] * len(_linear.STRENGTHS) + [6000]
+    n_cells.clear()
+    fit_linear(drawn(6000), 3.0 * OWN, BACKGROUND, 3.0, seed=0)
+    assert n_cells == [6000]
+
+
+def test_single_precision_gives_the_same_model():
+    cells = drawn()
+    double, single = (fit_linear(cells.astype(kind), 3.0 * OWN, BACKGROUND, None, seed=0) for kind in (float, "f4"))
+    assert single.strength == double.strength
+    np.testing.assert_allclose(single.noise, double.noise, rtol=1e-4)
+    np.testing.assert_allclose(single.loading.T @ single.loading, double.loading.T @ double.loading, atol=1e-4)
+    assert single.log_likelihood == pytest.approx(double.log_likelihood, rel=1e-5)

@@ -11,7 +11,7 @@ import torch
 from lightning.pytorch.callbacks import Callback
 
 import raptorgraph as rg
-from raptorgraph.model import NonFiniteLossError
+from raptorgraph.model import NonFiniteLossError, _training
 
 
 @pytest.fixture(scope="module")
@@ -115,3 +115,27 @@ def test_a_training_that_failed_leaves_the_weights_for_another_one(adata, max_ep
     model.train(max_epochs=1, **arguments)
     assert model.is_trained
     assert np.isfinite(model.get_latent_representation()).all()
+
+
+class Asked(Exception):
+    """What the trainer was asked for."""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "batch_size", "expected"),
+    [
+        ({}, 256, 200),  # one update an epoch
+        ({}, 1, 2),
+        ({"linear_decoder": False}, 256, 400),
+        ({"perturbed_prior": False}, 1, 10),
+    ],
+)
+def test_a_network_that_starts_from_the_effects_needs_fewer_updates(
+    adata, monkeypatch, arguments, batch_size, expected
+):
+    def runner(*args, max_epochs, **kwargs):
+        raise Asked(max_epochs)
+
+    monkeypatch.setattr(_training, "_runner", runner)
+    with pytest.raises(Asked, match=f"^{expected}$"):
+        rg.RaptorGraphModel(adata, n_hidden=4, **arguments).train(batch_size=batch_size)
