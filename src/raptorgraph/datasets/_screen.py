@@ -227,8 +227,7 @@ def random_screen(
     hit = np.empty((len(pairs), n_hit), dtype=np.int32)
     for row in hit:
         row[:] = np.sort(rng.permutation(n_genes)[:n_hit])
-    hit = hit.ravel()
-    pair_loadings = interaction_strength * PAIR_LOADING_SD * rng.standard_normal(len(hit))
+    pair_loadings = interaction_strength * PAIR_LOADING_SD * rng.standard_normal(hit.size)
     return Screen(
         graph=graph,
         shift=-effect_size * rng.uniform(*EFFICIENCY, size=n_perturbed),
@@ -236,7 +235,9 @@ def random_screen(
         base=base,
         loadings=sparse.csr_array(loadings),
         pairs=pairs,
-        pair_loadings=sparse.csr_array((pair_loadings, hit, n_hit * np.arange(len(pairs) + 1)), (len(pairs), n_genes)),
+        pair_loadings=sparse.csr_array(
+            (pair_loadings, hit.ravel(), n_hit * np.arange(len(pairs) + 1)), (len(pairs), n_genes)
+        ),
         batch_offsets=batch_effect * rng.standard_normal((n_batches, n_genes)) * (n_batches > 1),
     )
 
