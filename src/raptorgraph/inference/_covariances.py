@@ -43,14 +43,16 @@ class Dense:
 
     @property
     def log_det(self) -> torch.Tensor:
-        return 2 * self.factor.diagonal().log().sum()
+        found: torch.Tensor = 2 * self.factor.diagonal().log().sum()
+        return found
 
     def solve(self, right: torch.Tensor) -> torch.Tensor:
         found: torch.Tensor = torch.cholesky_solve(right, self.factor)
         return found
 
     def inverse_diagonal(self) -> torch.Tensor:
-        return torch.cholesky_inverse(self.factor).diagonal()
+        found: torch.Tensor = torch.cholesky_inverse(self.factor).diagonal()
+        return found
 
 
 class Conditions:
