@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from raptorgraph.inference._state import Covariance as SingleEffects
     from raptorgraph.inference._state import Hyperparameters, Measured
 
-_KEPT = 4e7  # numbers in the Cholesky factors that are kept rather than found again
+_KEPT = 8e7  # numbers in the Cholesky factors that are kept rather than found again
 
 
 class Covariance(Protocol):

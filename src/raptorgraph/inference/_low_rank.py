@@ -121,7 +121,7 @@ class LowRank:
             among = torch.zeros_like(self.weight).index_add_(1, rows, self.inverse.flatten(1)[:, at])
             found[:, self.rows] -= self.weight**2 * among
         half = torch.linalg.solve_triangular(self.capacitance, self.solved_loads.mT, upper=False)
-        return found - (half**2).sum(1)
+        return found - half.square().sum(1)
 
     # -- linked genes ----------------------------------------------------------------------------------------------
     def sums(self, right: torch.Tensor) -> torch.Tensor:
@@ -142,7 +142,7 @@ class LowRank:
         found: torch.Tensor = (1 - self.inverse.diagonal(dim1=1, dim2=2) / self.variance) / self.variance
         through = self.of_genes(self.solved_loads[:, self.rows])
         half = torch.linalg.solve_triangular(self.capacitance, through.mT, upper=False)
-        return found - (half**2).sum(1)
+        return found - half.square().sum(1)
 
     def of_genes(self, values: torch.Tensor) -> torch.Tensor:
         """D' times values of the linked conditions, levels x these x n."""
