@@ -265,7 +265,7 @@ def _sum_of_normals(
     What genes do not share is drawn once for all: the sum of independent normal variables is one.
     """
     shape = len(parts[0][1]), len(parts[0][2])
-    variance, total = torch.zeros(2, *shape, dtype=torch.float64)
+    variance, total = torch.zeros(shape, dtype=torch.float64), torch.zeros(shape, dtype=torch.float64)
     for loadings, of_rows, of_genes in parts:
         own = of_genes * (1 - (loadings**2).sum(1)).clamp_min(0.0)
         variance += torch.outer(of_rows, own)

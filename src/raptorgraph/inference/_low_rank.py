@@ -120,7 +120,7 @@ class LowRank:
             rows, at = self.links.entries
             among = torch.zeros_like(self.weight).index_add_(1, rows, self.inverse.flatten(1)[:, at])
             found[:, self.rows] -= self.weight**2 * among
-        half = torch.linalg.solve_triangular(self.capacitance, self.solved_loads.mT, upper=False)
+        half: torch.Tensor = torch.linalg.solve_triangular(self.capacitance, self.solved_loads.mT, upper=False)
         return found - half.square().sum(1)
 
     # -- linked genes ----------------------------------------------------------------------------------------------
@@ -141,7 +141,7 @@ class LowRank:
         r"""Diagonal of :math:`D^\top \Sigma^{-1} D` for linked genes without a graph, levels x linked."""
         found: torch.Tensor = (1 - self.inverse.diagonal(dim1=1, dim2=2) / self.variance) / self.variance
         through = self.of_genes(self.solved_loads[:, self.rows])
-        half = torch.linalg.solve_triangular(self.capacitance, through.mT, upper=False)
+        half: torch.Tensor = torch.linalg.solve_triangular(self.capacitance, through.mT, upper=False)
         return found - half.square().sum(1)
 
     def of_genes(self, values: torch.Tensor) -> torch.Tensor:
