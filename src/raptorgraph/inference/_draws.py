@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
 _COMMON_EXCESS = 0.5  # part of the noise between conditions that is along what genes respond with alike
 _JITTER = 1e-9
-_MOST_KEPT = 2.5e8  # numbers of all draws that are kept for the next question
+_MOST_KEPT = 4e8  # numbers of all draws that are kept for the next question
 
 
 @dataclass(frozen=True)
