@@ -66,7 +66,7 @@ class Sets:
 
     def means_of_sizes(self, fitted: Fitted) -> tuple[Sets, torch.Tensor]:
         """The mean over all sets of a size, for each size that there is, and which of these each set has."""
-        sizes, at = self.design.sum(1).unique(return_inverse=True)
+        sizes, at = torch.unique(self.design.sum(1), return_inverse=True)
         first = torch.stack([(at == i).nonzero()[0, 0] for i in range(len(sizes))])
         design = self.design[first]
         cross = inherited(fitted.hyperparameters, design, fitted.measured.design, by_size=True)
@@ -147,7 +147,7 @@ class Conditional:
 
     def moments_of(self, design: torch.Tensor) -> Moments:
         """Moments of sets (sets x k) of which none is a combination that was not measured."""
-        parts = [self.moments(Sets.of(part, self.fitted)) for part in design.split(_AT_A_TIME)]
+        parts = [self.moments(Sets.of(part, self.fitted)) for part in torch.split(design, _AT_A_TIME)]
         return Moments(
             *(torch.cat(each) for each in zip(*((x.mean, x.variance, x.set_variance) for x in parts), strict=True))
         )

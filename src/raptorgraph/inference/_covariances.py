@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from raptorgraph.inference._state import Covariance as SingleEffects
     from raptorgraph.inference._state import Hyperparameters, Measured
 
-_KEPT = 4e7  # numbers in the Cholesky factors that are kept rather than found again
+_KEPT = 8e7  # numbers in the Cholesky factors that are kept rather than found again
 
 
 class Covariance(Protocol):
@@ -43,14 +43,16 @@ class Dense:
 
     @property
     def log_det(self) -> torch.Tensor:
-        return 2 * self.factor.diagonal().log().sum()
+        found: torch.Tensor = 2 * self.factor.diagonal().log().sum()
+        return found
 
     def solve(self, right: torch.Tensor) -> torch.Tensor:
         found: torch.Tensor = torch.cholesky_solve(right, self.factor)
         return found
 
     def inverse_diagonal(self) -> torch.Tensor:
-        return torch.cholesky_inverse(self.factor).diagonal()
+        found: torch.Tensor = torch.cholesky_inverse(self.factor).diagonal()
+        return found
 
 
 class Conditions:

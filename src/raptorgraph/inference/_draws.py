@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 
 _COMMON_EXCESS = 0.5  # part of the noise between conditions that is along what genes respond with alike
 _JITTER = 1e-9
-_MOST_KEPT = 2.5e8  # numbers of all draws that are kept for the next question
+_MOST_KEPT = 4e8  # numbers of all draws that are kept for the next question
 
 
 @dataclass(frozen=True)
@@ -206,7 +206,7 @@ class JointDraws:
         control = normal(1, noise)[0] * (measured.control_noise * w).sqrt()
         residual = prior.residual_variance * levels * inherits
         one = torch.ones_like(between)
-        parts = (programs, one, residual * w), (noise, measured.condition_noise, w), (guides, between, w)
+        parts = [(programs, one, residual * w), (noise, measured.condition_noise, w), (guides, between, w)]
         shown = sparse_times(scaled, single) + condition + control + _sum_of_normals(parts, generator)
         shown += combination[:, None] * common
         noise_of_several = normal(len(several), guides) * torch.outer(several_between, w).sqrt()
@@ -222,7 +222,7 @@ class JointDraws:
             single[:, at] += levels[at] * (covariance @ pull[:, at])
         # What another condition of these genes would differ by: it goes with them into combinations.
         one, excess = torch.ones(k, dtype=w.dtype), prior.excess * measured.condition_noise.median() * w
-        parts = (programs, one, residual * w), (guides, one, excess)
+        parts = [(programs, one, residual * w), (guides, one, excess)]
         single += of_genes(lambda n, source: _sum_of_normals([(L, a[:n], b) for L, a, b in parts], source))
         known = levels * inherits
         own = torch.outer(prior.interaction_variance * combination, known) + levels * (1 - inherits)
@@ -315,10 +315,11 @@ def _sum_of_normals(
 
     What genes do not share is drawn once for all: the sum of independent normal variables is one.
     """
-    variance, total = 0.0, 0.0
+    shape = len(parts[0][1]), len(parts[0][2])
+    variance, total = torch.zeros(shape, dtype=torch.float64), torch.zeros(shape, dtype=torch.float64)
     for loadings, of_rows, of_genes in parts:
         own = of_genes * (1 - (loadings**2).sum(1)).clamp_min(0.0)
-        variance = variance + torch.outer(of_rows, own)
+        variance += torch.outer(of_rows, own)
         common = torch.randn(len(of_rows), loadings.shape[1], generator=generator, dtype=torch.float64)
-        total = total + (of_rows.sqrt()[:, None] * common) @ (of_genes.sqrt()[:, None] * loadings).T
-    return total + standard_normal(variance.shape, generator) * variance.sqrt_()
+        total += (of_rows.sqrt()[:, None] * common) @ (of_genes.sqrt()[:, None] * loadings).T
+    return total.add_(standard_normal(shape, generator) * variance.sqrt_())

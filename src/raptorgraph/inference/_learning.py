@@ -10,7 +10,7 @@ import torch
 
 from raptorgraph.inference._covariances import Conditions, Covariances
 from raptorgraph.inference._expansion import Expansion
-from raptorgraph.inference._gene_covariance import GeneCovariance
+from raptorgraph.inference._gene_covariance import ExtendedCovariance, GeneCovariance
 from raptorgraph.inference._low_rank_mixture import LowRankMixture
 from raptorgraph.inference._mixture import LEVELS, GeneMixture
 from raptorgraph.inference._prior import (
@@ -71,7 +71,9 @@ def learn(
     prior = task.maximize(sample, n_steps, few_directions=with_penalty)
     with torch.no_grad():
         if not (measured.design.sum(1) > 1).any():
-            expected = expected_scale(prior.excess, prior.shared_covariance, config.overshoot)
+            shared = prior.shared_covariance
+            assert not isinstance(shared, ExtendedCovariance)  # by genes that were not perturbed, later
+            expected = expected_scale(prior.excess, shared, config.overshoot)
             prior = replace(prior, scale=expected)
         density = task.mixture(prior, slice(None)).log_density(task.scaled)
         targets = TargetEffects.given(task.scaled, measured, Covariances(prior, measured))
@@ -131,7 +133,7 @@ class _Task:
         expansion = self._expansion(y)
         for _ in range(n_steps):
             optimizer.zero_grad()
-            near = _NEAR * (schedule.get_last_lr()[0] / _LEARNING_RATE) ** 2
+            near = _NEAR * (float(schedule.get_last_lr()[0]) / _LEARNING_RATE) ** 2
             prior = hyperparameters(free, self.seen, self.independent_covariance)
             gain, _ = self.mixture(prior, genes, expansion, near).objective(y)
             loss = penalty(free, prior, self.config.overshoot) - gain
@@ -264,7 +266,9 @@ def _shared_covariance(free: Mapping[str, torch.Tensor], *, dense: bool) -> torc
 
 def penalty(free: Mapping[str, torch.Tensor], prior: Hyperparameters, overshoot: bool) -> torch.Tensor:
     """Minus the log density of the prior of the hyperparameters, up to a constant."""
-    expected = expected_scale(prior.excess.detach(), prior.shared_covariance.detach(), overshoot)
+    shared = prior.shared_covariance
+    assert not isinstance(shared, ExtendedCovariance)
+    expected = expected_scale(prior.excess.detach(), shared.detach(), overshoot)
     off = free["scale"] - expected.log()
     square = (off / _SCALE_SD) ** 2 + (free["deviation"] ** 2).sum() + free["unseen_scale"] ** 2
     return 0.5 * (square + sum((free[name] - math.log(median)) ** 2 for name, median in MEDIANS.items()))

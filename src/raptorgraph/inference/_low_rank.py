@@ -110,17 +110,18 @@ class LowRank:
     def solve(self, right: torch.Tensor) -> torch.Tensor:
         """Inverse of each covariance times a matrix C x n, levels x C x n."""
         through = torch.cholesky_solve(self.solved_loads.mT @ right, self.capacitance)
-        return self._without_loads(right[None].expand(len(self.own), -1, -1)).sub_(self.solved_loads @ through)
+        found = self._without_loads(right[None].expand(len(self.own), -1, -1))
+        return found.sub_(self.solved_loads @ through)
 
     def inverse_diagonal(self) -> torch.Tensor:
         """Diagonals of the inverses, levels x C."""
-        found = 1 / self.own
+        found: torch.Tensor = 1 / self.own
         if len(self.rows):
             rows, at = self.links.entries
             among = torch.zeros_like(self.weight).index_add_(1, rows, self.inverse.flatten(1)[:, at])
             found[:, self.rows] -= self.weight**2 * among
-        half = torch.linalg.solve_triangular(self.capacitance, self.solved_loads.mT, upper=False)
-        return found - (half**2).sum(1)
+        half: torch.Tensor = torch.linalg.solve_triangular(self.capacitance, self.solved_loads.mT, upper=False)
+        return found - half.square().sum(1)
 
     # -- linked genes ----------------------------------------------------------------------------------------------
     def sums(self, right: torch.Tensor) -> torch.Tensor:
@@ -133,14 +134,15 @@ class LowRank:
         """What effects of linked genes (levels x linked x n) take from the linked conditions, levels x these x n."""
         n_levels, _, n = pulled.shape
         spread = sparse_times(self.links.members, pulled.transpose(0, 1).flatten(1))
-        return spread.view(len(spread), n_levels, n).transpose(0, 1) * self.weight[:, :, None]
+        found: torch.Tensor = spread.view(len(spread), n_levels, n).transpose(0, 1) * self.weight[:, :, None]
+        return found
 
     def inverse_of_genes(self) -> torch.Tensor:
         r"""Diagonal of :math:`D^\top \Sigma^{-1} D` for linked genes without a graph, levels x linked."""
-        found = (1 - self.inverse.diagonal(dim1=1, dim2=2) / self.variance) / self.variance
+        found: torch.Tensor = (1 - self.inverse.diagonal(dim1=1, dim2=2) / self.variance) / self.variance
         through = self.of_genes(self.solved_loads[:, self.rows])
-        half = torch.linalg.solve_triangular(self.capacitance, through.mT, upper=False)
-        return found - (half**2).sum(1)
+        half: torch.Tensor = torch.linalg.solve_triangular(self.capacitance, through.mT, upper=False)
+        return found - half.square().sum(1)
 
     def of_genes(self, values: torch.Tensor) -> torch.Tensor:
         """D' times values of the linked conditions, levels x these x n."""
@@ -149,7 +151,7 @@ class LowRank:
         return sparse_times(self.links.conditions, scaled).view(-1, n_levels, n).transpose(0, 1)
 
     def _without_loads(self, right: torch.Tensor) -> torch.Tensor:
-        found = right / self.own[:, :, None]
+        found: torch.Tensor = right / self.own[:, :, None]
         if len(self.rows):
             pulled = self.inverse @ self.sums(right[:, self.rows].transpose(0, 1))
             found[:, self.rows] -= self.spread(pulled)

@@ -93,7 +93,7 @@ class LowRankMixture:
                 density[INDEPENDENT, expanded] = self.log_weights[INDEPENDENT, expanded] + independent
             value = torch.logsumexp(density.flatten(0, 1), 0)
             responsibility = (density - value).exp()
-            gradient = _Gradient(prior, measured, conditions)
+            gradient = _Gradient(prior, measured, conditions, covariance.loadings.shape[1])
             squared = y**2
             for of in found:
                 gradient.add(of, y, squared, responsibility[of.m, of.levels])
@@ -141,7 +141,7 @@ class LowRankMixture:
 class _Gradient:
     """Derivatives of the log likelihood by what covariances are made of, added up over classes and levels."""
 
-    def __init__(self, prior: Hyperparameters, measured: Measured, conditions: Conditions) -> None:
+    def __init__(self, prior: Hyperparameters, measured: Measured, conditions: Conditions, n_directions: int) -> None:
         n, k = measured.design.shape
         dtype = measured.effect.dtype
         self._prior, self._conditions, self._scale = prior, conditions, scale_of(prior, measured.design)
@@ -150,7 +150,7 @@ class _Gradient:
         self.scale = torch.zeros(n, dtype=dtype)
         self.common = torch.zeros((), dtype=dtype)
         self.specific = torch.zeros(k, dtype=dtype)
-        self.loadings = torch.zeros(k, prior.shared_covariance.loadings.shape[1], dtype=dtype)
+        self.loadings = torch.zeros(k, n_directions, dtype=dtype)
 
     def add(self, of: _Found, y: torch.Tensor, squared: torch.Tensor, r: torch.Tensor) -> None:
         """Add a class; r are its probabilities, levels x genes."""

@@ -49,7 +49,7 @@ class TargetEffects:
         mean = torch.zeros_like(precision)
         used = torch.ones_like(precision, dtype=torch.bool) if where is None else where[:, :, columns]
         for m, level in torch.nonzero(used.any(2)).tolist():
-            for t in used[m, level].nonzero().squeeze(1).split(_AT_A_TIME):
+            for t in torch.split(used[m, level].nonzero().squeeze(1), _AT_A_TIME):
                 x = perturbed[:, t]
                 solved = covariances.at(m, level).solve(x)
                 precision[m, level, t] = 1 / TARGET_VARIANCE + (solved * x).sum(0)

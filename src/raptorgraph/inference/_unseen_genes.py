@@ -133,6 +133,9 @@ def never_perturbed(measured: Measured) -> torch.Tensor:
 def _part(fitted: Fitted, rows: torch.Tensor, genes: torch.Tensor) -> Fitted:
     """Some of the conditions and of the genes."""
     measured, prior = fitted.measured, fitted.hyperparameters
+    shared, independent = prior.shared_covariance, prior.independent_covariance
+    assert isinstance(shared, torch.Tensor)
+    assert isinstance(independent, torch.Tensor)
     return Fitted(
         replace(
             measured,
@@ -143,8 +146,8 @@ def _part(fitted: Fitted, rows: torch.Tensor, genes: torch.Tensor) -> Fitted:
         ),
         replace(
             prior,
-            shared_covariance=prior.shared_covariance[genes][:, genes],
-            independent_covariance=prior.independent_covariance[genes][:, genes],
+            shared_covariance=shared[genes][:, genes],
+            independent_covariance=independent[genes][:, genes],
             unseen=prior.unseen[genes],
             excess_by_condition=prior.excess_by_condition[rows],
         ),
