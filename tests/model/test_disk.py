@@ -99,10 +99,13 @@ def test_answers_are_those_of_cells_in_memory(cells, expected, fitted):
             pd.testing.assert_frame_equal(found[name], value, check_exact=True)
         else:
             np.testing.assert_array_equal(found[name], value, err_msg=name)
-    # One pass for the setup, one for the sums, one for all epochs, since all cells fit; samples of at most 5,000 for
-    # the start (its latents twice) and of cells that responded, which are all cells here; the rest reads controls.
-    assert sum(read) <= 7 * cells.n_obs + 9 * 120
-    assert max(read) <= cells.n_obs
+    # One pass for the setup, one for the sums, and one for all epochs and validations together, since all cells fit;
+    # samples of cells for the start, its latents twice, and for those that responded, which are all cells here. Controls
+    # are read for their means, the noise, what is kept of them, latents that are active, and those that responded: in
+    # these once for each perturbed gene.
+    n, n_controls = cells.n_obs, 120
+    assert sum(read) <= 7 * n + (9 + 4) * n_controls
+    assert max(read) <= n
 
 
 @pytest.mark.parametrize("kind", ["zarr", "lazy", "layer of h5ad"])
