@@ -100,9 +100,9 @@ def test_answers_are_those_of_cells_in_memory(cells, expected, fitted):
         else:
             np.testing.assert_array_equal(found[name], value, err_msg=name)
     # One pass for the setup, one for the sums, and one for all epochs and validations together, since all cells fit;
-    # samples of cells for the start, its latents twice, and for those that responded, which are all cells here. Controls
-    # are read for their means, the noise, what is kept of them, latents that are active, and those that responded: in
-    # these once for each perturbed gene.
+    # samples of cells for the start, its latents twice, and for those that responded, which are all cells here. Control
+    # cells are read for their means, the noise, what is kept of them, latents that are active, and, once for each
+    # perturbed gene, for those that responded.
     n, n_controls = cells.n_obs, 120
     assert sum(read) <= 7 * n + (9 + 4) * n_controls
     assert max(read) <= n
