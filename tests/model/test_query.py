@@ -12,7 +12,7 @@ from raptorgraph.model._query import (
     align_genes,
     check_categories,
     check_genes,
-    control_cells,
+    control_rows,
     known_categories,
     prepare_query,
 )
@@ -30,7 +30,7 @@ def cells():
 
 
 def test_genes_are_matched_by_name(cells):
-    found = prepare_query(cells, GENES, SETUP, counts=True)
+    found, _ = prepare_query(cells, GENES, SETUP, counts=True)
     assert list(found.var_names) == GENES
     np.testing.assert_array_equal(found.X, [[5, 1], [0, 2], [1, 0]])
     np.testing.assert_array_equal(found.obs[LIBRARY_KEY], [6, 2, 1])  # of the genes of the model
@@ -38,13 +38,15 @@ def test_genes_are_matched_by_name(cells):
     assert list(cells.var_names) == ["A ", "C", "B"]
     assert list(cells.obs) == ["guide", "lane"]
     cells.obs["total"] = [10.0, 20.0, 30.0]
-    found = prepare_query(cells, GENES, replace(SETUP, library_size_key="total"), counts=True)
+    found, _ = prepare_query(cells, GENES, replace(SETUP, library_size_key="total"), counts=True)
     np.testing.assert_array_equal(found.obs[LIBRARY_KEY], [10, 20, 30])
 
 
 def test_cells_without_labels_are_taken_for_controls(cells):
     del cells.obs["guide"]
-    assert (prepare_query(cells, GENES, SETUP, counts=True).obs["guide"] == "NT").all()
+    query, stored = prepare_query(cells, GENES, SETUP, counts=True)
+    assert (query.obs["guide"] == "NT").all()
+    assert stored is None
 
 
 def test_queries_of_another_kind_are_refused(cells):
@@ -71,10 +73,25 @@ def test_the_same_genes_are_ordered_in_place_and_more_on_a_copy(cells):
 
 
 def test_controls_where_there_are_some(cells):
-    assert list(control_cells(cells, SETUP).obs_names) == ["c1", "c2"]
-    assert control_cells(cells[:1], SETUP).n_obs == 1
+    assert list(control_rows(cells, SETUP)) == [1, 2]
+    query, _ = prepare_query(cells, GENES, SETUP, counts=True, controls=True)
+    assert list(query.obs_names) == ["c1", "c2"]
+    np.testing.assert_array_equal(query.X, [[0, 2], [1, 0]])
+    assert control_rows(cells[:1], SETUP) is None
     del cells.obs["guide"]
-    assert control_cells(cells, SETUP) is cells
+    assert control_rows(cells, SETUP) is None
+
+
+def test_cells_in_a_file_stay_there(cells, tmp_path):
+    cells.write_h5ad(tmp_path / "cells.h5ad")
+    backed = ad.read_h5ad(tmp_path / "cells.h5ad", backed="r")
+    assert align_genes(backed, GENES) is backed
+    for controls, rows in ((False, slice(None)), (True, slice(1, None))):
+        query, stored = prepare_query(backed, GENES, SETUP, counts=True, controls=controls)
+        assert query.X is None
+        assert list(query.obs_names) == list(cells.obs_names[rows])
+        assert list(query.var_names) == GENES
+        np.testing.assert_array_equal(stored[:], cells.X[rows][:, [2, 0]])
 
 
 def test_categories_that_a_model_knows(cells):

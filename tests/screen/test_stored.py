@@ -165,3 +165,11 @@ def test_what_holds_no_numbers_is_refused(tmp_path):
         pytest.raises(TypeError, match="layer 'x' holds 1 dimensions of type int64"),
     ):
         reader_of(file.create_dataset("one", data=np.arange(3)), "layer 'x'")
+
+
+@pytest.mark.parametrize("layout", ["csr in h5ad", "dense in h5ad"])
+def test_a_file_that_was_closed_is_opened_again(layout, tmp_path):
+    adata = written(layout, tmp_path)
+    X = matrix(adata, None)
+    adata.file.close()
+    np.testing.assert_array_equal(to_dense(X[np.array([4, 2])]), VALUES[[4, 2]])

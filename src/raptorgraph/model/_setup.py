@@ -176,10 +176,10 @@ def register(
     setup, saved = Setup.of(setup_method_args["setup_args"]), kwargs.get("source_registry") is not None
     if kwargs and not saved:
         raise TypeError(f"setup_anndata() got unexpected keyword arguments {sorted(kwargs)}.")
-    names = None
+    names: list[str] = []
     if saved:
         names = list(kwargs["source_registry"]["field_registries"][KEYS.X]["state_registry"]["column_names"])
-    X, library, parsed = read_screen(adata, setup, embedding, names)
+    X, library, parsed = read_screen(adata, setup, embedding, names or None)
     load_labels(adata)
     in_place, stored = not keeps_order(adata, setup.layer), None
     if not saved:

@@ -7,6 +7,7 @@ the file: what annbatch, which needs Python 3.12, does for unlabeled cells.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 _N_CELLS = 16_384  # perturbed cells in a window, and half as many controls
 _WINDOW_BYTES = 2**28  # of a window with its controls
 _BLOCK = 128  # cells in a row that are read together
-_RENEWED = 8  # windows after which all controls in memory are others, where there are more
+_RENEWED = 16  # windows after which all controls in memory are others, where there are more
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,7 @@ class WindowSampler(Sampler[WindowBatch]):
     """The batches of :class:`PairedSampler` within windows of cells, which are drawn anew in every epoch.
 
     A window takes blocks of neighbors in the file, drawn at random. Its partners come from a part of the control cells,
-    of which an eighth is replaced with each window. Cells that fit into one window come in the very order in which
+    of which a sixteenth is replaced with each window. Cells that fit into one window come in the very order in which
     :class:`PairedSampler` gives them. An epoch passes over each perturbed cell once.
     """
 
@@ -61,8 +62,10 @@ class WindowSampler(Sampler[WindowBatch]):
             split = _sample(split, self.n_cells, self.n_controls, seed)
             self.fits = True
         self.split, self.seed, self.shuffle, self.epoch = split, seed, shuffle, 0
-        self._options = {"batch_size": batch_size, "chunk_size": chunk_size, "shuffle": shuffle, "targets": targets}
-        self._whole = PairedSampler(split, seed=seed, **self._options)
+        self._paired = partial(
+            PairedSampler, batch_size=batch_size, chunk_size=chunk_size, shuffle=shuffle, targets=targets
+        )
+        self._whole = self._paired(split, seed=seed)
 
     def __len__(self) -> int:
         return len(self._whole)
@@ -80,7 +83,7 @@ class WindowSampler(Sampler[WindowBatch]):
         for i, start in enumerate(range(0, len(cells), self.n_cells)):
             controls = np.unique(np.take(pool, np.arange(i * step, i * step + self.n_controls), mode="wrap"))
             part = replace(self.split, perturbed=cells[start : start + self.n_cells], controls=controls)
-            batches = list(PairedSampler(part, seed=int(rng.integers(2**32)), **self._options))
+            batches = list(self._paired(part, seed=int(rng.integers(2**32))))
             used = [rows for batch in batches for rows in (batch.controls, batch.perturbed)]
             yield from _with_rows(batches, np.unique(np.concatenate(used)))
 

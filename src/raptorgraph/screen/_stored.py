@@ -163,22 +163,39 @@ def stack(parts: list[Any]) -> Any:
     return sparse.vstack(parts, format="csr") if sparse.issparse(parts[0]) else np.concatenate(parts)
 
 
+class _Array:
+    """Array of a file, which is opened again where it was closed, as ``adata.to_memory()`` does."""
+
+    def __init__(self, array: Any) -> None:
+        self._array = array
+        self._place = (array.file.filename, array.name) if isinstance(array, h5py.Dataset) else None
+
+    def open(self) -> Any:
+        """The array, ready to be read."""
+        if self._place is not None and not self._array:
+            filename, name = self._place
+            self._array = h5py.File(filename)[name]
+        return self._array
+
+
 class SparseReader:
     """CSR in an HDF5 file or a zarr store."""
 
     def __init__(self, X: CSRDataset) -> None:
         group = X.group
-        self.data, self.indices = group["data"], group["indices"]
+        self.data, self.indices = _Array(group["data"]), _Array(group["indices"])
         self.indptr = np.asarray(group["indptr"][...], dtype=np.int64)
         self.shape, self.dtype = tuple(X.shape), np.dtype(X.dtype)
-        self.row_bytes = self.indptr[-1] / max(1, self.shape[0]) * (self.dtype.itemsize + self.indices.dtype.itemsize)
+        self.row_bytes = (
+            self.indptr[-1] / max(1, self.shape[0]) * (self.dtype.itemsize + group["indices"].dtype.itemsize)
+        )
 
     def read(self, runs: Rows) -> sparse.csr_matrix:
         """Rows of all runs."""
         indptr = self.indptr
         data, indices = (
             np.concatenate([part[indptr[start] : indptr[stop]] for start, stop in runs])
-            for part in (self.data, self.indices)
+            for part in (self.data.open(), self.indices.open())
         )
         sizes = np.concatenate([np.diff(indptr[start : stop + 1]) for start, stop in runs])
         ends = np.concatenate([[0], np.cumsum(sizes)])
@@ -189,12 +206,13 @@ class DenseReader:
     """Array in an HDF5 file or a zarr store."""
 
     def __init__(self, X: Any) -> None:
-        self.X, self.shape, self.dtype = X, tuple(X.shape), np.dtype(X.dtype)
-        self.row_bytes = self.shape[1] * self.dtype.itemsize if len(self.shape) > 1 else 0
+        self.X, self.shape, self.dtype = _Array(X), tuple(X.shape), np.dtype(X.dtype)
+        self.row_bytes = self.shape[1] * self.dtype.itemsize
 
     def read(self, runs: Rows) -> np.ndarray:
         """Rows of all runs."""
-        return np.concatenate([self.X[start:stop] for start, stop in runs])
+        X = self.X.open()
+        return np.concatenate([X[start:stop] for start, stop in runs])
 
 
 class LazyReader:
