@@ -177,6 +177,12 @@ def as_tensors(cells: dict[str, np.ndarray]) -> dict[str, torch.Tensor]:
     return {key: torch.as_tensor(np.ascontiguousarray(values)) for key, values in cells.items()}
 
 
+def controls_of_a_batch(split: Split, batch_size: int) -> int:
+    """Number of controls in each batch, with which an epoch holds each about once."""
+    n_batches = max(1, -(-len(split.perturbed) // batch_size))
+    return min(max(-(-len(split.controls) // n_batches), _LEAST_CONTROLS), batch_size)
+
+
 def make_loader(
     manager: ScreenManager,
     split: Split,
@@ -193,9 +199,6 @@ def make_loader(
 
     Of all cells, an epoch holds each control about once, or more often where a batch would have less than 64 of them.
     """
-    n_controls, n_batches = None, max(1, -(-len(split.perturbed) // batch_size))
-    if targets is not None:
-        n_controls = min(max(-(-len(split.controls) // n_batches), _LEAST_CONTROLS), batch_size)
     sampler = PairedSampler(
         split,
         batch_size=batch_size,
@@ -203,7 +206,7 @@ def make_loader(
         shuffle=shuffle,
         seed=seed,
         targets=targets,
-        n_controls=n_controls,
+        n_controls=None if targets is None else controls_of_a_batch(split, batch_size),
         share=share,
     )
     if targets is None:
