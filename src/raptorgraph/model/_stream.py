@@ -13,7 +13,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from raptorgraph.model._loader import Batch, CellDataset, PairedBatch, PairedDataset, PairedSampler, Split
+from raptorgraph.model._loader import (
+    Batch,
+    CellDataset,
+    PairedBatch,
+    PairedDataset,
+    PairedSampler,
+    Split,
+    controls_of_a_batch,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -53,6 +61,8 @@ class WindowSampler(Sampler[WindowBatch]):
         shuffle: bool,
         seed: int,
         targets: EffectTargets | None = None,
+        n_controls: int | None = None,
+        share: tuple[int, int] = (0, 1),
         n_cells: int = _N_CELLS,
     ) -> None:
         self.n_cells = max(1, n_cells // batch_size) * batch_size
@@ -63,7 +73,13 @@ class WindowSampler(Sampler[WindowBatch]):
             self.fits = True
         self.split, self.seed, self.shuffle, self.epoch = split, seed, shuffle, 0
         self._paired = partial(
-            PairedSampler, batch_size=batch_size, chunk_size=chunk_size, shuffle=shuffle, targets=targets
+            PairedSampler,
+            batch_size=batch_size,
+            chunk_size=chunk_size,
+            shuffle=shuffle,
+            targets=targets,
+            n_controls=n_controls,
+            share=share,
         )
         self._whole = self._paired(split, seed=seed)
 
@@ -135,6 +151,7 @@ def make_stream(
     with_partners: bool = True,
     targets: EffectTargets | None = None,
     chunk_size: int = 64,
+    share: tuple[int, int] = (0, 1),
 ) -> DataLoader[Batch]:
     """Batches of one split, as :func:`~raptorgraph.model._loader.make_loader` gives them, of cells in a file."""
     stored = manager.stored
@@ -147,6 +164,8 @@ def make_stream(
         shuffle=shuffle,
         seed=seed,
         targets=targets,
+        n_controls=None if targets is None else controls_of_a_batch(split, batch_size),
+        share=share,
         n_cells=n_cells,
     )
     if targets is None:
