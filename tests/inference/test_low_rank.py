@@ -213,20 +213,19 @@ def test_nothing_of_the_size_conditions_x_conditions_is_factored(monkeypatch):
     assert max(sizes) <= 14  # directions, what combinations have in common, controls
 
 
-def test_the_independent_class_along_a_graph_is_seldom_factored(monkeypatch):
+def test_learned_alike_with_an_expansion_of_the_independent_class(monkeypatch):
     """An expansion takes its place in learning, and finds what the exact likelihood finds."""
     arrays, graph = _screen("both")
     monkeypatch.setattr(_learning, "MOST_DENSE", 0)
     made = []
     monkeypatch.setattr(_learning, "Expansion", lambda *parts: made.append(Expansion(*parts)) or made[-1])
     found = []
-    for few in (200, 0):
+    for few in (500, 0):
         monkeypatch.setattr(_learning, "_FEW_LINKED", few)
         posterior = EffectPosterior(EffectPosteriorConfig(few_directions=False))
-        posterior.fit(*arrays, 300, graph=graph, n_steps=120, rank=3)
+        posterior.fit(*arrays, 300, graph=graph, n_steps=60, rank=3)
         found.append(posterior.mean(arrays[0]))
-    assert len(made) == 1
-    assert made[0].n_found < 80
+    assert len(made) == 1  # of the second fit
     spread = float(found[0].std())
     assert float((found[1] - found[0]).square().mean().sqrt()) < 1e-3 * spread
 

@@ -45,8 +45,8 @@ _NO_DIRECTION = 1e-4  # share of the variance of single effects below which a co
 _CONDITION_SPECIFIC_WEIGHT, _BORDER = 0.01, 6
 _CLOSED = -1e4  # log weight of what cannot be
 _LEARNING_RATE = 0.08
-_FEW_LINKED = 200  # genes along a graph whose covariances are factored at every step
-_NEAR = 0.1  # change of hyperparameters up to which they are expanded in, in the first step; less towards the end
+_FEW_LINKED = 500  # genes along a graph whose covariances are factored at every step
+_NEAR = 0.03  # change of hyperparameters up to which they are expanded in, in the first step; less towards the end
 # Conditions up to which covariances are dense. A step then costs about classes x levels x C^2 x genes operations, and
 # three eigendecompositions; of low rank classes x levels x C x rank x genes. From about 100 on the latter are fewer.
 MOST_DENSE = 99
