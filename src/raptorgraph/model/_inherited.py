@@ -157,7 +157,18 @@ class InheritedModel(BaseModelClass):  # type: ignore[misc]  # scvi-tools has no
         super().view_anndata_setup(self.cells.data(adata), hide_state_registries)
 
     def get_var_names(self, legacy_mudata_format: bool = False) -> Any:
-        """Names of the genes, in the model's order, which that of data in a file need not be."""
+        """Names of the genes, in the model's order, which that of data in a file need not be.
+
+        Parameters
+        ----------
+        legacy_mudata_format
+            As in scvi-tools.
+
+        Examples
+        --------
+        >>> list(model.get_var_names()[:2])
+        ['P01', 'P02']
+        """
         names: Any = super().get_var_names(legacy_mudata_format)
         if self._adata_manager is None or self._adata_manager.stored is None:
             return names
