@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from lightning.pytorch.strategies import SingleDeviceStrategy
+from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
 
 import raptorgraph as rg
 from raptorgraph.model._distributed import _packed, _unpack, with_strategy
@@ -93,9 +93,11 @@ def test_two_processes_train_as_one(tmp_path):
 
 
 def test_strategies_that_are_not_supported_are_refused():
-    for strategy in ("ddp_notebook", "ddp_spawn", "fsdp", SingleDeviceStrategy("cpu")):
+    for strategy in ("ddp_notebook", "ddp_spawn", "fsdp", DDPStrategy(start_method="spawn")):
         with pytest.raises(NotImplementedError, match=r"strategy=.* is not supported: use strategy='ddp', in a script"):
             with_strategy({"strategy": strategy}, False)
+    for alone in (None, "auto", SingleDeviceStrategy("cpu")):
+        assert with_strategy({"strategy": alone}, True) == {"strategy": alone}
     with pytest.raises(ValueError, match="early_stopping=True needs one device"):
         with_strategy({"strategy": "ddp"}, True)
     assert with_strategy({"a": 1}, True) == {"a": 1}

@@ -197,7 +197,7 @@ def _work_all(
     folder: Path,
     n_jobs: int | None,
     n_threads: int,
-    executor: str,
+    executor: str = "processes",
 ) -> Iterator[tuple[Unit, str | None]]:
     """Each unit as it ends, with the message of its error if it failed."""
     if n_jobs == 0:

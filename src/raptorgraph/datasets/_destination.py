@@ -102,7 +102,8 @@ class OnDisk:
 
         # the format that every anndata reads
         kind = {"zarr_format": 2} if mode == "w" and not zarr.__version__.startswith("2.") else {}
-        return zarr.open_group(str(path), mode=mode, **kind)
+        opened: Any = zarr.open_group  # whose arguments differ between versions
+        return opened(str(path), mode=mode, **kind)
 
     def _close(self) -> None:
         if self.path.suffix == H5AD:

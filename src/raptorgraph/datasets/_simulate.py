@@ -278,7 +278,7 @@ def simulate(
     batch = np.arange(len(condition)) % n_batches
     shuffle = rng.permutation(len(condition))
     condition, batch = condition[shuffle], batch[shuffle]
-    place = state_rng.random(len(condition)) if cell_states is not None else None
+    places = state_rng.random(len(condition)) if cell_states is not None else None
 
     perturbs = np.zeros((len(conditions), n_perturbed), dtype=bool)
     for row, hit in zip(perturbs, conditions, strict=True):
@@ -290,8 +290,8 @@ def simulate(
         for rows in _blocks(len(condition), n_normal + n_genes):
             # every generator goes through the cells in order: how they are cut cannot change a draw
             cells = draw(rng.standard_normal((len(condition[rows]), n_normal)), batch[rows])
-            if cell_states is not None and place is not None:
-                cells = screen.in_state(cells, cell_states.mixtures(place[rows]))
+            if cell_states is not None and places is not None:
+                cells = screen.in_state(cells, cell_states.mixtures(places[rows]))
             members = perturbs[condition[rows]]
             acts = members & (escape_rng.random(members.shape) >= settings["escape"])
             cells.shifts[~acts] = 0.0
@@ -322,10 +322,10 @@ def simulate(
         "settings": settings,
     }
     if screen.off_target is not None:
-        hit = names[:n_perturbed]
-        simulation["off_target"] = pd.DataFrame(screen.off_target, index=hit, columns=hit)
-    if cell_states is not None and place is not None:
-        obs["state"] = cell_states.column(place)
+        targets = names[:n_perturbed]
+        simulation["off_target"] = pd.DataFrame(screen.off_target, index=targets, columns=targets)
+    if cell_states is not None and places is not None:
+        obs["state"] = cell_states.column(places)
         simulation["state_effects"] = dict(zip(cell_states.names, map(table, effects), strict=True))
         simulation["state_activity"] = pd.DataFrame(
             cell_states.mean_activity(), index=names[:n_perturbed], columns=list(cell_states.names)

@@ -156,4 +156,4 @@ class _Expectation:
         for power in others:
             value *= position
             value += power.take(step)
-        return value
+        return np.asarray(value)

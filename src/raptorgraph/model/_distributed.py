@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from lightning.pytorch.callbacks import Callback
-from lightning.pytorch.strategies import DDPStrategy, Strategy
+from lightning.pytorch.strategies import DDPStrategy, ParallelStrategy
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -27,18 +27,18 @@ _MODEL = ("history_", "control_digests_")
 
 def with_strategy(trainer_kwargs: Mapping[str, Any], early_stopping: bool) -> dict[str, Any]:
     """Arguments of the trainer, with the strategy that several processes need; NotImplementedError for others."""
-    strategy = trainer_kwargs.get("strategy", "auto")
+    strategy = trainer_kwargs.get("strategy") or "auto"
+    wrong = f"strategy={strategy!r} is not supported: use strategy='ddp', in a script; in a notebook use devices=1."
     if isinstance(strategy, str):
         if strategy in ("auto", "single_device"):
             return dict(trainer_kwargs)
         if strategy not in _DDP:
-            raise NotImplementedError(
-                f"strategy={strategy!r} is not supported: use strategy='ddp', in a script (not in a notebook, where "
-                "devices=1 is left)."
-            )
+            raise NotImplementedError(wrong)
         strategy = DDPStrategy(find_unused_parameters=strategy.endswith("true"), timeout=_WAIT)
-    elif isinstance(strategy, Strategy) and not isinstance(strategy, DDPStrategy):
-        raise NotImplementedError(f"strategy={strategy!r} is not supported: use strategy='ddp', in a script.")
+    elif not isinstance(strategy, ParallelStrategy):  # of one device
+        return dict(trainer_kwargs)
+    elif not isinstance(strategy, DDPStrategy) or strategy._start_method != "popen":
+        raise NotImplementedError(wrong)
     if early_stopping:
         raise ValueError("early_stopping=True needs one device: leave it out, or use devices=1.")
     # the sampler deals the cells out by itself
@@ -110,7 +110,7 @@ def _packed(model: RaptorGraphModel, others: dict[str, Any]) -> bytes:
     return buffer.getvalue()
 
 
-def _unpack(sent: bytes, model: RaptorGraphModel) -> dict[str, Any]:
+def _unpack(sent: Any, model: RaptorGraphModel) -> dict[str, Any]:
     """Take over the network as it was sent, on this process's device, and return the rest."""
     others: dict[str, Any]
     module, others = torch.load(io.BytesIO(sent), map_location=model.module.device, weights_only=False)
