@@ -166,10 +166,11 @@ def test_control_cells_are_encoded_once_and_not_for_each_gene(none, monkeypatch)
     module, cells = none.module, none.cells
     rows, n_encoded, encode = cells.control_rows(none.adata)[:5], [], type(module).encode
     monkeypatch.setattr(type(module), "encode", lambda self, x: n_encoded.append(len(x)) or encode(self, x))
-    score, noise = _responding._null_scores(cells, cells.query(), rows, 3)
+    k = module.config.n_perturbed
+    score, noise = _responding._null_scores(cells, cells.query(), rows, k)
     assert n_encoded == [5]
-    for g in range(3):
-        mask = sparse.csr_array(np.eye(module.config.n_perturbed, dtype=np.float32)[np.full(5, g)])
+    for g in range(k):
+        mask = sparse.csr_array(np.eye(k, dtype=np.float32)[np.full(5, g)])
         expected = _responding._scores(cells, cells.query(), rows, mask)[2:4]
         np.testing.assert_allclose((score[g], noise[g]), expected, rtol=1e-5)
 
