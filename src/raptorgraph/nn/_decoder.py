@@ -61,8 +61,10 @@ class Decoder(nn.Module):
             return out
         if self.dense is None:
             return F.linear(inputs, self.linear.weight, self.base)
+        last = self.dense[-1]
+        assert isinstance(last, nn.Linear)
         # one product and one pass over cells x genes, which are far more than the weights
-        weight = torch.cat([self.linear.weight, self.dense[-1].weight], dim=1)
+        weight = torch.cat([self.linear.weight, last.weight], dim=1)
         return F.linear(torch.cat([inputs, hidden], dim=-1), weight, self.base)
 
     def forward(self, u: torch.Tensor, covariates: torch.Tensor | None = None) -> torch.Tensor:
