@@ -83,6 +83,10 @@ def test_part_of_a_cell_in_its_own_effect():
     score, gene, _, controls = scores(np.random.default_rng(5), 100, [0.0])
     found = fit_mixture(score, np.full(len(score), 0.1), gene, controls, np.full_like(controls, 0.09), n_genes=500)
     assert found.optimism[0] == pytest.approx(0.7 * 0.5 / 1.5)  # 500 genes x 0.1 / 100 cells = 0.5
+    n_cells = np.array([400])  # of which 100 were scored
+    noises = np.full(len(score), 0.1), np.full_like(controls, 0.09)
+    found = fit_mixture(score, noises[0], gene, controls, noises[1], n_genes=500, n_cells=n_cells)
+    assert found.optimism[0] == pytest.approx(0.7 * 0.125 / 1.125)
 
 
 def test_split_normal_is_the_maximum_of_its_likelihood():

@@ -175,6 +175,13 @@ def test_control_cells_are_encoded_once_and_not_for_each_gene(none, monkeypatch)
         np.testing.assert_allclose((score[g], noise[g]), expected, rtol=1e-5)
 
 
+def test_some_cells_of_each_gene():
+    gene, rows = np.random.default_rng(0).permutation(np.repeat([0, 2, 5], [3, 40, 60])), np.arange(103) + 7
+    found = _responding._some_of_each(rows, gene, 43)
+    assert np.array_equal(found, np.unique(found))
+    assert np.bincount(gene[found - 7]).tolist() == [3, 0, 20, 0, 0, 20]
+
+
 def test_combination_is_the_product_of_its_genes(half):
     cells = half.cells
     manager = cells.query()

@@ -59,6 +59,15 @@ def test_evidence_is_the_slope_of_the_likelihood_ratio(likelihood):
         torch.testing.assert_close(more - ratio, 2 * expected, rtol=1e-4, atol=1e-5)
 
 
+@torch.no_grad()
+def test_evidence_is_finite_where_a_mean_vanishes():
+    low, high = torch.tensor([[1.0], [50.0], [1e-9]]), torch.tensor([[1e-9], [0.0], [1.0]])
+    found = made(NegativeBinomial, 3.0).evidence(low, high)
+    assert found.isfinite().all()
+    assert (found[:2] < -10).all()
+    assert found[2] > 10
+
+
 def test_locations_and_their_expression():
     decoded = torch.tensor([[-6.0, 1.0], [-7.0, 3.0]])
     counts = made(NegativeBinomial, 2.0, 2)

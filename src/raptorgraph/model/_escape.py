@@ -101,6 +101,7 @@ def fit_mixture(
     controls_noise: np.ndarray,
     n_genes: int,
     wide: np.ndarray | None = None,
+    n_cells: np.ndarray | None = None,
 ) -> Mixture:
     r"""Fit the mixture by expectation and maximization.
 
@@ -121,13 +122,15 @@ def fit_mixture(
         its own score gains :math:`\rho / (1 + \rho)`, with :math:`\rho` the number of genes times `noise` over n.
     wide
         Variance that the likelihood gives each score with the response; by default `noise`.
+    n_cells
+        Cells that the measured effect of each gene has, where scores are of some of them; by default as many as scores.
     """
     typical = np.quantile(controls_noise, 0.25, axis=1)
     score, noise = drawn_in(score, noise, typical[gene]), np.minimum(noise, _MUCH * typical[gene])
     null, below, above = split_normal(drawn_in(controls, controls_noise, typical[:, None]))
     n = np.bincount(gene, minlength=len(null))
     expected = np.bincount(gene, noise, minlength=len(null)) / np.maximum(n, 1)
-    rho = n_genes * expected / np.maximum(n, 1)
+    rho = n_genes * expected / np.maximum(n if n_cells is None else n_cells, 1)
     optimism = _KEPT * rho / (1 + rho)
     usual = np.maximum(np.minimum(expected, 0.5 * (below + above)), _TINY)
     of_response = np.bincount(gene, noise if wide is None else wide, minlength=len(null)) / np.maximum(n, 1)

@@ -130,15 +130,17 @@ def fit_responses(cells: Cells, left_out: np.ndarray | None) -> Mixture:
     """Fit the mixture of responders and of cells that escaped to the model's own cells, but for those left out.
 
     A gene is fitted to the cells in which it is perturbed alone, or where there are none, to all of its cells. Of cells
-    that are not in memory it takes at most 200,000, drawn at random.
+    that are not in memory it takes at most 200,000, drawn at random, as many of each gene as far as it has them.
     """
     manager = cells.query()
     mask = manager.get_from_registry(KEYS.PERTURBATION).tocsr()
     alone = np.diff(mask.indptr) == 1
     never = np.bincount(mask[alone].indices, minlength=mask.shape[1]) == 0
     used = np.setdiff1d(np.flatnonzero(alone | (mask @ never > 0)), _rows(left_out))
+    cell, gene = mask[used].nonzero()
+    n_cells = np.bincount(gene[alone[used[cell]] | never[gene]], minlength=mask.shape[1])
     if manager.stored is not None and len(used) > _MOST_STORED:
-        used = np.sort(np.random.default_rng((draw_seed(None), 13)).choice(used, _MOST_STORED, replace=False))
+        used = _some_of_each(used, mask.indices[mask.indptr[used]], _MOST_STORED)
     rows, gene, score, noise, wide = _scores(cells, manager, used, mask[used])
     of_gene = alone[rows] | never[gene]
     k, controls = mask.shape[1], np.setdiff1d(cells.control_rows(manager.adata), _rows(left_out))
@@ -146,7 +148,16 @@ def fit_responses(cells: Cells, left_out: np.ndarray | None) -> Mixture:
     controls = np.sort(np.random.default_rng((draw_seed(None), 11)).choice(controls, n, replace=False))
     null, of_null = _null_scores(cells, manager, controls, k)
     score, noise, gene, wide = (values[of_gene] for values in (score, noise, gene, wide))
-    return fit_mixture(score, noise, gene, null, of_null, manager.adata.n_vars, wide)
+    return fit_mixture(score, noise, gene, null, of_null, manager.adata.n_vars, wide, n_cells)
+
+
+def _some_of_each(rows: np.ndarray, gene: np.ndarray, n: int) -> np.ndarray:
+    """Draw `n` of the rows, as many of each gene as far as it has them."""
+    order = np.random.default_rng((draw_seed(None), 13)).permutation(len(rows))
+    order = order[np.argsort(gene[order], kind="stable")]
+    sizes = np.unique(gene, return_counts=True)[1]
+    place = np.concatenate([np.arange(size) for size in sizes])  # of each row among those of its gene
+    return np.sort(rows[order[np.argsort(place, kind="stable")[:n]]])
 
 
 @torch.inference_mode()

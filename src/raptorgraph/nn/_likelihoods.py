@@ -26,6 +26,7 @@ T = TypeVar("T")
 
 _HIGHEST = 2.0  # log rate
 _LEAST_MEAN = 1e-10  # that a molecule speaks of
+_LEAST_RATIO = 1e-6  # of two means, as one molecule tells them apart
 _OFFSET_QUADRATURE = {"step": 1.0, "lower": -16.0}
 _N_STEPS = 24  # one or two are usual
 _TOLERANCE = 5e-4  # of a mean, on the expression scale: far below the error of any effect
@@ -249,7 +250,8 @@ class NegativeBinomial(Likelihood):
     def evidence(self, low: Tensor, high: Tensor) -> Tensor:
         r"""Logarithm of the ratio of :math:`\mu / (\mu + \theta)`, which each molecule adds."""
         theta = self.log_scale.exp()
-        return (high - low).mul_(theta).div_((low + _LEAST_MEAN).mul_(high + theta)).log1p_()
+        change = (high - low).mul_(theta).div_((low + _LEAST_MEAN).mul_(high + theta))
+        return change.clamp_min_(_LEAST_RATIO - 1).log1p_()  # in single precision it can be -1 itself
 
     def training_nll(self, observed: Tensor, decoded: Tensor, library: Tensor | None) -> Tensor:
         """Negative log-likelihood of the counts of each cell, shape (cells,), from log rates (cells x genes), in nats.
