@@ -1,5 +1,7 @@
 """Windows of cells that are read from a file: what an epoch passes over, and how much is in memory."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -65,6 +67,15 @@ def test_the_same_seed_gives_the_same_batches():
     )
     np.testing.assert_array_equal(np.concatenate(one), np.concatenate(same))
     assert not np.array_equal(np.concatenate(one), np.concatenate(other))
+
+
+def test_processes_share_the_batches_of_windows():
+    few = replace(split(), perturbed=PERTURBED[:641])  # one more than two windows
+    samplers = [WindowSampler(few, n_cells=320, share=(rank, 2), **OPTIONS) for rank in range(2)]
+    parts = [[each.batch.perturbed for each in sampler] for sampler in samplers]
+    assert [len(part) for part in parts] == [len(sampler) for sampler in samplers] == [20, 20]
+    assert all(len(cells) for part in parts for cells in part)
+    np.testing.assert_array_equal(np.sort(np.concatenate(sum(parts, []))), few.perturbed)
 
 
 def test_cells_that_fit_come_as_in_memory():

@@ -10,7 +10,7 @@ from sklearn.decomposition import PCA
 STRENGTHS = (2.0, 3.0, 4.0, 6.0)
 _N_STEPS = 10
 _LEAST_NOISE = 0.3  # of the variance that a gene was standardized to
-_N_CHOOSING = 1500  # cells that the strength is chosen on
+_N_CHOOSING = 1500  # cells that the strength is chosen on, at least
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ def fit_linear(
     n_background
         Number of background latents.
     strength
-        Shift of an own latent; None to choose it among 2, 3, 4 and 6, on 1,500 of the cells where there are more.
+        Shift of an own latent; None to choose it among 2, 3, 4 and 6, on one in so many cells that at least 1,500 are left.
     seed
         Seed of the principal components.
     """

@@ -39,7 +39,8 @@ class ScreenSplitter(pl.LightningDataModule):
     train_size, validation_size
         Shares of the cells of every condition; by default 0.9 and the rest.
     batch_size
-        Perturbed cells in a batch; it holds as many control partners.
+        Perturbed cells in a batch; with each its partner, or else some controls
+        (:func:`~raptorgraph.model._loader.controls_of_a_batch`).
     pairing
         Method of :func:`raptorgraph.pp.pair_cells`.
     external_indexing

@@ -96,9 +96,11 @@ class WindowSampler(Sampler[WindowBatch]):
         cells = np.concatenate(_shuffled_blocks(self.split.perturbed, rng))
         pool = np.concatenate(_shuffled_blocks(self.split.controls, rng))
         step = max(1, self.n_controls // _RENEWED)
-        for i, start in enumerate(range(0, len(cells), self.n_cells)):
+        # Cells that are too few for all processes go with the window before, as in a batch.
+        starts = range(0, max(1, len(cells) - self._whole.share[1] + 1), self.n_cells)
+        for i, (start, end) in enumerate(zip(starts, [*starts[1:], len(cells)], strict=True)):
             controls = np.unique(np.take(pool, np.arange(i * step, i * step + self.n_controls), mode="wrap"))
-            part = replace(self.split, perturbed=cells[start : start + self.n_cells], controls=controls)
+            part = replace(self.split, perturbed=cells[start:end], controls=controls)
             batches = list(self._paired(part, seed=int(rng.integers(2**32))))
             used = [rows for batch in batches for rows in (batch.controls, batch.perturbed)]
             yield from _with_rows(batches, np.unique(np.concatenate(used)))
