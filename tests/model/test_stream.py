@@ -75,7 +75,7 @@ def test_processes_share_the_batches_of_windows():
     parts = [[each.batch.perturbed for each in sampler] for sampler in samplers]
     assert [len(part) for part in parts] == [len(sampler) for sampler in samplers] == [20, 20]
     assert all(len(cells) for part in parts for cells in part)
-    np.testing.assert_array_equal(np.sort(np.concatenate(sum(parts, []))), few.perturbed)
+    np.testing.assert_array_equal(np.sort(np.concatenate([*parts[0], *parts[1]])), few.perturbed)
 
 
 def test_cells_that_fit_come_as_in_memory():

@@ -34,7 +34,7 @@ from raptorgraph.inference._prior import CONDITION_SPECIFIC, is_combination, sca
 from raptorgraph.inference._targets import TARGET_VARIANCE
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from raptorgraph.inference._combinations import Additivity
     from raptorgraph.inference._conditioning import Conditional
@@ -58,9 +58,16 @@ class _Inherited:
     inherits: torch.Tensor  # G, 0/1: whether its class is not condition-specific
 
     @classmethod
-    def stacked(cls, draws: Sequence[_Inherited]) -> _Inherited:
-        """Draws along one axis."""
-        return cls(**{field.name: torch.stack([getattr(draw, field.name) for draw in draws]) for field in fields(cls)})
+    def stacked(cls, draws: Iterable[_Inherited], n: int) -> _Inherited:
+        """So many draws along one axis, each put into its place as it comes: in a list they would be there twice."""
+        found: dict[str, torch.Tensor] = {}
+        for d, draw in enumerate(draws):
+            for field in fields(cls):
+                value: torch.Tensor = getattr(draw, field.name)
+                if d == 0:
+                    found[field.name] = value.new_empty(n, *value.shape)
+                found[field.name][d] = value
+        return cls(**found)
 
 
 class JointDraws:
@@ -120,8 +127,8 @@ class JointDraws:
             generator.set_state(self._state)
             # Genes that were not perturbed come last, and have normal variables of their own: those of others stay.
             others = torch.Generator().manual_seed(self.seed + 1)
-            draws = [self._draw(d, at, generator, others) for d, at in enumerate(self._chosen)]
-            self._inherited = _Inherited.stacked(draws)
+            draws = (self._draw(d, at, generator, others) for d, at in enumerate(self._chosen))
+            self._inherited = _Inherited.stacked(draws, self.n_draws)
         return self._inherited
 
     def _effect(self, row: torch.Tensor, drawn: _Inherited) -> torch.Tensor:

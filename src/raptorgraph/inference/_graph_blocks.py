@@ -1,9 +1,9 @@
 """The updates of the graph model for many perturbations: in blocks, single precision and few passes over the effects.
 
-They have the fixed points of :class:`raptorgraph.inference._graph_variational.Variational`. What differs is the way there: within a
-block of explaining effects, what two of them take from each other is known from their correlation over all
-perturbations, times the exact size of each for the perturbation that is explained; exactly where a weight moves by
-more than its error. At the end of each block all is exact again.
+They have the fixed points of :class:`raptorgraph.inference._graph_variational.Variational`. What differs is the way
+there: within a block of explaining effects, what two of them take from each other is known from their correlation over
+all perturbations, times the exact size of each for the perturbation that is explained; exactly where a weight moves by
+more than a tenth of its error. At the end of each block all is exact again.
 """
 
 from __future__ import annotations

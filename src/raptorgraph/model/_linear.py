@@ -53,7 +53,8 @@ def fit_linear(
     n_background
         Number of background latents.
     strength
-        Shift of an own latent; None to choose it among 2, 3, 4 and 6, on one in so many cells that at least 1,500 are left.
+        Shift of an own latent; None to choose it among 2, 3, 4 and 6, on evenly spaced cells, 1,500 or up to twice as
+        many.
     seed
         Seed of the principal components.
     """
