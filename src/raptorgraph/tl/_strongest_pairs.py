@@ -205,7 +205,8 @@ class PairMeans:
         """Scale of the pairs of some genes with all, rows x k."""
         unseen = (self.unseen[rows, None] + self.unseen[None, :]) > 0
         scale = torch.where(unseen, self.unseen_scale, self.scale)
-        return scale * (1 + self.slope * (self.similarity[rows] - self.center))
+        found: torch.Tensor = scale * (1 + self.slope * (self.similarity[rows] - self.center))
+        return found
 
     def _common(self, posterior: EffectPosterior, order: list[int]) -> torch.Tensor:
         """What pairs have in common, from the posterior means of some that were not measured."""
