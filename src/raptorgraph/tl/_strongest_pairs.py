@@ -109,19 +109,11 @@ class PairMeans:
         prior = posterior.fitted.hyperparameters
         self.unseen = (prior.unseen[list(order)] > 0).float()
         self.scale, self.unseen_scale = float(prior.scale), float(prior.unseen_scale)
-        self.similarity: torch.Tensor | None = None
-        self.slope = self.center = 0.0
-        if posterior.fitted.n_nearest is None:
-            additivity = posterior.additivity
-            inherited = additivity.single_effects[list(order)].float()
-            self.inherited = inherited * (self.singles.norm(dim=1) / inherited.norm(dim=1).clamp_min(1e-12))[:, None]
-            self.similarity = additivity.similarity[list(order)][:, list(order)].float()
-            self.slope, self.center = (
-                float(additivity.weights @ additivity.coefficients[:, 1]),
-                float(additivity.center),
-            )
-        else:  # answered from the nearest conditions, one set at a time
-            self.inherited = self.singles
+        additivity = posterior.additivity
+        inherited = additivity.single_effects[list(order)].float()
+        self.inherited = inherited * (self.singles.norm(dim=1) / inherited.norm(dim=1).clamp_min(1e-12))[:, None]
+        self.similarity = additivity.similarity[list(order)][:, list(order)].float()
+        self.slope, self.center = float(additivity.weights @ additivity.coefficients[:, 1]), float(additivity.center)
         self.common = self._common(posterior, list(order))
 
     @classmethod
@@ -212,8 +204,6 @@ class PairMeans:
         """Scale of the pairs of some genes with all, rows x k."""
         unseen = (self.unseen[rows, None] + self.unseen[None, :]) > 0
         scale = torch.where(unseen, self.unseen_scale, self.scale)
-        if self.similarity is None:
-            return scale
         return scale * (1 + self.slope * (self.similarity[rows] - self.center))
 
     def _common(self, posterior: EffectPosterior, order: list[int]) -> torch.Tensor:
