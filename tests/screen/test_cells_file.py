@@ -74,3 +74,16 @@ def test_names_that_do_not_do(tmp_path):
         assert check_out(tmp_path / f"other.{end}", cells) == tmp_path / f"other.{end}"
     with pytest.raises(ValueError, match="is the file that the cells are read from"):
         check_out(tmp_path / "cells.h5ad", ad.read_h5ad(tmp_path / "cells.h5ad", backed="r"))
+
+
+def test_what_is_no_file_of_cells_is_not_replaced(tmp_path):
+    for name in ("results.h5ad", "results.zarr"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "notes.txt").write_text("mine")
+        with pytest.raises(ValueError, match=f"{name}' is a folder, which is not replaced"):
+            check_out(tmp_path / name)
+    (tmp_path / "file.zarr").write_text("")
+    with pytest.raises(ValueError, match="is a file, and a zarr store is a folder"):
+        check_out(tmp_path / "file.zarr")
+    (tmp_path / "empty.zarr").mkdir()
+    assert check_out(tmp_path / "empty.zarr") == tmp_path / "empty.zarr"

@@ -21,7 +21,7 @@ from raptorgraph.model._query import check_genes
 from raptorgraph.nn._posterior_draws import N_DRAWS
 from raptorgraph.screen._asked import listed
 from raptorgraph.screen._cell_labels import parse_obs
-from raptorgraph.screen._cells_file import CellsFile, check_out
+from raptorgraph.screen._cells_file import CellsFile
 from raptorgraph.screen._expression import to_expression
 from raptorgraph.screen._inputs import expression_source
 from raptorgraph.screen._names import gene_names
@@ -112,7 +112,7 @@ def annotate(
     >>> sc.pp.neighbors(adata, use_rep="X_raptorgraph")
     """
     target = model.cells.data(adata)
-    path = None if out is None else check_out(out, target)
+    path = model.cells.destination(out, target)
     names = listed(counterfactuals)
     note = target.uns.get("raptorgraph", {})
     before = list(note["counterfactuals"]["key"]) if "counterfactuals" in note else []

@@ -12,7 +12,7 @@ import h5py
 from anndata.io import sparse_dataset, write_elem
 from scipy import sparse
 
-from raptorgraph.screen._files import check_folder, open_cells, zarr_module
+from raptorgraph.screen._files import check_folder, is_file_or_store, open_cells, zarr_module
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
@@ -25,11 +25,12 @@ _GROUPS = ("layers", "obsm", "varm", "obsp", "varp")
 _OWN = "_scvi"  # start of the names of columns that setups write
 
 
-def check_out(out: str | Path, source: ad.AnnData | None = None) -> Path:
+def check_out(out: str | Path, *sources: ad.AnnData) -> Path:
     """Path of a file to be written; raises before any work.
 
-    ValueError for a name that ends neither in ``.h5ad`` nor in ``.zarr``, and for the file of the `source`;
-    NotADirectoryError and PermissionError for a folder that cannot be written to; ImportError where zarr is missing.
+    ValueError for a name that ends neither in ``.h5ad`` nor in ``.zarr``, for what is no file of this kind that could
+    be replaced, and for the files of the `sources`; NotADirectoryError and PermissionError for a folder that cannot be
+    written to; ImportError where zarr is missing.
     """
     path = Path(out)
     if path.suffix not in (".h5ad", ".zarr"):
@@ -37,8 +38,12 @@ def check_out(out: str | Path, source: ad.AnnData | None = None) -> Path:
     if path.suffix == ".zarr":
         zarr_module(path)
     check_folder(path.parent)
-    if source is not None and path.exists() and any(path.samefile(file) for file in _files_of(source)):
+    if path.exists() and any(path.samefile(file) for source in sources for file in _files_of(source)):
         raise ValueError(f"out={str(out)!r} is the file that the cells are read from: choose another name.")
+    if path.is_dir() and (path.suffix == ".h5ad" or (any(path.iterdir()) and not is_file_or_store(path))):
+        raise ValueError(f"out={str(out)!r} is a folder, which is not replaced: choose another name.")
+    if path.suffix == ".zarr" and path.is_file():
+        raise ValueError(f"out={str(out)!r} is a file, and a zarr store is a folder: choose another name.")
     return path
 
 
