@@ -8,6 +8,7 @@ from scipy import sparse
 
 from raptorgraph.screen._cells_file import CellsFile, check_out, write_cells
 from raptorgraph.screen._files import open_cells, values_bytes
+from raptorgraph.screen._inputs import matrix
 
 pytestmark = pytest.mark.filterwarnings("ignore:Writing zarr v2 data:UserWarning")
 
@@ -74,6 +75,27 @@ def test_names_that_do_not_do(tmp_path):
         assert check_out(tmp_path / f"other.{end}", cells) == tmp_path / f"other.{end}"
     with pytest.raises(ValueError, match="is the file that the cells are read from"):
         check_out(tmp_path / "cells.h5ad", ad.read_h5ad(tmp_path / "cells.h5ad", backed="r"))
+    with pytest.raises(ValueError, match="is the file that the cells are read from"):
+        check_out(tmp_path / "cells.zarr" / "part.h5ad", open_cells(tmp_path / "cells.zarr"))
+
+
+def test_lazy_cells_replace_nothing_since_they_do_not_say_where_they_are_from(tmp_path):
+    pytest.importorskip("dask")
+    write_cells(tmp_path / "cells.h5ad", [VALUES], OBS, VAR)
+    lazy = ad.experimental.read_lazy(tmp_path / "cells.h5ad")
+    with pytest.raises(ValueError, match="may be what the cells are read from"):
+        check_out(tmp_path / "cells.h5ad", lazy)
+    assert check_out(tmp_path / "other.h5ad", lazy) == tmp_path / "other.h5ad"
+
+
+def test_backed_cells_may_have_no_x(tmp_path):
+    with CellsFile(tmp_path / "cells.h5ad") as file:
+        file.append("layers/counts", VALUES)
+        file.finish(OBS, VAR)
+    backed = ad.read_h5ad(tmp_path / "cells.h5ad", backed="r")
+    assert check_out(tmp_path / "other.h5ad", backed) == tmp_path / "other.h5ad"
+    with pytest.raises(ValueError, match="adata.X is empty; name the layer"):
+        matrix(backed, None)
 
 
 def test_what_is_no_file_of_cells_is_not_replaced(tmp_path):

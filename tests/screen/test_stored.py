@@ -173,3 +173,11 @@ def test_a_file_that_was_closed_is_opened_again(layout, tmp_path):
     X = matrix(adata, None)
     adata.file.close()
     np.testing.assert_array_equal(to_dense(X[np.array([4, 2])]), VALUES[[4, 2]])
+
+
+def test_a_zarr_store_that_is_gone_is_not_read_as_zeros(tmp_path):
+    X = matrix(written("csr in zarr", tmp_path), None)
+    assert X[:2].sum() > 0
+    (tmp_path / "cells.zarr").rename(tmp_path / "other.zarr")
+    with pytest.raises(FileNotFoundError, match="cells.zarr', which the cells are read from, is gone"):
+        X[:2]

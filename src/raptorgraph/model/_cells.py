@@ -90,7 +90,7 @@ class Cells:
         return adata
 
     def destination(self, out: str | Path | None, adata: Data | None = None) -> Path | None:
-        """Path of a file for what these cells answer: neither theirs nor that of the model's own; None without `out`."""
+        """Path of a file for answers, not one that the cells or the model's are read from; None without `out`."""
         if out is None:
             return None
         return check_out(out, self.data(adata), *([] if self.own is None else [self.own.adata]))

@@ -13,6 +13,7 @@ from anndata.io import sparse_dataset, write_elem
 from scipy import sparse
 
 from raptorgraph.screen._files import check_folder, is_file_or_store, open_cells, zarr_module
+from raptorgraph.screen._stored import is_stored, store_folder, values_of
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
@@ -38,8 +39,12 @@ def check_out(out: str | Path, *sources: ad.AnnData) -> Path:
     if path.suffix == ".zarr":
         zarr_module(path)
     check_folder(path.parent)
-    if path.exists() and any(path.samefile(file) for source in sources for file in _files_of(source)):
-        raise ValueError(f"out={str(out)!r} is the file that the cells are read from: choose another name.")
+    taken = [place for place in (path, *path.absolute().parents) if place.exists()]
+    for file in (file for source in sources for file in _files_of(source)):
+        if any(place.samefile(file) for place in taken):
+            raise ValueError(f"out={str(out)!r} is the file that the cells are read from: choose another name.")
+    if path.exists() and any(map(_does_not_say, sources)):
+        raise ValueError(f"out={str(out)!r} is there, and may be what the cells are read from: choose another name.")
     if path.is_dir() and (path.suffix == ".h5ad" or (any(path.iterdir()) and not is_file_or_store(path))):
         raise ValueError(f"out={str(out)!r} is a folder, which is not replaced: choose another name.")
     if path.suffix == ".zarr" and path.is_file():
@@ -50,12 +55,16 @@ def check_out(out: str | Path, *sources: ad.AnnData) -> Path:
 def _files_of(adata: ad.AnnData) -> list[Path]:
     """Files that the values of an AnnData are read from, as far as they say."""
     found = [adata.filename] if adata.isbacked else []
-    for X in (adata.X, *adata.layers.values()):
+    for X in (values_of(adata), *adata.layers.values()):
         group = getattr(X, "group", X)
         file = getattr(group, "file", None)  # of HDF5
-        store = getattr(getattr(group, "store", None), "root", None)  # of zarr
-        found += [name for name in (getattr(file, "filename", None), store) if name is not None]
+        found += [name for name in (getattr(file, "filename", None), store_folder(group)) if name is not None]
     return [Path(name) for name in found if Path(name).exists()]
+
+
+def _does_not_say(adata: ad.AnnData) -> bool:
+    """Whether values are read from a file that cannot be told."""
+    return any(is_stored(X) and hasattr(X, "dask") for X in (values_of(adata), *adata.layers.values()))
 
 
 class CellsFile:
