@@ -51,6 +51,8 @@ def answers(model):
     yield "responded", model.get_response_probability()
     yield "predicted", predicted.to_df()
     yield "table", predicted.obs
+    for name, compared in zip(("exported", "real"), model.export_to_cell_eval(perturbations=["P01"]), strict=True):
+        yield name, compared.to_df()
 
 
 @pytest.fixture(scope="module")

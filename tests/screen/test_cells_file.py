@@ -96,6 +96,7 @@ def test_backed_cells_may_have_no_x(tmp_path):
     assert check_out(tmp_path / "other.h5ad", backed) == tmp_path / "other.h5ad"
     with pytest.raises(ValueError, match="adata.X is empty; name the layer"):
         matrix(backed, None)
+    np.testing.assert_array_equal(matrix(backed[:, ["h"]], "counts")[:], VALUES[:, 1:])
 
 
 def test_what_is_no_file_of_cells_is_not_replaced(tmp_path):

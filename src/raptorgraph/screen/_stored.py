@@ -296,7 +296,20 @@ def stored_matrix(X: Any) -> StoredMatrix:
 
 def values_of(adata: AnnData) -> Any:
     """``adata.X``, None where there is none, which backed data raise an error for."""
-    return None if adata.isbacked and "X" not in adata.file else adata.X
+    try:
+        return adata.X
+    except KeyError:  # of HDF5
+        return None
+
+
+def with_columns(adata: AnnData, columns: np.ndarray) -> AnnData:
+    """Some genes of all cells, in memory where these are a view into a file, of which anndata makes no further one."""
+    return (adata.to_memory() if adata.isbacked and adata.is_view else adata)[:, columns]
+
+
+def copy_of_cells(adata: AnnData, rows: np.ndarray) -> AnnData:
+    """Some of the cells, on a copy in memory."""
+    return (adata.to_memory() if adata.isbacked and adata.is_view else adata)[rows].to_memory()
 
 
 def loaded_table(table: Any) -> pd.DataFrame:
