@@ -1,5 +1,7 @@
 """A model of cells in a file against the same model of the same cells in memory: bit for bit, where they fit."""
 
+from functools import partial
+
 import anndata as ad
 import numpy as np
 import pandas as pd
@@ -49,6 +51,8 @@ def answers(model):
     yield "responded", model.get_response_probability()
     yield "predicted", predicted.to_df()
     yield "table", predicted.obs
+    for name, compared in zip(("exported", "real"), model.export_to_cell_eval(perturbations=["P01"]), strict=True):
+        yield name, compared.to_df()
 
 
 @pytest.fixture(scope="module")
@@ -178,6 +182,11 @@ def test_what_is_written_is_what_is_returned(cells, fitted, tmp_path):
         pd.testing.assert_frame_equal(found.uns["raptorgraph"]["effects"], model.adata.uns["raptorgraph"]["effects"])
     with pytest.raises(ValueError, match="is the file that the cells are read from"):
         model.annotate(out=source / "cells.h5ad")
+    few = cells[:5].copy()
+    of_gene = (partial(method, "P01") for method in (model.get_counterfactual, model.predict))
+    for answer in (model.get_latent_representation, model.annotate, *of_gene):  # of other cells
+        with pytest.raises(ValueError, match="is the file that the cells are read from"):
+            answer(few, out=source / "cells.h5ad")
 
 
 def test_cells_in_windows_train_alike(cells, tmp_path, monkeypatch):

@@ -267,3 +267,11 @@ def test_a_model_without_data_is_neither_trained_nor_saved_with_them(trained, tm
     model.save(tmp_path / "again")
     again = rg.RaptorGraph.load(tmp_path / "again", adata=False)
     assert again.predict_effects("P01").equals(trained.predict_effects("P01"))
+
+
+def test_a_loaded_model_is_saved_again(trained, tmp_path):
+    trained.save(tmp_path / "one", save_anndata=True)
+    for adata in (None, False):
+        rg.RaptorGraph.load(tmp_path / "one", adata).save(tmp_path / f"two {adata}", save_anndata=adata is None)
+        again = rg.RaptorGraph.load(tmp_path / f"two {adata}", adata)
+        pd.testing.assert_frame_equal(again.predict_effects(["P01+P02"]), trained.predict_effects(["P01+P02"]))

@@ -8,6 +8,7 @@ from scipy import sparse
 
 from raptorgraph.screen._cells_file import CellsFile, check_out, write_cells
 from raptorgraph.screen._files import open_cells, values_bytes
+from raptorgraph.screen._inputs import matrix
 
 pytestmark = pytest.mark.filterwarnings("ignore:Writing zarr v2 data:UserWarning")
 
@@ -74,3 +75,40 @@ def test_names_that_do_not_do(tmp_path):
         assert check_out(tmp_path / f"other.{end}", cells) == tmp_path / f"other.{end}"
     with pytest.raises(ValueError, match="is the file that the cells are read from"):
         check_out(tmp_path / "cells.h5ad", ad.read_h5ad(tmp_path / "cells.h5ad", backed="r"))
+    with pytest.raises(ValueError, match="is the file that the cells are read from"):
+        check_out(tmp_path / "cells.zarr" / "part.h5ad", open_cells(tmp_path / "cells.zarr"))
+
+
+def test_lazy_cells_replace_nothing_since_they_do_not_say_where_they_are_from(tmp_path):
+    pytest.importorskip("dask")
+    write_cells(tmp_path / "cells.h5ad", [VALUES], OBS, VAR)
+    lazy = ad.experimental.read_lazy(tmp_path / "cells.h5ad")
+    with pytest.raises(ValueError, match="may be what the cells are read from"):
+        check_out(tmp_path / "cells.h5ad", lazy)
+    assert check_out(tmp_path / "other.h5ad", lazy) == tmp_path / "other.h5ad"
+
+
+def test_backed_cells_without_x_are_refused(tmp_path):
+    with CellsFile(tmp_path / "cells.h5ad") as file:
+        file.append("layers/counts", VALUES)
+        file.finish(OBS, VAR)
+    backed = ad.read_h5ad(tmp_path / "cells.h5ad", backed="r")
+    assert check_out(tmp_path / "other.h5ad", backed) == tmp_path / "other.h5ad"
+    with pytest.raises(ValueError, match="adata.X is empty; name the layer"):
+        matrix(backed, None)
+    with pytest.raises(ValueError, match="The file of adata has no X"):
+        matrix(backed, "counts")
+    assert matrix(ad.read_h5ad(tmp_path / "cells.h5ad"), "counts").shape == (5, 2)
+
+
+def test_what_is_no_file_of_cells_is_not_replaced(tmp_path):
+    for name in ("results.h5ad", "results.zarr"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "notes.txt").write_text("mine")
+        with pytest.raises(ValueError, match=f"{name}' is a folder, which is not replaced"):
+            check_out(tmp_path / name)
+    (tmp_path / "file.zarr").write_text("")
+    with pytest.raises(ValueError, match="is a file, and a zarr store is a folder"):
+        check_out(tmp_path / "file.zarr")
+    (tmp_path / "empty.zarr").mkdir()
+    assert check_out(tmp_path / "empty.zarr") == tmp_path / "empty.zarr"

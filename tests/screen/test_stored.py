@@ -12,7 +12,7 @@ from raptorgraph.screen import Screen, _stored
 from raptorgraph.screen._expression import data_kind, library_sizes
 from raptorgraph.screen._inputs import matrix
 from raptorgraph.screen._matrix import to_dense
-from raptorgraph.screen._stored import StoredMatrix, is_stored, keeps_order, reader_of
+from raptorgraph.screen._stored import StoredMatrix, copy_of_cells, is_stored, keeps_order, reader_of
 
 pytestmark = pytest.mark.filterwarnings("ignore:Writing zarr v2 data:UserWarning")
 
@@ -173,3 +173,34 @@ def test_a_file_that_was_closed_is_opened_again(layout, tmp_path):
     X = matrix(adata, None)
     adata.file.close()
     np.testing.assert_array_equal(to_dense(X[np.array([4, 2])]), VALUES[[4, 2]])
+
+
+def test_a_zarr_store_that_is_gone_is_not_read_as_zeros(tmp_path):
+    X = matrix(written("csr in zarr", tmp_path), None)
+    assert X[:2].sum() > 0
+    (tmp_path / "cells.zarr").rename(tmp_path / "other.zarr")
+    with pytest.raises(FileNotFoundError, match="cells.zarr', which the cells are read from, is gone"):
+        X[:2]
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_parts_of_parts_of_cells_in_a_file(layout, tmp_path):
+    adata, genes = written(layout, tmp_path), ["v", "B", "x"]
+    expected = Screen(small()[:200].copy()).of_genes(genes)
+    part = Screen(adata[:200]).of_genes(genes)
+    np.testing.assert_array_equal(part.effects, expected.effects)
+    np.testing.assert_array_equal(part.of_genes(genes[1:]).effects, expected.effects[genes[1:]])
+    assert list(part.of_genes(genes[1:]).adata.var_names) == genes[1:]
+    for cells in (adata, adata[:200]):
+        copied = copy_of_cells(cells, np.array([7, 3]))
+        np.testing.assert_array_equal(to_dense(copied.X), VALUES[[7, 3]])
+        assert not copied.isbacked
+        assert not copied.is_view
+
+
+def test_blanks_around_the_genes_of_a_file(tmp_path):
+    adata = small()
+    adata.var_names = [f"{name} " for name in adata.var_names]
+    adata.write_h5ad(tmp_path / "cells.h5ad")
+    screen = Screen(ad.read_h5ad(tmp_path / "cells.h5ad", backed="r"))
+    assert list(screen.of_genes(["B", "x"]).adata.var_names.str.strip()) == ["B", "x"]

@@ -244,6 +244,15 @@ def test_cells_without_anything_to_compare():
         reverse(FakeModel(), cells)
 
 
+def test_a_part_of_the_cells_of_a_file(tmp_path):
+    values = np.random.default_rng(0).random((6, len(GENES)))
+    cells = ad.AnnData(sparse.csr_matrix(values), var=pd.DataFrame(index=GENES))
+    cells.write_h5ad(tmp_path / "cells.h5ad")
+    part = ad.read_h5ad(tmp_path / "cells.h5ad", backed="r")[:4]
+    expected = reverse(FakeModel(), cells[:4], by="profile")
+    pd.testing.assert_frame_equal(reverse(FakeModel(), part, by="profile"), expected)
+
+
 class DrawnModel(FakeModel):
     """Draws of every set about its prediction, the same for the same seed beside whatever other sets."""
 

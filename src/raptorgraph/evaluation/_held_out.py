@@ -10,6 +10,7 @@ from raptorgraph._progress import progress_bar
 from raptorgraph.baselines import ladder
 from raptorgraph.evaluation._held_out_scores import MODEL, Collected, HeldOut, summarize
 from raptorgraph.evaluation._methods import RaptorGraphMethod
+from raptorgraph.screen._stored import copy_of_cells
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -120,7 +121,7 @@ def _fit(
     max_epochs: int | None,
 ) -> None:
     """Fit the model and the baselines to these cells, and collect what they predict."""
-    cells, genes = screen.adata[rows].copy(), screen.adata.var_names
+    cells, genes = copy_of_cells(screen.adata, rows), screen.var_names
     done = {label for frame in found.seen.get(MODEL, []) for label in frame.index}
     seen = [label for label in train if label not in done]
     method = RaptorGraphMethod(preset, seed=seed, max_epochs=max_epochs, **screen.setup).fit(cells)

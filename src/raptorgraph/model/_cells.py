@@ -19,9 +19,11 @@ from raptorgraph.model._mudata import query_expression
 from raptorgraph.model._query import check_categories, known_categories, prepare_query
 from raptorgraph.model._setup import screen_manager
 from raptorgraph.screen import Setup
+from raptorgraph.screen._cells_file import check_out
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+    from pathlib import Path
 
     import pandas as pd
     import torch
@@ -86,6 +88,12 @@ class Cells:
         if adata is None:
             raise ValueError("The model was loaded without data: pass adata=...")
         return adata
+
+    def destination(self, out: str | Path | None, adata: Data | None = None) -> Path | None:
+        """Path of a file for answers, not one that the cells or the model's are read from; None without `out`."""
+        if out is None:
+            return None
+        return check_out(out, self.data(adata), *([] if self.own is None else [self.own.adata]))
 
     def query(self, adata: Data | None = None, use: str = "all", *, batch: bool = True) -> AnnDataManager:
         """Register cells with what they are used for, so that they need no more than that.

@@ -16,7 +16,7 @@ from raptorgraph.model._cells import draw_seed, genes_of
 from raptorgraph.model._field import KEYS
 from raptorgraph.nn._expectation import FINE
 from raptorgraph.nn._posterior_draws import N_DRAWS, posterior_draws
-from raptorgraph.screen._cells_file import check_out, write_cells
+from raptorgraph.screen._cells_file import write_cells
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Sequence
@@ -85,7 +85,7 @@ def get_counterfactual(
     """
     check_integer("n_samples", n_samples, 1)
     cells = predictor.latents.cells
-    path = None if out is None else check_out(out, cells.data(adata))
+    path = cells.destination(out, adata)
     _, mask = predictor.masks([perturbation])
     codes = transform_codes(cells.registry, transform_batch)
     manager = cells.query(adata, "cells", batch=codes is None)

@@ -21,11 +21,11 @@ from raptorgraph.model._query import check_genes
 from raptorgraph.nn._posterior_draws import N_DRAWS
 from raptorgraph.screen._asked import listed
 from raptorgraph.screen._cell_labels import parse_obs
-from raptorgraph.screen._cells_file import CellsFile, check_out
+from raptorgraph.screen._cells_file import CellsFile
 from raptorgraph.screen._expression import to_expression
 from raptorgraph.screen._inputs import expression_source
 from raptorgraph.screen._names import gene_names
-from raptorgraph.screen._stored import loaded_table
+from raptorgraph.screen._stored import copy_of_cells, loaded_table, with_columns
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -112,7 +112,7 @@ def annotate(
     >>> sc.pp.neighbors(adata, use_rep="X_raptorgraph")
     """
     target = model.cells.data(adata)
-    path = None if out is None else check_out(out, target)
+    path = model.cells.destination(out, target)
     names = listed(counterfactuals)
     note = target.uns.get("raptorgraph", {})
     before = list(note["counterfactuals"]["key"]) if "counterfactuals" in note else []
@@ -283,11 +283,11 @@ def export_to_cell_eval(
         raise ValueError(f"There are no real cells of {', '.join(absent[:10])} to compare predictions with.")
     measured = _measured(model, source)
     real = {name: measured[rows[name]] for name in (control, *asked)}
-    controls = source[rows[control]].copy()
+    controls = copy_of_cells(source, rows[control])
     if not len(rows[control]):
         if model.adata is None:
             raise ValueError(f"adata has no control cells (obs[{key!r}] == {control!r}) to start from.")
-        controls = model.adata[model.cells.control_rows(model.adata)].copy()
+        controls = copy_of_cells(model.adata, model.cells.control_rows(model.adata))
         real[control] = _measured(model, controls)
     predicted = {control: real[control]}
     for label in asked:
@@ -306,7 +306,7 @@ def export_to_cell_eval(
 def _measured(model: RaptorGraphModel, cells: AnnData) -> sparse.csr_matrix:
     """Measured expression of the model's genes."""
     setup = model.cells.setup
-    cells = cells[:, gene_names(cells).get_indexer(model.var_names_)]
+    cells = with_columns(cells, gene_names(cells).get_indexer(model.var_names_))
     return sparse.csr_matrix(to_expression(*expression_source(cells, setup.layer, setup.library_size_key)))
 
 

@@ -213,7 +213,8 @@ class InheritedModel(BaseModelClass):  # type: ignore[misc]  # scvi-tools has no
             raise ValueError(
                 "The model was loaded without data: there are none to save; load(folder, adata) gives it data."
             )
-        if self.trainer is not None and self.trainer.global_rank > 0:
+        trainer = getattr(self, "trainer", None)  # a loaded model has none
+        if trainer is not None and trainer.global_rank > 0:
             return
         if save_anndata and self.adata_manager.stored is not None:
             raise ValueError(

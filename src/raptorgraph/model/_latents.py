@@ -15,7 +15,7 @@ from raptorgraph.model._cells import draw_seed
 from raptorgraph.model._field import KEYS
 from raptorgraph.nn import kl_standard_normal
 from raptorgraph.nn._posterior_draws import N_DRAWS, posterior_expectation
-from raptorgraph.screen._cells_file import check_out, write_cells
+from raptorgraph.screen._cells_file import write_cells
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -105,7 +105,7 @@ class Latents:
         True
         """
         check_choice("kind", kind, ("causal", "exogenous"))
-        path = None if out is None else check_out(out, self.cells.data(adata))
+        path = self.cells.destination(out, adata)
         manager = self.cells.query(adata, "latents")
         parts = self.parts(manager, kind, batch_size)
         if path is None:

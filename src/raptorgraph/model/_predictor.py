@@ -19,7 +19,6 @@ from raptorgraph.model._predicted_cells import PartsInFile, PartsInMemory
 from raptorgraph.model._query import known_categories
 from raptorgraph.model._unseen_genes import Asked, no_latent
 from raptorgraph.nn._expectation import FINE
-from raptorgraph.screen._cells_file import check_out
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -140,7 +139,7 @@ class Predictor:
         check_choice("noise", noise, ("own", "new"))
         labels, masks = self.masks(perturbations)
         cells, module = self.latents.cells, self.latents.cells.module
-        path = None if out is None else check_out(out, cells.data(adata))
+        path = cells.destination(out, adata)
         codes = transform_codes(cells.registry, transform_batch)
         manager = cells.query(adata, "controls", batch=codes is None)
         source, distribution, seed = manager.adata, module.distribution, draw_seed(seed)

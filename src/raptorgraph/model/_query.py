@@ -14,7 +14,7 @@ from raptorgraph.screen._expression import data_kind
 from raptorgraph.screen._inputs import library_of, matrix, obs_column
 from raptorgraph.screen._matrix import check_matrix
 from raptorgraph.screen._names import gene_names, strip_gene_names
-from raptorgraph.screen._stored import is_stored, keeps_order, loaded_table, stored_matrix
+from raptorgraph.screen._stored import is_stored, keeps_order, loaded_table, stored_matrix, values_of
 
 if TYPE_CHECKING:
     from raptorgraph.screen import Setup
@@ -68,7 +68,7 @@ def prepare_query(
     order = gene_names(adata).get_indexer(var_names)
     rows = control_rows(adata, setup) if controls else None
     stored = None
-    values = adata.X if setup.layer is None else adata.layers.get(setup.layer)
+    values = values_of(adata) if setup.layer is None else adata.layers.get(setup.layer)
     if is_stored(values) or (adata.isbacked and not adata.is_view):
         X = stored = stored_matrix(matrix(adata, setup.layer)).of_genes(order)
         obs = loaded_table(adata.obs)

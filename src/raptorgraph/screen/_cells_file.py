@@ -12,7 +12,8 @@ import h5py
 from anndata.io import sparse_dataset, write_elem
 from scipy import sparse
 
-from raptorgraph.screen._files import check_folder, open_cells, zarr_module
+from raptorgraph.screen._files import check_folder, is_file_or_store, open_cells, zarr_module
+from raptorgraph.screen._stored import is_stored, store_folder, values_of
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
@@ -25,11 +26,12 @@ _GROUPS = ("layers", "obsm", "varm", "obsp", "varp")
 _OWN = "_scvi"  # start of the names of columns that setups write
 
 
-def check_out(out: str | Path, source: ad.AnnData | None = None) -> Path:
+def check_out(out: str | Path, *sources: ad.AnnData) -> Path:
     """Path of a file to be written; raises before any work.
 
-    ValueError for a name that ends neither in ``.h5ad`` nor in ``.zarr``, and for the file of the `source`;
-    NotADirectoryError and PermissionError for a folder that cannot be written to; ImportError where zarr is missing.
+    ValueError for a name that ends neither in ``.h5ad`` nor in ``.zarr``, for what is no file of this kind that could
+    be replaced, and for the files of the `sources`; NotADirectoryError and PermissionError for a folder that cannot be
+    written to; ImportError where zarr is missing.
     """
     path = Path(out)
     if path.suffix not in (".h5ad", ".zarr"):
@@ -37,20 +39,32 @@ def check_out(out: str | Path, source: ad.AnnData | None = None) -> Path:
     if path.suffix == ".zarr":
         zarr_module(path)
     check_folder(path.parent)
-    if source is not None and path.exists() and any(path.samefile(file) for file in _files_of(source)):
-        raise ValueError(f"out={str(out)!r} is the file that the cells are read from: choose another name.")
+    taken = [place for place in (path, *path.absolute().parents) if place.exists()]
+    for file in (file for source in sources for file in _files_of(source)):
+        if any(place.samefile(file) for place in taken):
+            raise ValueError(f"out={str(out)!r} is the file that the cells are read from: choose another name.")
+    if path.exists() and any(map(_does_not_say, sources)):
+        raise ValueError(f"out={str(out)!r} is there, and may be what the cells are read from: choose another name.")
+    if path.is_dir() and (path.suffix == ".h5ad" or (any(path.iterdir()) and not is_file_or_store(path))):
+        raise ValueError(f"out={str(out)!r} is a folder, which is not replaced: choose another name.")
+    if path.suffix == ".zarr" and path.is_file():
+        raise ValueError(f"out={str(out)!r} is a file, and a zarr store is a folder: choose another name.")
     return path
 
 
 def _files_of(adata: ad.AnnData) -> list[Path]:
     """Files that the values of an AnnData are read from, as far as they say."""
     found = [adata.filename] if adata.isbacked else []
-    for X in (adata.X, *adata.layers.values()):
+    for X in (values_of(adata), *adata.layers.values()):
         group = getattr(X, "group", X)
         file = getattr(group, "file", None)  # of HDF5
-        store = getattr(getattr(group, "store", None), "root", None)  # of zarr
-        found += [name for name in (getattr(file, "filename", None), store) if name is not None]
+        found += [name for name in (getattr(file, "filename", None), store_folder(group)) if name is not None]
     return [Path(name) for name in found if Path(name).exists()]
+
+
+def _does_not_say(adata: ad.AnnData) -> bool:
+    """Whether values are read from a file that cannot be told."""
+    return any(is_stored(X) and hasattr(X, "dask") for X in (values_of(adata), *adata.layers.values()))
 
 
 class CellsFile:

@@ -13,7 +13,14 @@ from raptorgraph._arguments import check_text
 from raptorgraph.screen._expression import check_library, data_kind, library_sizes
 from raptorgraph.screen._matrix import as_matrix
 from raptorgraph.screen._names import gene_names
-from raptorgraph.screen._stored import StoredMatrix, is_stored, keeps_order, reader_of, stored_matrix
+from raptorgraph.screen._stored import (
+    StoredMatrix,
+    is_stored,
+    keeps_order,
+    reader_of,
+    stored_matrix,
+    values_of,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -80,7 +87,12 @@ def matrix(adata: AnnData, layer: str | None) -> Matrix:
         raise KeyError(f"layer={layer!r} is not in adata.layers, which has {list(adata.layers)}.")
     if 0 in adata.shape:
         raise ValueError(f"adata has {adata.n_obs} cells and {adata.n_vars} genes: there is nothing to read.")
-    X, where = (adata.X, "adata.X") if layer is None else (adata.layers[layer], f"adata.layers[{layer!r}]")
+    if layer is not None and adata.isbacked and values_of(adata) is None:
+        raise ValueError(
+            "The file of adata has no X, and anndata takes no parts of such a file: write one with the values as X, "
+            f"adata = anndata.read_h5ad(path); adata.X = adata.layers[{layer!r}]; adata.write_h5ad(...)."
+        )
+    X, where = (values_of(adata), "adata.X") if layer is None else (adata.layers[layer], f"adata.layers[{layer!r}]")
     if X is None:
         raise ValueError("adata.X is empty; name the layer with the expression values: layer=...")
     if getattr(X, "dtype", np.dtype(float)).kind not in "buif":

@@ -17,7 +17,7 @@ from raptorgraph.screen._matrix import to_dense
 from raptorgraph.screen._moments import effects_of, log_ratios_of, moments_of
 from raptorgraph.screen._names import gene_names, strip_gene_names
 from raptorgraph.screen._setup import Setup
-from raptorgraph.screen._stored import keeps_order
+from raptorgraph.screen._stored import keeps_order, with_columns
 from raptorgraph.screen._sums import add_up
 
 if TYPE_CHECKING:
@@ -113,7 +113,7 @@ class Screen:
         """Screen of some of the genes, in the order given; library sizes stay those of all."""
         columns = self.var_names.get_indexer(genes)
         X, library = self.source
-        source, cells = (X[:, columns], library), self.adata[:, self.adata.var_names.get_indexer(genes)]
+        source, cells = (X[:, columns], library), with_columns(self.adata, gene_names(self.adata).get_indexer(genes))
         return Screen(cells, self.setup, parsed=self.parsed, source=source, batch=self.batch)
 
     def with_codes(self, codes: np.ndarray) -> Screen:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import warnings
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import h5py
@@ -169,9 +170,12 @@ class _Array:
     def __init__(self, array: Any) -> None:
         self._array = array
         self._place = (array.file.filename, array.name) if isinstance(array, h5py.Dataset) else None
+        self._store = store_folder(array)
 
     def open(self) -> Any:
-        """The array, ready to be read."""
+        """The array, ready to be read; FileNotFoundError where its store is gone, of which zarr would read zeros."""
+        if self._store is not None and not self._store.exists():
+            raise FileNotFoundError(f"The zarr store {str(self._store)!r}, which the cells are read from, is gone.")
         if self._place is not None and not self._array:
             filename, name = self._place
             self._array = h5py.File(filename)[name]
@@ -242,6 +246,12 @@ class LoadedReader:
         return stack([self.X[start:stop] for start, stop in runs])
 
 
+def store_folder(array: Any) -> Path | None:
+    """Folder of the zarr store of an array or group; None for others."""
+    root = getattr(getattr(array, "store", None), "root", None)
+    return None if root is None else Path(root)
+
+
 def is_stored(X: Any) -> bool:
     """Whether a matrix is not in memory."""
     if isinstance(X, CSRDataset | CSCDataset | h5py.Dataset):
@@ -282,6 +292,24 @@ def reader_of(X: Any, where: str) -> Reader:
 def stored_matrix(X: Any) -> StoredMatrix:
     """A matrix that is read by rows, also where it is in memory, as a layer of backed data is."""
     return X if isinstance(X, StoredMatrix) else StoredMatrix(LoadedReader(X))
+
+
+def values_of(adata: AnnData) -> Any:
+    """``adata.X``, None where there is none, which backed data raise an error for."""
+    try:
+        return adata.X
+    except KeyError:  # of HDF5
+        return None
+
+
+def with_columns(adata: AnnData, columns: np.ndarray) -> AnnData:
+    """Some genes of all cells, in memory where these are a view into a file, of which anndata makes no further one."""
+    return (adata.to_memory() if adata.isbacked and adata.is_view else adata)[:, columns]
+
+
+def copy_of_cells(adata: AnnData, rows: np.ndarray) -> AnnData:
+    """Some of the cells, on a copy in memory."""
+    return (adata.to_memory() if adata.isbacked and adata.is_view else adata)[rows].to_memory()
 
 
 def loaded_table(table: Any) -> pd.DataFrame:

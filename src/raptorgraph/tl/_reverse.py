@@ -23,6 +23,7 @@ from raptorgraph.screen._inputs import expression_source
 from raptorgraph.screen._moments import condition_moments
 from raptorgraph.screen._names import gene_names, stripped
 from raptorgraph.screen._setup import Setup
+from raptorgraph.screen._stored import with_columns
 from raptorgraph.tl._strongest_pairs import SPARE, TIMES, PairMeans
 
 if TYPE_CHECKING:
@@ -346,7 +347,7 @@ def _from_cells(model: RaptorGraphModel, setup: Setup, adata: AnnData, panel: pd
     missing = panel.difference(names)
     if len(missing):
         raise KeyError(f"{len(missing)} of the model's {len(panel)} genes are not in the query, first {missing[0]!r}.")
-    adata = adata[:, names.get_indexer(panel)]
+    adata = with_columns(adata, names.get_indexer(panel))
     means, control = _mean_profiles(adata, setup), setup.label(())
     profiles = means.drop(index=control, errors="ignore")
     if profiles.empty:
