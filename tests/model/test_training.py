@@ -124,15 +124,13 @@ class Asked(Exception):
 @pytest.mark.parametrize(
     ("arguments", "batch_size", "expected"),
     [
-        ({}, 256, 200),  # one update an epoch
+        ({}, 256, 400),  # one update an epoch
         ({}, 1, 2),
         ({"linear_decoder": False}, 256, 400),
         ({"perturbed_prior": False}, 1, 10),
     ],
 )
-def test_a_network_that_starts_from_the_effects_needs_fewer_updates(
-    adata, monkeypatch, arguments, batch_size, expected
-):
+def test_a_network_that_starts_from_the_effects_needs_fewer_epochs(adata, monkeypatch, arguments, batch_size, expected):
     def runner(*args, max_epochs, **kwargs):
         raise Asked(max_epochs)
 
