@@ -1,5 +1,7 @@
 """What is saved, in the layout of today and in that of older versions."""
 
+import pickle
+
 import numpy as np
 import pytest
 import torch
@@ -69,3 +71,12 @@ def test_reading_another_state_forgets_the_first(tiny, old_state):
     assert not torch.equal(posterior.mean(asked), before)
     posterior.set_extra_state({})
     assert not posterior.is_fitted
+
+
+def test_a_posterior_that_has_answered_is_copied(example):
+    """What it keeps for the next answer is found again."""
+    asked = torch.as_tensor(example.design[-3:])
+    expected = example.posterior.mean(asked), example.posterior.draw(asked, 2)
+    copied = pickle.loads(pickle.dumps(example.posterior))
+    for found, one in zip((copied.mean(asked), copied.draw(asked, 2)), expected, strict=True):
+        torch.testing.assert_close(found, one, rtol=0, atol=0)

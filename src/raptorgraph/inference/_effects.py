@@ -140,6 +140,11 @@ class EffectPosterior(nn.Module):
         self._found_additivity: Additivity | None = None
         self._drawn: JointDraws | None = None  # of the last call
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Without what is found again when it is asked for."""
+        found = {"_conditionals": {}, "_found_additivity": None, "_drawn": None}
+        return {**super().__getstate__(), **found}
+
     # -- state -----------------------------------------------------------------------------------------------------
     @property
     def is_fitted(self) -> bool:

@@ -134,6 +134,6 @@ class _Gammas:
 
 def _nonzero(x: Tensor) -> Tensor:
     """Indices of the elements that are not 0; numpy finds them some times faster on the CPU."""
-    if x.device.type != "cpu":
+    if x.device != torch.device("cpu"):
         return x.nonzero().squeeze(1)
     return torch.from_numpy(np.flatnonzero((x != 0).numpy()))
