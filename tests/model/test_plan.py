@@ -23,6 +23,7 @@ def plan_of(epoch=0, max_epochs=10, n_steps=200, perturbed_prior=True, **argumen
         estimated_stepping_batches=n_steps,
         gradient_clip_val=None,
         precision="32-true",
+        world_size=1,
     )
     return plan
 

@@ -21,17 +21,14 @@ def started(adata, monkeypatch, **kwargs):
     scvi.settings.seed = 0
     fitted = []
 
-    def runner(model, *args, **kwargs):
-        def stop():
-            raise Started
-
-        return stop
+    def run(*args):
+        raise Started
 
     def fit(*args):
         fitted.append(fit_linear(*args))
         return fitted[-1]
 
-    monkeypatch.setattr(_training, "_runner", runner)
+    monkeypatch.setattr(_training, "_run", run)
     monkeypatch.setattr(_start, "fit_linear", fit)
     model = rg.RaptorGraphModel(adata, n_hidden=8, **kwargs)
     with pytest.raises(Started):
@@ -205,7 +202,7 @@ def test_a_decoder_without_a_linear_path_starts_as_it_is(adata, monkeypatch):
     monkeypatch.setattr(_training, "start_from_effects", remember)
     monkeypatch.setattr(_start, "fit_linear", None)
     scvi.settings.seed = 0
-    monkeypatch.setattr(_training, "_runner", lambda *args, **kwargs: lambda: (_ for _ in ()).throw(Started))
+    monkeypatch.setattr(_training, "_run", lambda *args: (_ for _ in ()).throw(Started))
     model = rg.RaptorGraphModel(adata, n_hidden=8, linear_decoder=False)
     with pytest.raises(Started):
         model.train(max_epochs=1, accelerator="cpu", enable_progress_bar=False)
