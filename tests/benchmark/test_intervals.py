@@ -15,7 +15,7 @@ def test_run(tmp_path):
     tables = benchmark.run("intervals", out=tmp_path, seeds=1, kinds=["interacting"], **QUICK)
     table, long = tables["intervals"], tables["intervals_long"]
     assert table.columns.tolist() == ["asked", "question", "interacting"]
-    assert long["of"].unique().tolist() == [screens.UNSEEN, screens.TRIPLES, screens.NEVER_ALONE]
+    assert long["of"].unique().tolist() == [screens.UNSEEN, screens.TRIPLES, screens.SEEN, screens.NEVER_ALONE]
     assert set(long["question"]) == set(QUESTIONS) - {"gene sets"}
     held = long[long["metric"].str.startswith("held")]
     assert held["value_mean"].between(0, 1).all()

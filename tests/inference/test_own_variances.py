@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from raptorgraph.inference import EffectPosteriorConfig
+from raptorgraph.inference._combinations import OwnVariances
 from raptorgraph.inference._conditioning import Conditional, Sets
-from raptorgraph.inference._own_variances import LeftOut, OwnVariances, learn_own_variances
+from raptorgraph.inference._own_variances import LeftOut, learn_own_variances
 
 
 def _usual(fitted):

@@ -50,7 +50,7 @@ def test_unmeasured_pairs_that_stand_out_come_first(monkeypatch):
         },
         index=["plain", "measured", "strong", "large"],
     )
-    monkeypatch.setattr(results.tl, "interactions", lambda model, n_draws, seed: table.assign(draws=n_draws))
+    monkeypatch.setattr(results.tl, "interactions", lambda model, top, n_draws, seed: table.assign(draws=n_draws))
     model = SimpleNamespace(perturbed_genes=["A"] * 101, has_posterior=True)
     said = []
     found = results._interactions(model, {"measured"}, 0, said.append)

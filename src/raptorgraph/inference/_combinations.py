@@ -17,21 +17,26 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
 from scipy.sparse import csr_array
 
 from raptorgraph.inference._prior import is_combination
 
-if TYPE_CHECKING:
-    from raptorgraph.inference._own_variances import OwnVariances
-
 _DEGREES = 5  # of freedom of delta
 _LARGER = 0.1  # SD of the scale for each gene more than two
 _NO_INTERACTION = 0.3  # share of combinations that do not interact, a priori
 _PRIOR_COUNT = 4.0  # combinations that the prior of the size of interactions is worth
 _LOG_SIZE_SD = 1.3  # of the variance of interactions, where no combination is measured
+
+
+@dataclass(frozen=True)
+class OwnVariances:
+    """Variances of the P measured combinations."""
+
+    rows: torch.Tensor  # P: positions among the conditions
+    interaction: torch.Tensor  # P: gamma_c
+    excess: torch.Tensor  # P: kappa_c
 
 
 @dataclass(frozen=True)

@@ -26,8 +26,7 @@ from raptorgraph.inference._targets import TargetEffects
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from raptorgraph.inference._combinations import Additivity
-    from raptorgraph.inference._own_variances import OwnVariances
+    from raptorgraph.inference._combinations import Additivity, OwnVariances
     from raptorgraph.inference._state import Fitted
 
 _NEGLIGIBLE = 1e-10  # probability of a class and level

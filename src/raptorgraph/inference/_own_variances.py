@@ -21,27 +21,38 @@ With :math:`\gamma_c = \gamma` and the :math:`\kappa_c` of the prior these are t
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import torch
 
+from raptorgraph.inference._combinations import OwnVariances
 from raptorgraph.inference._mixture import LEVELS
 from raptorgraph.inference._prior import CONDITION_SPECIFIC, is_combination
 
 if TYPE_CHECKING:
-    from raptorgraph.inference._conditioning import Conditional
+    from collections.abc import Iterator
+
+    from raptorgraph.inference._covariances import Covariances
+    from raptorgraph.inference._state import Fitted
+    from raptorgraph.inference._targets import TargetEffects
 
 _GRID = torch.linspace(-5.0, 5.0, 41, dtype=torch.float64)  # of the logarithms of both, less that of the typical one
 
 
-@dataclass(frozen=True)
-class OwnVariances:
-    """Variances of the P measured combinations."""
+class Given(Protocol):
+    """Distribution of effects given the measured effects, of which this is asked."""
 
-    rows: torch.Tensor  # P: positions among the conditions
-    interaction: torch.Tensor  # P: gamma_c
-    excess: torch.Tensor  # P: kappa_c
+    fitted: Fitted
+    noise_fraction: float
+    covariances: Covariances
+    targets: TargetEffects
+    target_of: torch.Tensor
+
+    def used(self) -> Iterator[tuple[int, int, torch.Tensor]]:
+        """Classes and levels with the genes that may be of them."""
+
+    def among_targets(self, genes: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Which of these genes are targets, and of which effect on targets."""
 
 
 class LeftOut:
@@ -57,7 +68,7 @@ class LeftOut:
         Positions in ``own.rows``; by default all.
     """
 
-    def __init__(self, conditional: Conditional, own: OwnVariances, chosen: torch.Tensor | None = None) -> None:
+    def __init__(self, conditional: Given, own: OwnVariances, chosen: torch.Tensor | None = None) -> None:
         chosen = torch.arange(len(own.rows)) if chosen is None else chosen
         self._conditional, self.rows = conditional, own.rows[chosen]
         prior, measured = conditional.fitted.hyperparameters, conditional.fitted.measured
@@ -117,7 +128,7 @@ class LeftOut:
         return ((noise / (total + more)) / (usual / total)).squeeze(1)
 
 
-def learn_own_variances(conditional: Conditional) -> OwnVariances:
+def learn_own_variances(conditional: Given) -> OwnVariances:
     """Learn the variances of each measured combination from how far it is off what all others predict.
 
     Genes are taken as independent, with the probabilities of their classes and levels as they are; means over a grid.
