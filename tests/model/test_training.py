@@ -124,9 +124,9 @@ class Asked(Exception):
 @pytest.mark.parametrize(
     ("arguments", "batch_size", "expected"),
     [
-        ({}, 256, 400),  # one update an epoch
+        ({}, 256, 200),  # one update an epoch
         ({}, 1, 2),
-        ({"linear_decoder": False}, 256, 400),
+        ({"linear_decoder": False}, 256, 200),
         ({"perturbed_prior": False}, 1, 10),
     ],
 )
@@ -135,5 +135,6 @@ def test_a_network_that_starts_from_the_effects_needs_fewer_epochs(adata, monkey
         raise Asked(max_epochs)
 
     monkeypatch.setattr(_training, "_runner", runner)
+    monkeypatch.setattr(_training, "_N_STEPS", 200)
     with pytest.raises(Asked, match=f"^{expected}$"):
         rg.RaptorGraphModel(adata, n_hidden=4, **arguments).train(batch_size=batch_size)
