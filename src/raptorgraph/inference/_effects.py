@@ -142,8 +142,7 @@ class EffectPosterior(nn.Module):
 
     def __getstate__(self) -> dict[str, Any]:
         """Without what is found again when it is asked for."""
-        found = {"_conditionals": {}, "_found_additivity": None, "_drawn": None}
-        return {**super().__getstate__(), **found}
+        return {**self.__dict__, "_conditionals": {}, "_found_additivity": None, "_drawn": None}
 
     # -- state -----------------------------------------------------------------------------------------------------
     @property
