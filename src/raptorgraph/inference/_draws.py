@@ -270,9 +270,9 @@ class JointDraws:
         return (own.interaction, usual[0]), (own.excess, usual[1])
 
     def _precision_of(self, chosen: torch.Tensor) -> torch.Tensor:
-        """Q of the measured combinations for each gene in its class and level, P x G."""
-        targets, found = self.conditional.targets, torch.empty(len(self._left_out.rows), len(chosen))
-        found = found.double()
+        """Diagonal q for the measured combinations and each gene in its class and level, P x G."""
+        targets = self.conditional.targets
+        found = torch.empty(len(self._left_out.rows), len(chosen), dtype=torch.float64)
         for at in torch.unique(chosen).tolist():
             m, level = divmod(at, len(LEVELS))
             if at not in self._precisions:
