@@ -171,10 +171,14 @@ def _few_directions(task: _Task, genes: torch.Tensor, n_steps: int) -> bool:
             for penalized in (True, False)
         )
         gains.append(few - many)
-        if gains[-1].mean() <= 0:  # beyond doubt is out of reach
+        if _standard_errors(gains[-1]) < _DOUBT / 2:  # both together would hardly reach it
             return False
-    gain = torch.cat(gains)
-    return bool(gain.mean() > _DOUBT * gain.std() / len(gain) ** 0.5)
+    return _standard_errors(torch.cat(gains)) > _DOUBT
+
+
+def _standard_errors(gain: torch.Tensor) -> float:
+    """Mean of the gains over its standard error."""
+    return float(gain.mean() / gain.std() * len(gain) ** 0.5)
 
 
 def _closed_classes(measured: Measured, config: EffectPosteriorConfig) -> torch.Tensor:

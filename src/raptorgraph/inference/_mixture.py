@@ -58,13 +58,11 @@ class GeneMixture:
             responsibility = (density - value).exp()
             back = torch.linalg.solve_triangular(self._factor.mT, self._vectors, upper=True)
             by_signal, by_noise = torch.zeros_like(self.signals), torch.zeros_like(self.noise)
-            for m, at in enumerate(back):
-                signal, noise = torch.zeros_like(self.noise), torch.zeros_like(self.noise)
-                for level, variance, r in zip(LEVELS, self._variance[m], responsibility[m], strict=True):
-                    z = rotated[m] / variance[:, None]
-                    part = 0.5 * ((z * r) @ z.T - r.sum() * torch.diag(1 / variance))
-                    signal, noise = signal + level * part, noise + part
-                by_signal[m] = at @ signal @ at.T
-                by_noise += at @ noise @ at.T
+            for m, (at, r, inverse) in enumerate(zip(back, responsibility, 1 / self._variance, strict=True)):
+                # levels x C x C: what the genes of a level have in excess of their variance, in the eigenbasis
+                square = (rotated[m] * r[:, None, :]) @ rotated[m].T * inverse[:, :, None] * inverse[:, None, :]
+                part = 0.5 * (square - torch.diag_embed(r.sum(1)[:, None] * inverse))
+                by_signal[m] = at @ torch.einsum("l,lij->ij", LEVELS, part) @ at.T
+                by_noise += at @ part.sum(0) @ at.T
         surrogate = (by_signal * self.signals).sum() + (by_noise * self.noise).sum()
         return surrogate + (responsibility * self.log_weights).sum(), float(value.sum())

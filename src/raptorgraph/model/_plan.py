@@ -147,8 +147,9 @@ class RaptorGraphTrainingPlan(TrainingPlan):  # type: ignore[misc]  # scvi-tools
         n = output.n_obs_minibatch
         how = {"on_step": False, "on_epoch": True, "batch_size": n, "sync_dist": self.trainer.world_size > 1}
         self.log("train_loss", output.loss, prog_bar=True, **how)
-        for name, value in output.extra_metrics.items():
-            self.log(name, value, prog_bar=True, logger=False, **how)
+        if self.trainer.progress_bar_callback is not None:  # which alone shows them
+            for name, value in output.extra_metrics.items():
+                self.log(name, value, prog_bar=True, logger=False, **how)
         self.compute_and_log_metrics(output, self.train_metrics, "train")
         loss: torch.Tensor = output.loss
         return loss

@@ -46,10 +46,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-_N_STEPS = 400
-# Least number of epochs. Effects depend on the posterior alone, and a network that starts from them is almost right, so
-# that a longer training of a large screen has little left to add; one that does not needs more.
-_FEWEST_FROM_EFFECTS, _FEWEST = 2, 10
+# Updates, and least number of epochs. Effects depend on the posterior alone, and a network that starts from them is
+# almost right, so that a longer training has little left to add; one that does not needs more.
+_FROM_EFFECTS, _FROM_NOTHING = (200, 2), (400, 10)
 
 
 @progress_argument("enable_progress_bar")
@@ -73,9 +72,9 @@ def train(
     Parameters
     ----------
     max_epochs
-        Passes over the perturbed cells; by default as many as make about 400 updates (100 in the preset ``"paper"``),
-        at least 2, or 10 where the network does not start from the effects (``perturbed_prior=False``,
-        ``linear_decoder=False``).
+        Passes over the perturbed cells; by default as many as make about 200 updates, at least 2, or 400 and 10 where
+        the network does not start from the effects (``perturbed_prior=False``, ``linear_decoder=False``). 100 in the
+        preset ``"paper"``.
     accelerator, devices, shuffle_set_split
         As in scvi-tools. Several devices need ``strategy="ddp"`` and a script, which is run once for each device: the
         first process infers graph and effects, all fit the network, and all have the same model afterwards, which
@@ -147,8 +146,8 @@ def train(
     check_not_taken("datasplitter_kwargs", splitter_arguments, ("adata_manager", *division))
     splitter = model._data_splitter_cls(model.adata_manager, **division, **splitter_arguments)
     if max_epochs is None:
-        least = _FEWEST_FROM_EFFECTS if starts_from_effects(model.module) else _FEWEST
-        max_epochs = preset["train"].get("max_epochs") or max(least, math.ceil(_N_STEPS / splitter.steps_per_epoch))
+        n_steps, least = _FROM_EFFECTS if starts_from_effects(model.module) else _FROM_NOTHING
+        max_epochs = preset["train"].get("max_epochs") or max(least, math.ceil(n_steps / splitter.steps_per_epoch))
     if settings.seed is not None:
         torch.manual_seed(settings.seed)
     has_validation = splitter.n_val > 0
