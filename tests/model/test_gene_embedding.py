@@ -122,7 +122,9 @@ def test_perturbed_genes_are_as_without_it(screen, model):
     found = model.predict_effects(asked)
     pd.testing.assert_frame_equal(plain.predict_effects(asked), found, check_exact=True)
     assert "unseen_genes" not in found.attrs
-    with pytest.raises(ValueError, match="NEW was not perturbed in the training screen, so"):
+    with pytest.raises(
+        ValueError, match="NEW was not perturbed in the training screen, and there is no gene_embedding"
+    ):
         plain.predict_effects("NEW")
 
 

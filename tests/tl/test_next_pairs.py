@@ -180,6 +180,7 @@ def test_same_seed_same_table(model):
         ({"n": 0}, "n=0"),
         ({"n_cells": 0}, "n_cells=0"),
         ({"n_draws": 5}, "n_draws=5"),
+        ({"seed": -1}, "seed=-1"),
         ({"goal": "state"}, "needs a query"),
         ({"query": pd.DataFrame()}, "takes no query"),
         ({"candidates": ["P01+P02"]}, "'P01\\+P02' was measured"),
@@ -189,6 +190,12 @@ def test_same_seed_same_table(model):
 def test_bad_arguments(model, options, match):
     with pytest.raises(ValueError, match=match):
         next_pairs(model, **options)
+
+
+def test_a_gene_that_is_not_known_is_not_excluded(model):
+    for name in ("NEW", ["NEW"], ["P01", " NEW "]):
+        with pytest.raises(KeyError, match="NEW.* is no perturbed gene of the model; these are .'P01'"):
+            next_pairs(model, exclude=name)
 
 
 def test_a_model_without_posterior(model, monkeypatch):

@@ -168,7 +168,8 @@ def test_asked_pairs_are_ranked_among_themselves(model):
 
 
 @pytest.mark.parametrize(
-    ("options", "match"), [({"top": 0}, "top=0"), ({"top": 2, "by": "size"}, "by='size'"), ({"by": "size"}, "by=")]
+    ("options", "match"),
+    [({"top": 0}, "top=0"), ({"top": 2, "by": "size"}, "by='size'"), ({"by": "synergy"}, "give top")],
 )
 def test_bad_arguments(model, options, match):
     with pytest.raises(ValueError, match=match):

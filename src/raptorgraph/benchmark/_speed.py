@@ -15,7 +15,8 @@ Each method is trained with its own number of epochs, in a process of its own.
 
 CPA is left out: it does not install beside the package.
 
-Times are those of the machine, of which nothing else should be asked meanwhile: ``--jobs 0``.
+Times are those of the machine, of which nothing else should be asked meanwhile: ``--n-jobs 1``;
+``--n-threads`` gives the process more than one core.
 ``raptorgraph benchmark speed --screen FILE``; ``simulated-large`` is a screen of the size of Norman et al. (2019).
 """
 

@@ -46,7 +46,8 @@ class Asked:
     ) -> Asked:
         """Read labels; ValueError for a gene that was not perturbed and that the embedding does not have either."""
         if embedding is None:
-            sets = setup.asked(perturbations, perturbed)
+            where = "training screen, and there is no gene_embedding in setup_anndata that says what it is like"
+            sets = setup.asked(perturbations, perturbed, where)
         else:
             named = dict.fromkeys(gene for one in listed(perturbations) for gene in setup.genes(one))
             others = [gene for gene in named if gene in embedding and gene not in set(perturbed)]

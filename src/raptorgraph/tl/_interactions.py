@@ -42,7 +42,7 @@ def interactions(
     pairs: Sequence[tuple[str, str] | str] | None = None,
     *,
     top: int | None = None,
-    by: str = DEPARTURE,
+    by: str | None = None,
     chunk_size: int = 256,
     n_draws: int | None = None,
     seed: int | None = None,
@@ -70,8 +70,8 @@ def interactions(
         asked for, and all measured pairs are then ranked by their predicted effects. Without a posterior all pairs are
         predicted.
     by
-        With `top`, what pairs are ranked by: ``"departure"``, the length of the difference between the predicted effect
-        of the pair and the sum of both single effects; or ``"magnitude"`` or one of the five scores.
+        Only with `top`, what pairs are ranked by: ``"departure"`` (default), the length of the difference between the
+        predicted effect of the pair and the sum of both single effects; or ``"magnitude"`` or one of the five scores.
     chunk_size
         Largest number of pairs that are predicted or drawn at a time, which bounds the memory; fewer are drawn where
         effects have many genes. The draws of single effects are kept: genes of the pairs x draws x genes, float32.
@@ -118,9 +118,9 @@ def interactions(
     TypeError
         If a pair is neither a pair of gene names nor a label.
     ValueError
-        If a pair names one gene twice, or there are no pairs, `chunk_size` or `top` is not positive, `by` is no score,
-        `n_draws` is neither 0 nor
-        20 or more, or draws are asked of a model without a posterior.
+        If a pair names one gene twice, or there are no pairs, `chunk_size` or `top` is not positive, `by` is no score
+        or comes without `top`, `n_draws` is neither 0 nor 20 or more, or draws are asked of a model without a
+        posterior.
 
     Notes
     -----
@@ -162,7 +162,9 @@ def interactions(
     setup, genes = Setup.of(model.setup_args), list(model.perturbed_genes)
     if top is not None:
         check_integer("top", top, 1, hint=", the number of pairs to list")
-    check_choice("by", by, RANKED_BY)
+    elif by is not None:
+        raise ValueError(f"by={by!r} ranks the pairs that top=... lists: give top, or sort the table by a column.")
+    by = check_choice("by", DEPARTURE if by is None else by, RANKED_BY)
     asked = None if pairs is None else _checked(pairs, genes, setup)
     n_pairs = len(genes) * (len(genes) - 1) // 2 if asked is None else len(asked)
     if not n_pairs:

@@ -14,10 +14,8 @@ from raptorgraph._arguments import check_choice, check_integer
 from raptorgraph._docs import docs
 from raptorgraph._progress import progress_argument, progress_bar
 from raptorgraph.inference._gain import Plan
-from raptorgraph.screen._asked import listed
 from raptorgraph.screen._setup import Setup
-from raptorgraph.tl._interactions import _checked
-from raptorgraph.tl._pair_list import PairList
+from raptorgraph.tl._candidates import candidate_pairs
 from raptorgraph.tl._planned import PlannedNoise, triples
 from raptorgraph.tl._power import ENOUGH, cells_needed, departures
 from raptorgraph.tl._reverse import check_draws, query_table
@@ -29,6 +27,7 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
     from raptorgraph.model import RaptorGraphModel
+    from raptorgraph.tl._pair_list import PairList
 
 GOALS = ("learn", "interactions", "state")
 GAIN = {
@@ -160,6 +159,8 @@ def next_pairs(
     check_integer("n", n, 1, hint=", the number of pairs")
     check_choice("goal", goal, GOALS)
     check_integer("n_draws", n_draws, 20)
+    if seed is not None:
+        check_integer("seed", seed, 0)
     if n_cells is not None:
         check_integer("n_cells", n_cells, 1, hint=" for each pair")
     if (query is None) == (goal == "state"):
@@ -167,7 +168,7 @@ def next_pairs(
         raise ValueError(f"goal={goal!r} {need}; goal='state' searches pairs for one.")
     check_draws(model)
     setup = Setup.of(model.setup_args)
-    unseen, pairs = _candidates(model, setup, candidates, exclude)
+    unseen, pairs = candidate_pairs(model, setup, candidates, exclude)
     if goal == "learn" and len(model.perturbed_genes) > _MOST_GENES:
         raise ValueError(
             f"goal='learn' plans with a matrix of all perturbed genes for each scale of effects, which for "
@@ -199,41 +200,6 @@ def next_pairs(
     table.index = pd.Index(labels, name="perturbation")
     table.attrs = {"goal": goal, "n_candidates": len(pairs)}
     return table
-
-
-def _candidates(
-    model: RaptorGraphModel,
-    setup: Setup,
-    candidates: Sequence[tuple[str, str] | str] | None,
-    exclude: Sequence[tuple[str, str] | str],
-) -> tuple[PairList, PairList]:
-    """All pairs that were not measured, and those of them to choose from."""
-    genes = list(model.perturbed_genes)
-    known = {setup.genes(label) for label in model.conditions}
-    unseen = PairList.all_but(genes, known)
-    asked = unseen if candidates is None else PairList.of(genes, _checked(candidates, genes, setup))
-    measured = [] if candidates is None else [pair for pair in asked if pair in known]
-    if measured:
-        raise ValueError(
-            f"The candidate {setup.label(measured[0])!r} was measured already: name pairs that were not, or leave "
-            "candidates out for all of these."
-        )
-    without = listed(exclude)
-    alone = {gene for gene in without if isinstance(gene, str) and gene in genes}
-    unwanted = _checked([pair for pair in without if pair not in alone], genes, setup) if without else []
-    excluded = np.array([gene in alone for gene in asked.genes])
-    kept = ~(excluded[asked.first] | excluded[asked.second])
-    for pair in unwanted:
-        i, j = (asked.genes.index(gene) for gene in pair)
-        kept &= ~((asked.first == i) & (asked.second == j))
-    pairs = asked.taken(kept)
-    if not len(pairs):
-        raise ValueError(
-            f"There is no pair to choose among the {len(genes)} perturbed genes: {len(unseen)} were not measured, "
-            f"{len(asked)} are candidates, and {len(without)} genes and pairs are excluded. Name other candidates, or "
-            "exclude less."
-        )
-    return unseen, pairs
 
 
 def _greedy(n: int, n_pairs: int, scores: Callable[[], np.ndarray], take: Callable[[int], None]) -> list[int]:
