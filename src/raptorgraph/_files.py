@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import errno
+import hashlib
 import os
 import platform
 import re
@@ -15,8 +16,12 @@ import zlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from raptorgraph._failures import disk_error
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    import pandas as pd
 
 _START = ".raptorgraph"  # of the names of what is not finished
 _HERE, _EXCHANGE = -100, 2  # AT_FDCWD and RENAME_EXCHANGE of Linux
@@ -38,6 +43,8 @@ def replaced(path: str | os.PathLike[str]) -> Iterator[Path]:
 
     Raises
     ------
+    OSError
+        Where the disk takes no more, in place of what a library makes of that; names the file.
     PermissionError
         If there is a file that must not be written, before the block.
 
@@ -64,10 +71,14 @@ def replaced(path: str | os.PathLike[str]) -> Iterator[Path]:
             shutil.copymode(path, part)
         for written in (part, *(part.rglob("*") if part.is_dir() else ())):
             _flush(written)
-        _put(part, path)
-    except BaseException:
+        put(part, path)
+    except BaseException as error:
         remove(part)
-        raise
+        number = disk_error(error) if isinstance(error, Exception) else None
+        if number is None:
+            raise
+        # of many libraries each has its own words for it, and none names the file
+        raise OSError(number, os.strerror(number), str(path)) from error
     _flush(path.parent)
 
 
@@ -75,6 +86,24 @@ def put_text(path: str | os.PathLike[str], text: str) -> None:
     """Write a text file (UTF-8), in place of an earlier one, as :func:`replaced` does."""
     with replaced(path) as part:
         part.write_text(text, encoding="utf-8")
+
+
+@contextlib.contextmanager
+def scratch(folder: Path) -> Iterator[Path]:
+    """Make a folder within another one for the time of the block, for what is of no use after it."""
+    _remove_stale(folder)
+    made = temporary_name(folder / "scratch")
+    made.mkdir()
+    try:
+        yield made
+    finally:
+        remove(made)
+
+
+def put_table(path: str | os.PathLike[str], table: pd.DataFrame, *, index: bool = False, digits: int | None = 6) -> None:
+    """Write a table as CSV, in place of an earlier file; numbers with so many digits, None for all of them."""
+    with replaced(path) as part:
+        table.to_csv(part, index=index, float_format=None if digits is None else f"%.{digits}g")
 
 
 def temporary_name(path: Path) -> Path:
@@ -132,8 +161,8 @@ def _flush(path: Path) -> None:
         os.close(opened)
 
 
-def _put(part: Path, path: Path) -> None:
-    """Let one file or folder take the place of another."""
+def put(part: Path, path: Path) -> None:
+    """Let a file or folder take the place of another of its kind, or of none, on the same disk."""
     if not (part.is_dir() and path.is_dir()):
         part.replace(path)
     elif _exchanged(part, path):
@@ -155,3 +184,21 @@ def _exchanged(first: Path, second: Path) -> bool:
         return False
     rename = getattr(ctypes.CDLL(None), "renameat2", None)
     return rename is not None and rename(_HERE, os.fsencode(first), _HERE, os.fsencode(second), _EXCHANGE) == 0
+
+
+def file_hash(path: Path, algorithm: str = "sha256") -> str:
+    """Checksum of a file, in hexadecimal digits; of a folder that of the names and contents of its files in order."""
+    digest = hashlib.new(algorithm)
+    for file in sorted(name for name in path.rglob("*") if name.is_file()) if path.is_dir() else [path]:
+        if file != path:
+            digest.update(file.relative_to(path).as_posix().encode())
+        with file.open("rb") as opened:
+            while chunk := opened.read(1 << 20):
+                digest.update(chunk)
+    return digest.hexdigest()
+
+
+def size_of(path: Path) -> int:
+    """Bytes of a file, or of all files of a folder; 0 where there is none."""
+    files = path.rglob("*") if path.is_dir() else (path,)
+    return sum(file.stat().st_size for file in files if file.is_file())
