@@ -221,18 +221,21 @@ def test_tables_checksums_and_sizes(tmp_path):
 
 # -- nothing else writes -----------------------------------------------------------------------------------------------
 WRITE = {
-    *("dump", "open_group", "save", "save_file", "savefig", "savez", "to_csv", "to_excel", "to_json", "to_parquet"),
-    *("touch", "tofile", "write_bytes", "write_graphml", "write_h5ad", "write_h5mu", "write_image", "write_text"),
-    "write_zarr",
+    *("dump", "save", "save_file", "savefig", "savez", "to_csv", "to_excel", "to_json", "to_parquet", "touch", "tofile"),
+    *("write_bytes", "write_graphml", "write_h5ad", "write_h5mu", "write_image", "write_text", "write_zarr"),
 }
 GIVE_A_NAME = {"product", "replaced", "scratch"}
-# files in which something is written that is no result: between processes of this package, to the system, by scvi-tools
+LONGER = "the name is that of `replaced` or `scratch`, in a block that outlasts the function"
 OTHERS = {
-    "benchmark/_cost.py": "asks Linux to forget the largest memory so far",
-    "benchmark/_executors.py": "hands work to another process, in a temporary folder of the system",
-    "cli/_commands.py": "sends what nobody reads to nowhere",
-    "model/_distributed.py": "sends a model to other processes, from memory",
-    "report/_figures.py": "draws into memory",
+    ("benchmark/_cost.py", "write_text"): "asks Linux to forget the largest memory so far",
+    ("benchmark/_executors.py", "write_bytes"): "hands work to another process, in a temporary folder of the system",
+    ("datasets/_destination.py", "File"): LONGER,
+    ("model/_distributed.py", "save"): "sends a model to other processes, from memory",
+    ("model/_inherited.py", "save"): "calls what saves",
+    ("model/_predicted_cells.py", "File"): LONGER,
+    ("report/_figures.py", "savefig"): "draws into memory",
+    ("screen/_cells_file.py", "File"): LONGER,
+    ("screen/_cells_file.py", "open_group"): LONGER,
 }
 
 
@@ -247,8 +250,8 @@ def writes(tree):
         if isinstance(node, ast.Call) and not covered:
             name = getattr(node.func, "attr", getattr(node.func, "id", None))
             modes = [arg.value for arg in [*node.args, *(k.value for k in node.keywords)] if isinstance(arg, ast.Constant)]
-            opens = name in ("open", "File") and any(mode in ("w", "wb", "a", "x", "xb", "w-", "r+") for mode in modes)
-            if name in WRITE - {"open_group"} or opens:
+            opens = name in ("open", "File", "open_group") and any(mode in ("w", "wb", "a", "x", "xb", "w-", "r+") for mode in modes)
+            if name in WRITE or opens:
                 yield node.lineno, name
         for child in ast.iter_child_nodes(node):
             yield from walk(child, covered)
@@ -272,7 +275,7 @@ def test_nothing_is_written_but_as_a_whole():
     found = {}
     for path in sorted(SOURCE.rglob("*.py")):
         name = path.relative_to(SOURCE).as_posix()
-        if name not in {*OTHERS, "_files.py"}:
+        if name != "_files.py":
             lines = writes(ast.parse(path.read_text(encoding="utf-8")))
-            found |= {f"{name}:{line}": what for line, what in lines}
+            found |= {f"{name}:{line}": what for line, what in lines if (name, what) not in OTHERS}
     assert found == {}
