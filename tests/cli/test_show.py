@@ -145,7 +145,7 @@ TABLES = ("effects.csv", "interactions.csv", "dag.csv", "summary.csv", "facts.cs
 
 @pytest.mark.parametrize(
     ("where", "name", "missing"),
-    [(pl, "latents", "umap.png"), (pl, "dag", "dag.png"), (_stages, "find", "report.html")],
+    [(pl, "latents", "umap.png"), (pl, "dag", "dag.png"), (_stages, "findings_of", "report.html")],
 )
 def test_a_step_that_fails_after_the_training_costs_itself_alone(where, name, missing, tmp_path, capsys, monkeypatch):
     def fail(*args, **kwargs):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import signal
 import threading
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -26,7 +26,7 @@ def interruptible() -> Iterator[list[int]]:
         came.append(number)
         raise KeyboardInterrupt
 
-    before = {}
+    before: dict[int, Any] = {}
     if threading.current_thread() is threading.main_thread():  # the only one that may
         # one that is ignored, as under nohup, stays so
         before = {number: signal.getsignal(number) for number in WORDS}

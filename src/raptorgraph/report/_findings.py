@@ -25,7 +25,7 @@ _MOST_ROWS = 300
 
 @dataclass(frozen=True)
 class Run:
-    """A finished run, of which `find` and `page` make a page.
+    """A finished run, of which `findings_of` and `page_of` make a page.
 
     Attributes
     ----------

@@ -18,7 +18,7 @@ from raptorgraph.report._content import verdicts
 from raptorgraph.report._findings import Run
 from raptorgraph.report._folder import RunFolder, check_room, run_folder
 from raptorgraph.report._results import Result, compare, edge_count, effects_of, ranked_pairs
-from raptorgraph.report._write import control_facts, find, page, tables_of, warnings_without_tests
+from raptorgraph.report._write import control_facts, findings_of, page_of, tables_of, warnings_without_tests
 from raptorgraph.report._write_figures import write_figures
 from raptorgraph.screen import Screen
 
@@ -254,12 +254,12 @@ def _report(work: Work) -> None:
     if work.order.report:
         with folder.optional("report.html"):
             date = datetime.fromisoformat(folder.manifest["started"])
-            found = find(run, folder.path, date, say=work.say)
+            found = findings_of(run, folder.path, date, say=work.say)
             work.say("Writing the report.")
             for name, table in tables_of(found).items():
                 folder.table(name, table)
             with folder.product("report.html") as part:
-                part.write_text(page(found), encoding="utf-8")
+                part.write_text(page_of(found), encoding="utf-8")
             folder.keep(tested=verdicts(found))
     with folder.optional("list of warnings"):
         known = warnings_without_tests(run) if found is None else found.notes

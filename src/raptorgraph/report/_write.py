@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 _MOST_CELLS = 20_000  # control cells of a screen that is not in memory
 
 
-def find(run: Run, out: Path, date: datetime, *, say: Callable[[str], None] = lambda line: None) -> Findings:
+def findings_of(run: Run, out: Path, date: datetime, *, say: Callable[[str], None] = lambda line: None) -> Findings:
     """Test the predictions on held-out cells, and collect everything that the page is made of.
 
     Parameters
@@ -88,7 +88,7 @@ def tables_of(found: Findings) -> dict[str, pd.DataFrame]:
     return {**tables, "heldout.csv": pd.concat(scores)} if scores else tables
 
 
-def page(found: Findings) -> str:
+def page_of(found: Findings) -> str:
     """The page as HTML, which names the files beside it that are there."""
     subtitle = f"Perturb-seq screen, fitted with raptorgraph {__version__} on {found.date:%d %B %Y}."
     with progress_bar("Sections"):
