@@ -136,25 +136,10 @@ def test_no_home(screen, record, tmp_path):
     record("no home folder", "`run`", "the results of an unbroken run")
 
 
-@pytest.mark.parametrize("share", [0.5, 0.7, 0.8, 0.9, 0.95])
-def test_little_memory(share, screen, tools, record, tmp_path):
-    peak = most_memory(screen, tmp_path / "whole")
-    (tmp_path / "less").mkdir()
-    limit = int(share * peak)
-    code, _, err = screen.command.run(
-        tmp_path / "less", preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
-    )
-    assert code in (0, 2)
-    assert err.count("\n") == (code != 0)
-    tools["check_whole"](tmp_path / "less")
-    screen.check_resumed(tmp_path / "less")
-    record("a limit of memory", f"{share:.0%} of what it takes", "exit code 0 or 2, at most one line; " + RESUMED)
-
-
-def most_memory(screen, folder):
+@pytest.fixture(scope="module")
+def peak(screen, tmp_path_factory):
     """Largest address space of a run, in bytes."""
-    folder.mkdir()
-    process, peak = screen.command.start(folder), 0
+    process, peak = screen.command.start(tmp_path_factory.mktemp("peak")), 0
     while process.poll() is None:
         try:
             with open(f"/proc/{process.pid}/status", encoding="ascii") as file:
@@ -164,3 +149,16 @@ def most_memory(screen, folder):
         time.sleep(0.05)
     process.communicate()
     return peak
+
+
+@pytest.mark.parametrize("share", [0.5, 0.7, 0.8, 0.9, 0.95])
+def test_little_memory(share, peak, screen, tools, record, tmp_path):
+    limit = int(share * peak)
+    code, _, err = screen.command.run(
+        tmp_path, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+    )
+    assert code in (0, 2)
+    assert err.count("\n") == (code != 0)
+    tools["check_whole"](tmp_path)
+    screen.check_resumed(tmp_path)
+    record("a limit of memory", f"{share:.0%} of what it takes", "exit code 0 or 2, at most one line; " + RESUMED)
