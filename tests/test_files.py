@@ -221,7 +221,19 @@ def test_tables_checksums_and_sizes(tmp_path):
 
 # -- nothing else writes -----------------------------------------------------------------------------------------------
 WRITE = {
-    *("dump", "save", "save_file", "savefig", "savez", "to_csv", "to_excel", "to_json", "to_parquet", "touch", "tofile"),
+    *(
+        "dump",
+        "save",
+        "save_file",
+        "savefig",
+        "savez",
+        "to_csv",
+        "to_excel",
+        "to_json",
+        "to_parquet",
+        "touch",
+        "tofile",
+    ),
     *("write_bytes", "write_graphml", "write_h5ad", "write_h5mu", "write_image", "write_text", "write_zarr"),
 }
 GIVE_A_NAME = {"product", "replaced", "scratch"}
@@ -249,8 +261,12 @@ def writes(tree):
             covered = covered or bool(names & GIVE_A_NAME)
         if isinstance(node, ast.Call) and not covered:
             name = getattr(node.func, "attr", getattr(node.func, "id", None))
-            modes = [arg.value for arg in [*node.args, *(k.value for k in node.keywords)] if isinstance(arg, ast.Constant)]
-            opens = name in ("open", "File", "open_group") and any(mode in ("w", "wb", "a", "x", "xb", "w-", "r+") for mode in modes)
+            modes = [
+                arg.value for arg in [*node.args, *(k.value for k in node.keywords)] if isinstance(arg, ast.Constant)
+            ]
+            opens = name in ("open", "File", "open_group") and any(
+                mode in ("w", "wb", "a", "x", "xb", "w-", "r+") for mode in modes
+            )
             if name in WRITE or opens:
                 yield node.lineno, name
         for child in ast.iter_child_nodes(node):

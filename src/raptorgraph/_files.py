@@ -100,7 +100,9 @@ def scratch(folder: Path) -> Iterator[Path]:
         remove(made)
 
 
-def put_table(path: str | os.PathLike[str], table: pd.DataFrame, *, index: bool = False, digits: int | None = 6) -> None:
+def put_table(
+    path: str | os.PathLike[str], table: pd.DataFrame, *, index: bool = False, digits: int | None = 6
+) -> None:
     """Write a table as CSV, in place of an earlier file; numbers with so many digits, None for all of them."""
     with replaced(path) as part:
         table.to_csv(part, index=index, float_format=None if digits is None else f"%.{digits}g")

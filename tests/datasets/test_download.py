@@ -108,8 +108,10 @@ def test_cache_folder(tmp_path, monkeypatch):
 def test_what_somebody_left_half_is_not_taken_for_the_file(known, download, tmp_path):
     content, sources, asked = download
     known_hash = f"md5:{hashlib.md5(content).hexdigest()}" if known else None
-    (tmp_path / "screen.h5ad.part").write_bytes(content[:-3])  # as earlier versions did, and where pooch looks
-    path = fetch(sources("good.h5ad", known_hash=known_hash), tmp_path)
+    cache = tmp_path / "cache"
+    cache.mkdir()
+    (cache / "screen.h5ad.part").write_bytes(content[:-3])  # as earlier versions did, and where pooch looks
+    path = fetch(sources("good.h5ad", known_hash=known_hash), cache)
     assert path.read_bytes() == content
     assert asked == ["/good.h5ad"]
 
@@ -122,15 +124,18 @@ def test_a_download_that_is_broken_off_leaves_nothing(download, tmp_path, monkey
         Path(str(output_file)).write_bytes(content[:5])
         raise KeyboardInterrupt
 
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+    cache = tmp_path / "cache"
+    with monkeypatch.context() as patch:
         patch.setattr(pooch.HTTPDownloader, "__call__", stops)
-        fetch(sources("good.h5ad"), tmp_path)
-    assert not list(tmp_path.iterdir())
-    fetch(sources("good.h5ad"), tmp_path)
+        with pytest.raises(KeyboardInterrupt):
+            fetch(sources("good.h5ad"), cache)
+    assert not list(cache.iterdir())
+    assert fetch(sources("good.h5ad"), cache).read_bytes() == content
 
 
 def test_what_a_killed_download_left_is_removed_by_the_next(download, tmp_path):
-    content, sources, _ = download
+    _, sources, _ = download
+    cache = tmp_path / "cache"
     code = f"""
 import os, signal, pooch
 from pathlib import Path
@@ -141,9 +146,9 @@ def stops(self, url, output_file, pooch, check_only=False):
     os.kill(os.getpid(), signal.SIGKILL)
 
 pooch.HTTPDownloader.__call__ = stops
-fetch([Source("http://127.0.0.1:9/good.h5ad", "screen.h5ad")], Path({str(tmp_path)!r}))
+fetch([Source("http://127.0.0.1:9/good.h5ad", "screen.h5ad")], Path({str(cache)!r}))
 """
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == -signal.SIGKILL
-    assert len(list(tmp_path.iterdir())) == 1
-    fetch(sources("good.h5ad"), tmp_path)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["screen.h5ad", "screen.h5ad.sha256"]
+    assert len(list(cache.iterdir())) == 1
+    fetch(sources("good.h5ad"), cache)
+    assert sorted(path.name for path in cache.iterdir()) == ["screen.h5ad", "screen.h5ad.sha256"]

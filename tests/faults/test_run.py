@@ -100,7 +100,9 @@ def test_a_full_disk_costs_no_earlier_results(screen, tools, record, tmp_path):
     assert code == 2
     assert "File too large" in err
     assert tools["results"](tmp_path) == before
-    record("no file may be larger than a limit", "`--overwrite`", "exit code 2, one line; the earlier results as they were")
+    record(
+        "no file may be larger than a limit", "`--overwrite`", "exit code 2, one line; the earlier results as they were"
+    )
 
 
 @pytest.mark.parametrize("k", range(10))
@@ -113,7 +115,9 @@ def test_two_at_once(k, screen, tools, record, tmp_path):
     assert err.count("\n") == 1
     found = tools["results"](tmp_path)
     assert [name for name in screen.results if found[name] != screen.results[name]] == []
-    record("two runs at once", "one folder", "one finishes; the other has exit code 2 and one line that names the first")
+    record(
+        "two runs at once", "one folder", "one finishes; the other has exit code 2 and one line that names the first"
+    )
 
 
 def test_a_folder_that_cannot_be_written(screen, record, tmp_path):

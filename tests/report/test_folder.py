@@ -128,7 +128,7 @@ def test_what_failed_is_tried_again(tmp_path):
 )
 def test_results_of_another_run_are_refused(change, match, tmp_path):
     work(tmp_path)
-    before = {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()}
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.iterdir() if path.is_file()}
     for attempt in (
         lambda: check_used(tmp_path, MADE | change, PRODUCTS, overwrite=False),
         lambda: work(tmp_path, made=MADE | change),

@@ -64,13 +64,11 @@ class RunFolder:
         self._stage: dict[str, Any] = {}
 
     def begin(self, stages: Iterable[str]) -> list[str]:
-        """The first stage that is not whole and all after it, which may depend on it: none of these counts any longer."""
+        """The first stage that is not whole and all after it, which may depend on it: none of these counts now."""
         names = list(stages)
         todo = next((names[k:] for k, name in enumerate(names) if not self._is_whole(name)), [])
         if self.manifest["stages"].keys() & todo:
-            self.manifest["stages"] = {
-                name: kept for name, kept in self.manifest["stages"].items() if name not in todo
-            }
+            self.manifest["stages"] = {name: kept for name, kept in self.manifest["stages"].items() if name not in todo}
             self._write()
         return todo
 
@@ -182,7 +180,8 @@ def run_folder(
     with _locked(out, command):
         new = out / INSIDE / _NEW
         _finish_replacing(out, new, products)
-        check_used(out, made, products, overwrite=overwrite)
+        if not overwrite:
+            _check_same(out, made, products)
         place = new if overwrite and any((out / name).exists() for name in (MANIFEST, *products)) else out
         if place == new and (read_manifest(new) or {}).get("made") != _plain(made):
             remove(new)
@@ -203,8 +202,12 @@ def check_used(out: Path, made: Mapping[str, Any], products: Iterable[str], *, o
     if (out / INSIDE / "lock").exists():
         with _lock(out):
             pass
-    if overwrite:
-        return
+    if not overwrite:
+        _check_same(out, made, products)
+
+
+def _check_same(out: Path, made: Mapping[str, Any], products: Iterable[str]) -> None:
+    """FileExistsError where there are results of another run, or of which nothing is known."""
     found = read_manifest(out)
     if found is None:
         there = [name for name in products if (out / name).exists()]

@@ -78,7 +78,7 @@ class Result:
 def read_pairs(path: Path) -> pd.DataFrame:
     """The table of :func:`ranked_pairs` as it was written; names may be any words, such as NA."""
     numbers = [name for name in pd.read_csv(path, nrows=0).columns if name not in _WORDS]
-    return pd.read_csv(path, index_col=0, keep_default_na=False, na_values=dict.fromkeys(numbers, [""]))
+    return pd.read_csv(path, index_col=0, keep_default_na=False, na_values={name: [""] for name in numbers})
 
 
 def effects_of(model: RaptorGraphModel, labels: list[str], genes: list[str]) -> tuple[pd.DataFrame, pd.DataFrame]:

@@ -241,9 +241,7 @@ def _figures(work: Work) -> None:
     order, threads = work.order, torch.get_num_threads()
     trained = Screen(order.train, order.screen.setup)
     conditions = np.array(["", *trained.conditions])[trained.codes]
-    write_figures(
-        work.folder, work.model, conditions, work.effects[0], list(order.truth.values())[-1], kind=order.kind
-    )
+    write_figures(work.folder, work.model, conditions, work.effects[0], list(order.truth.values())[-1], kind=order.kind)
     torch.set_num_threads(threads)  # numba, which draws the UMAP, changes it for all
 
 
@@ -353,4 +351,3 @@ def _nbytes(values: Any) -> int:
     """Bytes of a matrix in memory; 0 of one that is not."""
     parts = [values] if isinstance(values, np.ndarray) else [getattr(values, name, None) for name in _SPARSE]
     return sum(int(part.nbytes) for part in parts if isinstance(part, np.ndarray))
-
