@@ -5,6 +5,7 @@ import resource
 import signal
 import subprocess
 import time
+from pathlib import Path
 
 import pytest
 
@@ -146,8 +147,8 @@ def peak(screen, tmp_path_factory):
     process, peak = screen.command.start(tmp_path_factory.mktemp("peak")), 0
     while process.poll() is None:
         try:
-            with open(f"/proc/{process.pid}/status", encoding="ascii") as file:
-                peak = max([peak, *(1024 * int(line.split()[1]) for line in file if line.startswith("VmPeak"))])
+            lines = Path(f"/proc/{process.pid}/status").read_text(encoding="ascii").splitlines()
+            peak = max([peak, *(1024 * int(line.split()[1]) for line in lines if line.startswith("VmPeak"))])
         except (FileNotFoundError, ProcessLookupError):
             break
         time.sleep(0.05)

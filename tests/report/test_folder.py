@@ -2,12 +2,13 @@
 
 import json
 import os
+from pathlib import Path
 
 import pandas as pd
 import pytest
 
 from raptorgraph.report import _folder
-from raptorgraph.report._folder import RunFolder, check_room, check_used, read_manifest, run_folder
+from raptorgraph.report._folder import check_room, check_used, read_manifest, run_folder
 
 STAGES = ("first", "second", "third")
 PRODUCTS = ("a.csv", "b.csv", "c.csv")
@@ -33,6 +34,17 @@ def work(out, text="1", **options):
     return todo
 
 
+def broken_off(out, text, *stages, **options):
+    """Do some stages, and be interrupted in the next one."""
+    with opened(out, **options) as folder:
+        folder.begin(STAGES)
+        for name in stages:
+            write(folder, STAGES.index(name), text)
+        with folder.stage("third"), folder.product("c.csv") as part:
+            part.write_text("half")
+            raise KeyboardInterrupt
+
+
 def contents(out):
     return {path.name: path.read_text() for path in out.iterdir() if path.is_file() and path.name != "run.json"}
 
@@ -54,11 +66,8 @@ def test_stages_are_done_once_and_from_the_first_that_is_not_whole(tmp_path):
 
 
 def test_a_stage_that_was_broken_off_is_done_again(tmp_path):
-    with pytest.raises(KeyboardInterrupt), opened(tmp_path) as folder:
-        write(folder, 0, "1")
-        with folder.stage("second"), folder.product("b.csv") as part:
-            part.write_text("half")
-            raise KeyboardInterrupt
+    with pytest.raises(KeyboardInterrupt):
+        broken_off(tmp_path, "1", "first")
     assert contents(tmp_path) == {"a.csv": "1"}
     assert work(tmp_path) == ["second", "third"]
 
@@ -66,33 +75,33 @@ def test_a_stage_that_was_broken_off_is_done_again(tmp_path):
 def test_later_stages_do_not_count_once_an_earlier_one_is_done_again(tmp_path):
     work(tmp_path)
     (tmp_path / "b.csv").unlink()
-    with pytest.raises(KeyboardInterrupt), opened(tmp_path) as folder:
-        assert folder.begin(STAGES) == ["second", "third"]
-        write(folder, 1, "2")
-        raise KeyboardInterrupt  # before the third, which was made of the earlier second
+    with pytest.raises(KeyboardInterrupt):  # in the third, which is still that of the earlier second
+        broken_off(tmp_path, "2", "second")
     assert work(tmp_path, "2") == ["third"]
 
 
-def test_a_product_of_two_stages_is_known_whether_or_not_the_second_got_to_its_place(tmp_path, monkeypatch):
-    for stopped in ("before", "after"):
-        out = tmp_path / stopped
-        with pytest.raises(KeyboardInterrupt), opened(out) as folder, monkeypatch.context() as patch:
-            write(folder, 0, "1")
+@pytest.mark.parametrize("stopped", ["before", "after"])
+def test_a_product_of_two_stages_is_known_whether_or_not_the_second_got_to_its_place(stopped, tmp_path, monkeypatch):
+    work(tmp_path)
+    replace = Path.replace
 
-            class Stopping(RunFolder):
-                def _write(self):
-                    super()._write()
-                    if stopped == "before":
-                        raise KeyboardInterrupt
+    def stops(part, path):
+        if path.name != "a.csv" or stopped == "after":
+            replace(part, path)
+        if path.name == "a.csv":
+            raise KeyboardInterrupt
 
-            folder.__class__ = Stopping
-            with folder.stage("second"):
-                with folder.product("a.csv") as part:
-                    part.write_text("2")
-                raise KeyboardInterrupt
-        assert (out / "a.csv").read_text() == {"before": "1", "after": "2"}[stopped]
-        with opened(out) as folder:
-            assert folder.begin(STAGES) == ["second", "third"]
+    def again():
+        with opened(tmp_path) as folder, folder.stage("second"):
+            folder.table("a.csv", pd.DataFrame({"x": [2]}))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "replace", stops)
+        with pytest.raises(KeyboardInterrupt):
+            again()
+    assert (tmp_path / "a.csv").read_text() == {"before": "1", "after": "x\n2\n"}[stopped]
+    with opened(tmp_path) as folder:
+        assert folder.begin(STAGES) == []
 
 
 def test_what_failed_is_tried_again(tmp_path):
@@ -157,10 +166,8 @@ def test_overwriting_replaces_the_whole_set_when_the_new_one_is_complete(tmp_pat
     work(tmp_path)
     (tmp_path / "notes.txt").write_text("mine")
     other = MADE | {"seed": 1}
-    with pytest.raises(KeyboardInterrupt), opened(tmp_path, other, overwrite=True) as folder:
-        folder.begin(STAGES)
-        write(folder, 0, "2")
-        raise KeyboardInterrupt
+    with pytest.raises(KeyboardInterrupt):
+        broken_off(tmp_path, "2", "first", made=other, overwrite=True)
     assert contents(tmp_path) == {"a.csv": "1", "b.csv": "1", "c.csv": "1", "notes.txt": "mine"}
     assert work(tmp_path) == []  # the earlier command still has its results
     with opened(tmp_path, other, overwrite=True) as folder:
@@ -177,9 +184,8 @@ def test_overwriting_replaces_the_whole_set_when_the_new_one_is_complete(tmp_pat
 
 def test_another_set_that_was_not_completed_is_forgotten(tmp_path):
     work(tmp_path)
-    with pytest.raises(KeyboardInterrupt), opened(tmp_path, MADE | {"seed": 1}, overwrite=True) as folder:
-        write(folder, 0, "2")
-        raise KeyboardInterrupt
+    with pytest.raises(KeyboardInterrupt):
+        broken_off(tmp_path, "2", "first", made=MADE | {"seed": 1}, overwrite=True)
     assert work(tmp_path, "3", made=MADE | {"seed": 2}, overwrite=True) == [*STAGES]
     assert set(contents(tmp_path).values()) == {"3"}
 
@@ -193,7 +199,7 @@ def test_a_replacing_that_was_broken_off_is_finished_by_the_next_run(moved, tmp_
         if len(done) == moved:
             raise KeyboardInterrupt
         done.append(path)
-        os.replace(part, path)
+        part.replace(path)
 
     with monkeypatch.context() as patch:
         patch.setattr(_folder, "put", put)
