@@ -119,7 +119,7 @@ def test_an_optional_step_names_its_failure_and_the_fix():
         raise KeyboardInterrupt
 
 
-TABLES = ("effects.csv", "interactions.csv", "dag.csv", "summary.csv", "facts.csv", "model/model.pt")
+TABLES = ("effects.csv", "interactions.csv", "dag.csv", "summary.csv", "facts.csv", "model/model.json")
 
 
 @pytest.mark.parametrize(
