@@ -315,6 +315,8 @@ def test_a_training_that_has_not_ended_is_not_overwritten(stopped):
         ({"checkpoint_dir": __file__}, NotADirectoryError, "is a file"),
         ({"ckpt_path": "last"}, ValueError, "ckpt_path is lightning's own, which reads a pickle"),
         ({"callbacks": [SaveCheckpoint(load_best_on_end=True)]}, ValueError, r"SaveCheckpoint\(load_best_on_end=True\)"),
+        ({"callbacks": [SaveCheckpoint()], "checkpoint_dir": "c"}, ValueError, "checkpoint_dir and SaveCheckpoint"),
+        ({"enable_checkpointing": True, "checkpoint_dir": "c"}, ValueError, "Leave one of them out"),
     ],
 )
 def test_arguments_that_do_not_fit(arguments, error, words, tmp_path, monkeypatch):
@@ -357,10 +359,10 @@ def test_the_last_finite_state_is_kept(tmp_path):
     assert np.isfinite(found.get_latent_representation()).all()
 
 
-def test_other_checkpoints_are_as_ever(tmp_path):
-    """Those of scvi-tools, which saves whole models, beside these."""
+def test_models_that_scvi_tools_saves_on_the_way_are_of_the_safe_format(tmp_path):
     saver = SaveCheckpoint(dirpath=str(tmp_path / "models"), monitor="validation_loss")
     model = made()
-    model.train(**TRAIN, checkpoint_dir=tmp_path / "c", callbacks=[saver], check_val_every_n_epoch=1)
+    model.train(**TRAIN, callbacks=[saver], check_val_every_n_epoch=1)
     best = rg.RaptorGraph.load(saver.best_model_path, model.adata.copy())
     assert best.is_trained
+    assert not list((tmp_path / "models").rglob("*.pt"))

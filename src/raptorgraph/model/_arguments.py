@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from anndata import AnnData
 from mudata import MuData
+from scvi.train import SaveCheckpoint
 
 from raptorgraph._arguments import check_choice, check_flag, check_integer, check_number
 from raptorgraph.model._mudata import expression_of
@@ -87,7 +88,14 @@ def check_checkpointing(checkpoint_dir: Any, resume: Any, trainer_kwargs: Mappin
         raise TypeError(f"checkpoint_dir={checkpoint_dir!r} must be a path, not {type(checkpoint_dir).__name__}.")
     if trainer_kwargs.get("ckpt_path") is not None:
         raise ValueError("ckpt_path is lightning's own, which reads a pickle: use checkpoint_dir=..., resume=True.")
-    for callback in trainer_kwargs.get("callbacks") or ():
+    callbacks = trainer_kwargs.get("callbacks") or ()
+    saves = bool(trainer_kwargs.get("enable_checkpointing")) or any(isinstance(each, SaveCheckpoint) for each in callbacks)
+    if saves and checkpoint_dir is not None:
+        raise ValueError(
+            "checkpoint_dir and SaveCheckpoint (enable_checkpointing=True) are one too many: the latter would save a model "
+            "with each checkpoint. Leave one of them out."
+        )
+    for callback in callbacks:
         for name in ("load_best_on_end", "check_nan_gradients"):
             if getattr(callback, name, False):
                 raise ValueError(
