@@ -1,5 +1,6 @@
 """What tests of saved models and of resumed trainings compare, bit for bit."""
 
+import copy
 from collections import OrderedDict
 
 import numpy as np
@@ -53,7 +54,7 @@ def answers():
         found = {
             "edges": model.get_edges(),
             "dag": model.get_dag(),
-            "state": dict(model.module.state_dict()),
+            "state": copy.deepcopy(dict(model.module.state_dict())),
             "history": model.history,
             "indices": [model.train_indices, model.validation_indices, model.test_indices],
         }
@@ -64,7 +65,8 @@ def answers():
             found["decoded"] = model.predict_effects(asked, cells, kind="decoder")
             found["latents"] = model.get_latent_representation(cells)
             found["cells"] = model.predict(asked, cells, n_cells=7, seed=0).to_df()
-            found["responded"] = model.get_response_probability(cells).to_frame()
+            if model.module.responses.is_fitted:
+                found["responded"] = model.get_response_probability(cells).to_frame()
         return found
 
     return ask

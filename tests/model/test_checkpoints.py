@@ -352,7 +352,7 @@ def test_the_last_finite_state_is_kept(tmp_path):
             trainer.lightning_module.module.decoder.linear.weight[0, 0] = torch.nan
 
     with pytest.raises(rg.model.NonFiniteLossError):
-        made().train(**TRAIN, checkpoint_dir=tmp_path / "c", callbacks=[At(2, 3, spoil)])
+        made().train(**TRAIN, checkpoint_dir=tmp_path / "c", callbacks=[At(2, 2, spoil)])
     found = made()
     found.train(**TRAIN, checkpoint_dir=tmp_path / "c", resume=True)  # the spoiler is gone
     assert len(found.history["train_loss"]) == 5

@@ -2,7 +2,6 @@
 
 import os
 import signal
-import warnings
 
 import numpy as np
 import pytest
@@ -121,26 +120,18 @@ def test_it_is_saved_with_the_mark(stopped, same, tmp_path):
         assert same(found.to_df(), model.predict(["P01"], n_cells=5, seed=0).to_df())
 
 
-def test_decoded_means_are_those_of_the_posterior_too(stopped):
-    """What is kept after a training is there: cells under a perturbation have the posterior's mean effect."""
+def test_what_is_kept_after_a_training_is_there(stopped):
     model, _ = stopped
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UnfinishedModelWarning)
-        assert model.module.reference.z is not None
+    assert model.module.reference.z is not None
+    assert model.control_digests_
+    with pytest.warns(UnfinishedModelWarning):
         assert np.isfinite(model.get_response_probability().dropna()).all()
-        found = model.predict_effects("P01+P02", model.adata[model.adata.obs["perturbation"] == "control"].copy())
-        assert same_to(found, model.predict_effects("P01+P02"), 0.1)
 
 
-def same_to(one, two, tolerance):
-    return float(np.abs(one.to_numpy() - two.to_numpy()).max()) < tolerance
-
-
-def test_a_training_that_ends_takes_the_mark_away(stopped, tmp_path):
-    act = interrupt
+def test_a_training_that_ends_takes_the_mark_away(tmp_path):
     model = made()
     with pytest.raises(KeyboardInterrupt):
-        model.train(**TRAIN, callbacks=[Stopper(act)])
+        model.train(**TRAIN, callbacks=[Stopper(interrupt)])
     model.train(**{**TRAIN, "max_epochs": 1})
     assert model.stopped_ is None
     model.predict_effects("P01")
@@ -239,11 +230,9 @@ def asked(model):
 
 def test_a_training_that_was_undone_says_so(tmp_path):
     model = made()
-    start = {name: parameter.clone() for name, parameter in model.module.named_parameters()}
     with pytest.raises(NonFiniteLossError):
         model.train(**TRAIN, callbacks=[Stopper(lambda: spoil(model), epoch=1, batch=0)])
     assert not model.is_trained
-    assert start.keys() == dict(model.module.named_parameters()).keys()
     words = r"stopped after epoch 0 of 4: The loss is not finite in epoch 2.*Lower the learning rate"
     with pytest.warns(UnfinishedModelWarning, match=words):
         model.save(tmp_path / "m")

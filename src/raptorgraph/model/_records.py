@@ -128,7 +128,7 @@ def read(folder: Path, stem: str, kind: Kind) -> Record:
     try:
         tensors, files = content["tensors"], dict(content["files"])
         if not _HASH.fullmatch(tensors["sha256"]):
-            raise ValueError(f"{tensors['sha256']!r} is no SHA-256.")
+            raise ValueError(f"{str(path)!r} holds {tensors['sha256']!r}, which is no SHA-256.")
         data = check(folder / _name(stem, tensors["sha256"]), tensors)
     except (AttributeError, LookupError, TypeError) as error:
         raise _odd(path, kind, error) from error

@@ -69,7 +69,7 @@ class Saved:
 
 def write_model(model: RaptorGraphModel, folder: Path, prefix: str, *, with_cells: bool, **arguments: Any) -> None:
     """Save a model in a folder, in place of an earlier one of this prefix; the `arguments` are of ``write_h5ad``."""
-    attributes = {name: value for name, value in vars(model).items() if _is_kept(name)}
+    attributes = {name: value for name, value in sorted(vars(model).items()) if _is_kept(name)}
     registry = dict(attributes["registry_"])
     registry.pop(_UUID, None)
     attributes["registry_"] = registry
@@ -100,8 +100,9 @@ def read_model(folder: Path, prefix: str) -> Saved:
     try:
         attributes, weights, frozen = (record.values[name] for name in ("attributes", "weights", "frozen"))
         missing = {"registry_", "init_params_", "var_names_"} - set(attributes)
-        if missing or not all(_is_kept(name) for name in attributes):
-            raise ValueError(f"{str(file)!r} is no model of raptorgraph: it lacks {sorted(missing)}.")
+        odd = [name for name in attributes if not _is_kept(name)]
+        if missing or odd:
+            raise ValueError(f"{str(file)!r} is no model of raptorgraph: it lacks {sorted(missing)}, and has {odd}.")
     except (LookupError, TypeError) as error:
         raise ValueError(f"{str(file)!r} is no model of raptorgraph: it lacks {error}.") from error
     name = f"{prefix}{_CELLS}"
