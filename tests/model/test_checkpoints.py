@@ -1,5 +1,6 @@
 """A training that is stopped and resumed gives the same bits as one that was not."""
 
+import functools
 import inspect
 import json
 import os
@@ -31,9 +32,14 @@ TRAIN = {"max_epochs": 5, "batch_size": 40, "accelerator": "cpu", "enable_progre
 pytestmark = pytest.mark.usefixtures("few_steps")
 
 
+@functools.cache
+def screen():
+    return rg.datasets.simulate(**SCREEN)
+
+
 def made(preset="default", cells=None, *, weights=0, **arguments):
     """A model of the screen; `weights` are the seed of those that it is made with."""
-    adata = rg.datasets.simulate(**SCREEN) if cells is None else cells
+    adata = screen().copy() if cells is None else cells
     rg.RaptorGraph.setup_anndata(adata, library_size_key="total_counts")
     scvi.settings.seed = 0
     torch.manual_seed(weights)
@@ -101,7 +107,7 @@ def test_the_same_bits(name, answers, same, tmp_path):
     unbroken.train(**{**TRAIN, **fresh(arguments)})
     cells = unbroken.adata.copy()
     expected = answers(unbroken, cells)
-    places = [(0, 1), (2, 0), (3, 1)]
+    places = [(0, 1), (2, 0), (3, 1)] if name == "default" else [(3, 1)]
     for i, (epoch, batch) in enumerate(places):
         folder = tmp_path / str(i)
         broken(made(**of_model), epoch, batch, **fresh(arguments), checkpoint_dir=folder)
@@ -114,7 +120,8 @@ def test_the_same_bits(name, answers, same, tmp_path):
         files = {path.suffix for path in folder.iterdir()}
         assert files == {".json", ".safetensors"}
         assert len(list(folder.iterdir())) == 4
-    assert (len(expected["history"]["train_loss"]) < 9) == (name == "early stopping")
+    stopped_early = len(expected["history"]["train_loss"]) < {**TRAIN, **arguments}["max_epochs"]
+    assert stopped_early == (name == "early stopping")
 
 
 def test_checkpoints_change_nothing_and_may_be_broken_again_and_again(answers, same, tmp_path):
@@ -122,8 +129,8 @@ def test_checkpoints_change_nothing_and_may_be_broken_again_and_again(answers, s
     unbroken.train(**TRAIN)
     kept.train(**TRAIN, checkpoint_dir=tmp_path / "kept")
     assert same(answers(kept), answers(unbroken))
-    for epoch in range(1, 5):
-        broken(made(weights=epoch), epoch, 0, checkpoint_dir=tmp_path / "again", resume=True)
+    for epoch in (1, 2, 4):
+        broken(made(weights=epoch - 1), epoch, 0, checkpoint_dir=tmp_path / "again", resume=True)
     found = made()
     found.train(**TRAIN, checkpoint_dir=tmp_path / "again", resume=True)
     assert same(answers(found), answers(unbroken))
@@ -151,7 +158,7 @@ def test_a_second_training_is_resumed(answers, same, tmp_path):
 
 def test_cells_that_are_read_in_windows(answers, same, tmp_path, monkeypatch):
     monkeypatch.setattr(_stream, "_N_CELLS", 40)
-    rg.datasets.simulate(**SCREEN).write_h5ad(tmp_path / "cells.h5ad")
+    screen().write_h5ad(tmp_path / "cells.h5ad")
 
     def model():
         return made(cells=ad.read_h5ad(tmp_path / "cells.h5ad", backed="r"))
@@ -254,11 +261,11 @@ def other_cells():
 
 
 def fewer_cells():
-    return rg.datasets.simulate(**SCREEN)[:-3].copy()
+    return screen()[:-3].copy()
 
 
 def one_count():
-    cells = rg.datasets.simulate(**SCREEN)
+    cells = screen().copy()
     values = cells.X.toarray()
     values[0, -1] += 1
     cells.X = type(cells.X)(values)
@@ -266,7 +273,7 @@ def one_count():
 
 
 def reordered():
-    return rg.datasets.simulate(**SCREEN)[::-1].copy()
+    return screen()[::-1].copy()
 
 
 @pytest.mark.parametrize(
@@ -314,7 +321,11 @@ def test_a_training_that_has_not_ended_is_not_overwritten(stopped):
         ({"checkpoint_dir": "c", "resume": 1}, TypeError, "resume=1 is neither"),
         ({"checkpoint_dir": __file__}, NotADirectoryError, "is a file"),
         ({"ckpt_path": "last"}, ValueError, "ckpt_path is lightning's own, which reads a pickle"),
-        ({"callbacks": [SaveCheckpoint(load_best_on_end=True)]}, ValueError, r"SaveCheckpoint\(load_best_on_end=True\)"),
+        (
+            {"callbacks": [SaveCheckpoint(load_best_on_end=True)]},
+            ValueError,
+            r"SaveCheckpoint\(load_best_on_end=True\)",
+        ),
         ({"callbacks": [SaveCheckpoint()], "checkpoint_dir": "c"}, ValueError, "checkpoint_dir and SaveCheckpoint"),
         ({"enable_checkpointing": True, "checkpoint_dir": "c"}, ValueError, "Leave one of them out"),
     ],

@@ -99,7 +99,8 @@ def test_other_values_are_named(value):
 @pytest.mark.parametrize(
     "tree",
     [
-        {"$": "code", "value": "print()"}, {"$": "tensor", "name": "nowhere"}, {"$": "scalar", "dtype": "zz", "value": 1},
+        {"$": "code", "value": "print()"}, {"$": "tensor", "name": "nowhere"},
+        {"$": "scalar", "dtype": "zz", "value": 1},
         {"$": "texts", "dtype": "<f8", "shape": [1], "items": [1]}, {"$": "float"}, {"$": ["tuple"]}, {"$": None},
         {"$": "index", "values": [1], "dtype": "category", "name": None},
     ],

@@ -5,9 +5,9 @@ import pandas as pd
 import pytest
 import scvi
 import torch
-from scvi.model.base import BaseModelClass
 from scipy import sparse
 from scipy.stats import norm
+from scvi.model.base import BaseModelClass
 
 import raptorgraph as rg
 from raptorgraph.metrics import auroc, calibration_error
@@ -246,6 +246,7 @@ def test_models_of_older_versions_are_fitted_when_asked(half, tmp_path):
     torch.save(saved, file)
     with pytest.warns(UserWarning, match="is a pickle"):
         fitted = rg.RaptorGraph.load(tmp_path / "model", allow_pickle=True)
+    with pytest.warns(UserWarning, match="is a pickle"):
         loaded = rg.RaptorGraph.load(tmp_path / "model", adata=False, allow_pickle=True)
     pd.testing.assert_series_equal(fitted.get_response_probability(), own, rtol=1e-4)
     with pytest.raises(ValueError, match="older version"):

@@ -441,12 +441,18 @@ def test_only_its_own_class_loads_it(saved):
 
 
 # -- every format that there was -------------------------------------------------------------------------------------
-@pytest.mark.parametrize("folder", sorted(path for path in GOLDEN.iterdir() if path.is_dir()), ids=lambda path: path.name)
+@pytest.mark.parametrize(
+    "folder", sorted(path for path in GOLDEN.iterdir() if path.is_dir()), ids=lambda path: path.name
+)
 def test_models_of_every_format_load_and_answer(folder):
     """Each was written once, by the release that had the format (make_golden.py), with what it answered then."""
     model = rg.RaptorGraph.load(folder, adata=False)
     effects = pd.read_csv(folder / "effects.csv", index_col=0)
-    pd.testing.assert_frame_equal(model.predict_effects(list(effects.index)), effects, rtol=1e-5, atol=1e-7, check_names=False)
+    pd.testing.assert_frame_equal(
+        model.predict_effects(list(effects.index)), effects, rtol=1e-5, atol=1e-7, check_names=False, check_dtype=False
+    )
     edges = pd.read_csv(folder / "edges.csv")
-    pd.testing.assert_frame_equal(model.get_edges()[["source", "target", "weight"]], edges, rtol=1e-5, check_dtype=False)
+    pd.testing.assert_frame_equal(
+        model.get_edges()[["source", "target", "weight"]], edges, rtol=1e-5, check_dtype=False
+    )
     assert model.history["train_loss"].shape == (2, 1)

@@ -249,7 +249,9 @@ def test_weights_that_are_not_finite_give_no_answers(tmp_path):
     model.train(**{**TRAIN, "max_epochs": 1})
     spoil(model)
     spoil(model, "encoder.aggregation")
-    words = r"weights that are not finite \(encoder.aggregation and 1 more\), and gives no answers: build the model anew"
+    words = (
+        r"weights that are not finite \(encoder.aggregation and 1 more\), and gives no answers: build the model anew"
+    )
     with pytest.warns(UnfinishedModelWarning, match=words):
         model.save(tmp_path / "m")
     with pytest.warns(UnfinishedModelWarning, match=words):

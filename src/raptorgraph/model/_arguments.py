@@ -89,11 +89,13 @@ def check_checkpointing(checkpoint_dir: Any, resume: Any, trainer_kwargs: Mappin
     if trainer_kwargs.get("ckpt_path") is not None:
         raise ValueError("ckpt_path is lightning's own, which reads a pickle: use checkpoint_dir=..., resume=True.")
     callbacks = trainer_kwargs.get("callbacks") or ()
-    saves = bool(trainer_kwargs.get("enable_checkpointing")) or any(isinstance(each, SaveCheckpoint) for each in callbacks)
+    saves = bool(trainer_kwargs.get("enable_checkpointing")) or any(
+        isinstance(each, SaveCheckpoint) for each in callbacks
+    )
     if saves and checkpoint_dir is not None:
         raise ValueError(
-            "checkpoint_dir and SaveCheckpoint (enable_checkpointing=True) are one too many: the latter would save a model "
-            "with each checkpoint. Leave one of them out."
+            "checkpoint_dir and SaveCheckpoint (enable_checkpointing=True) are one too many: the latter would save a "
+            "model with each checkpoint. Leave one of them out."
         )
     for callback in callbacks:
         for name in ("load_best_on_end", "check_nan_gradients"):

@@ -1,4 +1,4 @@
-"""Checkpoints of a training: what was inferred, and the state after each epoch, from which it goes on as if unbroken."""
+"""Checkpoints of a training: what was inferred, and the state after each epoch, to go on from as if unbroken."""
 
 from __future__ import annotations
 
@@ -120,9 +120,7 @@ class Checkpoints(Callback):
     def _compare(self, there: Mapping[str, str], here: Mapping[str, str]) -> None:
         names = [name for name in dict.fromkeys((*there, *here)) if there.get(name) != here.get(name)]
         if names:
-            words = [
-                f"{name} is {_short(there.get(name))} there and {_short(here.get(name))} here" for name in names
-            ]
+            words = [f"{name} is {_short(there.get(name))} there and {_short(here.get(name))} here" for name in names]
             raise ValueError(
                 f"The checkpoints in {str(self.folder)!r} are of another training: {'; '.join(words)}. Resume with the "
                 "same data, settings and seed, or give another checkpoint_dir."
@@ -155,8 +153,8 @@ class Checkpoints(Callback):
         values = self._inferred.values
         if not _same_cells(values["cells"], cells_of(splitter)):
             raise ValueError(
-                f"The checkpoints in {str(self.folder)!r} are of other cells, or of these in another order: resume with the "
-                "same data, or give another checkpoint_dir."
+                f"The checkpoints in {str(self.folder)!r} are of other cells, or of these in another order: resume "
+                "with the same data, or give another checkpoint_dir."
             )
         model.module.load_state_dict(values["module"])
         freeze(model.module, values["frozen"])
@@ -211,8 +209,9 @@ class Checkpoints(Callback):
         values = self._reached.values
         self._starts_at = values["random"]
         _set_history(trainer, values["history"])
-        if trainer.early_stopping_callback is not None and values["n_checks"] is not None:
-            trainer.early_stopping_callback._current_step = values["n_checks"]
+        early: Any = trainer.early_stopping_callback  # of scvi-tools, which counts without saying so in its state
+        if early is not None and values["n_checks"] is not None:
+            early._current_step = values["n_checks"]
 
     def write_epoch(self, checkpoint: dict[str, Any]) -> None:
         """Write what lightning keeps of a training, with its progress at the end of the epoch."""

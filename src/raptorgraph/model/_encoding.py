@@ -102,7 +102,8 @@ class Encoder:
         while name in self.tensors:  # by keys with a slash
             name += "'"
         tensor = tensor.detach().cpu()
-        order = sorted(range(tensor.ndim), key=lambda axis: -tensor.stride(axis))
+        steps = tensor.stride()
+        order = sorted(range(tensor.ndim), key=lambda axis: -steps[axis])
         turned = not tensor.is_contiguous() and tensor.permute(order).is_contiguous()
         kept = tensor.permute(order) if turned else tensor
         self.tensors[name] = kept.clone(memory_format=torch.contiguous_format)
@@ -171,6 +172,6 @@ class Decoder:
 
 def _unknown(name: str, what: str) -> TypeError:
     return TypeError(
-        f"{name} is {what}, which is not saved: give it as numbers, texts, lists, dicts, arrays or tables of numbers, or "
-        "leave it out."
+        f"{name} is {what}, which is not saved: give it as numbers, texts, lists, dicts, arrays or tables of numbers, "
+        "or leave it out."
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from anndata import AnnData
 from mudata import MuData
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from raptorgraph.model import RaptorGraphModel
     from raptorgraph.model._saved import Saved
     from raptorgraph.model._types import Data
+
 
 @progress_line("Loading")
 @quietly
@@ -50,8 +51,8 @@ def load(
         cells = saved.read_cells()
         if cells is None:
             warnings.warn(
-                f"No data were saved with the model in {str(folder)!r} and none are given: it is loaded without anndata. "
-                "load(folder, adata) gives it data; adata=False says that it needs none.",
+                f"No data were saved with the model in {str(folder)!r} and none are given: it is loaded without "
+                "anndata. load(folder, adata) gives it data; adata=False says that it needs none.",
                 UserWarning,
                 stacklevel=5,
             )
@@ -78,8 +79,8 @@ def read_saved(
     folder, prefix = Path(folder), prefix or ""
     if backup_url is not None and not allow_pickle:
         raise ValueError(
-            f"backup_url={backup_url!r} fetches a model in scvi-tools' own format, which runs code when it is read: give "
-            "allow_pickle=True if you trust it, or fetch a folder with model.json by other means and load that."
+            f"backup_url={backup_url!r} fetches a model in scvi-tools' own format, which runs code when it is read: "
+            "give allow_pickle=True if you trust it, or fetch a folder with model.json by other means and load that."
         )
     if allow_pickle and not (folder / f"{prefix}model.json").is_file():
         return read_pickle(folder, prefix, backup_url)
@@ -90,7 +91,8 @@ def _prepared(saved: Saved, adata: Data) -> AnnData:
     """Cells that are given, checked, and with the genes of the model in its order."""
     cells, registry, names = adata, saved.registry, list(saved.attributes["var_names_"])
     if isinstance(adata, MuData):
-        mudata_args, setup = saved.attributes.get("mudata_args_"), Setup.of(registry["setup_args"])
+        mudata_args: Any = saved.attributes.get("mudata_args_")
+        setup = Setup.of(registry["setup_args"])
         cells = query_expression(adata, mudata_args, setup, labels=False)
         if setup.perturbation_key not in cells.obs:
             cells = label_cells(adata, mudata_args, setup)

@@ -123,7 +123,7 @@ def read(folder: Path, stem: str, kind: Kind) -> Record:
     if not isinstance(found, int) or found > kind.version:
         raise ValueError(
             f"{str(path)!r} has format {found}, which this version of raptorgraph ({__version__}) does not know: "
-            f"install the one that wrote it or a later one, pip install \"raptorgraph>={content.get('raptorgraph')}\"."
+            f'install the one that wrote it or a later one, pip install "raptorgraph>={content.get("raptorgraph")}".'
         )
     try:
         tensors, files = content["tensors"], dict(content["files"])

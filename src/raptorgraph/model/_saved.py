@@ -1,10 +1,9 @@
-"""What is saved of a model: settings, registry, weights and statistics, in files that run no code when they are read."""
+"""What is saved of a model: settings, registry, weights and statistics, in files that run no code."""
 
 from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from zipfile import ZipFile, is_zipfile
 
@@ -17,6 +16,7 @@ from raptorgraph.screen._files import check_cells
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
+    from pathlib import Path
 
     from anndata import AnnData
 
@@ -91,8 +91,8 @@ def read_model(folder: Path, prefix: str) -> Saved:
         pickled = folder / f"{prefix}{_PICKLED}"
         if pickled.is_file():
             raise ValueError(
-                f"{str(pickled)!r} is a model of an earlier release: a pickle, which runs what code it holds when it is "
-                "read. If you trust it, load it once, load(folder, ..., allow_pickle=True), and save it again, "
+                f"{str(pickled)!r} is a model of an earlier release: a pickle, which runs what code it holds when it "
+                "is read. If you trust it, load it once, load(folder, ..., allow_pickle=True), and save it again, "
                 "save(folder, overwrite=True)."
             )
         raise ValueError(f"There is no model in {str(folder)!r}: no file {file.name!r}, which model.save writes.")

@@ -41,7 +41,6 @@ from raptorgraph.model._targets import EffectTargets
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
     from pathlib import Path
 
     from raptorgraph.model import RaptorGraphModel
@@ -99,8 +98,8 @@ def train(
         Arguments of the data module and of :class:`~raptorgraph.model.RaptorGraphTrainingPlan` (learning rate,
         schedules, weights of the loss terms).
     checkpoint_dir
-        Folder that keeps, once graph and effects are inferred and again after each epoch, all that the training needs to
-        go on: weights, optimizer, schedules, random numbers, early stopping. One device alone.
+        Folder that keeps, once graph and effects are inferred and again after each epoch, all that the training needs
+        to go on: weights, optimizer, schedules, random numbers, early stopping. One device alone.
     resume
         Go on from what is in `checkpoint_dir`, to the same numbers that an unbroken training gives; start where nothing
         is there. Build the model from the same data and give the same arguments.
@@ -347,12 +346,17 @@ def _keep_controls(model: RaptorGraphModel, controls: np.ndarray) -> None:
     model.control_digests_ = sorted({model.cells.digest(manager, rows) for rows in (controls, None)})
 
 
-def _runner(model: RaptorGraphModel, accelerator: str, devices: int | list[int] | str, **arguments: Any) -> ScreenRunner:
+def _runner(
+    model: RaptorGraphModel, accelerator: str, devices: int | list[int] | str, **arguments: Any
+) -> ScreenRunner:
     """Build the runner; raise for devices and arguments that the trainer does not have."""
     try:
-        return model._train_runner_cls(model, accelerator=accelerator, devices=plain_devices(devices), **arguments)
+        found: ScreenRunner = model._train_runner_cls(
+            model, accelerator=accelerator, devices=plain_devices(devices), **arguments
+        )
     except (MisconfigurationException, ImportError, AttributeError, TypeError, ValueError) as error:
         kind = TypeError if isinstance(error, TypeError) else ValueError
         raise kind(
             f"The trainer refuses its arguments: {error} (accelerator={accelerator!r}, devices={devices!r})"
         ) from error
+    return found
