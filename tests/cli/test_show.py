@@ -140,7 +140,7 @@ def test_an_interruption_and_a_full_disk_are_no_failure_of_one_step(tmp_path):
     assert not said
 
 
-TABLES = ("effects.csv", "interactions.csv", "dag.csv", "summary.csv", "facts.csv", "model/model.pt")
+TABLES = ("effects.csv", "interactions.csv", "dag.csv", "summary.csv", "facts.csv", "model/model.json")
 
 
 @pytest.mark.parametrize(
