@@ -8,11 +8,11 @@ from types import SimpleNamespace
 
 import pandas as pd
 import pytest
-import torch
 
 from raptorgraph import datasets
 from raptorgraph.cli._commands import main
-from raptorgraph.model import RaptorGraphModel
+from raptorgraph.model import RaptorGraphModel, _training
+from raptorgraph.model._runner import ScreenRunner
 from raptorgraph.report import _folder, _stages, _write
 from raptorgraph.report._folder import RunFolder
 
@@ -80,17 +80,14 @@ def unbroken(inputs, still, with_few_steps, tmp_path_factory):
 
 
 def state(out):
-    """Bytes of all products but the model, and the weights of that."""
-    files = {path.name: path.read_bytes() for path in out.iterdir() if path.is_file() and path.name != "run.json"}
-    model = RaptorGraphModel.load(str(out / "model"), adata=False)
-    weights = {name: value for name, value in model.module.state_dict().items() if torch.is_tensor(value)}
-    return files, {name: value.numpy().tobytes() for name, value in weights.items()}
+    """Bytes of all files of a run, and of its model, but for the manifest."""
+    files = [path for path in out.rglob("*") if path.is_file() and ".run" not in path.parts and path.name != "run.json"]
+    return {path.relative_to(out).as_posix(): path.read_bytes() for path in files}
 
 
 def check_same(found, expected):
-    for one, other in zip(found, expected, strict=True):
-        assert one.keys() == other.keys()
-        assert [name for name in other if one[name] != other[name]] == []
+    assert found.keys() == expected.keys()
+    assert [name for name in expected if found[name] != expected[name]] == []
 
 
 SHORT = ("network", "graph", "report")  # the others are broken off in the slow tests
@@ -128,6 +125,27 @@ def test_a_run_that_is_broken_off_ends_as_an_unbroken_one(stage, command, unbrok
     assert first in capsys.readouterr().out
 
 
+def test_a_training_that_is_broken_off_goes_on(command, unbroken, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    inside = tmp_path / "out" / ".run"
+
+    def stops(*given):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(_training, "fit_escape", stops)  # after the last epoch
+        assert main(command) == 130
+    kept = {path.name for path in (inside / "training").iterdir()}
+    assert kept
+    with monkeypatch.context() as patch:
+        patch.setattr(ScreenRunner, "__call__", lambda self: pytest.fail("trained again"))
+        patch.setattr(RunFolder, "table", stops)  # the first thing after the network
+        assert main(command) == 130
+    assert main(command) == 0
+    check_same(state(tmp_path / "out"), unbroken)
+    assert [path.name for path in inside.iterdir()] == ["lock"]
+
+
 def test_a_finished_run_is_shown_again(command, unbroken, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert main(command) == 0
@@ -140,7 +158,7 @@ def test_a_finished_run_is_shown_again(command, unbroken, tmp_path, capsys, monk
     assert first.endswith(again.removeprefix("All is in out already.\n"))
     check_same(state(tmp_path / "out"), unbroken)
     manifest = json.loads((tmp_path / "out" / "run.json").read_text())
-    assert set(manifest["products"]) == {*unbroken[0], "model"}
+    assert set(manifest["products"]) == {name.partition("/")[0] for name in unbroken}
 
 
 def test_other_commands_and_inputs_are_refused(command, inputs, tmp_path, capsys, monkeypatch):
@@ -180,11 +198,11 @@ def test_overwriting_leaves_nothing_of_the_earlier_results(command, unbroken, tm
 
         patch.setattr(RaptorGraphModel, "train", stops)
         assert main(plain) == 130
-    files, weights = state(tmp_path / "out")
+    files = state(tmp_path / "out")
     assert files.pop("notes.txt") == b"mine"
-    check_same((files, weights), unbroken)
+    check_same(files, unbroken)
     assert main(plain) == 0
-    files, _ = state(tmp_path / "out")
+    files = state(tmp_path / "out")
     assert files["notes.txt"] == b"mine"
     assert not {"report.html", "heldout.csv", "perturbations.csv", "enrichment.csv", "latents.csv"} & set(files)
     assert "frequency" not in pd.read_csv(tmp_path / "out" / "dag.csv")

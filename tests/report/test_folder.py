@@ -149,6 +149,20 @@ def test_results_of_another_run_are_refused(change, match, tmp_path):
     check_used(tmp_path, MADE | change, PRODUCTS, overwrite=True)
 
 
+def test_a_run_that_left_nothing_gives_way_to_another(tmp_path):
+    with opened(tmp_path) as folder:
+        folder.begin(STAGES)
+        (folder.inside / "training").mkdir()
+    assert read_manifest(tmp_path)["made"]["seed"] == 0
+    with opened(tmp_path) as folder:
+        assert (folder.inside / "training").exists()  # of the same one
+    other = MADE | {"seed": 1}
+    check_used(tmp_path, other, PRODUCTS, overwrite=False)
+    assert work(tmp_path, made=other) == [*STAGES]
+    assert not (tmp_path / ".run" / "training").exists()
+    assert work(tmp_path, made=other) == []
+
+
 @pytest.mark.parametrize("text", [None, "", "{", "[1]", '{"made": 1}'])
 def test_results_of_which_nothing_is_known_are_refused(text, tmp_path):
     (tmp_path / "notes.txt").write_text("mine")

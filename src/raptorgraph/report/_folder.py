@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
-MANIFEST, INSIDE = "run.json", ".run"
+MANIFEST, INSIDE, TRAINING = "run.json", ".run", "training"
 _NEW = "new"  # folder of a whole set that is to replace the one that is there
 _ELSE = "choose another --out, or replace them with --overwrite."
 
@@ -45,6 +45,8 @@ class RunFolder:
 
     Attributes
     ----------
+    path, inside
+        The folder, and the one in it for what is no product.
     manifest
         ``command``, ``started``, ``made``, ``stages`` and ``products``. A stage has its ``seconds``, the names of its
         ``products``, of what has ``failed``, and what was ``found`` beside. A product has the checksums that it may
@@ -52,8 +54,11 @@ class RunFolder:
     """
 
     def __init__(self, path: Path, made: Mapping[str, Any], command: str | None, say: Callable[[str], None]) -> None:
-        self.path, self._say = path, say
+        self.path, self.inside, self._say = path, path / INSIDE, say
         found = read_manifest(path)
+        if found is None or found["made"] != made:
+            remove(self.inside / TRAINING)
+            found = None
         self.manifest = found or {
             "command": command,
             "started": datetime.now().astimezone().isoformat(timespec="seconds"),
@@ -67,8 +72,8 @@ class RunFolder:
         """The first stage that is not whole and all after it, which may depend on it: none of these counts now."""
         names = list(stages)
         todo = next((names[k:] for k, name in enumerate(names) if not self._is_whole(name)), [])
-        if self.manifest["stages"].keys() & todo:
-            self.manifest["stages"] = {name: kept for name, kept in self.manifest["stages"].items() if name not in todo}
+        if todo:
+            self.manifest["stages"] = {key: kept for key, kept in self.manifest["stages"].items() if key not in todo}
             self._write()
         return todo
 
@@ -182,7 +187,7 @@ def run_folder(
         _finish_replacing(out, new, products)
         if not overwrite:
             _check_same(out, made, products)
-        place = new if overwrite and any((out / name).exists() for name in (MANIFEST, *products)) else out
+        place = new if overwrite and any((out / name).exists() for name in products) else out
         if place == new and (read_manifest(new) or {}).get("made") != _plain(made):
             remove(new)
         place.mkdir(exist_ok=True)
@@ -209,7 +214,7 @@ def check_used(out: Path, made: Mapping[str, Any], products: Iterable[str], *, o
 def _check_same(out: Path, made: Mapping[str, Any], products: Iterable[str]) -> None:
     """FileExistsError where there are results of another run, or of which nothing is known."""
     found = read_manifest(out)
-    if found is None:
+    if found is None or not found["products"]:
         there = [name for name in products if (out / name).exists()]
         if there:
             raise FileExistsError(f"{str(out)!r} has {there[0]}, and no {MANIFEST} that says of what: {_ELSE}")

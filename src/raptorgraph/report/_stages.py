@@ -13,10 +13,11 @@ import scvi
 import torch
 
 from raptorgraph import tl
+from raptorgraph._files import remove
 from raptorgraph.model import RaptorGraphModel
 from raptorgraph.report._content import verdicts
 from raptorgraph.report._findings import Run
-from raptorgraph.report._folder import RunFolder, check_room, run_folder
+from raptorgraph.report._folder import TRAINING, RunFolder, check_room, run_folder
 from raptorgraph.report._results import Result, compare, edge_count, effects_of, ranked_pairs
 from raptorgraph.report._write import control_facts, findings_of, page_of, tables_of, warnings_without_tests
 from raptorgraph.report._write_figures import write_figures
@@ -167,8 +168,10 @@ def _network(work: Work) -> None:
 
 
 def train_network(model: RaptorGraphModel, work: Work) -> None:
-    """The one place where a run trains its network."""
-    model.train(max_epochs=work.order.options["max_epochs"])
+    """Train, or go on with a training that was broken off: after each epoch all that it needs is kept."""
+    work.folder.inside.mkdir(exist_ok=True)
+    checkpoints = work.folder.inside / TRAINING
+    model.train(max_epochs=work.order.options["max_epochs"], checkpoint_dir=checkpoints, resume=True)
 
 
 def _tables(work: Work) -> None:
@@ -329,6 +332,7 @@ def carry_out(
             scvi.settings.seed = work.seed  # what a stage draws does not depend on those before it
             with folder.stage(name):
                 STAGES[name].do(work)
+        remove(folder.inside / TRAINING)
     found = {name: folder.found(name) for name in STAGES}
     return Result.read(out, order.title, found, folder.seconds("network"))
 
