@@ -1,4 +1,4 @@
-# make demo | test | test-slow | test-lowest | test-newest | coverage | lint | types | docs | tutorials | results | clean
+# make demo | test | test-slow | test-faults | test-lowest | test-newest | coverage | lint | types | docs | tutorials | results | clean
 # The first call builds .venv; later calls reinstall only after pyproject.toml or constraints.txt changed.
 # PYTHON=/path/to/python chooses the interpreter, ARGS="-k name -x" goes to pytest.
 
@@ -14,7 +14,7 @@ PARALLEL := -n auto --dist loadfile
 INSTALL := $(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt
 
 .NOTPARALLEL:
-.PHONY: demo test test-slow test-lowest test-newest coverage lint types docs tutorials results clean
+.PHONY: demo test test-slow test-faults test-lowest test-newest coverage lint types docs tutorials results clean
 
 demo: $(DONE)/package
 	$(BIN)/raptorgraph demo --out demo
@@ -23,7 +23,12 @@ test: $(DONE)/test
 	$(BIN)/python -m pytest $(PARALLEL) --durations=10 $(ARGS)
 
 test-slow: $(DONE)/test
-	$(BIN)/python -m pytest $(PARALLEL) -m slow $(ARGS)
+	$(BIN)/python -m pytest $(PARALLEL) -m slow --ignore tests/faults $(ARGS)
+
+# Kills, full disks and the like, in about 20 minutes; what befell and how it ended goes into the page docs/faults.md.
+test-faults: $(DONE)/test
+	RAPTORGRAPH_FAULTS=docs/benchmark/faults $(BIN)/python -m pytest -m slow tests/faults $(ARGS)
+	$(BIN)/python docs/build_results.py
 
 # The lowest versions that pyproject.toml allows and the newest that there are, each in an environment of its own
 # beside .venv. UV_TORCH_BACKEND=cpu spares the download of the GPU libraries.

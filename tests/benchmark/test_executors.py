@@ -1,8 +1,13 @@
 """Units of work on this machine, on Dask and on Ray."""
 
 import os
+import signal
+import subprocess
+import sys
+import time
 from concurrent.futures import as_completed
 from importlib.util import find_spec
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -76,3 +81,52 @@ def test_what_cannot_be_is_refused_before_any_work(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match="n_jobs=0 does everything in this process"):
         check_executor("ray", 0)
     assert not list(tmp_path.iterdir())
+
+
+SCRIPT = """
+import os, sys, time
+from pathlib import Path
+from raptorgraph.benchmark._executors import pool
+from raptorgraph.cli._signals import interruptible
+
+def work(folder):
+    Path(folder, str(os.getpid())).touch()
+    time.sleep(100)
+
+if __name__ == "__main__":
+    with interruptible(), pool("processes", 2, 1) as submit:
+        [each.result() for each in [submit(work, sys.argv[1]) for _ in range(4)]]
+"""
+
+
+def runs(pid):
+    """Whether a process is there and has not ended, waited for or not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+def wait_for(condition, seconds=30):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it took too long"
+        time.sleep(0.05)
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs /proc")
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+def test_workers_end_with_the_process_that_waits_for_them(number, tmp_path):
+    script, folder = tmp_path / "script.py", tmp_path / "workers"
+    script.write_text(SCRIPT)
+    folder.mkdir()
+    with subprocess.Popen([sys.executable, script, folder], stderr=subprocess.DEVNULL) as process:
+        try:
+            wait_for(lambda: len(list(folder.iterdir())) == 2)
+            process.send_signal(number)
+            process.wait(30)
+        finally:
+            process.kill()
+    pids = [int(path.name) for path in folder.iterdir()]
+    wait_for(lambda: not any(map(runs, pids)))
+    assert len(list(folder.iterdir())) == 2  # no other work was begun

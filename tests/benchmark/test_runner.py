@@ -169,3 +169,24 @@ def test_processes_of_their_own_give_the_same(tmp_path):
     here = _runner.run("losses", out=tmp_path / "here", n_jobs=0, **options)
     for name in apart:
         pd.testing.assert_frame_equal(apart[name], here[name])
+
+
+@pytest.mark.parametrize("content", [b"", b"value\n", b"\xff\xfe", None])
+@pytest.mark.parametrize("name", ["seed0.csv", "seed0.json"])
+def test_a_part_that_is_empty_or_broken_is_written_anew(name, content, calls, tmp_path):
+    expected = run(tmp_path, seeds=2)
+    path = tmp_path / "parts" / "losses" / name
+    if content is None:
+        path.unlink()
+    else:
+        path.write_bytes(content)
+    pd.testing.assert_frame_equal(run(tmp_path, seeds=2)["losses"], expected["losses"])
+    assert calls == [0, 1, 0]
+
+
+def test_a_mark_of_anything_else_counts_as_unfinished(calls, tmp_path):
+    run(tmp_path, seeds=1)
+    for text in ("[]", "null", "{}"):
+        (tmp_path / "parts" / "losses" / "seed0.json").write_text(text)
+        run(tmp_path, seeds=1)
+    assert calls == [0] * 4

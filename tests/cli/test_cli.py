@@ -23,11 +23,17 @@ FILES = [
     "facts.csv",
     "interactions.csv",
     "model",
+    "run.json",
     "summary.csv",
     "training.png",
     "umap.png",
 ]
 OF_REPORT = ["heldout.csv", "perturbations.csv", "report.html", "responders.csv"]
+
+
+def names(folder):
+    """What is in a folder but for hidden files."""
+    return sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +78,7 @@ def test_demo_compares_unseen_doubles_with_the_truth(tmp_path):
         n_cells_per_perturbation=30,
         say=lines.append,
     )
-    assert sorted(path.name for path in out.iterdir()) == sorted([*FILES, *OF_REPORT])
+    assert names(out) == sorted([*FILES, *OF_REPORT])
     assert all(path.stat().st_size > 0 for path in out.iterdir())
     assert result.report == out / "report.html"
     assert "Against the truth" in result.report.read_text(encoding="utf-8")
@@ -123,7 +129,7 @@ def test_run_reports_the_fit(screen, tmp_path, capsys):
     pairs = pd.read_csv(out / "interactions.csv", keep_default_na=False)
     assert {f"{score}_{end}" for score in ("synergy", "magnitude") for end in ("low", "high")} < set(pairs)
     assert pairs["measured"].is_monotonic_increasing
-    assert sorted(path.name for path in out.iterdir()) == FILES
+    assert names(out) == FILES
     summary = pd.read_csv(out / "summary.csv")
     assert set(summary["set"]) == {"singles", "combinations"}
     singles = summary[summary["set"] == "singles"]
@@ -174,7 +180,7 @@ def test_run_writes_a_report(screen, tmp_path, capsys):
     text = " ".join(html.unescape(re.sub("<[^>]*>", " ", (out / "report.html").read_text(encoding="utf-8"))).split())
     assert tested
     assert all(" ".join(line.split()) in text for line in tested)
-    written = sorted(path.name for path in out.iterdir())
+    written = names(out)
     assert written == sorted([*FILES, *OF_REPORT, "enrichment.csv", "latents.csv"])
     page = (out / "report.html").read_text(encoding="utf-8")
     assert shlex.join(["raptorgraph", *arguments]) in html.unescape(page)
@@ -184,7 +190,7 @@ def test_run_writes_a_report(screen, tmp_path, capsys):
     # what the files hold does not depend on whether there is a report
     plain = tmp_path / "plain"
     assert main(["run", str(screen), "--out", str(plain), *arguments[4:8]]) == 0
-    assert sorted(path.name for path in plain.iterdir()) == FILES
+    assert names(plain) == FILES
     for name in ("effects.csv", "dag.csv", "summary.csv", "interactions.csv"):
         assert (plain / name).read_bytes() == (out / name).read_bytes()
 

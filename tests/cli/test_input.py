@@ -199,7 +199,7 @@ def test_options_that_contradict(options, match, screen, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("error", "code", "line"),
     [
-        (KeyboardInterrupt(), 130, "error: interrupted"),
+        (KeyboardInterrupt(), 130, "error: interrupted; the same command goes on where it stopped"),
         (BrokenPipeError(), 141, ""),
         (
             MemoryError("no 9 GB"),
@@ -240,7 +240,10 @@ def test_an_interruption_within_lightning(screen, tmp_path, capsys, monkeypatch)
             sys.exit(1)
 
     monkeypatch.setattr(RaptorGraphModel, "train", interrupted)
-    assert ended(COMMANDS["run"](screen, tmp_path / "out"), capsys) == (130, "error: interrupted\n")
+    assert ended(COMMANDS["run"](screen, tmp_path / "out"), capsys) == (
+        130,
+        "error: interrupted; the same command goes on where it stopped\n",
+    )
 
 
 def test_a_zarr_store_is_read_as_a_file_is(adata, screen, tmp_path, monkeypatch):

@@ -12,7 +12,8 @@ from raptorgraph import datasets, pl
 from raptorgraph._failures import optional
 from raptorgraph.cli._commands import main
 from raptorgraph.cli._show import show
-from raptorgraph.report import _results
+from raptorgraph.model import RaptorGraphModel
+from raptorgraph.report import _results, _stages
 from raptorgraph.report._results import Result, against
 
 
@@ -74,7 +75,7 @@ def test_no_effect_is_written_as_zero():
             has_posterior=with_sd,
             predict_effects=lambda labels, return_sd=False: (effects, effects.abs() * 0) if return_sd else effects,
         )
-        table = _results._effects(model, ["A"], ["g", "h"])[1].drop(columns=["perturbation", "gene"])
+        table = _results.effects_of(model, ["A"], ["g", "h"])[1].drop(columns=["perturbation", "gene"])
         assert not np.signbit(table["effect"]).any()
         assert "-0" not in table.to_csv(float_format="%.6g", index=False)
 
@@ -111,20 +112,40 @@ def test_an_optional_step_names_its_failure_and_the_fix():
     with optional("umap.png", said.append):
         raise RuntimeError("cannot cache function 'f': no locator available for file 'x.py'")
     with optional("x.csv", said.append):
-        raise OSError(28, "No space left\non device")
+        raise ValueError("two\nlines")
     assert said[0].startswith("There is no umap.png: RuntimeError: cannot cache function 'f'")
     assert said[0].endswith("set NUMBA_CACHE_DIR to a folder that can be written")
-    assert said[1:] == ["There is no x.csv: OSError: [Errno 28] No space left on device"]
+    assert said[1:] == ["There is no x.csv: ValueError: two lines"]
+
+
+def interrupted():
+    try:
+        raise KeyboardInterrupt
+    except KeyboardInterrupt as error:
+        raise RuntimeError("a library stopped") from error
+
+
+def full():
+    raise RuntimeError("write failed, errno = 28, error message = 'No space left on device'")
+
+
+def test_an_interruption_and_a_full_disk_are_no_failure_of_one_step(tmp_path):
+    said = []
     with pytest.raises(KeyboardInterrupt), optional("y", said.append):
         raise KeyboardInterrupt
+    with pytest.raises(RuntimeError, match="a library stopped"), optional("y", said.append):
+        interrupted()
+    with pytest.raises(RuntimeError, match="No space"), optional("y", said.append):
+        full()
+    assert not said
 
 
-TABLES = ("effects.csv", "interactions.csv", "dag.csv", "summary.csv", "facts.csv", "model/model.pt")
+TABLES = ("effects.csv", "interactions.csv", "dag.csv", "summary.csv", "facts.csv", "model/model.json")
 
 
 @pytest.mark.parametrize(
     ("where", "name", "missing"),
-    [(pl, "latents", "umap.png"), (pl, "dag", "dag.png"), (_results, "write_report", "report.html")],
+    [(pl, "latents", "umap.png"), (pl, "dag", "dag.png"), (_stages, "findings_of", "report.html")],
 )
 def test_a_step_that_fails_after_the_training_costs_itself_alone(where, name, missing, tmp_path, capsys, monkeypatch):
     def fail(*args, **kwargs):
@@ -158,6 +179,11 @@ def test_tables_and_model_are_there_when_the_cells_cannot_be_written(tmp_path, c
 
     monkeypatch.setattr(type(adata), "write_h5ad", full)
     out = tmp_path / "out"
-    assert main(["run", str(tmp_path / "screen.h5ad"), "--out", str(out), "--max-epochs", "1"]) == 0
-    assert "There is no annotated.h5ad: OSError" in capsys.readouterr().out
-    assert all((out / file).is_file() for file in (*TABLES, "umap.png", "dag.png"))
+    arguments = ["run", str(tmp_path / "screen.h5ad"), "--out", str(out), "--max-epochs", "1"]
+    assert main(arguments) == 2
+    assert capsys.readouterr().err == f"error: [Errno 28] No space left on device: '{out / 'annotated.h5ad'}'\n"
+    assert all((out / file).is_file() for file in TABLES)
+    monkeypatch.undo()  # room again
+    monkeypatch.setattr(RaptorGraphModel, "train", lambda self, **kwargs: pytest.fail("trained again"))
+    assert main(arguments) == 0
+    assert all((out / file).is_file() for file in (*TABLES, "annotated.h5ad", "umap.png", "dag.png"))

@@ -84,3 +84,17 @@ def test_what_is_not_finished_is_removed(tmp_path, monkeypatch, suffix):
     with pytest.raises(OSError, match="no space left"):
         simulate(**SMALL, out=tmp_path / f"screen{suffix}")
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("suffix", [".h5ad", ".zarr"])
+def test_what_fails_at_the_end_leaves_nothing_either(tmp_path, monkeypatch, suffix):
+    if suffix == ".zarr":
+        pytest.importorskip("zarr", reason="zarr stores are an option")
+
+    def fail(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(_destination.OnDisk, "finish", fail)
+    with pytest.raises(KeyboardInterrupt):
+        simulate(**SMALL, out=tmp_path / f"screen{suffix}")
+    assert not list(tmp_path.iterdir())

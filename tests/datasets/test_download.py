@@ -1,5 +1,8 @@
 import hashlib
+import signal
+import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -99,3 +102,53 @@ def test_cache_folder(tmp_path, monkeypatch):
     pooch = pytest.importorskip("pooch")
     monkeypatch.delenv("RAPTORGRAPH_CACHE")
     assert cache_folder() == pooch.os_cache("raptorgraph")
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_what_somebody_left_half_is_not_taken_for_the_file(known, download, tmp_path):
+    content, sources, asked = download
+    known_hash = f"md5:{hashlib.md5(content).hexdigest()}" if known else None
+    cache = tmp_path / "cache"
+    cache.mkdir()
+    (cache / "screen.h5ad.part").write_bytes(content[:-3])  # as earlier versions did, and where pooch looks
+    path = fetch(sources("good.h5ad", known_hash=known_hash), cache)
+    assert path.read_bytes() == content
+    assert asked == ["/good.h5ad"]
+
+
+def test_a_download_that_is_broken_off_leaves_nothing(download, tmp_path, monkeypatch):
+    content, sources, _ = download
+    import pooch
+
+    def stops(self, url, output_file, pooch, check_only=False):
+        Path(str(output_file)).write_bytes(content[:5])
+        raise KeyboardInterrupt
+
+    cache = tmp_path / "cache"
+    with monkeypatch.context() as patch:
+        patch.setattr(pooch.HTTPDownloader, "__call__", stops)
+        with pytest.raises(KeyboardInterrupt):
+            fetch(sources("good.h5ad"), cache)
+    assert not list(cache.iterdir())
+    assert fetch(sources("good.h5ad"), cache).read_bytes() == content
+
+
+def test_what_a_killed_download_left_is_removed_by_the_next(download, tmp_path):
+    _, sources, _ = download
+    cache = tmp_path / "cache"
+    code = f"""
+import os, signal, pooch
+from pathlib import Path
+from raptorgraph.datasets._download import Source, fetch
+
+def stops(self, url, output_file, pooch, check_only=False):
+    Path(str(output_file)).write_bytes(b"half")
+    os.kill(os.getpid(), signal.SIGKILL)
+
+pooch.HTTPDownloader.__call__ = stops
+fetch([Source("http://127.0.0.1:9/good.h5ad", "screen.h5ad")], Path({str(cache)!r}))
+"""
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == -signal.SIGKILL
+    assert len(list(cache.iterdir())) == 1
+    fetch(sources("good.h5ad"), cache)
+    assert sorted(path.name for path in cache.iterdir()) == ["screen.h5ad", "screen.h5ad.sha256"]

@@ -4,8 +4,9 @@ import pandas as pd
 import pytest
 from scipy import sparse
 
+from raptorgraph._files import file_hash
 from raptorgraph.datasets import _norman2019, _public
-from raptorgraph.datasets._download import Source, file_hash
+from raptorgraph.datasets._download import Source
 from raptorgraph.datasets._norman2019 import norman2019
 
 N_GENES = _public.WHOLE_TRANSCRIPTOME

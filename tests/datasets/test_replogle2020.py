@@ -6,8 +6,9 @@ import pandas as pd
 import pytest
 from scipy import io, sparse
 
+from raptorgraph._files import file_hash
 from raptorgraph.datasets import _public, _replogle2020
-from raptorgraph.datasets._download import Source, file_hash
+from raptorgraph.datasets._download import Source
 from raptorgraph.datasets._replogle2020 import replogle2020
 
 N_GENES = _public.WHOLE_TRANSCRIPTOME

@@ -23,8 +23,9 @@ def test_howto(tmp_path, monkeypatch):
     names = {}
     for block in code:
         exec(block.replace("max_epochs=10", "max_epochs=1, accelerator='cpu', enable_progress_bar=False"), names)
-    files = {path.name for path in (tmp_path / "shared_model").iterdir()}
-    assert files == {"model.pt", "adata.h5ad", "README.md", "_scvi_required_metadata.json"}
+    files = {path.name for path in (tmp_path / "shared_model").iterdir() if path.suffix != ".safetensors"}
+    assert files == {"model.json", "adata.h5ad", "README.md", "_scvi_required_metadata.json"}
+    assert len(list((tmp_path / "shared_model").glob("model-*.safetensors"))) == 1
     card = (tmp_path / "shared_model" / "README.md").read_text()
     assert card.startswith("---\n")
     assert "license: cc-by-4.0" in card

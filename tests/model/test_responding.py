@@ -7,6 +7,7 @@ import scvi
 import torch
 from scipy import sparse
 from scipy.stats import norm
+from scvi.model.base import BaseModelClass
 
 import raptorgraph as rg
 from raptorgraph.metrics import auroc, calibration_error
@@ -238,13 +239,16 @@ def test_other_cells_and_saved_models(half, tmp_path):
 
 def test_models_of_older_versions_are_fitted_when_asked(half, tmp_path):
     own = half.get_response_probability()
-    half.save(tmp_path / "model", save_anndata=True)
+    BaseModelClass.save(half, tmp_path / "model", save_anndata=True)
     file = tmp_path / "model" / "model.pt"
     saved = torch.load(file, weights_only=False)
     saved["model_state_dict"] = {k: v for k, v in saved["model_state_dict"].items() if not k.startswith("responses.")}
     torch.save(saved, file)
-    pd.testing.assert_series_equal(rg.RaptorGraph.load(tmp_path / "model").get_response_probability(), own, rtol=1e-4)
-    loaded = rg.RaptorGraph.load(tmp_path / "model", adata=False)
+    with pytest.warns(UserWarning, match="is a pickle"):
+        fitted = rg.RaptorGraph.load(tmp_path / "model", allow_pickle=True)
+    with pytest.warns(UserWarning, match="is a pickle"):
+        loaded = rg.RaptorGraph.load(tmp_path / "model", adata=False, allow_pickle=True)
+    pd.testing.assert_series_equal(fitted.get_response_probability(), own, rtol=1e-4)
     with pytest.raises(ValueError, match="older version"):
         loaded.get_response_probability(half.adata.copy())
 

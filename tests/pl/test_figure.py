@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from raptorgraph.pl._figure import BeforeDrawing, axes_or_new, check_save, finish, ink, panels
+from raptorgraph.pl._figure import BeforeDrawing, axes_or_new, check_save, finish, ink, panels, write_figure
 
 
 @pytest.mark.parametrize(
@@ -99,3 +99,26 @@ def test_functions_are_called_before_each_drawing_and_pickled_with_the_figure():
     copy.draw_without_rendering()
     (again,) = [artist for artist in copy.axes[0].artists if isinstance(artist, BeforeDrawing)]
     assert again._function.n == 3
+
+
+def test_a_figure_that_cannot_be_drawn_leaves_the_earlier_file(tmp_path, monkeypatch):
+    path = tmp_path / "figure.png"
+    path.write_bytes(b"whole")
+
+    def half(self, file, **options):
+        file.write_bytes(b"half")
+        raise RuntimeError("out of memory")
+
+    monkeypatch.setattr(Figure, "savefig", half)
+    with pytest.raises(RuntimeError, match="out of memory"):
+        write_figure(Figure(), path)
+    assert [each.name for each in tmp_path.iterdir()] == ["figure.png"]
+    assert path.read_bytes() == b"whole"
+
+
+def test_a_name_without_ending_gets_that_of_matplotlib(tmp_path):
+    write_figure(Figure(figsize=(1, 1)), tmp_path / "figure")
+    write_figure(Figure(figsize=(1, 1)), str(tmp_path / "other.pdf"))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["figure.png", "other.pdf"]
+    assert (tmp_path / "figure.png").read_bytes().startswith(b"\x89PNG")
+    assert (tmp_path / "other.pdf").read_bytes().startswith(b"%PDF")

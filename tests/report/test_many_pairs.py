@@ -35,7 +35,7 @@ def table(monkeypatch):
     monkeypatch.setattr(_results, "_MOST_LISTED", 10)
     monkeypatch.setattr(_results, "_LISTED", 4)
     said = []
-    found = _results._interactions(Additive(), {"P0+P1"}, 0, said.append)
+    found = _results.ranked_pairs(Additive(), {"P0+P1"}, 0, said.append)
     assert said == ["Of 15 pairs the 4 are listed that depart most from the sum of both effects."]
     return found
 

@@ -47,7 +47,7 @@ def three_genes(adata):
 def test_report(adata, tmp_path, monkeypatch, change, options, said):
     monkeypatch.setattr("raptorgraph.evaluation._held_out._N_FOLDS", 1)
     monkeypatch.setattr(
-        "raptorgraph.report._results.write_figures", lambda *arguments, **keywords: None
+        "raptorgraph.report._stages.write_figures", lambda *arguments, **keywords: None
     )  # tested elsewhere
     change(adata.copy()).write_h5ad(tmp_path / "screen.h5ad")
     result = _run.run(

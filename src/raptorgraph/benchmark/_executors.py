@@ -5,12 +5,15 @@ from __future__ import annotations
 import contextlib
 import os
 import pickle
+import signal
 import subprocess
 import sys
 import tempfile
+import threading
+import time
 from concurrent.futures import ProcessPoolExecutor
 from importlib.util import find_spec
-from multiprocessing import get_context
+from multiprocessing import active_children, get_context
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +26,7 @@ if TYPE_CHECKING:
 THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
 _PACKAGES = {"processes": None, "dask": "distributed", "ray": "ray"}
 EXECUTORS = tuple(_PACKAGES)
+_WATCH = 0.5  # seconds between two looks at whether the parent is there
 
 
 def check_executor(name: str, n_jobs: int | None) -> str:
@@ -49,12 +53,25 @@ def pool(name: str, n_jobs: int, n_threads: int) -> Iterator[Callable[..., Futur
 
 @contextlib.contextmanager
 def _processes(n_jobs: int, n_threads: int) -> Iterator[Callable[..., Future[Any]]]:
+    others = active_children()
     with (
         environment(_threads(n_threads)),
         # a fresh process each: no state of one unit reaches another, and memory is its own
-        ProcessPoolExecutor(n_jobs, mp_context=get_context("spawn"), max_tasks_per_child=1) as executor,
+        ProcessPoolExecutor(
+            n_jobs,
+            mp_context=get_context("spawn"),
+            max_tasks_per_child=1,
+            initializer=_begin,
+            initargs=(os.getpid(),),
+        ) as executor,
     ):
-        yield executor.submit
+        try:
+            yield executor.submit
+        except BaseException:  # nobody waits for what is being done
+            for child in active_children():
+                if child not in others:
+                    child.kill()
+            raise
 
 
 @contextlib.contextmanager
@@ -88,6 +105,23 @@ def _ray(n_jobs: int, n_threads: int) -> Iterator[Callable[..., Future[Any]]]:
             ray.shutdown()
 
 
+def _begin(parent: int) -> None:
+    """Leave interruptions of the terminal to the process that waits, and end with it."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    end_with(parent)
+
+
+def end_with(parent: int) -> None:
+    """Have this process end soon after its parent has, however that ended: nobody would take what it finds."""
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(_WATCH)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
 def apart(n_threads: int, function: Callable[..., Any], *arguments: Any) -> Any:
     """Result of a function that is called in a fresh Python, as a worker of a cluster keeps what it has imported.
 
@@ -97,7 +131,7 @@ def apart(n_threads: int, function: Callable[..., Any], *arguments: Any) -> Any:
         asked, answer = Path(folder, "asked"), Path(folder, "answer")
         asked.write_bytes(pickle.dumps((function, arguments)))
         done = subprocess.run(
-            [sys.executable, "-m", __name__, str(asked), str(answer)],
+            [sys.executable, "-m", __name__, str(asked), str(answer), str(os.getpid())],
             env={**os.environ, **_threads(n_threads)},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
@@ -130,7 +164,8 @@ def _threads(n_threads: int) -> dict[str, str]:
     return dict.fromkeys(THREADS, str(n_threads))
 
 
-def _answer(asked: str, answer: str) -> None:
+def _answer(asked: str, answer: str, parent: str) -> None:
+    end_with(int(parent))
     function, arguments = pickle.loads(Path(asked).read_bytes())
     found = pickle.dumps(function(*arguments))
     Path(answer).write_bytes(found)

@@ -12,6 +12,8 @@ import numpy as np
 import pandas as pd
 
 from raptorgraph._failures import optional
+from raptorgraph._files import put_table, put_text
+from raptorgraph.pl._figure import write_figure
 
 if TYPE_CHECKING:
     from raptorgraph.benchmark._experiments import Experiment, Parts, Tables
@@ -118,14 +120,14 @@ def write_report(out: Path, experiment: Experiment, tables: Tables, settings: Se
     Where it cannot be drawn, a line on stderr says so.
     """
     for stem, table in tables.items():
-        table.to_csv(out / f"{stem}.csv", index=False, float_format="%.6g")
-        (out / f"{stem}.md").write_text(to_markdown(table), encoding="utf-8")
+        put_table(out / f"{stem}.csv", table)
+        put_text(out / f"{stem}.md", to_markdown(table))
     facts = {"experiment": experiment.name, "title": experiment.title, **_plain(vars(settings)), "tables": list(tables)}
-    (out / f"{experiment.name}.json").write_text(json.dumps(facts, indent=1, default=str) + "\n")
+    put_text(out / f"{experiment.name}.json", json.dumps(facts, indent=1, default=str) + "\n")
     with optional(f"figure of {experiment.name}", lambda line: print(line, file=sys.stderr)):
         figures = experiment.draw(tables)
         for stem, figure in (figures if isinstance(figures, Mapping) else {experiment.name: figures}).items():
-            figure.savefig(out / f"{stem}.png", dpi=150)
+            write_figure(figure, out / f"{stem}.png")
 
 
 def _plain(value: Any) -> Any:

@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-import json
 import os
 import warnings
 from concurrent.futures import as_completed
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from raptorgraph._progress import progress_argument, progress_bar, progress_default
 from raptorgraph.benchmark._executors import THREADS, check_executor, pool
 from raptorgraph.benchmark._experiments import Experiment, UnitsFailed, experiment
-from raptorgraph.benchmark._parts import read_part, write_part
+from raptorgraph.benchmark._parts import is_finished, mark_finished, read_part, write_part
 from raptorgraph.benchmark._provenance import fingerprints
 from raptorgraph.benchmark._report import write_report
 from raptorgraph.benchmark._settings import Part, Settings, Unit
 from raptorgraph.screen._files import check_folder
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Generator, Sequence
 
     import pandas as pd
 
@@ -172,12 +172,13 @@ def _finish(
     marks = fingerprints(asked, units, settings, threads=_own_threads() if n_jobs == 0 else str(n_threads))
     if len(marks) != len(units):
         raise ValueError(f"The units of {name!r} do not have names of their own.")
-    todo = [unit for unit in units if _mark(folder, unit) != marks[unit.key]]
+    todo = [unit for unit in units if not is_finished(folder, unit, marks[unit.key])]
     failures: dict[str, str] = {}
-    with progress_bar(name, len(todo)) as advance:
-        for unit, error in _work_all(name, todo, settings, folder, n_jobs, n_threads, executor):
+    works = _work_all(name, todo, settings, folder, n_jobs, n_threads, executor)
+    with progress_bar(name, len(todo)) as advance, closing(works):
+        for unit, error in works:
             if error is None:
-                (folder / f"{unit.key}.json").write_text(json.dumps(marks[unit.key], indent=1))
+                mark_finished(folder, unit, marks[unit.key])
             else:
                 failures[unit.key] = error
             advance()
@@ -198,7 +199,7 @@ def _work_all(
     n_jobs: int | None,
     n_threads: int,
     executor: str = "processes",
-) -> Iterator[tuple[Unit, str | None]]:
+) -> Generator[tuple[Unit, str | None], None, None]:
     """Each unit as it ends, with the message of its error if it failed."""
     if n_jobs == 0:
         for unit in units:
@@ -243,12 +244,3 @@ def _own_threads() -> str:
 
     found = {str(torch.get_num_threads()), *(os.environ.get(name, "default") for name in THREADS)}
     return ", ".join(sorted(found))
-
-
-def _mark(folder: Path, unit: Unit) -> Mapping[str, Any] | None:
-    path = folder / f"{unit.key}.json"
-    try:
-        found: dict[str, Any] = json.loads(path.read_text())
-    except (FileNotFoundError, json.JSONDecodeError):  # not finished, or broken off while it was written
-        return None
-    return found

@@ -9,6 +9,7 @@ import json
 import logging
 import os
 import shlex
+import signal
 import sys
 import textwrap
 import warnings
@@ -18,10 +19,11 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from rich.console import Console
 from rich.table import Table
 
-from raptorgraph._failures import told
+from raptorgraph._failures import causes, told
 from raptorgraph._version import __version__
 from raptorgraph.benchmark import EXPERIMENTS
 from raptorgraph.benchmark._executors import EXECUTORS
+from raptorgraph.cli._signals import WORDS, interruptible
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -44,8 +46,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns
     -------
     int
-        Exit code: 0; or with one line on stderr 2 after bad input or a failure, 130 after an interruption, 141 where
-        the reader of stdout has gone. ``RAPTORGRAPH_DEBUG=1`` in the environment shows the traceback of a failure too.
+        Exit code: 0; or with one line on stderr 2 after bad input or a failure, 130 after an interruption, 143 after a
+        SIGTERM, 141 where the reader of stdout has gone. ``RAPTORGRAPH_DEBUG=1`` in the environment shows the traceback
+        of a failure too.
     """
     argv = sys.argv[1:] if argv is None else list(argv)
     args = vars(_parser().parse_args(argv))
@@ -55,22 +58,23 @@ def main(argv: Sequence[str] | None = None) -> int:
     console = _Console(highlight=False, markup=False)  # names of genes are no markup
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # a terminal may have no letter for a name
-    try:
-        with _quiet():
-            result = work(**args, say=console.print)
-        show(result, console)
-        sys.stdout.flush()
-    except KeyboardInterrupt:
-        return _failed("interrupted", 130)
-    except SystemExit as error:  # lightning's, after it was interrupted
-        if isinstance(error.__context__, KeyboardInterrupt):
-            return _failed("interrupted", 130)
-        return _failed(f"the work ended with exit code {error.code}")
-    except BrokenPipeError:
-        console.on_broken_pipe()
-        return 141
-    except Exception as error:  # noqa: BLE001  the last place to turn what went wrong into one line
-        return _failed(told(error))
+    with interruptible() as came:
+        try:
+            with _quiet():
+                result = work(**args, say=console.print)
+            show(result, console)
+            sys.stdout.flush()
+        except BrokenPipeError:
+            console.on_broken_pipe()
+            return 141
+        except BaseException as error:  # noqa: BLE001  the last place to turn what went wrong into one line
+            # a library may turn an interruption into an exit, or into an error of its own
+            if came or any(isinstance(each, KeyboardInterrupt) for each in causes(error)):
+                number = came[0] if came else int(signal.SIGINT)
+                return _failed(f"{WORDS[number]}; the same command goes on where it stopped", 128 + number)
+            if isinstance(error, SystemExit):
+                return _failed(f"the work ended with exit code {error.code}")
+            return _failed(told(error))
     return 0
 
 
@@ -208,6 +212,8 @@ def _parser() -> argparse.ArgumentParser:
     for command in (demo, run):
         command.add_argument("--max-epochs", type=_positive, metavar="N", help="epochs (default: chosen by the model)")
         command.add_argument("--seed", type=_seed, default=0, metavar="N", help="seed (default: 0)")
+        text = "replace the results of another run; without it the same command goes on where it stopped"
+        command.add_argument("--overwrite", action="store_true", help=text)
     return parser
 
 

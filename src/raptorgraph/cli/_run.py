@@ -10,10 +10,12 @@ import pandas as pd
 import scvi
 
 from raptorgraph import pp
+from raptorgraph._files import file_hash
 from raptorgraph.datasets import simulate
 from raptorgraph.pp._gene_sets import match_gene_sets, read_gene_sets
-from raptorgraph.report import source_of_file
-from raptorgraph.report._results import RESAMPLES, Result, fit_and_write
+from raptorgraph.report._folder import check_used
+from raptorgraph.report._record import source_of_file, versions
+from raptorgraph.report._stages import PRODUCTS, RESAMPLES, Order, carry_out
 from raptorgraph.screen import Screen
 from raptorgraph.screen._files import check_cells, check_folder, open_cells, read_cells, values_bytes
 from raptorgraph.screen._inputs import matrix
@@ -23,6 +25,8 @@ from raptorgraph.screen._stored import keeps_order
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+
+    from raptorgraph.report._results import Result
 
 PRESETS = ("default", "paper")
 
@@ -38,6 +42,7 @@ def demo(
     n_control_cells: int = 1000,
     n_cells_per_perturbation: int = 100,
     report: bool = True,
+    overwrite: bool = False,
     command: str | None = None,
     say: Callable[[str], None] = print,
 ) -> Result:
@@ -46,7 +51,7 @@ def demo(
     Parameters
     ----------
     out
-        Directory for the results, made if it is not there.
+        Directory for the results, made if it is not there. What it has of the same run is kept.
     seed
         Seed of the simulation and of the training.
     max_epochs
@@ -55,6 +60,8 @@ def demo(
         Size of the screen, see :func:`raptorgraph.datasets.simulate`; the doubles are held out.
     report
         Whether to write ``report.html``.
+    overwrite
+        Whether to replace the results of another run, once the new ones are complete.
     command
         The command as typed, for the report.
     say
@@ -67,26 +74,38 @@ def demo(
 
     Raises
     ------
+    FileExistsError
+        If there are results of another run in `out`, unless `overwrite`.
+    RuntimeError
+        If another process writes to `out`.
     ValueError
         If a size is impossible.
     """
     check_folder(out)
+    sizes: dict[str, Any] = {
+        "n_doubles": n_doubles,
+        "n_control_cells": n_control_cells,
+        "n_cells_per_perturbation": n_cells_per_perturbation,
+        "seed": seed,
+    }
+    made = {
+        "command": "demo",
+        "n_genes": n_genes,
+        "n_perturbed": n_perturbed,
+        **sizes,
+        "max_epochs": max_epochs,
+        "report": report,
+        "version": versions(),
+    }
+    check_used(out, made, PRODUCTS, overwrite=overwrite)
     scvi.settings.seed = seed
     say(f"Simulating {n_genes} genes, {n_perturbed} perturbed genes and {n_doubles} doubles that are held out.")
-    adata = simulate(
-        n_genes,
-        n_perturbed,
-        n_doubles=n_doubles,
-        n_control_cells=n_control_cells,
-        n_cells_per_perturbation=n_cells_per_perturbation,
-        seed=seed,
-    )
+    adata = simulate(n_genes, n_perturbed, **sizes)
     screen = Screen(_bare(adata), {"library_size_key": "total_counts"})
     simulation = adata.uns["simulation"]
-    return fit_and_write(
-        adata[screen.n_perturbed[screen.codes] < 2].copy(),
-        screen,
-        out,
+    order = Order(
+        train=adata[screen.n_perturbed[screen.codes] < 2].copy(),
+        screen=screen,
         truth={"unseen doubles": simulation["effects"].loc[screen.combinations]},
         title="Predicted against true effects of doubles unseen in training",
         kind="true",
@@ -97,9 +116,9 @@ def demo(
         command=command,
         report=report,
         resamples=RESAMPLES if report else 0,
-        say=say,
         true_graph=simulation["adjacency"],
     )
+    return carry_out(order, out, made=made, overwrite=overwrite, say=say)
 
 
 def run(
@@ -120,6 +139,7 @@ def run(
     gene_sets: Path | None = None,
     report: bool = False,
     resamples: int | None = None,
+    overwrite: bool = False,
     command: str | None = None,
     say: Callable[[str], None] = print,
 ) -> Result:
@@ -132,7 +152,7 @@ def run(
         a third of the memory are read from the file in parts, unless `report`, `singles_only` or `n_top_genes` need all
         of them.
     out
-        Directory for the results, made once the input was checked.
+        Directory for the results, made once the input was checked. What it has of the same run is kept.
     perturbation_key, control, delimiter, layer, library_size_key, batch_key
         As in ``RaptorGraphModel.setup_anndata``.
     preset
@@ -152,6 +172,8 @@ def run(
         inferred again from resampled screens.
     resamples
         Number of these; 0 for none. Default 20.
+    overwrite
+        Whether to replace the results of another run, once the new ones are complete.
     command
         The command as typed, for the report.
     say
@@ -164,10 +186,14 @@ def run(
 
     Raises
     ------
+    FileExistsError
+        If there are results of another run in `out`, unless `overwrite`.
     FileNotFoundError
         If there is no such file.
     KeyError
         If a column or the layer is not there.
+    RuntimeError
+        If another process writes to `out`.
     ValueError
         If a file holds no AnnData or no gene sets, or is damaged, `out` lies in the screen, the data do not suit the
         model, no gene set has genes of the screen, `resamples` is 1, or is given without `report`, or with
@@ -179,13 +205,6 @@ def run(
     if resamples == 1:
         raise ValueError("resamples=1 gives no frequency: use 2 or more, or 0 for none.")
     sets = None if gene_sets is None else read_gene_sets(Path(gene_sets))
-    whole = [
-        name
-        for name, asked in (("--report", report), ("--singles-only", singles_only), ("--n-top-genes", n_top_genes))
-        if asked
-    ]
-    adata = _read(path, layer, whole, say)
-    strip_gene_names(adata)
     setup: dict[str, Any] = {
         "perturbation_key": perturbation_key,
         "control": control,
@@ -194,6 +213,36 @@ def run(
         "library_size_key": library_size_key,
         "batch_key": batch_key,
     }
+    options: dict[str, Any] = {
+        "preset": preset,
+        "seed": seed,
+        "max_epochs": max_epochs,
+        "singles_only": singles_only,
+        "n_top_genes": n_top_genes,
+        "gene_sets": gene_sets,
+    }
+    n_resamples = (RESAMPLES if resamples is None else resamples) if report else 0
+    check_cells(path)
+    source = source_of_file(path)
+    made = {
+        "command": "run",
+        "name": path.stem,
+        "screen": source[-1][1],
+        **setup,
+        **options,
+        "gene_sets": None if gene_sets is None else file_hash(Path(gene_sets)),
+        "report": report,
+        "resamples": n_resamples,
+        "version": versions(),
+    }
+    check_used(out, made, PRODUCTS, overwrite=overwrite)
+    whole = [
+        name
+        for name, asked in (("--report", report), ("--singles-only", singles_only), ("--n-top-genes", n_top_genes))
+        if asked
+    ]
+    adata = _read(path, layer, whole, say)
+    strip_gene_names(adata)
     n_genes_read = adata.n_vars
     if n_top_genes is not None:
         library_key = library_size_key or "raptorgraph_library_size"
@@ -227,39 +276,28 @@ def run(
         parts = {"singles": singles, "combinations": screen.effects.loc[screen.combinations]}
         truth = {name: effects for name, effects in parts.items() if len(effects)}
         train, title = adata, "Fit to the measured effects of the training data: no test of predictions"
-    source = source_of_file(path) if report else []
-    if report and n_top_genes is not None:
+    if n_top_genes is not None:
         source.append(("genes in the file", f"{n_genes_read:,}, of which variable and perturbed ones were kept"))
-    scvi.settings.seed = seed
-    return fit_and_write(
-        train,
-        screen,
-        out,
+    order = Order(
+        train=train,
+        screen=screen,
         truth=truth,
         title=title,
         kind="measured",
-        options={
-            "preset": preset,
-            "seed": seed,
-            "max_epochs": max_epochs,
-            "singles_only": singles_only,
-            "n_top_genes": n_top_genes,
-            "gene_sets": gene_sets,
-        },
+        options=options,
         facts=facts,
         name=path.stem,
         source=source,
         command=command,
         report=report,
-        resamples=(RESAMPLES if resamples is None else resamples) if report else 0,
-        say=say,
+        resamples=n_resamples,
         gene_sets=sets,
     )
+    return carry_out(order, out, made=made, overwrite=overwrite, say=say)
 
 
 def _read(path: Path, layer: str | None, whole: Sequence[str], say: Callable[[str], None]) -> ad.AnnData:
     """Cells in memory; those of a large file stay there, unless options need the `whole` of them."""
-    check_cells(path)
     n_bytes = values_bytes(path, layer)
     if not is_large(n_bytes):
         return read_cells(path)

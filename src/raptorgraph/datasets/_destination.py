@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-import shutil
+from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import anndata as ad
 import numpy as np
 from scipy import sparse
 
+from raptorgraph._files import replaced
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from os import PathLike
+    from types import TracebackType
 
     import pandas as pd
 
@@ -58,8 +61,10 @@ class InMemory:
         self.counts.append(counts)
         self.latents.append(latents)
 
-    def discard(self) -> None:
-        """Forget the blocks."""
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
         self.counts, self.latents = [], []
 
     def finish(self, obs: pd.DataFrame, var: pd.DataFrame, uns: Mapping[str, Any]) -> ad.AnnData:
@@ -70,27 +75,41 @@ class InMemory:
 
 
 class OnDisk:
-    """Writes every block behind the last; the file has its name when it is whole."""
+    """Writes every block behind the last; the file has its name when it is whole, and is gone after an error."""
 
     def __init__(self, path: Path, n_genes: int, n_latent: int) -> None:
-        self.path = path
-        self.partial = path.with_name(f"{path.stem}.partial{path.suffix}")
-        self.file = self._open(self.partial, "w")
-        ad.io.write_elem(self.file, "/", ad.AnnData(shape=(0, n_genes)))
+        self.path, self.n_genes, self.n_latent = path, n_genes, n_latent
+
+    def __enter__(self) -> Self:
+        with ExitStack() as stack:
+            self.file = self._open(stack.enter_context(replaced(self.path)), "w")
+            stack.callback(self._close)
+            self._begin()
+            self._opened = stack.pop_all()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._opened.__exit__(kind, error, trace)
+
+    def _begin(self) -> None:
+        """Write a screen without cells."""
+        ad.io.write_elem(self.file, "/", ad.AnnData(shape=(0, self.n_genes)))
         if "raw" in self.file:  # a note that there is none, which backed files are not read with
             del self.file["raw"]
         # places of counts beyond 2^31
-        empty = sparse.csr_matrix((0, n_genes), dtype=np.float32)
+        empty = sparse.csr_matrix((0, self.n_genes), dtype=np.float32)
         empty.indptr = empty.indptr.astype(np.int64)
         # without chunks of a size, those of an empty array are of one number each
         ad.io.write_elem(self.file, "X", empty, dataset_kwargs={"chunks": (CHUNK_NUMBERS,)})
-        rows = max(1, CHUNK_NUMBERS // n_latent)
-        resizable = {"maxshape": (None, n_latent)} if path.suffix == H5AD else {}
+        rows = max(1, CHUNK_NUMBERS // self.n_latent)
+        resizable = {"maxshape": (None, self.n_latent)} if self.path.suffix == H5AD else {}
         ad.io.write_elem(
             self.file,
             f"obsm/{LATENTS}",
-            np.empty((0, n_latent), dtype=np.float32),
-            dataset_kwargs={"chunks": (rows, n_latent), **resizable},
+            np.empty((0, self.n_latent), dtype=np.float32),
+            dataset_kwargs={"chunks": (rows, self.n_latent), **resizable},
         )
 
     def _open(self, path: Path, mode: str) -> Any:
@@ -121,18 +140,9 @@ class OnDisk:
         """Write the tables, and open the screen with its counts on disk."""
         for name, table in {"obs": obs, "var": var, "uns": dict(uns)}.items():
             ad.io.write_elem(self.file, name, table)
-        self._close()
-        self.partial.rename(self.path)
+        self._opened.close()  # puts it in place
         if self.path.suffix == H5AD:
             return ad.read_h5ad(self.path, backed="r")
         group = self._open(self.path, "r")
         parts = {name: ad.io.read_elem(group[name]) for name in ("obs", "var", "uns", "obsm")}
         return ad.AnnData(X=ad.io.sparse_dataset(group["X"]), **parts)
-
-    def discard(self) -> None:
-        """Remove what was written of a screen that is not finished."""
-        self._close()
-        if self.partial.is_dir():
-            shutil.rmtree(self.partial)
-        else:
-            self.partial.unlink(missing_ok=True)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from raptorgraph._files import file_hash, put_text, replaced, scratch
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -86,23 +87,21 @@ def check_sha256(path: Path, sha256: str | None) -> Path:
     return path
 
 
-def file_hash(path: Path, algorithm: str = "sha256") -> str:
-    """Checksum of a file, in hexadecimal digits."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, algorithm).hexdigest()
-
-
 def _download(source: Source, folder: Path, sha256: str | None) -> Path:
     known_hash = source.known_hash if sha256 is None else f"sha256:{sha256.lower()}"
-    # under another name until its first bytes are checked
-    part = Path(_pooch().retrieve(source.url, known_hash, fname=f"{source.file}.part", path=folder))
-    first = _FIRST_BYTES[Path(source.file).suffix]
-    with part.open("rb") as file:
-        start = file.read(len(first))
-    if start != first:
-        part.unlink()
-        raise ValueError(f"what it sends is no {Path(source.file).suffix} file (a web page?)")
-    return part.replace(folder / source.file)
+    pooch = _pooch()
+    folder.mkdir(parents=True, exist_ok=True)
+    # pooch takes a file that is there for a finished one, and leaves its own behind when it is killed
+    with scratch(folder) as place:
+        part = Path(pooch.retrieve(source.url, known_hash, fname=source.file, path=place))
+        first = _FIRST_BYTES[part.suffix]
+        with part.open("rb") as file:
+            start = file.read(len(first))
+        if start != first:
+            raise ValueError(f"what it sends is no {part.suffix} file (a web page?)")
+        with replaced(folder / source.file) as whole:
+            part.replace(whole)
+    return folder / source.file
 
 
 def _verified(path: Path, source: Source, sha256: str | None) -> Path:
@@ -129,7 +128,7 @@ def _verified(path: Path, source: Source, sha256: str | None) -> Path:
 
 
 def _record(path: Path) -> None:
-    _record_of(path).write_text(f"{file_hash(path)}  {path.name}\n")
+    put_text(_record_of(path), f"{file_hash(path)}  {path.name}\n")
 
 
 def _record_of(path: Path) -> Path:

@@ -286,7 +286,7 @@ def simulate(
     library, responded = np.empty(len(condition)), np.empty(len(condition), dtype=bool)
     draw_counts = CountDraws(screen, dispersion, gamma_rng, poisson_rng)
     made = InMemory() if path is None else OnDisk(path, n_genes, n_latent)
-    try:
+    with made:
         for rows in _blocks(len(condition), n_normal + n_genes):
             # every generator goes through the cells in order: how they are cut cannot change a draw
             cells = draw(rng.standard_normal((len(condition[rows]), n_normal)), batch[rows])
@@ -299,38 +299,35 @@ def simulate(
             made.add(draw_counts(cells, latents), latents.astype(np.float32))
             library[rows] = cells.library_size
             responded[rows] = (acts == members).all(axis=1) & members.any(axis=1)
-    except BaseException:
-        made.discard()
-        raise
 
-    labels = [_label(names, hit) for hit in conditions]
-    obs = pd.DataFrame(
-        {"perturbation": pd.Categorical.from_codes(condition, labels), "total_counts": library},
-        index=[f"cell{k}" for k in range(len(condition))],
-    )
-    if n_batches > 1:
-        obs["batch"] = pd.Categorical.from_codes(batch, [f"batch{k + 1}" for k in range(n_batches)])
-    if np.any(settings["escape"]):
-        obs["responded"] = responded
-
-    def table(values: np.ndarray) -> pd.DataFrame:
-        return pd.DataFrame(values, index=[_label(names, hit) for hit in truth], columns=genes)
-
-    simulation = {
-        "adjacency": pd.DataFrame(screen.graph.adjacency, index=names, columns=names),
-        "effects": table(effects.mean(axis=0)),
-        "settings": settings,
-    }
-    if screen.off_target is not None:
-        targets = names[:n_perturbed]
-        simulation["off_target"] = pd.DataFrame(screen.off_target, index=targets, columns=targets)
-    if cell_states is not None and places is not None:
-        obs["state"] = cell_states.column(places)
-        simulation["state_effects"] = dict(zip(cell_states.names, map(table, effects), strict=True))
-        simulation["state_activity"] = pd.DataFrame(
-            cell_states.mean_activity(), index=names[:n_perturbed], columns=list(cell_states.names)
+        labels = [_label(names, hit) for hit in conditions]
+        obs = pd.DataFrame(
+            {"perturbation": pd.Categorical.from_codes(condition, labels), "total_counts": library},
+            index=[f"cell{k}" for k in range(len(condition))],
         )
-    return made.finish(obs, pd.DataFrame(index=genes), {"simulation": simulation})
+        if n_batches > 1:
+            obs["batch"] = pd.Categorical.from_codes(batch, [f"batch{k + 1}" for k in range(n_batches)])
+        if np.any(settings["escape"]):
+            obs["responded"] = responded
+
+        def table(values: np.ndarray) -> pd.DataFrame:
+            return pd.DataFrame(values, index=[_label(names, hit) for hit in truth], columns=genes)
+
+        simulation = {
+            "adjacency": pd.DataFrame(screen.graph.adjacency, index=names, columns=names),
+            "effects": table(effects.mean(axis=0)),
+            "settings": settings,
+        }
+        if screen.off_target is not None:
+            targets = names[:n_perturbed]
+            simulation["off_target"] = pd.DataFrame(screen.off_target, index=targets, columns=targets)
+        if cell_states is not None and places is not None:
+            obs["state"] = cell_states.column(places)
+            simulation["state_effects"] = dict(zip(cell_states.names, map(table, effects), strict=True))
+            simulation["state_activity"] = pd.DataFrame(
+                cell_states.mean_activity(), index=names[:n_perturbed], columns=list(cell_states.names)
+            )
+        return made.finish(obs, pd.DataFrame(index=genes), {"simulation": simulation})
 
 
 def _blocks(n_cells: int, n_numbers: int) -> Iterator[slice]:

@@ -12,5 +12,6 @@ __getattr__, __dir__, __all__ = lazy.attach(
         "_model": ["RaptorGraphModel"],
         "_plan": ["NonFiniteLossError", "RaptorGraphTrainingPlan"],
         "_predictor": ["Predictor"],
+        "_status": ["UnfinishedModelWarning"],
     },
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from functools import partial
 from numbers import Integral
 from typing import TYPE_CHECKING, Any
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from anndata import AnnData
 from mudata import MuData
+from scvi.train import SaveCheckpoint
 
 from raptorgraph._arguments import check_choice, check_flag, check_integer, check_number
 from raptorgraph.model._mudata import expression_of
@@ -74,3 +76,31 @@ def check_not_taken(name: str, given: Mapping[str, Any], taken: Collection[str])
     both = sorted(set(given) & set(taken))
     if both:
         raise TypeError(f"{name} has {both[0]!r}, which train has already: pass it to train itself, or leave it out.")
+
+
+def check_checkpointing(checkpoint_dir: Any, resume: Any, trainer_kwargs: Mapping[str, Any]) -> None:
+    """Raise for arguments about checkpoints that do not fit together, and for such that would read a pickle."""
+    check_flag("resume", resume)
+    if checkpoint_dir is None:
+        if resume:
+            raise ValueError("resume=True needs checkpoint_dir, the folder in which the checkpoints are.")
+    elif not isinstance(checkpoint_dir, str | os.PathLike):
+        raise TypeError(f"checkpoint_dir={checkpoint_dir!r} must be a path, not {type(checkpoint_dir).__name__}.")
+    if trainer_kwargs.get("ckpt_path") is not None:
+        raise ValueError("ckpt_path is lightning's own, which reads a pickle: use checkpoint_dir=..., resume=True.")
+    callbacks = trainer_kwargs.get("callbacks") or ()
+    saves = bool(trainer_kwargs.get("enable_checkpointing")) or any(
+        isinstance(each, SaveCheckpoint) for each in callbacks
+    )
+    if saves and checkpoint_dir is not None:
+        raise ValueError(
+            "checkpoint_dir and SaveCheckpoint (enable_checkpointing=True) are one too many: the latter would save a "
+            "model with each checkpoint. Leave one of them out."
+        )
+    for callback in callbacks:
+        for name in ("load_best_on_end", "check_nan_gradients"):
+            if getattr(callback, name, False):
+                raise ValueError(
+                    f"{type(callback).__name__}({name}=True) reads scvi-tools' own format, a pickle: leave it out, and "
+                    "load the best model afterwards, RaptorGraphModel.load(callback.best_model_path, adata)."
+                )

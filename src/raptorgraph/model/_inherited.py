@@ -3,24 +3,26 @@
 from __future__ import annotations
 
 from inspect import getattr_static
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, Self
 
 import numpy as np
 import rich.pretty  # noqa: F401  scvi-tools' view_anndata_setup takes it to be imported
 from mudata import MuData
+from scvi.data import AnnDataManager
 from scvi.model.base import BaseModelClass
-from scvi.train import TrainRunner
 
 from raptorgraph.model._cells import Cells
-from raptorgraph.model._loading import load
+from raptorgraph.model._loading import load, read_saved
 from raptorgraph.model._module import RaptorGraphModule
 from raptorgraph.model._mudata import EXPRESSION_KEY
 from raptorgraph.model._plan import RaptorGraphTrainingPlan
+from raptorgraph.model._runner import ScreenRunner
+from raptorgraph.model._saved import write_model
 from raptorgraph.model._splitter import ScreenSplitter
+from raptorgraph.model._status import Stop, warn_of_state, words_of_stop
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from anndata import AnnData
 
     from raptorgraph.model._types import Data
@@ -47,7 +49,8 @@ class InheritedModel(BaseModelClass):  # type: ignore[misc]  # scvi-tools has no
     _module_cls = RaptorGraphModule
     _training_plan_cls = RaptorGraphTrainingPlan
     _data_splitter_cls = ScreenSplitter
-    _train_runner_cls = TrainRunner
+    _train_runner_cls = ScreenRunner
+    stopped_: Stop | None  # how the last training stopped early; None where it did not
 
     @property
     def setup_args(self) -> dict[str, Any]:
@@ -64,7 +67,8 @@ class InheritedModel(BaseModelClass):  # type: ignore[misc]  # scvi-tools has no
     def cells(self) -> Cells:
         """Cells of the model, and others, as the network reads them."""
         own, args = self._adata_manager, self.mudata_args_
-        return Cells(self.module, own, self.registry_, self.var_names_, args, self.is_trained_)
+        told = self.is_trained_ or self.stopped_ is not None  # of the latter the model warns by itself
+        return Cells(self.module, own, self.registry_, self.var_names_, args, told)
 
     differential_expression = NotOffered(
         "predict_effects(perturbations, return_sd=True) gives the effects of perturbations with their standard "
@@ -92,7 +96,10 @@ class InheritedModel(BaseModelClass):  # type: ignore[misc]  # scvi-tools has no
     prepare_query_anndata = NotOffered(f"genes are matched by name; {_CELLS}")
     prepare_query_mudata = NotOffered(f"genes are matched by name; {_CELLS}")
     minify_adata = NotOffered("a saved model needs no data: save(folder) and load(folder, adata=False)")
-    convert_legacy_save = NotOffered("there are no saved models of an older format; use load(folder)")
+    convert_legacy_save = NotOffered(
+        "load(folder, adata=False, allow_pickle=True) reads a model of an earlier release, and save(folder, "
+        "overwrite=True) writes it in the present format"
+    )
     update_setup_method_args = NotOffered("register the screen anew with setup_anndata(...) and train a new model")
     setup_annbatch = NotOffered(
         "cells of a file are read in windows by setup_anndata(adata, ...) itself, with adata = read_h5ad(path, 'r')"
@@ -180,8 +187,7 @@ class InheritedModel(BaseModelClass):  # type: ignore[misc]  # scvi-tools has no
         prefix: str | None = None,
         overwrite: bool = False,
         save_anndata: bool = False,
-        *args: Any,
-        **kwargs: Any,
+        **anndata_write_kwargs: Any,
     ) -> None:
         """Save the model; of several processes that trained it together, the first saves.
 
@@ -195,13 +201,27 @@ class InheritedModel(BaseModelClass):  # type: ignore[misc]  # scvi-tools has no
             Write into a folder that exists.
         save_anndata
             Save the data too.
-        *args, **kwargs
-            As in scvi-tools: ``save_kwargs``, and arguments of ``write_h5ad``.
+        **anndata_write_kwargs
+            Arguments of ``write_h5ad``, by which the data are written.
 
         Raises
         ------
+        TypeError
+            If an attribute of the model whose name ends with an underscore is of a type that is not saved.
         ValueError
             If the folder exists and is not to be overwritten, and if data are to be saved of a model without.
+
+        Warns
+        -----
+        UnfinishedModelWarning
+            If the training stopped early, or weights are not finite.
+
+        Notes
+        -----
+        Writes ``model.json`` (settings, registry, history, versions, and the SHA-256 of every other file),
+        ``model-<hash>.safetensors`` (weights, statistics, posterior, graph) and with `save_anndata` ``adata.h5ad``,
+        each after the `prefix`. A model that was saved there before is replaced at once, at the end: it is whole until
+        then. Other files in the folder stay.
 
         Examples
         --------
@@ -213,6 +233,8 @@ class InheritedModel(BaseModelClass):  # type: ignore[misc]  # scvi-tools has no
             raise ValueError(
                 "The model was loaded without data: there are none to save; load(folder, adata) gives it data."
             )
+        if anndata_write_kwargs and not save_anndata:
+            raise TypeError(f"{sorted(anndata_write_kwargs)} are arguments for the data: give save_anndata=True too.")
         trainer = getattr(self, "trainer", None)  # a loaded model has none
         if trainer is not None and trainer.global_rank > 0:
             return
@@ -221,11 +243,25 @@ class InheritedModel(BaseModelClass):  # type: ignore[misc]  # scvi-tools has no
                 "The cells are in a file of their own: leave out save_anndata, and load the model with that file, "
                 "load(folder, adata)."
             )
-        super().save(dir_path, prefix, overwrite, save_anndata, *args, **kwargs)
+        folder = Path(dir_path)
+        if folder.exists() and not overwrite:
+            raise ValueError(f"{str(folder)!r} already exists: choose another folder, or give overwrite=True.")
+        warn_of_state(self)
+        write_model(self, folder, prefix or "", with_cells=save_anndata, **anndata_write_kwargs)
 
     @classmethod
-    def load(cls, dir_path: str | Path, adata: Data | bool | None = None, *args: Any, **kwargs: Any) -> Self:
-        """Load a saved model, on this or another machine.
+    def load(
+        cls,
+        dir_path: str | Path,
+        adata: Data | bool | None = None,
+        accelerator: str = "auto",
+        device: int | str = "auto",
+        prefix: str | None = None,
+        backup_url: str | None = None,
+        *,
+        allow_pickle: bool = False,
+    ) -> Self:
+        """Load a saved model, on this or another machine. It runs no code that a file may hold.
 
         Parameters
         ----------
@@ -236,8 +272,15 @@ class InheritedModel(BaseModelClass):  # type: ignore[misc]  # scvi-tools has no
             name. Of a MuData, guides are called as they were in training where its cells have no labels yet, and
             cells are dropped as they were. None takes the data that were saved with the model. False loads the model
             without data: it can say what it has learned, and other methods take their cells as an argument.
-        *args, **kwargs
-            As in scvi-tools: ``accelerator``, ``device``, ``prefix``, ``backup_url``.
+        accelerator, device
+            Where the network is put, as in scvi-tools.
+        prefix
+            As in :meth:`save`.
+        backup_url
+            Address of a ``model.pt``, fetched where it is not in the folder; needs `allow_pickle`.
+        allow_pickle
+            Read a ``model.pt`` of an earlier release where there is no ``model.json``. It is a pickle, which runs
+            whatever code it holds: for files that you trust, once, to save the model again.
 
         Returns
         -------
@@ -246,8 +289,13 @@ class InheritedModel(BaseModelClass):  # type: ignore[misc]  # scvi-tools has no
         Raises
         ------
         ValueError
-            If there is no model, its file is damaged, it is of another class, or the data lack genes, labels or control
-            cells.
+            If there is no model, a file is missing, damaged, of a later format or a pickle, the model is of another
+            class, or the data lack genes, labels or control cells.
+
+        Warns
+        -----
+        UnfinishedModelWarning
+            If the training stopped early, or weights are not finite.
 
         Examples
         --------
@@ -257,5 +305,55 @@ class InheritedModel(BaseModelClass):  # type: ignore[misc]  # scvi-tools has no
         >>> rg.RaptorGraphModel.load("fitted", adata=False).perturbed_genes == model.perturbed_genes
         True
         """
-        model: Self = load(super().load, dir_path, adata, *args, **kwargs)
+        model: Self = load(
+            cls,
+            dir_path,
+            adata,
+            accelerator=accelerator,
+            device=device,
+            prefix=prefix,
+            backup_url=backup_url,
+            allow_pickle=allow_pickle,
+        )
         return model
+
+    @staticmethod
+    def load_registry(dir_path: str | Path, prefix: str | None = None) -> dict[str, Any]:
+        """Registry of the data of a saved model: how they were set up, with genes and conditions.
+
+        Parameters
+        ----------
+        dir_path, prefix
+            As in :meth:`load`.
+
+        Examples
+        --------
+        >>> model.save("fitted")
+        >>> rg.RaptorGraphModel.load_registry("fitted")["setup_args"]["delimiter"]
+        '+'
+        """
+        return read_saved(dir_path, prefix).registry
+
+    @staticmethod
+    def view_setup_args(dir_path: str | Path, prefix: str | None = None) -> None:
+        """Print how the data of a saved model were set up.
+
+        Parameters
+        ----------
+        dir_path, prefix
+            As in :meth:`load`.
+
+        Examples
+        --------
+        >>> model.save("fitted")
+        >>> rg.RaptorGraphModel.view_setup_args("fitted")  # doctest: +ELLIPSIS
+        Setup via `RaptorGraphModel.setup_anndata` with arguments:
+        ...
+        """
+        AnnDataManager.view_setup_method_args(read_saved(dir_path, prefix).registry)
+
+    @property
+    def summary_string(self) -> str:
+        """What the model is, and whether it is trained, which printing it shows."""
+        summary: str = super().summary_string
+        return summary if self.stopped_ is None else f"{summary.rpartition(': ')[0]}: {words_of_stop(self.stopped_)}"

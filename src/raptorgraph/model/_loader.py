@@ -87,6 +87,10 @@ class PairedSampler(Sampler[PairedBatch]):
         sizes = np.unique(split.codes[split.perturbed], return_counts=True)[1]
         self.n_cells = int(sizes.sum())
 
+    def set_epoch(self, epoch: int) -> None:
+        """Go on from an epoch, as the trainer asks before each: a training that is resumed reads other cells."""
+        self.epoch = epoch
+
     def __len__(self) -> int:
         whole, rest = divmod(self.n_cells, self.batch_size)
         return max(1, whole + (rest >= self.share[1]))

@@ -1,81 +1,123 @@
-"""Files of saved models, and cells for them: on this or another machine, with genes matched by name."""
+"""Build a saved model, and prepare cells for it: on this or another machine, with genes matched by name."""
 
 from __future__ import annotations
 
 import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
-from zipfile import ZipFile, is_zipfile
+from typing import TYPE_CHECKING, Any
 
 from anndata import AnnData
 from mudata import MuData
-from scvi.model.base._save_load import _load_saved_files
+from scvi.model._utils import parse_device_args
 
+from raptorgraph._failures import one_line
 from raptorgraph._logging import quietly
 from raptorgraph._progress import progress_line
 from raptorgraph.model._mudata import EXPRESSION_KEY, label_cells, query_expression
 from raptorgraph.model._query import align_genes, check_genes
+from raptorgraph.model._saved import freeze, read_model, read_pickle
 from raptorgraph.model._setup import check_transfer
+from raptorgraph.model._status import warn_of_state
 from raptorgraph.screen import Setup
-from raptorgraph.screen._files import check_cells
 from raptorgraph.screen._modalities import refresh, strip_modality_names
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-
+    from raptorgraph.model import RaptorGraphModel
+    from raptorgraph.model._saved import Saved
     from raptorgraph.model._types import Data
-
-Model = TypeVar("Model")
 
 
 @progress_line("Loading")
 @quietly
 def load(
-    parent_load: Callable[..., Model], folder: str | Path, adata: Data | bool | None, *args: Any, **kwargs: Any
-) -> Model:
+    cls: type[RaptorGraphModel],
+    folder: str | Path,
+    adata: Data | bool | None,
+    *,
+    accelerator: str,
+    device: int | str,
+    prefix: str | None,
+    backup_url: str | None,
+    allow_pickle: bool,
+) -> RaptorGraphModel:
     """Load a saved model; cells that are given get the genes of the model in its order, and are registered."""
-    _check_files(Path(folder), adata, kwargs)
-    if not isinstance(adata, AnnData | MuData):
-        return _build(parent_load, folder, adata, *args, **kwargs)
-    # To the CPU, since a model that was saved from a GPU must open where there is none.
-    files = {name: kwargs[name] for name in ("prefix", "backup_url") if name in kwargs}
-    attributes, var_names, _, _ = _load_saved_files(folder, load_adata=False, map_location="cpu", **files)
-    cells, registry = adata, attributes["registry_"]
+    place = parse_device_args(accelerator, device, return_device="torch", validate_single_device=True)[2]
+    saved = read_saved(folder, prefix, backup_url=backup_url, allow_pickle=allow_pickle)
+    found = saved.registry.get("model_name")
+    if found != cls.__name__:
+        raise ValueError(f"{str(folder)!r} holds a model of the class {found}, not {cls.__name__}: load it by its own.")
+    cells = None
+    if adata is None:
+        cells = saved.read_cells()
+        if cells is None:
+            warnings.warn(
+                f"No data were saved with the model in {str(folder)!r} and none are given: it is loaded without "
+                "anndata. load(folder, adata) gives it data; adata=False says that it needs none.",
+                UserWarning,
+                stacklevel=5,
+            )
+    elif isinstance(adata, AnnData | MuData):
+        cells = _prepared(saved, adata)
+    elif adata is not False:
+        raise TypeError(f"adata must be an AnnData, a MuData, None or False, not {type(adata).__name__}.")
+    model = _build(cls, saved, cells, str(folder))
+    model.to_device(place)
+    model.module.eval()
+    if cells is not None:
+        model._validate_anndata(cells)
     if isinstance(adata, MuData):
-        mudata_args, setup = attributes.get("mudata_args_"), Setup.of(registry["setup_args"])
+        adata.uns[EXPRESSION_KEY] = saved.attributes["mudata_args_"]["modalities"]["expression"]
+        refresh(adata)
+    warn_of_state(model, stacklevel=6)
+    return model
+
+
+def read_saved(
+    folder: str | Path, prefix: str | None = None, *, backup_url: str | None = None, allow_pickle: bool = False
+) -> Saved:
+    """Read a saved model: the safe format where it is there, and a pickle only where that is asked for."""
+    folder, prefix = Path(folder), prefix or ""
+    if backup_url is not None and not allow_pickle:
+        raise ValueError(
+            f"backup_url={backup_url!r} fetches a model in scvi-tools' own format, which runs code when it is read: "
+            "give allow_pickle=True if you trust it, or fetch a folder with model.json by other means and load that."
+        )
+    if allow_pickle and not (folder / f"{prefix}model.json").is_file():
+        return read_pickle(folder, prefix, backup_url)
+    return read_model(folder, prefix)
+
+
+def _prepared(saved: Saved, adata: Data) -> AnnData:
+    """Cells that are given, checked, and with the genes of the model in its order."""
+    cells, registry, names = adata, saved.registry, list(saved.attributes["var_names_"])
+    if isinstance(adata, MuData):
+        mudata_args: Any = saved.attributes.get("mudata_args_")
+        setup = Setup.of(registry["setup_args"])
         cells = query_expression(adata, mudata_args, setup, labels=False)
         if setup.perturbation_key not in cells.obs:
             cells = label_cells(adata, mudata_args, setup)
         strip_modality_names(adata, mudata_args["modalities"]["expression"])
-    check_genes(cells, list(var_names))
+    check_genes(cells, names)
     check_transfer(cells, registry)
-    layer = Setup.of(registry["setup_args"]).layer
-    model = _build(parent_load, folder, align_genes(cells, list(var_names), layer), *args, **kwargs)
-    if isinstance(adata, MuData):
-        adata.uns[EXPRESSION_KEY] = mudata_args["modalities"]["expression"]
-        refresh(adata)
-    return model
+    return align_genes(cells, names, Setup.of(registry["setup_args"]).layer)
 
 
-def _build(parent_load: Callable[..., Model], *args: Any, **kwargs: Any) -> Model:
+def _build(cls: type[RaptorGraphModel], saved: Saved, cells: AnnData | None, folder: str) -> RaptorGraphModel:
     """Build the model without warnings of old names of its settings, which are in the file and not in the call."""
+    attributes = dict(saved.attributes)
+    registry, given = attributes.pop("registry_"), attributes.pop("init_params_")
+    arguments = {**given["non_kwargs"], **{k: v for part in given["kwargs"].values() for k, v in part.items()}}
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "effect_posterior: .* is now", FutureWarning)
-        # Data that are not in memory keep their order, and the model reads them in its own.
-        warnings.filterwarnings("ignore", "`var_names` for the loaded `model` does not match", UserWarning)
-        return parent_load(*args, **kwargs)
-
-
-def _check_files(folder: Path, adata: Data | bool | None, kwargs: Mapping[str, Any]) -> None:
-    """ValueError that names the file where a saved model is not there, is damaged or is something else."""
-    if kwargs.get("backup_url") is not None:
-        return  # scvi-tools fetches it
-    prefix = kwargs.get("prefix") or ""
-    file = folder / f"{prefix}model.pt"
-    if not file.is_file():
-        raise ValueError(f"There is no model in {str(folder)!r}: no file {file.name!r}, which model.save writes.")
-    if not is_zipfile(file) or not any(name.endswith("data.pkl") for name in ZipFile(file).namelist()):
-        raise ValueError(f"{str(file)!r} is damaged, was not copied as a whole, or is no saved model.")
-    cells = folder / f"{prefix}adata.h5ad"
-    if adata is None and cells.is_file():
-        check_cells(cells)
+        if cells is not None:
+            cls.setup_anndata(cells, source_registry=registry, **registry["setup_args"])
+        model = cls(cells, registry=registry, **arguments)
+    for name, value in attributes.items():
+        setattr(model, name, value)
+    try:
+        model.module.load_state_dict(saved.weights)
+    except (AttributeError, LookupError, RuntimeError, TypeError) as error:
+        raise ValueError(f"The weights in {folder!r} do not fit its settings. {one_line(error)[:300]}") from error
+    if saved.frozen:
+        freeze(model.module, saved.frozen)
+    return model

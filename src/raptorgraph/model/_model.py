@@ -23,6 +23,7 @@ from raptorgraph.model._predictor import Predictor
 from raptorgraph.model._presets import get_preset
 from raptorgraph.model._registration import RegisteredModel
 from raptorgraph.model._setup import EMBEDDING_KEY
+from raptorgraph.model._status import check_answers
 from raptorgraph.pp._pairing import METHODS
 from raptorgraph.screen import Screen
 
@@ -42,10 +43,14 @@ R = TypeVar("R")
 
 
 def _answered_by(held: str, method: Callable[Concatenate[Any, P], R]) -> Callable[Concatenate[Any, P], R]:
-    """Method of the model that is one of an object which it holds, with the same arguments and docstring."""
+    """Method of the model that is one of an object which it holds, with the same arguments and docstring.
+
+    It says so where the training of the model stopped early, and answers nothing where weights are not finite.
+    """
 
     @wraps(method)
     def answer(model: Any, /, *args: P.args, **kwargs: P.kwargs) -> R:
+        check_answers(model)
         return method(getattr(model, held), *args, **kwargs)
 
     return answer
@@ -131,6 +136,7 @@ class RaptorGraphModel(RegisteredModel):
         self.mudata_args_ = self.registry_.get(REGISTRY_KEY)
         self.gene_embedding_ = self.registry_.get(EMBEDDING_KEY)
         self.preset_ = "default"
+        self.stopped_ = None
         self.control_digests_: list[str] = []
         self._train_seconds: dict[str, float] = {}  # of the parts of the last training
         self.perturbed_genes_ = list(self.get_state_registry(KEYS.PERTURBATION)["perturbed_genes"])

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import tempfile
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Self
 
 import anndata as ad
 import h5py
 
+from raptorgraph._files import scratch
 from raptorgraph.screen._cells_file import CellsFile, append_rows
 from raptorgraph.screen._files import lazily
 from raptorgraph.screen._stored import StoredMatrix, reader_of
@@ -57,9 +57,8 @@ class PartsInFile:
     def __enter__(self) -> Self:
         with ExitStack() as stack:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            folder = tempfile.TemporaryDirectory(prefix=f".{self.path.stem}-", dir=self.path.parent)
-            stack.enter_context(folder)
-            self._file = stack.enter_context(h5py.File(f"{folder.name}/drawn.h5", "w"))
+            folder = stack.enter_context(scratch(self.path.parent))
+            self._file = stack.enter_context(h5py.File(folder / "drawn.h5", "w"))
             self._opened = stack.pop_all()
         return self
 

@@ -83,6 +83,11 @@ class WindowSampler(Sampler[WindowBatch]):
         )
         self._whole = self._paired(split, seed=seed)
 
+    def set_epoch(self, epoch: int) -> None:
+        """Go on from an epoch, as the trainer asks before each."""
+        self.epoch = epoch
+        self._whole.set_epoch(epoch)
+
     def __len__(self) -> int:
         return len(self._whole)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 import math
 import time
@@ -14,11 +15,13 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from scvi import settings
 
 from raptorgraph._arguments import check_mapping
+from raptorgraph._failures import one_line
 from raptorgraph._logging import quietly
 from raptorgraph._progress import progress_argument, shows_progress
-from raptorgraph.model._arguments import check_not_taken, check_training, plain_devices
+from raptorgraph.model._arguments import check_checkpointing, check_not_taken, check_training, plain_devices
 from raptorgraph.model._calibration import reference_rows
 from raptorgraph.model._cells import draw_seed
+from raptorgraph.model._checkpoints import Checkpoints, settings_of
 from raptorgraph.model._distributed import (
     Share,
     check_processes,
@@ -32,16 +35,16 @@ from raptorgraph.model._latents import ACTIVE_KL
 from raptorgraph.model._plan import NONFINITE_FIX, NonFiniteLossError
 from raptorgraph.model._presets import get_preset
 from raptorgraph.model._responding import fit_escape
+from raptorgraph.model._runner import LastEpoch, interruption, put_back, same_signals
 from raptorgraph.model._start import start_from_effects, starts_from_effects
 from raptorgraph.model._targets import EffectTargets
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-    from scvi.train import TrainRunner
+    from pathlib import Path
 
     from raptorgraph.model import RaptorGraphModel
-    from raptorgraph.model._module import RaptorGraphModule
+    from raptorgraph.model._runner import ScreenRunner
     from raptorgraph.model._splitter import ScreenSplitter
 
 logger = logging.getLogger(__name__)
@@ -65,6 +68,9 @@ def train(
     early_stopping: bool = False,
     datasplitter_kwargs: dict[str, Any] | None = None,
     plan_kwargs: dict[str, Any] | None = None,
+    *,
+    checkpoint_dir: str | Path | None = None,
+    resume: bool = False,
     **trainer_kwargs: Any,
 ) -> None:
     """Train the model.
@@ -90,6 +96,12 @@ def train(
     datasplitter_kwargs, plan_kwargs
         Arguments of the data module and of :class:`~raptorgraph.model.RaptorGraphTrainingPlan` (learning rate,
         schedules, weights of the loss terms).
+    checkpoint_dir
+        Folder that keeps, once graph and effects are inferred and again after each epoch, all that the training needs
+        to go on: weights, optimizer, schedules, random numbers, early stopping. One device alone.
+    resume
+        Go on from what is in `checkpoint_dir`, to the same numbers that an unbroken training gives; start where nothing
+        is there. Build the model from the same data and give the same arguments.
     **trainer_kwargs
         Arguments of scvi-tools' ``Trainer``, for example ``enable_checkpointing`` or ``gradient_clip_val``;
         ``enable_progress_bar`` shows bars of all steps, by default in a terminal or a notebook.
@@ -98,13 +110,17 @@ def train(
     ------
     NonFiniteLossError
         When a term of the loss is no longer finite, naming it; the weights are then those before the training.
+    KeyboardInterrupt, SystemExit
+        When it is interrupted, or the process is asked to end: the model is then that of the last whole epoch, can be
+        asked and saved, and says so with an ``UnfinishedModelWarning``.
     NotImplementedError
         For several devices without ``strategy="ddp"``, and for other strategies.
     TypeError
         For unknown `plan_kwargs`, and arguments of a wrong type.
     ValueError
-        For early stopping without validation cells, arguments that are out of their range, and devices and
-        arguments that the trainer does not have. All come before any work, and leave model and data as they are.
+        For early stopping without validation cells, arguments that are out of their range, devices and arguments that
+        the trainer does not have, and checkpoints of another training. All come before any work, but for those of other
+        cells, and leave model and data as they are.
 
     Examples
     --------
@@ -125,6 +141,7 @@ def train(
     check_not_taken("plan_kwargs", plan_arguments, ("module",))
     if model.module.config.graph != "dagma":  # then it is not trained
         plan_arguments["dag_weight"] = 0.0
+    check_checkpointing(checkpoint_dir, resume, trainer_kwargs)
     trainer_kwargs = with_strategy(trainer_kwargs, early_stopping)
     plan = model._training_plan_cls(model.module, **plan_arguments)
     partners = plan.config.mmd_weight > 0 or plan.config.pair_weight > 0
@@ -163,40 +180,50 @@ def train(
     if not has_validation:
         trainer_kwargs.update(limit_val_batches=0, check_val_every_n_epoch=None)
     trainer_kwargs |= {"max_epochs": int(max_epochs), "early_stopping": early_stopping}
+    checkpoints = None
+    if checkpoint_dir is not None:
+        told = settings_of(model, plan, {**division, **splitter_arguments}, trainer_kwargs)
+        checkpoints = Checkpoints(checkpoint_dir, told, resume=resume)
+        trainer_kwargs |= checkpoints.for_trainer(trainer_kwargs.get("plugins"))
     runner = _runner(model, accelerator, devices, training_plan=plan, data_splitter=splitter, **trainer_kwargs)
     check_processes(runner, devices, int((splitter.codes[splitter.train_idx] != 0).sum()))
     several, leads = n_processes(runner) > 1, not follows(runner)
     if several:
+        if checkpoints is not None:
+            raise ValueError("checkpoint_dir needs one device: leave it out, or use devices=1.")
         runner.trainer.callbacks.append(Share(model, splitter))
+    elif checkpoints is not None:
+        runner.trainer.callbacks.append(checkpoints)
     seconds = model._train_seconds = {}
     if leads:
-        _infer(model, splitter, seconds)
-    module = model.module
-    module.train()
+        with _undone(model):
+            _infer(model, splitter, seconds, checkpoints)
+    model.module.train()
     with _timed(seconds, "epochs"):
-        _run(runner, module)
+        interrupted = _run(runner, model, checkpoints)
     if leads:
-        if module.effects is not None:
-            _keep_controls(model, splitter.known_controls)
-        if module.prior is not None:
-            with _timed(seconds, "escape"):
-                fit_escape(model)
+        _make_ready(model, splitter, seconds)
+    if interrupted is not None:
+        raise interrupted
     if several:
         receive_results(runner, model)
     activity = model.latent_activity()
     logger.info("%d of %d latents are active (KL above %g).", int(activity["active"].sum()), len(activity), ACTIVE_KL)
 
 
-def _infer(model: RaptorGraphModel, splitter: ScreenSplitter, seconds: dict[str, float]) -> None:
-    """Infer graph and effects from sums over the cells, and start the network from them."""
+def _infer(
+    model: RaptorGraphModel, splitter: ScreenSplitter, seconds: dict[str, float], checkpoints: Checkpoints | None
+) -> None:
+    """Infer graph and effects from sums over the cells, and start the network from them, or take both as they were."""
     with _timed(seconds, "splitter"):
         splitter.setup()
     module, targets = model.module, model.target_columns
     design = splitter.screen.design
-    if module.config.graph == "interventional":
+    known = checkpoints is not None and checkpoints.restore_statistics(model, splitter)
+    if not known and module.config.graph == "interventional":
         with _timed(seconds, "graph"):
             model.edges.infer(splitter.known_log_ratios(), design, targets)
-    if module.effects is not None:
+    if not known and module.effects is not None:
         embedding = GeneEmbedding.from_dict(model.gene_embedding_)
         rows = None if embedding is None else torch.as_tensor(embedding.rows(model.perturbed_genes))
         with _timed(seconds, "posterior"):
@@ -205,9 +232,39 @@ def _infer(model: RaptorGraphModel, splitter: ScreenSplitter, seconds: dict[str,
     if module.config.perturbed_prior:
         with _timed(seconds, "targets"):
             splitter.targets = _targets(model, splitter, design)
-        if not model.is_trained:
+        if not known and not model.is_trained:
             with _timed(seconds, "start"):
                 start_from_effects(module, splitter, _singles(model, splitter))
+    if checkpoints is not None:
+        checkpoints.keep_statistics(model, splitter)
+
+
+def _make_ready(model: RaptorGraphModel, splitter: ScreenSplitter, seconds: dict[str, float]) -> None:
+    """Keep and fit what answers need beside the network; a model without it does not count as trained."""
+    try:
+        if model.module.effects is not None:
+            _keep_controls(model, splitter.known_controls)
+        if model.module.prior is not None:
+            with _timed(seconds, "escape"):
+                fit_escape(model)
+    except BaseException as error:
+        model.is_trained_ = False
+        if model.stopped_ is None:
+            n = model.trainer.max_epochs
+            model.stopped_ = {"cause": f"before its last steps ({one_line(error)})", "epoch": n, "max_epochs": n}
+        raise
+
+
+@contextmanager
+def _undone(model: RaptorGraphModel) -> Iterator[None]:
+    """Leave a trained model as it is where its screen cannot be inferred from anew."""
+    before = copy.deepcopy(model.module.state_dict()) if model.is_trained else None
+    try:
+        yield
+    except BaseException:
+        if before is not None:
+            model.module.load_state_dict(before)
+        raise
 
 
 @contextmanager
@@ -218,19 +275,44 @@ def _timed(seconds: dict[str, float], part: str) -> Iterator[None]:
     seconds[part] = time.perf_counter() - start
 
 
-def _run(runner: TrainRunner, module: RaptorGraphModule) -> None:
-    """Train; a training that fails for want of finite numbers leaves the weights that it found, for another one."""
-    found = [(tensor, tensor.detach().clone()) for tensor in (*module.parameters(), *module.buffers())]
+def _run(runner: ScreenRunner, model: RaptorGraphModel, checkpoints: Checkpoints | None) -> BaseException | None:
+    """Train, and return what interrupted it, if anything did: the network is then that of the last whole epoch.
+
+    After another error it is that too, and after numbers that are not finite it is that before the first.
+    """
+    module, was_trained, before = model.module, model.is_trained, model.stopped_
+    n, last = runner.trainer.max_epochs, LastEpoch(module)
+    runner.trainer.callbacks.append(last)
+    model.stopped_ = None
     try:
-        runner()
+        with same_signals():
+            if checkpoints is not None and checkpoints.is_finished:
+                checkpoints.restore_end(runner)
+                return None
+            runner()
         if not all(bool(parameter.isfinite().all()) for parameter in module.parameters()):
-            runner.model.is_trained_ = False
             raise NonFiniteLossError("The weights are not finite after the last step. " + NONFINITE_FIX)
-    except NonFiniteLossError:
-        with torch.no_grad():
-            for tensor, before in found:
-                tensor.copy_(before)
+    except NonFiniteLossError as error:
+        put_back(module, last.start)
+        model.is_trained_ = was_trained
+        model.stopped_ = before if was_trained else {"cause": str(error), "epoch": 0, "max_epochs": n}
         raise
+    except BaseException as error:
+        put_back(module, last.weights)
+        interrupted = interruption(error, last.error)
+        cause = one_line(error) if interrupted is None else "it was interrupted"
+        model.stopped_ = {"cause": cause, "epoch": last.epoch, "max_epochs": n}
+        if interrupted is None:
+            raise
+        if not (last.epoch or model.has_posterior):
+            raise interrupted from None
+        if not bool(module.graph.projected):
+            module.graph.project(runner.training_plan.config.dag_threshold)
+        runner.conclude()
+        return interrupted
+    if checkpoints is not None:
+        checkpoints.keep_end(runner)
+    return None
 
 
 def _singles(model: RaptorGraphModel, splitter: ScreenSplitter) -> torch.Tensor:
@@ -263,12 +345,17 @@ def _keep_controls(model: RaptorGraphModel, controls: np.ndarray) -> None:
     model.control_digests_ = sorted({model.cells.digest(manager, rows) for rows in (controls, None)})
 
 
-def _runner(model: RaptorGraphModel, accelerator: str, devices: int | list[int] | str, **arguments: Any) -> TrainRunner:
+def _runner(
+    model: RaptorGraphModel, accelerator: str, devices: int | list[int] | str, **arguments: Any
+) -> ScreenRunner:
     """Build the runner; raise for devices and arguments that the trainer does not have."""
     try:
-        return model._train_runner_cls(model, accelerator=accelerator, devices=plain_devices(devices), **arguments)
+        found: ScreenRunner = model._train_runner_cls(
+            model, accelerator=accelerator, devices=plain_devices(devices), **arguments
+        )
     except (MisconfigurationException, ImportError, AttributeError, TypeError, ValueError) as error:
         kind = TypeError if isinstance(error, TypeError) else ValueError
         raise kind(
             f"The trainer refuses its arguments: {error} (accelerator={accelerator!r}, devices={devices!r})"
         ) from error
+    return found

@@ -53,6 +53,19 @@ class Normal(Likelihood):
     least_spread = 0.0
     """Spread of a gene below which it counts less in training, so that rare genes do not outweigh all others."""
 
+    def get_extra_state(self) -> Tensor:
+        """Return the least spread, for ``state_dict``."""
+        return torch.tensor(self.least_spread, dtype=torch.float64)
+
+    def set_extra_state(self, state: Tensor) -> None:
+        """Take over the least spread."""
+        self.least_spread = float(state)
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        """Take over state; that of an older model has no least spread."""
+        state_dict.setdefault(f"{prefix}_extra_state", torch.tensor(self.least_spread, dtype=torch.float64))
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
     def training_nll(self, observed: Tensor, decoded: Tensor, library: Tensor | None) -> Tensor:
         """Negative log-likelihood of cells, summed over genes, shape (cells,)."""
         nll = self.nll(observed, decoded)

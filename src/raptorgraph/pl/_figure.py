@@ -6,6 +6,7 @@ from os import PathLike, fspath
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+import matplotlib as mpl
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
@@ -13,6 +14,8 @@ from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure, SubFigure
+
+from raptorgraph._files import replaced
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -111,12 +114,19 @@ def finish(
     if isinstance(figure, SubFigure):
         figure = figure.figure  # the whole one
     if save is not None:
-        figure.savefig(save, dpi=150, bbox_inches="tight")
+        write_figure(figure, save, bbox_inches="tight")
     if show:
         import matplotlib.pyplot as plt
 
         plt.show()
     return figure if return_fig else drawn
+
+
+def write_figure(figure: Figure, path: str | PathLike[str], **options: Any) -> None:
+    """Write a figure to a file, with 150 dots an inch; without an ending of its name it gets that of matplotlib."""
+    path = Path(path)
+    with replaced(path if path.suffix else path.with_suffix(f".{mpl.rcParams['savefig.format']}")) as part:
+        figure.savefig(part, dpi=150, **options)
 
 
 def ink(color: str) -> str:

@@ -8,6 +8,6 @@ __getattr__, __dir__, __all__ = lazy.attach(
         "_content": ["verdicts"],
         "_findings": ["Run"],
         "_record": ["source_of_file"],
-        "_write": ["warnings_without_tests", "write_report"],
+        "_write": ["findings_of", "page_of", "tables_of", "warnings_without_tests"],
     },
 )

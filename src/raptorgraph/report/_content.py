@@ -28,6 +28,7 @@ FILES = {
     "enrichment.csv": "gene sets of every latent",
     "latents.csv": "label of every latent",
     "facts.csv": "what the terminal shows",
+    "run.json": "the command, the versions, the times and the checksum of each file",
     "annotated.h5ad": "the cells with their latents, the graph and the effects",
     "model": "the trained model: raptorgraph.RaptorGraphModel.load",
 }

@@ -25,7 +25,7 @@ _MOST_ROWS = 300
 
 @dataclass(frozen=True)
 class Run:
-    """A finished run, of which `write_report` makes a page.
+    """A finished run, of which `findings_of` and `page_of` make a page.
 
     Attributes
     ----------
@@ -84,7 +84,7 @@ class Findings(Run):
     out
         Directory with the files of the run.
     date
-        When the report was written.
+        When the run began.
     strength, held, notes
         What :func:`~raptorgraph.tl._strength.strengths`, :func:`raptorgraph.evaluation.held_out` and
         :func:`~raptorgraph.report._notes.notes` give.

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
 import platform
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 import torch
 
+from raptorgraph._files import file_hash, size_of
+from raptorgraph._progress import progress_bar
 from raptorgraph.report._tables import counted
 
 if TYPE_CHECKING:
@@ -35,16 +36,18 @@ _PACKAGES = (
 
 def source_of_file(path: Path) -> list[tuple[str, str]]:
     """Name, size and SHA-256 of a file, or of a zarr store: of the names and contents of its files, in their order."""
-    files = sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
-    digest = hashlib.sha256()
-    for name in files:
-        if name != path:
-            digest.update(name.relative_to(path).as_posix().encode())
-        with name.open("rb") as file:
-            while chunk := file.read(1 << 20):
-                digest.update(chunk)
-    size = sum(name.stat().st_size for name in files)
-    return [("file", str(path)), ("size", f"{size / 1e6:,.1f} MB"), ("SHA-256 of the file", digest.hexdigest())]
+    with progress_bar("Checksum"):
+        digest = file_hash(path)
+    return [
+        ("file", str(path)),
+        ("size", f"{size_of(path) / 1e6:,.1f} MB"),
+        ("SHA-256 of the file", digest),
+    ]
+
+
+def versions() -> dict[str, str]:
+    """Versions of what decides the numbers."""
+    return {"Python": platform.python_version(), **{name: _version(name) for name in _PACKAGES}}
 
 
 def of_run(found: Findings) -> list[tuple[str, str]]:

@@ -1,9 +1,8 @@
-"""The report of a run: one HTML page that needs nothing else."""
+"""The report of a run: one HTML page that needs nothing else, and its tables."""
 
 from __future__ import annotations
 
 import time
-from datetime import datetime
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -24,6 +23,7 @@ from raptorgraph.tl._strength import strengths
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from datetime import datetime
     from pathlib import Path
 
     from raptorgraph.model import RaptorGraphModel
@@ -33,8 +33,8 @@ if TYPE_CHECKING:
 _MOST_CELLS = 20_000  # control cells of a screen that is not in memory
 
 
-def write_report(run: Run, out: Path, *, say: Callable[[str], None] = lambda line: None) -> Findings:
-    """Test the predictions on held-out cells and write ``report.html`` and its tables.
+def findings_of(run: Run, out: Path, date: datetime, *, say: Callable[[str], None] = lambda line: None) -> Findings:
+    """Test the predictions on held-out cells, and collect everything that the page is made of.
 
     Parameters
     ----------
@@ -42,12 +42,10 @@ def write_report(run: Run, out: Path, *, say: Callable[[str], None] = lambda lin
         The run to report on.
     out
         Directory with the results of the run.
+    date
+        When the run began.
     say
         Called with a line at each stage.
-
-    Returns
-    -------
-    Everything that the page is made of.
     """
     screen, options, seed = run.screen, run.options, run.options["seed"]
     start = time.perf_counter()
@@ -61,33 +59,40 @@ def write_report(run: Run, out: Path, *, say: Callable[[str], None] = lambda lin
         say=say,
     )
     seconds = {**run.seconds, "testing on held-out cells": time.perf_counter() - start}
-    say("Writing the report.")
     pairs = None
     if run.interactions is not None:
         strong = {screen.genes_of[label][0] for label in screen.singles if strength.at[label, "stands_out"]}
         pairs = top_pairs(run.interactions, screen, strong)
-    strength.join(held.conditions).to_csv(out / "perturbations.csv", float_format="%.6g")
     guide_key = guide_column(run.model)
-    responders = tl.responders(run.model, guide_key)
-    responders.to_csv(out / "responders.csv", index=False, float_format="%.6g")
-    scores = [scores.table.assign(set=name, conditions=len(scores.labels)) for name, scores in held.scores.items()]
-    if scores:
-        pd.concat(scores).to_csv(out / "heldout.csv", index=False, float_format="%.6g")
-    found = Findings(
+    return Findings(
         **{**vars(run), "seconds": seconds},
         out=out,
-        date=datetime.now().astimezone(),
+        date=date,
         strength=strength,
         held=held,
         notes=notes(run, strength, held),
         pairs=pairs,
-        responders=responders,
+        responders=tl.responders(run.model, guide_key),
         guide_key=guide_key,
     )
+
+
+def tables_of(found: Findings) -> dict[str, pd.DataFrame]:
+    """The tables of the page, by the names of their files, which are beside the page."""
+    held = found.held
+    tables = {
+        "perturbations.csv": found.strength.join(held.conditions).reset_index(),
+        "responders.csv": found.responders,
+    }
+    scores = [scores.table.assign(set=name, conditions=len(scores.labels)) for name, scores in held.scores.items()]
+    return {**tables, "heldout.csv": pd.concat(scores)} if scores else tables
+
+
+def page_of(found: Findings) -> str:
+    """The page as HTML, which names the files beside it that are there."""
     subtitle = f"Perturb-seq screen, fitted with raptorgraph {__version__} on {found.date:%d %B %Y}."
     with progress_bar("Sections"):
-        (out / "report.html").write_text(render(run.title, subtitle, sections(found)), encoding="utf-8")
-    return found
+        return render(found.title, subtitle, sections(found))
 
 
 def warnings_without_tests(run: Run) -> list[Note]:

@@ -10,7 +10,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from raptorgraph import pl
-from raptorgraph._failures import optional
+from raptorgraph.pl._figure import write_figure
 from raptorgraph.report._figures import draw_effects
 
 if TYPE_CHECKING:
@@ -20,26 +20,26 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
     from raptorgraph.model import RaptorGraphModel
+    from raptorgraph.report._folder import RunFolder
 
 _MOST_CELLS = 20_000  # of a screen that is not in memory, drawn at random
 
 
 def write_figures(
-    out: Path,
+    folder: RunFolder,
     model: RaptorGraphModel,
     labels: np.ndarray,
     predicted: pd.DataFrame,
     truth: pd.DataFrame,
     *,
     kind: str,
-    say: Callable[[str], None],
 ) -> None:
     """Write ``dag.png``, ``training.png``, ``effects.png`` and ``umap.png``, as far as they can be drawn.
 
     Parameters
     ----------
-    out
-        Directory, which exists.
+    folder
+        Where they are written to.
     model
         Trained model, with its data.
     labels
@@ -48,8 +48,6 @@ def write_figures(
         Effects, perturbations x genes; those of `truth` with the largest effects are drawn.
     kind
         What the effects of `truth` are: "true" or "measured".
-    say
-        Called with a line for each figure that could not be drawn.
     """
     drawn: dict[str, Callable[[Path], object]] = {
         "dag.png": lambda file: pl.dag(model, ax=_axes(7.5, 5.5), save=file),
@@ -58,9 +56,8 @@ def write_figures(
         "umap.png": lambda file: _umap(model, labels, file),
     }
     for name, draw in drawn.items():
-        (out / name).unlink(missing_ok=True)  # one of an earlier run would be taken for this one's
-        with optional(name, say):
-            draw(out / name)
+        with folder.optional(name), folder.product(name) as part:
+            draw(part)
 
 
 def _umap(model: RaptorGraphModel, labels: np.ndarray, file: Path) -> None:
@@ -86,4 +83,4 @@ def _effects(predicted: pd.DataFrame, truth: pd.DataFrame, kind: str, file: Path
     figure, _ = draw_effects(predicted, truth, most_columns=4, size=(4.3, 4.8))
     for ax in figure.axes:
         ax.set_xlabel(f"{kind} effect (log-normalized)")
-    figure.savefig(file, dpi=150)
+    write_figure(figure, file)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -12,6 +11,7 @@ import h5py
 from anndata.io import sparse_dataset, write_elem
 from scipy import sparse
 
+from raptorgraph._files import replaced
 from raptorgraph.screen._files import check_folder, is_file_or_store, open_cells, zarr_module
 from raptorgraph.screen._stored import is_stored, store_folder, values_of
 
@@ -81,19 +81,29 @@ class CellsFile:
 
     def __enter__(self) -> Self:
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        # a folder in the same place, so that the last step is one renaming
-        self._folder = Path(tempfile.mkdtemp(prefix=f".{self.path.stem}-", dir=self.path.parent))
-        self._part = self._folder / self.path.name
-        if self.path.suffix == ".zarr":
-            zarr = zarr_module(self.path)
-            format_of = {"zarr_format": ad.settings.zarr_write_format} if hasattr(zarr.Group, "create_array") else {}
-            self.group: Any = zarr.open_group(str(self._part), mode="w", **format_of)
-        else:
-            self.group = h5py.File(self._part, "w")
-        self.group.attrs.update({"encoding-type": "anndata", "encoding-version": "0.1.0"})
-        for name in _GROUPS:
-            write_elem(self.group, name, {})
+        with ExitStack() as stack:
+            part = stack.enter_context(replaced(self.path))
+            self.group = self._group(part)
+            stack.push(self._close)
+            self.group.attrs.update({"encoding-type": "anndata", "encoding-version": "0.1.0"})
+            for name in _GROUPS:
+                write_elem(self.group, name, {})
+            self._opened = stack.pop_all()
         return self
+
+    def _group(self, part: Path) -> Any:
+        if self.path.suffix != ".zarr":
+            return h5py.File(part, "w")
+        zarr = zarr_module(self.path)
+        format_of = {"zarr_format": ad.settings.zarr_write_format} if hasattr(zarr.Group, "create_array") else {}
+        self._store = str(part)
+        return zarr.open_group(self._store, mode="w", **format_of)
+
+    def _close(self, kind: type[BaseException] | None, *_: object) -> None:
+        if isinstance(self.group, h5py.File):
+            self.group.close()
+        elif kind is None:
+            zarr_module(self.path).consolidate_metadata(self._store)
 
     def append(self, key: str, values: np.ndarray | sparse.csr_matrix) -> None:
         """Add rows to a matrix, such as ``"X"`` or ``"obsm/key"``."""
@@ -109,17 +119,7 @@ class CellsFile:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if isinstance(self.group, h5py.File):
-            self.group.close()
-        elif kind is None:
-            zarr_module(self.path).consolidate_metadata(str(self._part))
-        try:
-            if kind is None:
-                if self.path.is_dir():  # a folder takes no place of another
-                    self.path.replace(self._folder / "before")
-                self._part.replace(self.path)
-        finally:
-            shutil.rmtree(self._folder, ignore_errors=True)
+        self._opened.__exit__(kind, error, trace)
 
     def read(self, layers: Collection[str] = ()) -> ad.AnnData:
         """The finished cells, whose values stay in the file."""

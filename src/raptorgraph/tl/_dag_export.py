@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from raptorgraph._docs import docs
+from raptorgraph._files import replaced
 
 if TYPE_CHECKING:
     from os import PathLike
@@ -94,9 +95,11 @@ def write_dag(model: RaptorGraphModel, path: str | PathLike[str]) -> None:
     if not path.parent.is_dir():
         raise FileNotFoundError(f"{str(path)!r}: there is no directory {str(path.parent)!r}; create it first.")
     if suffix == ".graphml":
-        nx.write_graphml(to_networkx(model), path)
+        with replaced(path) as part:
+            nx.write_graphml(to_networkx(model), part)
         return
     table = model.get_edges()
     interaction = np.where(table["weight"] > 0, "activates", "represses")
     table.insert(table.columns.get_loc("source") + 1, "interaction", interaction)
-    table.to_csv(path, sep=_SEPARATORS[suffix], index=False)
+    with replaced(path) as part:
+        table.to_csv(part, sep=_SEPARATORS[suffix], index=False)

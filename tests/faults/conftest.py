@@ -1,0 +1,148 @@
+"""Commands in processes of their own, and a table of what befell them and how they ended."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+
+from raptorgraph import datasets
+from raptorgraph._files import file_hash, put_table
+from raptorgraph.model import RaptorGraphModel
+
+_ROWS = pytest.StashKey[list]()
+_CHANGES = (r"<dt>(date|times)</dt><dd>.*?</dd>", r" on \d\d \w+ \d{4}\.")  # what differs from run to run
+
+
+def pytest_configure(config):
+    config.stash[_ROWS] = []
+
+
+def pytest_sessionfinish(session):
+    """With $RAPTORGRAPH_FAULTS, a folder, write the table of the faults."""
+    folder, rows = os.environ.get("RAPTORGRAPH_FAULTS"), session.config.stash[_ROWS]
+    if folder and rows:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        counted = [(fault, where, n, ended) for (fault, where, ended), n in Counter(rows).items()]
+        put_table(Path(folder) / "faults.csv", pd.DataFrame(counted, columns=["fault", "where", "times", "ended in"]))
+
+
+@pytest.fixture
+def record(request):
+    """Note a fault, where it fell, and how it ended; at the end of a test, which has checked that."""
+    return lambda fault, where, ended: request.config.stash[_ROWS].append((fault, where, ended))
+
+
+class Command:
+    """A command of the package, into the folder ``out`` of the one it is started in."""
+
+    def __init__(self, arguments):
+        self.arguments = [str(argument) for argument in arguments]
+
+    def start(self, folder, *more, environment=None, **options):
+        environment = os.environ | {"OMP_NUM_THREADS": "1"} if environment is None else environment
+        return subprocess.Popen(
+            [sys.executable, "-m", "raptorgraph", *self.arguments, *more],
+            cwd=folder,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            **options,
+        )
+
+    def run(self, folder, *more, **options):
+        """Exit code, stdout and stderr."""
+        process = self.start(folder, *more, **options)
+        out, err = process.communicate()
+        return process.returncode, out, err
+
+    def finish(self, folder):
+        """Run to the end, which must be a good one."""
+        code, _, err = self.run(folder)
+        assert code == 0, err
+
+
+def manifest(folder):
+    """What is known of a run so far."""
+    try:
+        return json.loads((folder / "out" / "run.json").read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {"stages": {}, "products": {}}
+
+
+def results(folder):
+    """What a run has written, without what differs from run to run."""
+    found = {}
+    for path in (folder / "out").iterdir():
+        if path.name == "model":
+            state = RaptorGraphModel.load(str(path), adata=False).module.state_dict()
+            found["model"] = {name: value.numpy().tobytes() for name, value in state.items() if torch.is_tensor(value)}
+        elif path.suffix == ".html":
+            page = path.read_text(encoding="utf-8")
+            for change in _CHANGES:
+                page = re.sub(change, "", page, flags=re.DOTALL)
+            found[path.name] = page
+        elif path.is_file() and path.name != "run.json":
+            found[path.name] = path.read_bytes()
+    return found
+
+
+def check_whole(folder):
+    """Every file that has its name is one that the run has finished."""
+    known = manifest(folder)["products"]
+    for path in (folder / "out").iterdir() if (folder / "out").exists() else ():
+        if not path.name.startswith(".") and path.name != "run.json":
+            assert file_hash(path) in known[path.name], path.name
+
+
+class Screen:
+    """The command of a run of everything, and what it leaves when nothing befalls it."""
+
+    def __init__(self, folder):
+        adata = datasets.simulate(
+            30, 3, n_doubles=2, n_control_cells=60, n_cells_per_perturbation=20, n_truth_cells=10, seed=3
+        )
+        adata.write_h5ad(folder / "screen.h5ad")
+        genes = list(adata.var_names)
+        sets = "".join(f"SET_{k}\tna\t" + "\t".join(genes[k::3]) + "\n" for k in range(3))
+        (folder / "sets.gmt").write_text(sets)
+        options = ["--max-epochs", 2, "--library-size-key", "total_counts", "--report", "--resamples", 2]
+        sources = [folder / "screen.h5ad", "--gene-sets", folder / "sets.gmt"]
+        self.command = Command(["run", *sources, "--out", "out", *options])
+        self.command.finish(folder)
+        self.manifest, self.results = manifest(folder), results(folder)
+        self.folder = folder
+
+    def check_resumed(self, folder):
+        """The same command goes on, to the results of an unbroken run."""
+        self.command.finish(folder)
+        found = results(folder)
+        assert found.keys() == self.results.keys()
+        assert [name for name in found if found[name] != self.results[name]] == []
+
+
+@pytest.fixture(scope="session")
+def screen(tmp_path_factory):
+    return Screen(tmp_path_factory.mktemp("unbroken"))
+
+
+@pytest.fixture(scope="session")
+def tools():
+    """What tests of this folder share."""
+    return {"Command": Command, "manifest": manifest, "results": results, "check_whole": check_whole, "until": until}
+
+
+def until(condition, process, seconds=120):
+    """Wait for a condition, or the end of a process."""
+    end = time.monotonic() + seconds
+    while not condition() and process.poll() is None:
+        assert time.monotonic() < end, "it took too long"
+        time.sleep(0.005)

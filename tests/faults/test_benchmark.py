@@ -1,0 +1,84 @@
+"""Benchmarks whose processes are killed."""
+
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs /proc"),
+]
+
+TABLES = ("losses.csv", "losses.md", "losses.json")
+
+
+@pytest.fixture(scope="module")
+def unbroken(tools, tmp_path_factory):
+    """The command, its tables when nothing befalls it, and the seconds that it takes."""
+    folder = tmp_path_factory.mktemp("benchmark")
+    command = tools["Command"](["benchmark", "losses", "--quick", "--seeds", 3, "--n-jobs", 2, "--out", "out"])
+    start = time.monotonic()
+    command.finish(folder)
+    return command, {name: (folder / "out" / name).read_bytes() for name in TABLES}, time.monotonic() - start
+
+
+def family(pid):
+    """A process and all that it has started, by their ids."""
+    children = {}
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = path.read_text().rpartition(")")[2].split()
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        if fields[0] not in "ZX":
+            children.setdefault(int(fields[1]), []).append(int(path.parent.name))
+    found, todo = [], [pid]
+    while todo:
+        found.append(todo.pop())
+        todo += children.get(found[-1], [])
+    return found
+
+
+def ended(pid):
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] in "ZX"
+    except (FileNotFoundError, ProcessLookupError):
+        return True
+
+
+@pytest.mark.parametrize("k", range(20))
+def test_kills(k, unbroken, record, tmp_path):
+    command, tables, seconds = unbroken
+    process = command.start(tmp_path)
+    time.sleep((k + 0.5) / 20 * seconds)
+    members = family(process.pid)
+    number = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT, "worker")[k % 4]
+    if number == "worker":
+        os.kill(members[-1], signal.SIGKILL)
+    else:
+        process.send_signal(number)
+    _, err = process.communicate()
+    assert err.count("\n") <= 1
+    end = time.monotonic() + 10
+    while not all(map(ended, members)):
+        assert time.monotonic() < end, "a process lives on"
+        time.sleep(0.05)
+    command.finish(tmp_path)
+    assert {name: (tmp_path / "out" / name).read_bytes() for name in TABLES} == tables
+    where = "a worker" if number == "worker" else "the process that waits"
+    fault = f"{'SIGKILL' if number == 'worker' else number.name} of `benchmark`"
+    record(fault, where, "no process lives on; the same command gives the tables of an unbroken one")
+
+
+@pytest.mark.parametrize("content", [b"", b"half"])
+def test_parts_that_are_damaged(content, unbroken, record, tmp_path):
+    command, tables, _ = unbroken
+    command.finish(tmp_path)
+    for path in (tmp_path / "out" / "parts" / "losses").iterdir():
+        path.write_bytes(content)
+    command.finish(tmp_path)
+    assert {name: (tmp_path / "out" / name).read_bytes() for name in TABLES} == tables
+    record("damaged parts", "`benchmark`", "made anew, to the same tables")

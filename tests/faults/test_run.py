@@ -1,0 +1,169 @@
+"""Runs that are killed, that find no room, no memory or no home, and two at once."""
+
+import os
+import resource
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.slow
+
+STAGES = ("network", "tables", "graph", "gene sets", "cells", "figures", "report")
+SIGNALS = {signal.SIGINT: 130, signal.SIGTERM: 143}
+RESUMED = "whole files alone; the same command gives the results of an unbroken run"
+KEPT = "exit code 2, one line; " + RESUMED
+
+
+def killed_in(stage, part, number, screen, tools, folder):
+    """Start a run, and end it after a part of the time that a stage takes; its exit code and stderr."""
+    process = screen.command.start(folder)
+    before = STAGES[: STAGES.index(stage)]
+    started = folder / "out" / ".run" / "holder.json"
+    tools["until"](lambda: started.exists() and set(before) <= set(tools["manifest"](folder)["stages"]), process)
+    time.sleep(part * screen.manifest["stages"][stage]["seconds"])
+    process.send_signal(number)
+    _, err = process.communicate()
+    return process.returncode, err
+
+
+@pytest.mark.parametrize("k", range(30))
+def test_kills(k, screen, tools, record, tmp_path):
+    stage = STAGES[k % len(STAGES)]
+    code, _ = killed_in(stage, (k // len(STAGES) + 0.5) / 5, signal.SIGKILL, screen, tools, tmp_path)
+    assert code in (-signal.SIGKILL, 0)
+    tools["check_whole"](tmp_path)
+    screen.check_resumed(tmp_path)
+    assert not list((tmp_path / "out").glob(".raptorgraph-*"))
+    record("SIGKILL of `run`", stage, RESUMED)
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+@pytest.mark.parametrize("stage", STAGES)
+def test_interruptions(stage, number, screen, tools, record, tmp_path):
+    code, err = killed_in(stage, 0.5, number, screen, tools, tmp_path)
+    assert code in (SIGNALS[number], 0)
+    if code:
+        word = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated"}[number]
+        assert err == f"error: {word}; the same command goes on where it stopped\n"
+        assert not list((tmp_path / "out").glob(".raptorgraph-*"))
+    tools["check_whole"](tmp_path)
+    screen.check_resumed(tmp_path)
+    record(f"{number.name} of `run`", stage, f"exit code {SIGNALS[number]}, one line; {RESUMED}")
+
+
+@pytest.mark.parametrize("k", range(10))
+def test_files_that_may_not_grow(k, screen, tools, record, tmp_path):
+    """As on a full disk, each write beyond a size fails."""
+    sizes = sorted({path.stat().st_size for path in (screen.folder / "out").rglob("*") if path.is_file()})
+    limit = max(1, int(0.8 * sizes[(k * (len(sizes) - 1)) // 9]))
+    code, _, err = screen.command.run(
+        tmp_path, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+    )
+    assert code == 2
+    assert err.count("\n") == 1
+    assert err.startswith("error: [Errno 27] File too large: ")
+    tools["check_whole"](tmp_path)
+    assert not list((tmp_path / "out").glob(".raptorgraph-*"))
+    screen.check_resumed(tmp_path)
+    record("no file may be larger than a limit", "ten limits", KEPT)
+
+
+@pytest.mark.parametrize("size", ["64k", "300k", "600k"])
+def test_full_disk(size, screen, tools, record, tmp_path):
+    done = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", tmp_path], capture_output=True, text=True, check=False
+    )
+    if done.returncode:
+        pytest.skip(f"no file system can be mounted here: {done.stderr.strip()}")
+    try:
+        code, _, err = screen.command.run(tmp_path)
+        assert code == 2
+        assert err.startswith("error: [Errno 28] ")
+        assert err.count("\n") == 1
+        tools["check_whole"](tmp_path)
+        subprocess.run(["mount", "-o", "remount,size=100m", tmp_path], check=True)
+        screen.check_resumed(tmp_path)
+    finally:
+        subprocess.run(["umount", tmp_path], check=True)
+    record("full disk", "three sizes", KEPT)
+
+
+def test_a_full_disk_costs_no_earlier_results(screen, tools, record, tmp_path):
+    screen.command.finish(tmp_path)
+    before = tools["results"](tmp_path)
+    limit = resource.RLIMIT_FSIZE
+    code, _, err = screen.command.run(
+        tmp_path, "--seed", "1", "--overwrite", preexec_fn=lambda: resource.setrlimit(limit, (20_000, 20_000))
+    )
+    assert code == 2
+    assert "File too large" in err
+    assert tools["results"](tmp_path) == before
+    record(
+        "no file may be larger than a limit", "`--overwrite`", "exit code 2, one line; the earlier results as they were"
+    )
+
+
+@pytest.mark.parametrize("k", range(10))
+def test_two_at_once(k, screen, tools, record, tmp_path):
+    processes = [screen.command.start(tmp_path) for _ in range(2)]
+    ended = [(*process.communicate(), process.returncode) for process in processes]
+    assert sorted(code for *_, code in ended) == [0, 2]
+    (err,) = [err for _, err, code in ended if code]
+    assert err.startswith("error: 'out' is written to by process ")
+    assert err.count("\n") == 1
+    found = tools["results"](tmp_path)
+    assert [name for name in screen.results if found[name] != screen.results[name]] == []
+    record(
+        "two runs at once", "one folder", "one finishes; the other has exit code 2 and one line that names the first"
+    )
+
+
+def test_a_folder_that_cannot_be_written(screen, record, tmp_path):
+    (tmp_path / "out").mkdir(mode=0o555)
+    if os.access(tmp_path / "out", os.W_OK):
+        pytest.skip("this user may write anywhere")
+    code, out, err = screen.command.run(tmp_path)
+    assert code == 2
+    assert err == "error: 'out' cannot be written to: choose another directory for the results.\n"
+    assert "Training" not in out
+    record("read-only folder", "`run`", "exit code 2, one line, before the training")
+
+
+def test_no_home(screen, record, tmp_path):
+    names = ("HOME", "MPLCONFIGDIR", "NUMBA_CACHE_DIR", "XDG_CACHE_HOME", "XDG_CONFIG_HOME")
+    environment = {name: value for name, value in os.environ.items() if name not in names}
+    code, _, err = screen.command.run(tmp_path, environment=environment | {"HOME": "/nowhere", "OMP_NUM_THREADS": "1"})
+    assert (code, err) == (0, "")
+    screen.check_resumed(tmp_path)
+    record("no home folder", "`run`", "the results of an unbroken run")
+
+
+@pytest.fixture(scope="module")
+def peak(screen, tmp_path_factory):
+    """Largest address space of a run, in bytes."""
+    process, peak = screen.command.start(tmp_path_factory.mktemp("peak")), 0
+    while process.poll() is None:
+        try:
+            lines = Path(f"/proc/{process.pid}/status").read_text(encoding="ascii").splitlines()
+            peak = max([peak, *(1024 * int(line.split()[1]) for line in lines if line.startswith("VmPeak"))])
+        except (FileNotFoundError, ProcessLookupError):
+            break
+        time.sleep(0.05)
+    process.communicate()
+    return peak
+
+
+@pytest.mark.parametrize("share", [0.5, 0.7, 0.8, 0.9, 0.95])
+def test_little_memory(share, peak, screen, tools, record, tmp_path):
+    limit = int(share * peak)
+    code, _, err = screen.command.run(
+        tmp_path, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+    )
+    assert code in (0, 2)
+    assert err.count("\n") == (code != 0)
+    tools["check_whole"](tmp_path)
+    screen.check_resumed(tmp_path)
+    record("a limit of memory", f"{share:.0%} of what it takes", "exit code 0 or 2, at most one line; " + RESUMED)
