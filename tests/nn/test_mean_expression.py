@@ -1,5 +1,8 @@
 """Mean expression for training, against the quadrature and sums over counts."""
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -158,3 +161,13 @@ def test_half_precision_is_read_in_single_precision():
 def test_on_the_expression_scale_it_is_the_mean(kind):
     decoded = torch.tensor([[[1.0, 2.0], [3.0, 6.0]]])
     assert kind(2).training_mean(decoded, None).tolist() == [[2.0, 4.0]]
+
+
+def test_the_table_is_the_same_in_every_process():
+    """So that a training gives the same bits in each: least squares by LAPACK differ in their last digits."""
+    code = (
+        "import hashlib; from raptorgraph.nn._mean_expression import _table; "
+        "print(hashlib.sha256(_table(1e4, 2.0).numpy().tobytes()).hexdigest())"
+    )
+    found = {subprocess.run([sys.executable, "-c", code], capture_output=True, check=True).stdout for _ in range(5)}
+    assert len(found) == 1
