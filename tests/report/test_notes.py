@@ -10,7 +10,7 @@ from raptorgraph.evaluation._held_out_scores import HALF, MODEL, SINGLES, UNSEEN
 from raptorgraph.report._blocks import IMPORTANT
 from raptorgraph.report._notes import notes
 from raptorgraph.screen import Screen
-from raptorgraph.tl._strength import strengths
+from raptorgraph.screen._strength import strengths
 
 EDGES = pd.DataFrame(
     {"source": ["P01", "P02"], "target": ["P02", "P03"], "weight": [0.5, 0.2], "probability": [0.99, 0.7]}

@@ -92,6 +92,29 @@ def get_response_probability(
     guides = None
     if guide_key is not None:
         guides = obs_column(cells.data(adata), guide_key, "guide_key").astype(str).to_numpy()
+    mask = manager.get_from_registry(KEYS.PERTURBATION).tocsr()
+    perturbed = np.flatnonzero(np.diff(mask.indptr))
+    found = np.full(mask.shape[0], np.nan)
+    found[perturbed] = 1.0
+    rows, gene, log_ratio = response_log_ratios(predictor, manager, perturbed, batch_size)
+    mixture: Mixture = cells.module.responses.mixture
+    escape = mixture.escape[gene] if share is None else np.full(len(gene), 1 - share)
+    if guides is not None:
+        known, group = np.unique(guides[rows], return_inverse=True)
+        pairs, group = np.unique(gene * len(known) + group, return_inverse=True)
+        escape = fit_shares(log_ratio, group, mixture.escape[pairs // len(known)])[group]
+    np.multiply.at(found, rows, posterior(log_ratio, escape))
+    return pd.Series(found, index=manager.adata.obs_names, name="raptorgraph_responded")
+
+
+def response_log_ratios(
+    predictor: Predictor, manager: AnnDataManager, rows: np.ndarray, batch_size: int = 1024
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Row, gene and logarithm of the likelihood ratio of having responded, of each perturbed gene of these cells.
+
+    Fits the mixture of an older model to its data first; ValueError where it has none.
+    """
+    cells = predictor.latents.cells
     if not cells.module.responses.is_fitted:
         if cells.own is None:
             raise ValueError(
@@ -100,20 +123,10 @@ def get_response_probability(
             )
         cells.module.responses.store(fit_responses(cells, predictor.test_rows))
     mixture: Mixture = cells.module.responses.mixture
-    mask = manager.get_from_registry(KEYS.PERTURBATION).tocsr()
     seen = manager is cells.own or cells.digest(manager) in predictor.control_digests
-    perturbed = np.flatnonzero(np.diff(mask.indptr))
-    found = np.full(mask.shape[0], np.nan)
-    found[perturbed] = 1.0
-    rows, gene, score, noise, _ = _scores(cells, manager, perturbed, mask[perturbed], batch_size)
-    log_ratio = mixture.log_ratio(drawn_in(score, noise, mixture.noise[gene]), gene, seen=seen)
-    escape = mixture.escape[gene] if share is None else np.full(len(gene), 1 - share)
-    if guides is not None:
-        known, group = np.unique(guides[rows], return_inverse=True)
-        pairs, group = np.unique(gene * len(known) + group, return_inverse=True)
-        escape = fit_shares(log_ratio, group, mixture.escape[pairs // len(known)])[group]
-    np.multiply.at(found, rows, posterior(log_ratio, escape))
-    return pd.Series(found, index=manager.adata.obs_names, name="raptorgraph_responded")
+    mask = manager.get_from_registry(KEYS.PERTURBATION).tocsr()
+    row, gene, score, noise, _ = _scores(cells, manager, rows, mask[rows], batch_size)
+    return row, gene, mixture.log_ratio(drawn_in(score, noise, mixture.noise[gene]), gene, seen=seen)
 
 
 def fit_escape(model: RaptorGraphModel) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from raptorgraph.report._tables import counted
+from raptorgraph._text import counted
 
 if TYPE_CHECKING:
     from pathlib import Path

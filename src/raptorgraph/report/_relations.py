@@ -11,13 +11,11 @@ from raptorgraph.report import _figures as figures
 from raptorgraph.report import _words as words
 from raptorgraph.report._blocks import Heading, Section, Text
 from raptorgraph.report._findings import Findings, long_table
+from raptorgraph._text import counted, listed, percent
 from raptorgraph.report._tables import (
     Column,
     Table,
-    counted,
     fixed,
-    listed,
-    percent,
     small,
     table,
     with_interval,

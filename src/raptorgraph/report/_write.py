@@ -15,12 +15,12 @@ from raptorgraph._version import __version__
 from raptorgraph.evaluation import held_out
 from raptorgraph.report._content import sections
 from raptorgraph.report._findings import Findings, Run
-from raptorgraph.report._notes import notes
+from raptorgraph.report._notes import diagnosis, notes
 from raptorgraph.report._page import render
 from raptorgraph.report._pairs import top_pairs
-from raptorgraph.report._responders import guide_column
+from raptorgraph.model._responders import guide_column
 from raptorgraph.screen._moments import condition_moments
-from raptorgraph.tl._strength import strengths
+from raptorgraph.screen._strength import strengths
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -52,6 +52,7 @@ def write_report(run: Run, out: Path, *, say: Callable[[str], None] = lambda lin
     screen, options, seed = run.screen, run.options, run.options["seed"]
     start = time.perf_counter()
     strength = strengths(screen, seed)
+    checks = diagnosis(run, strength)
     held = held_out(
         screen,
         preset=options["preset"],
@@ -79,7 +80,8 @@ def write_report(run: Run, out: Path, *, say: Callable[[str], None] = lambda lin
         date=datetime.now().astimezone(),
         strength=strength,
         held=held,
-        notes=notes(run, strength, held),
+        checks=checks,
+        notes=notes(run, checks, held),
         pairs=pairs,
         responders=responders,
         guide_key=guide_key,
@@ -92,7 +94,7 @@ def write_report(run: Run, out: Path, *, say: Callable[[str], None] = lambda lin
 
 def warnings_without_tests(run: Run) -> list[Note]:
     """What to know before using the results, as far as it can be said without tests on held-out cells."""
-    return notes(run, strengths(run.screen, run.options["seed"]), None)
+    return notes(run, diagnosis(run, strengths(run.screen, run.options["seed"])), None)
 
 
 def control_facts(model: RaptorGraphModel, screen: Screen) -> dict[str, float]:

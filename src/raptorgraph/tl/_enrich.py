@@ -16,7 +16,7 @@ from raptorgraph.pp import parse_perturbation
 from raptorgraph.screen._names import stripped
 from raptorgraph.tl._label_null import check_null, clear_latents, label_null
 from raptorgraph.tl._latent_programs import latent_programs
-from raptorgraph.tl._noise import false_discovery_rates
+from raptorgraph.screen._noise import false_discovery_rates
 from raptorgraph.tl._parallel import in_threads
 from raptorgraph.tl._set_scores import Ranking, check_method, rank, read_sets, score
 

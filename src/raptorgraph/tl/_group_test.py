@@ -10,7 +10,7 @@ from scipy import sparse, stats
 
 from raptorgraph._progress import progress_bar
 from raptorgraph.screen._matrix import to_dense
-from raptorgraph.tl import _noise
+from raptorgraph.screen import _noise
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
