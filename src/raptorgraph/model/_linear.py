@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from sklearn.decomposition import PCA
@@ -31,6 +31,10 @@ class LinearModel:
         scaled = self.loading / self.noise
         covariance = np.linalg.inv(np.eye(len(scaled)) + scaled @ self.loading.T)
         return covariance @ scaled, np.diag(covariance)
+
+    def with_genes(self, columns: np.ndarray) -> LinearModel:
+        """The same model of the genes in these columns, in this order."""
+        return replace(self, loading=np.take(self.loading, columns, axis=1), noise=self.noise[columns])
 
 
 def fit_linear(

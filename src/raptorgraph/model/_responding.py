@@ -153,11 +153,13 @@ def fit_responses(cells: Cells, left_out: np.ndarray | None) -> Mixture:
     cell, gene = mask[used].nonzero()
     n_cells = np.bincount(gene[alone[used[cell]] | never[gene]], minlength=mask.shape[1])
     if manager.stored is not None and len(used) > _MOST_STORED:
+        used = cells.in_order(manager.adata, used)
         used = _some_of_each(used, mask.indices[mask.indptr[used]], _MOST_STORED)
     rows, gene, score, noise, wide = _scores(cells, manager, used, mask[used])
     of_gene = alone[rows] | never[gene]
     k, controls = mask.shape[1], np.setdiff1d(cells.control_rows(manager.adata), _rows(left_out))
     n = min(len(controls), max(_FEWEST_CONTROLS, min(_MOST_CONTROLS, _N_PAIRS // k)))
+    controls = cells.in_order(manager.adata, controls)
     controls = np.sort(np.random.default_rng((draw_seed(None), 11)).choice(controls, n, replace=False))
     null, of_null = _null_scores(cells, manager, controls, k)
     score, noise, gene, wide = (values[of_gene] for values in (score, noise, gene, wide))

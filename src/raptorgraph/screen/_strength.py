@@ -71,7 +71,7 @@ def singles_that_stand_out(screen: Screen, seed: int = 0) -> set[str]:
 
 def _p_values(screen: Screen, seed: int, n_null: int) -> np.ndarray:
     """Probability of as large an effect where there is none, the smaller of two for broad and for sparse effects."""
-    controls = screen.rows(screen.control)
+    controls = screen.rows_by_name(screen.control)
     if len(controls) < FEWEST_CONTROLS:
         return np.full(len(screen.conditions), np.nan)
     noise = ControlNoise(
