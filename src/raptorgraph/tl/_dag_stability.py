@@ -87,7 +87,7 @@ def dag_stability(
         raise ValueError("Only graphs that were inferred from interventions are drawn again: graph='interventional'.")
     if model.adata is None:
         raise ValueError("The model was loaded without data: load it with adata=...")
-    screen, edges, targets = model.screen, model.edges, model.target_columns
+    screen, edges, targets = model.screen.by_name(), model.edges, model.target_columns
     codes, order = screen.codes, name_order(screen.adata.obs_names)  # cells are drawn by their names
     batch = np.zeros(len(codes), dtype=int) if screen.batch is None else screen.batch
 
