@@ -232,8 +232,8 @@ class EffectPosterior(nn.Module):
             are learned from. The covariance of single effects is then that of the embedding, what concerns
             combinations is at its prior median. By default all conditions are used, and the covariance is learned.
         gene_order
-            Shape (G,): the columns in the order in which genes are chosen and random numbers given to them, such as that
-            of their names; results then do not depend on the order of the columns. By default their own.
+            Shape (G,): the columns in the order in which genes are chosen and random numbers given to them, such as
+            that of their names; results then do not depend on the order of the columns. By default their own.
 
         Raises
         ------

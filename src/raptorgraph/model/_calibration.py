@@ -78,7 +78,8 @@ class Calibration:
         their controls, shape (genes,); `design` is control and conditions x perturbed genes, 0 or 1; `targets` are the
         columns of the perturbed genes, -1 where there is none; `graph` has the weights among the perturbed genes, None
         where they are still to be learned; `noise_loadings` say how the noise of the genes is correlated (G x factors);
-        `embedding` are rows of what is known of the perturbed genes; `gene_order` are the columns in the order of draws.
+        `embedding` are rows of what is known of the perturbed genes; `gene_order` are the columns of the genes in the
+        order in which they get their random numbers.
         """
         effects = self.module.effects
         if effects is None:

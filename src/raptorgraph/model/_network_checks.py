@@ -151,7 +151,7 @@ def graph(edges: pd.DataFrame) -> Iterator[Finding]:
         if len(unstable):
             yield warning(
                 f"{counted(len(unstable), 'edge')} of the graph with support from a few cells only",
-                f"The probability is {_SURE:g} or more, and yet fewer than half of the resampled screens have the edge.",
+                f"The probability is {_SURE:g} or more, and yet fewer than half of the resampled screens have it.",
                 "Go by the frequency.",
                 tuple(dict.fromkeys(gene for edge in unstable.itertuples() for gene in (edge.source, edge.target))),
                 tuple(f"{edge.source} → {edge.target}" for edge in unstable.itertuples()),
@@ -186,7 +186,7 @@ def saturation(model: RaptorGraphModel) -> Iterator[Finding]:
     if stuck:
         yield warning(
             f"{counted(len(stuck), 'latent')} with a variance at the end of its range",
-            "In most cells the encoder claims to know it exactly, or not at all: a sign of a training that went astray.",
+            "In most cells the encoder claims to know it exactly, or not at all: the training went astray.",
             "Train again with a lower learning rate (plan_kwargs={'lr': ...}).",
             tuple(stuck),
         )

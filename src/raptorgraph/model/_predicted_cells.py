@@ -44,7 +44,7 @@ class PartsInMemory:
     def cells(
         self, distribution: Likelihood, obs: pd.DataFrame, var: pd.DataFrame, sizes: np.ndarray | None, back: np.ndarray
     ) -> AnnData:
-        """All cells, of which these are the tables, the library sizes of a perturbation's as they came, and their order."""
+        """All cells, of which these are the tables; library sizes are as cells came, `back` their order in the file."""
         n = len(self._parts)
         sizes = None if sizes is None else np.tile(sizes, n)
         X, layers = distribution.matrices([part for parts in self._parts for part in parts], sizes)

@@ -109,7 +109,7 @@ def library_sizes(screen: Screen) -> Iterator[Finding]:
             f"{counted(len(mixed), 'group')} of cells with libraries of two sizes",
             "Cells of two kinds are under one label: droplets with two cells beside such with one, lanes that were "
             "sequenced to different depths, or damaged cells.",
-            "Look at the histogram; remove doublets and damaged cells, or name the lanes: setup_anndata(batch_key=...).",
+            "Remove doublets and damaged cells, or name the lanes: setup_anndata(batch_key=...).",
             tuple(mixed),
             tuple(f"{label} ({share:.0%} are {times:.1f} times larger)" for label, (share, times) in mixed.items()),
         )
