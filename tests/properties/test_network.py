@@ -12,9 +12,7 @@ from raptorgraph._acyclic import acyclic_order, acyclic_support
 
 SEEDS = st.integers(0, 2**32 - 1)
 ENTRIES = st.floats(-2, 2, width=32).filter(lambda x: x == 0 or abs(x) > 1e-3)
-WEIGHTS = st.integers(1, 9).flatmap(
-    lambda d: hnp.arrays(np.float64, (d, d), elements=ENTRIES)
-)
+WEIGHTS = st.integers(1, 9).flatmap(lambda d: hnp.arrays(np.float64, (d, d), elements=ENTRIES))
 
 
 @given(st.integers(1, 6), st.integers(0, 4), st.integers(1, 6), st.integers(1, 3), SEEDS)

@@ -7,8 +7,8 @@ import pandas as pd
 import pytest
 
 from raptorgraph.evaluation._held_out_scores import HALF, MODEL, SINGLES, UNSEEN, HeldOut, Scores
-from raptorgraph.report._blocks import IMPORTANT
 from raptorgraph.model._network_checks import graph
+from raptorgraph.report._blocks import IMPORTANT
 from raptorgraph.report._notes import notes
 from raptorgraph.screen import Screen
 from raptorgraph.screen._checks import checked

@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 
 from raptorgraph.screen._moments import effect_moments
-from raptorgraph.tl._label_null import label_null, set_changes
 from raptorgraph.screen._noise import (
     ControlNoise,
     cell_classes,
@@ -15,6 +14,7 @@ from raptorgraph.screen._noise import (
     stands_out,
     tail_probability,
 )
+from raptorgraph.tl._label_null import label_null, set_changes
 from raptorgraph.tl._set_scores import Ranking
 
 

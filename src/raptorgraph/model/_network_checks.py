@@ -128,6 +128,7 @@ def latent_responses(module: RaptorGraphModule) -> np.ndarray:
         sizes.append(float(change.square().mean(0).sum().sqrt()))
     return np.asarray(sizes)
 
+
 # -- graph -------------------------------------------------------------------------------------------------------------
 def graph(edges: pd.DataFrame) -> Iterator[Finding]:
     """Edges that rest on little: without an order, or found in few resampled screens."""

@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from pathlib import Path
     from types import TracebackType
 
-
     import pandas as pd
     from anndata import AnnData
 

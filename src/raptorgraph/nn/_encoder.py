@@ -6,7 +6,6 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-
 LOG_VARIANCES = (-10.0, 4.0)
 """Ends of what the encoder says of a latent."""
 

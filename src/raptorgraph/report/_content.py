@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from raptorgraph._text import counted, listed, percent
 from raptorgraph.evaluation._held_out_scores import MODEL, PERFECT, SINGLES, UNSEEN, Scores
 from raptorgraph.report import _figures as figures
 from raptorgraph.report import _words as words
@@ -15,7 +16,6 @@ from raptorgraph.report._quality import quality
 from raptorgraph.report._record import of_run
 from raptorgraph.report._relations import graph, interactions, unordered
 from raptorgraph.report._responders import responders
-from raptorgraph._text import counted, listed, percent
 from raptorgraph.report._tables import Column, fixed, whole, with_error, yes_no
 
 _OFTEN = 0.9

@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
+from raptorgraph._text import counted, listed, percent
 from raptorgraph.inference._graph_modules import ORDERED
 from raptorgraph.report import _figures as figures
 from raptorgraph.report import _words as words
 from raptorgraph.report._blocks import Heading, Section, Text
 from raptorgraph.report._findings import Findings, long_table
-from raptorgraph._text import counted, listed, percent
 from raptorgraph.report._tables import (
     Column,
     Table,

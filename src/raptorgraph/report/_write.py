@@ -13,12 +13,12 @@ from raptorgraph import tl
 from raptorgraph._progress import progress_bar
 from raptorgraph._version import __version__
 from raptorgraph.evaluation import held_out
+from raptorgraph.model._responders import guide_column
 from raptorgraph.report._content import sections
 from raptorgraph.report._findings import Findings, Run
 from raptorgraph.report._notes import diagnosis, notes
 from raptorgraph.report._page import render
 from raptorgraph.report._pairs import top_pairs
-from raptorgraph.model._responders import guide_column
 from raptorgraph.screen._moments import condition_moments
 from raptorgraph.screen._strength import strengths
 

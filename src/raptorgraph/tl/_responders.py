@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from raptorgraph.model import RaptorGraphModel
 
 
-
 @docs.dedent
 def responders(model: RaptorGraphModel, guide_key: str | None = None, *, level: float = 0.9) -> pd.DataFrame:
     r"""Share of cells that responded, by perturbation and by guide.
