@@ -147,7 +147,7 @@ def test_response_of_a_latent_is_its_column(model):
     module = model.module
     with torch.no_grad():
         torch.nn.init.zeros_(module.decoder.dense[-1].weight)  # the linear path alone
-    graph = np.linalg.inv(np.eye(module.config.n_latent) - module.graph.adjacency().numpy())
+    graph = np.linalg.inv(np.eye(module.config.n_latent) - module.graph.adjacency().detach().numpy())
     expected = np.linalg.norm(graph @ module.decoder.linear.weight.detach().numpy().T, axis=1)
     np.testing.assert_allclose(latent_responses(module), expected, rtol=1e-4)
 
@@ -169,7 +169,8 @@ def test_unstable_graph(model):
 def test_posterior_that_does_not_fit(model):
     assert not fires(model, "posterior")
     assert standardized(model, model.screen).max() < 1.2
-    np.testing.assert_allclose(standardized(model, None), standardized(model, model.screen), rtol=0.35, atol=0.1)
+    stored = standardized(model, None)  # by the noise of a typical condition
+    np.testing.assert_allclose(stored, standardized(model, model.screen)[stored.index], rtol=0.35, atol=0.1)
     # cells of another experiment, in which two labels were swapped
     other = model.adata.copy()
     labels = other.obs["perturbation"].astype(str).replace({"P01": "P02", "P02": "P01"})

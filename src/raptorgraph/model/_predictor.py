@@ -22,7 +22,7 @@ from raptorgraph.model._unseen_genes import Asked, no_latent
 from raptorgraph.nn._expectation import FINE
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Collection
     from pathlib import Path
 
     from anndata import AnnData
@@ -171,9 +171,11 @@ class Predictor:
                 for i, (mask, offset) in enumerate(zip(masks, offsets, strict=True)):
                     after = module.decode(module.modulator(z, mask[None]), covariates, library, offset)
                     if noise == "own":
-                        drawn = drawing.carry(*_taken((observed, before, after), columns), generator)
+                        drawn = drawing.carry(
+                            _taken(observed, columns), _taken(before, columns), _taken(after, columns), generator
+                        )
                     else:
-                        drawn = drawing.draw(*_taken((after,), columns), generator)
+                        drawn = drawing.draw(_taken(after, columns), generator)
                     if columns is not None:
                         drawn = drawn[:, torch.argsort(columns)]
                     found.append(i, distribution.pack(drawn))
@@ -274,6 +276,6 @@ class Predictor:
         return draws
 
 
-def _taken(values: Sequence[torch.Tensor], columns: torch.Tensor | None) -> Sequence[torch.Tensor]:
-    """Some of the columns of each, or all as they are."""
-    return values if columns is None else [x[:, columns] for x in values]
+def _taken(values: torch.Tensor, columns: torch.Tensor | None) -> torch.Tensor:
+    """Values in some order of the columns, or as they are."""
+    return values if columns is None else values[:, columns]

@@ -198,7 +198,8 @@ class ScreenSplitter(pl.LightningDataModule):
         for value in np.unique(batch):
             values[batch == value] -= values[batch == value].mean(0)
         loadings: np.ndarray = loadings_of_cells(np.take(values, self.gene_order, axis=1))
-        return loadings[places(self.gene_order)]
+        found: np.ndarray = loadings[places(self.gene_order)]
+        return found
 
     def known_log_ratios(self) -> LogRatioMoments:
         """Log ratios of rates measured on them."""

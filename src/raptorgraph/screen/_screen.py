@@ -197,7 +197,8 @@ class Screen:
     def rows_by_name(self, label: str) -> np.ndarray:
         """Rows of the cells of a condition, or of the control, in the order of their names, for random draws."""
         rows = self.rows(label)
-        return rows[name_order(self.adata.obs_names[rows])]
+        found: np.ndarray = rows[name_order(self.adata.obs_names[rows])]
+        return found
 
     def cells(self, conditions: Sequence[str]) -> AnnData:
         """Copy of the control cells and those of the given conditions."""

@@ -87,7 +87,7 @@ def library_sizes(screen: Screen) -> Iterator[Finding]:
         raise NotChecked("log-normalized values have no library sizes, and no column of obs has the total counts")
     logs = np.log(np.maximum(sizes, 1e-9))
     if screen.batch is not None:
-        logs = _within_batches(logs, screen)
+        logs = _within_batches(logs, screen.codes, screen.batch)
     groups = {label: logs[screen.rows(label)] for label in screen.labels}
     control = float(np.median(groups[screen.control]))
     ratio = {label: np.exp(np.median(x) - control) for label, x in groups.items() if len(x) >= _FEWEST}
@@ -115,12 +115,12 @@ def library_sizes(screen: Screen) -> Iterator[Finding]:
         )
 
 
-def _within_batches(logs: np.ndarray, screen: Screen) -> np.ndarray:
+def _within_batches(logs: np.ndarray, codes: np.ndarray, batch: np.ndarray) -> np.ndarray:
     """Log sizes less the median of the batch's control cells, or of all of its cells where it has none."""
-    batch, found = screen.batch, logs.copy()
+    found = logs.copy()
     for value in np.unique(batch):
         here = batch == value
-        controls = here & (screen.codes == 0)
+        controls = here & (codes == 0)
         found[here] -= np.median(logs[controls if controls.any() else here])
     return found
 
