@@ -73,7 +73,7 @@ def fit_linear(
 def _components(residual: np.ndarray, n: int, seed: int) -> np.ndarray:
     loading = np.random.default_rng((seed, 8)).normal(0, 0.01, (n, residual.shape[1]))
     found = min(n, min(residual.shape) - 1)
-    if found > 0:
+    if found > 0 and residual.any():  # cells that are all the same have no components
         pca = PCA(found, svd_solver="randomized", random_state=seed).fit(residual)
         loading[:found] = np.sqrt(0.5 * pca.explained_variance_)[:, None] * pca.components_
     return loading
