@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from raptorgraph._order import places
 from raptorgraph._progress import progress_line
 from raptorgraph.model._initial import fill
 from raptorgraph.model._linear import fit_linear
@@ -54,12 +53,10 @@ def start_from_effects(module: RaptorGraphModule, splitter: ScreenSplitter, effe
     # What varies within conditions and batches: all cells say more of it than the controls alone.
     residual = (to_dense(screen.expression_at(used)) - moments_of(splitter.sums).mean[screen.codes[used]]) / spread
     residual = residual.astype(np.float32)
-    order = splitter.gene_order
     if screen.batch is not None:
         batch = screen.batch[used]
         for each in np.unique(batch):
             residual[batch == each] -= residual[batch == each].mean(0)
-    residual, back = np.take(residual, order, axis=1), places(order)
     library = screen.source[1]
     curve, slope = _mean_curve(module, None if library is None else library[used])
     n_background = module.config.n_latent - module.config.n_perturbed
@@ -67,7 +64,8 @@ def start_from_effects(module: RaptorGraphModule, splitter: ScreenSplitter, effe
     for _ in range(2):
         # What was measured is the mean over all cells, those included that escaped.
         of_responders = (effects.double().cpu() / (1 - escape.double())[:, None]).numpy()
-        linear = fit_linear(residual, (of_responders / spread)[:, order], n_background, strength, seed).with_genes(back)
+        standardized = of_responders / spread
+        linear = fit_linear(residual, standardized, n_background, strength, seed, splitter.gene_order)
         strength = linear.strength
         own = _shifts(curve, of_responders) if module.distribution.needs_counts else of_responders
         background = linear.loading[len(own) :] * spread / np.maximum(slope, _LEAST_SLOPE)
