@@ -113,12 +113,14 @@ def run_checks(
     reason = "" if model.is_trained else "the model is not trained"
     if numbers.findings:
         reason = "numbers of the model are not finite"
-    own = None if model.adata is None else model.screen
+    own = screen
+    if model.adata is not None and (screen is None or screen.adata is not model.adata):
+        own = model.screen  # of the cells that it was trained on
     checks: dict[str, Callable[[], Iterable[Finding]]] = {
         "guides": partial(guides, model, guide_key),
         "latents": partial(of_network.latents, model),
         "graph": lambda: of_network.graph(model.get_edges()),
-        "posterior": partial(of_posterior.posterior, model, own),
+        "posterior": partial(of_posterior.posterior, model, None if model.adata is None else own),
         "held-out predictions": partial(of_posterior.held_out_predictions, model, held_out),
         "saturation": partial(of_network.saturation, model),
     }

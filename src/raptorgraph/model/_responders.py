@@ -24,7 +24,7 @@ FEWEST = 5  # cells of a guide that is compared with others
 ENDS = np.linspace(0, 1, 201)
 _SHARES = 0.5 * (ENDS[1:] + ENDS[:-1])
 _GUIDES = re.compile(r"(s?g_?rna|guide|protospacer)s?(_?(id|identity|name|call)s?)?", re.IGNORECASE)
-_MOST_CELLS = 100  # of a guide that are looked at in a check
+_MOST_CELLS, _MOST_OF_GUIDE, _FEWEST_OF_GUIDE = 8000, 100, 10  # that are looked at in a check, of all and of a guide
 
 
 def guide_column(model: RaptorGraphModel) -> str | None:
@@ -51,12 +51,13 @@ def guides(model: RaptorGraphModel, guide_key: str | None) -> Iterator[Finding]:
         raise NotChecked("no column of obs is known to have the guides: diagnose(guide_key=...)")
     names = obs_column(model.adata, key, "guide_key").astype(str).to_numpy()
     screen = model.screen
+    most = int(np.clip(_MOST_CELLS / len(np.unique(names)), _FEWEST_OF_GUIDE, _MOST_OF_GUIDE))
     rng = np.random.default_rng(0)
     chosen: dict[str, list[np.ndarray]] = {}
     for label in screen.conditions:
-        rows = screen.rows(label)
+        rows = screen.rows_by_name(label)
         each = [rows[names[rows] == guide] for guide in np.unique(names[rows])]
-        each = [np.sort(rng.permutation(cells)[:_MOST_CELLS]) for cells in each if len(cells) >= FEWEST]
+        each = [np.sort(rng.permutation(cells)[:most]) for cells in each if len(cells) >= FEWEST]
         if len(each) > 1:
             chosen[label] = each
     if not chosen:
