@@ -69,6 +69,19 @@ def shared_data() -> Path:
     return path
 
 
+@pytest.fixture(scope="session")
+def counted_cells():
+    """A function that gives cells of a common program, with library sizes."""
+
+    def counted(n_cells=120, n_genes=30, seed=0):
+        rng = np.random.default_rng(seed)
+        rates = np.exp(rng.normal(0, 1, n_genes) + rng.normal(0, 0.5, (n_cells, 1)) * (np.arange(n_genes) < 10))
+        X = rng.poisson(rates)
+        return X, X.sum(axis=1) + 50.0
+
+    return counted
+
+
 class Terminal(io.StringIO):
     """Text that was sent to a terminal."""
 

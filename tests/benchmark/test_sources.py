@@ -199,7 +199,7 @@ MEMBERS = {
         "tl/_pair_scores.py",
         "inference/_draws.py",
     },
-    "calls": {"datasets/_simulate.py", "tl/_interactions.py", "tl/_pair_scores.py", "tl/_strength.py"},
+    "calls": {"datasets/_simulate.py", "tl/_interactions.py", "tl/_pair_scores.py", "screen/_strength.py"},
     "design": SCREEN
     | {"benchmark/_design_rules.py", "datasets/_simulate.py", "evaluation/_methods.py"}
     | {"tl/_next_pairs.py", "inference/_gain.py"},

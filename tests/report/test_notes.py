@@ -7,10 +7,13 @@ import pandas as pd
 import pytest
 
 from raptorgraph.evaluation._held_out_scores import HALF, MODEL, SINGLES, UNSEEN, HeldOut, Scores
+from raptorgraph.model._network_checks import graph
 from raptorgraph.report._blocks import IMPORTANT
 from raptorgraph.report._notes import notes
 from raptorgraph.screen import Screen
-from raptorgraph.tl._strength import strengths
+from raptorgraph.screen._checks import checked
+from raptorgraph.screen._screen_checks import check_screen
+from raptorgraph.screen._strength import strengths
 
 EDGES = pd.DataFrame(
     {"source": ["P01", "P02"], "target": ["P02", "P03"], "weight": [0.5, 0.2], "probability": [0.99, 0.7]}
@@ -29,12 +32,15 @@ def said(screen):
     def say(given=None, **changes):
         given = given or screen
         options = {"singles_only": False, "max_epochs": None, "preset": "default", **changes.pop("options", {})}
-        run = {"edges": EDGES, "control": {"drift": 0.0, "variance_ratio": 1.0}}
+        edges = changes.pop("edges", EDGES)
+        run = {"control": {"drift": 0.0, "variance_ratio": 1.0}}
         held = changes.pop("held", HeldOut(scores={UNSEEN: scores(0.5, 0.8), SINGLES: scores(0.3, 0.5)}))
         strength = changes.pop("strength", strengths(given).assign(stands_out=True))
         model = SimpleNamespace(has_posterior=changes.pop("has_posterior", True))
         run = SimpleNamespace(screen=given, model=model, options=options, **{**run, **changes})
-        found = notes(run, strength, held)
+        checks = check_screen(given, strength, singles_only=options["singles_only"])
+        checks.append(checked("graph", "", lambda: graph(edges)))
+        found = notes(run, checks, held)
         assert [note.level for note in found] == sorted(note.level for note in found)
         assert all(note.title and note.text.endswith(".") for note in found)
         return {note.title: note for note in found}

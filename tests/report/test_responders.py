@@ -3,6 +3,7 @@ import pytest
 
 from raptorgraph import datasets, tl
 from raptorgraph.model import RaptorGraphModel
+from raptorgraph.model._responders import guide_column
 from raptorgraph.report import _responders
 from raptorgraph.report._tables import Table
 
@@ -24,7 +25,7 @@ def model():
 
 class Found:
     def __init__(self, model):
-        self.guide_key = _responders.guide_column(model)
+        self.guide_key = guide_column(model)
         self.responders = tl.responders(model, self.guide_key)
 
 
@@ -61,15 +62,3 @@ def test_names_guides_that_disagree(model):
     assert len(table.rows) == 12
     shares = found.responders.set_index("guide")["share"]
     assert shares["P01_<1>"] > 0.6 > 0.4 > shares["P01_<2>"]
-
-
-@pytest.mark.parametrize(
-    "name", ["guide", "guides", "guide_id", "guide_identity", "sgRNA", "grna_id", "gRNA", "sgrna_name"]
-)
-def test_usual_names(name):
-    assert _responders._GUIDES.fullmatch(name)
-
-
-@pytest.mark.parametrize("name", ["guide_umis", "n_guides", "grna_top_umi", "misguided", "perturbation"])
-def test_other_columns(name):
-    assert not _responders._GUIDES.fullmatch(name)

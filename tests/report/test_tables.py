@@ -12,7 +12,6 @@ from raptorgraph.report import _tables as tables
         (tables.fixed(2), -1.005, "−1.00"),
         (tables.fixed(1), 12345.67, "12,345.7"),
         (tables.whole, 8100, "8,100"),
-        (tables.percent, 0.257, "26 %"),
         (tables.with_error(2), (0.5, 0.125), "0.50 ± 0.12"),
         (tables.with_error(2), (-0.5, np.nan), "−0.50"),
         (tables.with_interval(2), (0.95, 0.5, 1.05), "0.95 [0.50, 1.05]"),
@@ -25,15 +24,6 @@ from raptorgraph.report import _tables as tables
 )
 def test_how_values_are_written(write, value, text):
     assert write(value) == text
-
-
-def test_names_in_a_sentence():
-    assert tables.listed([]) == ""
-    assert tables.listed(["A"]) == "A"
-    assert tables.listed("ABC") == "A, B and C"
-    assert tables.listed(range(20), most=3) == "0, 1, 2 and 17 more"
-    assert tables.counted(1, "cell") == "1 cell"
-    assert tables.counted(0, "batch", "batches") == "0 batches"
 
 
 def test_cells_of_a_table():

@@ -63,14 +63,15 @@ def test_true_edges_come_back(screen, model, table):
 
 def test_frequencies_by_hand(screen, model, table):
     labels, rng, counted = screen.obs["perturbation"].astype(str), np.random.default_rng(0), 0
-    # conditions come in the order of their first cells, after the control
-    conditions = ["control", *labels[labels != "control"].unique()]
+    # cells and conditions are drawn in the order of their names
+    conditions = ["control", *sorted(labels[labels != "control"].unique())]
     codes = labels.map(conditions.index).to_numpy()
+    order = np.argsort(screen.obs_names.to_numpy().astype(str))
     genes = np.array(conditions[1:])
     targets = [screen.var_names.get_loc(gene) for gene in genes]
     library = screen.obs["total_counts"].to_numpy()
     for _ in range(8):
-        cells = [np.flatnonzero(codes == code) for code in range(len(conditions))]
+        cells = [order[codes[order] == code] for code in range(len(conditions))]
         rows = np.concatenate([rng.choice(found, len(found)) for found in cells])
         moments = log_ratio_moments(screen.X, codes, len(conditions), library=library, rows=rows)
         graph = rg.inference.infer_graph(

@@ -4,15 +4,17 @@ import numpy as np
 import pytest
 
 from raptorgraph.screen._moments import effect_moments
-from raptorgraph.tl._label_null import label_null, set_changes, stands_out
-from raptorgraph.tl._noise import (
+from raptorgraph.screen._noise import (
     ControlNoise,
     cell_classes,
     control_noise,
     effect_statistics,
+    halves_of_controls,
     measured_latents,
+    stands_out,
     tail_probability,
 )
+from raptorgraph.tl._label_null import label_null, set_changes
 from raptorgraph.tl._set_scores import Ranking
 
 
@@ -81,3 +83,18 @@ def test_p_values_by_hand(known_screen):
         statistics = effect_statistics(effects, variance, noise.seen)
         p = [(1 + (statistics[:, k] >= z_).sum()) / 101 for k, z_ in enumerate((z.mean(), np.sort(z)[-10:].mean()))]
         assert found.p_effect[i] == pytest.approx(2 * min(p)) if min(p) > 1 / 101 else found.p_effect[i] <= 2 / 101
+
+
+def test_measured_latents_are_those_of_the_model(known_screen):
+    model = known_screen.model
+    measured = measured_latents(model.screen)
+    effects = model.measured_effects()
+    np.testing.assert_allclose(measured.effect, effects.loc[model.perturbed_genes])
+    cells = known_screen.adata.obs["perturbation"].value_counts()
+    np.testing.assert_allclose(measured.n_cells, cells[model.perturbed_genes])
+    assert measured.shared[0, 1] == pytest.approx(1 / cells["control"], rel=0.1)
+    one, other = halves_of_controls(model.screen, np.random.default_rng(0))
+    both = np.intersect1d(one, other)
+    assert (known_screen.adata.obs["perturbation"].to_numpy()[both] != "control").all()
+    assert len(np.union1d(one, other)) == known_screen.adata.n_obs
+    assert abs(len(one) - len(other)) <= 1

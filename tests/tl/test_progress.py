@@ -3,7 +3,7 @@
 import pytest
 
 import raptorgraph as rg
-from raptorgraph.tl._noise import cell_classes, measured_latents
+from raptorgraph.screen._noise import cell_classes, measured_latents
 
 
 def calls(screen):

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from raptorgraph.inference._conditioning import Conditional
     from raptorgraph.inference._state import Fitted
 
+_NO_EFFECT = 1e-100  # information below which a sum of effects is none
+_UNKNOWN = 1e12  # variance of what is not known
 LEVEL_SD = 0.15  # of alpha, a priori
 _SLOPE, _SLOPE_SD = -0.22, 0.2  # mean and SD of beta, a priori
 _SPREAD, _SPREAD_LOG_SD = 0.1, 0.6  # median of sigma and SD of its logarithm, a priori
@@ -43,7 +45,9 @@ def learn_additivity(conditional: Conditional) -> Additivity:
     center = mean_similarity(similarity, design).mean() if len(design) else all_pairs
     x = mean_similarity(similarity, design) - center
     expected = scale_of(prior, design)[:, None] * (design @ single.mean)
-    information = (precision * expected**2).sum(1).clamp_min(1e-300)
+    information = (precision * expected**2).sum(1)
+    known_size = information > _NO_EFFECT
+    information = information.clamp_min(_NO_EFFECT)
     off = (precision * expected * effect).sum(1) / information - 1
     variances = learn_own_variances(conditional)
     at = known[variances.rows]
@@ -52,6 +56,8 @@ def learn_additivity(conditional: Conditional) -> Additivity:
     pull = precision * expected * ((noise[:, None] + load) * measured.gene_noise).sqrt()
     own = (pull**2 * (1 - (programs**2).sum(1))).sum(1)
     variance = (own + ((pull @ programs) ** 2).sum(1)) / information**2
+    # where nothing is expected, nothing is learned of how it adds up
+    off, variance = torch.where(known_size, off, 0.0), torch.where(known_size, variance, _UNKNOWN)
     weights, spread, coefficients, covariances = _regression(off, variance, x)
     sizes = variances.interaction[at] / prior.interaction_variance
     inherited, targets = single.mean.clone(), conditional.targets  # an effect on a target is not scaled

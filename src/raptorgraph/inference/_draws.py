@@ -81,11 +81,21 @@ class JointDraws:
         How effects add up.
     n_draws, seed
         Number of draws and their seed.
+    places
+        Shape (G,): columns of the draws, in the order in which they are asked for; by default their own.
     """
 
-    def __init__(self, conditional: Conditional, additivity: Additivity, n_draws: int, seed: int) -> None:
+    def __init__(
+        self,
+        conditional: Conditional,
+        additivity: Additivity,
+        n_draws: int,
+        seed: int,
+        *,
+        places: torch.Tensor | None = None,
+    ) -> None:
         self.conditional, self.additivity = conditional, additivity
-        self.n_draws, self.seed = n_draws, seed
+        self.n_draws, self.seed, self.places = n_draws, seed, places
         fitted = conditional.fitted
         design, prior = fitted.measured.design, fitted.hyperparameters
         generator = torch.Generator().manual_seed(seed)
@@ -113,8 +123,9 @@ class JointDraws:
         drawn = self._drawn(design)
         out = torch.empty(self.n_draws, len(design), measured.effect.shape[1], dtype=torch.float64)
         for s, row in enumerate(design):
-            out[:, s] = self._effect(row, drawn)
-        return torch.maximum(out, measured.lowest)
+            effect = torch.maximum(self._effect(row, drawn), measured.lowest)
+            out[:, s] = effect if self.places is None else effect[:, self.places]
+        return out
 
     def _drawn(self, design: torch.Tensor) -> _Inherited:
         """What these sets inherit."""

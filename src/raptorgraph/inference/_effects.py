@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Self
 
 import torch
@@ -195,6 +196,7 @@ class EffectPosterior(nn.Module):
         rank: int = 12,
         embedding: torch.Tensor | None = None,
         n_fit_conditions: int | None = None,
+        gene_order: torch.Tensor | None = None,
     ) -> None:
         """Learn the prior and store what the posterior needs.
 
@@ -229,6 +231,9 @@ class EffectPosterior(nn.Module):
             For tables of thousands of conditions, with `embedding`: number of conditions (evenly spaced) that levels
             are learned from. The covariance of single effects is then that of the embedding, what concerns
             combinations is at its prior median. By default all conditions are used, and the covariance is learned.
+        gene_order
+            Shape (G,): the columns in the order in which genes are chosen and random numbers given to them, such as
+            that of their names; results then do not depend on the order of the columns. By default their own.
 
         Raises
         ------
@@ -239,6 +244,8 @@ class EffectPosterior(nn.Module):
         n_conditions, k = design.shape
         check_embedding(embedding, k, n_fit_conditions)
         n_fit_genes = n_fit_genes or int(min(2000, max(500, 150_000 // n_conditions)))
+        if gene_order is not None and bool((gene_order.diff() == 1).all()):
+            gene_order = None  # their own
         lowest = torch.full_like(effect[0], -torch.inf) if control_mean is None else -control_mean
         if noise_loadings is None:
             noise_loadings = effect.new_zeros(effect.shape[1], 0)
@@ -248,13 +255,19 @@ class EffectPosterior(nn.Module):
             measured = Measured.of(
                 design, effect, variance, n_cells, n_controls, targets=targets, lowest=lowest, loadings=noise_loadings
             )
+            if gene_order is not None:
+                gene_order = gene_order.cpu().long()
+                measured = measured.of_columns(gene_order)
             weights = None if graph is None or not self.config.graph else graph.cpu().double()
             sizes = {"n_steps": n_steps, "n_fit_genes": n_fit_genes, "rank": rank}
             if embedding is None:
-                self._set(learn(measured, independent_prior(weights, k, n_conditions), self.config, **sizes))
+                fitted = learn(measured, independent_prior(weights, k, n_conditions), self.config, **sizes)
             else:
                 known = embedding.cpu().double()
-                self._set(learn_with_embedding(measured, weights, known, self.config, n_fit_conditions, **sizes))
+                fitted = learn_with_embedding(measured, weights, known, self.config, n_fit_conditions, **sizes)
+            if gene_order is not None:
+                fitted = replace(fitted.of_columns(torch.argsort(gene_order)), gene_order=gene_order)
+            self._set(fitted)
 
     def _set(self, fitted: Fitted | None) -> None:
         """Take what was fitted, and forget what was made from an earlier fit."""
@@ -300,8 +313,16 @@ class EffectPosterior(nn.Module):
         design = self._like_fitted(design)
         if self._drawn is None or (self._drawn.n_draws, self._drawn.seed) != (n_draws, seed):
             with one_thread(len(self.fitted.measured.design) <= _FEW_CONDITIONS):
-                self._drawn = JointDraws(self._conditional(), self.additivity, n_draws, seed)
+                self._drawn = self._joint_draws(n_draws, seed)
         return _unless_control(design, self._drawn.effects(design))
+
+    def _joint_draws(self, n_draws: int, seed: int) -> JointDraws:
+        """Draws in which genes get their random numbers in the order that they were fitted in."""
+        order = self.fitted.gene_order
+        if order is None:
+            return JointDraws(self._conditional(), self.additivity, n_draws, seed)
+        conditional = Conditional(self.fitted.of_columns(order))
+        return JointDraws(conditional, learn_additivity(conditional), n_draws, seed, places=torch.argsort(order))
 
     @property
     def additivity(self) -> Additivity:

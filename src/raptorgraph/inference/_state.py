@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -87,6 +87,18 @@ class Measured:
             noise_loadings=loadings,
         )
 
+    def of_columns(self, columns: torch.Tensor) -> Measured:
+        """The same screen with the genes of the transcriptome at these columns, in this order (a permutation)."""
+        targets = torch.where(self.target_columns >= 0, torch.argsort(columns)[self.target_columns], -1)
+        return replace(
+            self,
+            effect=self.effect[:, columns],
+            gene_noise=self.gene_noise[columns],
+            target_columns=targets,
+            lowest=self.lowest[columns],
+            noise_loadings=self.noise_loadings[columns],
+        )
+
 
 @dataclass(frozen=True)
 class Hyperparameters:
@@ -116,12 +128,20 @@ class Fitted:
     hyperparameters: Hyperparameters
     responsibility: torch.Tensor  # r, classes x levels x G
     kernel: GeneKernel | None = None  # what an embedding of genes says of their effects
+    gene_order: torch.Tensor | None = None  # G: columns in the order in which numbers are drawn, if not their own
+
+    def of_columns(self, columns: torch.Tensor) -> Fitted:
+        """The same posterior with the genes of the transcriptome at these columns, in this order (a permutation)."""
+        measured = self.measured.of_columns(columns)
+        return replace(self, measured=measured, responsibility=self.responsibility[:, :, columns], gene_order=None)
 
     def to_tensors(self) -> dict[str, torch.Tensor]:
         """Everything by the names of the fields, for ``state_dict``."""
         found = {**vars(self.measured), **_flat(self.hyperparameters), "responsibility": self.responsibility}
         if self.kernel is not None:
             found |= {f"{_KERNEL}{name}": value for name, value in vars(self.kernel).items()}
+        if self.gene_order is not None:
+            found["gene_order"] = self.gene_order
         return found
 
     @classmethod
@@ -143,6 +163,7 @@ class Fitted:
             Hyperparameters(**named(Hyperparameters)),
             responsibility,
             GeneKernel(**of_kernel) if of_kernel else None,
+            tensors["gene_order"].cpu() if "gene_order" in tensors else None,
         )
 
 

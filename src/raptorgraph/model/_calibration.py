@@ -69,6 +69,8 @@ class Calibration:
         graph: torch.Tensor | None,
         noise_loadings: np.ndarray | None = None,
         embedding: torch.Tensor | None = None,
+        *,
+        gene_order: np.ndarray | None = None,
     ) -> None:
         """Fit the posterior to effects that were measured on all cells but those that are kept for a test.
 
@@ -76,7 +78,8 @@ class Calibration:
         their controls, shape (genes,); `design` is control and conditions x perturbed genes, 0 or 1; `targets` are the
         columns of the perturbed genes, -1 where there is none; `graph` has the weights among the perturbed genes, None
         where they are still to be learned; `noise_loadings` say how the noise of the genes is correlated (G x factors);
-        `embedding` are rows of what is known of the perturbed genes.
+        `embedding` are rows of what is known of the perturbed genes; `gene_order` are the columns of the genes in the
+        order in which they get their random numbers.
         """
         effects = self.module.effects
         if effects is None:
@@ -93,6 +96,7 @@ class Calibration:
                 graph=graph,
                 noise_loadings=None if noise_loadings is None else torch.as_tensor(noise_loadings),
                 embedding=embedding,
+                gene_order=None if gene_order is None else torch.as_tensor(gene_order),
             )
         logger.info(*_said_of_combinations(design[1:], effects.combination_scale))
         if embedding is not None:

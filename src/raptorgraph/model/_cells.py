@@ -12,6 +12,7 @@ from mudata import MuData
 from scvi import settings
 
 from raptorgraph._arguments import check_integer
+from raptorgraph._order import name_order, places
 from raptorgraph._progress import track
 from raptorgraph.model._field import KEYS, MASK_KEY
 from raptorgraph.model._loader import as_tensors
@@ -179,14 +180,30 @@ class Cells:
         rows = np.flatnonzero(np.asarray(adata.obsm[MASK_KEY].sum(1)).ravel() == 0)
         return rows if len(rows) else np.arange(adata.n_obs)
 
+    @property
+    def by_name(self) -> bool:
+        """Whether random numbers are given out in the order of names; those of the published losses are not."""
+        return bool(self.module.config.perturbed_prior)
+
+    def in_order(self, adata: AnnData, rows: np.ndarray) -> np.ndarray:
+        """Rows of cells in the order in which random numbers are given to them: of their names, or of the file."""
+        rows = np.sort(rows)
+        return rows[_name_order_of(adata, rows)] if self.by_name else rows
+
     def start_rows(self, adata: AnnData, n_cells: int | None, rng: np.random.Generator, *, replace: bool) -> np.ndarray:
-        """Rows of the control cells that a prediction starts from; all of them for None."""
-        rows = self.control_rows(adata)
+        """Rows of the control cells that a prediction starts from, in the order of draws; all of them for None."""
+        rows = self.in_order(adata, self.control_rows(adata))
         if n_cells is not None:
             check_integer("n_cells", n_cells, 1)
         if n_cells is not None and (n_cells < len(rows) or replace):
-            rows = np.sort(rng.choice(rows, n_cells, replace=n_cells > len(rows)))
-        return rows
+            rows = rng.choice(rows, n_cells, replace=n_cells > len(rows))
+        return self.in_order(adata, rows)
+
+
+def _name_order_of(adata: AnnData, rows: np.ndarray) -> np.ndarray:
+    """Order of rows by the names of their cells, in which a cell may be several times."""
+    used, which = np.unique(rows, return_inverse=True)
+    return np.argsort(places(name_order(adata.obs_names[used]))[which], kind="stable")
 
 
 def draw_seed(seed: int | None) -> int:

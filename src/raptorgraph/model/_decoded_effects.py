@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -61,9 +62,11 @@ def offsets_of(predictor: Predictor, masks: torch.Tensor, *, calibrated: bool = 
 
 
 def controls_by_group(
-    adata: AnnData, groupby: str, groups: pd.Index, n_cells: int
+    adata: AnnData, groupby: str, groups: pd.Index, n_cells: int, cells: Cells | None = None
 ) -> Iterator[tuple[np.ndarray, np.random.Generator]]:
     """Rows of at most so many controls of each group, drawn at random, and the generator to go on with.
+
+    `cells` says in which order random numbers are given to them, by default in that of the file.
 
     ValueError for groups without controls.
     """
@@ -71,10 +74,11 @@ def controls_by_group(
     members = groups.get_indexer(pd.Index(adata.obs[groupby]))
     controls = Cells.control_rows(adata)
     check_controls(members[controls], groups, 1)
+    ordered = np.sort if cells is None else partial(cells.in_order, adata)
     for group in range(len(groups)):
         rng = np.random.default_rng([draw_seed(None), group])
-        found = controls[members[controls] == group]
-        yield (found if len(found) <= n_cells else np.sort(rng.choice(found, n_cells, replace=False))), rng
+        found = ordered(controls[members[controls] == group])
+        yield (found if len(found) <= n_cells else ordered(rng.choice(found, n_cells, replace=False))), rng
 
 
 def check_controls(members: np.ndarray, groups: pd.Index, least: int = _LEAST_CONTROLS) -> None:

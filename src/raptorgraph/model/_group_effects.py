@@ -196,7 +196,7 @@ def _network(predictor: Predictor, controls: AnnDataManager, groups: pd.Index, m
 
     It is not shifted to the posterior: only differences between groups are asked for, which that hardly changes.
     """
-    drawn = controls_by_group(controls.adata, str(groups.name), groups, _N_DECODED)
+    drawn = controls_by_group(controls.adata, str(groups.name), groups, _N_DECODED, predictor.latents.cells)
     offsets = offsets_of(predictor, masks, calibrated=False)
     each = [decoded_effects(predictor, controls, rows, masks, rng, offsets=offsets) for rows, rng in drawn]
     return np.stack(each, axis=1).astype(np.float64)

@@ -7,11 +7,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from raptorgraph._order import name_order, places
 from raptorgraph._progress import progress_line
 from raptorgraph.nn._likelihood_base import ControlStatistics
 from raptorgraph.screen._moments import condition_moments
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from raptorgraph.model._manager import ScreenManager
     from raptorgraph.model._module import RaptorGraphModule
 
@@ -19,6 +22,8 @@ if TYPE_CHECKING:
 @progress_line("Reading control cells")
 def initialize(module: RaptorGraphModule, adata_manager: ScreenManager) -> None:
     """Set the encoder's center and spread, the decoder's base and the genes' scale from control cells."""
+    if module.config.perturbed_prior:
+        give_by_name(module, adata_manager.var_names)
     screen = adata_manager.screen
     (X, library), control = screen.source, np.flatnonzero(screen.codes == 0)
     codes = np.zeros(X.shape[0], dtype=np.int64)
@@ -43,3 +48,14 @@ def fill(target: torch.Tensor, values: np.ndarray) -> None:
     """Set a parameter or buffer to values, in its own type."""
     with torch.no_grad():
         target.copy_(torch.as_tensor(values, dtype=target.dtype))
+
+
+@torch.no_grad()
+def give_by_name(module: RaptorGraphModule, genes: Sequence[str]) -> None:
+    """Give the weights that were drawn for genes to these in the order of their names, whatever that in the data."""
+    layer, decoder = module.encoder.preconditioned, module.decoder
+    layer.weight.copy_(layer.weight[:, places(name_order(genes[layer.n_targets :]))].clone())
+    last = [decoder.linear, None if decoder.dense is None else decoder.dense[-1]]
+    for linear in last:
+        if linear is not None:
+            linear.weight.copy_(linear.weight[places(name_order(genes))].clone())

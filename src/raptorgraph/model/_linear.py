@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from sklearn.decomposition import PCA
 
+from raptorgraph._order import places
+
 STRENGTHS = (2.0, 3.0, 4.0, 6.0)
 _N_STEPS = 10
 _LEAST_NOISE = 0.3  # of the variance that a gene was standardized to
@@ -34,7 +36,12 @@ class LinearModel:
 
 
 def fit_linear(
-    residual: np.ndarray, effects: np.ndarray, n_background: int, strength: float | None, seed: int
+    residual: np.ndarray,
+    effects: np.ndarray,
+    n_background: int,
+    strength: float | None,
+    seed: int,
+    gene_order: np.ndarray | None = None,
 ) -> LinearModel:
     """Fit background latents and noise to cells, given the effects, and choose the strength of the perturbations.
 
@@ -57,8 +64,10 @@ def fit_linear(
         many.
     seed
         Seed of the principal components.
+    gene_order
+        Genes in the order in which they get their random numbers; by default their own.
     """
-    start = _components(residual, n_background, seed)
+    start = _components(residual, n_background, seed, gene_order)
     if strength is None:
         some = residual[:: max(1, len(residual) // _N_CHOOSING)]
         tried = (_fit(some, effects / c, start, c) for c in STRENGTHS)
@@ -66,13 +75,15 @@ def fit_linear(
     return _fit(residual, effects / strength, start, strength)
 
 
-def _components(residual: np.ndarray, n: int, seed: int) -> np.ndarray:
+def _components(residual: np.ndarray, n: int, seed: int, gene_order: np.ndarray | None) -> np.ndarray:
+    if gene_order is not None:
+        residual = np.take(residual, gene_order, axis=1)
     loading = np.random.default_rng((seed, 8)).normal(0, 0.01, (n, residual.shape[1]))
     found = min(n, min(residual.shape) - 1)
-    if found > 0:
+    if found > 0 and residual.any():  # cells that are all the same have no components
         pca = PCA(found, svd_solver="randomized", random_state=seed).fit(residual)
         loading[:found] = np.sqrt(0.5 * pca.explained_variance_)[:, None] * pca.components_
-    return loading
+    return loading if gene_order is None else loading[:, places(gene_order)]
 
 
 def _fit(residual: np.ndarray, own: np.ndarray, background: np.ndarray, strength: float) -> LinearModel:

@@ -143,7 +143,7 @@ def predict_effects(
     _, groups = groups_of(cells.data(adata), groupby)
     each = [
         decoded_effects(predictor, manager, rows, masks, rng, codes=codes, offsets=offsets)
-        for rows, rng in controls_by_group(manager.adata, groupby, groups, n_cells)
+        for rows, rng in controls_by_group(manager.adata, groupby, groups, n_cells, cells)
     ]
     return _frame(predictor, np.stack(each, axis=1), labels, kind, groups)
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Self, TypeVar
 import numpy as np
 
 from raptorgraph._arguments import check_choice
-from raptorgraph.model import _expected, _export, _mean_effects, _responding, _training
+from raptorgraph.model import _diagnose, _expected, _export, _mean_effects, _responding, _training
 from raptorgraph.model._arguments import expression_cells
 from raptorgraph.model._calibration import Calibration
 from raptorgraph.model._config import ModuleConfig, data_sizes
@@ -318,6 +318,9 @@ class RaptorGraphModel(RegisteredModel):
     get_dag = _answered_by("edges", EdgeTable.get_dag)
     get_edges = _answered_by("edges", EdgeTable.get_edges)
     get_modules = _answered_by("edges", EdgeTable.get_modules)
+
+    # -- whether to rely on it ----------------------------------------------------------------------------------------
+    diagnose = _diagnose.diagnose
 
     # -- export ----------------------------------------------------------------------------------------------------
     annotate = _export.annotate

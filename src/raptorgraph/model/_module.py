@@ -30,7 +30,7 @@ Tensors: TypeAlias = dict[str, Tensor]
 Batch: TypeAlias = dict[str, Any]
 """Tensors of cells by name, with those of the partners in one of their own."""
 
-_FARTHEST = 10.0  # spreads from the mean that the encoder still tells apart
+FARTHEST = 10.0  # spreads from the mean that the encoder still tells apart
 
 _STRENGTH = 2.5  # where none is asked for and none chosen
 
@@ -140,7 +140,7 @@ class RaptorGraphModule(BaseModuleClass):  # type: ignore[misc]  # scvi-tools ha
     def standardized(self, expression: Tensor) -> Tensor:
         """What the encoder reads: genes in units of their spread, cells x genes."""
         found = (expression - self.center).div_(self.spread)
-        return found.clamp_(-_FARTHEST, _FARTHEST) if self.config.perturbed_prior else found
+        return found.clamp_(-FARTHEST, FARTHEST) if self.config.perturbed_prior else found
 
     def decode(
         self, z: Tensor, covariates: Tensor | None, library: Tensor | None, offset: Tensor | float = 0.0

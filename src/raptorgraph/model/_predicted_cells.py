@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Self
 
 import anndata as ad
 import h5py
+import numpy as np
 
 from raptorgraph._files import scratch
 from raptorgraph.screen._cells_file import CellsFile, append_rows
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
     from pathlib import Path
     from types import TracebackType
 
-    import numpy as np
     import pandas as pd
     from anndata import AnnData
 
@@ -41,10 +41,15 @@ class PartsInMemory:
         self._parts[i].append(cells)
 
     def cells(
-        self, distribution: Likelihood, obs: pd.DataFrame, var: pd.DataFrame, sizes: np.ndarray | None
+        self, distribution: Likelihood, obs: pd.DataFrame, var: pd.DataFrame, sizes: np.ndarray | None, back: np.ndarray
     ) -> AnnData:
-        """All cells, of which these are the tables and the library sizes."""
+        """All cells, of which these are the tables; library sizes are as cells came, `back` their order in the file."""
+        n = len(self._parts)
+        sizes = None if sizes is None else np.tile(sizes, n)
         X, layers = distribution.matrices([part for parts in self._parts for part in parts], sizes)
+        if (np.diff(back) < 0).any():
+            rows = (np.arange(n)[:, None] * len(back) + back).ravel()
+            X, layers = X[rows], {name: values[rows] for name, values in layers.items()}
         return ad.AnnData(X, obs=obs, var=var, layers=layers)
 
 
@@ -72,17 +77,16 @@ class PartsInFile:
         append_rows(self._file, str(i), cells)
 
     def cells(
-        self, distribution: Likelihood, obs: pd.DataFrame, var: pd.DataFrame, sizes: np.ndarray | None
+        self, distribution: Likelihood, obs: pd.DataFrame, var: pd.DataFrame, sizes: np.ndarray | None, back: np.ndarray
     ) -> AnnData:
-        """All cells, of which these are the tables and the library sizes; the values stay in the file."""
-        file, start = CellsFile(self.path), 0
+        """As in memory; the values stay in the file."""
+        file = CellsFile(self.path)
         with file:
             for i in range(self.n):
                 drawn = StoredMatrix(reader_of(lazily(self._file[str(i)]), "X"))
                 for rows in drawn.chunks():
-                    stop = start + rows.stop - rows.start
-                    X, layers = distribution.matrices([drawn[rows]], None if sizes is None else sizes[start:stop])
-                    start = stop
+                    taken = back[rows]
+                    X, layers = distribution.matrices([drawn[taken]], None if sizes is None else sizes[taken])
                     file.append("X", X)
                     for name, values in layers.items():
                         file.append(f"layers/{name}", values)

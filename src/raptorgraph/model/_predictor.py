@@ -11,6 +11,7 @@ import torch
 
 from raptorgraph._arguments import check_choice, check_integer
 from raptorgraph._docs import docs
+from raptorgraph._order import name_order
 from raptorgraph._progress import progress_bar, track
 from raptorgraph.model._batches import TransformBatch, in_batch, transform_codes
 from raptorgraph.model._cells import draw_seed, genes_of
@@ -146,6 +147,9 @@ class Predictor:
         rng = np.random.default_rng(seed)
         generator = torch.Generator(device=module.device).manual_seed(seed)
         rows = cells.start_rows(source, n_cells, rng, replace=True)
+        back = np.argsort(rows, kind="stable")  # to the order of the file
+        columns = self._columns() if cells.by_name else None
+        drawing = distribution if columns is None else distribution.of_genes(columns)
         at_control = self.calibration.offset(torch.zeros_like(masks[0]))
         offsets = [self.calibration.offset(mask) for mask in track(masks, "Means")]
         placed = None
@@ -167,19 +171,32 @@ class Predictor:
                 for i, (mask, offset) in enumerate(zip(masks, offsets, strict=True)):
                     after = module.decode(module.modulator(z, mask[None]), covariates, library, offset)
                     if noise == "own":
-                        drawn = distribution.carry(observed, before, after, generator)
+                        drawn = drawing.carry(
+                            _taken(observed, columns), _taken(before, columns), _taken(after, columns), generator
+                        )
                     else:
-                        drawn = distribution.draw(after, generator)
+                        drawn = drawing.draw(_taken(after, columns), generator)
+                    if columns is not None:
+                        drawn = drawn[:, torch.argsort(columns)]
                     found.append(i, distribution.pack(drawn))
                     advance()
                 if library is not None:
                     libraries.append(library.cpu().numpy().ravel())
-            obs = self._obs_of(labels, source.obs_names[rows], placed, libraries)
-            sizes = obs["library_size"].to_numpy() if libraries else None
-            return found.cells(distribution, obs, genes_of(source, cells.var_names), sizes)
+            sizes = np.concatenate(libraries) if libraries else None
+            in_file = (None if x is None else x[back] for x in (placed, sizes))
+            obs = self._obs_of(labels, source.obs_names[rows[back]], *in_file)
+            var = genes_of(source, cells.var_names)
+            return found.cells(distribution, obs, var, sizes, back)
+
+    def _columns(self) -> torch.Tensor | None:
+        """Columns of the genes in the order of their names, in which they get their random numbers."""
+        order = name_order(self.latents.cells.var_names)
+        if (np.diff(order) == 1).all():
+            return None
+        return torch.as_tensor(order, device=self.latents.cells.module.device)
 
     def _obs_of(
-        self, labels: list[str], starts: pd.Index, placed: np.ndarray | None, libraries: list[np.ndarray]
+        self, labels: list[str], starts: pd.Index, placed: np.ndarray | None, sizes: np.ndarray | None
     ) -> pd.DataFrame:
         """Table of predicted cells: their perturbation, the cells they start from, batches and library sizes."""
         n = len(starts)
@@ -194,8 +211,8 @@ class Predictor:
             ((key, known),) = known_categories(self.latents.cells.registry)[KEYS.BATCH].items()
             names = np.asarray(known)
             obs[key] = pd.Categorical(np.tile(names[placed], len(labels)), categories=names)
-        if libraries:
-            obs["library_size"] = np.tile(np.concatenate(libraries), len(labels))
+        if sizes is not None:
+            obs["library_size"] = np.tile(sizes, len(labels))
         return obs
 
     @torch.inference_mode()
@@ -257,3 +274,8 @@ class Predictor:
         posterior = self.posterior_of(asked)
         draws: np.ndarray = posterior.draw(asked.design, n_draws, draw_seed(seed)).numpy()
         return draws
+
+
+def _taken(values: torch.Tensor, columns: torch.Tensor | None) -> torch.Tensor:
+    """Values in some order of the columns, or as they are."""
+    return values if columns is None else values[:, columns]

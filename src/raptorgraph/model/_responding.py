@@ -92,6 +92,29 @@ def get_response_probability(
     guides = None
     if guide_key is not None:
         guides = obs_column(cells.data(adata), guide_key, "guide_key").astype(str).to_numpy()
+    mask = manager.get_from_registry(KEYS.PERTURBATION).tocsr()
+    perturbed = np.flatnonzero(np.diff(mask.indptr))
+    found = np.full(mask.shape[0], np.nan)
+    found[perturbed] = 1.0
+    rows, gene, log_ratio = response_log_ratios(predictor, manager, perturbed, batch_size)
+    mixture: Mixture = cells.module.responses.mixture
+    escape = mixture.escape[gene] if share is None else np.full(len(gene), 1 - share)
+    if guides is not None:
+        known, group = np.unique(guides[rows], return_inverse=True)
+        pairs, group = np.unique(gene * len(known) + group, return_inverse=True)
+        escape = fit_shares(log_ratio, group, mixture.escape[pairs // len(known)])[group]
+    np.multiply.at(found, rows, posterior(log_ratio, escape))
+    return pd.Series(found, index=manager.adata.obs_names, name="raptorgraph_responded")
+
+
+def response_log_ratios(
+    predictor: Predictor, manager: AnnDataManager, rows: np.ndarray, batch_size: int = 1024
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Row, gene and logarithm of the likelihood ratio of having responded, of each perturbed gene of these cells.
+
+    Fits the mixture of an older model to its data first; ValueError where it has none.
+    """
+    cells = predictor.latents.cells
     if not cells.module.responses.is_fitted:
         if cells.own is None:
             raise ValueError(
@@ -100,20 +123,10 @@ def get_response_probability(
             )
         cells.module.responses.store(fit_responses(cells, predictor.test_rows))
     mixture: Mixture = cells.module.responses.mixture
-    mask = manager.get_from_registry(KEYS.PERTURBATION).tocsr()
     seen = manager is cells.own or cells.digest(manager) in predictor.control_digests
-    perturbed = np.flatnonzero(np.diff(mask.indptr))
-    found = np.full(mask.shape[0], np.nan)
-    found[perturbed] = 1.0
-    rows, gene, score, noise, _ = _scores(cells, manager, perturbed, mask[perturbed], batch_size)
-    log_ratio = mixture.log_ratio(drawn_in(score, noise, mixture.noise[gene]), gene, seen=seen)
-    escape = mixture.escape[gene] if share is None else np.full(len(gene), 1 - share)
-    if guides is not None:
-        known, group = np.unique(guides[rows], return_inverse=True)
-        pairs, group = np.unique(gene * len(known) + group, return_inverse=True)
-        escape = fit_shares(log_ratio, group, mixture.escape[pairs // len(known)])[group]
-    np.multiply.at(found, rows, posterior(log_ratio, escape))
-    return pd.Series(found, index=manager.adata.obs_names, name="raptorgraph_responded")
+    mask = manager.get_from_registry(KEYS.PERTURBATION).tocsr()
+    row, gene, score, noise, _ = _scores(cells, manager, rows, mask[rows], batch_size)
+    return row, gene, mixture.log_ratio(drawn_in(score, noise, mixture.noise[gene]), gene, seen=seen)
 
 
 def fit_escape(model: RaptorGraphModel) -> None:
@@ -140,11 +153,13 @@ def fit_responses(cells: Cells, left_out: np.ndarray | None) -> Mixture:
     cell, gene = mask[used].nonzero()
     n_cells = np.bincount(gene[alone[used[cell]] | never[gene]], minlength=mask.shape[1])
     if manager.stored is not None and len(used) > _MOST_STORED:
+        used = cells.in_order(manager.adata, used)
         used = _some_of_each(used, mask.indices[mask.indptr[used]], _MOST_STORED)
     rows, gene, score, noise, wide = _scores(cells, manager, used, mask[used])
     of_gene = alone[rows] | never[gene]
     k, controls = mask.shape[1], np.setdiff1d(cells.control_rows(manager.adata), _rows(left_out))
     n = min(len(controls), max(_FEWEST_CONTROLS, min(_MOST_CONTROLS, _N_PAIRS // k)))
+    controls = cells.in_order(manager.adata, controls)
     controls = np.sort(np.random.default_rng((draw_seed(None), 11)).choice(controls, n, replace=False))
     null, of_null = _null_scores(cells, manager, controls, k)
     score, noise, gene, wide = (values[of_gene] for values in (score, noise, gene, wide))

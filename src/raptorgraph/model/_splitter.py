@@ -10,6 +10,7 @@ import numpy as np
 from scvi import settings
 
 from raptorgraph._arguments import check_choice, check_flag, check_integer, check_number
+from raptorgraph._order import name_order, places
 from raptorgraph.inference import loadings_of_cells
 from raptorgraph.model._loader import Split, make_loader
 from raptorgraph.model._stream import make_stream
@@ -45,6 +46,9 @@ class ScreenSplitter(pl.LightningDataModule):
         Method of :func:`raptorgraph.pp.pair_cells`.
     external_indexing
         Rows of the training, the validation and the test cells, instead of shares; parts that are left out are empty.
+    by_name
+        Draw random numbers in the order of the names of cells, genes and conditions, and not in that of the file, so
+        that a file in another order gives the same results.
     """
 
     def __init__(
@@ -58,6 +62,7 @@ class ScreenSplitter(pl.LightningDataModule):
         pairing: str = "emd",
         with_partners: bool = True,
         external_indexing: list[np.ndarray] | None = None,
+        by_name: bool = False,
         **kwargs: Any,
     ) -> None:
         super().__init__()
@@ -73,7 +78,12 @@ class ScreenSplitter(pl.LightningDataModule):
         if validation_size is not None:
             check_number("validation_size", validation_size, 0, 1)
         self.adata_manager = adata_manager
-        self.screen: Screen = adata_manager.screen
+        self.screen: Screen = adata_manager.screen.by_name() if by_name else adata_manager.screen
+        self.place: np.ndarray | None = None  # of each cell in the order of their names
+        self.gene_order = np.arange(len(self.screen.var_names))
+        if by_name:
+            self.place = places(name_order(adata_manager.adata.obs_names))
+            self.gene_order = name_order(self.screen.var_names)
         self.train_size = 0.9 if train_size is None else train_size
         self.validation_size = 1 - self.train_size if validation_size is None else validation_size
         if self.train_size + self.validation_size > 1 + 1e-9:
@@ -90,6 +100,11 @@ class ScreenSplitter(pl.LightningDataModule):
         self.targets: tuple[EffectTargets | None, EffectTargets | None] = (None, None)
         self.share = (0, 1)  # of several processes that train together, this one, and their number
         self._split_cells()
+
+    def in_order(self, rows: np.ndarray) -> np.ndarray:
+        """Rows in the order in which random numbers are given out: that of the names, or of the file."""
+        rows = np.sort(rows)
+        return rows if self.place is None else rows[np.argsort(self.place[rows])]
 
     def _given_parts(self, parts: Any) -> list[np.ndarray]:
         """Training, validation and test cells that the user names; ValueError where they are no three sets of rows."""
@@ -117,7 +132,7 @@ class ScreenSplitter(pl.LightningDataModule):
             parts: tuple[list[np.ndarray], ...] = ([], [], [])
             for code in np.unique(self.codes):
                 cells = np.flatnonzero(self.codes == code)
-                cells = rng.permutation(cells) if self.shuffle_set_split else cells
+                cells = rng.permutation(self.in_order(cells)) if self.shuffle_set_split else cells
                 n_train = min(len(cells), max(2 if code == 0 else 1, round(self.train_size * len(cells))))
                 n_val = min(len(cells) - n_train, round(self.validation_size * len(cells)))
                 parts[0].append(cells[:n_train])
@@ -151,8 +166,8 @@ class ScreenSplitter(pl.LightningDataModule):
 
     @property
     def known_rows(self) -> np.ndarray:
-        """Training and validation cells: all but those that are kept for a test."""
-        return np.sort(np.concatenate([self.train_idx, self.val_idx]))
+        """Training and validation cells: all but those that are kept for a test, in the order of draws."""
+        return self.in_order(np.concatenate([self.train_idx, self.val_idx]))
 
     @property
     def known_controls(self) -> np.ndarray:
@@ -164,7 +179,7 @@ class ScreenSplitter(pl.LightningDataModule):
         """Sums over these cells, the training being part 0 and the validation part 1."""
         part = np.zeros(len(self.codes), dtype=np.int64)
         part[self.val_idx] = 1
-        return self.screen.sums(self.known_rows, part=part, rates=True)
+        return self.screen.sums(np.sort(self.known_rows), part=part, rates=True)
 
     def known_effects(self) -> tuple[EffectMoments, np.ndarray]:
         """Effects measured on them, and the mean of their controls."""
@@ -177,13 +192,14 @@ class ScreenSplitter(pl.LightningDataModule):
         """
         rows = self.known_controls
         if len(rows) > _MOST_CONTROLS:
-            rows = np.sort(np.random.default_rng(self.seed).choice(rows, _MOST_CONTROLS, replace=False))
+            rows = self.in_order(np.random.default_rng(self.seed).choice(rows, _MOST_CONTROLS, replace=False))
         values = to_dense(self.screen.expression_at(rows)).astype(np.float64)
         batch = np.zeros(len(rows), dtype=int) if self.screen.batch is None else self.screen.batch[rows]
         for value in np.unique(batch):
             values[batch == value] -= values[batch == value].mean(0)
-        loadings: np.ndarray = loadings_of_cells(values)
-        return loadings
+        loadings: np.ndarray = loadings_of_cells(np.take(values, self.gene_order, axis=1))
+        found: np.ndarray = loadings[places(self.gene_order)]
+        return found
 
     def known_log_ratios(self) -> LogRatioMoments:
         """Log ratios of rates measured on them."""
@@ -191,6 +207,7 @@ class ScreenSplitter(pl.LightningDataModule):
 
     def _part(self, rows: np.ndarray, part: int, components: np.ndarray | None) -> Split:
         effects, batch, plan = effects_of(self.sums.of_parts(part)), self.screen.batch, None
+        rows = rows if self.place is None else self.in_order(rows)
         if components is not None:
             pairs = pairing_plan(
                 components[rows],

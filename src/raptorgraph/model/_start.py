@@ -19,7 +19,7 @@ from raptorgraph.screen._moments import moments_of
 if TYPE_CHECKING:
     from raptorgraph.model._module import RaptorGraphModule
     from raptorgraph.model._splitter import ScreenSplitter
-    from raptorgraph.screen import Screen, Sums
+    from raptorgraph.screen import Sums
 
 
 _OFFSETS = np.linspace(-4.0, 4.0, 41)  # of the decoder's output
@@ -49,7 +49,7 @@ def start_from_effects(module: RaptorGraphModule, splitter: ScreenSplitter, effe
     screen, rows, seed = splitter.screen, splitter.known_rows, splitter.seed
     _widen(module, splitter.sums)
     spread = module.spread.double().cpu().numpy()
-    used = np.sort(np.random.default_rng((seed, 7)).permutation(rows)[:_N_CELLS])
+    used = splitter.in_order(np.random.default_rng((seed, 7)).permutation(rows)[:_N_CELLS])
     # What varies within conditions and batches: all cells say more of it than the controls alone.
     residual = (to_dense(screen.expression_at(used)) - moments_of(splitter.sums).mean[screen.codes[used]]) / spread
     residual = residual.astype(np.float32)
@@ -64,14 +64,15 @@ def start_from_effects(module: RaptorGraphModule, splitter: ScreenSplitter, effe
     for _ in range(2):
         # What was measured is the mean over all cells, those included that escaped.
         of_responders = (effects.double().cpu() / (1 - escape.double())[:, None]).numpy()
-        linear = fit_linear(residual, of_responders / spread, n_background, strength, seed)
+        standardized = of_responders / spread
+        linear = fit_linear(residual, standardized, n_background, strength, seed, splitter.gene_order)
         strength = linear.strength
         own = _shifts(curve, of_responders) if module.distribution.needs_counts else of_responders
         background = linear.loading[len(own) :] * spread / np.maximum(slope, _LEAST_SLOPE)
         _set_decoder(module, np.concatenate([own / strength, background]))
         weight, variance = linear.posterior
         weight[:, : module.config.n_targets] *= np.eye(len(weight), module.config.n_targets)  # the encoder's structure
-        responses = _responses(module, weight, screen, rows, seed)
+        responses = _responses(module, weight, splitter)
         escape = responses.escape
     _set_encoder(module, weight, variance)
     modulator, prior = module.modulator, module.prior
@@ -93,9 +94,10 @@ def _set_decoder(module: RaptorGraphModule, loading: np.ndarray) -> None:
         weight[:, : len(loading)] = torch.as_tensor((graph @ loading).T, dtype=weight.dtype)
 
 
-def _responses(module: RaptorGraphModule, weight: np.ndarray, screen: Screen, rows: np.ndarray, seed: int) -> Responses:
+def _responses(module: RaptorGraphModule, weight: np.ndarray, splitter: ScreenSplitter) -> Responses:
     """Responses of the cells, or of some tens of thousands of them, by the linear encoder of these weights."""
-    rows = np.sort(np.random.default_rng((seed, 9)).permutation(rows)[:_N_ENCODED])
+    screen, rng = splitter.screen, np.random.default_rng((splitter.seed, 9))
+    rows = np.sort(rng.permutation(splitter.known_rows)[:_N_ENCODED])
     weights, parts = torch.as_tensor(weight, dtype=torch.float32, device=module.device), []
     with torch.no_grad():
         for part in np.array_split(rows, -(-len(rows) // 1024)):

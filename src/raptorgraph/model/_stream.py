@@ -68,6 +68,8 @@ class WindowSampler(Sampler[WindowBatch]):
         self.n_cells = max(1, n_cells // batch_size) * batch_size
         self.n_controls = max(self.n_cells // 2, 1)
         self.fits = len(split.perturbed) + len(split.controls) <= self.n_cells + self.n_controls
+        if not self.fits:  # neighbors in the file are read together, whatever the order of draws
+            split = replace(split, perturbed=np.sort(split.perturbed), controls=np.sort(split.controls))
         if not self.fits and not shuffle:
             split = _sample(split, self.n_cells, self.n_controls, seed)
             self.fits = True

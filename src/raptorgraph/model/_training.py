@@ -153,6 +153,7 @@ def train(
     trainer_kwargs = check_training(max_epochs, early_stopping, trainer_kwargs, plan.config.weights)
     paired = partners or not model.module.config.perturbed_prior
     splitter_arguments = {"pairing": model.pairing_ if paired else "random", "with_partners": partners}
+    splitter_arguments["by_name"] = model.module.config.perturbed_prior
     splitter_arguments |= check_mapping("datasplitter_kwargs", datasplitter_kwargs)
     division = {
         "train_size": train_size,
@@ -228,7 +229,8 @@ def _infer(
         rows = None if embedding is None else torch.as_tensor(embedding.rows(model.perturbed_genes))
         with _timed(seconds, "posterior"):
             noise = splitter.known_noise()
-            model.calibration.fit(*splitter.known_effects(), design, targets, model.edges.known(), noise, rows)
+            measured, order = splitter.known_effects(), splitter.gene_order
+            model.calibration.fit(*measured, design, targets, model.edges.known(), noise, rows, gene_order=order)
     if module.config.perturbed_prior:
         with _timed(seconds, "targets"):
             splitter.targets = _targets(model, splitter, design)
@@ -341,7 +343,8 @@ def _targets(
 def _keep_controls(model: RaptorGraphModel, controls: np.ndarray) -> None:
     """Keep latents of training controls, and digests of these and of all controls where some were kept for a test."""
     manager, rng = model.adata_manager, np.random.default_rng(draw_seed(None))
-    model.calibration.keep_reference(model.latents.draw(manager, reference_rows(controls, rng), rng))
+    rows = controls[reference_rows(np.arange(len(controls)), rng)]  # in the order of draws
+    model.calibration.keep_reference(model.latents.draw(manager, rows, rng))
     model.control_digests_ = sorted({model.cells.digest(manager, rows) for rows in (controls, None)})
 
 

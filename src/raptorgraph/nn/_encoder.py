@@ -6,6 +6,9 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+LOG_VARIANCES = (-10.0, 4.0)
+"""Ends of what the encoder says of a latent."""
+
 
 class PreconditionedLayer(nn.Module):
     r"""Linear maps from genes to latents in which a perturbed gene reaches its own latent only (Eq. 4, Eq. S21).
@@ -117,4 +120,4 @@ class GraphPathwayEncoder(nn.Module):
         """Return mean and log variance, each cells x latents."""
         s = self.interaction(F.silu(self.preconditioned(x)))
         mean, log_var = torch.einsum("bmd,omd->obd", s, self.aggregation) + self.offset[:, None, :]
-        return mean, log_var.clamp(-10.0, 4.0)
+        return mean, log_var.clamp(*LOG_VARIANCES)

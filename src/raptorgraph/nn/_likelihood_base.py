@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
+from copy import copy
 from dataclasses import dataclass
 from numbers import Real
 from typing import Any, ClassVar, TypeAlias
@@ -62,6 +63,13 @@ class Likelihood(nn.Module, ABC):
         super().__init__()
         self.target_sum = target_sum
         self.log_scale = nn.Parameter(torch.zeros(n_genes), requires_grad=learn_scale)
+
+    def of_genes(self, columns: Tensor) -> Likelihood:
+        """The same likelihood of the genes at these columns, in this order, for what is drawn and not trained."""
+        found = copy(self)
+        log_scale = nn.Parameter(self.log_scale.detach()[columns], requires_grad=False)
+        found._parameters = {**self._parameters, "log_scale": log_scale}
+        return found
 
     # -- data ------------------------------------------------------------------------------------------------------
     def observed(self, x: Tensor, expression: Tensor) -> Tensor:

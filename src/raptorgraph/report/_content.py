@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import numpy as np
 
+from raptorgraph._text import counted, listed, percent
 from raptorgraph.evaluation._held_out_scores import MODEL, PERFECT, SINGLES, UNSEEN, Scores
 from raptorgraph.report import _figures as figures
 from raptorgraph.report import _words as words
 from raptorgraph.report._blocks import IMPORTANT, Bullets, Code, Heading, Notes, Section, Terms, Text
+from raptorgraph.report._diagnosis import what_was_checked
 from raptorgraph.report._findings import Findings, long_table
 from raptorgraph.report._pathways import asked, labeled, pathways
 from raptorgraph.report._quality import quality
 from raptorgraph.report._record import of_run
 from raptorgraph.report._relations import graph, interactions, unordered
 from raptorgraph.report._responders import responders
-from raptorgraph.report._tables import Column, counted, fixed, listed, percent, whole, with_error, yes_no
+from raptorgraph.report._tables import Column, fixed, whole, with_error, yes_no
 
 _OFTEN = 0.9
 FILES = {
@@ -43,6 +45,7 @@ def sections(found: Findings) -> list[Section]:
         Section("know", "What to know before using the results").add(
             Notes(found.notes) if found.notes else Text("Nothing stood out.")
         ),
+        what_was_checked(found),
         _perturbations(found),
         responders(found),
         quality(found),

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from raptorgraph.report._blocks import Note
     from raptorgraph.report._pairs import Pairs
     from raptorgraph.screen import Screen
+    from raptorgraph.screen._checks import Checked
 
 _MOST_ROWS = 300
 
@@ -85,9 +86,9 @@ class Findings(Run):
         Directory with the files of the run.
     date
         When the run began.
-    strength, held, notes
-        What :func:`~raptorgraph.tl._strength.strengths`, :func:`raptorgraph.evaluation.held_out` and
-        :func:`~raptorgraph.report._notes.notes` give.
+    strength, held, checks, notes
+        What :func:`~raptorgraph.screen._strength.strengths`, :func:`raptorgraph.evaluation.held_out`,
+        :func:`~raptorgraph.report._notes.diagnosis` and :func:`~raptorgraph.report._notes.notes` give.
     pairs
         What :func:`~raptorgraph.report._pairs.top_pairs` gives; None for one perturbed gene.
     responders, guide_key
@@ -98,6 +99,7 @@ class Findings(Run):
     date: datetime
     strength: pd.DataFrame
     held: HeldOut
+    checks: list[Checked]
     notes: list[Note]
     pairs: Pairs | None
     responders: pd.DataFrame

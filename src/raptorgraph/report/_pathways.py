@@ -8,11 +8,12 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from raptorgraph import pl
+from raptorgraph._text import counted, listed, percent
 from raptorgraph.pp._gene_sets import clean_set_name
 from raptorgraph.report import _figures as figures
 from raptorgraph.report._blocks import Section, Text
 from raptorgraph.report._findings import Findings, long_table
-from raptorgraph.report._tables import Column, Table, counted, fixed, listed, percent, small, whole
+from raptorgraph.report._tables import Column, Table, fixed, small, whole
 
 if TYPE_CHECKING:
     import pandas as pd

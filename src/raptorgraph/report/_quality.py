@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from raptorgraph._text import counted, listed, percent
 from raptorgraph.evaluation._held_out_scores import HALF, MODEL, PERFECT, SEEN, SINGLES, UNSEEN, HeldOut, Scores
 from raptorgraph.report import _figures as figures
 from raptorgraph.report import _words as words
 from raptorgraph.report._blocks import Heading, Section, Text
-from raptorgraph.report._tables import Column, counted, fixed, listed, percent, table, with_error
+from raptorgraph.report._tables import Column, fixed, table, with_error
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -10,7 +10,7 @@ import torch
 
 from raptorgraph._files import file_hash, size_of
 from raptorgraph._progress import progress_bar
-from raptorgraph.report._tables import counted
+from raptorgraph._text import counted
 
 if TYPE_CHECKING:
     from pathlib import Path

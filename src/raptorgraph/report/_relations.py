@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
+from raptorgraph._text import counted, listed, percent
 from raptorgraph.inference._graph_modules import ORDERED
 from raptorgraph.report import _figures as figures
 from raptorgraph.report import _words as words
@@ -14,10 +15,7 @@ from raptorgraph.report._findings import Findings, long_table
 from raptorgraph.report._tables import (
     Column,
     Table,
-    counted,
     fixed,
-    listed,
-    percent,
     small,
     table,
     with_interval,

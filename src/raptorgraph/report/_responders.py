@@ -2,37 +2,19 @@
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING
 
+from raptorgraph._text import counted, listed, percent
 from raptorgraph.report._blocks import Section, Text
 from raptorgraph.report._findings import Findings, long_table
-from raptorgraph.report._tables import Column, counted, listed, percent, small, whole
-from raptorgraph.screen import Setup
+from raptorgraph.report._tables import Column, small, whole
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from raptorgraph.model import RaptorGraphModel
 
-_GUIDES = re.compile(r"(s?g_?rna|guide|protospacer)s?(_?(id|identity|name|call)s?)?", re.IGNORECASE)
 _TOLD = 0.3  # how far cells must be told apart for that
 _FEW = 0.8  # share of responders below which a perturbation is named
-
-
-def guide_column(model: RaptorGraphModel) -> str | None:
-    """Column of ``obs`` with the guides of each cell; None where there is none that is known by its name.
-
-    It is what :func:`raptorgraph.pp.assign_guides` writes, or else a column with a usual name whose values tell more
-    groups of cells apart than the labels do.
-    """
-    obs = model.cells.data().obs
-    key = Setup.of(model.setup_args).perturbation_key
-    usual = [str(name) for name in obs.columns if _GUIDES.fullmatch(str(name)) and str(name) != key]
-    for name in (f"{key}_guides", *usual):
-        if name in obs and obs[name].notna().any() and obs[name].nunique() > obs[key].nunique():
-            return name
-    return None
 
 
 def responders(found: Findings) -> Section:

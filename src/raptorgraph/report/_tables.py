@@ -113,11 +113,6 @@ def whole(value: float) -> str:
     return f"{int(value):,}"
 
 
-def percent(value: float) -> str:
-    """Write a share as a percentage."""
-    return f"{100 * value:.0f} %"
-
-
 def with_error(digits: int) -> Callable[[tuple[float, float]], str]:
     """Write (value, standard error) as ``value ± error``; the error is left out where it is unknown."""
     write = fixed(digits)
@@ -143,16 +138,3 @@ def small(value: float) -> str:
 def yes_no(value: bool) -> str:
     """Write a truth value."""
     return "yes" if value else "no"
-
-
-def listed(names: Iterable[Any], most: int = 12) -> str:
-    """Names in a sentence, and how many more there are."""
-    names = [str(name) for name in names]
-    if len(names) > most:
-        return f"{', '.join(names[:most])} and {len(names) - most:,} more"
-    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}" if names else ""
-
-
-def counted(n: int, one: str, many: str | None = None) -> str:
-    """A number and its noun."""
-    return f"{n:,} {one if n == 1 else many or one + 's'}"

@@ -12,14 +12,14 @@ from raptorgraph import tl
 from raptorgraph._progress import progress_bar
 from raptorgraph._version import __version__
 from raptorgraph.evaluation import held_out
+from raptorgraph.model._responders import guide_column
 from raptorgraph.report._content import sections
 from raptorgraph.report._findings import Findings, Run
-from raptorgraph.report._notes import notes
+from raptorgraph.report._notes import diagnosis, notes
 from raptorgraph.report._page import render
 from raptorgraph.report._pairs import top_pairs
-from raptorgraph.report._responders import guide_column
 from raptorgraph.screen._moments import condition_moments
-from raptorgraph.tl._strength import strengths
+from raptorgraph.screen._strength import strengths
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -50,6 +50,7 @@ def findings_of(run: Run, out: Path, date: datetime, *, say: Callable[[str], Non
     screen, options, seed = run.screen, run.options, run.options["seed"]
     start = time.perf_counter()
     strength = strengths(screen, seed)
+    checks = diagnosis(run, strength)
     held = held_out(
         screen,
         preset=options["preset"],
@@ -70,7 +71,8 @@ def findings_of(run: Run, out: Path, date: datetime, *, say: Callable[[str], Non
         date=date,
         strength=strength,
         held=held,
-        notes=notes(run, strength, held),
+        checks=checks,
+        notes=notes(run, checks, held),
         pairs=pairs,
         responders=tl.responders(run.model, guide_key),
         guide_key=guide_key,
@@ -97,7 +99,7 @@ def page_of(found: Findings) -> str:
 
 def warnings_without_tests(run: Run) -> list[Note]:
     """What to know before using the results, as far as it can be said without tests on held-out cells."""
-    return notes(run, strengths(run.screen, run.options["seed"]), None)
+    return notes(run, diagnosis(run, strengths(run.screen, run.options["seed"])), None)
 
 
 def control_facts(model: RaptorGraphModel, screen: Screen) -> dict[str, float]:

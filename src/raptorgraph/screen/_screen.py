@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 from scipy import sparse
 
+from raptorgraph._order import name_order, places
 from raptorgraph.screen._cell_labels import parse_obs
 from raptorgraph.screen._expression import to_expression
 from raptorgraph.screen._inputs import batch_codes, expression_source
@@ -122,6 +123,18 @@ class Screen:
         known = {"source": self.source, "batch": self.batch, "var_names": self.var_names}
         return Screen(self.adata, self.setup, parsed=parsed, **known)
 
+    def by_name(self) -> Screen:
+        """Screen of the same cells whose conditions come in the order of their genes, the smallest sets first."""
+        conditions = self.parsed.conditions
+        order = [0, *sorted(range(1, len(conditions)), key=lambda i: (len(conditions[i]), conditions[i]))]
+        parsed = replace(
+            self.parsed,
+            codes=places(np.array(order))[self.codes],
+            conditions=tuple(conditions[i] for i in order),
+        )
+        known = {"source": self.source, "batch": self.batch, "var_names": self.var_names}
+        return Screen(self.adata, self.setup, parsed=parsed, **known)
+
     # -- conditions --------------------------------------------------------------------------------------------------
     @property
     def control(self) -> str:
@@ -181,6 +194,12 @@ class Screen:
         """Rows of the cells of a condition, or of the control."""
         return np.flatnonzero(self.codes == self.labels.index(label))
 
+    def rows_by_name(self, label: str) -> np.ndarray:
+        """Rows of the cells of a condition, or of the control, in the order of their names, for random draws."""
+        rows = self.rows(label)
+        found: np.ndarray = rows[name_order(self.adata.obs_names[rows])]
+        return found
+
     def cells(self, conditions: Sequence[str]) -> AnnData:
         """Copy of the control cells and those of the given conditions."""
         wanted = [0, *(self.labels.index(label) for label in conditions)]
@@ -192,7 +211,7 @@ class Screen:
         rng = np.random.default_rng([seed, 1])
         first, second = [], []
         for code in range(len(self.labels)):
-            rows = rng.permutation(np.flatnonzero(self.codes == code))
+            rows = rng.permutation(self.rows_by_name(self.labels[code]))
             first.append(rows[: len(rows) // 2])
             second.append(rows[len(rows) // 2 :])
         return np.sort(np.concatenate(first)), np.sort(np.concatenate(second))

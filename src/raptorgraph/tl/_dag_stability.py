@@ -10,6 +10,7 @@ import pandas as pd
 
 from raptorgraph._arguments import check_integer
 from raptorgraph._docs import docs
+from raptorgraph._order import name_order, places
 from raptorgraph._progress import progress_argument, progress_bar
 from raptorgraph.metrics import chance_jaccard
 from raptorgraph.metrics._graph import off_diagonal, top_edges
@@ -86,8 +87,8 @@ def dag_stability(
         raise ValueError("Only graphs that were inferred from interventions are drawn again: graph='interventional'.")
     if model.adata is None:
         raise ValueError("The model was loaded without data: load it with adata=...")
-    screen, edges, targets = model.screen, model.edges, model.target_columns
-    codes = screen.codes
+    screen, edges, targets = model.screen.by_name(), model.edges, model.target_columns
+    codes, order = screen.codes, name_order(screen.adata.obs_names)  # cells are drawn by their names
     batch = np.zeros(len(codes), dtype=int) if screen.batch is None else screen.batch
 
     def graph(screen: Screen, rows: np.ndarray | None = None) -> GraphPosterior:
@@ -101,11 +102,11 @@ def dag_stability(
     with progress_bar("Graphs", n + n_null) as advance:
         for step in range(n + n_null):
             if step < n:
-                found = graph(screen, _resampled(codes, rng))
+                found = graph(screen, order[_resampled(codes[order], rng)])
                 count += (found.probability >= CALLED).numpy()
                 heaviest.append(top_edges(found.weight.numpy(), n_edges) if n_edges else np.empty(0, dtype=int))
             else:
-                found = graph(screen.with_codes(_permuted(codes, batch, rng)))
+                found = graph(screen.with_codes(_permuted(codes[order], batch[order], rng)[places(order)]))
                 n_null_edges += int((found.probability >= CALLED).sum())
                 null.add(np.abs(off_diagonal(found.weight.numpy())))
             advance()

@@ -14,9 +14,9 @@ from raptorgraph._docs import docs
 from raptorgraph._progress import progress_argument, progress_bar
 from raptorgraph.pp import parse_perturbation
 from raptorgraph.screen._names import stripped
+from raptorgraph.screen._noise import false_discovery_rates
 from raptorgraph.tl._label_null import check_null, clear_latents, label_null
 from raptorgraph.tl._latent_programs import latent_programs
-from raptorgraph.tl._noise import false_discovery_rates
 from raptorgraph.tl._parallel import in_threads
 from raptorgraph.tl._set_scores import Ranking, check_method, rank, read_sets, score
 

@@ -9,8 +9,8 @@ import numpy as np
 from scipy import sparse, stats
 
 from raptorgraph._progress import progress_bar
+from raptorgraph.screen import _noise
 from raptorgraph.screen._matrix import to_dense
-from raptorgraph.tl import _noise
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

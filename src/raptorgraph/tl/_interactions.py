@@ -15,8 +15,8 @@ from raptorgraph._docs import docs
 from raptorgraph._progress import progress_argument, progress_bar
 from raptorgraph.screen._asked import did_you_mean, listed
 from raptorgraph.screen._setup import Setup
+from raptorgraph.screen._strength import singles_that_stand_out
 from raptorgraph.tl._pair_scores import LONGER, SCORES, SHORTER, TURNED, PairDraws, score_draws
-from raptorgraph.tl._strength import singles_that_stand_out
 from raptorgraph.tl._strongest_pairs import DEPARTURE, RANKED_BY, all_pairs, strongest_of, strongest_pairs
 
 if TYPE_CHECKING:

@@ -10,15 +10,13 @@ from scipy import sparse
 
 from raptorgraph._arguments import check_integer
 from raptorgraph._progress import progress_bar
-from raptorgraph.tl import _noise
+from raptorgraph.screen import _noise
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from raptorgraph.model import RaptorGraphModel
     from raptorgraph.tl._set_scores import Ranking
-
-_CLEAR = 0.05
 
 
 @dataclass(frozen=True)
@@ -70,15 +68,10 @@ def label_null(model: RaptorGraphModel, rankings: Sequence[Ranking], *, n_null: 
 
 def clear_latents(model: RaptorGraphModel, p_effect: np.ndarray, n_latents: int) -> np.ndarray:
     """Whether the first latents stand out; of those without a gene, and so without a p-value, which are active."""
-    clear = stands_out(p_effect)
+    clear = _noise.stands_out(p_effect)
     if n_latents > len(clear):
         clear = np.append(clear, model.latent_activity()["active"].to_numpy()[len(clear) : n_latents])
     return clear
-
-
-def stands_out(p_effect: np.ndarray) -> np.ndarray:
-    """Whether the false discovery rate among all latents is at most 0.05; False where the p-value is NaN."""
-    return np.asarray(_noise.false_discovery_rates(p_effect) <= _CLEAR)
 
 
 def set_changes(effects: np.ndarray, ranking: Ranking) -> np.ndarray:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from raptorgraph.tl._noise import effect_statistics
+from raptorgraph.screen._noise import effect_statistics
 
 Floats = npt.NDArray[np.floating]
 Values = npt.NDArray[np.float64]

@@ -12,7 +12,7 @@ from scipy.spatial.distance import squareform
 from raptorgraph._arguments import check_choice
 from raptorgraph._docs import docs
 from raptorgraph._progress import progress_argument
-from raptorgraph.tl import _noise
+from raptorgraph.screen import _noise
 from raptorgraph.tl._label_null import check_null, clear_latents, label_null
 from raptorgraph.tl._latent_programs import latent_programs
 

@@ -6,21 +6,17 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
-from scipy.stats import chi2, false_discovery_control
+from scipy.stats import false_discovery_control
 
 from raptorgraph._arguments import check_number
 from raptorgraph._docs import docs
+from raptorgraph.model._responders import ENDS, FDR, FEWEST, disagreement, log_likelihood, ratio_of, told_of
 from raptorgraph.screen._cell_labels import parse_obs
 from raptorgraph.screen._inputs import obs_column
 from raptorgraph.screen._setup import Setup
 
 if TYPE_CHECKING:
     from raptorgraph.model import RaptorGraphModel
-
-_FDR = 0.05
-_FEWEST = 5  # cells of a guide that is compared with others
-_ENDS = np.linspace(0, 1, 201)
-_SHARES = 0.5 * (_ENDS[1:] + _ENDS[:-1])
 
 
 @docs.dedent
@@ -82,21 +78,19 @@ def responders(model: RaptorGraphModel, guide_key: str | None = None, *, level: 
     parsed = parse_obs(model.adata, setup.perturbation_key, **setup.spelling)
     labels = np.array([setup.label(genes) for genes in parsed.conditions], dtype=object)[parsed.codes]
     even = model.get_response_probability(share=0.5).to_numpy()
-    prior = 0.5 ** np.array([len(genes) for genes in parsed.conditions])[parsed.codes]
-    with np.errstate(divide="ignore"):
-        ratio = np.clip(even / (1 - even) * (1 - prior) / np.where(prior < 1, prior, 0.5), 1e-12, 1e12)
+    ratio = ratio_of(even, np.array([len(genes) for genes in parsed.conditions])[parsed.codes])
     probability = model.get_response_probability().to_numpy()
     by_guide = None if guides is None else model.get_response_probability(guide_key=guide_key).to_numpy()
     found = []
     for label in model.conditions:
         rows = np.flatnonzero(labels == label)
-        told = float(np.abs((ratio[rows] - 1) / (ratio[rows] + 1)).mean())
+        told = told_of(ratio[rows])
         whole = _row(probability[rows], ratio[rows], told, level)
         if guides is None or by_guide is None:
             found.append({"perturbation": label, **whole})
             continue
         each = {guide: rows[guides[rows] == guide] for guide in sorted(set(guides[rows]))}
-        p = _disagreement([ratio[cells] for cells in each.values() if len(cells) >= _FEWEST], told)
+        p = disagreement([ratio[cells] for cells in each.values() if len(cells) >= FEWEST], told)
         found.append({"perturbation": label, "guide": None, **whole, "p": p})
         for guide, cells in each.items():
             of_guide = _row(by_guide[cells], ratio[cells], told, level)
@@ -106,30 +100,15 @@ def responders(model: RaptorGraphModel, guide_key: str | None = None, *, level: 
         tested = table["p"].notna()
         table["q"] = np.nan
         table.loc[tested, "q"] = false_discovery_control(table.loc[tested, "p"]) if tested.any() else []
-        table["disagree"] = table["q"] <= _FDR
+        table["disagree"] = table["q"] <= FDR
     return table
 
 
 def _row(probability: np.ndarray, ratio: np.ndarray, told: float, level: float) -> dict[str, float]:
     """Number of cells, share, and the shortest interval of the share that holds `level` of its posterior."""
-    log_density = told**2 * _log_likelihood(ratio)
+    log_density = told**2 * log_likelihood(ratio)
     density = np.exp(log_density - log_density.max())
     order = np.argsort(-density, kind="stable")
     inside = order[: 1 + np.searchsorted(np.cumsum(density[order]), level * density.sum())]
-    share, low, high = float(probability.mean()), _ENDS[inside.min()], _ENDS[inside.max() + 1]
+    share, low, high = float(probability.mean()), ENDS[inside.min()], ENDS[inside.max() + 1]
     return {"n_cells": len(ratio), "share": share, "low": min(low, share), "high": max(high, share), "told": told}
-
-
-def _disagreement(ratios: list[np.ndarray], told: float) -> float:
-    """P value of the test that groups of cells, of these likelihood ratios, have the same share of responders."""
-    if len(ratios) < 2:
-        return np.nan
-    curves = told**2 * np.array([_log_likelihood(ratio) for ratio in ratios])
-    gained = curves.max(1).sum() - curves.sum(0).max()
-    return float(chi2.sf(2 * gained, len(ratios) - 1))
-
-
-def _log_likelihood(ratio: np.ndarray) -> np.ndarray:
-    """Log-likelihood of each share on the grid."""
-    values: np.ndarray = np.log(_SHARES * ratio[:, None] + 1 - _SHARES).sum(0)
-    return values

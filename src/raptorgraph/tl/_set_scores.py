@@ -11,7 +11,7 @@ from scipy import stats
 
 from raptorgraph._arguments import check_choice
 from raptorgraph.pp._gene_sets import match_gene_sets, read_gene_sets
-from raptorgraph.tl._noise import false_discovery_rates
+from raptorgraph.screen._noise import false_discovery_rates
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence

@@ -12,8 +12,8 @@ from raptorgraph._arguments import check_integer
 from raptorgraph._docs import docs
 from raptorgraph.model._group_effects import infer_groups
 from raptorgraph.screen import Setup
+from raptorgraph.screen._noise import false_discovery_rates
 from raptorgraph.tl._group_test import dependence_test
-from raptorgraph.tl._noise import false_discovery_rates
 
 if TYPE_CHECKING:
     from raptorgraph.model import RaptorGraphModel

@@ -4,7 +4,7 @@ import pytest
 
 from raptorgraph import datasets
 from raptorgraph.screen import Screen
-from raptorgraph.tl._strength import singles_that_stand_out, strengths
+from raptorgraph.screen._strength import singles_that_stand_out, strengths
 
 
 @pytest.fixture(scope="module")

@@ -9,8 +9,7 @@ import pandas as pd
 from scipy import sparse
 
 from raptorgraph._progress import track
-from raptorgraph.tl._label_null import stands_out
-from raptorgraph.tl._noise import ControlNoise, cell_classes, effect_statistics, tail_probability
+from raptorgraph.screen._noise import ControlNoise, cell_classes, effect_statistics, stands_out, tail_probability
 
 if TYPE_CHECKING:
     from raptorgraph.screen import Screen
@@ -19,7 +18,7 @@ FEWEST_CONTROLS = 20  # of which random groups can be drawn
 _N_NULL = 1000
 
 
-def strengths(screen: Screen, seed: int = 0) -> pd.DataFrame:
+def strengths(screen: Screen, seed: int = 0, *, n_null: int = _N_NULL) -> pd.DataFrame:
     """Compare the effect of every condition with those of random groups of control cells.
 
     The statistics are those by which :func:`raptorgraph.tl.enrich` says which latents stand out.
@@ -30,6 +29,8 @@ def strengths(screen: Screen, seed: int = 0) -> pd.DataFrame:
         All cells.
     seed
         Seed of the random groups.
+    n_null
+        Number of random groups of each size.
 
     Returns
     -------
@@ -42,7 +43,7 @@ def strengths(screen: Screen, seed: int = 0) -> pd.DataFrame:
     """
     moments = screen.moments
     effect, variance = moments.effect[1:], moments.variance[1:]
-    p = _p_values(screen, seed)
+    p = _p_values(screen, seed, n_null)
     table = pd.DataFrame(
         {
             "n_cells": moments.n[1:],
@@ -68,9 +69,9 @@ def singles_that_stand_out(screen: Screen, seed: int = 0) -> set[str]:
     return {screen.genes_of[label][0] for label in screen.singles if table.at[label, "stands_out"]}
 
 
-def _p_values(screen: Screen, seed: int) -> np.ndarray:
+def _p_values(screen: Screen, seed: int, n_null: int) -> np.ndarray:
     """Probability of as large an effect where there is none, the smaller of two for broad and for sparse effects."""
-    controls = screen.rows(screen.control)
+    controls = screen.rows_by_name(screen.control)
     if len(controls) < FEWEST_CONTROLS:
         return np.full(len(screen.conditions), np.nan)
     noise = ControlNoise(
@@ -81,7 +82,7 @@ def _p_values(screen: Screen, seed: int) -> np.ndarray:
     moments = screen.moments_of(shrinkage=len(controls))
     classes, own, p = cell_classes(moments.n[1:]), _own_columns(screen), np.empty(len(screen.conditions))
     for n in track(np.unique(classes), "Noise"):
-        effects, variance = noise.draw(int(n), _N_NULL, np.random.default_rng([seed, int(n)]))
+        effects, variance = noise.draw(int(n), n_null, np.random.default_rng([seed, int(n)]))
         null = effect_statistics(effects, variance, noise.seen)
         for i in np.flatnonzero(classes == n):
             genes = noise.seen.copy()

@@ -18,6 +18,7 @@ _FLOOR = 1e-2  # smallest variance, as a part of the typical one, as in effect_m
 _CHUNK = 250  # pseudo-perturbations at a time, which bounds the memory
 _SEEN = 10  # control cells that show a gene which the test of an effect counts
 _TOP = 10  # genes of the statistic for sparse effects
+_CLEAR = 0.05  # false discovery rate of what stands out
 _MOST_CELLS = 512  # the shape of the noise no longer depends on the number of cells; its size is put in
 
 
@@ -136,7 +137,7 @@ def halves_of_controls(screen: Screen, rng: np.random.Generator) -> tuple[np.nda
 def control_noise(screen: Screen) -> ControlNoise:
     """Noise of the control cells of a screen."""
     X, library = screen.source
-    rows = screen.rows(screen.control)
+    rows = screen.rows_by_name(screen.control)
     return ControlNoise(X[rows], *(None if values is None else values[rows] for values in (library, screen.batch)))
 
 
@@ -195,6 +196,11 @@ def false_discovery_rates(p: np.ndarray) -> np.ndarray:
         if known.any():
             row[known] = stats.false_discovery_control(values[known])
     return rates
+
+
+def stands_out(p: np.ndarray) -> np.ndarray:
+    """Whether the false discovery rate among all effects is at most 0.05; False where the p-value is NaN."""
+    return np.asarray(false_discovery_rates(p) <= _CLEAR)
 
 
 def _row(values: np.ndarray) -> np.ndarray:

@@ -6,14 +6,12 @@ from scipy import stats
 
 from raptorgraph.screen._expression import to_expression
 from raptorgraph.screen._moments import effect_moments
-from raptorgraph.tl._noise import (
+from raptorgraph.screen._noise import (
     ControlNoise,
     _contrasts,
     cell_classes,
     effect_statistics,
     false_discovery_rates,
-    halves_of_controls,
-    measured_latents,
     tail_probability,
 )
 
@@ -109,18 +107,3 @@ def test_a_gene_that_was_never_perturbed_alone():
 
 def test_cell_classes():
     assert list(cell_classes(np.array([1, 31.9, 32, 100, 5000]))) == [1, 16, 32, 64, 512]
-
-
-def test_measured_latents_are_those_of_the_model(known_screen):
-    model = known_screen.model
-    measured = measured_latents(model.screen)
-    effects = model.measured_effects()
-    np.testing.assert_allclose(measured.effect, effects.loc[model.perturbed_genes])
-    cells = known_screen.adata.obs["perturbation"].value_counts()
-    np.testing.assert_allclose(measured.n_cells, cells[model.perturbed_genes])
-    assert measured.shared[0, 1] == pytest.approx(1 / cells["control"], rel=0.1)
-    one, other = halves_of_controls(model.screen, np.random.default_rng(0))
-    both = np.intersect1d(one, other)
-    assert (known_screen.adata.obs["perturbation"].to_numpy()[both] != "control").all()
-    assert len(np.union1d(one, other)) == known_screen.adata.n_obs
-    assert abs(len(one) - len(other)) <= 1
