@@ -28,7 +28,7 @@ def attributes(model):
     """All that is saved of a model, but for random names."""
     found = {name: value for name, value in vars(model).items() if name.endswith("_") and name != "run_name_"}
     registry = dict(found["registry_"])
-    registry.pop("scvi_uuid", None)
+    registry.pop("_scvi_uuid", None)
     return {**dict(sorted(found.items())), "registry_": dict(sorted(registry.items()))}
 
 

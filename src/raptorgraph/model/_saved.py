@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from zipfile import ZipFile, is_zipfile
 
 import anndata as ad
+from scvi.data._constants import _SCVI_UUID_KEY
 from scvi.model.base._save_load import _load_saved_files
 
 from raptorgraph._files import remove
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
 KIND = Kind("raptorgraph model", 1)
 _CELLS = "adata.h5ad"
 _PICKLED = "model.pt"  # of scvi-tools' own format
-_UUID = "scvi_uuid"  # of the data in memory: a random number
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ def write_model(model: RaptorGraphModel, folder: Path, prefix: str, *, with_cell
     """Save a model in a folder, in place of an earlier one of this prefix; the `arguments` are of ``write_h5ad``."""
     attributes = {name: value for name, value in sorted(vars(model).items()) if _is_kept(name)}
     registry = dict(attributes["registry_"])
-    registry.pop(_UUID, None)
+    registry.pop(_SCVI_UUID_KEY, None)  # of the data in memory: a random number
     attributes["registry_"] = registry
     if not attributes["run_id_"]:  # the time at which the model was made: the name of a run that nobody followed
         attributes.pop("run_name_", None)
