@@ -1,12 +1,122 @@
-"""What tests of saved models and of resumed trainings compare, bit for bit."""
+"""Small models of every kind, and what tests of saved models and of resumed trainings compare, bit for bit."""
 
 import copy
 from collections import OrderedDict
 
+import anndata as ad
+import mudata as md
 import numpy as np
 import pandas as pd
 import pytest
+import scvi
 import torch
+
+import raptorgraph as rg
+
+SCREEN = {
+    "n_genes": 30, "n_perturbed": 4, "n_doubles": 2, "n_control_cells": 60, "n_cells_per_perturbation": 20,
+    "n_truth_cells": 5, "n_batches": 2, "seed": 0,
+}  # fmt: skip
+
+
+def screen():
+    adata = rg.datasets.simulate(**SCREEN)
+    adata.obs["age"] = np.arange(adata.n_obs) % 7.0
+    adata.obs["donor"] = np.resize(["a", "b", "c"], adata.n_obs)
+    return adata
+
+
+def guides(adata):
+    """The same screen with the labels as guides in a modality of their own."""
+    labels = adata.obs.pop("perturbation")
+    targets = [f"P0{i}" for i in range(1, 5)] + ["control"]
+    counts = np.array([[20.0 * (target in label.split("+")) for target in targets] for label in labels])
+    var = pd.DataFrame({"target": targets}, index=[f"{target}_guide" for target in targets])
+    return md.MuData({"rna": adata, "guides": ad.AnnData(counts, obs=adata.obs[[]], var=var)})
+
+
+def embedding():
+    rng = np.random.default_rng(0)
+    return pd.DataFrame(rng.normal(size=(6, 3)), index=[*(f"P0{i}" for i in range(1, 5)), "NEW", "G0010"])
+
+
+def plain(**model):
+    def make(tmp_path):
+        adata = screen()
+        rg.RaptorGraph.setup_anndata(adata, library_size_key="total_counts")
+        return rg.RaptorGraph(adata, **{"n_hidden": 4, **model})
+
+    return make
+
+
+def paper(tmp_path):
+    adata = screen()
+    rg.RaptorGraph.setup_anndata(adata, library_size_key="total_counts")
+    return rg.RaptorGraph.from_preset(adata, "paper", n_hidden=4)
+
+
+def covariates(tmp_path):
+    adata = screen()
+    rg.RaptorGraph.setup_anndata(
+        adata, control=["control"], library_size_key="total_counts", batch_key="batch",
+        categorical_covariate_keys=["donor"], continuous_covariate_keys=["age"],
+    )  # fmt: skip
+    return rg.RaptorGraph(adata, n_hidden=4)
+
+
+def embedded(tmp_path):
+    adata = screen()
+    rg.RaptorGraph.setup_anndata(adata, gene_embedding=embedding())
+    return rg.RaptorGraph(adata, n_hidden=4)
+
+
+def multimodal(tmp_path):
+    mdata = guides(screen())
+    rg.RaptorGraph.setup_mudata(
+        mdata, modalities={"expression": "rna", "guides": "guides"}, library_size_key="total_counts",
+        guide_kwargs={"min_counts": 5},
+    )  # fmt: skip
+    return rg.RaptorGraph(mdata, n_hidden=4)
+
+
+def backed(tmp_path):
+    screen().write_h5ad(tmp_path / "cells.h5ad")
+    adata = ad.read_h5ad(tmp_path / "cells.h5ad", backed="r")
+    rg.RaptorGraph.setup_anndata(adata, library_size_key="total_counts")
+    return rg.RaptorGraph(adata, n_hidden=4)
+
+
+MODELS = {
+    "default": plain(),
+    "paper": paper,
+    "no posterior": plain(effect_posterior=False),
+    "settings of the posterior": plain(effect_posterior={"noise_fraction": 0.7}),
+    "more latents": plain(n_latent=9, n_layers=2, n_subgraphs=1),
+    "normal": plain(likelihood="normal"),
+    "no prior": plain(perturbed_prior=False, graph="dagma"),
+    "fixed graph": plain(graph="fixed"),
+    "covariates": covariates,
+    "embedding": embedded,
+    "guides": multimodal,
+    "file": backed,
+}
+
+
+@pytest.fixture(scope="session")
+def trained(with_few_steps, tmp_path_factory):
+    """Trained models by their names in MODELS, each made once; a test that changes one makes a copy."""
+    known = {}
+
+    def get(name):
+        if name not in known:
+            scvi.settings.seed = 0
+            model = MODELS[name](tmp_path_factory.mktemp("cells"))
+            with with_few_steps():
+                model.train(max_epochs=2, accelerator="cpu", enable_progress_bar=False)
+            known[name] = model
+        return known[name]
+
+    return get
 
 
 def _same(one, two):
