@@ -114,8 +114,7 @@ def test_two_at_once(k, screen, tools, record, tmp_path):
     (err,) = [err for _, err, code in ended if code]
     assert err.startswith("error: 'out' is written to by process ")
     assert err.count("\n") == 1
-    found = tools["results"](tmp_path)
-    assert [name for name in screen.results if found[name] != screen.results[name]] == []
+    screen.check_same(tmp_path)
     record(
         "two runs at once", "one folder", "one finishes; the other has exit code 2 and one line that names the first"
     )
