@@ -25,7 +25,7 @@ def test_brute_force(model):
     s = (a + b).mean(0)
     of_sum = ((a + b) @ s / (s @ s)).std(ddof=1)
     w = fitted.measured.gene_noise.numpy()
-    first = model.screen.conditions[0]
+    first = model.screen.by_name().conditions[0]
     per_cell = float(fitted.measured.condition_noise[0]) * (model.adata.obs["perturbation"] == first).sum()
     nu = per_cell * float(1 + fitted.hyperparameters.excess) / n_cells
     levels = 4.0 ** np.arange(-4, 7)
@@ -83,11 +83,20 @@ def test_noise_that_genes_share_adds_up_along_a_direction(model):
 def test_noise_by_cells(model):
     fitted, planned = model.calibration.posterior.fitted, PlannedNoise.of(model)
     counts = model.adata.obs["perturbation"].value_counts()
-    for k, label in enumerate(model.screen.conditions):
+    setup, genes = model.cells.setup, np.array(model.perturbed_genes)
+    for k, row in enumerate(fitted.measured.design.numpy()):
+        label = setup.label(genes[row > 0])
         wanted = float((1 + fitted.hyperparameters.excess) * fitted.measured.condition_noise[k])
         assert planned.at(counts[label]) == pytest.approx(wanted)
     assert planned.typical == counts.drop("control").median()
     assert planned.cells_at(np.array([float(planned.at(60)), 0.0])).tolist() == [60, np.inf]
+
+
+def test_noise_by_cells_of_a_file_in_another_order(model, tmp_path):
+    model.save(tmp_path / "model")
+    again = type(model).load(tmp_path / "model", model.adata[::-1].copy())
+    assert again.screen.conditions != model.screen.conditions
+    assert PlannedNoise.of(again).per_cell == pytest.approx(PlannedNoise.of(model).per_cell)
 
 
 def test_table(model):
