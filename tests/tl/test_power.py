@@ -5,6 +5,7 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 from raptorgraph.tl import power
 from raptorgraph.tl._planned import PlannedNoise, correlated_noise
@@ -92,11 +93,19 @@ def test_noise_by_cells(model):
     assert planned.cells_at(np.array([float(planned.at(60)), 0.0])).tolist() == [60, np.inf]
 
 
-def test_noise_by_cells_of_a_file_in_another_order(model, tmp_path):
-    model.save(tmp_path / "model")
-    again = type(model).load(tmp_path / "model", model.adata[::-1].copy())
-    assert again.screen.conditions != model.screen.conditions
-    assert PlannedNoise.of(again).per_cell == pytest.approx(PlannedNoise.of(model).per_cell)
+def test_noise_by_cells_when_the_posterior_has_its_conditions_in_another_order():
+    """As of a saved model whose cells came in another order: conditions are matched by their genes."""
+    sizes, order = np.array([10, 100, 1000]), [1, 2, 0]
+    design = np.eye(3)
+    screen = SimpleNamespace(
+        codes=np.repeat(np.arange(4), [5, *sizes]), labels=["control", "A", "B", "C"],
+        design=np.vstack([np.zeros(3), design]),
+    )  # fmt: skip
+    measured = SimpleNamespace(design=torch.tensor(design[order]), condition_noise=torch.tensor(7.0 / sizes[order]))
+    fitted = SimpleNamespace(measured=measured, hyperparameters=SimpleNamespace(excess=0.5))
+    calibration = SimpleNamespace(posterior=SimpleNamespace(fitted=fitted))
+    model = SimpleNamespace(adata=object(), calibration=calibration, screen=screen, test_indices_=None)
+    assert PlannedNoise.of(model).per_cell == pytest.approx(1.5 * 7.0)
 
 
 def test_table(model):
