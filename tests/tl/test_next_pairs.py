@@ -32,7 +32,7 @@ def test_to_learn_is_greedy_in_the_variance_that_is_removed(model):
     labels = unseen(model)
     plan = Plan(fitted, design(model, labels))
     counts = model.adata.obs["perturbation"].value_counts()
-    noise_of = zip(fitted.measured.condition_noise.tolist(), model.screen.conditions, strict=True)
+    noise_of = zip(fitted.measured.condition_noise.tolist(), model.screen.by_name().conditions, strict=True)
     [per_cell] = {round(noise * counts[label], 9) for noise, label in noise_of}  # the same for all conditions
     noise = float(1 + fitted.hyperparameters.excess) * per_cell / 80
     whole, left = plan.variance(), list(labels)

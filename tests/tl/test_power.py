@@ -5,6 +5,7 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 from raptorgraph.tl import power
 from raptorgraph.tl._planned import PlannedNoise, correlated_noise
@@ -25,7 +26,7 @@ def test_brute_force(model):
     s = (a + b).mean(0)
     of_sum = ((a + b) @ s / (s @ s)).std(ddof=1)
     w = fitted.measured.gene_noise.numpy()
-    first = model.screen.conditions[0]
+    first = model.screen.by_name().conditions[0]
     per_cell = float(fitted.measured.condition_noise[0]) * (model.adata.obs["perturbation"] == first).sum()
     nu = per_cell * float(1 + fitted.hyperparameters.excess) / n_cells
     levels = 4.0 ** np.arange(-4, 7)
@@ -83,11 +84,28 @@ def test_noise_that_genes_share_adds_up_along_a_direction(model):
 def test_noise_by_cells(model):
     fitted, planned = model.calibration.posterior.fitted, PlannedNoise.of(model)
     counts = model.adata.obs["perturbation"].value_counts()
-    for k, label in enumerate(model.screen.conditions):
+    setup, genes = model.cells.setup, np.array(model.perturbed_genes)
+    for k, row in enumerate(fitted.measured.design.numpy()):
+        label = setup.label(genes[row > 0])
         wanted = float((1 + fitted.hyperparameters.excess) * fitted.measured.condition_noise[k])
         assert planned.at(counts[label]) == pytest.approx(wanted)
     assert planned.typical == counts.drop("control").median()
     assert planned.cells_at(np.array([float(planned.at(60)), 0.0])).tolist() == [60, np.inf]
+
+
+def test_noise_by_cells_when_the_posterior_has_its_conditions_in_another_order():
+    """As of a saved model whose cells came in another order: conditions are matched by their genes."""
+    sizes, order = np.array([10, 100, 1000]), [1, 2, 0]
+    design = np.eye(3)
+    screen = SimpleNamespace(
+        codes=np.repeat(np.arange(4), [5, *sizes]), labels=["control", "A", "B", "C"],
+        design=np.vstack([np.zeros(3), design]),
+    )  # fmt: skip
+    measured = SimpleNamespace(design=torch.tensor(design[order]), condition_noise=torch.tensor(7.0 / sizes[order]))
+    fitted = SimpleNamespace(measured=measured, hyperparameters=SimpleNamespace(excess=0.5))
+    calibration = SimpleNamespace(posterior=SimpleNamespace(fitted=fitted))
+    model = SimpleNamespace(adata=object(), calibration=calibration, screen=screen, test_indices_=None)
+    assert PlannedNoise.of(model).per_cell == pytest.approx(1.5 * 7.0)
 
 
 def test_table(model):

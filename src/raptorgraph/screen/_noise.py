@@ -137,7 +137,7 @@ def halves_of_controls(screen: Screen, rng: np.random.Generator) -> tuple[np.nda
 def control_noise(screen: Screen) -> ControlNoise:
     """Noise of the control cells of a screen."""
     X, library = screen.source
-    rows = screen.rows_by_name(screen.control)
+    rows = screen.rows(screen.control)
     return ControlNoise(X[rows], *(None if values is None else values[rows] for values in (library, screen.batch)))
 
 

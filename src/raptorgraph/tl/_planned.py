@@ -49,7 +49,10 @@ class PlannedNoise:
         codes = np.delete(screen.codes, [] if model.test_indices_ is None else model.test_indices_)
         n = np.bincount(codes, minlength=len(screen.labels))[1:]
         noise = fitted.measured.condition_noise.numpy()
-        per_cell = np.median((noise * n)[n > 0])  # the same for all
+        # conditions of the posterior come in an order of their own
+        n_of = {tuple(np.flatnonzero(row)): n_here for row, n_here in zip(screen.design[1:], n, strict=True)}
+        fitted_n = np.array([n_of.get(tuple(np.flatnonzero(row)), 0) for row in fitted.measured.design.numpy()])
+        per_cell = np.median((noise * fitted_n)[fitted_n > 0])  # the same for all
         return cls(float((1 + fitted.hyperparameters.excess) * per_cell), float(np.median(n[n > 0])))
 
     def at(self, n_cells: float | np.ndarray) -> np.ndarray:
