@@ -153,14 +153,14 @@ def test_every_tool_and_every_plot_is_asked():
 
 def test_a_change_would_be_seen(asked):
     model = asked["model"]
-    before = state_of(model)
+    kept, before = model.module.center.clone(), state_of(model)
     with torch.no_grad():
         model.module.center += 1.0
     model.adata.obs["new"] = 1
     changed = {name for name, value in state_of(model).items() if before.get(name) != value}
     assert changed == {"module: center", "adata.obs"}
     with torch.no_grad():
-        model.module.center -= 1.0
+        model.module.center.copy_(kept)
     del model.adata.obs["new"]
 
 
