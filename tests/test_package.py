@@ -130,7 +130,9 @@ def test_no_part_has_a_license_that_would_bind_users(pyproject):
         about = importlib.metadata.metadata(name)
         texts = [text for text in about.get_all("Classifier") or [] if text.startswith("License ::")]
         texts += [text.splitlines()[0] for key in ("License-Expression", "License") if (text := about.get(key))]
-        strict = [text for text in texts if re.search(r"(?<!L)GPL|General Public|Affero", text) and "Lesser" not in text]
+        strict = [
+            text for text in texts if re.search(r"(?<!L)GPL|General Public|Affero", text) and "Lesser" not in text
+        ]
         if strict and len(strict) == len(texts):  # of several licenses one may choose
             bound[name] = strict
     assert bound == {}

@@ -166,7 +166,18 @@ def without_attribute(file: h5py.File, rng: np.random.Generator) -> None:
 def other_attribute(file: h5py.File, rng: np.random.Generator) -> None:
     name = some(file, (h5py.Dataset, h5py.Group)[rng.integers(2)], rng)
     attributes = file[name].attrs
-    kinds = ["csr_matrix", "csc_matrix", "dataframe", "dict", "array", "categorical", "string-array", "anndata", "", "new"]
+    kinds = [
+        "csr_matrix",
+        "csc_matrix",
+        "dataframe",
+        "dict",
+        "array",
+        "categorical",
+        "string-array",
+        "anndata",
+        "",
+        "new",
+    ]
     if not len(attributes):
         return
     key = str(rng.choice(list(attributes)))

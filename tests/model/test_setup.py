@@ -109,4 +109,3 @@ def test_setup_moves_every_aligned_slot_and_nothing_else():
     rg.RaptorGraph.setup_anndata(adata)
     assert list(adata.var_names) == names
     np.testing.assert_array_equal(adata.X.toarray(), X)
-

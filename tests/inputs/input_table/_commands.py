@@ -29,7 +29,9 @@ def words(case: Case, *arguments: str) -> list[str]:
     return [str(places.get(word, word)) for word in arguments]
 
 
-def command(group: str, have: str, says: tuple[str, ...], *arguments: str, make: Callable[[Case], Any] | None = None) -> Row:
+def command(
+    group: str, have: str, says: tuple[str, ...], *arguments: str, make: Callable[[Case], Any] | None = None
+) -> Row:
     """Row of arguments that do not do."""
 
     def act(case: Case) -> None:
@@ -128,4 +130,3 @@ ROWS: list[Row] = [
     benchmark("predictions by the name of a method", "'additive' is the name of a method", *SCREEN, "--predictions",
               "additive=x.csv"),
 ]  # fmt: skip
-
