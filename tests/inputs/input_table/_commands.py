@@ -82,7 +82,7 @@ def pairs_alone(case: Case) -> None:
     adata.write_h5ad(case.folder / "screen.h5ad")
 
 
-SCREEN = ("prediction", "--screen", "SCREEN")
+SIMULATED = ("prediction", "--screen", "simulated")
 
 ROWS: list[Row] = [
     command(R, "no file named", ("the following arguments are required",), "run"),
@@ -117,7 +117,7 @@ ROWS: list[Row] = [
     benchmark("an unknown experiment", "There is no experiment 'guess'", "guess"),
     benchmark("no screen", "Name a screen", "prediction"),
     benchmark("a screen that is not there", "nowhere.h5ad", "prediction", "--screen", "nowhere.h5ad"),
-    benchmark("an unknown method", "'guess' is unknown", *SCREEN, "--methods", "guess"),
+    benchmark("an unknown method", "'guess' is unknown", *SIMULATED, "--methods", "guess"),
     benchmark("`--seeds 0`", "'0' is not a positive integer", "losses", "--seeds", "0"),
     benchmark("`--seeds 9-5`", "a range such as 5-9", "losses", "--seeds", "9-5"),
     benchmark("`--seeds many`", "'many' is not a positive integer", "losses", "--seeds", "many"),
@@ -126,7 +126,7 @@ ROWS: list[Row] = [
     benchmark("an option that the experiment does not have", "'color' is not an option", "losses", "--set", "color=red"),
     benchmark("an option without a value", "not of the form NAME=FILE", "losses", "--set", "color"),
     benchmark("an option twice", "--set k=... is given twice", "losses", "--set", "k=1", "--set", "k=2"),
-    benchmark("predictions without a name", "not of the form NAME=FILE", *SCREEN, "--predictions", "x.csv"),
-    benchmark("predictions by the name of a method", "'additive' is the name of a method", *SCREEN, "--predictions",
+    benchmark("predictions without a name", "not of the form NAME=FILE", *SIMULATED, "--predictions", "x.csv"),
+    benchmark("predictions by the name of a method", "'additive' is the name of a method", *SIMULATED, "--predictions",
               "additive=x.csv"),
 ]  # fmt: skip

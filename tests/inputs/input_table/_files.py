@@ -36,6 +36,7 @@ def write(adata: ad.AnnData, path: Path, zarr_format: int | None = None) -> Path
         return path
     with warnings.catch_warnings(), ad.settings.override(zarr_write_format=zarr_format):
         warnings.filterwarnings("ignore", "Writing zarr v2 data", UserWarning)
+        warnings.filterwarnings("ignore", "zarr v3 autosharding|Consolidated metadata", UserWarning)
         adata.write_zarr(path)
     return path
 
