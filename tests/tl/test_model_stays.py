@@ -37,7 +37,7 @@ def asked(with_few_steps):
         sets = {f"set {i + 1}": others[12 * i : 12 * i + 12] for i in range(4)}
         tables = {
             "enrichment": tl.enrich(model, sets, n_permutations=20, n_null=0),
-            "interactions": tl.interactions(model, n_draws=5, seed=0),
+            "interactions": tl.interactions(model, n_draws=20, seed=0),
             "next_pairs": tl.next_pairs(model, n=2, n_draws=10, seed=0),
             "power": tl.power(model, ["P01+P02"], n_cells=(50, 200), n_draws=20, seed=0),
             "reverse": tl.reverse(model, model.measured_effects().iloc[:2], max_genes=1),
@@ -60,7 +60,7 @@ TOOLS = {
     "enrich_effects": lambda a, path: tl.enrich_effects(
         a["model"].predict_effects(["P01", "P02"]), a["sets"], n_permutations=20
     ),
-    "interactions": lambda a, path: tl.interactions(a["model"], n_draws=5, seed=1),
+    "interactions": lambda a, path: tl.interactions(a["model"], n_draws=20, seed=1),
     "knock_out_edge": lambda a, path: knocked_out(a["model"]),
     "latent_programs": lambda a, path: tl.latent_programs(a["model"], n_cells=20),
     "next_pairs": lambda a, path: tl.next_pairs(a["model"], n=2, goal="interactions", n_draws=10, seed=0),
@@ -68,7 +68,7 @@ TOOLS = {
     "power": lambda a, path: tl.power(a["model"], ["P01+P02"], n_cells=(50, 200), n_draws=20, seed=0),
     "program_similarity": lambda a, path: tl.program_similarity(a["model"], n_cells=20, n_null=5),
     "responders": lambda a, path: tl.responders(a["model"], "guide"),
-    "reverse": lambda a, path: tl.reverse(a["model"], a["model"].adata[:40].copy(), max_genes=2, n_draws=5, seed=0),
+    "reverse": lambda a, path: tl.reverse(a["model"], a["model"].adata[:40].copy(), max_genes=2, n_draws=20, seed=0),
     "spillover": lambda a, path: tl.spillover(a["model"], n_cells=20),
     "spillover_index": lambda a, path: tl.spillover_index(
         lambda cells: a["model"].module.encode(cells)[0],
