@@ -14,7 +14,7 @@ PARALLEL := -n auto --dist loadfile
 INSTALL := $(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt
 
 .NOTPARALLEL:
-.PHONY: demo test test-slow test-faults test-lowest test-newest coverage lint types docs tutorials results clean
+.PHONY: demo test test-slow test-faults test-lowest test-newest coverage lint types docs tutorials results inputs clean
 
 demo: $(DONE)/package
 	$(BIN)/raptorgraph demo --out demo
@@ -62,6 +62,10 @@ tutorials: $(DONE)/doc
 # docs/results.md from the benchmark's files under docs/benchmark
 results: $(DONE)/package
 	$(BIN)/python docs/build_results.py
+
+# docs/inputs.md from the table of inputs that the tests run
+inputs: $(DONE)/test
+	$(BIN)/python docs/build_inputs.py
 
 # Removes what runs and builds leave behind; the environment stays (rm -r .venv removes it).
 clean:

@@ -193,3 +193,50 @@ def test_no_circle_comes_from_imports_for_types():
     graph = pytest.importorskip("grimp").build_graph("raptorgraph", exclude_type_checking_imports=False, cache_dir=None)
     imports = nx.DiGraph((m, other) for m in graph.modules for other in graph.find_modules_directly_imported_by(m))
     assert [sorted(found) for found in nx.strongly_connected_components(imports) if len(found) > 1] == []
+
+
+_WATCHED = """
+import os, sys
+
+def watch(event, args, allowed=({tmp!r}, "/dev/")):
+    path = None
+    if event in ("socket.connect", "socket.bind", "socket.sendto", "socket.getaddrinfo", "urllib.Request"):
+        raise RuntimeError(f"network: {{event}} {{args}}")
+    if event == "open" and not isinstance(args[0], int):
+        mode, flags = args[1], args[2] or 0
+        if set(mode or "") & set("wax+") or flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT):
+            path = args[0]
+    elif event in ("os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.link", "os.symlink", "os.truncate"):
+        path = None if event in ("os.remove", "os.rmdir") and args[1] not in (None, -1) else args[0]  # in an open folder
+    if path is not None and not os.path.abspath(os.fsdecode(path)).startswith(allowed):
+        raise RuntimeError(f"writing: {{event}} {{path}}")
+
+sys.addaudithook(watch)
+"""
+
+
+@pytest.mark.parametrize("eager", [False, True])
+def test_an_import_reads_no_network_and_writes_nothing(eager, tmp_path):
+    """In a home that cannot be written; what other libraries put into the folder for temporary files is theirs."""
+    temporary, here = tmp_path / "tmp", tmp_path / "here"
+    temporary.mkdir()
+    here.mkdir()
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("XDG_", "MPL", "NUMBA_CACHE", "TORCH"))
+    }
+    environment = {
+        **kept,
+        "HOME": "/dev/null/home",
+        "TMPDIR": str(temporary),
+        "PYTHONDONTWRITEBYTECODE": "1",
+        **({"EAGER_IMPORT": "1"} if eager else {}),
+    }
+    code = _WATCHED.format(tmp=str(temporary)) + f"import {', '.join(PACKAGES)}\ndir(raptorgraph)"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False, env=environment, cwd=here
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert list(here.iterdir()) == []
+    assert eager or list(temporary.iterdir()) == []

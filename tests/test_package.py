@@ -101,3 +101,38 @@ def test_constraints_pin_every_dependency(pyproject, pins):
 
 def test_test_extra_and_group_agree(pyproject):
     assert pyproject["project"]["optional-dependencies"]["test"] == pyproject["dependency-groups"]["test"]
+
+
+def parts_of(lines):
+    """Packages that are installed with the package, and those that these need."""
+    found, todo = {}, [Requirement(line) for line in lines]
+    while todo:
+        requirement = todo.pop()
+        extras = requirement.extras or {""}
+        wanted = requirement.marker is None or requirement.marker.evaluate({"extra": ""})
+        name = canonicalize_name(requirement.name)
+        if not wanted or extras <= found.get(name, set()):
+            continue
+        found[name] = found.get(name, set()) | extras
+        for line in importlib.metadata.requires(requirement.name) or []:
+            inner = Requirement(line)
+            if inner.marker is None or any(inner.marker.evaluate({"extra": extra}) for extra in extras):
+                inner.marker = None
+                todo.append(inner)
+    return sorted(found)
+
+
+def test_no_part_has_a_license_that_would_bind_users(pyproject):
+    parts = parts_of(pyproject["project"]["dependencies"])
+    assert {"torch", "scvi-tools", "numpy", "h5py"} <= set(parts)  # h5py comes with anndata
+    bound = {}
+    for name in parts:
+        about = importlib.metadata.metadata(name)
+        texts = [text for text in about.get_all("Classifier") or [] if text.startswith("License ::")]
+        texts += [text.splitlines()[0] for key in ("License-Expression", "License") if (text := about.get(key))]
+        strict = [
+            text for text in texts if re.search(r"(?<!L)GPL|General Public|Affero", text) and "Lesser" not in text
+        ]
+        if strict and len(strict) == len(texts):  # of several licenses one may choose
+            bound[name] = strict
+    assert bound == {}

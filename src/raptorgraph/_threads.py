@@ -1,8 +1,9 @@
-"""Threads of torch, where many small operations follow each other."""
+"""Threads of torch, where many small operations follow each other, and what is asked by several threads at once."""
 
 from __future__ import annotations
 
 from contextlib import contextmanager
+from threading import RLock
 from typing import TYPE_CHECKING
 
 import torch
@@ -25,3 +26,20 @@ def one_thread(when: bool = True) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
+
+
+class OwnLock:
+    """Lock of one object, for ``with``: a thread that holds it may take it again, and a copy has a lock of its own."""
+
+    def __init__(self) -> None:
+        self._lock = RLock()
+
+    def __enter__(self) -> None:
+        self._lock.acquire()
+
+    def __exit__(self, *error: object) -> None:
+        self._lock.release()
+
+    def __reduce__(self) -> tuple[type[OwnLock], tuple[()]]:
+        """How it is copied and pickled, which a lock of the system cannot be."""
+        return type(self), ()

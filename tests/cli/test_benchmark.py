@@ -3,7 +3,6 @@ import json
 from functools import partial
 
 import pandas as pd
-import pytest
 from rich.console import Console
 
 from raptorgraph.benchmark import EXPERIMENTS, _runner
@@ -35,27 +34,6 @@ def test_further_options_are_read_as_json(tmp_path, monkeypatch):
     assert run("benchmark", "losses", "--quick", "--seeds", "4-5", "--out", tmp_path, "--set", "sparsities=[0.25]") == 0
     assert json.loads((tmp_path / "losses.json").read_text())["seeds"] == [4, 5]
     assert pd.read_csv(tmp_path / "losses.csv")["zeros"].tolist() == ["25%"] * 3
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["guess"], "no experiment 'guess'"),
-        (["prediction"], "Name a screen"),
-        (["prediction", "--screen", "nowhere.h5ad"], "nowhere.h5ad"),
-        (["prediction", "--screen", "simulated", "--methods", "guess"], "'guess' is unknown"),
-        (["losses", "--set", "color=red"], "'color' is not an option"),
-        (["losses", "--set", "color"], "not of the form NAME=FILE"),
-        (["losses", "--seeds", "0"], "not a positive integer"),
-        (["losses", "--seeds", "9-5"], "a range such as 5-9"),
-    ],
-)
-def test_bad_requests_end_in_one_line(arguments, message, tmp_path, capsys):
-    assert run("benchmark", *arguments, "--quick", "--out", tmp_path / "out") == 2
-    err = capsys.readouterr().err
-    assert err.startswith("error: ")
-    assert err.count("\n") == 1
-    assert message in err
 
 
 def test_help_names_every_experiment(capsys):

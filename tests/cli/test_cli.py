@@ -205,30 +205,6 @@ def test_missing_and_foreign_files(tmp_path, capsys):
 
 
 @pytest.mark.parametrize(
-    ("options", "match"),
-    [
-        (["--perturbation-key", "guide"], "perturbation_key='guide'"),
-        (["--control", "nt"], "No cell is labeled as control"),
-        (["--layer", "counts"], "layer='counts'"),
-        (["--library-size-key", "size"], "library_size_key='size'"),
-        (["--batch-key", "lane"], "batch_key='lane'"),
-        (["--preset", "other"], "other"),
-        (["--max-epochs", "0"], "'0' is not a positive integer"),
-        (["--seed", "-1"], "-1"),
-        (["--n-top-genes", "many"], "'many' is not a positive integer"),
-        (["--gene-sets", "nowhere.gmt"], "no file of gene sets 'nowhere.gmt'"),
-        (["--report", "--resamples", "some"], "'some' is not 0 or a positive integer"),
-        (["--report", "--resamples", "1"], "use 2 or more, or 0"),
-        (["--resamples", "5"], "add --report"),
-    ],
-)
-def test_bad_options(screen, tmp_path, capsys, options, match):
-    out = tmp_path / "out"
-    assert match in failure(["run", screen, "--out", out, *options], capsys)
-    assert not out.exists()
-
-
-@pytest.mark.parametrize(
     ("name", "content", "match"),
     [
         ("sets.txt", b"A\tna\tG0005\n", "cannot be read as a GMT file"),

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from raptorgraph._deprecated import with_old_arguments
-from raptorgraph._threads import one_thread
+from raptorgraph._threads import OwnLock, one_thread
 from raptorgraph.inference._adding_up import learn_additivity
 from raptorgraph.inference._conditioning import Conditional, Moments, Sets
 from raptorgraph.inference._config import EffectPosteriorConfig
@@ -140,6 +140,7 @@ class EffectPosterior(nn.Module):
         self._conditionals: dict[float, Conditional] = {}  # by noise fraction
         self._found_additivity: Additivity | None = None
         self._drawn: JointDraws | None = None  # of the last call
+        self._drawing = OwnLock()  # which keeps what was drawn for one seed, until another is asked for
 
     def __getstate__(self) -> dict[str, Any]:
         """Without what is found again when it is asked for."""
@@ -311,10 +312,12 @@ class EffectPosterior(nn.Module):
         others are asked for with it. (:doc:`/concepts/inference` has the equations.)
         """
         design = self._like_fitted(design)
-        if self._drawn is None or (self._drawn.n_draws, self._drawn.seed) != (n_draws, seed):
-            with one_thread(len(self.fitted.measured.design) <= _FEW_CONDITIONS):
-                self._drawn = self._joint_draws(n_draws, seed)
-        return _unless_control(design, self._drawn.effects(design))
+        with self._drawing:
+            if self._drawn is None or (self._drawn.n_draws, self._drawn.seed) != (n_draws, seed):
+                with one_thread(len(self.fitted.measured.design) <= _FEW_CONDITIONS):
+                    self._drawn = self._joint_draws(n_draws, seed)
+            drawn = self._drawn.effects(design)
+        return _unless_control(design, drawn)
 
     def _joint_draws(self, n_draws: int, seed: int) -> JointDraws:
         """Draws in which genes get their random numbers in the order that they were fitted in."""

@@ -132,10 +132,7 @@ class Cells:
         method_args = {key: self.registry[key] for key in ("model_name", "setup_args")}
         values = None if stored is None else (stored, names)
         manager = screen_manager(setup, method_args, counts=counts, only=used, stored=values)
-        with warnings.catch_warnings():
-            # Advice on training, of which there is none.
-            warnings.filterwarnings("ignore", "Category .* has fewer than 3 cells", UserWarning)
-            manager.register_fields(query, self.registry)
+        manager.register_fields(query, self.registry)
         return manager
 
     def batches(

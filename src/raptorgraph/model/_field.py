@@ -6,11 +6,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import rich.table
-from scipy import sparse
 from scvi.data.fields import BaseAnnDataField
 
 from raptorgraph.screen._cell_labels import parse_obs
-from raptorgraph.screen._screen import design_matrix, order_genes
+from raptorgraph.screen._screen import order_genes, sparse_design
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -64,8 +63,7 @@ class PerturbationField(BaseAnnDataField):  # type: ignore[misc]  # scvi-tools h
                 f"{', '.join(unknown[:10])}. It knows the perturbed genes of its training screen only: drop these "
                 "cells or relabel them."
             )
-        design = sparse.csr_matrix(design_matrix(parsed.conditions, genes), dtype=np.float32)
-        adata.obsm[MASK_KEY] = design[parsed.codes]
+        adata.obsm[MASK_KEY] = sparse_design(parsed.conditions, genes).astype(np.float32)[parsed.codes]
 
     def register_field(self, adata: AnnData) -> dict[str, Any]:
         """Write the genes; return the state that a model keeps."""

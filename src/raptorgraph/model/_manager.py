@@ -40,8 +40,8 @@ class ScreenManager(AnnDataManager):  # type: ignore[misc]  # scvi-tools has no 
     def __init__(self, *args: Any, stored: StoredMatrix | None = None, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.stored = stored
-        self._arrays: tuple[Any, ...] = ()
-        self._canonical: Matrix = None
+        # the arrays of the matrix and its canonical form: one value, since threads may read it while it is replaced
+        self._canonical: tuple[tuple[Any, ...], Matrix] = ((), None)
 
     def validate(self) -> None:
         """Register anew, library sizes included, where the data were set up for another model in the meantime.
@@ -130,9 +130,11 @@ class ScreenManager(AnnDataManager):  # type: ignore[misc]  # scvi-tools has no 
         if not sparse.issparse(found):
             return as_matrix(found)
         arrays = (found.data, found.indices, found.indptr)
-        if [id(array) for array in arrays] != [id(array) for array in self._arrays]:
-            self._arrays, self._canonical = arrays, as_matrix(found)
-        return self._canonical
+        known, canonical = self._canonical
+        if [id(array) for array in arrays] != [id(array) for array in known]:
+            canonical = as_matrix(found)
+            self._canonical = arrays, canonical
+        return canonical
 
 
 def _whole(X: Matrix) -> bool:
@@ -151,7 +153,8 @@ def conditions_of(mask: sparse.csr_matrix) -> tuple[np.ndarray, list[tuple[int, 
     conditions
         Columns of each number; none for 0, whether or not there is such a row.
     """
-    mask.sort_indices()
+    if not mask.has_sorted_indices:  # on a copy: it is the user's, and other threads may read it
+        mask = mask.sorted_indices()
     sizes = np.diff(mask.indptr)
     codes = np.zeros(mask.shape[0], dtype=np.int64)
     found: list[tuple[int, tuple[int, ...], np.ndarray]] = []  # first row, columns, all rows

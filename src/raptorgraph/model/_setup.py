@@ -10,15 +10,11 @@ import pandas as pd
 from anndata import AnnData
 from mudata import MuData
 from scvi.data._constants import _SCVI_UUID_KEY
-from scvi.data.fields import (
-    CategoricalJointObsField,
-    CategoricalObsField,
-    LayerField,
-    NumericalObsField,
-)
+from scvi.data.fields import LayerField, NumericalObsField
 
 from raptorgraph._arguments import check_texts
 from raptorgraph._progress import progress_line
+from raptorgraph.model._categories import BatchField, CategoriesField
 from raptorgraph.model._covariates import ContinuousField, finite_numbers
 from raptorgraph.model._field import KEYS, LIBRARY_KEY, PerturbationField
 from raptorgraph.model._manager import ScreenManager
@@ -223,8 +219,8 @@ def screen_manager(
     fields = [
         values if stored is None else StoredLayerField(KEYS.X, setup.layer, stored[1]),
         PerturbationField(setup, parsed),
-        CategoricalObsField(KEYS.BATCH, setup.batch_key),
-        CategoricalJointObsField(KEYS.CATEGORICAL, list(setup.categorical_covariate_keys)),
+        BatchField(KEYS.BATCH, setup.batch_key),
+        CategoriesField(KEYS.CATEGORICAL, list(setup.categorical_covariate_keys)),
         ContinuousField(KEYS.CONTINUOUS, list(setup.continuous_covariate_keys)),
     ]
     if counts:

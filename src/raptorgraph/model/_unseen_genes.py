@@ -45,15 +45,16 @@ class Asked:
         cls, perturbations: Perturbations, setup: Setup, perturbed: Sequence[str], embedding: GeneEmbedding | None
     ) -> Asked:
         """Read labels; ValueError for a gene that was not perturbed and that the embedding does not have either."""
+        measured = set(perturbed)
         if embedding is None:
             where = "training screen, and there is no gene_embedding in setup_anndata that says what it is like"
             sets = setup.asked(perturbations, perturbed, where)
         else:
             named = dict.fromkeys(gene for one in listed(perturbations) for gene in setup.genes(one))
-            others = [gene for gene in named if gene in embedding and gene not in set(perturbed)]
+            others = [gene for gene in named if gene in embedding and gene not in measured]
             where = "training screen and has no row in the gene_embedding"
             sets = setup.asked(perturbations, [*perturbed, *others], where)
-        unseen = list(dict.fromkeys(gene for genes in sets for gene in genes if gene not in set(perturbed)))
+        unseen = list(dict.fromkeys(gene for genes in sets for gene in genes if gene not in measured))
         column = {gene: i for i, gene in enumerate([*perturbed, *unseen])}
         design = torch.zeros(len(sets), len(column))
         for i, genes in enumerate(sets):

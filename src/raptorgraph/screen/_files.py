@@ -13,6 +13,7 @@ import h5py
 import numpy as np
 from anndata._io.specs.registry import IORegistryError
 from anndata.io import read_elem, sparse_dataset
+from scipy import sparse
 
 from raptorgraph._failures import FAILURES, one_line
 
@@ -56,14 +57,33 @@ def read_cells(path: str | Path) -> ad.AnnData:
     path = Path(path)
     check_cells(path)
     try:
-        return ad.read_zarr(path) if path.is_dir() else ad.read_h5ad(path)
+        adata = ad.read_zarr(path) if path.is_dir() else ad.read_h5ad(path)
+        _check_positions(adata)
     except MemoryError:
         raise
     except (*FAILURES, IORegistryError) as error:
-        raise ValueError(
-            f"{str(path)!r} cannot be read: it is damaged, was not copied as a whole, or was written by a version of "
-            f"anndata that this one does not know. {one_line(error)[:300]}"
-        ) from error
+        raise _damaged(path, error) from error
+    return adata
+
+
+def _damaged(path: Path, error: BaseException) -> ValueError:
+    return ValueError(
+        f"{str(path)!r} cannot be read: it is damaged, was not copied as a whole, or was written by a version of "
+        f"anndata that this one does not know. {one_line(error)[:300]}"
+    )
+
+
+def _check_positions(adata: ad.AnnData) -> None:
+    """ValueError where a sparse matrix has positions outside of it, at which scipy would read and write all the same."""
+    slots = ("layers", "obsm", "varm", "obsp", "varp")
+    found = {f"{slot}/{key}": values for slot in slots for key, values in getattr(adata, slot).items()}
+    found |= {"X": adata.X} | ({} if adata.raw is None else {"raw/X": adata.raw.X})
+    for where, values in found.items():
+        if sparse.issparse(values):
+            try:
+                values.check_format(full_check=True)
+            except ValueError as error:
+                raise ValueError(f"{where}: {error}.") from None
 
 
 def open_cells(path: str | Path, layers: Collection[str] = ()) -> ad.AnnData:
@@ -77,23 +97,26 @@ def open_cells(path: str | Path, layers: Collection[str] = ()) -> ad.AnnData:
     file: Any = zarr_module(path).open_group(str(path), mode="r") if path.is_dir() else h5py.File(path)
     try:
         parts = {key: read_elem(file[key]) for key in ("obs", "var", "obsm", "varm", "uns") if key in file}
+        found = {name: lazily(file["layers"][name]) for name in layers if "layers" in file and name in file["layers"]}
+        return ad.AnnData(lazily(file["X"]) if "X" in file else None, layers=found, **parts)
     except MemoryError:
         raise
     except (*FAILURES, IORegistryError) as error:
-        raise ValueError(f"{str(path)!r} cannot be read: {one_line(error)[:300]}") from error
-    found = {name: lazily(file["layers"][name]) for name in layers if "layers" in file and name in file["layers"]}
-    return ad.AnnData(lazily(file["X"]) if "X" in file else None, layers=found, **parts)
+        raise _damaged(path, error) from error
 
 
 def values_bytes(path: Path, layer: str | None = None) -> int:
-    """Bytes that the matrix of a file, or a layer, takes in memory; 0 where it is not there."""
-    opened = nullcontext(zarr_module(path).open_group(str(path), mode="r")) if path.is_dir() else h5py.File(path)
-    with opened as file:
-        key = "X" if layer is None else f"layers/{layer}"
-        if key not in file:
-            return 0
-        arrays = [file[key]] if hasattr(file[key], "shape") else [file[key][name] for name in ("data", "indices")]
-        return int(sum(np.prod(array.shape) * array.dtype.itemsize for array in arrays))
+    """Bytes that the matrix of a file, or a layer, takes in memory; 0 where it is not there, or not to be read."""
+    try:
+        opened = nullcontext(zarr_module(path).open_group(str(path), mode="r")) if path.is_dir() else h5py.File(path)
+        with opened as file:
+            key = "X" if layer is None else f"layers/{layer}"
+            if key not in file:
+                return 0
+            arrays = [file[key]] if hasattr(file[key], "shape") else [file[key][name] for name in ("data", "indices")]
+            return int(sum(np.prod(array.shape) * array.dtype.itemsize for array in arrays))
+    except FAILURES:  # reading it says what is wrong
+        return 0
 
 
 def lazily(item: Any) -> Any:

@@ -81,7 +81,8 @@ def likely_names(missing: Sequence[str], var_names: pd.Index, targets: Sequence[
     """Name that each missing gene may have in `var_names`, where there is a likely one."""
     if not missing:
         return {}
-    others = [str(name) for name in var_names if name not in set(targets)]
+    perturbed = set(targets)
+    others = [str(name) for name in var_names if name not in perturbed]
     by_plain: dict[str, str] = {}
     by_initial: dict[str, list[str]] = {}
     for name in others:

@@ -231,7 +231,10 @@ def _gene_set(genes: Iterable[str], controls: tuple[str, ...], delimiter: str) -
 
 def _distinct_labels(labels: pd.Series) -> tuple[list[str], np.ndarray]:
     """Distinct labels and each cell's index into them, -1 where there is none."""
-    codes, spellings = pd.factorize(labels, use_na_sentinel=True)
+    try:
+        codes, spellings = pd.factorize(labels, use_na_sentinel=True)
+    except TypeError:  # of lists and dicts, which it cannot tell apart
+        codes, spellings = np.zeros(len(labels), dtype=np.int64), labels[labels.notna()]
     wrong = [spelling for spelling in spellings if not isinstance(spelling, str)]
     if wrong:
         column = f"adata.obs[{labels.name!r}]" if labels.name is not None else "labels"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import cached_property
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -297,8 +298,13 @@ def order_genes(genes: Sequence[str], var_names: Sequence[str]) -> list[str]:
 
 def design_matrix(conditions: Sequence[Sequence[str]], genes: Sequence[str]) -> np.ndarray:
     """Conditions x genes, 0 or 1, float64."""
+    return to_dense(sparse_design(conditions, genes))
+
+
+def sparse_design(conditions: Sequence[Sequence[str]], genes: Sequence[str]) -> sparse.csr_matrix:
+    """The same in CSR, which takes no memory for the genes that a condition leaves alone."""
     column = {gene: j for j, gene in enumerate(genes)}
-    design = np.zeros((len(conditions), len(genes)))
-    for i, condition in enumerate(conditions):
-        design[i, [column[gene] for gene in condition]] = 1.0
-    return design
+    members = [sorted(column[gene] for gene in condition) for condition in conditions]
+    ends = np.cumsum([0, *map(len, members)])
+    columns = np.fromiter(chain.from_iterable(members), dtype=np.int64, count=ends[-1])
+    return sparse.csr_matrix((np.ones(len(columns)), columns, ends), shape=(len(conditions), len(genes)))

@@ -41,7 +41,8 @@ def label_hints(adata: AnnData, parsed: ParsedLabels, setup: Setup) -> tuple[lis
     """Sentences about labels that are probably no genes, and about genes that have other names in ``var``."""
     key, control, delimiter = setup.perturbation_key, setup["control"], setup.delimiter
     variants = label_variants(adata, parsed.genes, control)
-    others = [gene for gene in parsed.genes if gene not in set(likely_controls(parsed.genes))]
+    likely = set(likely_controls(parsed.genes))
+    others = [gene for gene in parsed.genes if gene not in likely]
     call = (
         f"raptorgraph.pp.tidy_labels(adata, {key!r}, control={control!r}, delimiter={delimiter!r}, "
         "collapse=True) writes the gene alone"

@@ -26,6 +26,7 @@ Rows = list[tuple[int, int]]
 _GAP = 32  # rows that are read and dropped sooner than that a read is cut in two
 _MOST = 8192  # rows that one read takes at most, those between the wanted ones included
 _CHUNK, _CHUNK_BYTES = 4096, 2**27  # cells and bytes of a chunk, as a dense matrix
+_DAMAGED = "The sparse matrix in the file is damaged, copy the file again:"
 
 
 class Reader(Protocol):
@@ -190,6 +191,10 @@ class SparseReader:
         self.data, self.indices = _Array(group["data"]), _Array(group["indices"])
         self.indptr = np.asarray(group["indptr"][...], dtype=np.int64)
         self.shape, self.dtype = tuple(X.shape), np.dtype(X.dtype)
+        n_entries, n = [tuple(group[name].shape) for name in ("data", "indices")], self.indptr
+        whole = n.shape == (self.shape[0] + 1,) and n_entries[0] == n_entries[1] and len(n_entries[0]) == 1
+        if not (whole and n[0] == 0 and (np.diff(n) >= 0).all() and n[-1] <= n_entries[0][0]):
+            raise ValueError(f"{_DAMAGED} its row pointers do not fit its {self.shape[0]} cells and their entries.")
         self.row_bytes = (
             self.indptr[-1] / max(1, self.shape[0]) * (self.dtype.itemsize + group["indices"].dtype.itemsize)
         )
@@ -201,6 +206,8 @@ class SparseReader:
             np.concatenate([part[indptr[start] : indptr[stop]] for start, stop in runs])
             for part in (self.data.open(), self.indices.open())
         )
+        if len(indices) and not 0 <= indices.min() <= indices.max() < self.shape[1]:
+            raise ValueError(f"{_DAMAGED} it has entries beyond its {self.shape[1]} genes.")
         sizes = np.concatenate([np.diff(indptr[start : stop + 1]) for start, stop in runs])
         ends = np.concatenate([[0], np.cumsum(sizes)])
         return sparse.csr_matrix((data, indices, ends), shape=(len(sizes), self.shape[1]))

@@ -302,7 +302,7 @@ def _candidate_genes(
     if wrong:
         raise TypeError(f"candidates must be a list of genes, of which sets are made; {wrong[0]!r} is no gene.")
     genes = sorted({str(gene).strip() for gene in candidates})
-    unknown = [gene for gene in genes if gene not in set(perturbed)]
+    unknown = sorted(set(genes) - set(perturbed))
     if unknown:
         label = meant_label(unknown[0], perturbed, **setup.spelling)
         meant = setup.genes(label) if label else ()  # none, too, where the label is that of the control

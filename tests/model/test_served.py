@@ -1,0 +1,159 @@
+"""A model that serves: asked by many threads at once, asked many times, and never changed by a question."""
+
+import gc
+import itertools
+import sys
+import threading
+import warnings
+import weakref
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import scvi
+
+import raptorgraph as rg
+
+N_THREADS, N_ASKED = 8, 30
+LABELS = ["P01", "P02", "P03", "P01+P02", "P02+P04", "P03+P04", "control", "P01+P04"]
+
+pytestmark = pytest.mark.usefixtures("few_steps")
+
+
+@pytest.fixture(scope="module")
+def screen():
+    adata = rg.datasets.simulate(
+        40, 4, n_doubles=3, n_control_cells=60, n_cells_per_perturbation=20, n_batches=2, n_truth_cells=20, seed=1
+    )
+    adata.obs["phase"] = np.resize(["G1", "S", "M"], adata.n_obs)
+    return adata
+
+
+@pytest.fixture(scope="module")
+def model(screen, with_few_steps):
+    scvi.settings.seed = 0
+    adata = screen.copy()
+    rg.RaptorGraphModel.setup_anndata(
+        adata, library_size_key="total_counts", batch_key="batch", categorical_covariate_keys=["phase"]
+    )
+    model = rg.RaptorGraphModel(adata, n_hidden=8)
+    with with_few_steps():
+        model.train(max_epochs=1, accelerator="cpu", enable_progress_bar=False)
+    return model
+
+
+@pytest.fixture(scope="module")
+def query(screen):
+    """Cells of another object, one of them the only one of its batch and phase."""
+    cells = screen[np.r_[:7, 70:73]].copy()
+    cells.obs["batch"] = [screen.obs["batch"].iloc[0]] * 9 + [screen.obs["batch"].unique()[1]]
+    cells.obs["phase"] = ["G1"] * 9 + ["S"]
+    return cells
+
+
+QUESTIONS = {
+    "effects": lambda model, query, i: model.predict_effects([LABELS[i], "P02"], return_sd=True),
+    "mean effects": lambda model, query, i: model.predict_effects(LABELS[i]),
+    "draws": lambda model, query, i: model.sample_effects(LABELS[i], n_draws=3 + i % 2, seed=i),
+    "more draws": lambda model, query, i: model.sample_effects(LABELS[i::2], n_draws=4, seed=0),
+    "cells": lambda model, query, i: model.predict(LABELS[i], n_cells=5, seed=i).X,
+    "cells of a query": lambda model, query, i: model.predict(LABELS[i], query, seed=i, noise="new").X,
+    "effects in a query": lambda model, query, i: model.predict_effects(LABELS[i], query),
+    "latents": lambda model, query, i: model.get_latent_representation(kind=["causal", "exogenous"][i % 2]),
+    "latents of a query": lambda model, query, i: model.get_latent_representation(query),
+    "counterfactual": lambda model, query, i: model.get_counterfactual(LABELS[i], query),
+    "responders": lambda model, query, i: model.get_response_probability(),
+    "graph": lambda model, query, i: model.get_dag(),
+}
+
+
+def plain(answer):
+    """Arrays of an answer."""
+    if isinstance(answer, tuple):
+        return [array for part in answer for array in plain(part)]
+    if isinstance(answer, pd.DataFrame | pd.Series):
+        return [answer.to_numpy()]
+    return [answer.toarray() if hasattr(answer, "toarray") else np.asarray(answer)]
+
+
+def forget(model):
+    """Let the posterior find again what it keeps between answers."""
+    posterior = model.calibration.posterior
+    posterior._set(posterior.fitted)
+
+
+def test_many_threads_get_the_answers_of_one(model, query):
+    asked = list(itertools.product(QUESTIONS, range(N_THREADS)))
+    expected = {(name, i): plain(QUESTIONS[name](model, query, i)) for name, i in asked}
+    together = threading.Barrier(N_THREADS, timeout=60)
+
+    def ask(thread):
+        order = np.random.default_rng(thread).permutation(len(asked))[:N_ASKED]
+        together.wait()
+        return [(asked[k], plain(QUESTIONS[asked[k][0]](model, query, asked[k][1]))) for k in order]
+
+    forget(model)
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    try:
+        with ThreadPoolExecutor(N_THREADS) as pool:
+            answers = [answer for found in pool.map(ask, range(N_THREADS)) for answer in found]
+    finally:
+        sys.setswitchinterval(interval)
+    assert len(answers) == N_THREADS * N_ASKED
+    for key, found in answers:
+        for one, other in zip(found, expected[key], strict=True):
+            np.testing.assert_array_equal(one, other, err_msg=str(key))
+
+
+def test_a_query_leaves_the_warnings_of_other_threads_as_they_are(model, query, monkeypatch):
+    """They are the same for all threads, and what one takes back another may have just set."""
+    enter, entered = warnings.catch_warnings.__enter__, []
+
+    def noted(self):
+        entered.append(sys._getframe(1).f_globals["__name__"])
+        return enter(self)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(warnings.catch_warnings, "__enter__", noted)
+        for name in QUESTIONS:
+            QUESTIONS[name](model, query, 0)
+    assert [name for name in entered if name.startswith("raptorgraph")] == []
+
+
+def memory():
+    """Bytes in memory of this process, and the number of objects that Python keeps."""
+    gc.collect()
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    # pandas keeps some hundreds of weak references to what is gone, and clears them from time to time
+    return pages * 4096, sum(type(found) is not weakref.ReferenceType for found in gc.get_objects())
+
+
+def grown(model, query, n):
+    """Bytes and objects that so many questions leave behind, after a tenth of them."""
+    names = [
+        "latents of a query",
+        "mean effects",
+        "latents of a query",
+        "draws",
+        "latents of a query",
+        "cells",
+        "latents",
+    ]
+    before = None
+    for k in range(n):
+        if k == n // 10:
+            before = memory()
+        QUESTIONS[names[k % len(names)]](model, query, k % N_THREADS)
+    return [after - first for after, first in zip(memory(), before, strict=True)]
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="memory is read from /proc")
+@pytest.mark.parametrize("n", [1000, pytest.param(10_000, marks=pytest.mark.slow)])
+def test_memory_stays_flat(model, query, n):
+    grown(model, query, 50)
+    n_bytes, n_objects = grown(model, query, n)
+    assert n_bytes < 24 * 2**20  # 40 kB a question would be more
+    assert n_objects < n / 10
