@@ -282,12 +282,15 @@ def test_saturation(model):
     assert said(model, "saturation")["found"].str.contains("beyond what the encoder").any()
 
 
-def test_pairs_that_saturate(model):
+def test_pairs_that_saturate(model, monkeypatch):
     effects = model.module.effects
     before = effects.fitted.hyperparameters
     effects._set(replace(effects.fitted, hyperparameters=replace(before, scale=torch.tensor(0.4).double())))
     (row,) = said(model, "saturation").itertuples()
     assert (row.level, "about 0.40 times" in row.found) == ("note", True)
+    # where single effects are not known, neither is what pairs do of them
+    monkeypatch.setattr(type(effects), "mean_and_sd", lambda self, design: (design[:, :1] * 0.1, design[:, :1]))
+    assert not fires(model, "saturation")
 
 
 def test_bad_arguments(model):

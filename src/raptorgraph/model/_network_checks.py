@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
+    from raptorgraph.inference import EffectPosterior
     from raptorgraph.model import RaptorGraphModel
     from raptorgraph.model._module import RaptorGraphModule
 
@@ -195,14 +196,24 @@ def saturation(model: RaptorGraphModel) -> Iterator[Finding]:
 
 def _pairs(model: RaptorGraphModel) -> Iterator[Finding]:
     posterior = model.module.effects
-    scale, measured = posterior.combination_scale, posterior.fitted.measured.design.sum(1) > 1
-    if scale < _SATURATED and bool(measured.any()):
+    design = posterior.fitted.measured.design
+    scale, measured = posterior.combination_scale, design[design.sum(1) > 1]
+    if scale < _SATURATED and len(measured) and _is_known(posterior, measured).any():
         yield note(
             f"Measured combinations do about {scale:.2f} times what the sum of their single effects would",
             "Effects saturate: where one gene has done what can be done, a second one adds little. Predicted "
             "combinations are scaled alike.",
             "Judge pairs against the median pair rather than against the sum.",
         )
+
+
+@torch.inference_mode()
+def _is_known(posterior: EffectPosterior, sets: torch.Tensor) -> torch.Tensor:
+    """Whether the single effects of all genes of a set are larger than what is unknown of them."""
+    mean, sd = posterior.mean_and_sd(torch.eye(sets.shape[1]))
+    unknown = mean.square().sum(1) <= sd.square().sum(1)
+    known: torch.Tensor = ~(sets.bool() & unknown).any(1)
+    return known
 
 
 @torch.inference_mode()
