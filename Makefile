@@ -25,7 +25,7 @@ test: $(DONE)/test
 test-slow: $(DONE)/test
 	$(BIN)/python -m pytest $(PARALLEL) -m slow --ignore tests/faults $(ARGS)
 
-# Kills, full disks and the like, in about 20 minutes; what befell and how it ended goes into the page docs/faults.md.
+# Kills, full disks and the like; what befell and how it ended goes into the page docs/faults.md.
 test-faults: $(DONE)/test
 	RAPTORGRAPH_FAULTS=docs/benchmark/faults $(BIN)/python -m pytest -m slow tests/faults $(ARGS)
 	$(BIN)/python docs/build_results.py
