@@ -13,6 +13,7 @@ import pkgutil
 import shutil
 import subprocess
 import sys
+import sysconfig
 from pathlib import Path
 
 import networkx as nx
@@ -198,7 +199,7 @@ def test_no_circle_comes_from_imports_for_types():
 _WATCHED = """
 import os, sys
 
-def watch(event, args, allowed=({tmp!r}, "/dev/")):
+def watch(event, args, allowed=("/dev/", *{allowed!r})):
     path = None
     if event in ("socket.connect", "socket.bind", "socket.sendto", "socket.getaddrinfo", "urllib.Request"):
         raise RuntimeError(f"network: {{event}} {{args}}")
@@ -217,7 +218,7 @@ sys.addaudithook(watch)
 
 @pytest.mark.parametrize("eager", [False, True])
 def test_an_import_reads_no_network_and_writes_nothing(eager, tmp_path):
-    """In a home that cannot be written; what other libraries put into the folder for temporary files is theirs."""
+    """In a home that cannot be written."""
     temporary, here = tmp_path / "tmp", tmp_path / "here"
     temporary.mkdir()
     here.mkdir()
@@ -233,10 +234,11 @@ def test_an_import_reads_no_network_and_writes_nothing(eager, tmp_path):
         "PYTHONDONTWRITEBYTECODE": "1",
         **({"EAGER_IMPORT": "1"} if eager else {}),
     }
-    code = _WATCHED.format(tmp=str(temporary)) + f"import {', '.join(PACKAGES)}\ndir(raptorgraph)"
+    # of all modules, libraries among them, of which numba compiles functions and keeps them beside their source
+    allowed = [str(temporary), sysconfig.get_path("purelib")] if eager else []
+    code = _WATCHED.format(allowed=allowed) + f"import {', '.join(PACKAGES)}\ndir(raptorgraph)"
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=False, env=environment, cwd=here
     )
     assert done.returncode == 0, done.stderr[-2000:]
     assert list(here.iterdir()) == []
-    assert eager or list(temporary.iterdir()) == []

@@ -183,7 +183,7 @@ def other_attribute(file: h5py.File, rng: np.random.Generator) -> None:
     if not len(attributes):
         return
     key = str(rng.choice(list(attributes)))
-    made: list[Any] = [rng.choice(kinds), -1, 10**12, "text", [], [[1, 2]], np.nan]
+    made: list[Any] = [str(rng.choice(kinds)), -1, 10**12, "text", [], [[1, 2]], np.nan]
     attributes[key] = [10**9, 10**9] if key == "shape" and rng.random() < 0.5 else made[int(rng.integers(len(made)))]
     if key == "encoding-type":
         attributes[key] = str(rng.choice(kinds))

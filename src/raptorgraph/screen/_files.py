@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import mmap
 import os
 from contextlib import nullcontext
 from pathlib import Path
@@ -28,6 +29,9 @@ _MUDATA = (
 # anndata < 0.12 does not bring zarr, and cannot be imported beside zarr >= 3
 _NEEDS_ZARR = 'reading it needs zarr: pip install zarr "anndata>=0.12"'
 _OF_STORES = (".zgroup", "zarr.json", ".zmetadata", ".zarray")
+# HDF5 keeps texts in blocks: a signature with a version, the size of the block, and entries of a number, a length and a text
+_TEXTS, _ENTRY = b"GCOL\x01\0\0\0", 16
+_LOOKED_AT = 2**27  # bytes at the start and at the end of a file
 
 
 def read_cells(path: str | Path) -> ad.AnnData:
@@ -223,11 +227,45 @@ def _problem_of_file(path: Path) -> str | None:
         return f"is an empty file, not an h5ad file: {_HOW}"
     if not h5py.is_hdf5(path) and not start.startswith(b"\x89HDF"):
         return f"is {_kind(start)}, not an h5ad file: {_HOW}"
+    if _has_endless_texts(path):
+        return "is a damaged HDF5 file, or not a whole one: copy it again (a block of texts has no end)"
     try:
         with h5py.File(path) as file:
             return _problem_of_store(path, dict(file.attrs), list(file), list(file["mod"]) if "mod" in file else [])
     except FAILURES as error:
         return f"is a damaged HDF5 file, or not a whole one: copy it again ({one_line(error)[:300]})"
+
+
+def _has_endless_texts(path: Path) -> bool:
+    """Whether a block of texts has an entry of no length, at which HDF5 would stay forever, and not be interrupted.
+
+    Zeros that an interrupted copy leaves in a file make one. Of a large file start and end are looked at, where attributes
+    and names are.
+    """
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        n = len(content)
+        for start, stop in ((0, min(n, _LOOKED_AT)), (max(_LOOKED_AT, n - _LOOKED_AT), n)):
+            place = content.find(_TEXTS, start, stop)
+            while place >= 0:
+                if _is_endless(content, place):
+                    return True
+                place = content.find(_TEXTS, place + len(_TEXTS), stop)
+    return False
+
+
+def _is_endless(content: mmap.mmap, place: int) -> bool:
+    """Walk through a block of texts; the entry of number 0 is the rest, which is free."""
+
+    def number(start: int, n_bytes: int) -> int:
+        return int.from_bytes(content[start : start + n_bytes], "little")
+
+    end, place = min(place + number(place + 8, 8), len(content)), place + _ENTRY
+    while place + _ENTRY <= end:
+        length = number(place + 8, 8)
+        if not number(place, 2):
+            return length < _ENTRY
+        place += _ENTRY + -(-length // 8) * 8
+    return False
 
 
 def _opened(path: Path) -> BinaryIO:

@@ -133,6 +133,14 @@ def cut(part: float) -> Callable[[Path], None]:
     return make
 
 
+def zeros_in_texts(path: Path) -> None:
+    plain().write_h5ad(path)
+    content = bytearray(path.read_bytes())
+    start = content.find(b"GCOL") + 1000
+    content[start : start + 2000] = bytes(2000)
+    path.write_bytes(content)
+
+
 def zipped(path: Path) -> None:
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("a", "b")
@@ -204,6 +212,8 @@ ROWS: list[Row] = [
     damaged("a ZIP archive", zipped, "is a ZIP archive (unpack it first)"),
     damaged("half of an h5ad file", cut(0.6), "is a damaged HDF5 file, or not a whole one: copy it again"),
     damaged("the first bytes of an h5ad file", cut(0.001), "is a damaged HDF5 file"),
+    damaged("zeros in the place of names, as an interrupted copy leaves them", zeros_in_texts,
+            "is a damaged HDF5 file, or not a whole one: copy it again", "a block of texts has no end"),
     damaged("an HDF5 file of something else", of_keys(values=[1.0, 2.0]), "has 'values' at its top, and is no AnnData"),
     damaged("an HDF5 file with nothing in it", of_keys(), "has nothing at its top"),
     damaged("a matrix of Cell Ranger", of_keys(matrix__barcodes=[b"A", b"B"]), "is a matrix of Cell Ranger", "read_10x_h5"),
