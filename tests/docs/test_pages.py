@@ -37,7 +37,7 @@ def screen():
 @pytest.mark.parametrize("page", sorted(page for page in PAGES if _BLOCK.search((DOCS / page).read_text())))
 def test_code_runs(page, screen, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(_training, "_N_STEPS", 10)
+    monkeypatch.setattr(_training, "_FROM_EFFECTS", (10, 2))
     monkeypatch.setattr(scvi.settings, "seed", None)  # pages set it
     names = {"rg": rg, "adata": screen.copy()}
     for block in _BLOCK.findall((DOCS / page).read_text()):
