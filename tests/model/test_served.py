@@ -118,8 +118,8 @@ def test_a_query_leaves_the_warnings_of_other_threads_as_they_are(model, query, 
 
     with monkeypatch.context() as patch:
         patch.setattr(warnings.catch_warnings, "__enter__", noted)
-        for name in QUESTIONS:
-            QUESTIONS[name](model, query, 0)
+        for ask in QUESTIONS.values():
+            ask(model, query, 0)
     assert [name for name in entered if name.startswith("raptorgraph")] == []
 
 
@@ -133,7 +133,15 @@ def memory():
 
 def grown(model, query, n):
     """Bytes and objects that so many questions leave behind, after a tenth of them."""
-    names = ["latents of a query", "mean effects", "latents of a query", "draws", "latents of a query", "cells", "latents"]
+    names = [
+        "latents of a query",
+        "mean effects",
+        "latents of a query",
+        "draws",
+        "latents of a query",
+        "cells",
+        "latents",
+    ]
     before = None
     for k in range(n):
         if k == n // 10:
