@@ -95,8 +95,8 @@ def read_screen(
         if not table.columns.is_unique:
             repeated = table.columns[table.columns.duplicated()][0]
             raise ValueError(
-                f"adata.{axis} has the column {str(repeated)!r} more than once, and anndata takes no parts of such data: "
-                "rename one, or drop it."
+                f"adata.{axis} has the column {str(repeated)!r} more than once, and anndata takes no parts of such "
+                "data: rename one, or drop it."
             )
     X, library = expression_source(adata, setup.layer, setup.library_size_key, genes)
     if library is None and setup.library_size_key is not None:

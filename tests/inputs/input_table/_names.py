@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
+import pandas as pd
 from scipy import sparse
 
 from input_table._row import GENES, LABELS, Row, closed_form, counts, labels, refused, same
 
 if TYPE_CHECKING:
     import anndata as ad
-    import pandas as pd
 
 G = "Names of genes and cells"
 
@@ -153,6 +153,22 @@ ROWS: list[Row] = [
         G, "`raw`, with other genes", lambda adata: setattr(adata, "raw", adata[:, :3].copy()), happens="left as it is"
     ),
     same(G, "genes in any order", lambda adata: adata[:, ::-1].copy(), happens="matched by name"),
+    refused(
+        G,
+        "a column of `var` twice",
+        lambda adata: setattr(adata, "var", pd.concat([adata.var.assign(n=1)] * 2, axis=1)),
+        ValueError,
+        "adata.var has the column 'n' more than once",
+        "rename one",
+    ),
+    refused(
+        G,
+        "a column of `obs` twice, which is not used",
+        lambda adata: setattr(adata, "obs", pd.concat([adata.obs, adata.obs[["depth"]]], axis=1)),
+        ValueError,
+        "adata.obs has the column 'depth' more than once",
+        "rename one",
+    ),
     same(G, "cells in any order", lambda adata: adata[::-1].copy(), happens="the same effects"),
     same(G, "`obs` and `var` with an index that has a name", named_index),
 ]
