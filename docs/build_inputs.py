@@ -20,8 +20,8 @@ _HEAD = """\
 # What you have, and what happens
 
 Every line of these tables is a test: a small screen is changed in one place and read, and either its effects come out \
-as they should, or one error says what is wrong and what to do. The data stay as they were where they are refused. Text \
-behind the type of an error, or behind "warning", is part of its message; "…" stands for what is between.
+as they should, or one error says what is wrong and what to do. The data stay as they were where they are refused. \
+Text behind the type of an error, or behind "warning", is part of its message; "…" stands for what is between.
 
 This page is made from the {n} inputs of `tests/inputs` by `make inputs`. "The same effects" are those of the plain \
 screen: counts in a sparse matrix, text as labels, `control` and `+`.

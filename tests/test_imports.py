@@ -208,7 +208,8 @@ def watch(event, args, allowed=("/dev/", *{allowed!r})):
         if set(mode or "") & set("wax+") or flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT):
             path = args[0]
     elif event in ("os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.link", "os.symlink", "os.truncate"):
-        path = None if event in ("os.remove", "os.rmdir") and args[1] not in (None, -1) else args[0]  # in an open folder
+        in_open_folder = event in ("os.remove", "os.rmdir") and args[1] not in (None, -1)
+        path = None if in_open_folder else args[0]
     if path is not None and not os.path.abspath(os.fsdecode(path)).startswith(allowed):
         raise RuntimeError(f"writing: {{event}} {{path}}")
 

@@ -123,9 +123,14 @@ def other_type(file: h5py.File, rng: np.random.Generator) -> None:
     name = some(file, h5py.Dataset, rng)
     shape = file[name].shape
     made: list[Any] = [
-        np.full(shape, "text", dtype=object), np.full(shape, 0.5), np.full(shape, 3, dtype=np.int16), np.zeros(shape, bool),
-        np.full(shape, 1j), np.full(shape, b"ab", dtype="S2"), np.zeros(shape, [("a", "i4"), ("b", "f4")]),
-    ]  # fmt: skip
+        np.full(shape, "text", dtype=object),
+        np.full(shape, 0.5),
+        np.full(shape, 3, dtype=np.int16),
+        np.zeros(shape, bool),
+        np.full(shape, 1j),
+        np.full(shape, b"ab", dtype="S2"),
+        np.zeros(shape, [("a", "i4"), ("b", "f4")]),
+    ]
     chosen = made[int(rng.integers(len(made)))]
     attributes = dict(file[name].attrs)
     del file[name]
@@ -195,10 +200,19 @@ def positions(file: h5py.File, rng: np.random.Generator) -> None:
     part = ["indices", "indptr"][int(rng.integers(2))]
     values = file[f"{place}/{part}"][()].astype(np.int64)
     made: list[Any] = [
-        values * 10**6, values - 7, values[::-1].copy(), rng.permutation(values), values + 2**40, -values, values[:-2],
-        np.append(values, values[-1] + 10**6), values % 2, np.full_like(values, np.iinfo(np.int64).max),
-        values.astype(np.float64) + 0.25, values.astype(np.uint64) + np.uint64(2**63),
-    ]  # fmt: skip
+        values * 10**6,
+        values - 7,
+        values[::-1].copy(),
+        rng.permutation(values),
+        values + 2**40,
+        -values,
+        values[:-2],
+        np.append(values, values[-1] + 10**6),
+        values % 2,
+        np.full_like(values, np.iinfo(np.int64).max),
+        values.astype(np.float64) + 0.25,
+        values.astype(np.uint64) + np.uint64(2**63),
+    ]
     put(file, f"{place}/{part}", made[int(rng.integers(len(made)))])
 
 
@@ -259,12 +273,29 @@ def of_huge_size(file: h5py.File, rng: np.random.Generator) -> None:
 
 
 IN_BYTES: list[Callable[[bytearray, np.random.Generator], bytearray]] = [
-    flipped, flipped_in_the_head, truncated, zeroed, swapped_blocks, inserted,
-]  # fmt: skip
+    flipped,
+    flipped_in_the_head,
+    truncated,
+    zeroed,
+    swapped_blocks,
+    inserted,
+]
 IN_PARTS: list[Callable[[h5py.File, np.random.Generator], None]] = [
-    deleted, other_shape, other_type, of_another_kind, swapped, without_attribute, other_attribute, positions, odd_values,
-    odd_codes, odd_names, odd_columns, linked, of_huge_size,
-]  # fmt: skip
+    deleted,
+    other_shape,
+    other_type,
+    of_another_kind,
+    swapped,
+    without_attribute,
+    other_attribute,
+    positions,
+    odd_values,
+    odd_codes,
+    odd_names,
+    odd_columns,
+    linked,
+    of_huge_size,
+]
 KINDS = [*IN_BYTES, *IN_PARTS]
 
 
@@ -331,7 +362,7 @@ def _too_slow(*_: object) -> None:
 if __name__ == "__main__":
     try:
         main(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]))
-    except BaseException:
+    except Exception:  # noqa: BLE001  it is shown
         traceback.print_exc()
     finally:
         sys.stderr.flush()

@@ -118,8 +118,8 @@ def test_a_query_leaves_the_warnings_of_other_threads_as_they_are(model, query, 
 
     with monkeypatch.context() as patch:
         patch.setattr(warnings.catch_warnings, "__enter__", noted)
-        for name in QUESTIONS:
-            QUESTIONS[name](model, query, 0)
+        for ask in QUESTIONS.values():
+            ask(model, query, 0)
     assert [name for name in entered if name.startswith("raptorgraph")] == []
 
 

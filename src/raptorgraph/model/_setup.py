@@ -91,6 +91,13 @@ def read_screen(
         raise ValueError(f"obs[{key!r}] has control cells only; there is no perturbation to learn.")
     if embedding is not None:
         embedding.check(parsed.conditions)
+    for axis, table in (("obs", adata.obs), ("var", adata.var)):
+        if not table.columns.is_unique:
+            repeated = table.columns[table.columns.duplicated()][0]
+            raise ValueError(
+                f"adata.{axis} has the column {str(repeated)!r} more than once, and anndata takes no parts of such "
+                "data: rename one, or drop it."
+            )
     X, library = expression_source(adata, setup.layer, setup.library_size_key, genes)
     if library is None and setup.library_size_key is not None:
         obs_column(adata, setup.library_size_key, "library_size_key")

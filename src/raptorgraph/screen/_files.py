@@ -29,7 +29,7 @@ _MUDATA = (
 # anndata < 0.12 does not bring zarr, and cannot be imported beside zarr >= 3
 _NEEDS_ZARR = 'reading it needs zarr: pip install zarr "anndata>=0.12"'
 _OF_STORES = (".zgroup", "zarr.json", ".zmetadata", ".zarray")
-# HDF5 keeps texts in blocks: a signature with a version, the size of the block, and entries of a number, a length and a text
+# HDF5 keeps texts in blocks: a signature with a version, a size, and entries of a number, a length and a text
 _TEXTS, _ENTRY = b"GCOL\x01\0\0\0", 16
 _LOOKED_AT = 2**27  # bytes at the start and at the end of a file
 
@@ -78,7 +78,7 @@ def _damaged(path: Path, error: BaseException) -> ValueError:
 
 
 def _check_positions(adata: ad.AnnData) -> None:
-    """ValueError where a sparse matrix has positions outside of it, at which scipy would read and write all the same."""
+    """ValueError where a sparse matrix has positions outside of it, at which scipy would read and write."""
     slots = ("layers", "obsm", "varm", "obsp", "varp")
     found = {f"{slot}/{key}": values for slot in slots for key, values in getattr(adata, slot).items()}
     found |= {"X": adata.X} | ({} if adata.raw is None else {"raw/X": adata.raw.X})
@@ -239,8 +239,8 @@ def _problem_of_file(path: Path) -> str | None:
 def _has_endless_texts(path: Path) -> bool:
     """Whether a block of texts has an entry of no length, at which HDF5 would stay forever, and not be interrupted.
 
-    Zeros that an interrupted copy leaves in a file make one. Of a large file start and end are looked at, where attributes
-    and names are.
+    Zeros that an interrupted copy leaves in a file make one. Of a large file start and end are looked at, where
+    attributes and names are.
     """
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
         n = len(content)
@@ -254,7 +254,7 @@ def _has_endless_texts(path: Path) -> bool:
 
 
 def _is_endless(content: mmap.mmap, place: int) -> bool:
-    """Walk through a block of texts; the entry of number 0 is the rest, which is free."""
+    """Walk through a block of texts as HDF5 does; an entry of number 0 is free room, and counts itself."""
 
     def number(start: int, n_bytes: int) -> int:
         return int.from_bytes(content[start : start + n_bytes], "little")
@@ -262,9 +262,12 @@ def _is_endless(content: mmap.mmap, place: int) -> bool:
     end, place = min(place + number(place + 8, 8), len(content)), place + _ENTRY
     while place + _ENTRY <= end:
         length = number(place + 8, 8)
-        if not number(place, 2):
-            return length < _ENTRY
-        place += _ENTRY + -(-length // 8) * 8
+        if number(place, 2):
+            place += _ENTRY + -(-length // 8) * 8
+        elif length:
+            place += length
+        else:
+            return True
     return False
 
 

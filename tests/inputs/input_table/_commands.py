@@ -99,20 +99,32 @@ ROWS: list[Row] = [
     run("`--resamples 5` without `--report`", "resamples=5 is for the report: add --report", "--resamples", "5"),
     run("`--resamples some`", "'some' is not 0 or a positive integer", "--report", "--resamples", "some"),
     run("`--resamples 1`", "resamples=1 gives no frequency", "--report", "--resamples", "1"),
-    run("a column of labels that is not there", "perturbation_key='gene' is not a column", "--perturbation-key", "gene"),
+    run(
+        "a column of labels that is not there", "perturbation_key='gene' is not a column", "--perturbation-key", "gene"
+    ),
     run("controls of another name", "No cell is labeled as control", "--control", "NT"),
     run("an empty delimiter", "must be a non-empty string", "--delimiter", ""),
     run("a layer that is not there", "spliced", "--layer", "spliced"),
     run("a column of batches that is not there", "batch_key='plate' is not a column", "--batch-key", "plate"),
-    run("a column of totals that is not there", "library_size_key='umis' is not a column", "--library-size-key", "umis"),
-    run("`--singles-only`, with singles of other genes than the pairs",
-        "no combination of genes that were perturbed alone", "--singles-only", make=pairs_alone),
+    run(
+        "a column of totals that is not there", "library_size_key='umis' is not a column", "--library-size-key", "umis"
+    ),
+    run(
+        "`--singles-only`, with singles of other genes than the pairs",
+        "no combination of genes that were perturbed alone",
+        "--singles-only",
+        make=pairs_alone,
+    ),
     run("gene sets that are not there", "no file of gene sets 'sets.gmt'", "--gene-sets", "sets.gmt"),
     run("an empty file of gene sets", "cannot be read as a GMT file", "--gene-sets", "sets.gmt", make=gene_sets("")),
-    run("gene sets without genes of the screen", "None of the 1 gene sets", "--gene-sets", "sets.gmt",
-        make=gene_sets("a\t\tNONE1\tNONE2\tNONE3\tNONE4\tNONE5\tNONE6\n")),
-    run("results into a file", "is a file: choose another directory", "--max-epochs", "1",
-        "--out", "SCREEN"),
+    run(
+        "gene sets without genes of the screen",
+        "None of the 1 gene sets",
+        "--gene-sets",
+        "sets.gmt",
+        make=gene_sets("a\t\tNONE1\tNONE2\tNONE3\tNONE4\tNONE5\tNONE6\n"),
+    ),
+    run("results into a file", "is a file: choose another directory", "--max-epochs", "1", "--out", "SCREEN"),
     command(B, "no experiment named", ("the following arguments are required: NAME",), "benchmark"),
     benchmark("an unknown experiment", "There is no experiment 'guess'", "guess"),
     benchmark("no screen", "Name a screen", "prediction"),
@@ -123,10 +135,17 @@ ROWS: list[Row] = [
     benchmark("`--seeds many`", "'many' is not a positive integer", "losses", "--seeds", "many"),
     benchmark("`--n-jobs 0`", "'0' is not a positive integer", "losses", "--n-jobs", "0"),
     benchmark("an unknown executor", "invalid choice: 'cloud'", "losses", "--executor", "cloud"),
-    benchmark("an option that the experiment does not have", "'color' is not an option", "losses", "--set", "color=red"),
+    benchmark(
+        "an option that the experiment does not have", "'color' is not an option", "losses", "--set", "color=red"
+    ),
     benchmark("an option without a value", "not of the form NAME=FILE", "losses", "--set", "color"),
     benchmark("an option twice", "--set k=... is given twice", "losses", "--set", "k=1", "--set", "k=2"),
     benchmark("predictions without a name", "not of the form NAME=FILE", *SIMULATED, "--predictions", "x.csv"),
-    benchmark("predictions by the name of a method", "'additive' is the name of a method", *SIMULATED, "--predictions",
-              "additive=x.csv"),
-]  # fmt: skip
+    benchmark(
+        "predictions by the name of a method",
+        "'additive' is the name of a method",
+        *SIMULATED,
+        "--predictions",
+        "additive=x.csv",
+    ),
+]

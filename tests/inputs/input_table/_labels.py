@@ -87,15 +87,31 @@ ROWS: list[Row] = [
     same(G, "a pair with a gene twice, `A+B+A`", spelled("KLF1+BAK1+KLF1"), happens="the pair"),
     same(G, "blanks around labels and parts", spelled(" KLF1 + BAK1 ", "BAK1 +KLF1"), happens="left out"),
     same(G, "tabs and ends of lines around labels", spelled("KLF1\t", "\nKLF1", label="KLF1"), happens="left out"),
-    same(G, "the control within a label, `A+control`", spelled("KLF1+control", "control+KLF1", label="KLF1"),
-         happens="the label without it"),
-    same(G, "triples, `A+B+C`", happens="a perturbation of three genes",
-         **of_labels(np.where(LABELS == "BAK1+KLF1", "KLF1+BAK1+SPI1", LABELS))),
-    same(G, "pairs alone, without singles", happens="read; how pairs add up is then a prior",
-         **of_labels(np.resize(["control", "KLF1+BAK1", "BAK1+SPI1"], N_CELLS))),
+    same(
+        G,
+        "the control within a label, `A+control`",
+        spelled("KLF1+control", "control+KLF1", label="KLF1"),
+        happens="the label without it",
+    ),
+    same(
+        G,
+        "triples, `A+B+C`",
+        happens="a perturbation of three genes",
+        **of_labels(np.where(LABELS == "BAK1+KLF1", "KLF1+BAK1+SPI1", LABELS)),
+    ),
+    same(
+        G,
+        "pairs alone, without singles",
+        happens="read; how pairs add up is then a prior",
+        **of_labels(np.resize(["control", "KLF1+BAK1", "BAK1+SPI1"], N_CELLS)),
+    ),
     same(G, "one perturbation", happens="read", **of_labels(np.where(LABELS == "control", "control", "KLF1"))),
-    same(G, "one cell of each perturbation", happens="read, with wide intervals",
-         **of_labels(["control"] * (N_CELLS - 3) + ["KLF1", "BAK1", "KLF1+BAK1"])),
+    same(
+        G,
+        "one cell of each perturbation",
+        happens="read, with wide intervals",
+        **of_labels(["control"] * (N_CELLS - 3) + ["KLF1", "BAK1", "KLF1+BAK1"]),
+    ),
     Row(G, "10,000 labels, one cell each", "read", ten_thousand),
     same(G, "letters of other alphabets", **of_labels(np.where(LABELS == "KLF1", "β-catenin", LABELS))),
     same(
@@ -117,28 +133,66 @@ ROWS: list[Row] = [
         happens="its effect is measured, and its latent placed without its own expression",
         **of_labels(np.where(LABELS == "KLF1", "SOX2", LABELS)),
     ),
-    same(G, "a column of another name, with blanks",
-         lambda adata: adata.obs.rename(columns={"perturbation": "my label"}, inplace=True), perturbation_key="my label"),
-    same(G, "names of guides, `KLF1_1`", warns="look like guides", happens="each is a gene of its own",
-         **of_labels(np.where(LABELS == "KLF1", np.resize(["KLF1_1", "KLF1_2"], N_CELLS), LABELS))),
-    same(G, "doses, `JQ1 (1uM)`", warns="look like doses", happens="each is a gene of its own",
-         **of_labels(np.where(LABELS == "KLF1", np.resize(["JQ1 (1uM)", "JQ1 (10uM)"], N_CELLS), LABELS))),
-    same(G, "cells that are `unassigned`", warns="of which the perturbation is not known", happens="taken as a gene",
-         **of_labels(np.where(LABELS == "KLF1", "unassigned", LABELS))),
+    same(
+        G,
+        "a column of another name, with blanks",
+        lambda adata: adata.obs.rename(columns={"perturbation": "my label"}, inplace=True),
+        perturbation_key="my label",
+    ),
+    same(
+        G,
+        "names of guides, `KLF1_1`",
+        warns="look like guides",
+        happens="each is a gene of its own",
+        **of_labels(np.where(LABELS == "KLF1", np.resize(["KLF1_1", "KLF1_2"], N_CELLS), LABELS)),
+    ),
+    same(
+        G,
+        "doses, `JQ1 (1uM)`",
+        warns="look like doses",
+        happens="each is a gene of its own",
+        **of_labels(np.where(LABELS == "KLF1", np.resize(["JQ1 (1uM)", "JQ1 (10uM)"], N_CELLS), LABELS)),
+    ),
+    same(
+        G,
+        "cells that are `unassigned`",
+        warns="of which the perturbation is not known",
+        happens="taken as a gene",
+        **of_labels(np.where(LABELS == "KLF1", "unassigned", LABELS)),
+    ),
     *(
-        refused(G, f"a missing label: {name}", one_label(value), ValueError, f"1 of {N_CELLS} cells {NO_LABEL}", "cell15")
+        refused(
+            G, f"a missing label: {name}", one_label(value), ValueError, f"1 of {N_CELLS} cells {NO_LABEL}", "cell15"
+        )
         for name, value in {
-            "`None`": None, "`NaN`": np.nan, "`pandas.NA`": pd.NA, "empty text": "", "a blank": " ", "`nan` as text": "nan",
-            "`NA` as text": "NA", "`None` as text": "None", "`N/A`": "N/A", "`null`": "null", "`<NA>`": "<NA>",
+            "`None`": None,
+            "`NaN`": np.nan,
+            "`pandas.NA`": pd.NA,
+            "empty text": "",
+            "a blank": " ",
+            "`nan` as text": "nan",
+            "`NA` as text": "NA",
+            "`None` as text": "None",
+            "`N/A`": "N/A",
+            "`null`": "null",
+            "`<NA>`": "<NA>",
             "a hyphen": "-",
         }.items()
     ),
-    refused(G, "a missing label in a categorical column",
-            labels(lambda column: pd.Categorical(column, ["control", "KLF1", "BAK1"])), ValueError,
-            f"8 of {N_CELLS} cells {NO_LABEL}"),
-    refused(G, "a missing label in nullable strings",
-            labels(lambda column: column.astype("string").where(column != "BAK1")), ValueError,
-            f"8 of {N_CELLS} cells {NO_LABEL}"),
+    refused(
+        G,
+        "a missing label in a categorical column",
+        labels(lambda column: pd.Categorical(column, ["control", "KLF1", "BAK1"])),
+        ValueError,
+        f"8 of {N_CELLS} cells {NO_LABEL}",
+    ),
+    refused(
+        G,
+        "a missing label in nullable strings",
+        labels(lambda column: column.astype("string").where(column != "BAK1")),
+        ValueError,
+        f"8 of {N_CELLS} cells {NO_LABEL}",
+    ),
     refused(G, "an empty part, `KLF1+`", one_label("KLF1+"), ValueError, NO_LABEL, "spelled 'KLF1+'"),
     refused(G, "whole numbers", labels(np.arange(N_CELLS) % 4), TypeError, NOT_TEXT, "map(str, na_action='ignore')"),
     refused(G, "numbers", labels(np.arange(N_CELLS) / 2), TypeError, NOT_TEXT, "map(str, na_action='ignore')"),
@@ -149,13 +203,27 @@ ROWS: list[Row] = [
     refused(G, "bytes", one_label(b"KLF1"), TypeError, NOT_TEXT, "found b'KLF1' of type bytes"),
     refused(G, "tuples of genes", one_label(("KLF1", "BAK1")), TypeError, NOT_TEXT, "of type tuple"),
     refused(G, "lists of genes", lists, TypeError, NOT_TEXT, "of type list"),
-    refused(G, "no such column", lambda adata: None, KeyError, "perturbation_key='gene' is not a column of adata.obs",
-            perturbation_key="gene"),
+    refused(
+        G,
+        "no such column",
+        lambda adata: None,
+        KeyError,
+        "perturbation_key='gene' is not a column of adata.obs",
+        perturbation_key="gene",
+    ),
     refused(G, "two columns of the name", twice, ValueError, "is the name of 2 columns of adata.obs; rename them"),
-    refused(G, "a key that is no text", lambda adata: None, TypeError, "perturbation_key=3 must be the name of a column",
-            perturbation_key=3),
-    refused(G, "a key that is empty", lambda adata: None, ValueError, "perturbation_key='' is empty", perturbation_key=""),
-]  # fmt: skip
+    refused(
+        G,
+        "a key that is no text",
+        lambda adata: None,
+        TypeError,
+        "perturbation_key=3 must be the name of a column",
+        perturbation_key=3,
+    ),
+    refused(
+        G, "a key that is empty", lambda adata: None, ValueError, "perturbation_key='' is empty", perturbation_key=""
+    ),
+]
 
 C = "Controls"
 HALF = np.where((LABELS == "control") & (np.arange(N_CELLS) % 2 == 0), "NT", LABELS)
@@ -171,29 +239,69 @@ ROWS += [
     same(C, "a name that reads as a missing value, and is given", renamed(control="NA"), control="NA"),
     same(C, "a name with the delimiter in it", renamed(control="non+targeting"), control="non+targeting"),
     same(C, "names of which no cell has one", control=["control", "scramble"], happens="as if it were not given"),
-    same(C, "a second name that is not given", labels(np.where(LABELS == "KLF1", "NT", LABELS)),
-         warns="are named like controls", happens="taken as a gene",
-         expected=lambda: closed_form(labels=np.where(LABELS == "KLF1", "NT", LABELS))),
-    same(C, "two control cells", happens="read, with wide intervals",
-         **of_labels(["control"] * 2 + ["KLF1"] * (N_CELLS - 2))),
-    refused(C, "a name that no label has", lambda adata: None, ValueError, "No cell is labeled as control",
-            "control=['control']", control="wildtype"),
-    refused(C, "another case, `Control`", renamed(control="Control"), ValueError, "No cell is labeled as control",
-            "control=['Control']"),
+    same(
+        C,
+        "a second name that is not given",
+        labels(np.where(LABELS == "KLF1", "NT", LABELS)),
+        warns="are named like controls",
+        happens="taken as a gene",
+        expected=lambda: closed_form(labels=np.where(LABELS == "KLF1", "NT", LABELS)),
+    ),
+    same(
+        C,
+        "two control cells",
+        happens="read, with wide intervals",
+        **of_labels(["control"] * 2 + ["KLF1"] * (N_CELLS - 2)),
+    ),
+    refused(
+        C,
+        "a name that no label has",
+        lambda adata: None,
+        ValueError,
+        "No cell is labeled as control",
+        "control=['control']",
+        control="wildtype",
+    ),
+    refused(
+        C,
+        "another case, `Control`",
+        renamed(control="Control"),
+        ValueError,
+        "No cell is labeled as control",
+        "control=['Control']",
+    ),
     *(
-        refused(C, f"the name `{name}`, which is not given", renamed(control=name), ValueError,
-                "No cell is labeled as control", f"control={[name]!r}")
+        refused(
+            C,
+            f"the name `{name}`, which is not given",
+            renamed(control=name),
+            ValueError,
+            "No cell is labeled as control",
+            f"control={[name]!r}",
+        )
         for name in ("non-targeting", "NT", "ctrl", "NTC", "negative_control", "AAVS1", "DMSO", "unperturbed", "WT")
     ),
-    refused(C, "one control cell", labels(["control"] + ["KLF1"] * (N_CELLS - 1)), ValueError, "1 control cell(s)",
-            "at least two are needed"),
+    refused(
+        C,
+        "one control cell",
+        labels(["control"] + ["KLF1"] * (N_CELLS - 1)),
+        ValueError,
+        "1 control cell(s)",
+        "at least two are needed",
+    ),
     refused(C, "control cells only", labels(["control"] * N_CELLS), ValueError, "has control cells only"),
     *(
-        refused(C, f"`control={value!r}`", lambda adata: None, ValueError, "must be a label or a list of labels",
-                control=value)
+        refused(
+            C,
+            f"`control={value!r}`",
+            lambda adata: None,
+            ValueError,
+            "must be a label or a list of labels",
+            control=value,
+        )
         for value in (0, None, "", [], ["control", 3], {"control": 1})
     ),
-]  # fmt: skip
+]
 
 D = "Delimiters"
 
@@ -218,19 +326,37 @@ def with_genes(old: str, new: str, **names: str):
 
 ROWS += [
     *(split_by(delimiter) for delimiter in ("_", "::", ";", "|", ",", "&", ".", "/", " and ", "＋")),
-    refused(D, "`_` in labels, and not given", renamed(**{"BAK1+KLF1": "KLF1_BAK1"}), ValueError,
-            "No label has the delimiter '+', and 'KLF1_BAK1' looks like a combination: use delimiter='_'"),
-    same(D, "`HLA_A`, a gene, beside the delimiter `+`", with_genes("KLF1", "HLA_A", KLF1="HLA_A"),
-         happens="one gene", expected=lambda: closed_form(labels=np.where(LABELS == "KLF1", "HLA_A", LABELS)).rename(
-             columns={"KLF1": "HLA_A"})),
-    same(D, "`NKX2_1`, a gene that the delimiter `_` cuts",
-         with_genes("SPI1", "NKX2_1", KLF1="NKX2_1", **{"BAK1+KLF1": "BAK1_SPI1"}), delimiter="_",
-         warns="cuts 'NKX2_1', which is in var_names", happens="read as two genes",
-         expected=lambda: closed_form(labels=[
-             {"KLF1": "1_NKX2", "BAK1+KLF1": "BAK1_SPI1"}.get(label, label) for label in LABELS
-         ]).rename(columns={"SPI1": "NKX2_1"})),
+    refused(
+        D,
+        "`_` in labels, and not given",
+        renamed(**{"BAK1+KLF1": "KLF1_BAK1"}),
+        ValueError,
+        "No label has the delimiter '+', and 'KLF1_BAK1' looks like a combination: use delimiter='_'",
+    ),
+    same(
+        D,
+        "`HLA_A`, a gene, beside the delimiter `+`",
+        with_genes("KLF1", "HLA_A", KLF1="HLA_A"),
+        happens="one gene",
+        expected=lambda: closed_form(labels=np.where(LABELS == "KLF1", "HLA_A", LABELS)).rename(
+            columns={"KLF1": "HLA_A"}
+        ),
+    ),
+    same(
+        D,
+        "`NKX2_1`, a gene that the delimiter `_` cuts",
+        with_genes("SPI1", "NKX2_1", KLF1="NKX2_1", **{"BAK1+KLF1": "BAK1_SPI1"}),
+        delimiter="_",
+        warns="cuts 'NKX2_1', which is in var_names",
+        happens="read as two genes",
+        expected=lambda: closed_form(
+            labels=[{"KLF1": "1_NKX2", "BAK1+KLF1": "BAK1_SPI1"}.get(label, label) for label in LABELS]
+        ).rename(columns={"SPI1": "NKX2_1"}),
+    ),
     *(
-        refused(D, f"`delimiter={value!r}`", lambda adata: None, ValueError, "must be a non-empty string", delimiter=value)
+        refused(
+            D, f"`delimiter={value!r}`", lambda adata: None, ValueError, "must be a non-empty string", delimiter=value
+        )
         for value in ("", None, 1)
     ),
-]  # fmt: skip
+]

@@ -112,37 +112,81 @@ ROWS: list[Row] = [
     latents("no labels", without("perturbation")),
     latents("no batches", without("lane"), happens="latents need none, the same latents"),
     latents("batches that the model does not know", in_obs(lane="z"), happens="latents need none, the same latents"),
-    latents("perturbed genes that the model does not know", in_obs(perturbation="MYC+SPI1"),
-            happens="latents need no labels, the same latents"),
+    latents(
+        "perturbed genes that the model does not know",
+        in_obs(perturbation="MYC+SPI1"),
+        happens="latents need no labels, the same latents",
+    ),
     latents("missing labels", in_obs(perturbation=np.nan), happens="latents need no labels, the same latents"),
     latents("obsm and uns of another setup", lambda adata: adata.uns.update(_scvi_uuid="other")),
     decoded("cells of one batch of two", lambda adata: adata[::2].copy(), "effects in that batch"),
     decoded("one cell alone in its batch", lambda adata: adata[:3].copy(), "effects of its controls"),
-    decoded("unknown batches, with `transform_batch='all'`", in_obs(lane="z"), "the mean over the known batches",
-            transform_batch="all"),
+    decoded(
+        "unknown batches, with `transform_batch='all'`",
+        in_obs(lane="z"),
+        "the mean over the known batches",
+        transform_batch="all",
+    ),
     decoded("no control cell", in_obs(perturbation="KLF1"), "all cells are started from"),
-    wrong("a gene less", lambda adata: adata[:, 1:].copy(), ValueError, "1 of the model's 8 genes are not in var_names"),
-    wrong("names of genes in another case", lambda adata: setattr(adata, "var_names", adata.var_names.str.lower()),
-          ValueError, "8 of the model's 8 genes are not in var_names"),
-    wrong("a gene twice", lambda adata: setattr(adata, "var_names", ["KLF1", *GENES[1:]]), ValueError,
-          "var_names are not unique"),
+    wrong(
+        "a gene less", lambda adata: adata[:, 1:].copy(), ValueError, "1 of the model's 8 genes are not in var_names"
+    ),
+    wrong(
+        "names of genes in another case",
+        lambda adata: setattr(adata, "var_names", adata.var_names.str.lower()),
+        ValueError,
+        "8 of the model's 8 genes are not in var_names",
+    ),
+    wrong(
+        "a gene twice",
+        lambda adata: setattr(adata, "var_names", ["KLF1", *GENES[1:]]),
+        ValueError,
+        "var_names are not unique",
+    ),
     wrong("no cell", lambda adata: adata[:0].copy(), ValueError, "adata has 0 cells"),
-    wrong("logarithms, where the model reads counts", with_X(lambda values: np.log1p(values)), ValueError,
-          "The model was trained on counts, and these data are not"),
+    wrong(
+        "logarithms, where the model reads counts",
+        with_X(lambda values: np.log1p(values)),
+        ValueError,
+        "The model was trained on counts, and these data are not",
+    ),
     wrong("a negative value", with_X(lambda values: values - 1), ValueError, "negative or not finite"),
-    wrong("masked values", with_X(lambda values: np.ma.masked_array(values, values > 30)), ValueError,
-          "values are masked"),
+    wrong(
+        "masked values", with_X(lambda values: np.ma.masked_array(values, values > 30)), ValueError, "values are masked"
+    ),
     wrong("no values", lambda adata: ad.AnnData(obs=adata.obs, var=adata.var), ValueError, "adata.X is empty"),
     wrong("a cell without a count", empty_cell, ValueError, "1 cells have no positive library size", "cell3 (0)"),
-    wrong("a table instead of an AnnData", lambda adata: adata.to_df(), TypeError, "adata must be an AnnData, not DataFrame"),
-    wrong("unknown batches", in_obs(lane="z"), ValueError, "obs['lane'] has 'z', " + UNKNOWN, "transform_batch='all'",
-          ask="effects"),
-    wrong("unknown batches, for predicted cells", in_obs(lane="z"), ValueError, "obs['lane'] has 'z', " + UNKNOWN,
-          ask="cells"),
+    wrong(
+        "a table instead of an AnnData",
+        lambda adata: adata.to_df(),
+        TypeError,
+        "adata must be an AnnData, not DataFrame",
+    ),
+    wrong(
+        "unknown batches",
+        in_obs(lane="z"),
+        ValueError,
+        "obs['lane'] has 'z', " + UNKNOWN,
+        "transform_batch='all'",
+        ask="effects",
+    ),
+    wrong(
+        "unknown batches, for predicted cells",
+        in_obs(lane="z"),
+        ValueError,
+        "obs['lane'] has 'z', " + UNKNOWN,
+        ask="cells",
+    ),
     wrong("missing batches", in_obs(lane=None), ValueError, UNKNOWN, ask="effects"),
-    wrong("no column of batches", without("lane"), KeyError, "batch_key='lane' is not a column of adata.obs",
-          "The model knows 'x', 'y'", ask="effects"),
-]  # fmt: skip
+    wrong(
+        "no column of batches",
+        without("lane"),
+        KeyError,
+        "batch_key='lane' is not a column of adata.obs",
+        "The model knows 'x', 'y'",
+        ask="effects",
+    ),
+]
 
 
 def asked(have: str, perturbations: Any, *names: str, happens: str = "") -> Row:
@@ -169,7 +213,13 @@ ROWS += [
     asked("an array, an index or a series", np.array(["KLF1", "BAK1"]), "KLF1", "BAK1", happens="two perturbations"),
     asked("`['control', ('KLF1',)]`", ["control", ("KLF1",)], "control", "KLF1"),
     asked("blanks: `' KLF1 + BAK1'`", " KLF1 + BAK1", "BAK1+KLF1"),
-    unknown("a gene that was not perturbed", "MYC", ValueError, "'MYC': MYC was not perturbed", "Perturbed genes: BAK1, KLF1"),
+    unknown(
+        "a gene that was not perturbed",
+        "MYC",
+        ValueError,
+        "'MYC': MYC was not perturbed",
+        "Perturbed genes: BAK1, KLF1",
+    ),
     unknown("another case", "klf1", ValueError, "did you mean 'KLF1'?"),
     unknown("another delimiter", "KLF1_BAK1", ValueError, "did you mean 'BAK1+KLF1'?"),
     unknown("none: `[]`", [], ValueError, "perturbations is empty; name at least one"),
@@ -183,6 +233,8 @@ ROWS += [
     unknown("bytes", b"KLF1", TypeError, "perturbations is of type bytes"),
     unknown("a dict", {"KLF1": 1}, TypeError, "perturbations is of type dict"),
     unknown("a table", pd.DataFrame({"a": ["KLF1"]}), TypeError, "perturbations is of type DataFrame"),
-    unknown("a set of tuples", {("KLF1", "BAK1")}, TypeError, "A set has no order: give several perturbations as a list"),
+    unknown(
+        "a set of tuples", {("KLF1", "BAK1")}, TypeError, "A set has no order: give several perturbations as a list"
+    ),
     unknown("a label within a tuple", ("KLF1+BAK1", "SPI1"), ValueError, "'KLF1+BAK1' contains the delimiter '+'"),
-]  # fmt: skip
+]
