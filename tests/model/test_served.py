@@ -13,8 +13,10 @@ import numpy as np
 import pandas as pd
 import pytest
 import scvi
+import torch
 
 import raptorgraph as rg
+from raptorgraph.inference import _draws
 
 N_THREADS, N_ASKED = 8, 30
 LABELS = ["P01", "P02", "P03", "P01+P02", "P02+P04", "P03+P04", "control", "P01+P04"]
@@ -84,6 +86,8 @@ def forget(model):
     posterior._set(posterior.fitted)
 
 
+# anndata switches this warning off for a moment, for all threads, so that another may give it
+@pytest.mark.filterwarnings(r"ignore:\s*A value is trying to be set on a copy")
 def test_many_threads_get_the_answers_of_one(model, query):
     asked = list(itertools.product(QUESTIONS, range(N_THREADS)))
     expected = {(name, i): plain(QUESTIONS[name](model, query, i)) for name, i in asked}
@@ -106,6 +110,33 @@ def test_many_threads_get_the_answers_of_one(model, query):
     for key, found in answers:
         for one, other in zip(found, expected[key], strict=True):
             np.testing.assert_array_equal(one, other, err_msg=str(key))
+
+
+def test_draws_of_two_threads_do_not_mix(model, monkeypatch):
+    """Of many genes only what is asked for is kept, and another question takes its place."""
+    monkeypatch.setattr(_draws, "_MOST_KEPT", 0)
+    posterior, effect, found = model.calibration.posterior, _draws.JointDraws._effect, []
+    designs = torch.eye(4)[:1], torch.eye(4)[2:]
+    expected = []
+    for design in designs:
+        forget(model)
+        expected.append(posterior.draw(design, 3, seed=5))
+    forget(model)
+    other = threading.Thread(target=lambda: found.append(posterior.draw(designs[1], 3, seed=5)))
+
+    def in_between(self, row, drawn):
+        if other.ident is None:
+            other.start()
+            other.join(1.0)
+        return effect(self, row, drawn)
+
+    monkeypatch.setattr(_draws.JointDraws, "_effect", in_between)
+    found.append(posterior.draw(designs[0], 3, seed=5))
+    other.join()
+    forget(model)
+    assert len(found) == 2
+    for answer in found:
+        assert torch.equal(answer, expected[answer.shape[1] - 1])
 
 
 def test_a_query_leaves_the_warnings_of_other_threads_as_they_are(model, query, monkeypatch):

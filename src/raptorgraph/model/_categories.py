@@ -54,4 +54,5 @@ def _known_codes(column: pd.Series, known: Sequence[Any], key: str) -> np.ndarra
             f"obs[{key!r}] has {', '.join(map(repr, unknown[:10]))}, which the model was not trained on: it knows "
             f"{', '.join(map(repr, known))}."
         )
-    return np.asarray(codes)
+    of_known = pd.Categorical.from_codes(codes, categories=pd.RangeIndex(len(known)))
+    return np.asarray(of_known.codes)  # in the narrow type of scvi-tools' own codes
