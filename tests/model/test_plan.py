@@ -24,6 +24,7 @@ def plan_of(epoch=0, max_epochs=10, n_steps=200, perturbed_prior=True, **argumen
         gradient_clip_val=None,
         precision="32-true",
         world_size=1,
+        progress_bar_callback=None,
     )
     return plan
 

@@ -175,7 +175,7 @@ def test_interrupted_while_effects_are_inferred(answers, same, monkeypatch):
     model, trained = made(), made()
     trained.train(**TRAIN)
     before = answers(trained)
-    monkeypatch.setattr(_calibration.Calibration, "fit", lambda *args: interrupt())
+    monkeypatch.setattr(_calibration.Calibration, "fit", lambda *args, **kwargs: interrupt())
     for each in (model, trained):
         with pytest.raises(KeyboardInterrupt):
             each.train(**TRAIN)

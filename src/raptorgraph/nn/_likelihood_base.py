@@ -67,8 +67,8 @@ class Likelihood(nn.Module, ABC):
     def of_genes(self, columns: Tensor) -> Likelihood:
         """The same likelihood of the genes at these columns, in this order, for what is drawn and not trained."""
         found = copy(self)
-        log_scale = nn.Parameter(self.log_scale.detach()[columns], requires_grad=False)
-        found._parameters = {**self._parameters, "log_scale": log_scale}
+        found._parameters = {name: value for name, value in self._parameters.items() if name != "log_scale"}
+        found._buffers = {**self._buffers, "log_scale": self.log_scale.detach()[columns]}
         return found
 
     # -- data ------------------------------------------------------------------------------------------------------
