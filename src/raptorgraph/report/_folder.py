@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 MANIFEST, INSIDE, TRAINING = "run.json", ".run", "training"
+_LOOKS, _PAUSE = 20, 0.1  # for the name of who writes to the folder, and seconds between them
 _NEW = "new"  # folder of a whole set that is to replace the one that is there
 _ELSE = "choose another --out, or replace them with --overwrite."
 
@@ -281,9 +282,13 @@ def _lock(out: Path) -> Iterator[None]:
 
 
 def _holder(out: Path) -> str:
-    try:
-        about = json.loads((out / INSIDE / "holder.json").read_text(encoding="utf-8"))
-    except (FileNotFoundError, ValueError):  # it has only just begun
+    about = None
+    for _ in range(_LOOKS):  # it writes its name as soon as it has the lock
+        with contextlib.suppress(FileNotFoundError, ValueError):
+            about = json.loads((out / INSIDE / "holder.json").read_text(encoding="utf-8"))
+            break
+        time.sleep(_PAUSE)
+    if about is None:
         return "another process"
     command = f" ({about['command']})" if about["command"] else ""
     return f"process {about['pid']} on {about['host']} since {about['since']}{command}"
