@@ -10,12 +10,14 @@ import sys
 import textwrap
 from pathlib import Path
 
+import anndata as ad
+import numpy as np
 import pandas as pd
 import pytest
 
 import raptorgraph
 from raptorgraph import _files
-from raptorgraph._files import file_hash, put_table, put_text, replaced, scratch, size_of, temporary_name
+from raptorgraph._files import file_hash, put_table, put_text, replaced, scratch, size_of, temporary_name, write_h5ad
 
 SOURCE = Path(raptorgraph.__file__).parent
 
@@ -225,6 +227,29 @@ def test_tables_checksums_and_sizes(tmp_path):
     assert (size_of(folder), size_of(folder / "b"), size_of(folder / "none")) == (6, 3, 0)
 
 
+def test_cells_are_not_begun_where_the_disk_does_not_take_them(tmp_path, monkeypatch):
+    cells = ad.AnnData(
+        np.ones((50, 40), dtype=np.float32), obs=pd.DataFrame({"a": np.arange(50.0)}, index=list(map(str, range(50))))
+    )
+    with replaced(tmp_path / "cells.h5ad") as part:
+        write_h5ad(part, cells)
+    asked = []
+
+    def full(number, start, size):
+        asked.append(size)
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    monkeypatch.setattr(ad.AnnData, "write_h5ad", lambda *args, **kwargs: pytest.fail("written"))
+    with pytest.raises(OSError, match="No space left on device: '.*cells.h5ad'"):  # noqa: SIM117
+        with replaced(tmp_path / "cells.h5ad") as part:
+            write_h5ad(part, cells)
+    assert asked[0] > cells.X.nbytes
+    monkeypatch.undo()
+    assert [path.name for path in tmp_path.iterdir()] == ["cells.h5ad"]
+    assert ad.read_h5ad(tmp_path / "cells.h5ad").X.sum() == 2000
+
+
 # -- nothing else writes -----------------------------------------------------------------------------------------------
 WRITE = {
     *(
@@ -240,7 +265,16 @@ WRITE = {
         "touch",
         "tofile",
     ),
-    *("write_bytes", "write_graphml", "write_h5ad", "write_h5mu", "write_image", "write_text", "write_zarr"),
+    *(
+        "write_bytes",
+        "write_h5ad",
+        "write_graphml",
+        "write_h5ad",
+        "write_h5mu",
+        "write_image",
+        "write_text",
+        "write_zarr",
+    ),
 }
 GIVE_A_NAME = {"product", "replaced", "scratch"}
 LONGER = "the name is that of `replaced` or `scratch`, in a block that a stack holds open"

@@ -14,7 +14,7 @@ import shutil
 import sys
 import zlib
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from raptorgraph._failures import disk_error
 
@@ -22,8 +22,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     import pandas as pd
+    from anndata import AnnData
 
 _START = ".raptorgraph"  # of the names of what is not finished
+_TABLES_OF_HDF5 = 2**16  # bytes of a file beside its values, about
 _HERE, _EXCHANGE = -100, 2  # AT_FDCWD and RENAME_EXCHANGE of Linux
 
 
@@ -106,6 +108,18 @@ def put_table(
     """Write a table as CSV, in place of an earlier file; numbers with so many digits, None for all of them."""
     with replaced(path) as part:
         table.to_csv(part, index=index, float_format=None if digits is None else f"%.{digits}g")
+
+
+def write_h5ad(part: Path, cells: AnnData, **arguments: Any) -> None:
+    """Write an h5ad file to a name that :func:`replaced` gave, once the disk has taken about as many bytes.
+
+    An HDF5 file that finds no room cannot be closed either, and may end the process without a word.
+    """
+    if hasattr(os, "posix_fallocate") and arguments.get("compression") is None:
+        with part.open("wb") as file:
+            os.posix_fallocate(file.fileno(), 0, cells.__sizeof__() + _TABLES_OF_HDF5)
+        part.unlink()
+    cells.write_h5ad(part, **arguments)
 
 
 def temporary_name(path: Path) -> Path:

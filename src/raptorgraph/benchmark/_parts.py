@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import anndata as ad
 import pandas as pd
 
-from raptorgraph._files import file_hash, put_table, put_text, replaced
+from raptorgraph._files import file_hash, put_table, put_text, replaced, write_h5ad
 from raptorgraph.benchmark._settings import Part, Unit
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ def write_part(folder: Path, unit: Unit, part: Part) -> None:
     put_table(folder / f"{unit.key}.csv", part.rows, digits=None)
     if part.arrays is not None:
         with replaced(folder / f"{unit.key}.h5ad") as file:
-            part.arrays.write_h5ad(file)
+            write_h5ad(file, part.arrays)
 
 
 def read_part(folder: Path, unit: Unit) -> Part:

@@ -14,7 +14,7 @@ import pandas as pd
 from scipy import sparse
 
 from raptorgraph._docs import docs
-from raptorgraph._files import replaced
+from raptorgraph._files import replaced, write_h5ad
 from raptorgraph.model._batches import transform_codes
 from raptorgraph.model._cells import draw_seed, genes_of
 from raptorgraph.model._expected import counterfactual_parts
@@ -300,7 +300,7 @@ def export_to_cell_eval(
         files[0].parent.mkdir(parents=True, exist_ok=True)
         for cells, file in zip(pair, files, strict=True):
             with replaced(file) as part:
-                cells.write_h5ad(part)
+                write_h5ad(part, cells)
         logger.info("cell-eval run -ap %s -ar %s --pert-col %s --control-pert %s", files[0], files[1], key, control)
     return pair
 

@@ -11,7 +11,7 @@ import anndata as ad
 from scvi.data._constants import _SCVI_UUID_KEY
 from scvi.model.base._save_load import _load_saved_files
 
-from raptorgraph._files import remove
+from raptorgraph._files import remove, write_h5ad
 from raptorgraph.model._records import Kind, check_seal, read, write
 from raptorgraph.screen._files import check_cells
 
@@ -79,7 +79,7 @@ def write_model(model: RaptorGraphModel, folder: Path, prefix: str, *, with_cell
     adata = model.adata
     files = {}
     if with_cells and adata is not None:
-        files[f"{prefix}{_CELLS}"] = lambda path: adata.write_h5ad(path, **arguments)
+        files[f"{prefix}{_CELLS}"] = lambda path: write_h5ad(path, adata, **arguments)
     write(folder, f"{prefix}model", KIND, values, files)
     remove(folder / f"{prefix}{_PICKLED}")
 

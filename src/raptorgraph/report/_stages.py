@@ -13,7 +13,7 @@ import scvi
 import torch
 
 from raptorgraph import tl
-from raptorgraph._files import remove
+from raptorgraph._files import remove, write_h5ad
 from raptorgraph.model import RaptorGraphModel
 from raptorgraph.report._content import verdicts
 from raptorgraph.report._findings import Run
@@ -234,7 +234,7 @@ def _cells(work: Work) -> None:
         # what scvi-tools knows its data by differs from run to run, and means nothing to others
         marks = {name: cells.uns.pop(name) for name in list(cells.uns) if name.startswith("_scvi")}
         try:
-            cells.write_h5ad(part)
+            write_h5ad(part, cells)
         finally:
             cells.uns.update(marks)
 
