@@ -87,11 +87,7 @@ def test_two_processes_train_as_one(tmp_path):
     assert (counts[0] == 4).sum() >= one["n_train"]
     # the same batches, with other noise
     np.testing.assert_allclose(first["train"], one["train"], atol=0.02)
-    # Mean effects of the validation are decoded on its first controls, of which each process has others: a difference
-    # that stays the same from epoch to epoch, as these cells do.
-    off = first["validation"] - one["validation"]
-    np.testing.assert_allclose(off, off.mean(), atol=0.02)
-    np.testing.assert_allclose(first["validation"], one["validation"], rtol=0.02)
+    np.testing.assert_allclose(first["validation"], one["validation"], atol=0.02)
     loaded = rg.RaptorGraphModel.load(tmp_path / "model2", adata=False)
     np.testing.assert_array_equal(loaded.predict_effects(["P01", "P01+P02"]).to_numpy(), first["effects"])
 
