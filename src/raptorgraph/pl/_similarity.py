@@ -165,7 +165,8 @@ def _mark_modules(
     ax: Axes, genes: Sequence[Sequence[str]], modules: Mapping[str, Collection[str]], size: float
 ) -> list[Artist]:
     """Draw a square right of each row whose genes are all of one module; entries of the legend."""
-    n, handles = len(genes), list[Artist]()
+    n = len(genes)
+    handles: list[Artist] = []
     area = (72 * 0.7 * size / n) ** 2
     for k, (name, members) in enumerate(modules.items()):
         rows = [row for row, of_row in enumerate(genes) if of_row and set(of_row) <= set(members)]
