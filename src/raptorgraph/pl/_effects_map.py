@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from raptorgraph.pl._marks import Style
     from raptorgraph.tl._effect_blocks import EffectBlock
 
-_COLORED = 0.98  # quantile of the sizes of effects at which the colors end
+_COLORED = 0.95  # quantile of the sizes of effects at which the colors end
 
 
 @docs.dedent
@@ -74,7 +74,7 @@ def effects_map(
     Returns
     -------
     matplotlib.axes.Axes or matplotlib.figure.Figure
-        The axes, perturbations x genes. Colors are symmetric about zero and end where 2 % of the sure effects are
+        The axes, perturbations x genes. Colors are symmetric about zero and end where 5 % of the sure effects are
         larger. A dot marks the perturbed gene itself; perturbations without any sure effect are named in gray.
 
     Raises

@@ -136,7 +136,7 @@ def similarity(
     if faint.any():
         handles.append(Patch(facecolor=LIGHT, label="faint: no effect is sure"))
     if handles:
-        legend_beside(ax, handles)
+        legend_beside(ax, handles, gap=0.25 / size if modules else 0.0)  # beside the marks of modules
     return finish(ax, show=show, save=save, return_fig=return_fig)
 
 
@@ -150,7 +150,7 @@ def _some(table: pd.DataFrame, perturbations: Perturbations | None) -> pd.DataFr
         )
     if len(table) < 2:
         raise ValueError(f"Similarity is of two perturbations or more, and the table has {list(table.index)}.")
-    if not np.issubdtype(values.dtype, np.number) or not np.allclose(values, values.T, atol=1e-6, equal_nan=True):
+    if not np.issubdtype(values.dtype, np.number) or not np.allclose(values, values.T, equal_nan=True):
         raise ValueError("The table of similarities is not symmetric: give that of rg.tl.effect_similarity.")
     if perturbations is None:
         return table

@@ -126,7 +126,9 @@ def gene_columns(names: Sequence[str], genes: Sequence[str] | None, setup: Setup
     unknown = [name for name in asked if name not in place]
     if unknown:
         hint = did_you_mean(unknown[0], names, **setup.spelling)
-        raise ValueError(f"genes: {unknown[0]!r} is not a gene of the model{hint or '; these are in model.var_names_'}.")
+        raise ValueError(
+            f"genes: {unknown[0]!r} is not a gene of the model{hint or '; these are in model.var_names_'}."
+        )
     return np.array([place[name] for name in asked])
 
 
