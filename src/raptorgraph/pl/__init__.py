@@ -9,6 +9,7 @@ __getattr__, __dir__, __all__ = lazy.attach(
         "_dag": ["dag"],
         "_effect": ["effect"],
         "_enrichment": ["enrichment"],
+        "_guides": ["guides"],
         "_interactions": ["interactions"],
         "_latents": ["latents"],
         "_next_pairs": ["next_pairs"],
