@@ -17,6 +17,7 @@ PLOTS = {
     "dag": lambda e, **o: pl.dag(e.edges, color=pd.Series({"A": 1.0, "B": 2.0}, name="size"), **o),
     "effect": lambda e, **o: pl.effect(e.model, perturbation="A", **o),
     "enrichment": lambda e, **o: pl.enrichment(e.enrichment, **o),
+    "guides": lambda e, **o: pl.guides(e.guides, **o),
     "interactions": lambda e, **o: pl.interactions(e.interactions, **o),
     "latents": lambda e, **o: pl.latents(e.model, color="depth", basis="X_map", **o),
     "next_pairs": lambda e, **o: pl.next_pairs(e.next_pairs, **o),
@@ -133,7 +134,7 @@ def test_every_axis_is_labeled(plot, example):
 def test_input_stays_as_it_is(plot, example):
     before = copy.deepcopy(example)
     plot(example)
-    for name in ("interactions", "enrichment", "edges", "reverse", "states", "next_pairs", "power"):
+    for name in ("interactions", "enrichment", "edges", "reverse", "states", "next_pairs", "power", "guides"):
         pd.testing.assert_frame_equal(getattr(example, name), getattr(before, name))
     pd.testing.assert_frame_equal(example.model.effects, before.model.effects)
     adata, old = example.model.adata, before.model.adata
