@@ -30,9 +30,7 @@ PLOTS = {
     "enrichment, dots": lambda m: pl.enrichment(enriched(m), kind="dots", return_fig=True),
     "guides": lambda m: pl.guides(tl.guides(m, "guide", n_resamples=20), return_fig=True),
     "interactions": lambda m: pl.interactions(tl.interactions(m), return_fig=True),
-    "interactions, plain": lambda m: pl.interactions(
-        tl.interactions(m), "neomorphism", types=False, return_fig=True
-    ),
+    "interactions, plain": lambda m: pl.interactions(tl.interactions(m), "neomorphism", types=False, return_fig=True),
     "latents": lambda m: pl.latents(m, basis="u_true", return_fig=True),
     "latents, numbers": lambda m: pl.latents(m, color="total_counts", basis="u_true", return_fig=True),
     "next_pairs": lambda m: pl.next_pairs(tl.next_pairs(m, n=2), return_fig=True),

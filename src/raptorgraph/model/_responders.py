@@ -66,9 +66,7 @@ def guides(model: RaptorGraphModel, guide_key: str | None) -> Iterator[Finding]:
             "something else. The effect of the perturbation is a mean over all of its guides.",
             f"raptorgraph.tl.guides(model, {key!r}) has the effect, the agreement and the responders of each guide.",
             labels,
-            tuple(
-                f"{label} ({', '.join(apart.loc[apart['perturbation'] == label, 'guide'])})" for label in labels
-            ),
+            tuple(f"{label} ({', '.join(apart.loc[apart['perturbation'] == label, 'guide'])})" for label in labels),
         )
 
 

@@ -9,7 +9,18 @@ import pandas as pd
 
 from raptorgraph._arguments import check_integer
 from raptorgraph._docs import docs
-from raptorgraph.pl._figure import BLUE, GRAY, LIGHT, ORANGE, AxesArray, Floats, check_columns, check_save, finish, panels
+from raptorgraph.pl._figure import (
+    BLUE,
+    GRAY,
+    LIGHT,
+    ORANGE,
+    AxesArray,
+    Floats,
+    check_columns,
+    check_save,
+    finish,
+    panels,
+)
 from raptorgraph.pl._marks import legend_beside, marker, vertical_grid
 from raptorgraph.tl._guides import guides as guides_of
 
@@ -100,7 +111,9 @@ def guides(
     axes = panels(ax, (8.2, _ROW * bottom + 1.5), 3)
     colors = np.where(shown["disagrees"], ORANGE, np.where(shown["q"].notna(), BLUE, GRAY))
     _draw_sizes(axes[0], shown, y, colors)
-    _draw_with_interval(axes[1], *(100 * shown[f"share{end}"].to_numpy(float) for end in ("", "_low", "_high")), y, colors)
+    _draw_with_interval(
+        axes[1], *(100 * shown[f"share{end}"].to_numpy(float) for end in ("", "_low", "_high")), y, colors
+    )
     axes[1].set(xlim=(-4, 104), xlabel="responded (% of cells)")
     axes[2].barh(y, shown["n_cells"], height=0.65, color=colors, alpha=0.8, linewidth=0)
     axes[2].set_xlabel("cells")

@@ -47,8 +47,8 @@ def training(
 ) -> AxesArray | Figure:
     r"""Draw the loss and its terms over the epochs, one panel for each, of training and of validation cells.
 
-    The validation of an epoch draws latents anew, so that its values jump between epochs in which the model is the same.
-    From six epochs on they are drawn as points, with a moving mean (of seven epochs) as the line and a band of two
+    The validation of an epoch draws latents anew, so that its values jump where the model hardly changes. From six
+    epochs on they are drawn as points, with a moving mean (of seven epochs) as the line and a band of two
     standard deviations of this noise: what changes within the band is no progress. The noise is estimated from second
     differences, which a trend does not enter,
 
@@ -109,7 +109,9 @@ def _draw_noisy(ax: Axes, values: pd.Series) -> None:
     x, v = values.index.to_numpy() + 1, values.to_numpy(dtype=float)
     mean, width = moving_mean(v), _BAND * noise(v)
     color = _COLORS["validation"]
-    ax.fill_between(x, mean - width, mean + width, color=color, alpha=0.2, linewidth=0, label=f"±{_BAND:g} SD of its noise")
+    ax.fill_between(
+        x, mean - width, mean + width, color=color, alpha=0.2, linewidth=0, label=f"±{_BAND:g} SD of its noise"
+    )
     ax.scatter(x, v, s=6, color=color, alpha=0.5, linewidths=0)
     ax.plot(x, mean, color=color, label="validation, moving mean", linewidth=1.3)
 
