@@ -51,7 +51,7 @@ def test_the_first_of_many(guide_table):
     )
     axes = pl.guides(many, n=4)
     assert axes[0].get_title(loc="left") == "4 of 93 perturbations"
-    assert names(axes[0])[:2] == ["B", "C0"]
+    assert names(axes[0])[:2] == ["B", "B0"]
 
 
 def test_a_model_is_asked(fixed, guide_table, monkeypatch):
