@@ -60,8 +60,8 @@ def guides(
         Table of :func:`raptorgraph.tl.guides`, or a trained model that was set up with a `guide_key`, which is asked
         for that table.
     n
-        Largest number of perturbations: first those with guides that disagree, the smallest q-value first, then those
-        whose guides differ most.
+        Largest number of perturbations: first those with guides that disagree, then the others, in both parts the
+        smallest q-value of a guide first.
     ax
         Axes whose place the panels take; default a new figure.
     %(figure)s
@@ -124,15 +124,11 @@ def guides(
 
 
 def _first(table: pd.DataFrame, n: int) -> pd.DataFrame:
-    """Rows of the `n` perturbations to draw: those with guides that disagree, then those whose guides differ most."""
-    each = table.groupby("perturbation", sort=False)
-    order = pd.DataFrame(
-        {
-            "agree": ~each["disagrees"].any(),
-            "q": table["q"].where(table["disagrees"]).groupby(table["perturbation"], sort=False).min(),
-            "difference": -each["difference"].max(),
-        }
-    ).sort_values(["agree", "q", "difference"], kind="stable")
+    """Rows of the `n` perturbations to draw: those with guides that disagree, then the others, by their q-values."""
+    label = table["perturbation"]
+    apart = table["disagrees"].groupby(label, sort=False).any()
+    q = table["q"].where(table["disagrees"] | ~label.map(apart)).groupby(label, sort=False).min()
+    order = pd.DataFrame({"agree": ~apart, "q": q}).sort_values(["agree", "q"], kind="stable")
     first = list(order.index[:n])
     place = {label: k for k, label in enumerate(first)}
     shown = table[table["perturbation"].isin(first)]
@@ -158,7 +154,7 @@ def _draw_sizes(ax: Axes, shown: pd.DataFrame, y: Floats, colors: np.ndarray) ->
     _draw_with_interval(ax, np.where((size < ends[0]) | (size > ends[1]), np.nan, size), low, high, y, colors)
     for beyond, at, shape in ((size < ends[0], ends[0], "<"), (size > ends[1], ends[1], ">")):
         ax.scatter(np.full(beyond.sum(), at), y[beyond], s=22, marker=shape, color=colors[beyond], zorder=3)
-    ax.set(xlim=(ends[0] - margin, ends[1] + margin), xlabel="size of effect (1 = mean of all guides)")
+    ax.set(xlim=(ends[0] - margin, ends[1] + margin), xlabel="size of effect (1 = mean)")
 
 
 def _draw_with_interval(ax: Axes, x: Floats, low: Floats, high: Floats, y: Floats, colors: np.ndarray) -> None:

@@ -9,6 +9,7 @@ import pandas as pd
 
 from raptorgraph._docs import docs
 from raptorgraph.pl._figure import BLUE, ORANGE, AxesArray, Floats, check_save, finish, panels
+from raptorgraph.pl._marks import Style
 
 if TYPE_CHECKING:
     from os import PathLike
@@ -49,8 +50,8 @@ def training(
 
     The validation of an epoch draws latents anew, so that its values jump where the model hardly changes. From six
     epochs on they are drawn as points, with a moving mean (of seven epochs) as the line and a band of two
-    standard deviations of this noise: what changes within the band is no progress. The noise is estimated from second
-    differences, which a trend does not enter,
+    standard deviations of this noise: what changes within the band is no progress. Fewer epochs do not tell the noise,
+    and their points are joined by a line. It is estimated from second differences, which a trend does not enter,
 
     .. math:: \sigma = \operatorname{median}_t |v_{t-1} - 2 v_t + v_{t+1}| / (0.6745 \sqrt{6}).
 
@@ -95,8 +96,9 @@ def training(
                 _draw_noisy(panel, values)
                 continue
             # a point where there is one epoch, since a line through it would be invisible
-            marker = "o" if len(values) == 1 else None
-            panel.plot(values.index + 1, values, color=_COLORS[part], label=part, marker=marker, linewidth=1.3)
+            marker = "o" if part == "validation" or len(values) == 1 else None
+            style: Style = {"color": _COLORS[part], "marker": marker, "markersize": 3 if len(values) > 1 else 6}
+            panel.plot(values.index + 1, values, label=part, linewidth=1.3, **style)
         panel.set_title(_TITLES.get(term, term.replace("_", " ")), fontsize=10)
         panel.set(xlabel="epoch", ylabel=_UNITS.get(term, "value"))
         panel.spines[["top", "right"]].set_visible(False)
