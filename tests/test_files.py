@@ -284,7 +284,7 @@ OTHERS = {
     ("model/_distributed.py", "save"): "sends a model to other processes, from memory",
     ("model/_records.py", "save"): "makes bytes in memory",
     ("model/_records.py", "write_bytes"): LONGER,
-    ("model/_saved.py", "write_h5ad"): "is called with a name of `replaced`",
+    ("model/_saved.py", "write_h5ad"): "is called with a name in a folder of `scratch`",
     ("model/_predicted_cells.py", "File"): LONGER,
     ("report/_figures.py", "savefig"): "draws into memory",
     ("screen/_cells_file.py", "File"): LONGER,
