@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from threading import RLock
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from raptorgraph.screen._stored import StoredMatrix
 
 _LOOKED_AT = 100  # cells, enough to tell counts from logarithms
+_REGISTERED = RLock()  # held while data are registered anew and read: setups of one AnnData share its columns
 
 
 class ScreenManager(AnnDataManager):  # type: ignore[misc]  # scvi-tools has no types
@@ -57,15 +59,16 @@ class ScreenManager(AnnDataManager):  # type: ignore[misc]  # scvi-tools has no 
                 "another setup put its own perturbed genes first. Give each setup a copy of its own: "
                 "setup_anndata(adata.copy(), ...)."
             )
-        uns = self.adata.uns
-        if uns.get(_MANAGER_UUID_KEY) == self.id:
-            return
-        uns |= {_MANAGER_UUID_KEY: "", _SCVI_UUID_KEY: self.adata_uuid}  # the user may have emptied it
-        if KEYS.LIBRARY in self.data_registry:
-            args = self._registry["setup_args"]
-            X = matrix(self.adata, args["layer"]) if self.stored is None else self.stored
-            self.adata.obs[LIBRARY_KEY] = library_of(self.adata, X, args["library_size_key"])
-        super().validate()
+        with _REGISTERED:
+            uns = self.adata.uns
+            if uns.get(_MANAGER_UUID_KEY) == self.id:
+                return
+            uns |= {_MANAGER_UUID_KEY: "", _SCVI_UUID_KEY: self.adata_uuid}  # the user may have emptied it
+            if KEYS.LIBRARY in self.data_registry:
+                args = self._registry["setup_args"]
+                X = matrix(self.adata, args["layer"]) if self.stored is None else self.stored
+                self.adata.obs[LIBRARY_KEY] = library_of(self.adata, X, args["library_size_key"])
+            super().validate()
 
     def _has_genes(self) -> bool:
         """Whether the genes are those of the setup, in its order where the values are in memory."""
@@ -114,10 +117,11 @@ class ScreenManager(AnnDataManager):  # type: ignore[misc]  # scvi-tools has no 
         ValueError
             Where the values are no longer counts, as after ``scanpy.pp.log1p``, or the genes were changed.
         """
-        self.validate()
-        if registry_key == KEYS.X and self.stored is not None:
-            return self.stored
-        found = super().get_from_registry(registry_key)
+        with _REGISTERED:
+            self.validate()
+            if registry_key == KEYS.X and self.stored is not None:
+                return self.stored
+            found = super().get_from_registry(registry_key)
         if registry_key != KEYS.X:
             return found
         if KEYS.LIBRARY in self.data_registry and not _whole(found[:_LOOKED_AT]):
