@@ -100,7 +100,9 @@ def test_a_run_that_was_broken_off(back, screen, tools, record, tmp_path):
 def test_a_run_that_finds_another_one(back, screen, tools, record, tmp_path):
     first = screen.command.start(tmp_path)
     tools["until"]((tmp_path / "out" / ".run" / "holder.json").exists, first)
+    first.send_signal(signal.SIGSTOP)
     code, _, err = screen.command.run(tmp_path, environment=back)
+    first.send_signal(signal.SIGCONT)
     first.communicate()
     assert code == 2
     assert err.startswith(f"error: 'out' is written to by process {first.pid} on ")
