@@ -70,12 +70,16 @@ def write(
     with replaced(folder / name) as part:
         part.write_bytes(tensors)
     seals: dict[str, dict[str, Any]] = {}
+    added: list[Path] = []
+    own = ""
     try:
         for other, put in (files or {}).items():
             with scratch(folder) as place:
                 put(place / other)
                 seals[other] = seal(place / other)
-                with replaced(_with_hash(folder, other, seals[other])) as part:
+                path = _with_hash(folder, other, seals[other])
+                added += [] if path.exists() else [path]
+                with replaced(path) as part:
                     (place / other).replace(part)
         whole = {
             "format": kind.name,
@@ -92,12 +96,9 @@ def write(
             part.write_bytes(b'{"sha256": "' + own.encode() + b'",' + text)
     except BaseException:
         record = folder / f"{stem}.json"
-        known = record.read_bytes() if record.is_file() else b""
-        if not existed and digest.encode() not in known:
-            (folder / name).unlink(missing_ok=True)
-        for other, found in seals.items():
-            if found["sha256"].encode() not in known:
-                _with_hash(folder, other, found).unlink(missing_ok=True)
+        if not (own and record.is_file() and own.encode() in record.read_bytes()):  # it is not in place
+            for path in (*added, *(() if existed else (folder / name,))):
+                path.unlink(missing_ok=True)
         raise
     for other, found in seals.items():
         _with_hash(folder, other, found).replace(folder / other)
