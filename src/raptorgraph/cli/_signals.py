@@ -13,7 +13,8 @@ if TYPE_CHECKING:
     from types import FrameType
 
 WORDS = {int(signal.SIGINT): "interrupted", int(signal.SIGTERM): "terminated"}
-_ONCE = 1.0  # seconds in which a signal counts once: a scheduler sends it to each process of a job, which may pass it on
+# A scheduler sends a signal to all processes of a job, and the one that waits passes its own on.
+_ONCE = 1.0  # seconds in which the same signal counts once
 
 
 @contextlib.contextmanager
