@@ -34,3 +34,13 @@ def test_cuts(kind, place, resets, cutting, record, tmp_path):
     assert fetch([source], tmp_path).read_bytes() == content
     ended = "a ConnectionError that says what to do; no part of the file is left, and the next call gives it whole"
     record("a connection that is cut", f"a download ({kind})", ended)
+
+
+@pytest.mark.parametrize("kind", ["checksum", "no checksum"])
+def test_what_somebody_left_half(kind, cutting, record, tmp_path):
+    pytest.importorskip("pooch")
+    _, url = cutting({"screen.h5ad": CONTENT})
+    known_hash = f"sha256:{hashlib.sha256(CONTENT).hexdigest()}" if kind == "checksum" else None
+    (tmp_path / "screen.h5ad.part").write_bytes(CONTENT[:1000])
+    assert fetch([Source(f"{url}/screen.h5ad", "screen.h5ad", known_hash)], tmp_path).read_bytes() == CONTENT
+    record("half a download by another program", f"the folder of downloads ({kind})", "not taken for the file")

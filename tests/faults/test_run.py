@@ -122,6 +122,23 @@ def test_two_at_once(k, screen, tools, record, tmp_path):
     )
 
 
+def test_a_used_folder(screen, tools, record, tmp_path):
+    screen.command.finish(tmp_path)
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").iterdir()}
+    code, _, err = screen.command.run(tmp_path, "--seed", "1")
+    assert code == 2
+    assert err.startswith("error: 'out' has the results of another run, with seed 0 and not 1: ")
+    assert err.count("\n") == 1
+    code, out, err = screen.command.run(tmp_path)
+    assert (code, err) == (0, "")
+    assert out.startswith("All is in out already.")
+    after = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").iterdir()}
+    assert {path.name for path in before if after[path] != before[path]} <= {".run"}
+    screen.check_same(tmp_path)
+    record("a folder with results", "`run` with another seed", "exit code 2, one line that says what differs")
+    record("a folder with results", "the same command", "shown again; nothing is done anew")
+
+
 def test_a_folder_that_cannot_be_written(screen, record, tmp_path):
     (tmp_path / "out").mkdir(mode=0o555)
     mounted = os.access(tmp_path / "out", os.W_OK)

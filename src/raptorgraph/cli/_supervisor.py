@@ -36,11 +36,19 @@ def main() -> int:
     """
     if sys.platform != "linux":
         return _work()
-    noise, parent = os.memfd_create("stderr"), os.getpid()
+    parent = os.getpid()
+    try:
+        noise = os.memfd_create("stderr")
+    except OSError:  # a kernel that does without
+        return _work()
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # where it is ignored nobody learns how a child ended
     waited_for = {signal.SIGCHLD, *(number for number in _PASSED_ON if signal.getsignal(number) != signal.SIG_IGN)}
     before = signal.pthread_sigmask(signal.SIG_BLOCK, waited_for)
-    pid = os.fork()
+    try:
+        pid = os.fork()
+    except OSError:  # as many processes as there may be
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        return _work()
     if pid == 0:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
         _begin(parent, noise)
