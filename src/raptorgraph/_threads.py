@@ -35,8 +35,8 @@ def one_thread(when: bool = True) -> Iterator[None]:
 def in_turn(function: Callable[P, T]) -> Callable[P, T]:
     """Let threads that call a function take turns.
 
-    Where it draws from the generators of torch, which all threads share, they would at once find what depends on which is
-    faster.
+    Where it draws from the generators of torch, which all threads share, they would at once find what depends on which
+    is faster.
     """
     turn = RLock()
 

@@ -60,7 +60,11 @@ def ended(body, **options):
             f"error: the memory does not suffice, SIGABRT ended the work (what():  std::bad_alloc){LESS}",
         ),
         ("raise KeyError('gene')", 2, f"error: the work failed (KeyError: 'gene'){AGAIN}"),
-        ("raise MemoryError('bad_alloc')", 2, f"error: the memory does not suffice, the work failed (MemoryError: bad_alloc){LESS}"),
+        (
+            "raise MemoryError('bad_alloc')",
+            2,
+            f"error: the memory does not suffice, the work failed (MemoryError: bad_alloc){LESS}",
+        ),
         # what is written past Python is shown where all went well, and is no second line beside an error
         ("os.write(2, b'a note\\n'); return 0", 0, "a note\n"),
         ("os.write(2, b'a note\\n'); print('error: wrong', file=sys.stderr); return 2", 2, "error: wrong\n"),

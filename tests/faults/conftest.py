@@ -66,7 +66,7 @@ class Fork:
                 if begin is not None:
                     begin()
                 code = function()
-            except BaseException:
+            except BaseException:  # noqa: BLE001  the last place to show it
                 traceback.print_exc()
             finally:
                 sys.stdout.flush()
@@ -119,7 +119,7 @@ class Command:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
-            preexec_fn=begin,
+            preexec_fn=begin,  # noqa: PLW1509  there are no other threads
         )
 
     def run(self, folder, *more, **options):

@@ -19,7 +19,9 @@ TABLES = ("losses.csv", "losses.md", "losses.json")
 def unbroken(tools, tmp_path_factory):
     """The command, its tables when nothing befalls it, and the seconds that it takes."""
     folder = tmp_path_factory.mktemp("benchmark")
-    command = tools["Command"](["benchmark", "losses", "--quick", "--seeds", 3, "--n-jobs", 2, "--out", "out"], real=True)
+    command = tools["Command"](
+        ["benchmark", "losses", "--quick", "--seeds", 3, "--n-jobs", 2, "--out", "out"], real=True
+    )
     start = time.monotonic()
     command.finish(folder)
     return command, {name: (folder / "out" / name).read_bytes() for name in TABLES}, time.monotonic() - start

@@ -94,7 +94,9 @@ def test_a_run_that_was_broken_off(back, screen, tools, record, tmp_path):
     assert (code, err) == (0, "")
     assert "Network" in out.partition("there already, and kept")[0]
     screen.check_same(tmp_path)
-    record("a clock that goes back", "SIGKILL of `run`", "goes on at the first part that is missing, to the same results")
+    record(
+        "a clock that goes back", "SIGKILL of `run`", "goes on at the first part that is missing, to the same results"
+    )
 
 
 def test_a_run_that_finds_another_one(back, screen, tools, record, tmp_path):

@@ -147,8 +147,8 @@ def test_signals_in_training(number, with_few_steps, record):
     model = made()
     seen = {signal.SIGINT: KeyboardInterrupt, signal.SIGTERM: SystemExit}
     timer = threading.Timer(1.0, os.kill, (os.getpid(), number))
+    timer.start()
     with with_few_steps(), pytest.raises(seen[number]):
-        timer.start()
         model.train(**{**TRAIN, "max_epochs": 10_000})
     with pytest.warns(UnfinishedModelWarning, match="it was interrupted"):
         effects = model.predict_effects(["P01"])
@@ -169,4 +169,6 @@ def test_a_loss_that_is_not_finite(with_few_steps, record):
         model.train(**TRAIN, callbacks=[Spoil()])
     with pytest.warns(UnfinishedModelWarning, match="stopped after epoch 0 of 6: The loss is not finite in epoch 3"):
         model.predict(["P01"])
-    record("a loss that is not finite", "`train`", "an error that names the term; answers come with a warning that says so")
+    record(
+        "a loss that is not finite", "`train`", "an error that names the term; answers come with a warning that says so"
+    )

@@ -61,9 +61,7 @@ def test_files_that_may_not_grow(k, screen, tools, record, tmp_path):
     """As on a full disk, each write beyond a size fails."""
     sizes = sorted({path.stat().st_size for path in (screen.folder / "out").rglob("*") if path.is_file()})
     limit = max(1, int(0.8 * sizes[(k * (len(sizes) - 1)) // 9]))
-    code, _, err = screen.command.run(
-        tmp_path, begin=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
-    )
+    code, _, err = screen.command.run(tmp_path, begin=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)))
     assert code == 2
     assert err.count("\n") == 1
     assert err.startswith("error: [Errno 27] File too large: ")

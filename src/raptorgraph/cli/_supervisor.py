@@ -82,7 +82,7 @@ def _begin(parent: int, noise: int) -> None:
     with contextlib.suppress(OSError):  # a stderr that is closed
         shown, encoding = os.dup(2), sys.stderr.encoding
         os.dup2(noise, 2)
-        sys.stderr = open(shown, "w", buffering=1, encoding=encoding, errors="backslashreplace")  # noqa: SIM115
+        sys.stderr = os.fdopen(shown, "w", buffering=1, encoding=encoding, errors="backslashreplace")
     sys.excepthook = _hide
 
 
