@@ -81,20 +81,6 @@ def test_several_processes_share_every_batch(batch_size, n_ranks, sizes):
         np.testing.assert_array_equal(together, np.concatenate([getattr(batch, name) for batch in one]))
 
 
-@pytest.mark.parametrize("n_ranks", [2, 3])
-def test_controls_are_dealt_out_in_turn(n_ranks):
-    def shared(rank, n):
-        options = {"batch_size": 10, "chunk_size": 3, "shuffle": True, "seed": 0, "n_controls": 12}
-        return list(PairedSampler(split(), share=(rank, n), **options))
-
-    one, parts = shared(0, 1), [shared(rank, n_ranks) for rank in range(n_ranks)]
-    assert {batch.n_processes for batch in one} == {1}
-    for whole, *ranks in zip(one, *parts, strict=True):
-        assert {batch.n_processes for batch in ranks} == {n_ranks}
-        np.testing.assert_array_equal(np.stack([batch.controls for batch in ranks], 1).ravel(), whole.controls)
-        np.testing.assert_array_equal(np.concatenate([batch.perturbed for batch in ranks]), whole.perturbed)
-
-
 def test_chunks_of_one_condition_come_in_random_order():
     batches, n = sampler(batch_size=27), 3000
     orders = np.array([epoch(batches)[0] for _ in range(n)])

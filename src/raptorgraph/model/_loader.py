@@ -44,15 +44,11 @@ class Split:
 
 @dataclass(frozen=True)
 class PairedBatch:
-    """Row numbers of controls (partners, one for each cell, or some) and perturbed cells, and of targets if any.
-
-    With the number of processes that share what would be one batch.
-    """
+    """Row numbers of controls (partners, one for each cell, or some) and perturbed cells, and of targets if any."""
 
     controls: np.ndarray
     perturbed: np.ndarray
     targets: np.ndarray | None = None
-    n_processes: int = 1
 
 
 class PairedSampler(Sampler[PairedBatch]):
@@ -64,8 +60,7 @@ class PairedSampler(Sampler[PairedBatch]):
 
     Of several processes that train together (`share`: this one, and their number) all go through the same batches, and
     each reads a part of every batch: what they learn in a step is what one process would. Where a last batch has too
-    few cells for all, it is added to the one before. Controls that are no partners are dealt out in turn, so that the
-    first ones of all processes, on which effects are decoded, are the first ones of one process.
+    few cells for all, it is added to the one before.
     """
 
     def __init__(
@@ -126,19 +121,14 @@ class PairedSampler(Sampler[PairedBatch]):
             start = i * self.batch_size
             end = len(cells) if i == len(self) - 1 else start + self.batch_size
             part = self._part(start, end)
-            controls = part if self.n_controls is None else self._dealt(i * n_controls, (i + 1) * n_controls)
+            controls = part if self.n_controls is None else self._part(i * n_controls, (i + 1) * n_controls)
             drawn = None if self.targets is None else self.targets.draw(rng)
-            yield PairedBatch(partners[controls], cells[part], drawn, self.share[1])
+            yield PairedBatch(partners[controls], cells[part], drawn)
 
     def _part(self, start: int, end: int) -> slice:
-        """What this process reads of a range: neighbors."""
+        """What this process reads of a range."""
         rank, n = self.share
         return slice(start + (end - start) * rank // n, start + (end - start) * (rank + 1) // n)
-
-    def _dealt(self, start: int, end: int) -> slice:
-        """What this process reads of a range: each n-th."""
-        rank, n = self.share
-        return slice(start + rank, end, n)
 
 
 class PairedDataset(Dataset[Batch]):
@@ -183,8 +173,6 @@ class CellDataset(PairedDataset):
         tensors["mask"] = tensors.pop(KEYS.PERTURBATION).float()
         for name, values in (("condition_mask", "mask"), ("shift", "effect"), ("shift_variance", "variance")):
             tensors[name] = getattr(self.targets, values)[batch.targets]
-        if batch.n_processes > 1:
-            tensors["n_processes"] = batch.n_processes
         return tensors
 
 

@@ -57,8 +57,8 @@ class ScreenManager(AnnDataManager):  # type: ignore[misc]  # scvi-tools has no 
         with _REGISTERED:
             if not self._has_genes():
                 raise ValueError(
-                    "The genes of the model's adata are no longer those of its setup, in that order: they were changed, "
-                    "or another setup put its own perturbed genes first. Give each setup a copy of its own: "
+                    "The genes of the model's adata are no longer those of its setup, in that order: they were "
+                    "changed, or another setup put its own perturbed genes first. Give each setup a copy of its own: "
                     "setup_anndata(adata.copy(), ...)."
                 )
             uns = self.adata.uns

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 Tensors: TypeAlias = dict[str, Tensor]
 Batch: TypeAlias = dict[str, Any]
 
-N_CELLS = 32  # control cells on which mean effects are decoded, by all processes that train together
+N_CELLS = 32  # control cells on which mean effects are decoded
 
 
 @dataclass(frozen=True)
@@ -96,8 +96,7 @@ class CellObjective:
         kl = module.prior.kl(inferred["mean"], inferred["log_var"], z, mask, module.modulator)
         others = {}
         if config.shift_weight > 0 and len(tensors["shift"]):
-            most = max(N_CELLS // tensors.get("n_processes", 1), 2)
-            n = max(min(int((mask.sum(1) == 0).sum()), most) // 2 * 2, 1)  # controls come first
+            n = max(min(int((mask.sum(1) == 0).sum()), N_CELLS) // 2 * 2, 1)  # controls come first
             others["shift"] = (config.shift_weight, self._shift(module, tensors, z[:n], n))
         return Terms(nll.mean() / tensors[KEYS.X].shape[1], nll, kl, others)
 
