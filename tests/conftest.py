@@ -6,8 +6,12 @@ import io
 import os
 import random
 import re
+import socket
+import struct
 import sys
+import threading
 from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 # Read when matplotlib and the numerical libraries are first imported, hence before the imports below.
@@ -103,3 +107,48 @@ def in_terminal(monkeypatch):
     monkeypatch.setattr(_progress, "DELAY", 0.0)
     monkeypatch.setattr(_progress, "_INTERVAL", 0.001)
     return lambda: contextlib.redirect_stderr(Terminal())
+
+
+class _Cutting(BaseHTTPRequestHandler):
+    """Sends so many bytes of an answer, its head included, and hangs up, with or without a reset."""
+
+    def do_GET(self):
+        content = self.server.contents[self.path.removeprefix("/")]
+        length = f"Content-Length: {len(content)}\r\n" if self.server.says_length else ""
+        head = f"HTTP/1.1 200 OK\r\n{length}Connection: close\r\n\r\n".encode()
+        whole = head + content
+        place = self.server.places.pop(0) if self.server.places else len(whole)
+        place = len(head) + int(place * len(content)) if isinstance(place, float) else place
+        place = len(whole) + place if place < 0 else place
+        self.wfile.write(whole[:place])
+        self.wfile.flush()
+        if self.server.resets and place < len(whole):
+            self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            self.connection.close()
+
+    def log_message(self, *args):
+        pass
+
+
+@pytest.fixture
+def cutting(monkeypatch):
+    """A function that serves contents by name over http, and gives the server and its address.
+
+    The server's `places` say where each of the next answers is cut: bytes, a share of the content (a float), or from
+    the end (negative); `resets` whether that is by a reset, `says_length` whether answers say how long they are.
+    """
+    monkeypatch.setenv("NO_PROXY", "*")
+    http = ThreadingHTTPServer(("127.0.0.1", 0), _Cutting)
+    http.places, http.says_length, http.resets = [], True, False
+    http.handle_error = lambda *args: None
+    thread = threading.Thread(target=http.serve_forever, args=(0.02,), daemon=True)
+    thread.start()
+
+    def serve(contents):
+        http.contents = contents
+        return http, f"http://127.0.0.1:{http.server_address[1]}"
+
+    yield serve
+    http.shutdown()
+    http.server_close()
+    thread.join()

@@ -283,11 +283,9 @@ OTHERS = {
     ("benchmark/_executors.py", "write_bytes"): "hands work to another process, in a temporary folder of the system",
     ("model/_distributed.py", "save"): "sends a model to other processes, from memory",
     ("model/_records.py", "save"): "makes bytes in memory",
-    ("model/_records.py", "write_bytes"): LONGER,
-    ("model/_saved.py", "write_h5ad"): "is called with a name of `replaced`",
-    ("model/_predicted_cells.py", "File"): LONGER,
+    ("model/_saved.py", "write_h5ad"): "is called with a name in a folder of `scratch`",
     ("report/_figures.py", "savefig"): "draws into memory",
-    ("screen/_cells_file.py", "File"): LONGER,
+    ("screen/_room.py", "File"): LONGER,
     ("screen/_cells_file.py", "open_group"): LONGER,
 }
 

@@ -2,7 +2,7 @@
 
 import sys
 
-from raptorgraph.cli import main
+from raptorgraph.cli._supervisor import main
 
 if __name__ == "__main__":
     sys.exit(main())

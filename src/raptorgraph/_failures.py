@@ -29,8 +29,19 @@ FAILURES = (
 """What libraries raise on damaged files, odd sizes, full disks or parts that are missing; no interruption."""
 
 _DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
-_NO_MEMORY = "can't allocate memory"  # of torch, whose errors have no type of their own
+# of torch, the loader of libraries, C++ and Rust, whose errors have no type of their own
+_NO_MEMORY = (
+    "can't allocate memory",
+    "cannot allocate memory",
+    "unable to allocate",
+    "failed to map segment",
+    "bad_alloc",
+    "memory allocation of",
+    "out of memory",
+    "not enough memory",
+)
 _FIXES = {"no locator available": "set NUMBA_CACHE_DIR to a folder that can be written"}
+FEWER_GENES = "fewer genes (--n-top-genes) need less"
 
 
 @contextlib.contextmanager
@@ -68,6 +79,12 @@ def causes(error: BaseException) -> Iterator[BaseException]:
         found = found.__cause__ or found.__context__
 
 
+def says_no_memory(text: str) -> bool:
+    """Whether a text tells that there was no more memory."""
+    text = text.lower()
+    return any(sign in text for sign in _NO_MEMORY)
+
+
 def one_line(error: BaseException) -> str:
     """Type and text of an error."""
     return " ".join(f"{type(error).__name__}: {_text(error)}".split())
@@ -77,8 +94,8 @@ def told(error: BaseException) -> str:
     """What an error says; with its type, and how to see more, where it was not raised to be read."""
     _show_traceback()
     text = " ".join(_text(error).split())
-    if isinstance(error, MemoryError) or _NO_MEMORY in text:
-        return f"the memory does not suffice; fewer genes (--n-top-genes) need less. {text}"
+    if isinstance(error, MemoryError) or says_no_memory(text):
+        return f"the memory does not suffice; {FEWER_GENES}. {text}"
     frames = traceback.extract_tb(error.__traceback__)
     ours = bool(frames) and Path(frames[-1].filename).is_relative_to(Path(__file__).parent)
     if text and (isinstance(error, OSError | ImportError) or (ours and " " in text)):

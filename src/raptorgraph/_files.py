@@ -115,11 +115,42 @@ def write_h5ad(part: Path, cells: AnnData, **arguments: Any) -> None:
 
     An HDF5 file that finds no room cannot be closed either, and may end the process without a word.
     """
-    if hasattr(os, "posix_fallocate") and arguments.get("compression") is None:
-        with part.open("wb") as file:
-            os.posix_fallocate(file.fileno(), 0, cells.__sizeof__() + _TABLES_OF_HDF5)
-        part.unlink()
+    if arguments.get("compression") is None:
+        check_takes(part, cells.__sizeof__() + _TABLES_OF_HDF5)
     cells.write_h5ad(part, **arguments)
+
+
+def check_takes(path: Path, n_bytes: int) -> None:
+    """OSError where the disk does not take a file of this size under a name that is free; it is gone afterwards."""
+    if path.exists():
+        return
+    try:
+        path.touch()
+        reserve(path, n_bytes)
+    finally:
+        path.unlink(missing_ok=True)
+
+
+def reserve(path: Path, n_bytes: int) -> None:
+    """Have the disk take a file that is being written up to this size, before a library writes so far.
+
+    Raises
+    ------
+    OSError
+        Where the disk, a quota or a limit of the size of files does not allow it.
+    """
+    if not hasattr(os, "posix_fallocate"):
+        return
+    with path.open("rb+") as file:
+        size = os.fstat(file.fileno()).st_size
+        if size >= n_bytes:
+            return
+        try:
+            os.posix_fallocate(file.fileno(), size, n_bytes - size)
+        except OSError as error:
+            if error.errno in (errno.EINVAL, errno.ENOTSUP):  # a file system that knows no such thing
+                return
+            raise OSError(error.errno, os.strerror(error.errno or 0), str(path)) from error
 
 
 def temporary_name(path: Path) -> Path:

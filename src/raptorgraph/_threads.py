@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
+from functools import wraps
 from threading import RLock
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 import torch
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 @contextmanager
@@ -26,6 +30,22 @@ def one_thread(when: bool = True) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
+
+
+def in_turn(function: Callable[P, T]) -> Callable[P, T]:
+    """Let threads that call a function take turns.
+
+    Where it draws from the generators of torch, which all threads share, they would at once find what depends on which
+    is faster.
+    """
+    turn = RLock()
+
+    @wraps(function)
+    def decorated(*args: P.args, **kwargs: P.kwargs) -> T:
+        with turn:
+            return function(*args, **kwargs)
+
+    return decorated
 
 
 class OwnLock:

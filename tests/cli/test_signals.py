@@ -1,5 +1,6 @@
 """Interruptions from outside end a command with one line and the code of the signal."""
 
+import contextlib
 import os
 import signal
 import sys
@@ -7,7 +8,7 @@ import threading
 
 import pytest
 
-from raptorgraph.cli import _run
+from raptorgraph.cli import _run, _signals
 from raptorgraph.cli._commands import main
 from raptorgraph.cli._signals import interruptible
 
@@ -82,3 +83,14 @@ def test_other_threads_leave_the_signals_alone():
     thread.start()
     thread.join()
     assert found == [([], before)]
+
+
+def test_a_signal_that_comes_twice_at_once_counts_once(monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr(_signals.time, "monotonic", lambda: now[0])
+    with interruptible() as came:
+        for later, expected in ((0.0, True), (0.2, False), (0.9, True), (0.9, False)):
+            now[0] += later
+            with pytest.raises(KeyboardInterrupt) if expected else contextlib.nullcontext():
+                os.kill(os.getpid(), signal.SIGTERM)
+    assert came == [signal.SIGTERM] * 2

@@ -1,9 +1,11 @@
+import gzip
 import hashlib
 import signal
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from raptorgraph.datasets import norman2019, replogle2020
@@ -152,3 +154,58 @@ fetch([Source("http://127.0.0.1:9/good.h5ad", "screen.h5ad")], Path({str(cache)!
     assert len(list(cache.iterdir())) == 1
     fetch(sources("good.h5ad"), cache)
     assert sorted(path.name for path in cache.iterdir()) == ["screen.h5ad", "screen.h5ad.sha256"]
+
+
+# -- connections that are cut ----------------------------------------------------------------------------------------
+CONTENT = b"\x89HDF\r\n\x1a\n" + np.random.default_rng(0).bytes(200_000)
+PACKED = gzip.compress(CONTENT, mtime=0)
+
+
+# nothing, in the first line, in the head, after it, in the content, and but for its last byte
+PLACES = [0, 9, 40, 0.0, 0.00001, 0.1, 0.5, 0.9, 0.9999, -1]
+
+
+@pytest.mark.parametrize("resets", [False, True], ids=["ends", "is reset"])
+@pytest.mark.parametrize("known", [True, False], ids=["checksum", "no checksum"])
+def test_a_connection_that_is_cut_leaves_what_was_there_and_the_next_one_gives_the_file(
+    resets, known, cutting, tmp_path
+):
+    http, url = cutting({"screen.h5ad": CONTENT})
+    http.resets = resets
+    known_hash = f"sha256:{hashlib.sha256(CONTENT).hexdigest()}" if known else None
+    source = Source(f"{url}/screen.h5ad", "screen.h5ad", known_hash)
+    (tmp_path / "other.h5ad").write_bytes(b"earlier")
+    for place in PLACES:
+        http.places = [place]
+        with pytest.raises(ConnectionError) as caught:
+            fetch([source], tmp_path)
+        first, reason, last = str(caught.value).split("\n")
+        assert first == f"screen.h5ad could not be downloaded to {str(tmp_path)!r}:"
+        assert reason.startswith(f"- {url}/screen.h5ad (to screen.h5ad): ")
+        assert "by hand" in last
+        assert [path.name for path in tmp_path.iterdir()] == ["other.h5ad"]
+        assert fetch([source], tmp_path).read_bytes() == CONTENT
+        assert hashlib.sha256(CONTENT).hexdigest() in (tmp_path / "screen.h5ad.sha256").read_text()
+        for name in ("screen.h5ad", "screen.h5ad.sha256"):
+            (tmp_path / name).unlink()
+    assert (tmp_path / "other.h5ad").read_bytes() == b"earlier"
+
+
+def test_a_second_mirror_gives_what_the_first_one_cut(cutting, tmp_path):
+    http, url = cutting({"one.h5ad": CONTENT, "two.h5ad": CONTENT})
+    http.places = [0.5]
+    mirrors = [Source(f"{url}/{name}.h5ad", "screen.h5ad") for name in ("one", "two")]
+    assert fetch(mirrors, tmp_path).read_bytes() == CONTENT
+    assert not http.places
+
+
+def test_the_end_of_a_packed_file_shows_where_its_length_is_not_said(cutting, tmp_path):
+    http, url = cutting({"cells.gz": PACKED})
+    http.says_length = False
+    source = Source(f"{url}/cells.gz", "cells.gz")
+    for place in PLACES[5:]:
+        http.places = [place]
+        with pytest.raises(ConnectionError, match=r"what it sends is not whole \("):
+            fetch([source], tmp_path)
+        assert not list(tmp_path.iterdir())
+    assert fetch([source], tmp_path).read_bytes() == PACKED

@@ -1,11 +1,17 @@
 """Commands in processes of their own, and a table of what befell them and how they ended."""
 
+import contextlib
+import importlib
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
+import tempfile
 import time
+import traceback
+import warnings
 from collections import Counter
 from pathlib import Path
 
@@ -40,13 +46,71 @@ def record(request):
     return lambda fault, where, ended: request.config.stash[_ROWS].append((fault, where, ended))
 
 
+class Fork:
+    """A function in a fork of this process, which has imported what it needs, with the methods of a Popen.
+
+    The function is called in a folder, after `begin`, and what it returns is the exit code.
+    """
+
+    def __init__(self, function, folder, begin=None):
+        self.returncode = None
+        self._files = [tempfile.TemporaryFile() for _ in range(2)]  # noqa: SIM115  closed by communicate
+        self.pid = os.fork()
+        if self.pid == 0:
+            code = 70
+            try:
+                os.chdir(folder)
+                for number, file in enumerate(self._files, 1):
+                    os.dup2(file.fileno(), number)
+                sys.stdout, sys.stderr = (open(n, "w", buffering=1, closefd=False) for n in (1, 2))  # noqa: SIM115
+                if begin is not None:
+                    begin()
+                code = function()
+            except BaseException:  # noqa: BLE001  the last place to show it
+                traceback.print_exc()
+            finally:
+                sys.stdout.flush()
+                os._exit(code)
+
+    def poll(self):
+        if self.returncode is None:
+            done, status = os.waitpid(self.pid, os.WNOHANG)
+            self.returncode = os.waitstatus_to_exitcode(status) if done else None
+        return self.returncode
+
+    def send_signal(self, number):
+        if self.poll() is None:
+            os.kill(self.pid, number)
+
+    def communicate(self, timeout=120):
+        end = time.monotonic() + timeout
+        while self.poll() is None:
+            if time.monotonic() > end:
+                os.kill(self.pid, signal.SIGKILL)
+            time.sleep(0.005)
+        found = []
+        for file in self._files:
+            file.seek(0)
+            found.append(file.read().decode())
+            file.close()
+        return tuple(found)
+
+
 class Command:
-    """A command of the package, into the folder ``out`` of the one it is started in."""
+    """A command of the package, into the folder ``out`` of the one it is started in.
 
-    def __init__(self, arguments):
-        self.arguments = [str(argument) for argument in arguments]
+    In a fork of this process, where nothing is to be imported anew, or else in a process as users have them (`real`).
+    """
 
-    def start(self, folder, *more, environment=None, **options):
+    def __init__(self, arguments, *, real=False):
+        self.arguments, self.real = [str(argument) for argument in arguments], real
+
+    def start(self, folder, *more, environment=None, begin=None, real=False):
+        """`begin` is called in the new process, before its work."""
+        if not (real or self.real or environment):
+            from raptorgraph.cli._commands import main
+
+            return Fork(lambda: main([*self.arguments, *more]), folder, begin)
         environment = os.environ | {"OMP_NUM_THREADS": "1"} if environment is None else environment
         return subprocess.Popen(
             [sys.executable, "-m", "raptorgraph", *self.arguments, *more],
@@ -55,7 +119,7 @@ class Command:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
-            **options,
+            preexec_fn=begin,  # noqa: PLW1509  there are no other threads
         )
 
     def run(self, folder, *more, **options):
@@ -68,6 +132,34 @@ class Command:
         """Run to the end, which must be a good one."""
         code, _, err = self.run(folder)
         assert code == 0, err
+
+
+def import_all():
+    """Import what a run imports, but start no threads, which a fork would not have."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for name in ("cli._run", "report._write", "tl", "pl", "pp", "model", "datasets"):
+            importlib.import_module(f"raptorgraph.{name}")
+        for name in ("umap", "gseapy", "matplotlib.pyplot", "scanpy", "lightning.pytorch"):
+            with contextlib.suppress(ImportError):
+                importlib.import_module(name)
+
+
+def family(pid):
+    """A process and all that it has started, by their ids."""
+    children = {}
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = path.read_text().rpartition(")")[2].split()
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        if fields[0] not in "ZX":
+            children.setdefault(int(fields[1]), []).append(int(path.parent.name))
+    found, todo = [], [pid]
+    while todo:
+        found.append(todo.pop())
+        todo += children.get(found[-1], [])
+    return found
 
 
 def manifest(folder):
@@ -110,6 +202,7 @@ class Screen:
     """The command of a run of everything, and what it leaves when nothing befalls it."""
 
     def __init__(self, folder):
+        import_all()
         adata = datasets.simulate(
             30, 3, n_doubles=2, n_control_cells=60, n_cells_per_perturbation=20, n_truth_cells=10, seed=3
         )
@@ -154,7 +247,8 @@ def screen(tmp_path_factory):
 @pytest.fixture(scope="session")
 def tools():
     """What tests of this folder share."""
-    return {"Command": Command, "manifest": manifest, "results": results, "check_whole": check_whole, "until": until}
+    names = (Command, Fork, manifest, results, check_whole, until, family, import_all)
+    return {each.__name__: each for each in names}
 
 
 def until(condition, process, seconds=120):

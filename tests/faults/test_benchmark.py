@@ -19,27 +19,12 @@ TABLES = ("losses.csv", "losses.md", "losses.json")
 def unbroken(tools, tmp_path_factory):
     """The command, its tables when nothing befalls it, and the seconds that it takes."""
     folder = tmp_path_factory.mktemp("benchmark")
-    command = tools["Command"](["benchmark", "losses", "--quick", "--seeds", 3, "--n-jobs", 2, "--out", "out"])
+    command = tools["Command"](
+        ["benchmark", "losses", "--quick", "--seeds", 3, "--n-jobs", 2, "--out", "out"], real=True
+    )
     start = time.monotonic()
     command.finish(folder)
     return command, {name: (folder / "out" / name).read_bytes() for name in TABLES}, time.monotonic() - start
-
-
-def family(pid):
-    """A process and all that it has started, by their ids."""
-    children = {}
-    for path in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            fields = path.read_text().rpartition(")")[2].split()
-        except (FileNotFoundError, ProcessLookupError):
-            continue
-        if fields[0] not in "ZX":
-            children.setdefault(int(fields[1]), []).append(int(path.parent.name))
-    found, todo = [], [pid]
-    while todo:
-        found.append(todo.pop())
-        todo += children.get(found[-1], [])
-    return found
 
 
 def ended(pid):
@@ -50,11 +35,11 @@ def ended(pid):
 
 
 @pytest.mark.parametrize("k", range(20))
-def test_kills(k, unbroken, record, tmp_path):
+def test_kills(k, unbroken, tools, record, tmp_path):
     command, tables, seconds = unbroken
     process = command.start(tmp_path)
     time.sleep((k + 0.5) / 20 * seconds)
-    members = family(process.pid)
+    members = tools["family"](process.pid)
     number = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT, "worker")[k % 4]
     if number == "worker":
         os.kill(members[-1], signal.SIGKILL)

@@ -1,5 +1,6 @@
 """Runs that are killed, that find no room, no memory or no home, and two at once."""
 
+import contextlib
 import os
 import resource
 import signal
@@ -17,9 +18,9 @@ RESUMED = "whole files alone; the same command gives the results of an unbroken 
 KEPT = "exit code 2, one line; " + RESUMED
 
 
-def killed_in(stage, part, number, screen, tools, folder):
+def killed_in(stage, part, number, screen, tools, folder, *, real=False):
     """Start a run, and end it after a part of the time that a stage takes; its exit code and stderr."""
-    process = screen.command.start(folder)
+    process = screen.command.start(folder, real=real)
     before = STAGES[: STAGES.index(stage)]
     started = folder / "out" / ".run" / "holder.json"
     tools["until"](lambda: started.exists() and set(before) <= set(tools["manifest"](folder)["stages"]), process)
@@ -29,10 +30,11 @@ def killed_in(stage, part, number, screen, tools, folder):
     return process.returncode, err
 
 
-@pytest.mark.parametrize("k", range(30))
+@pytest.mark.parametrize("k", range(42))
 def test_kills(k, screen, tools, record, tmp_path):
-    stage = STAGES[k % len(STAGES)]
-    code, _ = killed_in(stage, (k // len(STAGES) + 0.5) / 5, signal.SIGKILL, screen, tools, tmp_path)
+    stage, part = STAGES[k % len(STAGES)], k // len(STAGES)
+    # the last seven as users have them, where the process that waits is killed, and takes the other along
+    code, _ = killed_in(stage, (part + 0.5) / 6, signal.SIGKILL, screen, tools, tmp_path, real=part == 5)
     assert code in (-signal.SIGKILL, 0)
     tools["check_whole"](tmp_path)
     screen.check_resumed(tmp_path)
@@ -59,9 +61,7 @@ def test_files_that_may_not_grow(k, screen, tools, record, tmp_path):
     """As on a full disk, each write beyond a size fails."""
     sizes = sorted({path.stat().st_size for path in (screen.folder / "out").rglob("*") if path.is_file()})
     limit = max(1, int(0.8 * sizes[(k * (len(sizes) - 1)) // 9]))
-    code, _, err = screen.command.run(
-        tmp_path, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
-    )
+    code, _, err = screen.command.run(tmp_path, begin=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)))
     assert code == 2
     assert err.count("\n") == 1
     assert err.startswith("error: [Errno 27] File too large: ")
@@ -96,7 +96,7 @@ def test_a_full_disk_costs_no_earlier_results(screen, tools, record, tmp_path):
     before = tools["results"](tmp_path)
     limit = resource.RLIMIT_FSIZE
     code, _, err = screen.command.run(
-        tmp_path, "--seed", "1", "--overwrite", preexec_fn=lambda: resource.setrlimit(limit, (20_000, 20_000))
+        tmp_path, "--seed", "1", "--overwrite", begin=lambda: resource.setrlimit(limit, (20_000, 20_000))
     )
     assert code == 2
     assert "File too large" in err
@@ -120,11 +120,35 @@ def test_two_at_once(k, screen, tools, record, tmp_path):
     )
 
 
+def test_a_used_folder(screen, tools, record, tmp_path):
+    screen.command.finish(tmp_path)
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").iterdir()}
+    code, _, err = screen.command.run(tmp_path, "--seed", "1")
+    assert code == 2
+    assert err.startswith("error: 'out' has the results of another run, with seed 0 and not 1: ")
+    assert err.count("\n") == 1
+    code, out, err = screen.command.run(tmp_path)
+    assert (code, err) == (0, "")
+    assert out.startswith("All is in out already.")
+    after = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").iterdir()}
+    assert {path.name for path in before if after[path] != before[path]} <= {".run"}
+    screen.check_same(tmp_path)
+    record("a folder with results", "`run` with another seed", "exit code 2, one line that says what differs")
+    record("a folder with results", "the same command", "shown again; nothing is done anew")
+
+
 def test_a_folder_that_cannot_be_written(screen, record, tmp_path):
     (tmp_path / "out").mkdir(mode=0o555)
-    if os.access(tmp_path / "out", os.W_OK):
-        pytest.skip("this user may write anywhere")
-    code, out, err = screen.command.run(tmp_path)
+    mounted = os.access(tmp_path / "out", os.W_OK)
+    if mounted:  # this user may write anywhere, but for what is mounted to be read
+        mount = ["mount", "-t", "tmpfs", "-o", "ro", "tmpfs", tmp_path / "out"]
+        if subprocess.run(mount, capture_output=True, check=False).returncode:
+            pytest.skip("this user may write anywhere, and mount nothing")
+    try:
+        code, out, err = screen.command.run(tmp_path)
+    finally:
+        if mounted:
+            subprocess.run(["umount", tmp_path / "out"], check=True)
     assert code == 2
     assert err == "error: 'out' cannot be written to: choose another directory for the results.\n"
     assert "Training" not in out
@@ -141,15 +165,14 @@ def test_no_home(screen, record, tmp_path):
 
 
 @pytest.fixture(scope="module")
-def peak(screen, tmp_path_factory):
+def peak(screen, tools, tmp_path_factory):
     """Largest address space of a run, in bytes."""
-    process, peak = screen.command.start(tmp_path_factory.mktemp("peak")), 0
+    process, peak = screen.command.start(tmp_path_factory.mktemp("peak"), real=True), 0
     while process.poll() is None:
-        try:
-            lines = Path(f"/proc/{process.pid}/status").read_text(encoding="ascii").splitlines()
-            peak = max([peak, *(1024 * int(line.split()[1]) for line in lines if line.startswith("VmPeak"))])
-        except (FileNotFoundError, ProcessLookupError):
-            break
+        for pid in tools["family"](process.pid)[1:]:  # the first one waits
+            with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+                lines = Path(f"/proc/{pid}/status").read_text(encoding="ascii").splitlines()
+                peak = max([peak, *(1024 * int(line.split()[1]) for line in lines if line.startswith("VmPeak"))])
         time.sleep(0.05)
     process.communicate()
     return peak
@@ -159,10 +182,27 @@ def peak(screen, tmp_path_factory):
 def test_little_memory(share, peak, screen, tools, record, tmp_path):
     limit = int(share * peak)
     code, _, err = screen.command.run(
-        tmp_path, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+        tmp_path, real=True, begin=lambda: resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
     )
-    assert code in (0, 2)
+    assert code in (0, 2, *(128 + number for number in (signal.SIGABRT, signal.SIGSEGV, signal.SIGBUS, signal.SIGKILL)))
     assert err.count("\n") == (code != 0)
+    if code:
+        assert err.startswith("error: the memory does not suffice")
     tools["check_whole"](tmp_path)
     screen.check_resumed(tmp_path)
-    record("a limit of memory", f"{share:.0%} of what it takes", "exit code 0 or 2, at most one line; " + RESUMED)
+    ended = "exit code 0, or with one line that says memory 2 or 128 and the number of a signal; "
+    record("a limit of memory", f"{share:.0%} of what it takes", ended + RESUMED)
+
+
+def test_memory_that_the_system_takes_back(screen, tools, record, tmp_path):
+    """As the system does where memory runs out: it kills the process that has most of it."""
+    process = screen.command.start(tmp_path, real=True)
+    tools["until"](lambda: "network" in tools["manifest"](tmp_path)["stages"], process)
+    os.kill(tools["family"](process.pid)[1], signal.SIGKILL)
+    _, err = process.communicate()
+    assert process.returncode == 128 + signal.SIGKILL
+    assert err.startswith("error: SIGKILL ended the work, as the system does where memory runs out; fewer genes ")
+    assert err.count("\n") == 1
+    tools["check_whole"](tmp_path)
+    screen.check_resumed(tmp_path)
+    record("SIGKILL of the process that works", "`run`", "exit code 137, one line that says memory; " + RESUMED)

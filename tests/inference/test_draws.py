@@ -94,6 +94,18 @@ def test_the_same_seed_gives_the_same_draws_beside_whatever_is_asked(example):
     assert torch.equal(some, posterior.draw(design[[3, 20, 30]], 4, 7))  # not the cached ones: seed 8 came between
 
 
+def test_draws_are_the_same_where_little_is_kept_between_them(example, monkeypatch):
+    asked = torch.as_tensor(example.design)
+    fitted, additivity = Conditional(example.posterior.fitted), example.posterior.additivity
+    whole = JointDraws(fitted, additivity, 6, 0)
+    expected = whole.effects(asked)
+    assert len(whole._precisions) > 1
+    monkeypatch.setattr("raptorgraph.inference._draws._MOST_PRECISIONS", 0)
+    some = JointDraws(fitted, additivity, 6, 0)
+    assert torch.equal(some.effects(asked), expected)
+    assert len(some._precisions) == 1
+
+
 def test_the_spread_of_draws_is_the_standard_deviation_about_the_posterior_mean(example):
     posterior, design = example.posterior, torch.as_tensor(example.design)
     design = torch.cat([design[:3], design[10:12], design[-4:]])

@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,7 +12,9 @@ import torch
 from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
 
 import raptorgraph as rg
+from raptorgraph.model import _training
 from raptorgraph.model._distributed import _packed, _unpack, with_strategy
+from raptorgraph.model._runner import LastEpoch
 
 SCRIPT = """
 import sys
@@ -90,6 +93,78 @@ def test_two_processes_train_as_one(tmp_path):
     np.testing.assert_allclose(first["validation"], one["validation"], atol=0.02)
     loaded = rg.RaptorGraphModel.load(tmp_path / "model2", adata=False)
     np.testing.assert_array_equal(loaded.predict_effects(["P01", "P01+P02"]).to_numpy(), first["effects"])
+
+
+STOPPED = """
+import sys
+
+import numpy as np
+import scvi
+import torch
+from lightning.pytorch.callbacks import Callback
+
+import raptorgraph as rg
+
+class Spoil(Callback):
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+        if trainer.current_epoch == 1 and trainer.global_rank == 1:
+            with torch.no_grad():
+                pl_module.module.decoder.base.fill_(torch.nan)
+
+torch.set_num_threads(1)
+scvi.settings.seed = 0
+adata = rg.datasets.simulate(40, 4, n_doubles=2, n_control_cells=80, n_cells_per_perturbation=30, n_truth_cells=5)
+rg.RaptorGraphModel.setup_anndata(adata, library_size_key="total_counts")
+model = rg.RaptorGraphModel(adata, n_hidden=8)
+try:
+    model.train(
+        max_epochs=4, accelerator="cpu", devices=2, strategy="ddp", batch_size=64, enable_progress_bar=False,
+        callbacks=[Spoil()],
+    )
+except rg.model.NonFiniteLossError as error:
+    rank = torch.distributed.get_rank()
+    weights = torch.cat([parameter.detach().ravel() for parameter in model.module.parameters()])
+    np.savez(f"{sys.argv[1]}/stopped-{rank}.npz", weights=weights.numpy(), cause=model.stopped_["cause"])
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_all_processes_have_the_weights_of_the_first_after_a_loss_that_is_not_finite(tmp_path):
+    (tmp_path / "script.py").write_text(STOPPED)
+    subprocess.run(
+        [sys.executable, "script.py", str(tmp_path)],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(Path(rg.__file__).parents[1]), "OMP_NUM_THREADS": "1"},
+        check=False,
+        timeout=400,
+    )
+    first, second = (np.load(tmp_path / f"stopped-{rank}.npz") for rank in range(2))
+    np.testing.assert_array_equal(second["weights"], first["weights"])
+    assert np.isfinite(first["weights"]).all()
+    for found in (first, second):
+        assert str(found["cause"]).startswith("The loss is not finite in epoch 2")
+
+
+def test_checkpoints_of_several_processes_are_refused_before_the_training(tmp_path, monkeypatch):
+    adata = rg.datasets.simulate(20, 3, n_doubles=1, n_control_cells=30, n_cells_per_perturbation=10, n_truth_cells=5)
+    rg.RaptorGraphModel.setup_anndata(adata, library_size_key="total_counts")
+    model = rg.RaptorGraphModel(adata, n_hidden=4)
+    monkeypatch.setattr(_training, "_infer", lambda *args: pytest.fail("inferred"))
+    with pytest.raises(ValueError, match="checkpoint_dir needs one device: leave it out, or use devices=1"):
+        model.train(max_epochs=1, accelerator="cpu", devices=2, strategy="ddp", checkpoint_dir=tmp_path / "c")
+    assert not list(tmp_path.iterdir())
+    assert not model.is_trained
+
+
+def test_the_network_that_was_sent_is_the_one_before_the_training():
+    module = torch.nn.Linear(2, 2)
+    last = LastEpoch(module)
+    with torch.no_grad():
+        module.weight.fill_(3.0)
+    for rank, expected in ((0, False), (1, True)):
+        last.setup(SimpleNamespace(global_rank=rank), None, "fit")
+        assert bool((last.start["weight"] == 3).all()) == expected
 
 
 def test_strategies_that_are_not_supported_are_refused():

@@ -10,6 +10,7 @@ import raptorgraph as rg
 
 pytestmark = pytest.mark.usefixtures("few_steps")
 ASKED = ["P01", "P02", "P01+P02", "P03+P04"]
+TESTED = ["NES", "change", "p_null", "p_effect"]
 
 
 def screen(**options):
@@ -42,6 +43,11 @@ def answers(model):
     predicted = model.predict(["P01", "P01+P02"], n_cells=60, seed=2)
     predicted.obs_names = predicted.obs["perturbation"].astype(str) + "/" + predicted.obs["control_cell"].astype(str)
     draws = model.sample_effects(ASKED, n_draws=4, seed=1)
+    sets = {f"s{k}": sorted(genes)[k::4] for k in range(4)}
+    drawn = {"n_null": 40, "seed": 4, "progress": False}
+    enriched = rg.tl.enrich(model, sets, n_permutations=50, **drawn).set_index(["latent", "gene_set"])
+    permuted = rg.tl.enrich(model, sets, n_permutations=50, permute=3, **drawn).set_index(["latent", "gene_set"])
+    similar = rg.tl.program_similarity(model, **drawn).set_index(["latent_a", "latent_b"])
     stable = rg.tl.dag_stability(model, n=2, n_null=1, progress=False).set_index(["source", "target"]).sort_index()
     return {
         "latents": pd.DataFrame(model.get_latent_representation(), cells, model.latent_names).sort_index(),
@@ -51,6 +57,10 @@ def answers(model):
         "decoded": model.predict_effects(ASKED, kind="decoder").sort_index(axis=1),
         "dag": model.get_dag(),
         "frequency": stable["frequency"].to_frame(),
+        "enriched": enriched[TESTED].fillna(-1.0).sort_index(),
+        "permuted": permuted[TESTED].fillna(-1.0).sort_index(),
+        "similar": similar[["similarity", "specific", "p_null"]].fillna(-1.0).sort_index(),
+        "spillover": rg.tl.spillover(model, n_cells=60, seed=1).fillna(-1.0),
         "responded": model.get_response_probability().dropna().sort_index().to_frame(),
         "cells": pd.DataFrame(predicted.layers["counts"].toarray(), predicted.obs_names, genes)
         .sort_index()

@@ -1,10 +1,15 @@
 """Files of saved models: they run no code when they are read, and are whole, or named."""
 
 import hashlib
+import itertools
 import json
+import multiprocessing
+import os
 import pickle
 import re
 import shutil
+import signal
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -283,3 +288,45 @@ def test_only_its_own_class_loads_it(saved):
 
     with pytest.raises(ValueError, match="of the class RaptorGraphModel, not Other"):
         Other.load(saved, adata=False)
+
+
+def save_until(step, folder):
+    """Save another model with other cells, and die before a file gets its name for the `step`-th time."""
+    model, replace, steps = rg.RaptorGraph.load(folder), Path.replace, itertools.count(1)
+    model.mark_, model.adata.obs["mark"] = "new", "new"
+    with torch.no_grad():
+        model.module.decoder.base += 1.0
+
+    def dying(self, target):
+        if next(steps) == step:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return replace(self, target)
+
+    Path.replace = dying
+    model.save(folder, overwrite=True, save_anndata=True)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="forks")
+@pytest.mark.filterwarnings("ignore:.*use of fork.*:DeprecationWarning")
+def test_a_save_that_is_killed_leaves_a_model_with_its_own_cells(saved, tmp_path):
+    first = rg.RaptorGraph.load(saved)
+    first.mark_, first.adata.obs["mark"] = "old", "old"
+    first.save(tmp_path / "old", save_anndata=True)
+    usual, found = len(files(tmp_path / "old")), []
+    for step in itertools.count(1):
+        folder = shutil.copytree(tmp_path / "old", tmp_path / str(step))
+        process = multiprocessing.get_context("fork").Process(target=save_until, args=(step, folder))
+        process.start()
+        process.join(60)
+        loaded = rg.RaptorGraph.load(folder)  # compares all files with their hashes
+        assert set(loaded.adata.obs["mark"]) == {loaded.mark_}
+        found.append(loaded.mark_)
+        if process.exitcode == 0:
+            break
+        assert process.exitcode == -signal.SIGKILL
+        loaded.save(folder, overwrite=True, save_anndata=True)
+        assert len(files(folder)) == usual
+        assert set(rg.RaptorGraph.load(folder).adata.obs["mark"]) == {loaded.mark_}
+    assert len(files(folder)) == usual
+    # weights, cells twice and the record itself; and then the name of the cells alone
+    assert found == ["old"] * 4 + ["new"] * 2

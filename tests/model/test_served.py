@@ -188,3 +188,63 @@ def test_memory_stays_flat(model, query, n):
     n_bytes, n_objects = grown(model, query, n)
     assert n_bytes < 24 * 2**20  # 40 kB a question would be more
     assert n_objects < n / 10
+
+
+# -- two models of the same cells ------------------------------------------------------------------------------------
+def two_models(adata):
+    """The second is set up by other columns, and smaller."""
+    rg.RaptorGraphModel.setup_anndata(adata, library_size_key="total_counts", batch_key="batch")
+    first = rg.RaptorGraphModel(adata, n_hidden=8)
+    rg.RaptorGraphModel.setup_anndata(adata, library_size_key="total_counts", categorical_covariate_keys=["phase"])
+    return first, rg.RaptorGraphModel(adata, n_hidden=4)
+
+
+@pytest.fixture(scope="module")
+def one_after_the_other(screen, with_few_steps):
+    """Two models that were trained one after the other on the same AnnData."""
+    adata, scvi.settings.seed = screen.copy(), 0
+    torch.manual_seed(0)
+    models = two_models(adata)
+    with with_few_steps():
+        for model in models:
+            model.train(max_epochs=2, accelerator="cpu", enable_progress_bar=False)
+    return models
+
+
+def test_two_models_of_the_same_cells_train_in_two_threads(screen, one_after_the_other):
+    scvi.settings.seed = 0
+    torch.manual_seed(0)
+    models, start, failed = two_models(screen.copy()), threading.Barrier(2), []
+
+    def train(model):
+        try:
+            start.wait()
+            model.train(max_epochs=2, accelerator="cpu", enable_progress_bar=False)
+        except BaseException as error:
+            failed.append(error)
+            raise
+
+    threads = [threading.Thread(target=train, args=(model,)) for model in models]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not failed
+    for found, expected in zip(models, one_after_the_other, strict=True):
+        state, other = found.module.state_dict(), expected.module.state_dict()
+        for name, value in other.items():
+            if torch.is_tensor(value):
+                assert torch.equal(state[name].nan_to_num(), value.nan_to_num()), name
+        np.testing.assert_array_equal(found.predict_effects(LABELS), expected.predict_effects(LABELS))
+
+
+@pytest.mark.filterwarnings(r"ignore:\s*A value is trying to be set on a copy")
+def test_two_models_of_the_same_cells_answer_in_two_threads(one_after_the_other, query):
+    asked = [(model, name, i) for name in QUESTIONS for i in range(2) for model in one_after_the_other]
+    expected = [plain(QUESTIONS[name](model, query, i)) for model, name, i in asked]
+    with ThreadPoolExecutor(4) as pool:
+        for _ in range(2):
+            found = list(pool.map(lambda each: plain(QUESTIONS[each[1]](each[0], query, each[2])), asked))
+            for one, other, (_, name, i) in zip(found, expected, asked, strict=True):
+                for a, b in zip(one, other, strict=True):
+                    np.testing.assert_array_equal(a, b, err_msg=f"{name} {i}")

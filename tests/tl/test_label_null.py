@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from scipy import linalg
 
 from raptorgraph.screen._moments import effect_moments
 from raptorgraph.screen._noise import (
@@ -9,8 +10,8 @@ from raptorgraph.screen._noise import (
     cell_classes,
     control_noise,
     effect_statistics,
-    halves_of_controls,
     measured_latents,
+    measured_on_halves,
     stands_out,
     tail_probability,
 )
@@ -93,8 +94,37 @@ def test_measured_latents_are_those_of_the_model(known_screen):
     cells = known_screen.adata.obs["perturbation"].value_counts()
     np.testing.assert_allclose(measured.n_cells, cells[model.perturbed_genes])
     assert measured.shared[0, 1] == pytest.approx(1 / cells["control"], rel=0.1)
-    one, other = halves_of_controls(model.screen, np.random.default_rng(0))
-    both = np.intersect1d(one, other)
-    assert (known_screen.adata.obs["perturbation"].to_numpy()[both] != "control").all()
-    assert len(np.union1d(one, other)) == known_screen.adata.n_obs
-    assert abs(len(one) - len(other)) <= 1
+
+
+def test_halves_of_the_controls_are_balanced(known_screen, monkeypatch):
+    screen, parts = known_screen.model.screen, []
+    add_up = type(screen).sums
+    monkeypatch.setattr(type(screen), "sums", lambda self, part: parts.append(part) or add_up(self, part=part))
+    pairs = measured_on_halves(screen, np.random.default_rng(0))
+    assert len(pairs) == 7
+    (part,) = parts  # read once
+    is_control = screen.codes == 0
+    assert (part[~is_control] == 0).all()
+    for batch in np.unique(screen.batch):
+        sizes = np.bincount(part[is_control & (screen.batch == batch)], minlength=9)[1:]
+        assert sizes.min() > 0
+        assert np.ptp(sizes) <= 1
+    # effects against the mean over the controls of a half, by batch
+    expression = screen.expression.toarray().astype(float)
+    label, together = "P03", np.zeros((8, 8))
+    cells = screen.rows(label)
+    for signs, pair in zip(linalg.hadamard(8)[1:], pairs, strict=True):
+        for half, sign in zip(pair, (1, -1), strict=True):
+            chosen = 1 + np.flatnonzero(signs == sign)
+            together[np.ix_(chosen - 1, chosen - 1)] += 1
+            effect = np.zeros(expression.shape[1])
+            for batch in np.unique(screen.batch):
+                own = cells[screen.batch[cells] == batch]
+                controls = np.isin(part, chosen) & (screen.batch == batch)
+                effect += len(own) / len(cells) * (expression[own].mean(0) - expression[controls].mean(0))
+            np.testing.assert_allclose(half.effect[2], effect, atol=1e-6)
+    assert set(together[np.triu_indices(8, 1)]) == {3.0}
+    # of few controls fewer parts are made
+    few = screen.codes.copy()
+    few[np.flatnonzero(is_control)[6:]] = 1
+    assert len(measured_on_halves(screen.with_codes(few), np.random.default_rng(0))) in (1, 3)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import signal
 import threading
+import time
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -12,6 +13,8 @@ if TYPE_CHECKING:
     from types import FrameType
 
 WORDS = {int(signal.SIGINT): "interrupted", int(signal.SIGTERM): "terminated"}
+# A scheduler sends a signal to all processes of a job, and the one that waits passes its own on.
+_ONCE = 1.0  # seconds in which the same signal counts once
 
 
 @contextlib.contextmanager
@@ -21,8 +24,13 @@ def interruptible() -> Iterator[list[int]]:
     The list gets the numbers of those that came, since libraries may turn the exception into others.
     """
     came: list[int] = []
+    last: dict[int, float] = {}
 
     def stop(number: int, frame: FrameType | None) -> None:
+        now = time.monotonic()
+        if now - last.get(number, -_ONCE) < _ONCE:
+            return
+        last[number] = now
         came.append(number)
         raise KeyboardInterrupt
 

@@ -11,6 +11,7 @@ import numpy as np
 from scipy import sparse
 
 from raptorgraph._files import replaced
+from raptorgraph.screen._room import close_whole, new_file, room_for_rows, room_for_tables
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -83,7 +84,7 @@ class OnDisk:
     def __enter__(self) -> Self:
         with ExitStack() as stack:
             self.file = self._open(stack.enter_context(replaced(self.path)), "w")
-            stack.callback(self._close)
+            stack.push(self._close)
             self._begin()
             self._opened = stack.pop_all()
         return self
@@ -116,7 +117,7 @@ class OnDisk:
         if self.path.suffix == H5AD:
             import h5py
 
-            return h5py.File(path, mode)
+            return new_file(path) if mode == "w" else h5py.File(path, mode)
         import zarr
 
         # the format that every anndata reads
@@ -124,13 +125,17 @@ class OnDisk:
         opened: Any = zarr.open_group  # whose arguments differ between versions
         return opened(str(path), mode=mode, **kind)
 
-    def _close(self) -> None:
+    def _close(self, kind: type[BaseException] | None, *_: object) -> None:
         if self.path.suffix == H5AD:
+            if kind is None:
+                close_whole(self.file)
             self.file.close()
 
     def add(self, counts: sparse.csr_matrix, latents: np.ndarray) -> None:
-        """Write a block of cells."""
+        """Write a block of cells; OSError where the disk does not take it."""
+        room_for_rows(self.file, "X", counts)
         ad.io.sparse_dataset(self.file["X"]).append(counts)
+        room_for_rows(self.file, f"obsm/{LATENTS}", latents)
         written = self.file[f"obsm/{LATENTS}"]
         before = written.shape[0]
         written.resize((before + len(latents), latents.shape[1]))
@@ -138,6 +143,7 @@ class OnDisk:
 
     def finish(self, obs: pd.DataFrame, var: pd.DataFrame, uns: Mapping[str, Any]) -> ad.AnnData:
         """Write the tables, and open the screen with its counts on disk."""
+        room_for_tables(self.file, obs, var, dict(uns))
         for name, table in {"obs": obs, "var": var, "uns": dict(uns)}.items():
             ad.io.write_elem(self.file, name, table)
         self._opened.close()  # puts it in place

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gzip
 import os
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -99,9 +101,21 @@ def _download(source: Source, folder: Path, sha256: str | None) -> Path:
             start = file.read(len(first))
         if start != first:
             raise ValueError(f"what it sends is no {part.suffix} file (a web page?)")
+        if known_hash is None and part.suffix == ".gz":
+            _check_end(part)
         with replaced(folder / source.file) as whole:
             part.replace(whole)
     return folder / source.file
+
+
+def _check_end(path: Path) -> None:
+    """ValueError for a file that ends too early, which a server that does not say how long it is may send."""
+    try:
+        with gzip.open(path) as file:
+            while file.read(1 << 20):
+                pass
+    except (EOFError, OSError, zlib.error) as error:
+        raise ValueError(f"what it sends is not whole ({error})") from error
 
 
 def _verified(path: Path, source: Source, sha256: str | None) -> Path:

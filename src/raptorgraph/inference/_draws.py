@@ -43,6 +43,7 @@ if TYPE_CHECKING:
 _COMMON_EXCESS = 0.5  # part of the noise between conditions that is along what genes respond with alike
 _JITTER = 1e-9
 _MOST_KEPT = 4e8  # numbers of all draws that are kept for the next question
+_MOST_PRECISIONS = 5e7  # numbers of the diagonals that are kept while draws are made
 
 
 @dataclass(frozen=True)
@@ -286,16 +287,21 @@ class JointDraws:
         found = torch.empty(len(self._left_out.rows), len(chosen), dtype=torch.float64)
         for at in torch.unique(chosen).tolist():
             m, level = divmod(at, len(LEVELS))
-            if at not in self._precisions:
+            known = self._precisions.get(at)
+            if known is None:
                 inverse = self._left_out.inverse(m, level)
                 every = torch.arange(len(targets.columns))
                 parts = (
                     inverse[self._left_out.rows].diagonal()[:, None],
                     self._left_out.precision(inverse, m, level, every),
                 )
-                self._precisions[at] = torch.cat(parts, 1)
+                known = torch.cat(parts, 1)
+                n_kept = sum(each.numel() for each in self._precisions.values())
+                if n_kept + known.numel() > _MOST_PRECISIONS:  # of thousands of combinations they would take all memory
+                    self._precisions.clear()
+                self._precisions[at] = known
             genes = (chosen == at).nonzero().squeeze(1)
-            found[:, genes] = self._precisions[at][:, 1 + self.conditional.target_of[genes]]
+            found[:, genes] = known[:, 1 + self.conditional.target_of[genes]]
         return found
 
     def _solve(self, difference: torch.Tensor, chosen: torch.Tensor) -> torch.Tensor:

@@ -220,8 +220,8 @@ class InheritedModel(BaseModelClass):  # type: ignore[misc]  # scvi-tools has no
         -----
         Writes ``model.json`` (settings, registry, history, versions, and the SHA-256 of every other file),
         ``model-<hash>.safetensors`` (weights, statistics, posterior, graph) and with `save_anndata` ``adata.h5ad``,
-        each after the `prefix`. A model that was saved there before is replaced at once, at the end: it is whole until
-        then. Other files in the folder stay.
+        each after the `prefix`. A model that was saved there before is replaced at once, at the end, with its data: it
+        is whole until then. Other files in the folder stay.
 
         Examples
         --------

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from copy import copy, deepcopy
+from threading import RLock
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from scipy import sparse
 from scvi.data import AnnDataManager
-from scvi.data._constants import _MANAGER_UUID_KEY, _SCVI_UUID_KEY
+from scvi.data._constants import _FIELD_REGISTRIES_KEY, _MANAGER_UUID_KEY, _SCVI_UUID_KEY
 from torch.utils.data import Subset
 
 from raptorgraph.model._field import KEYS, LIBRARY_KEY
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
     from raptorgraph.screen._stored import StoredMatrix
 
 _LOOKED_AT = 100  # cells, enough to tell counts from logarithms
+_REGISTERED = RLock()  # held while data are registered anew and read: setups of one AnnData share its columns
 
 
 class ScreenManager(AnnDataManager):  # type: ignore[misc]  # scvi-tools has no types
@@ -51,21 +54,29 @@ class ScreenManager(AnnDataManager):  # type: ignore[misc]  # scvi-tools has no 
         ValueError
             Where the genes are no longer those, or no longer in the order, of this setup.
         """
-        if not self._has_genes():
-            raise ValueError(
-                "The genes of the model's adata are no longer those of its setup, in that order: they were changed, or "
-                "another setup put its own perturbed genes first. Give each setup a copy of its own: "
-                "setup_anndata(adata.copy(), ...)."
-            )
-        uns = self.adata.uns
-        if uns.get(_MANAGER_UUID_KEY) == self.id:
-            return
-        uns |= {_MANAGER_UUID_KEY: "", _SCVI_UUID_KEY: self.adata_uuid}  # the user may have emptied it
-        if KEYS.LIBRARY in self.data_registry:
-            args = self._registry["setup_args"]
-            X = matrix(self.adata, args["layer"]) if self.stored is None else self.stored
-            self.adata.obs[LIBRARY_KEY] = library_of(self.adata, X, args["library_size_key"])
-        super().validate()
+        with _REGISTERED:
+            if not self._has_genes():
+                raise ValueError(
+                    "The genes of the model's adata are no longer those of its setup, in that order: they were "
+                    "changed, or another setup put its own perturbed genes first. Give each setup a copy of its own: "
+                    "setup_anndata(adata.copy(), ...)."
+                )
+            uns = self.adata.uns
+            if uns.get(_MANAGER_UUID_KEY) == self.id:
+                return
+            uns |= {_MANAGER_UUID_KEY: "", _SCVI_UUID_KEY: self.adata_uuid}  # the user may have emptied it
+            if KEYS.LIBRARY in self.data_registry:
+                args = self._registry["setup_args"]
+                X = matrix(self.adata, args["layer"]) if self.stored is None else self.stored
+                self.adata.obs[LIBRARY_KEY] = library_of(self.adata, X, args["library_size_key"])
+            self._register_anew()
+
+    def _register_anew(self) -> None:
+        """What scvi-tools' ``validate`` does, on a copy: other threads find data and registry all the time."""
+        again = copy(self)
+        again.adata, again._registry = None, deepcopy(self._registry)
+        again.register_fields(self.adata, self._source_registry, **self._transfer_kwargs)
+        self._registry[_FIELD_REGISTRIES_KEY].update(again._registry[_FIELD_REGISTRIES_KEY])
 
     def _has_genes(self) -> bool:
         """Whether the genes are those of the setup, in its order where the values are in memory."""
@@ -114,10 +125,11 @@ class ScreenManager(AnnDataManager):  # type: ignore[misc]  # scvi-tools has no 
         ValueError
             Where the values are no longer counts, as after ``scanpy.pp.log1p``, or the genes were changed.
         """
-        self.validate()
-        if registry_key == KEYS.X and self.stored is not None:
-            return self.stored
-        found = super().get_from_registry(registry_key)
+        with _REGISTERED:
+            self.validate()
+            if registry_key == KEYS.X and self.stored is not None:
+                return self.stored
+            found = super().get_from_registry(registry_key)
         if registry_key != KEYS.X:
             return found
         if KEYS.LIBRARY in self.data_registry and not _whole(found[:_LOOKED_AT]):

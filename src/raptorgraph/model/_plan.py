@@ -163,6 +163,15 @@ class RaptorGraphTrainingPlan(TrainingPlan):  # type: ignore[misc]  # scvi-tools
         self.log("validation_loss", output.loss, on_step=False, on_epoch=True, batch_size=n, sync_dist=several)
         self.compute_and_log_metrics(output, self.val_metrics, "validation")
 
+    def log(self, *args: Any, batch_size: int | None = None, **kwargs: Any) -> None:
+        """Log a mean over cells, of all processes where there are several.
+
+        Lightning divides by the mean of their numbers of cells, which it rounds down: a multiple of the number of
+        processes has none of that.
+        """
+        size = None if batch_size is None else batch_size * self.trainer.world_size
+        super().log(*args, batch_size=size, **kwargs)
+
     def compute_and_log_metrics(self, *args: Any, **kwargs: Any) -> None:
         """As in scvi-tools, which computes under inference mode: its tensors cannot be summed over processes."""
         with torch.no_grad():

@@ -6,12 +6,12 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING, Self
 
 import anndata as ad
-import h5py
 import numpy as np
 
 from raptorgraph._files import scratch
 from raptorgraph.screen._cells_file import CellsFile, append_rows
 from raptorgraph.screen._files import lazily
+from raptorgraph.screen._room import new_file
 from raptorgraph.screen._stored import StoredMatrix, reader_of
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ class PartsInFile:
         with ExitStack() as stack:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             folder = stack.enter_context(scratch(self.path.parent))
-            self._file = stack.enter_context(h5py.File(folder / "drawn.h5", "w"))
+            self._file = stack.enter_context(new_file(folder / "drawn.h5"))
             self._opened = stack.pop_all()
         return self
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from contextlib import ExitStack
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
@@ -14,7 +13,7 @@ import safetensors.torch
 from safetensors import SafetensorError
 
 from raptorgraph._failures import one_line
-from raptorgraph._files import replaced
+from raptorgraph._files import replaced, scratch
 from raptorgraph._version import __version__
 from raptorgraph.model._encoding import Decoder, Encoder
 
@@ -56,8 +55,10 @@ def write(
 ) -> str:
     """Write ``<stem>.json`` and ``<stem>-<hash>.safetensors`` into a folder, and return the hash of the record.
 
-    The JSON file comes last, and takes the place of an earlier one: a process that is killed before leaves that one
-    with its tensors. `files` are others that belong to the record: functions that write them to a path, by their names.
+    The JSON file takes the place of an earlier one when all that it names is there: a process that is killed before
+    leaves the earlier record as it was, and one that is killed after it the new one. `files` are others that belong to
+    the record: functions that write them to a path, by their names. Until the JSON file is in place they have the hash
+    of their content in their names, and :func:`file_of` finds them by either.
     """
     encoder = Encoder()
     content = {name: encoder.encode(value, name) for name, value in values.items()}
@@ -68,39 +69,60 @@ def write(
     existed = (folder / name).exists()
     with replaced(folder / name) as part:
         part.write_bytes(tensors)
+    seals: dict[str, dict[str, Any]] = {}
+    added: list[Path] = []
+    own = ""
     try:
-        with ExitStack() as stack:
-            path, seals = stack.enter_context(replaced(folder / f"{stem}.json")), {}
-            for other, put in (files or {}).items():
-                part = stack.enter_context(replaced(folder / other))
-                put(part)
-                seals[other] = seal(part)
-            whole = {
-                "format": kind.name,
-                "format_version": kind.version,
-                "raptorgraph": __version__,
-                "packages": {package: _version(package) for package in _PACKAGES},
-                "tensors": {"sha256": digest, "bytes": len(tensors)},
-                "files": seals,
-                "content": content,
-            }
-            text = json.dumps(whole, indent=1, allow_nan=False).encode("ascii")[1:]
-            own = hashlib.sha256(text).hexdigest()
-            path.write_bytes(b'{"sha256": "' + own.encode() + b'",' + text)
+        for other, put in (files or {}).items():
+            with scratch(folder) as place:
+                put(place / other)
+                seals[other] = seal(place / other)
+                path = _with_hash(folder, other, seals[other])
+                added += [] if path.exists() else [path]
+                with replaced(path) as part:
+                    (place / other).replace(part)
+        whole = {
+            "format": kind.name,
+            "format_version": kind.version,
+            "raptorgraph": __version__,
+            "packages": {package: _version(package) for package in _PACKAGES},
+            "tensors": {"sha256": digest, "bytes": len(tensors)},
+            "files": seals,
+            "content": content,
+        }
+        text = json.dumps(whole, indent=1, allow_nan=False).encode("ascii")[1:]
+        own = hashlib.sha256(text).hexdigest()
+        with replaced(folder / f"{stem}.json") as part:
+            part.write_bytes(b'{"sha256": "' + own.encode() + b'",' + text)
     except BaseException:
         record = folder / f"{stem}.json"
-        if not existed and not (record.is_file() and digest.encode() in record.read_bytes()):
-            (folder / name).unlink(missing_ok=True)
+        if not (own and record.is_file() and own.encode() in record.read_bytes()):  # it is not in place
+            for path in (*added, *(() if existed else (folder / name,))):
+                path.unlink(missing_ok=True)
         raise
+    for other, found in seals.items():
+        _with_hash(folder, other, found).replace(folder / other)
+        _remove_all(folder, (folder / other).stem, (folder / other).suffix)
     remove(folder, stem, keep=name)
     return own
+
+
+def file_of(folder: Path, name: str, expected: Mapping[str, Any]) -> Path:
+    """Path of a file that belongs to a record, by the :func:`seal` that it has there."""
+    pending = _with_hash(folder, name, expected)  # where a process was killed before its last step
+    return pending if pending.is_file() else folder / name
 
 
 def remove(folder: Path, stem: str, *, keep: str | None = None) -> None:
     """Remove the tensors of earlier records by this name, or with nothing to `keep` the record as a whole."""
     if keep is None:
         (folder / f"{stem}.json").unlink(missing_ok=True)
-    earlier = re.compile(rf"{re.escape(stem)}-[0-9a-f]{{16}}\.safetensors")
+    _remove_all(folder, stem, ".safetensors", keep)
+
+
+def _remove_all(folder: Path, stem: str, suffix: str, keep: str | None = None) -> None:
+    """Remove the files that have a hash in their names, but for one."""
+    earlier = re.compile(rf"{re.escape(stem)}-[0-9a-f]{{16}}{re.escape(suffix)}")
     for path in folder.iterdir():
         if earlier.fullmatch(path.name) and path.name != keep:
             path.unlink(missing_ok=True)
@@ -183,6 +205,12 @@ def _odd(path: Path, kind: Kind, error: Exception) -> ValueError:
 
 def _name(stem: str, digest: str) -> str:
     return f"{stem}-{digest[:16]}.safetensors"
+
+
+def _with_hash(folder: Path, name: str, seal: Mapping[str, Any]) -> Path:
+    """Path of a file whose name says what it holds."""
+    path = folder / name
+    return path.with_name(f"{path.stem}-{seal['sha256'][:16]}{path.suffix}")
 
 
 def _version(package: str) -> str | None:

@@ -49,6 +49,11 @@ class LastEpoch(Callback):
         self.error: BaseException | None = None
         self.start = self.weights = copied(module)
 
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Copy the network that the first process has sent, where another one has inferred it."""
+        if trainer.global_rank > 0:
+            self.start = self.weights = copied(self.module)
+
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
     ) -> None:

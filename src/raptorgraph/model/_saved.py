@@ -12,7 +12,7 @@ from scvi.data._constants import _SCVI_UUID_KEY
 from scvi.model.base._save_load import _load_saved_files
 
 from raptorgraph._files import remove, write_h5ad
-from raptorgraph.model._records import Kind, check_seal, read, write
+from raptorgraph.model._records import Kind, check_seal, file_of, read, write
 from raptorgraph.screen._files import check_cells
 
 if TYPE_CHECKING:
@@ -106,7 +106,7 @@ def read_model(folder: Path, prefix: str) -> Saved:
     except (LookupError, TypeError) as error:
         raise ValueError(f"{str(file)!r} is no model of raptorgraph: it lacks {error}.") from error
     name = f"{prefix}{_CELLS}"
-    cells = (folder / name, record.files[name]) if name in record.files else None
+    cells = (file_of(folder, name, record.files[name]), record.files[name]) if name in record.files else None
     return Saved(attributes, weights, frozen, cells)
 
 

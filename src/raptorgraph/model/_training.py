@@ -18,6 +18,7 @@ from raptorgraph._arguments import check_mapping
 from raptorgraph._failures import one_line
 from raptorgraph._logging import quietly
 from raptorgraph._progress import progress_argument, shows_progress
+from raptorgraph._threads import in_turn
 from raptorgraph.model._arguments import check_checkpointing, check_not_taken, check_training, plain_devices
 from raptorgraph.model._calibration import reference_rows
 from raptorgraph.model._cells import draw_seed
@@ -54,6 +55,7 @@ logger = logging.getLogger(__name__)
 _FROM_EFFECTS, _FROM_NOTHING = (200, 2), (400, 10)
 
 
+@in_turn
 @progress_argument("enable_progress_bar")
 @quietly
 def train(
@@ -73,7 +75,7 @@ def train(
     resume: bool = False,
     **trainer_kwargs: Any,
 ) -> None:
-    """Train the model.
+    """Train the model. Of several threads that train, also other models, one does at a time.
 
     Parameters
     ----------

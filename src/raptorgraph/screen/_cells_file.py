@@ -13,6 +13,7 @@ from scipy import sparse
 
 from raptorgraph._files import replaced
 from raptorgraph.screen._files import check_folder, is_file_or_store, open_cells, zarr_module
+from raptorgraph.screen._room import close_whole, new_file, room_for_rows, room_for_tables
 from raptorgraph.screen._stored import is_stored, store_folder, values_of
 
 if TYPE_CHECKING:
@@ -93,7 +94,7 @@ class CellsFile:
 
     def _group(self, part: Path) -> Any:
         if self.path.suffix != ".zarr":
-            return h5py.File(part, "w")
+            return new_file(part)
         zarr = zarr_module(self.path)
         format_of = {"zarr_format": ad.settings.zarr_write_format} if hasattr(zarr.Group, "create_array") else {}
         self._store = str(part)
@@ -101,6 +102,8 @@ class CellsFile:
 
     def _close(self, kind: type[BaseException] | None, *_: object) -> None:
         if isinstance(self.group, h5py.File):
+            if kind is None:
+                close_whole(self.group)
             self.group.close()
         elif kind is None:
             zarr_module(self.path).consolidate_metadata(self._store)
@@ -112,6 +115,7 @@ class CellsFile:
     def finish(self, obs: pd.DataFrame, var: pd.DataFrame, uns: dict[str, Any] | None = None) -> None:
         """Write the tables."""
         kept = [name for name in obs.columns if not str(name).startswith(_OWN)]
+        room_for_tables(self.group, obs[kept], var, uns or {})
         write_elem(self.group, "obs", obs[kept])
         write_elem(self.group, "var", var)
         write_elem(self.group, "uns", uns or {})
@@ -136,7 +140,11 @@ def write_cells(path: Path, parts: Iterable[np.ndarray], obs: pd.DataFrame, var:
 
 
 def append_rows(group: Any, key: str, values: np.ndarray | sparse.csr_matrix) -> None:
-    """Add rows to a matrix of a group of HDF5 or zarr, or begin it with them."""
+    """Add rows to a matrix of a group of HDF5 or zarr, or begin it with them.
+
+    OSError where the disk does not take them.
+    """
+    room_for_rows(group, key, values)
     if sparse.issparse(values):
         if key in group:
             sparse_dataset(group[key]).append(sparse.csr_matrix(values))

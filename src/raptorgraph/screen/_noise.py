@@ -6,13 +6,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-from scipy import sparse, stats
+from scipy import linalg, sparse, stats
 
 from raptorgraph.screen._expression import to_expression
 from raptorgraph.screen._matrix import Matrix, to_dense
+from raptorgraph.screen._moments import effects_of
 
 if TYPE_CHECKING:
     from raptorgraph.screen._screen import Screen
+    from raptorgraph.screen._sums import Sums
 
 _FLOOR = 1e-2  # smallest variance, as a part of the typical one, as in effect_moments
 _CHUNK = 250  # pseudo-perturbations at a time, which bounds the memory
@@ -20,6 +22,7 @@ _SEEN = 10  # control cells that show a gene which the test of an effect counts
 _TOP = 10  # genes of the statistic for sparse effects
 _CLEAR = 0.05  # false discovery rate of what stands out
 _MOST_CELLS = 512  # the shape of the noise no longer depends on the number of cells; its size is put in
+_MOST_PARTS = 8  # of the controls, from which halves are made
 
 
 class ControlNoise:
@@ -104,15 +107,13 @@ class MeasuredLatents:
     same_cells: np.ndarray
 
 
-def measured_latents(screen: Screen, rows: np.ndarray | None = None) -> MeasuredLatents:
-    """Effects of all perturbed genes in the cells of a screen, or in some of them."""
-    codes, batch = screen.codes, screen.batch
-    batch = np.zeros(len(codes), dtype=int) if batch is None else batch
-    rows = np.arange(len(codes)) if rows is None else rows
-    counts = np.zeros((len(screen.labels), batch.max() + 1))
-    np.add.at(counts, (codes[rows], batch[rows]), 1)
+def measured_latents(screen: Screen, sums: Sums | None = None) -> MeasuredLatents:
+    """Effects of all perturbed genes in the cells of a screen, or in those of which the sums are given."""
+    sums = screen.sums() if sums is None else sums
+    counts = np.zeros((len(screen.labels), sums.batch.max() + 1))
+    np.add.at(counts, (sums.condition, sums.batch), sums.n)
     pooled = max(1, int(counts[0].sum()) - 1)
-    moments = screen.moments_of(rows, shrinkage=pooled)
+    moments = effects_of(sums, shrinkage=pooled)
     contrast = _contrasts(screen.design[1:], moments.n[1:])
     per_batch = contrast @ (counts[1:] / moments.n[1:, None])
     return MeasuredLatents(
@@ -124,20 +125,36 @@ def measured_latents(screen: Screen, rows: np.ndarray | None = None) -> Measured
     )
 
 
-def halves_of_controls(screen: Screen, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Rows of all perturbed cells with one half of the controls, and with the other; batches are split evenly."""
-    batch, is_control = screen.batch, screen.codes == 0
-    controls = rng.permutation(np.flatnonzero(is_control))
-    if batch is not None:
-        controls = controls[np.argsort(batch[controls], kind="stable")]
-    perturbed = np.flatnonzero(~is_control)
-    return np.append(perturbed, controls[::2]), np.append(perturbed, controls[1::2])
+def measured_on_halves(screen: Screen, rng: np.random.Generator) -> list[tuple[MeasuredLatents, MeasuredLatents]]:
+    """Effects against one half of the controls and against the other, for several pairs of halves.
+
+    The controls are dealt out at random to eight parts (fewer, where a batch has fewer controls), evenly within
+    batches, and the halves are those of the parts in the rows of a Hadamard matrix: of them any two parts are in the
+    same half equally often. The cells are read once. The parts depend on the names of the cells, not on their order.
+    """
+    rows = rng.permutation(screen.rows_by_name(screen.control))
+    n_in_batch = np.array([len(rows)])
+    if screen.batch is not None:
+        rows = rows[np.argsort(screen.batch[rows], kind="stable")]
+        n_in_batch = np.unique(screen.batch[rows], return_counts=True)[1]
+    fewest = int(n_in_batch[n_in_batch > 1].min(initial=_MOST_PARTS))
+    n_parts = min(_MOST_PARTS, 2 ** int(np.log2(fewest)))
+    part = np.zeros(len(screen.codes), dtype=np.int64)
+    part[rows] = 1 + np.arange(len(rows)) % n_parts
+    sums, found = screen.sums(part=part), []
+    for signs in linalg.hadamard(n_parts)[1:]:
+        one, other = (
+            measured_latents(screen, sums.of_parts(0, *(1 + np.flatnonzero(signs == sign)).tolist()))
+            for sign in (1, -1)
+        )
+        found.append((one, other))
+    return found
 
 
 def control_noise(screen: Screen) -> ControlNoise:
-    """Noise of the control cells of a screen."""
+    """Noise of the control cells of a screen, in the order of their names."""
     X, library = screen.source
-    rows = screen.rows(screen.control)
+    rows = screen.rows_by_name(screen.control)
     return ControlNoise(X[rows], *(None if values is None else values[rows] for values in (library, screen.batch)))
 
 

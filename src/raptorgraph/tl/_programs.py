@@ -105,7 +105,10 @@ def program_similarity(
 
     where the quadratic forms and the traces are means over pseudo-perturbations of control cells. As that noise would
     be part of the common direction, effects are measured against one half of the controls and the direction, that of
-    measured effects here, against the other, both ways round: p-values are somewhat too large. A small ``p_null`` says
+    measured effects here, against the other, both ways round, and the mean is taken over several pairs of halves (seven
+    where each batch has eight controls, of which any two eighths are together equally often), so that the result hardly
+    depends on which controls are in which half. In :math:`s` all controls count, but for the last term, which has those
+    of a half: p-values are somewhat too large. A small ``p_null`` says
     that the programs share something beyond the common direction, in strong effects something small.
 
     Examples
@@ -180,16 +183,25 @@ def _relative(specific: np.ndarray, clear: np.ndarray) -> np.ndarray:
 def _noise_probabilities(model: RaptorGraphModel, clear: np.ndarray, n_null: int, seed: int) -> np.ndarray:
     """Two-sided p-values of the inner products of measured effects, of all pairs of perturbed genes."""
     screen, rng = model.screen, np.random.default_rng([seed, 0])
-    noise = _noise.control_noise(screen)
-    halves = [_noise.measured_latents(screen, rows) for rows in _noise.halves_of_controls(screen, rng)]
-    n = int(_noise.cell_classes(np.median(halves[0].n_cells)))
-    draws, variance = noise.draw(n, n_null, rng)
+    noise, every = _noise.control_noise(screen), _noise.measured_latents(screen)
+    draws, variance = noise.draw(int(_noise.cell_classes(np.median(every.n_cells))), n_null, rng)
     draws = draws * np.sqrt(noise.variance.sum() / variance.sum())  # of covariance S
-    ways = [_products(model, a, b, clear, noise, draws) for a, b in (halves, halves[::-1])]
-    excess, spread = zip(*ways, strict=True)
-    p = 2 * stats.norm.sf(np.abs(np.mean(excess, axis=0)) / np.sqrt(np.mean(spread, axis=0)))
-    same = halves[0].same_cells
-    return np.where(same[np.triu_indices(len(same), 1)], np.nan, p)
+    size, n_pairs = _sizes(every, noise), len(clear) * (len(clear) - 1) // 2
+    excess, spread = np.zeros((2, n_pairs))
+    n = 0
+    for halves in _noise.measured_on_halves(screen, rng):
+        for one, other in (halves, halves[::-1]):
+            found = _products(model, one, other, clear, noise, draws, size)
+            excess += found[0]
+            spread += found[1]
+            n += 1
+    p = 2 * stats.norm.sf(np.abs(excess / n) / np.sqrt(spread / n))
+    return np.where(every.same_cells[np.triu_indices(len(clear), 1)], np.nan, p)
+
+
+def _sizes(measured: _noise.MeasuredLatents, noise: _noise.ControlNoise) -> np.ndarray:
+    """Sampling variance of each effect by that of a single cell, shape (k,)."""
+    return np.asarray(np.median(measured.variance / noise.variance, axis=1))
 
 
 def _products(
@@ -199,10 +211,15 @@ def _products(
     clear: np.ndarray,
     noise: _noise.ControlNoise,
     draws: np.ndarray,
+    size: np.ndarray,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Inner products of all pairs less that of the noise they share, and their variance; directions are of `other`."""
+    """Inner products of all pairs less that of the noise they share, and their variance; directions are of `other`.
+
+    The variance is that of the mean over all halves: what is linear in the noise has the `size` of effects against all
+    controls, and what is a product of noises no more than that of one half.
+    """
     effect, common = _without_targets(measured.effect, model), CommonDirection(_units(other.effect, model), clear)
-    size = np.median(measured.variance / noise.variance, axis=1)  # of a sampling variance, by that of one cell
+    of_half = _sizes(measured, noise)
     # inner products with the directions, with each other, and of draws with other draws
     effect_units, draw_units = effect @ common.units.T, draws @ common.units.T
     effects, draw_effects = effect @ effect.T, draws @ effect.T
@@ -217,7 +234,7 @@ def _products(
         form_a = ((draw_effects[:, [a]] - of_draws * along[a]) ** 2).mean(axis=0)
         form_b = ((draw_effects[:, b] - of_draws * along[b, b - a - 1]) ** 2).mean(axis=0)
         square = ((pairs[:, None] - of_draws[:half] * of_draws[half : 2 * half]) ** 2).mean(axis=0)
-        both = size[a] * size[b] * square
+        both = of_half[a] * of_half[b] * square
         found.append(product - expected)
         spread.append(np.maximum(size[b] * form_a + size[a] * form_b - both, both))
     return np.concatenate(found), np.concatenate(spread)

@@ -10,6 +10,7 @@ import pandas as pd
 from scipy import stats
 
 from raptorgraph._arguments import check_choice
+from raptorgraph._order import name_order, places
 from raptorgraph.pp._gene_sets import match_gene_sets, read_gene_sets
 from raptorgraph.screen._noise import false_discovery_rates
 
@@ -99,19 +100,21 @@ def rank(
     genes = effects.columns.astype(str).to_numpy()
     position = {gene: k for k, gene in enumerate(genes)}
     members = {name: np.array([position[gene] for gene in found]) for name, found in sets.items()}
-    key = None if permute is None else np.random.default_rng(permute).permutation(len(genes))
+    by_name = name_order(genes)  # so that a permutation does not depend on the order of the genes
+    key = None if permute is None else np.random.default_rng(permute).permutation(len(genes))[places(by_name)]
     rankings = []
     for effect, own in zip(effects.to_numpy(dtype=np.float64), excluded, strict=True):
         ranked = np.setdiff1d(np.arange(len(genes)), [position[gene] for gene in own if gene in position])
-        places = np.arange(len(genes))
+        moved = np.arange(len(genes))
         if key is not None:
-            places[ranked] = ranked[np.argsort(key[ranked])]
+            others = by_name[np.isin(by_name, ranked)]
+            moved[others] = others[np.argsort(key[others])]
         inside = {name: np.intersect1d(found, ranked) for name, found in members.items()}
         given = {
             name: np.array([1.0 if weights is None else weights[name, genes[k]] for k in found])
             for name, found in inside.items()
         }
-        rankings.append(Ranking(effect[places], ranked, places, inside, given))
+        rankings.append(Ranking(effect[moved], ranked, moved, inside, given))
     return rankings
 
 

@@ -80,9 +80,9 @@ def spillover(
     module, cells = model.module, model.cells
     query = cells.query(adata, "latents")
     screen = Screen(cells.data(adata), model.setup_args)
-    rows = screen.rows(screen.control)
+    rows = screen.rows_by_name(screen.control)  # in the order of draws, which that of the file does not change
     rng = np.random.default_rng(seed)
-    chosen = np.sort(rng.choice(rows, min(n_cells, len(rows)), replace=False))
+    chosen = rows[np.sort(rng.choice(len(rows), min(n_cells, len(rows)), replace=False))]
 
     def encode(expression: torch.Tensor) -> torch.Tensor:
         return posterior_expectation(module.norm, *module.encode(expression))
