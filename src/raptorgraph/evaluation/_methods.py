@@ -34,7 +34,7 @@ class RaptorGraphMethod(Baseline):
     Parameters
     ----------
     preset
-        ``"default"`` or ``"paper"``.
+        ``"default"``, ``"paper"`` or ``"paper-literal"``.
     seed
         Seed of the training.
     max_epochs
