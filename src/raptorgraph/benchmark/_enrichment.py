@@ -61,9 +61,6 @@ def tables(parts: Parts, settings: Settings) -> Tables:
         given |= {name: frame for (name, _), frame in effects.items()}
         true = None
         for name, table in given.items():
-|= {name: frame for (name, _), frame in effects.items()}
-        true = None
-        for name, table in given.items():
             sets = _enrich(table.loc[screen.singles], screen, settings, seed)
             null = _enrich(table.loc[screen.singles], screen, settings, seed, permute=seed)
             true = sets if true is None else true

@@ -82,7 +82,6 @@ class ModuleConfig(Checked):
     init_strength: float | None = _number(None, high=100, above=True)
     effect_posterior: bool | Mapping[str, Any] = field(default=True, metadata={"check": _posterior_options})
     as_printed: tuple[str, ...] = setting((), check=_printed)
-| Mapping[str, Any] = field(default=True, metadata={"check": _posterior_options})
 
     def __post_init__(self) -> None:
         super().__post_init__()

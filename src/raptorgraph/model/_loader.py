@@ -79,10 +79,6 @@ class PairedSampler(Sampler[PairedBatch]):
     ) -> None:
         self.split = split
         self.one_condition = one_condition
-| None = None,
-        share: tuple[int, int] = (0, 1),
-    ) -> None:
-        self.split = split
         self.n_controls = n_controls
         self.share = share
         self.targets = targets

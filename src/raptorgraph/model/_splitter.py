@@ -230,7 +230,7 @@ class ScreenSplitter(pl.LightningDataModule):
         """Log ratios of rates measured on them."""
         return log_ratios_of(self.sums)
 
-    def _part(self, rows: np.ndarray, part: int, coordinates: Matrix | None) -> Split:| None) -> Split:
+    def _part(self, rows: np.ndarray, part: int, coordinates: Matrix | None) -> Split:
         effects, batch, plan = effects_of(self.sums.of_parts(part)), self.screen.batch, None
         rows = rows if self.place is None else self.in_order(rows)
         if coordinates is not None:

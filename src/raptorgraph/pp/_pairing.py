@@ -85,7 +85,7 @@ def pairing_plan(
         check_integer("max_controls", max_controls, 1, hint=", or None for all control cells")
     Z, codes = Z if sparse.issparse(Z) else np.asarray(Z, dtype=np.float64), np.asarray(codes)
     batch = np.zeros(len(codes), dtype=np.int64) if batch is None else np.asarray(batch)
-    if Z.ndim != 2 or not codes.shape == batch.shape == (len(Z),):
+    if Z.ndim != 2 or not codes.shape == batch.shape == (Z.shape[0],):
         raise ValueError(f"Z {Z.shape}, codes {codes.shape} and batch {batch.shape} must agree in the number of cells.")
     finite = np.isfinite(Z.data if sparse.issparse(Z) else Z)
     if not finite.all():
@@ -95,7 +95,7 @@ def pairing_plan(
     if all_controls.size == 0:
         raise ValueError("There is no control cell (code 0) to pair with.")
 
-    n = len(Z)
+    n = Z.shape[0]
     perturbed = np.flatnonzero(codes != 0)
     groups, member_of = np.unique(np.stack([codes[perturbed], batch[perturbed]], axis=1), axis=0, return_inverse=True)
     rows, columns, values = [], [], []
@@ -157,7 +157,6 @@ def pair_cells(
     use_rep: str | None = None,
     n_comps: int | None = 50,
     max_controls: int | None = 2500,
-    key_added| None = 2500,
     key_added: str = "raptorgraph_pairing",
     seed: int = 0,
 ) -> None:
