@@ -14,6 +14,7 @@ The fits are those of ``prediction`` on singles alone, in the regime ``singles``
 from __future__ import annotations
 
 import os
+import re
 from itertools import product
 from typing import TYPE_CHECKING
 
@@ -39,6 +40,14 @@ OPTIONS = ("methods", "regimes", "gene_sets", "max_epochs", "n_repeats", "n_perm
 MEASURED = "measured effects"
 _FDR = 0.05
 _N_SETS = 25  # in the heat map
+# Section F.2: NES of the latents that the paper names
+_FIGURE_S7 = {
+    ("EGR1", "E2F TARGETS"): -1.79,
+    ("EGR1", "G2M CHECKPOINT"): -1.72,
+    ("JUN", "E2F TARGETS"): -1.69,
+    ("JUN", "G2M CHECKPOINT"): -1.63,
+    ("TP73", "G2M CHECKPOINT"): -1.60,
+}
 
 
 def units(settings: Settings) -> list[Unit]:
@@ -51,7 +60,10 @@ def units(settings: Settings) -> list[Unit]:
 
 
 def tables(parts: Parts, settings: Settings) -> Tables:
-    """``enrichment`` (to read), ``enrichment_long``, and ``enrichment_sets`` (every latent and set)."""
+    """``enrichment`` (to read), ``enrichment_long``, and ``enrichment_sets`` (every latent and set).
+
+    Where the screen and the sets have those that the paper names, ``enrichment_published`` has their NES.
+    """
     found, rows = [], []
     regimes = fits.regimes_of_singles(settings)
     for seed, regime in product(settings.seeds, regimes):
@@ -72,11 +84,33 @@ def tables(parts: Parts, settings: Settings) -> Tables:
     summary = mean_and_sd(long, ["regime", "method", "metric"])
     order = [MEASURED, *ordered(name for name in summary["method"] if name != MEASURED)]
     summary = in_order(summary, regime=regimes, method=order)
+    every = pd.concat(found, ignore_index=True)
+    named = _named(every)
     return {
         "enrichment": wide(summary, ["regime", "method"]).fillna("-"),
         "enrichment_long": summary,
-        "enrichment_sets": pd.concat(found, ignore_index=True),
+        "enrichment_sets": every,
+        **({} if named.empty else {"enrichment_published": named}),
     }
+
+
+def _named(sets: pd.DataFrame) -> pd.DataFrame:
+    """NES of the latents and sets that the paper names, published and of every method (mean and SD over seeds)."""
+    plain = sets["gene_set"].map(_plain_name)
+    published = [_FIGURE_S7.get(key, np.nan) for key in zip(sets["perturbation"], plain, strict=True)]
+    here = sets.assign(gene_set=plain, published=published, metric=sets["method"], value=sets["NES"].astype(float))
+    here = here[here["published"].notna()]
+    if here.empty:
+        return here
+    by = ["regime", "perturbation", "gene_set", "published", "metric"]
+    found = wide(mean_and_sd(here, by), by[:-1]).fillna("-")
+    return found.rename(columns={"perturbation": "latent", "published": "NES, published"})
+
+
+def _plain_name(name: str) -> str:
+    """Name of a set in capitals and without its collection, so that the spellings of one set are the same."""
+    words = re.sub(r"[^0-9A-Z]+", " ", str(name).upper().replace("-", "")).strip()
+    return words.removeprefix("HALLMARK ")
 
 
 def _enrich(
