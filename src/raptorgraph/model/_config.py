@@ -160,9 +160,9 @@ class TrainingConfig(LossConfig):
     dag_threshold: float = _number(0.3)
 
     def __post_init__(self) -> None:
+        check_number("mu", self.mu, 0, above=True)  # the loss itself takes 0, the end of a path
+        check_number("mu_final", self.mu_final, 0, above=self.mu_path != "linear")
         super().__post_init__()
-        check_number("mu", self.mu, 0, above=True)
-        check_number("mu_final", self.mu_final, 0, above=self.mu_path == "geometric")
 
     @classmethod
     def of(cls, arguments: Mapping[str, Any]) -> TrainingConfig:
