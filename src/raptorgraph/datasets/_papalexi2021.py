@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -132,7 +133,10 @@ def _read(path: Path) -> ad.AnnData:
         return read_cells(path)
     import mudata as md
 
-    mdata = md.read_h5mu(path)
+    with warnings.catch_warnings():
+        # announced at each reading until the user sets an option of mudata, which is not for us to set
+        warnings.filterwarnings("ignore", message=r"From 0\.4 \.update\(\)", category=FutureWarning)
+        mdata = md.read_h5mu(path)
     if _RNA not in mdata.mod:
         raise KeyError(f"{str(path)!r} has no modality {_RNA!r}, but {', '.join(mdata.mod)}.")
     adata = mdata.mod[_RNA]
@@ -185,7 +189,7 @@ def _convert(adata: ad.AnnData, n_top_genes: int | None) -> ad.AnnData:
     screen = _public.to_screen(adata, n_top_genes)
     if "grna_counts" in adata.obsm:
         screen.obsm["grna_counts"] = adata.obsm["grna_counts"]
-        screen.uns |= {key: adata.uns[key] for key in ("grna_ids", "grna_targets")}
+        screen.uns.update({key: adata.uns[key] for key in ("grna_ids", "grna_targets")})
     return screen
 
 
