@@ -5,9 +5,10 @@ becomes the table of ``docs/benchmark/FOLDER/TABLE.csv``; a line ``{{ FOLDER/EXP
 made it, and ``{{ FOLDER/EXPERIMENT: figure }}`` its figure. Every number on the page comes from these files: ``python
 docs/build_results.py`` (or ``make results``), with ``--check`` only to say whether the pages are up to date.
 
-Numbers that were published stand in ``docs/published``: ``{{ published/TABLE }}`` is such a table, and ``{{ FOLDER/TABLE:
-beside PUBLISHED }}`` a table of the benchmark with the published numbers beside its own, matched by the first column of
-the published table. ``where COLUMN=VALUE, COLUMN=VALUE`` behind it takes some rows of the benchmark's table.
+Numbers that were published stand in ``docs/published``: ``{{ published/TABLE }}`` is such a table, and
+``{{ FOLDER/TABLE: beside PUBLISHED }}`` a table of the benchmark with the published numbers beside its own, matched by
+the first column of the published table. ``where COLUMN=VALUE, COLUMN=VALUE`` behind it takes some rows of the
+benchmark's table.
 
 Lines between ``{{ if FOLDER/EXPERIMENT }}`` and ``{{ end }}`` are on the page where that experiment has been run, those
 behind ``{{ else }}`` where it has not; the page does not wait for it.

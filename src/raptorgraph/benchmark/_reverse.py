@@ -11,7 +11,8 @@ printed: relevant hits are frequent by chance alone. Distances are taken in thre
 - ``published``: between mean profiles on all genes (Eq. S18), the predicted ones from the mean control profile, as if
   it were a cell (Eq. S17).
 
-``--regimes paper`` asks for all measured pairs, as published; ``singles`` (default) for those that ``prediction`` tests.
+``--regimes paper`` asks for all measured pairs, as published; ``singles`` (default) for those that ``prediction``
+tests.
 
 ``raptorgraph benchmark reverse --screen FILE``
 """

@@ -7,7 +7,6 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import anndata as ad
 import numpy as np
 import pandas as pd
 from scipy import sparse
@@ -19,6 +18,8 @@ from raptorgraph.screen._files import read_cells
 
 if TYPE_CHECKING:
     import os
+
+    import anndata as ad
 
 SOURCES = (
     # scPerturb (Peidli et al. 2024), version 1.4: counts of all genes

@@ -85,9 +85,7 @@ class StructuralLayer(nn.Module):
     support: torch.Tensor
     projected: torch.Tensor
 
-    def __init__(
-        self, n_latent: int, init: str = "zero", *, self_effects: bool = False, guarded: bool = True
-    ) -> None:
+    def __init__(self, n_latent: int, init: str = "zero", *, self_effects: bool = False, guarded: bool = True) -> None:
         super().__init__()
         self.guarded = guarded
         self.weight = nn.Parameter(torch.zeros(n_latent, n_latent))
