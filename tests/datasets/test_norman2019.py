@@ -208,7 +208,7 @@ def test_norman_is_downloaded_once(server, tmp_path, monkeypatch, scperturb):
 # -- CPA's file ------------------------------------------------------------------------------------------------------
 @pytest.fixture
 def cpa(scperturb):
-    """File as CPA makes it: without the bad guides, values normalized to the median, 75 variable genes, their counts."""
+    """File as CPA makes it: without the bad guides, values normalized to the median, 75 genes, their counts."""
     source = scperturb()
     library = np.asarray(source.X.sum(axis=1)).ravel()
     target = np.median(library)
