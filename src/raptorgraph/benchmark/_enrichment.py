@@ -41,7 +41,7 @@ OPTIONS = ("methods", "regimes", "gene_sets", "max_epochs", "n_repeats", "n_perm
 MEASURED = "measured effects"
 _FDR = 0.05
 _N_SETS = 25  # in the heat map
-# Section F.2: NES of the latents that the paper names
+# NES of the latents that the paper names (section F.2)
 _FIGURE_S7 = {
     ("EGR1", "E2F TARGETS"): -1.79,
     ("EGR1", "G2M CHECKPOINT"): -1.72,
