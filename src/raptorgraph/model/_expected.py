@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from scvi.data import AnnDataManager
 
     from raptorgraph.model._predictor import Predictor
-    from raptorgraph.model._types import Data
+    from raptorgraph.model._types import Data, Perturbations
 
 
 @docs.dedent
@@ -214,3 +214,68 @@ def get_normalized_expression(
     if return_numpy or not return_mean:
         return found
     return pd.DataFrame(found, index=manager.adata.obs_names[rows], columns=genes[columns.cpu().numpy()])
+
+
+@torch.inference_mode()
+def mean_control_profiles(predictor: Predictor, perturbations: Perturbations, seed: int | None = None) -> pd.DataFrame:
+    """Profiles that the mean of the model's own control cells has under perturbations (Eq. S17).
+
+    The mean expression of the controls is encoded as if it were a cell, with their mean library size and covariates;
+    its latents are drawn as in :func:`get_counterfactual`. A mean cell is none that the network was trained on, so that
+    its profile is not the mean over cells.
+
+    Parameters
+    ----------
+    predictor
+        Predictions of a trained model.
+    perturbations
+        As in :meth:`Predictor.predict`.
+    seed
+        Seed of the draws; by default ``scvi.settings.seed``.
+
+    Returns
+    -------
+    Canonical labels x genes, on the expression scale.
+
+    Raises
+    ------
+    ValueError
+        For an unknown gene.
+    """
+    labels, masks = predictor.masks(perturbations)
+    cells, module = predictor.latents.cells, predictor.latents.cells.module
+    manager = cells.query()
+    rows = cells.control_rows(manager.adata)
+    sums = [
+        tuple(map(_sum, (module.expression(tensors), tensors.get(KEYS.LIBRARY), module.covariates(tensors))))
+        for tensors in cells.batches(manager, rows=rows)
+    ]
+    each = (_mean(parts, len(rows)) for parts in zip(*sums, strict=True))
+    expression, library, covariates = (None if mean is None else mean.to(module.device) for mean in each)
+    assert expression is not None
+    posterior = module.encode(expression)
+    found = [
+        module.expected_expression(
+            posterior,
+            mask[None],
+            covariates,
+            library,
+            predictor.calibration.offset(mask),
+            n_draws=N_DRAWS,
+            seed=draw_seed(seed),
+            **FINE,
+        )[0]
+        for mask in masks
+    ]
+    return pd.DataFrame(torch.stack(found).cpu().numpy(), index=labels, columns=list(cells.var_names))
+
+
+def _sum(values: torch.Tensor | None) -> torch.Tensor | None:
+    """Sum over cells, 1 x columns."""
+    return None if values is None else values.cpu().double().sum(0, keepdim=True)
+
+
+def _mean(sums: Sequence[torch.Tensor | None], n_cells: int) -> torch.Tensor | None:
+    """Mean over the cells of all batches, 1 x columns; None where the cells have none of it."""
+    found = [part for part in sums if part is not None]
+    return (torch.cat(found).sum(0, keepdim=True) / n_cells).float() if found else None
