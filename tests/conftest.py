@@ -3,10 +3,12 @@
 import contextlib
 import inspect
 import io
+import json
 import os
 import random
 import re
 import sys
+import textwrap
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -103,3 +105,41 @@ def in_terminal(monkeypatch):
     monkeypatch.setattr(_progress, "DELAY", 0.0)
     monkeypatch.setattr(_progress, "_INTERVAL", 0.001)
     return lambda: contextlib.redirect_stderr(Terminal())
+
+
+@pytest.fixture
+def fake_peer(tmp_path, monkeypatch, as_python):
+    """A function that makes a tool of the code of an adapter; its environment is this Python."""
+    from raptorgraph.baselines import _peer_environments as environments
+    from raptorgraph.baselines._peers import PEERS, Peer
+
+    monkeypatch.setenv(environments.FOLDER_VARIABLE, str(tmp_path / "peers"))
+    fields = {"title": "Fake", "experiment": "prediction", "package": "fake-tool", "check": "", "python": ("3.11",)}
+    fields |= {"with_dependencies": (), "epochs": 5, "options": {"width": 3}, "folder": tmp_path / "adapters"}
+    fields["folder"].mkdir()
+
+    def make(code="", name="fake", installed=True, **more):
+        tool = Peer(name=name, **{**fields, **more})
+        tool.adapter.write_text(textwrap.dedent(code))
+        tool.pins.write_text("# one package\nfake-tool==1.2\n")
+        monkeypatch.setitem(PEERS, name, tool)
+        if installed:
+            folder = environments.environment_folder(tool)
+            as_python(environments.python_in(folder))
+            marker = {"python": "3.11.0", "pins": environments.pins_hash(tool), "versions": {"fake-tool": "1.2"}}
+            (folder / environments.MARKER).write_text(json.dumps(marker))
+        return tool
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def as_python():
+    """A function that makes a program which is this Python, with the libraries that it has here."""
+
+    def make(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(f'#!/bin/sh\nexec "{sys.executable}" "$@"\n')
+        path.chmod(0o755)
+
+    return make
