@@ -53,6 +53,13 @@ def environment(tool: Peer) -> Environment:
     return found
 
 
+def made_of(tool: Peer, files: Mapping[str, str]) -> dict[str, Any]:
+    """Versions of a tool that is installed, and hashes of what its answers depend on, as JSON holds them."""
+    found = environment(tool)
+    versions = {"python": found.python, tool.package: found.versions.get(tool.package, "unknown")}
+    return {"versions": versions, "made of": f"{found.pins} {stamp(tool, files)}"}
+
+
 def stamp(tool: Peer, files: Mapping[str, str]) -> str:
     """Hash of what its answers depend on beside data and settings: driver, adapter, pins, and the files it is given."""
     paths = [DRIVER, tool.adapter, tool.pins, *(Path(files[name]) for name in sorted(files))]

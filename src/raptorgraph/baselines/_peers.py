@@ -113,6 +113,14 @@ PEERS = {
             epochs=500,
             options={"n_latent": 32, "batch_size": 512, "patience": 10},
         ),
+        Peer(
+            name="mixscape",
+            title="Mixscape",
+            experiment="responders",
+            package="pertpy",
+            check="import pertpy",
+            python=("3.11",),
+        ),
     )
 }
 """Tools by name."""

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from raptorgraph._arguments import check_integer, check_mapping, check_number
-from raptorgraph.baselines._peer_process import environment, labels_for, stamp
+from raptorgraph.baselines._peer_process import labels_for, made_of
 from raptorgraph.baselines._peers import PEERS, Peer
 from raptorgraph.benchmark._methods import epochs_of
 
@@ -63,15 +63,13 @@ def facts_of(name: str, settings: Settings, screen: Screen) -> dict[str, Any]:
             "(--layer)."
         )
     labels_for(screen.parsed.conditions)
-    found = {
+    found: dict[str, Any] = {
         "name": name,
         "epochs": _epochs(tool, settings),
         "options": _options(tool, settings),
         "files": {option: _file(tool, option, settings, screen) for option in tool.files},
     }
-    made = environment(tool)  # of all checks the last, whose mending takes minutes
-    versions = {"python": made.python, tool.package: made.versions.get(tool.package, "unknown")}
-    return {**found, "versions": versions, "made of": f"{made.pins} {stamp(tool, found['files'])}"}
+    return found | made_of(tool, found["files"])  # the last check, since an installation takes minutes
 
 
 def timeout_of(settings: Settings) -> float | None:
