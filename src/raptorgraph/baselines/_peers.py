@@ -121,6 +121,14 @@ PEERS = {
             check="import pertpy",
             python=("3.11",),
         ),
+        Peer(
+            name="sdcd",
+            title="SDCD",
+            experiment="graph",
+            package="sdcd",
+            check="import sdcd",
+            python=("3.11",),
+        ),
     )
 }
 """Tools by name."""
