@@ -15,7 +15,7 @@ from pathlib import Path
 # Read when matplotlib and the numerical libraries are first imported, hence before the imports below.
 os.environ["MPLBACKEND"] = "Agg"
 # Tools that happen to be installed on this machine would change what is compared.
-os.environ["RAPTORGRAPH_PEERS"] = os.path.join(os.path.dirname(__file__), "no-peers")
+os.environ["RAPTORGRAPH_PEERS"] = str(Path(__file__).with_name("no-peers"))
 for _variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"):
     os.environ[_variable] = "1"
 

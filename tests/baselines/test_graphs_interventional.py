@@ -77,7 +77,8 @@ def test_sdcd_in_an_environment_of_its_own(monkeypatch, fake_peer):
         import pandas as pd
 
         def run(cells, task):
-            means = pd.DataFrame(np.asarray(cells.X), columns=cells.var_names).groupby(cells.obs["target"].to_numpy()).mean()
+            target = cells.obs["target"].to_numpy()
+            means = pd.DataFrame(np.asarray(cells.X), columns=cells.var_names).groupby(target).mean()
             found = (means - means.loc[-1]).drop(index=-1).abs() * (task["epochs"] == 7) + task["seed"]
             np.fill_diagonal(found.values, 0.0)
             return {"strengths.csv": found.set_axis(cells.var_names)}

@@ -49,9 +49,7 @@ def test_the_graph_of_genes_with_common_terms(k):
     terms = {name: {f"t{j}" for j in np.flatnonzero(rng.random(15) < 0.3)} | {"t0"} for name in names}
     weight = {}
     for target in names:
-        similar = {
-            source: len(terms[source] & terms[target]) / len(terms[source] | terms[target]) for source in names
-        }
+        similar = {source: len(terms[source] & terms[target]) / len(terms[source] | terms[target]) for source in names}
         best = sorted(similar.values(), reverse=True)[: k + 1]
         weight[target] = [value for value in best if value > 0.1]
     (sources, targets), found = gears_adapter.go_graph(names, terms, k)

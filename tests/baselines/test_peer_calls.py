@@ -16,7 +16,11 @@ SLEEPER = "import time; time.sleep(60)"
 
 def test_what_it_prints_is_in_the_log(tmp_path, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", "/elsewhere")
-    code = "import os, sys; print(os.getcwd(), os.environ['SEED'], 'PYTHONPATH' in os.environ); print('end', file=sys.stderr)"
+    code = """if True:
+        import os, sys
+        print(os.getcwd(), os.environ["SEED"], "PYTHONPATH" in os.environ)
+        print("end", file=sys.stderr)
+    """
     log, folder = tmp_path / "logs" / "one.log", tmp_path / "here"
     folder.mkdir()
     call("it", [sys.executable, "-c", code], log, folder=folder, variables={"SEED": "3"})

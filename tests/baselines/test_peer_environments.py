@@ -134,7 +134,7 @@ def test_names():
 
 @pytest.mark.parametrize("name", PEERS)
 def test_what_is_pinned(name):
-    """Every package of an environment to one version, the tool and what is installed with its dependencies among them."""
+    """Every package of an environment to one version, the tool and what comes with its dependencies among them."""
     tool = PEERS[name]
     assert tool.folder == FOLDER
     assert tool.adapter.is_file()

@@ -118,7 +118,7 @@ def test_mixscape_in_an_environment_of_its_own(monkeypatch, fake_peer):
 
         def run(cells, task):
             condition = cells.obs["perturbation"].astype(str).str[-1].map({"l": 0.0, "1": 0.5, "2": 0.25})
-            found = condition + np.asarray(cells.X[:, 3]).ravel() / 100 + (cells.obs["batch"] == "1") * task["seed"]
+            found = condition + cells.X.toarray()[:, 3] / 100 + (cells.obs["batch"] == "1") * task["seed"]
             return {"responses.csv": pd.DataFrame({"probability": found})}
     """
     monkeypatch.setitem(sys.modules, "pertpy", None)

@@ -1,4 +1,4 @@
-"""Environments of published tools: made by pip from pinned versions, in the user's cache, marked when they are whole."""
+"""Environments of published tools: made by pip from pinned versions in the user's cache, marked when they are whole."""
 
 from __future__ import annotations
 

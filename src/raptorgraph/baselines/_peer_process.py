@@ -83,8 +83,8 @@ def answered(
     tool
         A tool that is installed.
     cells
-        Cells that it may see, with canonical labels (``control``, ``A``, ``A+B``) in ``obs["perturbation"]`` and library
-        sizes in ``obs["library"]`` where ``X`` has counts.
+        Cells that it may see, with canonical labels (``control``, ``A``, ``A+B``) in ``obs["perturbation"]`` and
+        library sizes in ``obs["library"]`` where ``X`` has counts.
     task
         What its adapter reads, with a ``seed``; as JSON holds it.
     log
@@ -125,5 +125,7 @@ def labels_for(conditions: Sequence[Sequence[str]]) -> list[str]:
     for genes in conditions:
         for gene in genes:
             if DELIMITER in gene:
-                raise ValueError(f"The name of the gene {gene!r} has a {DELIMITER!r}, at which tools take labels apart.")
+                raise ValueError(
+                    f"The name of the gene {gene!r} has a {DELIMITER!r}, at which tools take labels apart."
+                )
     return [DELIMITER.join(genes) or CONTROL for genes in conditions]

@@ -13,13 +13,13 @@ import torch
 from raptorgraph.baselines._peer_process import CONTROL, DELIMITER, answered, labels_for
 from raptorgraph.baselines._peers import PEERS
 from raptorgraph.benchmark._peer_methods import asked_peers, facts_of, label_of, timeout_of, tuned_on
-from raptorgraph.benchmark._settings import Part, Settings, Unit
 from raptorgraph.evaluation._predictions import Predictions
 from raptorgraph.evaluation._scores import cell_scores
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from raptorgraph.benchmark._settings import Settings, Unit
     from raptorgraph.evaluation import Split
     from raptorgraph.screen import Screen
 
@@ -65,8 +65,8 @@ def work(
 
     Returns
     -------
-    Rows ``method``, ``condition``, ``metric`` and ``value``; predicted effects against its own control, conditions x genes,
-    None where it can predict no condition; and its control minus the data's, which is 0 where it predicts no cells.
+    Rows ``method``, ``condition``, ``metric`` and ``value``; predicted effects against its own control, conditions x
+    genes, None where it can predict no condition; and its control minus the data's, 0 where it predicts no cells.
     """
     [name], facts = unit.options["methods"], unit.options["peer"]
     tool, known = PEERS[facts["name"]], {gene for label in fitted for gene in screen.genes_of[label]}
@@ -94,12 +94,16 @@ def work(
         given = Predictions(answer.folder / "effects.csv", _SPELLING, screen.var_names, screen.control_mean)
         missing = given.missing(task["test"])
         if missing:
-            raise ValueError(f"{tool.title} predicts nothing for {len(missing)} of {len(asked)}, such as {missing[0]!r}.")
+            raise ValueError(
+                f"{tool.title} predicts nothing for {len(missing)} of {len(asked)}, such as {missing[0]!r}."
+            )
         own = given.effects.loc[task["test"]].set_axis(asked)
         if (answer.folder / "cells.h5ad").is_file():
             drawn = Predictions(answer.folder / "cells.h5ad", _SPELLING, screen.var_names, screen.control_mean)
             drift = drawn.control - screen.control_mean
-            scores = cell_scores(spelled_back(drawn, dict(zip(task["test"], asked, strict=True))), screen, drift, **draws)
+            scores = cell_scores(
+                spelled_back(drawn, dict(zip(task["test"], asked, strict=True))), screen, drift, **draws
+            )
             rows += [(name, *row) for row in scores.itertuples(index=False, name=None)]
     rows += [(name, "", f"seconds to {what}", value) for what, value in answer.seconds.items()]
     rows.append((name, "", "memory, MB", answer.megabytes))

@@ -40,7 +40,9 @@ def peers_install(names: Sequence[str], python: Path | None, say: Callable[[str]
     for tool in tools:
         made = environments.install(tool, python)
         version = made.versions.get(tool.package, "of an unknown version")
-        say(f"{tool.title}: {tool.package} {version}, Python {made.python}, in {environments.environment_folder(tool)}.")
+        say(
+            f"{tool.title}: {tool.package} {version}, Python {made.python}, in {environments.environment_folder(tool)}."
+        )
 
 
 def peers_remove(names: Sequence[str], say: Callable[[str], None]) -> None:

@@ -30,9 +30,8 @@ _LEAST = 0.1  # similarity of two genes that are joined, as in GEARS
 
 def run(cells: AnnData, task: Mapping[str, Any]) -> dict[str, Any]:
     """``effects.csv``: effects of ``task["test"]``, perturbations x genes."""
-    from gears import GEARS, PertData
-
     import torch
+    from gears import GEARS, PertData
 
     torch.manual_seed(task["seed"])
     torch.set_num_threads(task["threads"])
@@ -46,9 +45,9 @@ def run(cells: AnnData, task: Mapping[str, Any]) -> dict[str, Any]:
     nodes = nodes_of(read_terms(Path(task["files"]["gene2go"])), targets, adata.var_names)
     with tempfile.TemporaryDirectory(dir=".") as folder:
         # found by PertData, so that nothing is downloaded
-        with open(f"{folder}/gene2go_all.pkl", "wb") as file:
+        with Path(folder, "gene2go_all.pkl").open("wb") as file:
             pickle.dump(nodes, file)
-        with open(f"{folder}/nodes.pkl", "wb") as file:
+        with Path(folder, "nodes.pkl").open("wb") as file:
             pickle.dump(sorted(nodes), file)
         data = PertData(folder, gene_set_path=f"{folder}/nodes.pkl", default_pert_graph=False)
         data.new_data_process(dataset_name="screen", adata=adata)
@@ -98,9 +97,7 @@ def read_terms(path: Path) -> dict[str, list[str]]:
     return found
 
 
-def nodes_of(
-    terms: Mapping[str, Iterable[str]], targets: Sequence[str], genes: Iterable[str]
-) -> dict[str, set[str]]:
+def nodes_of(terms: Mapping[str, Iterable[str]], targets: Sequence[str], genes: Iterable[str]) -> dict[str, set[str]]:
     """Terms of the targets and of the genes that have any; of a target without terms one that it has alone."""
     nodes = {gene: set(terms[gene]) for gene in [*targets, *genes] if terms.get(gene)}
     for gene in targets:

@@ -1,6 +1,6 @@
 """Ask a tool within its own environment: ``python run_adapter.py ADAPTER FOLDER PARENT``.
 
-The folder has ``screen.h5ad`` (training cells, labels such as ``control``, ``A`` and ``A+B`` in ``obs["perturbation"]``,
+The folder has ``screen.h5ad`` (training cells, labels like ``control``, ``A`` and ``A+B`` in ``obs["perturbation"]``,
 library sizes in ``obs["library"]`` where ``X`` has counts) and ``task.json``. The adapter is a Python file with a
 function ``run(cells, task)``, which gives tables and cells by the name of the file that each is written to
 (``effects.csv``, ``cells.h5ad``), and its times by name under ``"seconds"``. ``made.json``, with times and memory, is

@@ -36,7 +36,8 @@ def strengths(values: np.ndarray, target: np.ndarray, max_epochs: int) -> np.nda
     import torch
     from sdcd import SDCD
 
-    acts = torch.as_tensor(target[:, None] != np.arange(values.shape[1])).long()  # whether a gene listens to its parents
+    # whether a gene listens to its parents
+    acts = torch.as_tensor(target[:, None] != np.arange(values.shape[1])).long()
     X = torch.as_tensor(values, dtype=torch.float32)
     model = SDCD()
     stages = {f"stage{i}_kwargs": {"n_epochs": max_epochs} for i in (1, 2)}
