@@ -219,7 +219,7 @@ def _sdcd_apart(values: np.ndarray, column: np.ndarray, max_epochs: int, seed: i
     threads, log = torch.get_num_threads(), f"{SDCD_TOOL.name}-{os.getpid()}"
     with answered(SDCD_TOOL, cells, task, log=log, threads=threads) as answer:
         found = pd.read_csv(answer.folder / "strengths.csv", index_col=0)
-    return found.loc[names, names].to_numpy(dtype=float)
+    return np.asarray(found.loc[names, names], dtype=float)
 
 
 @contextlib.contextmanager

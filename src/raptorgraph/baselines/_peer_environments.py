@@ -146,7 +146,7 @@ def install(tool: Peer, python: str | Path | None = None) -> Environment:
         if folder.exists():
             remove(folder)
         own, pinned = python_in(folder), tool.pinned()
-        pip = [own, "-m", "pip", "install", "--no-input", "--disable-pip-version-check"]
+        pip: list[str | Path] = [own, "-m", "pip", "install", "--no-input", "--disable-pip-version-check"]
         first = [f"{name}=={pinned[name]}" for name in tool.with_dependencies]
         steps: list[tuple[str, list[str | Path]]] = [
             ("making its environment", [chosen, "-m", "venv", folder]),

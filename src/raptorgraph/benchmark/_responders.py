@@ -76,7 +76,8 @@ _logger = logging.getLogger(__name__)
 # -- work ------------------------------------------------------------------------------------------------------------
 def units(settings: Settings) -> list[Unit]:
     """One unit for each seed, simulated screen and method, and one of references."""
-    methods, apart = _methods(settings), {}
+    methods = _methods(settings)
+    apart: dict[Any, dict[str, Any]] = {}
     if MIXSCAPE in methods and (made := responses.mixscape()):
         apart[MIXSCAPE] = {"peer": made}
     if not _simulates(settings):
