@@ -3,6 +3,7 @@
 import contextlib
 import inspect
 import io
+import json
 import os
 import random
 import re
@@ -10,12 +11,15 @@ import socket
 import struct
 import sys
 import threading
+import textwrap
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 # Read when matplotlib and the numerical libraries are first imported, hence before the imports below.
 os.environ["MPLBACKEND"] = "Agg"
+# Tools that happen to be installed on this machine would change what is compared.
+os.environ["RAPTORGRAPH_PEERS"] = str(Path(__file__).with_name("no-peers"))
 for _variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"):
     os.environ[_variable] = "1"
 
@@ -131,13 +135,14 @@ class _Cutting(BaseHTTPRequestHandler):
 
 
 @pytest.fixture
-def cutting(monkeypatch):
+def cutting(monkeypatch, tmp_path_factory):
     """A function that serves contents by name over http, and gives the server and its address.
 
     The server's `places` say where each of the next answers is cut: bytes, a share of the content (a float), or from
     the end (negative); `resets` whether that is by a reset, `says_length` whether answers say how long they are.
     """
     monkeypatch.setenv("NO_PROXY", "*")
+    monkeypatch.setenv("RAPTORGRAPH_CACHE", str(tmp_path_factory.mktemp("cache")))  # which checksums are kept in
     http = ThreadingHTTPServer(("127.0.0.1", 0), _Cutting)
     http.places, http.says_length, http.resets = [], True, False
     http.handle_error = lambda *args: None
@@ -152,3 +157,41 @@ def cutting(monkeypatch):
     http.shutdown()
     http.server_close()
     thread.join()
+
+
+@pytest.fixture
+def fake_peer(tmp_path, monkeypatch, as_python):
+    """A function that makes a tool of the code of an adapter; its environment is this Python."""
+    from raptorgraph.baselines import _peer_environments as environments
+    from raptorgraph.baselines._peers import PEERS, Peer
+
+    monkeypatch.setenv(environments.FOLDER_VARIABLE, str(tmp_path / "peers"))
+    fields = {"title": "Fake", "experiment": "prediction", "package": "fake-tool", "check": "", "python": ("3.11",)}
+    fields |= {"with_dependencies": (), "epochs": 5, "options": {"width": 3}, "folder": tmp_path / "adapters"}
+    fields["folder"].mkdir()
+
+    def make(code="", name="fake", installed=True, **more):
+        tool = Peer(name=name, **{**fields, **more})
+        tool.adapter.write_text(textwrap.dedent(code))
+        tool.pins.write_text("# one package\nfake-tool==1.2\n")
+        monkeypatch.setitem(PEERS, name, tool)
+        if installed:
+            folder = environments.environment_folder(tool)
+            as_python(environments.python_in(folder))
+            marker = {"python": "3.11.0", "pins": environments.pins_hash(tool), "versions": {"fake-tool": "1.2"}}
+            (folder / environments.MARKER).write_text(json.dumps(marker))
+        return tool
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def as_python():
+    """A function that makes a program which is this Python, with the libraries that it has here."""
+
+    def make(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(f'#!/bin/sh\nexec "{sys.executable}" "$@"\n')
+        path.chmod(0o755)
+
+    return make

@@ -278,7 +278,14 @@ WRITE = {
 }
 GIVE_A_NAME = {"product", "replaced", "scratch"}
 LONGER = "the name is that of `replaced` or `scratch`, in a block that a stack holds open"
+ADAPTER = "runs in the environment of another tool, in a folder of `scratch`"
 OTHERS = {
+    ("baselines/_peer_calls.py", "open"): "the log of another program, which is read where that fails",
+    ("baselines/peers/gears_adapter.py", "dump"): ADAPTER,
+    ("baselines/peers/gears_adapter.py", "open"): ADAPTER,
+    ("baselines/peers/run_adapter.py", "to_csv"): ADAPTER,
+    ("baselines/peers/run_adapter.py", "write_h5ad"): ADAPTER,
+    ("baselines/peers/run_adapter.py", "write_text"): ADAPTER,
     ("benchmark/_cost.py", "write_text"): "asks Linux to forget the largest memory so far",
     ("benchmark/_executors.py", "write_bytes"): "hands work to another process, in a temporary folder of the system",
     ("model/_distributed.py", "save"): "sends a model to other processes, from memory",

@@ -32,7 +32,7 @@ HEAVY |= {"scanpy", "scipy", "scvi", "sklearn", "torch", "tqdm"}
 HANDED_ON = {f"raptorgraph.pp._screen.{name}" for name in pp_screen.__all__} | {
     "raptorgraph.nn._structural.acyclic_support"
 }
-COMMANDS = ["demo", "run", "benchmark"]
+COMMANDS = ["demo", "run", "benchmark", "peers"]
 
 
 def loaded(code: str, **environment: str) -> set[str]:

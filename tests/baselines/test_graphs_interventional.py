@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 import torch
 
-from raptorgraph.baselines import dotears, sdcd
+from raptorgraph.baselines import _graphs_interventional, dotears, sdcd
 from raptorgraph.baselines._graphs_interventional import _own_randomness, fit_dotears
 from raptorgraph.datasets import simulate
+from raptorgraph.screen import Screen
 
 
 def regimes(weights, n, rng):
@@ -65,8 +66,41 @@ def test_a_gene_that_is_gone_does_not_break_dotears():
 
 def test_sdcd_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "sdcd", None)
-    with pytest.raises(ImportError, match="pip install --no-deps sdcd"):
+    with pytest.raises(ImportError, match="pip install --no-deps sdcd, or, .*peers install sdcd"):
         sdcd(simulate(20, 3, n_control_cells=20, n_cells_per_perturbation=10, n_doubles=0, n_truth_cells=5))
+
+
+def test_sdcd_in_an_environment_of_its_own(monkeypatch, fake_peer):
+    """It gets standardized expression of the measured targets, and the column of the perturbed one."""
+    code = """
+        import numpy as np
+        import pandas as pd
+
+        def run(cells, task):
+            target = cells.obs["target"].to_numpy()
+            means = pd.DataFrame(np.asarray(cells.X), columns=cells.var_names).groupby(target).mean()
+            found = (means - means.loc[-1]).drop(index=-1).abs() * (task["epochs"] == 7) + task["seed"]
+            np.fill_diagonal(found.values, 0.0)
+            return {"strengths.csv": found.set_axis(cells.var_names)}
+    """
+    monkeypatch.setitem(sys.modules, "sdcd", None)
+    monkeypatch.setattr(_graphs_interventional, "SDCD_TOOL", fake_peer(code, experiment="graph"))
+    adata = simulate(
+        20, 4, n_control_cells=40, n_cells_per_perturbation=20, n_doubles=0, n_truth_cells=5, targets_without_gene=0.3
+    )
+    setup = {"library_size_key": "total_counts"}
+    found = sdcd(adata, max_epochs=7, seed=3, **setup)
+    screen = Screen(adata, setup)
+    measured = [gene for gene in found.index if gene in screen.var_names]
+    assert 1 < len(measured) < 4
+    effects = screen.effects.loc[measured, measured]
+    kept = np.isin(screen.codes, [0, *(screen.labels.index(gene) for gene in measured)])
+    sd = screen.expression[:, screen.var_names.get_indexer(measured)].toarray().std(axis=0)
+    expected = (effects / sd).abs() + 3
+    np.fill_diagonal(expected.values, 0.0)
+    assert kept.sum() < len(kept)
+    np.testing.assert_allclose(found.loc[measured, measured], expected, rtol=1e-4)
+    assert found.drop(index=measured).to_numpy().sum() == 0
 
 
 @pytest.mark.skipif(not find_spec("sdcd"), reason="sdcd is not installed")

@@ -110,6 +110,26 @@ def test_mixscape_is_named_where_it_is_missing(monkeypatch):
         responses.by_mixscape(planted(20)[0], 0)
 
 
+def test_mixscape_in_an_environment_of_its_own(monkeypatch, fake_peer):
+    """It gets the expression scale, with conditions and batches, and gives a number for each cell."""
+    code = """
+        import numpy as np
+        import pandas as pd
+
+        def run(cells, task):
+            condition = cells.obs["perturbation"].astype(str).str[-1].map({"l": 0.0, "1": 0.5, "2": 0.25})
+            found = condition + cells.X.toarray()[:, 3] / 100 + (cells.obs["batch"] == "1") * task["seed"]
+            return {"responses.csv": pd.DataFrame({"probability": found})}
+    """
+    monkeypatch.setitem(sys.modules, "pertpy", None)
+    monkeypatch.setattr(responses, "_TOOL", fake_peer(code, experiment="responders"))
+    screen, _ = planted(20, batch_key="batch")
+    x = screen.expression[:, [3]].toarray().ravel()
+    expected = np.choose(screen.codes, [np.nan, 0.5, 0.25]) + x / 100 + screen.batch * 7
+    np.testing.assert_allclose(responses.probabilities(responses.MIXSCAPE, screen, QUICK, 7), expected, rtol=1e-5)
+    assert responses.mixscape()["versions"]["fake-tool"] == "1.2"
+
+
 @pytest.mark.parametrize("setup", [{}, {"batch_key": "batch"}, {"batch_key": "rare"}])
 def test_mixscape(setup):
     pytest.importorskip("pertpy", exc_type=ImportError)

@@ -17,6 +17,7 @@ __getattr__, __dir__, __all__ = lazy.attach(
         ],
         "_graphs_interventional": ["dotears", "sdcd"],
         "_ladder": ["ladder"],
+        "_linear_embedding": ["LinearEmbedding"],
         "_ridge": ["MainEffectsRidge"],
         "_sena": ["SENA"],
         "_smoothed": ["DampedLowRank", "LowRankAdditive", "ShrunkenAdditive"],

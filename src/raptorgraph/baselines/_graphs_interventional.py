@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import io
+import os
 import random
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
+import anndata as ad
 import numpy as np
+import pandas as pd
 import torch
 from scipy.linalg import expm
 from scipy.optimize import Bounds, minimize
@@ -15,18 +19,25 @@ from scipy.optimize import Bounds, minimize
 from raptorgraph._docs import docs
 from raptorgraph._progress import progress_bar
 from raptorgraph.baselines._graphs import _read
+from raptorgraph.baselines._peer_environments import installed
+from raptorgraph.baselines._peer_process import answered
+from raptorgraph.baselines._peers import PEERS
+from raptorgraph.baselines.peers import sdcd_adapter
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    import pandas as pd
     from anndata import AnnData
 
 LEAST_VARIANCE = 0.01  # of an intervened target, over that in control cells: a gene that is gone does not vary
 _ROUNDS = 100
 _TOLERANCE = 1e-8  # of the acyclicity
 _LARGEST_PENALTY = 1e16
-SDCD_INSTALL = "pip install wandb && pip install --no-deps sdcd"  # it pins an old pandas, which it does not need
+SDCD_TOOL = PEERS["sdcd"]
+# it pins an old pandas, which it does not need
+SDCD_INSTALL = (
+    "pip install wandb && pip install --no-deps sdcd, or, in an environment of its own, raptorgraph peers install sdcd"
+)
 
 
 @docs.dedent
@@ -148,8 +159,8 @@ def sdcd(
 ) -> pd.DataFrame:
     """Stable differentiable causal discovery (SDCD; Nazaret et al. 2024) on the expression of the targets.
 
-    The original package, with its settings, on log-normalized expression, each gene with mean 0 and variance 1. Cells
-    of genes that are not measured are left out.
+    The original package, here or in an environment of its own, with its settings, on log-normalized expression, each
+    gene with mean 0 and variance 1. Cells of genes that are not measured are left out.
 
     Parameters
     ----------
@@ -168,8 +179,8 @@ def sdcd(
     Raises
     ------
     ImportError
-        If the package is not installed: ``pip install wandb && pip install --no-deps sdcd`` (it pins an old pandas,
-        which it does not need).
+        If the package is installed neither here (``pip install wandb && pip install --no-deps sdcd``; it pins an old
+        pandas, which it does not need) nor in an environment of its own (``raptorgraph peers install sdcd``).
     KeyError, ValueError
         As :func:`difference_of_means`.
 
@@ -177,25 +188,38 @@ def sdcd(
     --------
     >>> graph = rg.baselines.sdcd(adata, library_size_key="total_counts", max_epochs=2)  # doctest: +SKIP
     """
-    try:
-        from sdcd import SDCD
-    except ImportError as error:
-        raise ImportError(f"The graph of SDCD needs the package sdcd: {SDCD_INSTALL}") from error
+    here = find_spec("sdcd") is not None
+    if not here and installed(SDCD_TOOL) is None:
+        raise ImportError(f"The graph of SDCD needs the package sdcd: {SDCD_INSTALL}")
     targets = _read(adata, perturbation_key, setup)
     X, nodes = targets.expression()
     weights = np.zeros((len(targets.genes), len(targets.genes)))
     if len(nodes) > 1:
         hit = targets.intervened()
         kept = (hit < 0) | np.isin(hit, nodes)
-        values = torch.as_tensor((X - X.mean(axis=0)) / X.std(axis=0), dtype=torch.float32)[torch.as_tensor(kept)]
-        acts = torch.as_tensor(hit[kept][:, None] != nodes).long()  # whether a gene listens to its parents
-        data = torch.utils.data.TensorDataset(values, acts, (acts == 0).sum(dim=1))
-        with progress_bar("SDCD"), _own_randomness(seed), contextlib.redirect_stdout(io.StringIO()):
-            model = SDCD()
-            stages = {f"stage{i}_kwargs": {"n_epochs": max_epochs} for i in (1, 2)}
-            model.train(data, **stages)
-        weights[np.ix_(nodes, nodes)] = model.get_adjacency_matrix(threshold=False)
+        values = ((X - X.mean(axis=0)) / X.std(axis=0))[kept]
+        # column of the gene that is perturbed in each cell
+        column = np.array([np.flatnonzero(nodes == gene)[0] if gene >= 0 else -1 for gene in hit[kept]])
+        with progress_bar("SDCD"):
+            if here:
+                with _own_randomness(seed), contextlib.redirect_stdout(io.StringIO()):
+                    found = sdcd_adapter.strengths(values, column, max_epochs)
+            else:
+                found = _sdcd_apart(values, column, max_epochs, seed)
+        weights[np.ix_(nodes, nodes)] = found
     return targets.graph(weights)
+
+
+def _sdcd_apart(values: np.ndarray, column: np.ndarray, max_epochs: int, seed: int) -> np.ndarray:
+    """Strengths by SDCD in an environment of its own."""
+    obs = pd.DataFrame({"target": column}, index=[f"cell{i}" for i in range(len(column))])
+    names = [f"gene{i}" for i in range(values.shape[1])]
+    cells = ad.AnnData(values.astype(np.float32), obs=obs, var=pd.DataFrame(index=names))
+    task = {"epochs": max_epochs, "seed": seed}
+    threads, log = torch.get_num_threads(), f"{SDCD_TOOL.name}-{os.getpid()}"
+    with answered(SDCD_TOOL, cells, task, log=log, threads=threads) as answer:
+        found = pd.read_csv(answer.folder / "strengths.csv", index_col=0)
+    return np.asarray(found.loc[names, names], dtype=float)
 
 
 @contextlib.contextmanager

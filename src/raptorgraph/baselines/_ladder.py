@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from raptorgraph.baselines import _sums
+from raptorgraph.baselines._linear_embedding import LinearEmbedding
 from raptorgraph.baselines._ridge import MainEffectsRidge
 from raptorgraph.baselines._smoothed import DampedLowRank, LowRankAdditive, ShrunkenAdditive
 
@@ -31,6 +32,7 @@ def ladder() -> dict[str, type[Baseline]]:
     shrunken additive: ShrunkenAdditive
     low-rank additive: LowRankAdditive
     damped low-rank: DampedLowRank
+    linear model: LinearEmbedding
     mean double: MeanDouble (needs combinations)
     scaled additive: ScaledAdditive (needs combinations)
     gene-scaled additive: GeneScaledAdditive (needs combinations)
@@ -44,6 +46,7 @@ def ladder() -> dict[str, type[Baseline]]:
         "shrunken additive": ShrunkenAdditive,
         "low-rank additive": LowRankAdditive,
         "damped low-rank": DampedLowRank,
+        "linear model": LinearEmbedding,
         "mean double": _sums.MeanDouble,
         "scaled additive": _sums.ScaledAdditive,
         "gene-scaled additive": _sums.GeneScaledAdditive,

@@ -15,10 +15,12 @@ import pandas as pd
 
 from raptorgraph import metrics
 from raptorgraph.baselines import ladder
+from raptorgraph.benchmark import _peer_predictions as peers
 from raptorgraph.benchmark._load import load_screen
 from raptorgraph.benchmark._measure import Measured
 from raptorgraph.benchmark._methods import check_methods, method_names, method_of, n_repeats_of
 from raptorgraph.benchmark._pairs import database
+from raptorgraph.benchmark._peer_methods import asked_peers, label_of, peers_for
 from raptorgraph.benchmark._settings import Part, Settings, Unit, units_by_seed
 from raptorgraph.evaluation._methods import MODELS, ON_REQUEST
 from raptorgraph.evaluation._predictions import Predictions
@@ -41,13 +43,22 @@ MEAN_CELL = "mean control cell"  # what a profile is predicted from
 
 
 def units(settings: Settings) -> list[Unit]:
-    """One unit for each regime, fold, seed and model; the baselines, which take seconds, share one."""
+    """One unit for each regime, fold, seed and model; the baselines, which take seconds, share one.
+
+    Tools in environments of their own are models too.
+    """
+    return _units(settings, peers_for(peers.EXPERIMENT))
+
+
+def _units(settings: Settings, others: Sequence[str]) -> list[Unit]:
+    """The units; `others` are the tools in environments of their own that may be asked for."""
     screen = load_screen(settings, settings.seeds[0])
     regimes = _regimes(settings, screen)
     external(settings, screen)
     found = []
+    apart = peers.pieces(settings, screen, regimes) if others else {}
     for regime in regimes:
-        names = method_names(settings, doubles=regime == "doubles")
+        names = method_names(settings, doubles=regime == "doubles", others=others)
         check_methods(names, settings, screen.setup, screen.adata.var_names)
         quick = [name for name in names if name in ladder()]
         groups = {"reference": ["reference"], **({"baselines": quick} if quick else {})}
@@ -55,6 +66,8 @@ def units(settings: Settings) -> list[Unit]:
         for fold in range(_n_folds(settings) if regime == "doubles" else 1):
             for word, group in groups.items():
                 found.append((f"{regime}{fold}-{word}", {"regime": regime, "fold": fold, "methods": group}))
+            for word, options in apart.get(regime, ()):
+                found.append((f"{regime}{fold}-{word}", {"regime": regime, "fold": fold, **options}))
     return units_by_seed(settings, found)
 
 
@@ -62,7 +75,7 @@ def units_of_singles(settings: Settings, **options: Any) -> list[Unit]:
     """The units that fit methods on singles alone, for another experiment's settings and these options."""
     options = {**settings.options, "regimes": regimes_of_singles(settings), **options}
     known = {key: value for key, value in options.items() if key in OPTIONS}
-    return [unit for unit in units(replace(settings, options=known)) if unit.options["methods"] != ["reference"]]
+    return [unit for unit in _units(replace(settings, options=known), ()) if unit.options["methods"] != ["reference"]]
 
 
 def regimes_of_singles(settings: Settings) -> list[str]:
@@ -89,6 +102,8 @@ def work(unit: Unit, settings: Settings) -> Part:
     draws = {"n_cells": n_cells, "n_repeats": n_repeats_of(settings), "seed": unit.seed}
     if unit.options["methods"] == ["reference"]:
         return Part(cell_references(screen, scored, **draws))
+    if "peer" in unit.options:
+        return _work_apart(unit, settings, screen, split, fitted, scored, draws)
 
     train = screen.cells(fitted)
     rows: list[tuple[str, str, str, float]] = []
@@ -123,13 +138,41 @@ def work(unit: Unit, settings: Settings) -> Part:
         rows += [(name, "", "seconds to fit", fit.seconds), (name, "", "memory, MB", fit.megabytes)]
         rows += [(name, "", *found) for found in _reconstruction(method, screen, unit.seed)]
     table = pd.DataFrame(rows, columns=["method", "condition", "metric", "value"])
-    if not effects:
+    return Part(table, _arrays(effects, index, screen, histories))
+
+
+def _work_apart(
+    unit: Unit,
+    settings: Settings,
+    screen: Screen,
+    split: Split,
+    fitted: Sequence[str],
+    scored: Sequence[str],
+    draws: dict[str, int],
+) -> Part:
+    """The same of a tool in an environment of its own, which is asked for what is scored alone."""
+    table, own, drift = peers.work(unit, settings, screen, split, fitted, scored, draws)
+    if own is None:
         return Part(table)
+    [name], effects = unit.options["methods"], {OWN: own, DATA: own + drift}
+    index = [(name, label, reference, "scored") for reference, frame in effects.items() for label in frame.index]
+    return Part(table, _arrays([frame.to_numpy() for frame in effects.values()], index, screen, {}))
+
+
+def _arrays(
+    effects: Sequence[np.ndarray],
+    index: Sequence[tuple[str, str, str, str]],
+    screen: Screen,
+    histories: dict[str, pd.DataFrame],
+) -> ad.AnnData | None:
+    """Predicted effects, a row for each method, condition, reference and role; None where there are none."""
+    if not effects:
+        return None
     obs = pd.DataFrame(index, columns=["method", "condition", "reference", "role"])
     obs.index = obs.index.astype(str)
     arrays = ad.AnnData(np.vstack(effects), obs=obs, var=pd.DataFrame(index=screen.adata.var_names))
     arrays.uns["history"] = histories
-    return Part(table, arrays)
+    return arrays
 
 
 def _reconstruction(method: Baseline, screen: Screen, seed: int) -> list[tuple[str, float]]:
@@ -189,7 +232,9 @@ def _n_folds(settings: Settings) -> int:
 
 def external(settings: Settings, screen: Screen) -> dict[str, Predictions]:
     """Predictions of other tools, read and checked; ValueError for one that is named like a method of the package."""
-    taken = {*ladder(), *MODELS, *ON_REQUEST, "reference"}.intersection(settings.options.get("predictions") or {})
+    apart = (label_of(name, settings) for name in asked_peers(settings, peers.EXPERIMENT))
+    known = {*ladder(), *MODELS, *ON_REQUEST, *apart, "reference"}
+    taken = known.intersection(settings.options.get("predictions") or {})
     if taken:
         raise ValueError(f"predictions: {min(taken)!r} is the name of a method of this package; choose another one.")
     found = {

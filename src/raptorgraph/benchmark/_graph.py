@@ -37,6 +37,7 @@ that are true ones, and the support beside the share of directions that are righ
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
@@ -50,7 +51,9 @@ from matplotlib.figure import Figure
 from raptorgraph import metrics
 from raptorgraph._arguments import check_integer
 from raptorgraph.baselines import graph_methods
-from raptorgraph.baselines._graphs_interventional import SDCD_INSTALL
+from raptorgraph.baselines._graphs_interventional import SDCD_INSTALL, SDCD_TOOL
+from raptorgraph.baselines._peer_environments import installed
+from raptorgraph.baselines._peer_process import made_of
 from raptorgraph.benchmark import _graph_support as support
 from raptorgraph.benchmark._experiments import Experiment
 from raptorgraph.benchmark._graph_broken import broken_screen
@@ -112,20 +115,23 @@ def units(settings: Settings) -> list[Unit]:
     methods = asked_methods(settings)
     _resamples(settings)
     for name, install in _PACKAGES.items():
-        if name in methods and find_spec(name) is None:
+        if name in methods and find_spec(name) is None and not (name == "sdcd" and installed(SDCD_TOOL)):
             raise ValueError(f"methods: {name!r} needs a package: {install}.")
+    # where SDCD is in an environment of its own, what it is made of counts
+    apart = "sdcd" in methods and find_spec("sdcd") is None
+    more = {"sdcd": json.dumps(made_of(SDCD_TOOL, {}))} if apart else {}
     if settings.screen is not None:
         k = len(load_screen(settings, _SCREEN_SEED).singles)
         if k < 2:
             raise ValueError(f"A graph needs two genes or more that were perturbed alone, the screen has {k}.")
-        return units_by_seed(settings, [("screen", {})])
+        return units_by_seed(settings, [("screen", more)])
     toy = settings.option("toy", True)
     if toy not in (True, False, "only"):
         raise ValueError(f"toy: {toy!r} must be true, false or 'only'.")
     found = [*([] if toy == "only" else grid(settings)), *([TOY] if toy and OURS in methods else [])]
     if not found:
         raise ValueError(f"toy: it is for {OURS!r} alone, which is not among the methods.")
-    return units_by_seed(settings, [("-".join(map(str, here.values())), here) for here in found])
+    return units_by_seed(settings, [("-".join(map(str, here.values())), {**here, **more}) for here in found])
 
 
 def work(unit: Unit, settings: Settings) -> Part:

@@ -18,13 +18,15 @@ if TYPE_CHECKING:
 QUICK_EPOCHS = 2
 
 
-def method_names(settings: Settings, *, doubles: bool) -> list[str]:
+def method_names(settings: Settings, *, doubles: bool, others: Sequence[str] = ()) -> list[str]:
     """Methods that can be fitted: those without measured doubles where there are none, SENA where there are gene sets.
 
-    With ``options["methods"]`` these alone, in that order; ValueError for an unknown one.
+    With ``options["methods"]`` these alone, in that order; ValueError for an unknown one. Names of `others`, which are
+    no methods of this package, may be among them and are left out.
     """
     baselines = ladder()
-    asked = chosen_methods(settings, [*baselines, *MODELS])
+    asked = chosen_methods(settings, [*baselines, *MODELS, *others])
+    asked = [name for name in asked if name not in others]
     return [name for name in asked if doubles or name not in baselines or not baselines[name].needs_doubles]
 
 

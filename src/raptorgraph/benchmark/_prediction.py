@@ -8,6 +8,10 @@ data's control; a method whose control drifts differs in the two. Cells are scor
 (real against real) and the ceiling (control against real). ``control MSE, other cells`` is the reconstruction error of
 Table 1 (section D.1), which the mean in place of every cell wins; ``control variance explained`` tells it apart.
 
+Published tools that are installed in environments of their own (``raptorgraph peers``) are fitted where ``methods``
+names them, with the epochs ``peer_epochs``, one number or one by tool, the settings ``peer_options`` by tool, and the
+time limit ``peer_timeout`` in seconds; ``gene2go`` is the file of GO terms that GEARS needs.
+
 ``raptorgraph benchmark prediction --screen FILE``
 """
 
@@ -25,6 +29,8 @@ from raptorgraph.benchmark._experiments import Experiment
 from raptorgraph.benchmark._fits import DATA, OWN
 from raptorgraph.benchmark._load import load_screen
 from raptorgraph.benchmark._methods import n_repeats_of
+from raptorgraph.benchmark._peer_methods import OPTIONS as PEER_OPTIONS
+from raptorgraph.benchmark._peer_predictions import provenance
 from raptorgraph.benchmark._report import all_rows, in_order, mean_and_sd, wide
 from raptorgraph.evaluation._methods import OURS, ordered
 from raptorgraph.evaluation._scores import CEILING, FLOOR, HALF, cell_scores, effect_scores, sample_size
@@ -60,7 +66,10 @@ _SHOWN = (
 
 
 def tables(parts: Parts, settings: Settings) -> Tables:
-    """``prediction`` (to read), ``prediction_long`` (all scores) and ``prediction_conditions`` (each combination)."""
+    """``prediction`` (to read), ``prediction_long`` (all scores) and ``prediction_conditions`` (each combination).
+
+    ``prediction_training`` has the losses of what was trained here, ``prediction_peers`` the versions of other tools.
+    """
     rows = all_rows(parts, "regime")
     by_seed, of_tools = [], []
     for seed in settings.seeds:
@@ -84,11 +93,12 @@ def tables(parts: Parts, settings: Settings) -> Tables:
     scores["group"] = scores["group"].fillna("all")
     summary = mean_and_sd(scores, ["regime", "group", "method", "reference", "metric"])
     conditions = rows[rows["condition"].fillna("") != ""]
-    curves = _curves(parts)
+    curves, apart = _curves(parts), provenance([unit for unit, _ in parts])
     return {
         "prediction": _to_read(summary),
         "prediction_long": summary,
         "prediction_conditions": mean_and_sd(conditions, ["regime", "method", "condition", "metric"]),
+        **({} if apart.empty else {"prediction_peers": apart}),
         **({} if curves.empty else {"prediction_training": mean_and_sd(curves, ["method", "term", "epoch"])}),
     }
 
@@ -229,7 +239,7 @@ def _scores_figure(summary: pd.DataFrame) -> Figure:
 PREDICTION = Experiment(
     "prediction",
     "Prediction of unseen combinations",
-    fits.OPTIONS,
+    (*fits.OPTIONS, *PEER_OPTIONS),
     fits.units,
     fits.work,
     tables,

@@ -4,7 +4,8 @@ Screens are simulated in which 0, 20 and 50 % of the cells that carry a guide ar
 the usual size and strong ones. Every method gives the probability that a cell responded:
 
 - ``raptorgraph``: ``get_response_probability``;
-- ``Mixscape``, by pertpy with its defaults, left out where that cannot be imported;
+- ``Mixscape``, by pertpy with its defaults, here or in an environment of its own (``raptorgraph peers install
+  mixscape``), left out where it is in neither;
 - ``projection``: cells projected on the measured effect of their condition, split by a mixture of two Gaussians;
 - ``true effect``: the same with the true effect and share of escaping cells given, near what the counts allow;
 - ``all responded``: probability 1 for all.
@@ -76,20 +77,24 @@ _logger = logging.getLogger(__name__)
 def units(settings: Settings) -> list[Unit]:
     """One unit for each seed, simulated screen and method, and one of references."""
     methods = _methods(settings)
+    apart: dict[Any, dict[str, Any]] = {}
+    if MIXSCAPE in methods and (made := responses.mixscape()):
+        apart[MIXSCAPE] = {"peer": made}
     if not _simulates(settings):
         if not load_screen(settings, settings.seeds[0]).conditions:
             raise ValueError("The screen has no perturbed cells, which could have responded.")
         for option in ("escaped", "effect_sizes"):
             if settings.options.get(option) is not None:
                 raise ValueError(f"{option}: it is for simulated screens; leave it out, or --screen.")
-        return units_by_seed(settings, [(name, {"method": name}) for name in methods])
+        return units_by_seed(settings, [(name, {"method": name, **apart.get(name, {})}) for name in methods])
     grid = [
         {"escaped": escaped, "effect size": size}
         for size in _numbers(settings, "effect_sizes", EFFECT_SIZES, (6.0,), 0.1, 100.0)
         for escaped in _numbers(settings, "escaped", ESCAPED, (0.0, 0.5), 0.0, 0.99)
     ]
     pieces = [{"method": name, **here} for here in grid for name in (*methods, TRUTH)]
-    return units_by_seed(settings, [(" ".join(map(str, piece.values())), piece) for piece in pieces])
+    named = [(" ".join(map(str, piece.values())), {**piece, **apart.get(piece["method"], {})}) for piece in pieces]
+    return units_by_seed(settings, named)
 
 
 def work(unit: Unit, settings: Settings) -> Part:

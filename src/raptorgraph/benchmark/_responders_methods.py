@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from typing import TYPE_CHECKING, Any
 
 import anndata as ad
 import numpy as np
 import pandas as pd
+import torch
 from scipy.special import expit
 from sklearn.mixture import GaussianMixture
 
+from raptorgraph.baselines._peer_environments import installed
+from raptorgraph.baselines._peer_process import CONTROL, answered, made_of
+from raptorgraph.baselines._peers import PEERS
+from raptorgraph.baselines.peers import mixscape_adapter
 from raptorgraph.benchmark._methods import epochs_of
 from raptorgraph.evaluation._methods import RaptorGraphMethod
 
@@ -21,20 +27,26 @@ if TYPE_CHECKING:
     from raptorgraph.screen import Screen
 
 OURS, MIXSCAPE, PROJECTION = "raptorgraph", "Mixscape", "projection"
-_KEY, _BATCH, _CONTROL, _FOUND = "perturbation", "batch", "control", "found"
-_N_NEIGHBORS = 20  # of Mixscape, its default
-_N_COMPONENTS = 50  # principal components, of which it takes the first 15
+_TOOL = PEERS["mixscape"]
 
 
-def mixscape() -> Any:
-    """Mixscape, as pertpy has it; ImportError with the fix where that is missing, or fails beside what is installed."""
+def mixscape() -> dict[str, Any]:
+    """What Mixscape is made of where it is in an environment of its own; nothing where pertpy is installed here.
+
+    ImportError with both ways to have it where there is none, or pertpy fails beside what is installed.
+    """
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of the many packages that it imports
-            import pertpy
+            import pertpy  # noqa: F401
     except ImportError as error:
-        raise ImportError(f'{MIXSCAPE} needs pertpy: pip install "raptorgraph[pertpy]" ({error})') from error
-    return pertpy.tl.Mixscape()
+        if installed(_TOOL) is None:
+            raise ImportError(
+                f'{MIXSCAPE} needs pertpy: pip install "raptorgraph[pertpy]", or, in an environment of its own, '
+                f"raptorgraph peers install {_TOOL.name} ({error})"
+            ) from error
+        return made_of(_TOOL, {})
+    return {}
 
 
 def probabilities(name: str, screen: Screen, settings: Settings, seed: int) -> np.ndarray:
@@ -59,31 +71,20 @@ def by_mixscape(screen: Screen, seed: int) -> np.ndarray:
 
     0 for all cells of a condition in which it finds fewer than five differential genes.
     """
-    found = mixscape()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of labels without differential genes, and of what others deprecate
-        import scanpy as sc
-
-        # it takes labels apart at blanks
-        obs = pd.DataFrame({_KEY: [f"condition{code}" if code else _CONTROL for code in screen.codes]})
-        obs.index = obs.index.map("cell{}".format)
-        batch, control = screen.batch, screen.codes == 0
-        by_batch = batch is not None and min(control[batch == one].sum() for one in np.unique(batch)) >= _N_NEIGHBORS
-        if batch is not None:
-            obs[_BATCH] = batch.astype(str)
-        cells = ad.AnnData(screen.expression.copy(), obs=obs, var=pd.DataFrame(index=screen.adata.var_names))
-        sc.pp.pca(cells, n_comps=min(_N_COMPONENTS, *(n - 1 for n in cells.shape)), random_state=seed)
-        found.perturbation_signature(
-            cells,
-            _KEY,
-            _CONTROL,
-            split_by=_BATCH if by_batch else None,
-            n_neighbors=min(_N_NEIGHBORS, int(control.sum())),
-            use_rep="X_pca",
-            random_state=seed,
-        )
-        found.mixscape(cells, _KEY, _CONTROL, new_class_name=_FOUND, random_state=seed)
-    return np.asarray(cells.obs[f"{_FOUND}_p_ko"], dtype=np.float64)
+    apart = mixscape()
+    # it takes labels apart at blanks
+    obs = pd.DataFrame({"perturbation": [f"condition{code}" if code else CONTROL for code in screen.codes]})
+    obs.index = obs.index.map("cell{}".format)
+    if screen.batch is not None:
+        obs["batch"] = screen.batch.astype(str)
+    var = pd.DataFrame(index=np.asarray(screen.var_names, dtype=object))
+    cells = ad.AnnData(screen.expression.copy(), obs=obs, var=var)
+    if not apart:
+        return mixscape_adapter.responses(cells, seed)
+    threads = torch.get_num_threads()
+    with answered(_TOOL, cells, {"seed": seed}, log=f"{_TOOL.name}-{os.getpid()}", threads=threads) as answer:
+        found = pd.read_csv(answer.folder / "responses.csv", index_col=0)["probability"]
+    return np.asarray(found.loc[obs.index], dtype=np.float64)
 
 
 def by_projection(screen: Screen, seed: int) -> np.ndarray:

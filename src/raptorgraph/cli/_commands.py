@@ -1,4 +1,4 @@
-"""Command line: ``raptorgraph demo``, ``raptorgraph run`` and ``raptorgraph benchmark``."""
+"""Command line: ``raptorgraph demo``, ``run``, ``benchmark`` and ``peers``."""
 
 from __future__ import annotations
 
@@ -21,12 +21,13 @@ from rich.table import Table
 
 from raptorgraph._failures import causes, told
 from raptorgraph._version import __version__
+from raptorgraph.baselines._peers import PEERS
 from raptorgraph.benchmark import EXPERIMENTS
 from raptorgraph.benchmark._executors import EXECUTORS
 from raptorgraph.cli._signals import WORDS, interruptible
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     import pandas as pd
 
@@ -53,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     argv = sys.argv[1:] if argv is None else list(argv)
     args = vars(_parser().parse_args(argv))
     work, show = args.pop("work"), args.pop("show")
-    if work is not _benchmark:
+    if work in (_demo, _run):
         args["command"] = shlex.join(["raptorgraph", *argv])
     console = _Console(highlight=False, markup=False)  # names of genes are no markup
     if isinstance(sys.stdout, io.TextIOWrapper):
@@ -117,6 +118,18 @@ def _benchmark(**options: Any) -> dict[str, pd.DataFrame]:
     )
     say(f"Tables and figure are in {out}.")
     return tables
+
+
+def _peers(action: str, say: Callable[[str], None], **options: Any) -> dict[str, pd.DataFrame] | None:
+    from raptorgraph.cli import _peers as peers
+
+    if action == "list":
+        return peers.peers_list(say)
+    if action == "install":
+        peers.peers_install(options["names"], options["python"], say)
+    else:
+        peers.peers_remove(options["names"], say)
+    return None
 
 
 def _once(pairs: Sequence[tuple[str, Any]] | None, what: str) -> dict[str, Any]:
@@ -198,8 +211,26 @@ def _parser() -> argparse.ArgumentParser:
     add("--gene-sets", type=_text, metavar="FILE", help="gene sets as GMT, for SENA and enrichment")
     add("--predictions", type=_named, action="append", metavar="NAME=FILE", help="of another tool; may be repeated")
     add("--max-epochs", type=_positive, metavar="N", help="epochs of every model")
+    add("--peer-epochs", type=_positive, metavar="N", help="epochs of the tools that `raptorgraph peers` installs")
+    add("--gene2go", type=_text, metavar="FILE", help="GO terms of each gene as JSON, which gears needs")
     text = "further option of an experiment, as JSON"
     add("--set", type=_option, action="append", metavar="KEY=VALUE", help=text)
+
+    peers = commands.add_parser(
+        "peers",
+        help="install published tools to compare with",
+        description="Published tools in environments of their own, as methods of the benchmark.",
+    ).add_subparsers(required=True, metavar="ACTION")
+    listed = peers.add_parser("list", help="tools, their versions, and whether they are installed")
+    listed.set_defaults(work=_peers, show=_show_tables, action="list")
+    install = peers.add_parser("install", help="make the environments of tools, from pinned versions")
+    install.set_defaults(work=_peers, show=_show_tables, action="install")
+    install.add_argument("names", type=_text, nargs="+", metavar="NAME", help=", ".join(PEERS))
+    text = "Python to make it with (default: one of the needed version that is found)"
+    install.add_argument("--python", type=_path, metavar="PATH", help=text)
+    removed = peers.add_parser("remove", help="remove the environments of tools")
+    removed.set_defaults(work=_peers, show=_show_tables, action="remove")
+    removed.add_argument("names", type=_text, nargs="+", metavar="NAME", help=", ".join(PEERS))
 
     for command in (run, benchmark):
         add = command.add_argument
@@ -301,8 +332,10 @@ def _show(result: Result, console: Console) -> None:
     show(result, console)
 
 
-def _show_tables(tables: dict[str, pd.DataFrame], console: Console) -> None:
+def _show_tables(tables: dict[str, pd.DataFrame] | None, console: Console) -> None:
     """The first table, which is the one to read, as far as it fits; the others are in files."""
+    if tables is None:
+        return
     name, table = next(iter(tables.items()))
     texts = table.map(
         lambda value: "-" if value != value else f"{value:.4g}" if isinstance(value, float) else str(value)

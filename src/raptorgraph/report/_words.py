@@ -20,6 +20,10 @@ METHODS = {
         "sum of singles, smoothed and damped",
         "The smoothed sum of the two effects, times one factor below 1.",
     ),
+    "linear model": (
+        "linear model",
+        "A mean effect, and a part that is linear in common patterns of the perturbed genes' own expression.",
+    ),
     "mean double": ("mean of combinations", "Every combination does what the mean measured combination does."),
     "scaled additive": (
         "sum of singles, scaled",
