@@ -22,9 +22,9 @@ def responders(found: Findings) -> Section:
     section = Section("responders", "Which cells responded")
     frame, guides = found.responders, found.guide_key
     whole_rows = frame if guides is None else frame[frame["guide"].isna()]
-    few = whole_rows[(whole_rows["high"] < _FEW) & (whole_rows["told"] > _TOLD)].sort_values("share", kind="stable")[
-        "perturbation"
-    ]
+    strong = found.strength.index[found.strength["stands_out"] | found.strength["p"].isna()]
+    clear = (whole_rows["high"] < _FEW) & (whole_rows["told"] > _TOLD) & whole_rows["perturbation"].isin(strong)
+    few = whole_rows[clear].sort_values("share", kind="stable")["perturbation"]
     text = (
         "A cell that carries a guide may have escaped its effect. The probability that a cell responded compares it "
         "with control cells and with the other cells of its perturbation; annotated.h5ad has it for each cell "
@@ -33,28 +33,32 @@ def responders(found: Findings) -> Section:
     which = f"{counted(len(few), 'perturbation')} ({listed(few)})" if len(few) else "no perturbation"
     text += f"Clearly fewer than {percent(_FEW)} of the cells responded in {which}."
     section.add(Text(text))
+    shares = list(zip(frame["share"], frame["low"], frame["high"], strict=True))
     columns = {
         "perturbation": Column("perturbation"),
         "n_cells": Column("cells", whole, number=True),
-        "share": Column("responded", percent, "Share of the cells that responded.", number=True),
-        "low": Column("from", percent, "Lower end of the interval of 90 %.", number=True),
-        "high": Column("to", percent, "Upper end of the interval of 90 %.", number=True),
-        "told": Column("told apart", percent, "0 %: not at all, 100 %: surely.", number=True),
+        "share": Column(
+            "responded",
+            _share,
+            "Mean probability over the cells, with its interval of 90 %; of a combination, that all of its genes took "
+            "effect.",
+            number=True,
+        ),
+        "told": Column(
+            "told apart",
+            percent,
+            "How far responders can be told from cells that escaped; 0 %: not at all, 100 %: surely.",
+            number=True,
+        ),
     }
-    reading = (
-        "Responded: mean probability over the cells; of a combination, that all of its genes took effect. From and to: "
-        "interval of 90 %. Told apart: how far responders can be told from cells that escaped; where that is little, "
-        "as of a perturbation that does next to nothing, the share says nothing. "
-    )
+    reading = "Where cells are hardly told apart, as of a perturbation that does next to nothing, the share says nothing."
     if guides is not None:
         section.add(Text(_guides(whole_rows, guides)))
         columns = {"perturbation": columns.pop("perturbation"), "guide": Column("guide"), **columns}
-        columns["q"] = Column("q value", small, "Test that all guides have the same share.", number=True)
-        reading += (
-            "The first row of a perturbation has all of its guides; its q value says how sure it is that they differ. "
-        )
+        columns["q"] = Column("q value", small, "Test that all guides have the same share of responders: small where they differ.", number=True)
+        reading += " The first row of a perturbation has all of its guides."
     return section.add(
-        long_table("responded", "Cells that responded", reading.strip(), frame, columns, "responders.csv")
+        long_table("responded", "Cells that responded", reading, frame.assign(share=shares), columns, "responders.csv")
     )
 
 
@@ -68,3 +72,8 @@ def _guides(perturbations: pd.DataFrame, column: str) -> str:
         f"Guides of {counted(len(apart), 'perturbation')} of {n:,} disagree at a false discovery rate of 5 % (column "
         f"{column}): {listed(apart)}. One of them may not work, or hit something else: look at their cells apart."
     )
+
+
+def _share(three: tuple[float, float, float]) -> str:
+    value, low, high = map(percent, three)
+    return f"{value} [{low}, {high}]"
