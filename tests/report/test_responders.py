@@ -1,4 +1,5 @@
 import numpy as np
+import pandas as pd
 import pytest
 
 from raptorgraph import datasets, tl
@@ -27,6 +28,7 @@ class Found:
     def __init__(self, model):
         self.guide_key = guide_column(model)
         self.responders = tl.responders(model, self.guide_key)
+        self.strength = pd.DataFrame({"stands_out": True, "p": 0.01}, index=model.conditions)
 
 
 def named(section):
@@ -39,7 +41,7 @@ def test_names_what_did_not_respond(model):
     assert found.guide_key is None
     text, table = named(_responders.responders(found))
     assert "uides" not in text
-    titles = ["perturbation", "cells", "responded", "from", "to", "told apart"]
+    titles = ["perturbation", "cells", "responded", "told apart"]
     assert [column.title for column in table.columns] == titles
     written = found.responders.set_index("perturbation")
     assert len(table.rows) == len(written) == 4
@@ -47,6 +49,11 @@ def test_names_what_did_not_respond(model):
     assert len(few) > 1
     assert f"in {len(few)} perturbations (" in text
     assert all((gene in text) == (gene in few.index) for gene in written.index)
+    share, low, high = (f"{100 * written[name].iloc[0]:.0f} %" for name in ("share", "low", "high"))
+    assert table.rows[0][2].text == f"{share} [{low}, {high}]"
+    found.strength.loc[few.index[0], "stands_out"] = False
+    text, _ = named(_responders.responders(found))
+    assert few.index[0] not in text
 
 
 def test_names_guides_that_disagree(model):

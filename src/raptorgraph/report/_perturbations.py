@@ -129,7 +129,9 @@ def _genes(found: Findings) -> list[Text | Table]:
         "rises": Column("genes that rise", hint="The largest rises, with intervals of 90 %.", wide=True),
     }
     n_weak = len(answers.strength) - len(labels)
-    without = f" {counted(n_weak, 'perturbation')} that {_do(n_weak)} not stand out {_is(n_weak)} left out." if n_weak else ""
+    without = ""
+    if n_weak:
+        without = f" {counted(n_weak, 'perturbation')} that {_do(n_weak)} not stand out {_is(n_weak)} left out."
     return [
         Text(
             f"Listed are genes whose direction is known, with a probability of at most {SURE:.2f} that it is the other "

@@ -83,8 +83,7 @@ def _how(found: Findings) -> str:
             )
     return text + (
         "The model that this report is about was fitted to all cells, twice as many, so its own predictions should be "
-        "somewhat better. Scores of different screens cannot be "
-        "compared: they depend on the number of cells."
+        "somewhat better. Scores of different screens cannot be compared: they depend on the number of cells."
     )
 
 
@@ -96,9 +95,14 @@ def _add_scores(section: Section, name: str, title: str, scores: Scores) -> None
     columns = {
         "short": Column("method"),
         "relative_mse": Column(
-            "squared error", with_error(2), "As a part of the squared size of the effects: 0 is perfect, 1 is predicting no change.", number=True
+            "squared error",
+            with_error(2),
+            "As a part of the squared size of the effects: 0 is perfect, 1 is predicting no change.",
+            number=True,
         ),
-        "pearson": Column("correlation", with_error(2), "Over genes, mean over perturbations; 1 is perfect.", number=True),
+        "pearson": Column(
+            "correlation", with_error(2), "Over genes, mean over perturbations; 1 is perfect.", number=True
+        ),
         "discrimination": Column(
             "told apart",
             fixed(2),
@@ -156,8 +160,8 @@ def _add_effects(section: Section, held: HeldOut) -> None:
         figures.picture(
             figure,
             f"Scatter plots of predicted against measured effects of {listed(labels)}, one dot a gene.",
-            "Predicted against measured effects, one dot a gene. On the diagonal both are equal. Diamonds on the edge lie "
-            "outside, at the values in brackets.",
+            "Predicted against measured effects, one dot a gene. On the diagonal both are equal. Diamonds on the edge "
+            "lie outside, at the values in brackets.",
             kind="png",
         ),
     )
@@ -167,7 +171,12 @@ def _add_ranks(section: Section, frame: pd.DataFrame, chance: float) -> None:
     n = int(frame["n_pairs"].iloc[0])
     columns = {
         "type": Column("type of interaction"),
-        "raptorgraph": Column("predicted", fixed(2), "Rank correlation of the predicted score with that of the held-out cells.", number=True),
+        "raptorgraph": Column(
+            "predicted",
+            fixed(2),
+            "Rank correlation of the predicted score with that of the held-out cells.",
+            number=True,
+        ),
         "half": Column("measured again", fixed(2), "Rank correlation between both halves of the cells.", number=True),
     }
     reading = (

@@ -53,9 +53,9 @@ def interactions(found: Findings) -> Section:
             figures.picture(
                 figures.draw_pairs(found.interactions),
                 "Map of all pairs, gene by gene: synergy above the diagonal, interaction below it.",
-                "All pairs, gene by gene. Above the diagonal the synergy: orange or red pairs do more than the sum, blue "
-                "ones less. Below it the interaction where it is determined; hatched is undetermined. Dots mark measured "
-                "pairs.",
+                "All pairs, gene by gene. Above the diagonal the synergy: orange or red pairs do more than the sum, "
+                "blue ones less. Below it the interaction where it is determined; hatched is undetermined. Dots mark "
+                "measured pairs.",
             )
         )
     for type_, frame in pairs.top.items():
@@ -143,8 +143,8 @@ def graph(found: Findings) -> Section:
     if resampled:
         section.add(
             Text(
-                "In the figure, solid edges came out again in 90 % of the resampled screens, dashed ones in half of them, "
-                "and dotted ones in fewer."
+                "In the figure, solid edges came out again in 90 % of the resampled screens, dashed ones in half of "
+                "them, and dotted ones in fewer."
             )
         )
     n_drawn = min(len(edges), figures.MOST_EDGES)
@@ -153,8 +153,8 @@ def graph(found: Findings) -> Section:
         figures.picture(
             figures.draw_graph(edges, found.latents),
             f"Directed graph of {counted(n_drawn, 'edge')} between perturbed genes; the table below lists them.",
-            f"{which}, causes above effects; width is weight. Blue arrows: both perturbations push the same way; orange "
-            "bars: against each other."
+            f"{which}, causes above effects; width is weight. Blue arrows: both perturbations push the same way; "
+            "orange bars: against each other."
             + (" Lines: either way." if order.any() else ""),
         )
     )
@@ -164,8 +164,8 @@ def graph(found: Findings) -> Section:
         "weight": Column(
             "weight",
             fixed(2),
-            "Part of the effect of perturbing the second gene that perturbing the first brings about; positive where both "
-            "push the same way.",
+            "Part of the effect of perturbing the second gene that perturbing the first brings about; positive where "
+            "both push the same way.",
             number=True,
         ),
         "share": Column(
@@ -180,8 +180,8 @@ def graph(found: Findings) -> Section:
         "direction_support": Column(
             "direction",
             percent,
-            f"Support that the edge runs this way and not the other; 50 % is either way, below {percent(ORDERED)} read it "
-            "as a line.",
+            f"Support that the edge runs this way and not the other; 50 % is either way, below {percent(ORDERED)} read "
+            "it as a line.",
             number=True,
         ),
         "module": Column("module", hint="Genes that the data cannot order."),
@@ -189,7 +189,7 @@ def graph(found: Findings) -> Section:
         "q_value": Column(
             "q value",
             small,
-            "Expected share of such edges without any effect: it says that there is something, not that it runs this way.",
+            "Expected share of such edges without any effect; it does not say that the edge runs this way.",
             number=True,
         ),
     }

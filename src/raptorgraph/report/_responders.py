@@ -51,11 +51,12 @@ def responders(found: Findings) -> Section:
             number=True,
         ),
     }
-    reading = "Where cells are hardly told apart, as of a perturbation that does next to nothing, the share says nothing."
+    reading = "Where cells are hardly told apart, as where a perturbation does little, the share says nothing."
     if guides is not None:
         section.add(Text(_guides(whole_rows, guides)))
         columns = {"perturbation": columns.pop("perturbation"), "guide": Column("guide"), **columns}
-        columns["q"] = Column("q value", small, "Test that all guides have the same share of responders: small where they differ.", number=True)
+        hint = "Test that all guides have the same share of responders: small where they differ."
+        columns["q"] = Column("q value", small, hint, number=True)
         reading += " The first row of a perturbation has all of its guides."
     return section.add(
         long_table("responded", "Cells that responded", reading, frame.assign(share=shares), columns, "responders.csv")

@@ -79,16 +79,16 @@ def _screen(screen: Screen) -> str:
 
 
 def _labels(latents: pd.DataFrame) -> str:
-    """Which gene sets the latents are labeled with."""
+    """The labels of the latents."""
     frame = asked(latents)
     found = frame[labeled(frame)]
     if found.empty:
-        return f"No gene set marks any of {counted(len(frame), 'latent')}."
+        return f"None of {counted(len(frame), 'latent')} has a label, since no gene set passes both tests."
     named = [f"{latent} ({label})" for latent, label in found["label"].items()]
     verb = "has" if len(found) == 1 else "have"
     return (
-        f"{len(found):,} of {counted(len(frame), 'latent')} {verb} a program that a gene set marks: "
-        f"{listed(named, most=_N_LABELS)}."
+        f"{len(found):,} of {counted(len(frame), 'latent')} {verb} a label, the gene set that marks the effect of its "
+        f"gene: {listed(named, most=_N_LABELS)}."
     )
 
 

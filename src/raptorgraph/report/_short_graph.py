@@ -59,8 +59,14 @@ def graph(edges: pd.DataFrame, strong: Collection[str], *, n_alone: int) -> str:
     has, resampled = f"The graph has {counted(len(edges), 'edge')}.", "frequency" in edges
     named = surest(edges, strong)
     if named.empty:
-        again = f", and was found in {percent(_OFTEN)} of the resampled screens" if resampled else ""
-        return f"{has} None of them joins perturbations that stand out, has a direction that the data support{again}."
+        if resampled:
+            return (
+                f"{has} None of them joins perturbations that stand out, has a direction that the data support, and "
+                f"was found in {percent(_OFTEN)} or more of the resampled screens."
+            )
+        return (
+            f"{has} None of them joins perturbations that stand out and has a direction that the data support."
+        )
     told = [_edge(edge) for edge in named.head(_N_EDGES).to_dict("records")]
     are = "is" if len(told) == 1 else "are"
     if resampled:

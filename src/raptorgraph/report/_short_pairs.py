@@ -31,15 +31,14 @@ def pairs(table: pd.DataFrame | None) -> str:
         return f"No interaction can be called, because {why_none(table)}."
     of = f"{counted(n_all, 'pair')}"
     if n_all != len(table):
-        of = f"the {len(table):,} pairs that depart most from the sum, of {n_all:,},"
-    text = f"The interaction of {len(found):,} of {of} {'is' if len(found) == 1 else 'are'} determined"
-    parts = []
-    for which, rows in (("unmeasured", found[~found["measured"]]), ("measured", found[found["measured"]])):
+        of = f"the {len(table):,} pairs (of {n_all:,}) that depart most from the sum"
+    text = f"{len(found):,} of {of} {'has' if len(found) == 1 else 'have'} an interaction that is determined. "
+    for which, rows in (("not measured", found[~found["measured"]]), ("measured", found[found["measured"]])):
         if len(rows):
-            named = [f"{label} ({row['interaction']}, {between(row)})" for label, row in rows.head(_N_PAIRS).iterrows()]
-            verb = "first" if len(rows) > len(named) else "namely"
-            parts.append(f"of {which} pairs {verb} {listed(named)}")
-    text += f"; {'; '.join(parts)}. " + synergy_meaning(table)
+            named = [f"{label} ({row['interaction']}, {between(row)})" for label, row in rows.iterrows()]
+            those = "The one that was {} is" if len(rows) == 1 else "Those that were {} are"
+            text += f"{those.format(which)} {listed(named, most=_N_PAIRS)}. "
+    text += synergy_meaning(table)
     if n_all == len(table) and not (found["against_median"] != "").any():
         text += " None of them stands out from the median pair, so the screen gives no reason to prefer one."
     return text
@@ -105,7 +104,7 @@ def to_measure(table: pd.DataFrame, reason: str) -> str:
     if len(likely):
         named = [f"{row.perturbation} (probability {row.gain:.2f})" for row in likely.itertuples()]
         parts.append(
-            f"{'Most likely' if not parts else 'To find interactions instead, the likeliest to be'} among the "
-            f"strongest quarter {'is' if len(named) == 1 else 'are'} {listed(named)}."
+            f"{'To find' if not parts else 'Or, to find'} strong interactions, measure {listed(named)}: that is the "
+            "probability that the pair departs from the sum as far as the strongest quarter of all pairs."
         )
     return " ".join(parts)
