@@ -147,6 +147,7 @@ def run(
     overwrite: bool = False,
     command: str | None = None,
     say: Callable[[str], None] = print,
+    guide_key: str | None = None,
 ) -> Result:
     """Fit a screen from a file and report on it.
 
@@ -187,6 +188,8 @@ def run(
         The command as typed, for the report.
     say
         Called with a line at each stage.
+    guide_key
+        As in ``RaptorGraphModel.setup_anndata``.
 
     Returns
     -------
@@ -237,6 +240,7 @@ def run(
         "name": path.stem,
         "screen": source[-1][1],
         **setup,
+        "guide_key": guide_key,
         **options,
         "gene_sets": None if gene_sets is None else file_hash(Path(gene_sets)),
         "query": None if query is None else file_hash(query),
@@ -255,7 +259,7 @@ def run(
         match_gene_sets(sets, [str(name) for name in adata.var_names])  # raises where no set fits
     wanted = None if query is None else read_query(query, adata, setup)
 
-    screen = Screen(_bare(adata, layer), setup)
+    screen = Screen(_bare(adata, layer), {**setup, "guide_key": guide_key})
     task = _task(adata, screen, singles_only=singles_only)
     order = Order(
         train=task.train,
