@@ -6,6 +6,7 @@ from raptorgraph import datasets, tl
 from raptorgraph.model import RaptorGraphModel
 from raptorgraph.model._responders import guide_column
 from raptorgraph.report import _responders
+from raptorgraph.report._figures import Picture
 from raptorgraph.report._tables import Table
 
 
@@ -28,6 +29,7 @@ class Found:
     def __init__(self, model):
         self.guide_key = guide_column(model)
         self.responders = tl.responders(model, self.guide_key)
+        self.guides = None if self.guide_key is None else tl.guides(model, self.guide_key, n_resamples=20)
         self.strength = pd.DataFrame({"stands_out": True, "p": 0.01}, index=model.conditions)
 
 
@@ -62,10 +64,12 @@ def test_names_guides_that_disagree(model):
     try:
         found = Found(model)
         assert found.guide_key == "gRNA_id"
-        text, table = named(_responders.responders(found))
+        section = _responders.responders(found)
+        text, table = named(section)
     finally:
         del obs["gRNA_id"]
     assert "Guides of 1 perturbation of 4 disagree at a false discovery rate of 5 % (column gRNA_id): P01." in text
+    assert any(isinstance(block, Picture) for block in section.blocks)
     assert len(table.rows) == 12
     shares = found.responders.set_index("guide")["share"]
     assert shares["P01_<1>"] > 0.6 > 0.4 > shares["P01_<2>"]

@@ -27,6 +27,7 @@ FILES = {
     "reverse.csv": "perturbations ranked by how near they come to the wanted state",
     "dag.csv": "edges of the graph",
     "responders.csv": "share of cells that responded, by perturbation and guide",
+    "guides.csv": "what each guide does",
     "heldout.csv": "scores on held-out cells, of all methods",
     "enrichment.csv": "gene sets of every latent",
     "latents.csv": "label of every latent",
@@ -170,6 +171,7 @@ def _repeat(found: Findings) -> Section:
         section.add(Code(found.command))
     absent = set() if found.enrichment is not None else set(OF_GENE_SETS)
     absent |= set() if found.answers.states is not None else {"reverse.csv"}
+    absent |= set() if found.guides is not None else {"guides.csv"}
     return section.add(
         Terms(of_run(found)),
         Heading("Files beside this page"),

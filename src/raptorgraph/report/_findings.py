@@ -100,8 +100,9 @@ class Findings(Run):
         :func:`~raptorgraph.report._notes.notes` give.
     pairs
         What :func:`~raptorgraph.report._pairs.top_pairs` gives; None for one perturbed gene.
-    responders, guide_key
-        Table of :func:`raptorgraph.tl.responders`, and the column of the guides, None where none is known.
+    responders, guides, guide_key
+        Tables of :func:`raptorgraph.tl.responders` and :func:`raptorgraph.tl.guides`, and the column of the guides; the
+        last two are None where none is known.
     """
 
     out: Path
@@ -111,6 +112,7 @@ class Findings(Run):
     notes: list[Note]
     pairs: Pairs | None
     responders: pd.DataFrame
+    guides: pd.DataFrame | None
     guide_key: str | None
 
 

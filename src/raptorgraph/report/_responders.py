@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from raptorgraph._text import counted, listed, percent
+from raptorgraph.report import _figures as figures
 from raptorgraph.report._blocks import Section, Text
 from raptorgraph.report._findings import Findings, long_table
 from raptorgraph.report._tables import Column, small, whole
-
-if TYPE_CHECKING:
-    import pandas as pd
-
 
 _TOLD = 0.3  # how far cells must be told apart for that
 _FEW = 0.8  # share of responders below which a perturbation is named
@@ -53,7 +48,7 @@ def responders(found: Findings) -> Section:
     }
     reading = "Where cells are hardly told apart, as where a perturbation does little, the share says nothing."
     if guides is not None:
-        section.add(Text(_guides(whole_rows, guides)))
+        section.add(*_of_guides(found))
         columns = {"perturbation": columns.pop("perturbation"), "guide": Column("guide"), **columns}
         hint = "Test that all guides have the same share of responders: small where they differ."
         columns["q"] = Column("q value", small, hint, number=True)
@@ -63,16 +58,30 @@ def responders(found: Findings) -> Section:
     )
 
 
-def _guides(perturbations: pd.DataFrame, column: str) -> str:
-    n, apart = int(perturbations["q"].notna().sum()), perturbations.loc[perturbations["disagree"], "perturbation"]
+def _of_guides(found: Findings) -> list[Text | figures.Picture]:
+    """Whether guides of one perturbation disagree, and what each does."""
+    table, column = found.guides, found.guide_key
+    assert table is not None
+    n = table.loc[table["p"].notna(), "perturbation"].nunique()
     if not n:
-        return f"No perturbation has two guides of five cells or more (column {column})."
-    if apart.empty:
-        return f"In none of {counted(n, 'perturbation')} do the guides differ clearly (column {column})."
-    return (
-        f"Guides of {counted(len(apart), 'perturbation')} of {n:,} disagree at a false discovery rate of 5 % (column "
-        f"{column}): {listed(apart)}. One of them may not work, or hit something else: look at their cells apart."
-    )
+        return [Text(f"No perturbation has two guides of five cells or more (column {column}).")]
+    apart = list(dict.fromkeys(table.loc[table["disagrees"], "perturbation"]))
+    if not apart:
+        text = f"In none of {counted(n, 'perturbation')} do the guides differ clearly (column {column}). "
+    else:
+        text = (
+            f"Guides of {counted(len(apart), 'perturbation')} of {n:,} disagree at a false discovery rate of 5 % (column "
+            f"{column}): {listed(apart)}. One of them may not work, or hit something else: look at their cells apart. "
+        )
+    return [
+        Text(f"{text}guides.csv has what each guide does."),
+        figures.picture(
+            figures.draw_guides(table),
+            "Size of the effect, share of responders and number of cells of each guide, by perturbation.",
+            "Guides of the perturbations whose guides differ most: effect along that of all guides (1 is their mean, 0 no "
+            "effect), share of responders, and cells. Orange guides disagree.",
+        ),
+    ]
 
 
 def _share(three: tuple[float, float, float]) -> str:

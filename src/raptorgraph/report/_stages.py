@@ -184,7 +184,7 @@ STAGES = {
     "answers": Stage(_answers, (STRENGTHS, TOP, NEXT, STATES)),
     "cells": Stage(_cells, ("annotated.h5ad",)),
     "figures": Stage(_figures, FIGURES),
-    "report": Stage(_report, (STRENGTHS, "responders.csv", "heldout.csv", "report.html")),
+    "report": Stage(_report, (STRENGTHS, "responders.csv", "guides.csv", "heldout.csv", "report.html")),
 }
 """What took longest and cannot be had otherwise is written first; what comes after the tables may fail by itself."""
 

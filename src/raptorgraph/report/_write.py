@@ -72,6 +72,7 @@ def findings_of(run: Run, out: Path, date: datetime, *, say: Callable[[str], Non
         notes=notes(run, checks, held),
         pairs=pairs,
         responders=tl.responders(run.model, guide_key),
+        guides=None if guide_key is None else tl.guides(run.model, guide_key, seed=seed),
         guide_key=guide_key,
     )
 
@@ -83,6 +84,8 @@ def tables_of(found: Findings) -> dict[str, pd.DataFrame]:
         "perturbations.csv": found.strength.join(held.conditions).reset_index(),
         "responders.csv": found.responders,
     }
+    if found.guides is not None:
+        tables["guides.csv"] = found.guides
     scores = [scores.table.assign(set=name, conditions=len(scores.labels)) for name, scores in held.scores.items()]
     return {**tables, "heldout.csv": pd.concat(scores)} if scores else tables
 
