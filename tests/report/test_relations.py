@@ -22,9 +22,7 @@ def findings(support, module):
     genes = list("ABCD")
     strength = pd.DataFrame({"stands_out": True}, index=genes)
     screen = SimpleNamespace(singles=genes, genes_of={gene: (gene,) for gene in genes})
-    return SimpleNamespace(
-        edges=edges, stability={}, latents=None, model=model, strength=strength, screen=screen
-    )
+    return SimpleNamespace(edges=edges, stability={}, latents=None, model=model, strength=strength, screen=screen)
 
 
 def texts(section):

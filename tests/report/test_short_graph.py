@@ -39,7 +39,8 @@ def test_a_graph_that_was_not_resampled():
     text = graph(EDGES, STRONG, n_alone=5)
     assert text == (
         "The graph has 4 edges. By the model's own probabilities, which are too high on real screens, the surest are "
-        f"A → B (90 % of the effect of A, probability 0.90) and C → D (30 % of the effect of C, probability 0.80). {MEANING}"
+        "A → B (90 % of the effect of A, probability 0.90) and C → D (30 % of the effect of C, probability 0.80). "
+        f"{MEANING}"
     )
     bare = graph(EDGES[["source", "target", "weight"]], STRONG, n_alone=5)
     assert "The heaviest are A → B, B → C and C → D; how sure they are is not known." in bare
@@ -57,9 +58,7 @@ def test_graphs_without_an_edge_to_name():
     assert graph(EDGES[:0], set(), n_alone=5) == (
         "The graph has no edge, which is no proof that no gene acts through another."
     )
-    assert graph(EDGES[:0], set(), n_alone=1) == (
-        "There is no graph, which takes two genes that were perturbed alone."
-    )
+    assert graph(EDGES[:0], set(), n_alone=1) == ("There is no graph, which takes two genes that were perturbed alone.")
 
 
 def test_genes_that_cannot_be_ordered():

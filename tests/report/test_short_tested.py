@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from raptorgraph.evaluation._held_out_scores import HALF, MODEL, PERFECT, SEEN, SINGLES, UNSEEN, HeldOut, Scores
-from raptorgraph.report._short_tested import against_perfect, against_truth, error, tested
+from raptorgraph.report._short_tested import against_perfect, against_truth, error, verdicts
 
 
 def scores(ours, theirs, *, n=10, perfect=0.2, se=0.01):
@@ -22,10 +22,8 @@ def scores(ours, theirs, *, n=10, perfect=0.2, se=0.01):
 
 
 def test_each_set_that_was_tested():
-    held = HeldOut(
-        scores={UNSEEN: scores(0.5, 0.8), SINGLES: scores(0.5, 0.4, n=1), SEEN: scores(0.5, 0.4)}
-    )
-    first, second = tested(held)
+    held = HeldOut(scores={UNSEEN: scores(0.5, 0.8), SINGLES: scores(0.5, 0.4, n=1), SEEN: scores(0.5, 0.4)})
+    first, second = verdicts(held)
     assert first == (
         "Effects of 10 combinations that the fit had not seen: the relative squared error is 0.50 [0.48, 0.52]. That "
         "is clearly less than the error of the best simple method, “sum of singles”, with 0.80 [0.77, 0.83]. The noise "
@@ -35,7 +33,7 @@ def test_each_set_that_was_tested():
     assert second.startswith("Effects of 1 single perturbation, on cells that the fit had not seen: the relative")
     assert "cannot be told from one perturbation." in second
     assert "0 is no error" not in second
-    assert list(tested(HeldOut(reason="too few cells"))) == []
+    assert list(verdicts(HeldOut(reason="too few cells"))) == []
 
 
 @pytest.mark.parametrize(
@@ -46,7 +44,7 @@ def test_each_set_that_was_tested():
     ],
 )
 def test_the_model_beside_the_best_simple_method(ours, theirs, said):
-    (text,) = tested(HeldOut(scores={UNSEEN: scores(ours, theirs)}))
+    (text,) = verdicts(HeldOut(scores={UNSEEN: scores(ours, theirs)}))
     assert said in text
 
 

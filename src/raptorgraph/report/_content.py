@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 
 from raptorgraph.report import _figures as figures
 from raptorgraph.report._blocks import Bullets, Code, Heading, Notes, Section, Terms, Text
 from raptorgraph.report._diagnosis import what_was_checked
-from raptorgraph.report._findings import Findings
 from raptorgraph.report._next import to_measure_next
 from raptorgraph.report._pathways import pathways
 from raptorgraph.report._perturbations import perturbations
@@ -17,6 +18,9 @@ from raptorgraph.report._relations import graph, interactions
 from raptorgraph.report._responders import responders
 from raptorgraph.report._short import in_short
 from raptorgraph.report._states import states
+
+if TYPE_CHECKING:
+    from raptorgraph.report._findings import Findings
 
 FILES = {
     "perturbations.csv": "how strong each perturbation is, with what held-out cells say of its prediction",

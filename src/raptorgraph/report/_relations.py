@@ -154,8 +154,7 @@ def graph(found: Findings) -> Section:
             figures.draw_graph(edges, found.latents),
             f"Directed graph of {counted(n_drawn, 'edge')} between perturbed genes; the table below lists them.",
             f"{which}, causes above effects; width is weight. Blue arrows: both perturbations push the same way; "
-            "orange bars: against each other."
-            + (" Lines: either way." if order.any() else ""),
+            "orange bars: against each other." + (" Lines: either way." if order.any() else ""),
         )
     )
     columns = {

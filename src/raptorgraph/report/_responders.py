@@ -70,16 +70,16 @@ def _of_guides(found: Findings) -> list[Text | figures.Picture]:
         text = f"In none of {counted(n, 'perturbation')} do the guides differ clearly (column {column}). "
     else:
         text = (
-            f"Guides of {counted(len(apart), 'perturbation')} of {n:,} disagree at a false discovery rate of 5 % (column "
-            f"{column}): {listed(apart)}. One of them may not work, or hit something else: look at their cells apart. "
+            f"Guides of {counted(len(apart), 'perturbation')} of {n:,} disagree at a false discovery rate of 5 % "
+            f"(column {column}): {listed(apart)}. One of them may not work, or hit something else: look at their cells apart. "
         )
     return [
         Text(f"{text}guides.csv has what each guide does."),
         figures.picture(
             figures.draw_guides(table),
             "Size of the effect, share of responders and number of cells of each guide, by perturbation.",
-            "Guides of the perturbations whose guides differ most: effect along that of all guides (1 is their mean, 0 no "
-            "effect), share of responders, and cells. Orange guides disagree.",
+            "Guides of the perturbations whose guides differ most: effect along that of all guides (1 is their mean, 0 "
+            "no effect), share of responders, and cells. Orange guides disagree.",
         ),
     ]
 

@@ -10,7 +10,7 @@ from raptorgraph.report._pathways import asked, labeled
 from raptorgraph.report._short_graph import graph, modules
 from raptorgraph.report._short_pairs import pairs, to_measure
 from raptorgraph.report._short_perturbations import genes_of_strongest, strongest
-from raptorgraph.report._short_tested import against_truth, tested
+from raptorgraph.report._short_tested import against_truth, verdicts
 from raptorgraph.report._states import sentence
 from raptorgraph.report._unsaid import unsaid
 
@@ -55,7 +55,7 @@ def _found(run: Run, notes: Sequence[Note], held: HeldOut | None) -> Iterator[st
     yield pairs(run.interactions)
     yield to_measure(answers.next_pairs, answers.no_next)
     if held is not None:
-        yield from tested(held)
+        yield from verdicts(held)
     if run.truth is not None:
         yield against_truth(run.truth)
     if run.latents is not None:
@@ -96,8 +96,6 @@ def _warnings(notes: Sequence[Note]) -> str:
     n_important = sum(note.level == IMPORTANT for note in notes)
     if not notes:
         return "The checks found nothing to warn of."
-    said = [
-        counted(n, what) for n, what in ((n_important, "warning"), (len(notes) - n_important, "note")) if n
-    ]
+    said = [counted(n, what) for n, what in ((n_important, "warning"), (len(notes) - n_important, "note")) if n]
     verb = "says" if len(notes) == 1 else "say"
     return f"{' and '.join(said)} {verb} what to know before using the results."

@@ -64,9 +64,7 @@ def graph(edges: pd.DataFrame, strong: Collection[str], *, n_alone: int) -> str:
                 f"{has} None of them joins perturbations that stand out, has a direction that the data support, and "
                 f"was found in {percent(_OFTEN)} or more of the resampled screens."
             )
-        return (
-            f"{has} None of them joins perturbations that stand out and has a direction that the data support."
-        )
+        return f"{has} None of them joins perturbations that stand out and has a direction that the data support."
     told = [_edge(edge) for edge in named.head(_N_EDGES).to_dict("records")]
     are = "is" if len(told) == 1 else "are"
     if resampled:

@@ -48,9 +48,7 @@ def strongest(strength: pd.DataFrame) -> str:
     if out.empty:
         return f"None of {counted(n, 'perturbation')} stands out from the noise of sampling cells."
     if len(out) == 1:
-        return (
-            f"1 of {counted(n, 'perturbation')} stands out from the noise of sampling cells: {named[0]}.{meaning}"
-        )
+        return f"1 of {counted(n, 'perturbation')} stands out from the noise of sampling cells: {named[0]}.{meaning}"
     return (
         f"{len(out):,} of {counted(n, 'perturbation')} stand out from the noise of sampling cells. The strongest are "
         f"{_joined(named)}.{meaning}"

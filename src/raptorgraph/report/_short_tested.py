@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from raptorgraph.evaluation._held_out_scores import HeldOut, Scores
 
 
-def tested(held: HeldOut) -> Iterator[str]:
+def verdicts(held: HeldOut) -> Iterator[str]:
     """A sentence or two on each set of conditions that was tested."""
     names = [name for name in (UNSEEN, SINGLES) if name in held.scores]
     for name in names:

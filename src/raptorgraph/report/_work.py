@@ -194,5 +194,3 @@ class Work:
             command=folder.manifest["command"],
             seconds={name: folder.seconds(stage) for stage, name in timed.items()},
         )
-
-
