@@ -11,6 +11,8 @@ from raptorgraph.report import _answers
 from raptorgraph.report._answers import next_pairs, sizes, sure_genes, top_genes
 from raptorgraph.screen import Screen
 
+pytestmark = pytest.mark.usefixtures("few_steps")
+
 
 @pytest.fixture(scope="module")
 def screen(adata, setup):
@@ -31,6 +33,7 @@ def test_sizes_are_lengths_of_drawn_effects(model, screen, monkeypatch):
     monkeypatch.setattr(_answers, "_AT_A_TIME", 4)
     found = sizes(model, screen, 0)
     assert list(found.index) == screen.conditions
+    assert list(found.index[found["trained"]]) == screen.singles
     lengths = np.sqrt((model.sample_effects(screen.conditions, 100, 0) ** 2).sum(axis=2))
     np.testing.assert_allclose(found["magnitude"], np.median(lengths, axis=0))
     np.testing.assert_allclose(found["magnitude_low"], np.quantile(lengths, 0.05, axis=0))
@@ -40,12 +43,12 @@ def test_sizes_are_lengths_of_drawn_effects(model, screen, monkeypatch):
 def test_sizes_without_a_posterior_and_of_genes_that_are_not_known():
     screen = SimpleNamespace(conditions=["A", "A+B"], genes_of={"A": ("A",), "A+B": ("A", "B")})
     model = SimpleNamespace(
-        perturbed_genes=["A"], has_posterior=False,
+        perturbed_genes=["A"], has_posterior=False, conditions=["A"],
         predict_effects=lambda labels: pd.DataFrame([[3.0, 4.0]], index=labels),
     )  # fmt: skip
     found = sizes(model, screen, 0)
     assert found.loc["A", "magnitude"] == 5
-    assert found.loc["A+B"].isna().all()
+    assert np.isnan(found.loc["A+B", "magnitude"])
     assert found[["magnitude_low", "magnitude_high"]].isna().all(axis=None)
 
 

@@ -19,7 +19,7 @@ def strength(**rows):
     return pd.DataFrame(
         {
             "magnitude": size, "magnitude_low": size - 0.1, "magnitude_high": size + 0.1, "size": size + 1,
-            "p": 0.01, "stands_out": table["stands_out"].astype(bool),
+            "p": 0.01, "stands_out": table["stands_out"].astype(bool), "trained": True,
         }
     )  # fmt: skip
 
@@ -126,3 +126,12 @@ def test_ends_of_sentences(signs, text):
 def test_no_more_genes_than_asked_for():
     rows = genes([("A", f"g{k}", float(k + 1), 0.0) for k in range(9)])
     assert changed(rows, most=2).count("[") == 2
+
+
+def test_what_the_model_did_not_see_is_predicted():
+    table = strength(A=(3.0, True), B=(2.0, True)).assign(trained=[False, True])
+    text = strongest(table)
+    assert text.startswith("All 2 perturbations stand out")
+    assert "A, with a predicted effect of size 3.00 [2.90, 3.10]; and B, with an effect of size 2.00" in text
+    (first, _) = genes_of_strongest(table, genes(ROWS), counts=True)
+    assert first.startswith("A is predicted to lower k (−2.50 [−3.00, −2.00]) and g (−2.00 [−2.50, −1.50]), and is ")

@@ -11,6 +11,8 @@ from raptorgraph.report._states import N_LISTED, ranked, sentence, states
 from raptorgraph.report._tables import Table
 from raptorgraph.screen import Screen
 
+pytestmark = pytest.mark.usefixtures("few_steps")
+
 
 @pytest.fixture(scope="module")
 def screen(adata, setup):

@@ -20,6 +20,7 @@ SURE = 0.05  # local false sign rate up to which the direction of a change count
 _N_DRAWS, _AT_A_TIME = 100, 16  # draws of each effect, and effects that are drawn at a time, which bounds the memory
 _ENDS = (0.05, 0.95)
 _N_NEXT = 10
+_SIZE = ["magnitude", "magnitude_low", "magnitude_high"]
 _MOST_GENES = 3000  # with more, tl.next_pairs cannot plan what teaches most
 
 
@@ -53,15 +54,17 @@ def sizes(model: RaptorGraphModel, screen: Screen, seed: int) -> pd.DataFrame:
     -------
     Index: condition. ``magnitude`` with ``magnitude_low`` and ``magnitude_high``: median, 5 and 95 % quantile of draws
     from the posterior, as in :func:`raptorgraph.tl.interactions`. Without a posterior the size of the predicted effect,
-    and no ends. NaN for conditions with a gene that the model does not know.
+    and no ends. NaN for conditions with a gene that the model does not know. ``trained`` says whether the condition was
+    among the training data; the effects of others are predictions.
     """
     known = set(model.perturbed_genes)
     labels = [label for label in screen.conditions if known.issuperset(screen.genes_of[label])]
     found = pd.DataFrame(
         np.nan,
         index=pd.Index(screen.conditions, name="perturbation"),
-        columns=["magnitude", "magnitude_low", "magnitude_high"],
+        columns=_SIZE,
     )
+    found["trained"] = found.index.isin(list(model.conditions))
     if not model.has_posterior:
         found.loc[labels, "magnitude"] = np.linalg.norm(model.predict_effects(labels).to_numpy(dtype=float), axis=1)
         return found
@@ -69,7 +72,7 @@ def sizes(model: RaptorGraphModel, screen: Screen, seed: int) -> pd.DataFrame:
         part = labels[start : start + _AT_A_TIME]
         drawn = np.linalg.norm(model.sample_effects(part, _N_DRAWS, seed), axis=2)
         low, high = np.quantile(drawn, _ENDS, axis=0)
-        found.loc[part] = np.column_stack([np.median(drawn, axis=0), low, high])
+        found.loc[part, _SIZE] = np.column_stack([np.median(drawn, axis=0), low, high])
     return found
 
 

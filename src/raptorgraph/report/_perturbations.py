@@ -65,7 +65,8 @@ def _strengths(found: Findings) -> Table:
         "effect": Column(
             "size of effect",
             with_interval(2),
-            "By the model's effects, which are less noisy than the measured ones; its interval of 90 % in brackets.",
+            "By the model's effects, which are less noisy than the measured ones, with its interval of 90 %; a "
+            "prediction where the perturbation was left out of the training.",
             number=True,
         ),
         "signal_to_noise": Column(

@@ -78,7 +78,8 @@ def _determined(pairs: Pairs) -> str:
     if not pairs.intervals:
         return "This model has no intervals, so every interaction is undetermined."
     among = "" if pairs.n_pairs == pairs.n_all else " among those shown"
-    text = f"The interaction of {counted(pairs.n_determined, 'pair')}{among} is determined. "
+    determined = f"The interaction of {counted(pairs.n_determined, 'pair')}{among} is determined. "
+    text = determined if pairs.n_determined else f"The interaction of no pair{among} is determined. "
     if pairs.prior:
         return text + (
             "No pair of two genes that were measured alone was among the training data, so how effects combine is not "

@@ -25,8 +25,11 @@ def responders(found: Findings) -> Section:
         "with control cells and with the other cells of its perturbation; annotated.h5ad has it for each cell "
         "(raptorgraph_responded). "
     )
-    which = f"{counted(len(few), 'perturbation')} ({listed(few)})" if len(few) else "no perturbation"
-    text += f"Clearly fewer than {percent(_FEW)} of the cells responded in {which}."
+    if len(few):
+        which = f"{counted(len(few), 'perturbation')} ({listed(few)})"
+        text += f"Clearly fewer than {percent(_FEW)} of the cells responded in {which}."
+    else:
+        text += f"Of no perturbation that stands out did clearly fewer than {percent(_FEW)} of the cells respond."
     section.add(Text(text))
     shares = list(zip(frame["share"], frame["low"], frame["high"], strict=True))
     columns = {
@@ -71,7 +74,8 @@ def _of_guides(found: Findings) -> list[Text | figures.Picture]:
     else:
         text = (
             f"Guides of {counted(len(apart), 'perturbation')} of {n:,} disagree at a false discovery rate of 5 % "
-            f"(column {column}): {listed(apart)}. One of them may not work, or hit something else: look at their cells apart. "
+            f"(column {column}): {listed(apart)}. One of them may not work, or hit something else: look at their cells "
+            "apart. "
         )
     return [
         Text(f"{text}guides.csv has what each guide does."),

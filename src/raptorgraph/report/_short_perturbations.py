@@ -49,10 +49,8 @@ def strongest(strength: pd.DataFrame) -> str:
         return f"None of {counted(n, 'perturbation')} stands out from the noise of sampling cells."
     if len(out) == 1:
         return f"1 of {counted(n, 'perturbation')} stands out from the noise of sampling cells: {named[0]}.{meaning}"
-    return (
-        f"{len(out):,} of {counted(n, 'perturbation')} stand out from the noise of sampling cells. The strongest are "
-        f"{_joined(named)}.{meaning}"
-    )
+    those = f"All {n:,} perturbations" if len(out) == n else f"{len(out):,} of {counted(n, 'perturbation')}"
+    return f"{those} stand out from the noise of sampling cells. The strongest are {_joined(named)}.{meaning}"
 
 
 def ranked(strength: pd.DataFrame) -> pd.DataFrame:
@@ -82,18 +80,19 @@ def genes_of_strongest(strength: pd.DataFrame, top_genes: pd.DataFrame | None, *
     scale = "log(1 + counts per 10,000)" if counts else "the values in the file"
     for k, label in enumerate(labels):
         rows = sure[sure["perturbation"] == label]
-        text = changed(rows, most=_N_GENES)
+        text = changed(rows, most=_N_GENES, predicted=not strength.at[label, "trained"])
         if not text:
             yield f"Of no gene is it sure which way {label} changes it."
             continue
         yield f"{label} {text}." + (f" Changes are on the scale of {scale}." if k == 0 else "")
 
 
-def changed(rows: pd.DataFrame, *, most: int) -> str:
+def changed(rows: pd.DataFrame, *, most: int, predicted: bool = False) -> str:
     """Genes that fall and that rise with a perturbation, with intervals, as the end of a sentence; "" without any."""
     rows = rows.sort_values("effect", key=lambda values: -values.abs(), kind="stable")
+    verbs = ("is predicted to lower", "is predicted to raise") if predicted else ("lowers", "raises")
     parts = []
-    for verb, some in (("lowers", rows[rows["effect"] < 0]), ("raises", rows[rows["effect"] > 0])):
+    for verb, some in zip(verbs, (rows[rows["effect"] < 0], rows[rows["effect"] > 0]), strict=True):
         if len(some):
             parts.append(f"{verb} {listed([gene_text(row) for row in some.head(most).itertuples()])}")
     return ", and ".join(parts)
@@ -110,7 +109,7 @@ def _sized(row: pd.Series) -> str:
     three = tuple(row[["magnitude", "magnitude_low", "magnitude_high"]])
     if pd.isna(three[0]):  # of a condition with a gene that the model does not know
         return f"with a measured effect of size {fixed(2)(row['size'])}"
-    return f"with an effect of size {with_interval(2)(three)}"
+    return f"with {'an effect' if row['trained'] else 'a predicted effect'} of size {with_interval(2)(three)}"
 
 
 def _joined(named: list[str]) -> str:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from raptorgraph.report._folder import RunFolder
 
 _MOST_CELLS = 20_000  # of a screen that is not in memory, drawn at random
-_MOST_PERTURBATIONS, _MOST_GENES = 60, 50  # of the heat maps
+_MOST_PERTURBATIONS, _MOST_GENES = 60, 40  # of the heat maps
 _N_VOLCANOS = 4
 FIGURES = ("dag.png", "training.png", "effects.png", "umap.png", "effects_map.png", "similarity.png", "volcano.png")
 _LETTER = 0.075  # inches
