@@ -81,10 +81,10 @@ def test_columns_are_explained_where_they_are_shown(document, html):
 def test_the_wanted_state_is_searched_for(document, written):
     text = " ".join("".join(document.text).split())
     table = pd.read_csv(written / "reverse.csv")
-    assert set(table["query"]) == {"query"}
+    assert set(table["query"]) == {"wanted"}
     assert table["perturbation"].iloc[0] == "<b>A&amp;1"
     assert "What brings cells to this state" in text
-    assert "<b>A&amp;1 comes nearest to the state “query”" in text
+    assert "<b>A&amp;1 comes nearest to the state “wanted”" in text
 
 
 def test_style_and_script_ask_for_nothing():

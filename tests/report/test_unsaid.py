@@ -59,6 +59,10 @@ def test_directions(run):
     assert unsaid(run, HELD) == [
         "Which gene acts on the other cannot be said of 1 of 2 edges: the data support neither direction."
     ]
+    run.edges["direction_support"] = 0.6
+    assert unsaid(run, HELD) == [
+        "Which gene acts on the other cannot be said of any of 2 edges: the data support neither direction."
+    ]
 
 
 def test_predictions(run):

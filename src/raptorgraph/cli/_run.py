@@ -276,6 +276,7 @@ def run(
         resamples=n_resamples,
         gene_sets=sets,
         query=wanted,
+        query_name="query" if query is None else query.stem,
     )
     return carry_out(order, out, made=made, overwrite=overwrite, say=say)
 

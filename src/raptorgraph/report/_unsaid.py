@@ -65,10 +65,8 @@ def _of_pairs(table: pd.DataFrame | None) -> Iterator[str]:
 def _of_directions(edges: pd.DataFrame) -> Iterator[str]:
     n = int(unordered(edges).sum())
     if n:
-        yield (
-            f"Which gene acts on the other cannot be said of {n:,} of {counted(len(edges), 'edge')}: the data support "
-            "neither direction."
-        )
+        which = f"any of {counted(n, 'edge')}" if n == len(edges) else f"{n:,} of {len(edges):,} edges"
+        yield f"Which gene acts on the other cannot be said of {which}: the data support neither direction."
 
 
 def _of_predictions(run: Run, held: HeldOut | None) -> Iterator[str]:

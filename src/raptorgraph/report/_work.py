@@ -60,8 +60,9 @@ class Order:
         Adjacency among all genes, where it is known.
     gene_sets
         Gene sets for the latents, or None.
-    query
-        Cells in a state that perturbations are searched for, or None.
+    query, query_name
+        Cells in a state that perturbations are searched for, or None; and the name of the state, where no labels of
+        these cells name several.
     """
 
     train: ad.AnnData
@@ -79,6 +80,7 @@ class Order:
     true_graph: pd.DataFrame | None = None
     gene_sets: Mapping[str, Sequence[str]] | None = None
     query: ad.AnnData | None = None
+    query_name: str = "query"
 
     def new_model(self) -> RaptorGraphModel:
         """A model that is not trained yet."""
@@ -93,7 +95,9 @@ class Order:
         if self.query is None:
             return None
         genes = pd.Index(self.screen.var_names)
-        return query_table(model, Setup.of(model.setup_args), self.query, genes, "effect")
+        setup = Setup.of(model.setup_args)
+        table = query_table(model, setup, self.query, genes, "effect")
+        return table if setup.perturbation_key in self.query.obs else table.set_axis([self.query_name], axis=0)
 
 
 class Work:
