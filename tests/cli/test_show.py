@@ -18,6 +18,8 @@ from raptorgraph.report import _results, _stages, _work
 from raptorgraph.report._blocks import Note
 from raptorgraph.report._results import Result, against
 
+pytestmark = pytest.mark.usefixtures("few_steps")
+
 
 def pairs(rows):
     table = pd.DataFrame(rows, columns=["label", "synergy", "synergy_low", "synergy_high", "magnitude", "measured"])
@@ -157,8 +159,6 @@ TABLES = (
         (pl, "latents", "umap.png"),
         (pl, "dag", "dag.png"),
         (_stages, "findings_of", "report.html"),
-        (_work, "top_genes", "top_genes.csv"),
-        (_work, "next_pairs", "next_pairs.csv"),
         (_work, "strengths", "perturbations.csv"),
     ],
 )
@@ -181,6 +181,25 @@ def test_a_step_that_fails_after_the_training_costs_itself_alone(where, name, mi
     expected = {*TABLES, "annotated.h5ad", "dag.png", "training.png", "effects.png", "umap.png"} - {missing}
     assert all((out / file).is_file() for file in expected)
     assert not (out / missing).exists()
+
+
+def test_answers_that_fail_cost_themselves_alone(tmp_path, capsys, monkeypatch):
+    def fail(*args, **kwargs):
+        raise ValueError("too odd")
+
+    for name in ("top_genes", "next_pairs"):
+        monkeypatch.setattr(_work, name, fail)
+    datasets.simulate(
+        20, 3, n_doubles=1, n_control_cells=40, n_cells_per_perturbation=15, n_truth_cells=10, seed=0
+    ).write_h5ad(tmp_path / "screen.h5ad")
+    out = tmp_path / "out"
+    assert main(["run", str(tmp_path / "screen.h5ad"), "--out", str(out), "--max-epochs", "1"]) == 0
+    printed = " ".join(capsys.readouterr().out.split())
+    for name in ("top_genes.csv", "next_pairs.csv"):
+        assert f"There is no {name}: ValueError: too odd" in printed
+        assert not (out / name).exists()
+    assert "No pair to measure next is named, because the choice failed." in printed
+    assert (out / "perturbations.csv").is_file()
 
 
 def test_tables_and_model_are_there_when_the_cells_cannot_be_written(tmp_path, capsys, monkeypatch):

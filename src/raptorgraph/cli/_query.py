@@ -39,7 +39,7 @@ def read_query(path: Path, screen: ad.AnnData, setup: Mapping[str, Any]) -> ad.A
     cells = read_cells(path)
     strip_gene_names(cells)
     where = f"--query {path}"
-    lacking = screen.var_names.difference(cells.var_names)
+    lacking = screen.var_names[~screen.var_names.isin(cells.var_names)]
     if len(lacking):
         raise KeyError(
             f"{where}: {len(lacking):,} of the {screen.n_vars:,} genes of the screen are not there, first "
