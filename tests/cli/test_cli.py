@@ -195,7 +195,7 @@ def test_run_writes_a_report(screen, tmp_path, capsys):
         assert sentence in text
         assert f"- {sentence}" in " ".join(printed.split())
     written = names(out)
-    assert written == sorted([*FILES, *OF_REPORT, "enrichment.csv", "latents.csv"])
+    assert written == sorted([*FILES, *OF_REPORT, "enrichment.csv", "latents.csv", "guides.csv"])
     page = (out / "report.html").read_text(encoding="utf-8")
     assert shlex.join(["raptorgraph", *arguments]) in html.unescape(page)
     assert "frequency" not in pd.read_csv(out / "dag.csv")
