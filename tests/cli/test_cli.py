@@ -1,4 +1,5 @@
 import html
+import json
 import re
 import shlex
 import subprocess
@@ -20,15 +21,21 @@ FILES = [
     "dag.png",
     "effects.csv",
     "effects.png",
+    "effects_map.png",
     "facts.csv",
     "interactions.csv",
     "model",
+    "next_pairs.csv",
+    "perturbations.csv",
     "run.json",
+    "similarity.png",
     "summary.csv",
+    "top_genes.csv",
     "training.png",
     "umap.png",
+    "volcano.png",
 ]
-OF_REPORT = ["heldout.csv", "perturbations.csv", "report.html", "responders.csv"]
+OF_REPORT = ["heldout.csv", "report.html", "responders.csv"]
 
 
 def names(folder):
@@ -127,7 +134,8 @@ def test_run_reports_the_fit(screen, tmp_path, capsys):
     assert "no test of predictions" in " ".join(printed.split())
     assert "GPU" not in printed
     assert "Only 80 control cells" in printed
-    assert "not tested on held-out cells" in printed
+    assert "In short:" in printed
+    assert "cannot be said: --report tests them on held-out cells." in " ".join(printed.split())
     pairs = pd.read_csv(out / "interactions.csv", keep_default_na=False)
     assert {f"{score}_{end}" for score in ("synergy", "magnitude") for end in ("low", "high")} < set(pairs)
     assert pairs["measured"].is_monotonic_increasing
@@ -180,12 +188,14 @@ def test_run_writes_a_report(screen, tmp_path, capsys):
     printed = capsys.readouterr().out
     assert f"The report is {out / 'report.html'}" in printed
     # the terminal tells what the page does
-    tested = re.findall("On held-out cells: (.*?[.])\n(?=[A-Z])", printed, flags=re.DOTALL)
+    kept = json.loads((out / "run.json").read_text(encoding="utf-8"))["stages"]["report"]["found"]
     text = " ".join(html.unescape(re.sub("<[^>]*>", " ", (out / "report.html").read_text(encoding="utf-8"))).split())
-    assert tested
-    assert all(" ".join(line.split()) in text for line in tested)
+    assert any("the relative squared error is" in sentence for sentence in kept["short"])
+    for sentence in [*kept["short"], *kept["unsaid"]]:
+        assert sentence in text
+        assert f"- {sentence}" in " ".join(printed.split())
     written = names(out)
-    assert written == sorted([*FILES, *OF_REPORT, "enrichment.csv", "latents.csv"])
+    assert written == sorted([*FILES, *OF_REPORT, "enrichment.csv", "latents.csv", "guides.csv"])
     page = (out / "report.html").read_text(encoding="utf-8")
     assert shlex.join(["raptorgraph", *arguments]) in html.unescape(page)
     assert "frequency" not in pd.read_csv(out / "dag.csv")

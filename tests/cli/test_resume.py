@@ -24,8 +24,9 @@ LAST = {
     "tables": "interactions.csv",
     "graph": "model",
     "gene sets": "latents.csv",
+    "answers": "reverse.csv",
     "cells": "annotated.h5ad",
-    "figures": "umap.png",
+    "figures": "volcano.png",
     "report": "report.html",
 }
 
@@ -49,6 +50,8 @@ def inputs(tmp_path_factory):
         30, 3, n_doubles=2, n_control_cells=60, n_cells_per_perturbation=20, n_truth_cells=10, seed=3
     )
     adata.write_h5ad(folder / "screen.h5ad")
+    wanted = adata[adata.obs["perturbation"] == adata.obs["perturbation"].iloc[-1]].copy()
+    wanted.write_h5ad(folder / "wanted.h5ad")
     genes = list(adata.var_names)
     (folder / "sets.gmt").write_text("".join(f"SET_{k}\tna\t" + "\t".join(genes[k::3]) + "\n" for k in range(3)))
     return folder
@@ -57,6 +60,7 @@ def inputs(tmp_path_factory):
 def _command(inputs):
     """Arguments of a run of everything, into the folder ``out`` of the current one."""
     options = ["--max-epochs", "1", "--library-size-key", "total_counts", "--report", "--resamples", "2"]
+    options += ["--query", str(inputs / "wanted.h5ad")]
     return ["run", str(inputs / "screen.h5ad"), "--out", "out", "--gene-sets", str(inputs / "sets.gmt"), *options]
 
 
@@ -204,7 +208,7 @@ def test_overwriting_leaves_nothing_of_the_earlier_results(command, unbroken, tm
     assert main(plain) == 0
     files = state(tmp_path / "out")
     assert files["notes.txt"] == b"mine"
-    assert not {"report.html", "heldout.csv", "perturbations.csv", "enrichment.csv", "latents.csv"} & set(files)
+    assert not {"report.html", "heldout.csv", "reverse.csv", "enrichment.csv", "latents.csv"} & set(files)
     assert "frequency" not in pd.read_csv(tmp_path / "out" / "dag.csv")
     assert main(plain[:-1]) == 0
     assert "All is in out already" in capsys.readouterr().out

@@ -1,6 +1,7 @@
 """What the terminal says of pairs, and steps after the training that fail without taking the others with them."""
 
 import io
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -13,8 +14,11 @@ from raptorgraph._failures import optional
 from raptorgraph.cli._commands import main
 from raptorgraph.cli._show import show
 from raptorgraph.model import RaptorGraphModel
-from raptorgraph.report import _results, _stages
+from raptorgraph.report import _results, _stages, _work
+from raptorgraph.report._blocks import Note
 from raptorgraph.report._results import Result, against
+
+pytestmark = pytest.mark.usefixtures("few_steps")
 
 
 def pairs(rows):
@@ -28,10 +32,10 @@ def pairs(rows):
     return table.set_index("label")
 
 
-def shown(table, width=100):
+def shown(table, width=100, **told):
     summary = pd.DataFrame({"set": ["singles"], "conditions": 3, "method": "x", "pearson": np.nan, "relative_mse": 1.0})
     console = Console(file=io.StringIO(), width=width, highlight=False, markup=False)
-    show(Result("A title", summary, table, {"cells": 3}), console)
+    show(Result("A title", summary, table, {"cells": 3}, **told), console)
     return " ".join(console.file.getvalue().split())
 
 
@@ -56,8 +60,8 @@ def test_pairs_that_differ_are_shown_with_how_sure_that_is():
     assert "1.50 [1.10, 2.00]" in printed
     assert "[b]A[/b]+B" in printed
     assert "C+D" not in printed
-    assert "1.25 for the median pair" in printed
-    assert "None of them stands out from the median pair" in printed
+    assert "All 2 pairs (1 unmeasured) are in interactions.csv." in printed
+    assert "1.25 for the median of these pairs" in printed
 
 
 def test_names_of_two_genes_stay_on_one_line_of_a_terminal():
@@ -80,30 +84,33 @@ def test_no_effect_is_written_as_zero():
         assert "-0" not in table.to_csv(float_format="%.6g", index=False)
 
 
-def test_a_pair_that_stands_out_from_the_others_is_said_to():
+def test_a_pair_that_stands_out_from_the_others_is_marked():
     rows = [("A+B", 0.9, 0.8, 0.95, 1.0, False), ("C+D", 0.6, 0.5, 0.7, 5.0, False), ("E+F", 0.5, 0.4, 0.7, 5.0, True)]
     table = pairs(rows)
     assert table["against_sum"].tolist() == ["weaker"] * 3
     assert table["against_median"].tolist() == ["stronger", "", ""]
-    assert "None of them" not in shown(table)
 
 
-def test_without_such_a_pair_one_line_says_why():
+def test_where_no_pair_is_determined_or_nothing_is_known_there_is_no_table():
     table = pairs([("A+B", 1.3, 0.9, 1.6, 1.0, False), ("C+D", 1.0, 0.9, 1.1, 5.0, True)])
-    printed = shown(table)
-    assert "No interaction is determined: all intervals (90 %) hold additive effects." in printed
-    assert "A+B, synergy 1.30 [0.90, 1.60]" in printed
-    assert "all 2 pairs (1 unmeasured) are in interactions.csv" in printed
-    printed = shown(table.assign(both_stand_out=[False, True]))
-    assert "C+D, synergy 1.00 [0.90, 1.10]" in printed
-    assert "no pair of two genes whose single effects" in shown(table.assign(both_stand_out=False))
-    for prior in (table.assign(pairs_seen=0), table.assign(singles_measured=False)):
-        assert "are a prior" in shown(prior)
+    for some in (table, table.drop(columns=["synergy_low", "synergy_high"]), table[:0]):
+        assert "A+B" not in shown(some)
+        assert "synergy" not in shown(some)
 
 
-def test_without_intervals_nothing_is_claimed():
-    table = pairs([("A+B", 1.3, 0.9, 1.6, 1.0, False)]).drop(columns=["synergy_low", "synergy_high"])
-    assert "has no intervals" in shown(table)
+def test_the_sentences_of_the_report_come_last():
+    table = pairs([("A+B", 1.5, 1.1, 2.0, 1.0, False)])
+    notes = [Note("important", "Few cells", "Add some."), Note("note", "Of note", "More.")]
+    said = ["[b]A[/b] does much.", "B does little."]
+    told = {"short": said, "unsaid": ["What C does cannot be said."], "notes": notes}
+    printed = shown(table, **told)
+    end = "Warning: Few cells. Add some. Note: Of note. In short: - [b]A[/b] does much. - B does little. "
+    assert printed.endswith(end + "What cannot be said: - What C does cannot be said.")
+    without = shown(table)
+    assert "In short" not in without
+    assert "cannot be said" not in without
+    page = shown(table, report=Path("out/report.html"), **told)
+    assert page.endswith("cannot be said. The report is out/report.html: open it in a browser.")
 
 
 # -- steps that may fail -------------------------------------------------------------------------------------------
@@ -140,12 +147,20 @@ def test_an_interruption_and_a_full_disk_are_no_failure_of_one_step(tmp_path):
     assert not said
 
 
-TABLES = ("effects.csv", "interactions.csv", "dag.csv", "summary.csv", "facts.csv", "model/model.json")
+TABLES = (
+    "effects.csv", "interactions.csv", "dag.csv", "summary.csv", "facts.csv", "model/model.json", "perturbations.csv",
+    "top_genes.csv", "next_pairs.csv",
+)  # fmt: skip
 
 
 @pytest.mark.parametrize(
     ("where", "name", "missing"),
-    [(pl, "latents", "umap.png"), (pl, "dag", "dag.png"), (_stages, "findings_of", "report.html")],
+    [
+        (pl, "latents", "umap.png"),
+        (pl, "dag", "dag.png"),
+        (_stages, "findings_of", "report.html"),
+        (_work, "strengths", "perturbations.csv"),
+    ],
 )
 def test_a_step_that_fails_after_the_training_costs_itself_alone(where, name, missing, tmp_path, capsys, monkeypatch):
     def fail(*args, **kwargs):
@@ -166,6 +181,25 @@ def test_a_step_that_fails_after_the_training_costs_itself_alone(where, name, mi
     expected = {*TABLES, "annotated.h5ad", "dag.png", "training.png", "effects.png", "umap.png"} - {missing}
     assert all((out / file).is_file() for file in expected)
     assert not (out / missing).exists()
+
+
+def test_answers_that_fail_cost_themselves_alone(tmp_path, capsys, monkeypatch):
+    def fail(*args, **kwargs):
+        raise ValueError("too odd")
+
+    for name in ("top_genes", "next_pairs"):
+        monkeypatch.setattr(_work, name, fail)
+    datasets.simulate(
+        20, 3, n_doubles=1, n_control_cells=40, n_cells_per_perturbation=15, n_truth_cells=10, seed=0
+    ).write_h5ad(tmp_path / "screen.h5ad")
+    out = tmp_path / "out"
+    assert main(["run", str(tmp_path / "screen.h5ad"), "--out", str(out), "--max-epochs", "1"]) == 0
+    printed = " ".join(capsys.readouterr().out.split())
+    for name in ("top_genes.csv", "next_pairs.csv"):
+        assert f"There is no {name}: ValueError: too odd" in printed
+        assert not (out / name).exists()
+    assert "No pair to measure next is named, because the choice failed." in printed
+    assert (out / "perturbations.csv").is_file()
 
 
 def test_tables_and_model_are_there_when_the_cells_cannot_be_written(tmp_path, capsys, monkeypatch):

@@ -80,7 +80,11 @@ def gene_sets():
 def written(adata, tmp_path_factory, with_few_steps):
     """Folder of a finished run with a report."""
     folder = tmp_path_factory.mktemp("report")
-    renamed(adata, NASTY).write_h5ad(folder / "screen <1> & 2.h5ad")
+    screen = renamed(adata, NASTY)
+    screen.write_h5ad(folder / "screen <1> & 2.h5ad")
+    wanted = screen[screen.obs["perturbation"] == NASTY["P01"]].copy()
+    del wanted.obs["perturbation"]
+    wanted.write_h5ad(folder / "wanted.h5ad")
     with with_few_steps():
         _run.run(
             folder / "screen <1> & 2.h5ad",
@@ -89,6 +93,7 @@ def written(adata, tmp_path_factory, with_few_steps):
             max_epochs=1,
             report=True,
             resamples=2,
+            query=folder / "wanted.h5ad",
             command="raptorgraph run 'screen <1> & 2.h5ad' --report",
             say=lambda line: None,
         )

@@ -79,8 +79,8 @@ def test_tables_sort_by_keyboard_and_missing_values_stay_last(opened):
         n = sum(text != "–" for text in shown)
         assert 0 < n < len(shown)
         assert "–" not in shown[:n]
-        # by value and not by letter: a true minus sign and an error are written
-        values = [float(text.split(" ±")[0].replace("−", "-")) for text in shown[:n]]
+        # by value and not by letter: a true minus sign and an interval are written
+        values = [float(text.split(" [")[0].replace("−", "-")) for text in shown[:n]]
         assert values == sorted(values, reverse=order == "descending")
         assert min(values) < 0
 

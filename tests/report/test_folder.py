@@ -115,7 +115,7 @@ def test_what_failed_is_tried_again(tmp_path):
                         raise error
                     folder.table(PRODUCTS[STAGES.index(name)], pd.DataFrame({"x": [0.1]}))
                     folder.keep(x=1.5)
-            assert folder.has_failed("second") == bool(error)
+            assert bool(folder.failed("second")) == bool(error)
             assert folder.found("third") == {"x": 1.5}
             assert folder.found("none") == {}
             assert folder.seconds("third") < 60

@@ -61,5 +61,7 @@ def test_the_report_says_how_many_of_how_many(table):
 
 def test_the_terminal_says_so_too(table):
     console = Console(record=True, width=200)
-    _show_pairs(table, console)
+    known = table.assign(interaction="synergy", **dict.fromkeys(["synergy_low", "synergy_high"], 1.5))
+    known.attrs = table.attrs
+    _show_pairs(known, console)
     assert "4 of 15 pairs" in console.export_text()

@@ -5,7 +5,6 @@ from types import SimpleNamespace
 import pandas as pd
 
 from raptorgraph.report._blocks import Text
-from raptorgraph.report._content import _no_direction
 from raptorgraph.report._relations import graph
 from raptorgraph.report._tables import Table
 
@@ -20,7 +19,10 @@ def findings(support, module):
     )  # fmt: skip
     modules = {"M1": ["A", "B", "C"]} if "M1" in module else {}
     model = SimpleNamespace(get_modules=lambda: modules)
-    return SimpleNamespace(edges=edges, stability={}, latents=None, model=model)
+    genes = list("ABCD")
+    strength = pd.DataFrame({"stands_out": True}, index=genes)
+    screen = SimpleNamespace(singles=genes, genes_of={gene: (gene,) for gene in genes})
+    return SimpleNamespace(edges=edges, stability={}, latents=None, model=model, strength=strength, screen=screen)
 
 
 def texts(section):
@@ -42,7 +44,6 @@ def test_edges_without_a_direction_are_warned_of_and_carry_no_share():
     shown = cells(section).set_index("from")
     assert list(shown.index) == ["B", "A", "C"]  # the most frequent first
     assert shown["share"].isna().tolist() == [True, True, False]
-    assert _no_direction(found) == " The data do not support the direction of 2 of them. They cannot order A, B and C."
 
 
 def test_a_graph_whose_edges_have_a_direction():
@@ -50,7 +51,17 @@ def test_a_graph_whose_edges_have_a_direction():
     section = graph(found)
     assert "direction of" not in texts(section)
     assert cells(section)["share"].notna().all()
-    assert _no_direction(found) == ""
     old = graph(SimpleNamespace(**{**vars(found), "edges": found.edges.drop(columns=["direction_support", "module"])}))
     assert "direction" not in cells(old)
     assert cells(old)["share"].tolist() == ["80 %", "90 %", "30 %"]
+
+
+def test_edges_of_perturbations_that_do_not_stand_out_are_in_the_file_alone():
+    found = findings([0.9, 0.99, 0.8], [None, None, None])
+    found.strength.loc["D", "stands_out"] = False
+    section = graph(found)
+    assert list(cells(section)["from"]) == ["B", "A"]
+    (table,) = (block for block in section.blocks if isinstance(block, Table))
+    assert table.reading.endswith("1 edge of perturbations that do not stand out is in dag.csv alone.")
+    found.strength["stands_out"] = False  # as where there are too few control cells to tell
+    assert len(cells(graph(found))) == 3

@@ -1,10 +1,12 @@
 import numpy as np
+import pandas as pd
 import pytest
 
 from raptorgraph import datasets, tl
 from raptorgraph.model import RaptorGraphModel
 from raptorgraph.model._responders import guide_column
 from raptorgraph.report import _responders
+from raptorgraph.report._figures import Picture
 from raptorgraph.report._tables import Table
 
 
@@ -27,6 +29,8 @@ class Found:
     def __init__(self, model):
         self.guide_key = guide_column(model)
         self.responders = tl.responders(model, self.guide_key)
+        self.guides = None if self.guide_key is None else tl.guides(model, self.guide_key, n_resamples=20)
+        self.strength = pd.DataFrame({"stands_out": True, "p": 0.01}, index=model.conditions)
 
 
 def named(section):
@@ -39,7 +43,7 @@ def test_names_what_did_not_respond(model):
     assert found.guide_key is None
     text, table = named(_responders.responders(found))
     assert "uides" not in text
-    titles = ["perturbation", "cells", "responded", "from", "to", "told apart"]
+    titles = ["perturbation", "cells", "responded", "told apart"]
     assert [column.title for column in table.columns] == titles
     written = found.responders.set_index("perturbation")
     assert len(table.rows) == len(written) == 4
@@ -47,6 +51,11 @@ def test_names_what_did_not_respond(model):
     assert len(few) > 1
     assert f"in {len(few)} perturbations (" in text
     assert all((gene in text) == (gene in few.index) for gene in written.index)
+    share, low, high = (f"{100 * written[name].iloc[0]:.0f} %" for name in ("share", "low", "high"))
+    assert table.rows[0][2].text == f"{share} [{low}, {high}]"
+    found.strength.loc[few.index[0], "stands_out"] = False
+    text, _ = named(_responders.responders(found))
+    assert few.index[0] not in text
 
 
 def test_names_guides_that_disagree(model):
@@ -55,10 +64,12 @@ def test_names_guides_that_disagree(model):
     try:
         found = Found(model)
         assert found.guide_key == "gRNA_id"
-        text, table = named(_responders.responders(found))
+        section = _responders.responders(found)
+        text, table = named(section)
     finally:
         del obs["gRNA_id"]
     assert "Guides of 1 perturbation of 4 disagree at a false discovery rate of 5 % (column gRNA_id): P01." in text
+    assert any(isinstance(block, Picture) for block in section.blocks)
     assert len(table.rows) == 12
     shares = found.responders.set_index("guide")["share"]
     assert shares["P01_<1>"] > 0.6 > 0.4 > shares["P01_<2>"]

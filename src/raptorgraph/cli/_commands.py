@@ -186,6 +186,8 @@ def _parser() -> argparse.ArgumentParser:
     add("--guide-key", metavar="COLUMN", help="column of obs with the guide of each cell")
     add("--singles-only", action="store_true", help="hold combinations out of training, score them")
     add("--gene-sets", type=_path, metavar="FILE", help="gene sets as GMT, to compare the latents with")
+    text = "cells in a wanted state, of the same genes: ranks the perturbations that bring cells there"
+    add("--query", type=_path, metavar="FILE", help=text)
     text = "write report.html too: tests predictions on held-out cells, about twice the time"
     add("--report", action="store_true", help=text)
     add("--resamples", type=_count, metavar="N", help="resampled graphs for the report (default: 20, 0 for none)")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,11 +12,14 @@ import scvi
 
 from raptorgraph import pp
 from raptorgraph._files import file_hash
+from raptorgraph.cli._query import read_query
 from raptorgraph.datasets import simulate
 from raptorgraph.pp._gene_sets import match_gene_sets, read_gene_sets
+from raptorgraph.pp._genes import LIBRARY_SIZE_KEY
 from raptorgraph.report._folder import check_used
 from raptorgraph.report._record import source_of_file, versions
-from raptorgraph.report._stages import PRODUCTS, RESAMPLES, Order, carry_out
+from raptorgraph.report._stages import PRODUCTS, RESAMPLES, carry_out
+from raptorgraph.report._work import Order
 from raptorgraph.screen import Screen
 from raptorgraph.screen._files import check_cells, check_folder, open_cells, read_cells, values_bytes
 from raptorgraph.screen._inputs import matrix
@@ -24,7 +28,7 @@ from raptorgraph.screen._names import strip_gene_names
 from raptorgraph.screen._stored import keeps_order
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from raptorgraph.report._results import Result
 
@@ -137,6 +141,7 @@ def run(
     singles_only: bool = False,
     n_top_genes: int | None = None,
     gene_sets: Path | None = None,
+    query: Path | None = None,
     report: bool = False,
     resamples: int | None = None,
     overwrite: bool = False,
@@ -168,6 +173,10 @@ def run(
         Number of highly variable genes to keep, beside the perturbed ones; default all genes.
     gene_sets
         GMT file, whose sets the latents are compared with; default none.
+    query
+        An h5ad file or a zarr store with cells in a state that perturbations are searched for, with the genes of the
+        screen; default none. Where it has the column of labels, each label is a state, and the control cells among them
+        are those that they are compared with; else all cells are one state, and control cells are those of the screen.
     report
         Whether to write ``report.html``, for which the predictions are tested on held-out cells and the graph is
         inferred again from resampled screens.
@@ -194,7 +203,7 @@ def run(
     FileNotFoundError
         If there is no such file.
     KeyError
-        If a column or the layer is not there.
+        If a column or the layer is not there, or the query lacks genes.
     RuntimeError
         If another process writes to `out`.
     ValueError
@@ -203,10 +212,7 @@ def run(
         `singles_only` there is no combination of genes that were perturbed alone.
     """
     check_folder(out, path)
-    if resamples is not None and not report:
-        raise ValueError(f"resamples={resamples} is for the report: add --report, or leave --resamples out.")
-    if resamples == 1:
-        raise ValueError("resamples=1 gives no frequency: use 2 or more, or 0 for none.")
+    n_resamples = _checked_resamples(resamples, report=report)
     sets = None if gene_sets is None else read_gene_sets(Path(gene_sets))
     setup: dict[str, Any] = {
         "perturbation_key": perturbation_key,
@@ -223,9 +229,11 @@ def run(
         "singles_only": singles_only,
         "n_top_genes": n_top_genes,
         "gene_sets": gene_sets,
+        "query": query,
     }
-    n_resamples = (RESAMPLES if resamples is None else resamples) if report else 0
-    check_cells(path)
+    for file in (path, query):
+        if file is not None:
+            check_cells(file)
     source = source_of_file(path)
     made = {
         "command": "run",
@@ -235,28 +243,73 @@ def run(
         "guide_key": guide_key,
         **options,
         "gene_sets": None if gene_sets is None else file_hash(Path(gene_sets)),
+        "query": None if query is None else file_hash(query),
         "report": report,
         "resamples": n_resamples,
         "version": versions(),
     }
     check_used(out, made, PRODUCTS, overwrite=overwrite)
-    whole = [
-        name
-        for name, asked in (("--report", report), ("--singles-only", singles_only), ("--n-top-genes", n_top_genes))
-        if asked
-    ]
-    adata = _read(path, layer, whole, say)
+    asked = {"--report": report, "--singles-only": singles_only, "--n-top-genes": n_top_genes}
+    adata = _read(path, layer, [name for name, value in asked.items() if value], say)
     strip_gene_names(adata)
-    n_genes_read = adata.n_vars
     if n_top_genes is not None:
-        library_key = library_size_key or "raptorgraph_library_size"
-        pp.select_genes(adata, n_top_genes, **setup)
-        # the row sums of the genes that are left are not library sizes
-        setup["library_size_key"] = library_key if library_key in adata.obs else None
+        source.append(("genes in the file", f"{adata.n_vars:,}, of which variable and perturbed ones were kept"))
+        setup["library_size_key"] = _select_genes(adata, n_top_genes, setup)
     if sets is not None:
         match_gene_sets(sets, [str(name) for name in adata.var_names])  # raises where no set fits
+    wanted = None if query is None else read_query(query, adata, setup)
 
     screen = Screen(_bare(adata, layer), {**setup, "guide_key": guide_key})
+    task = _task(adata, screen, singles_only=singles_only)
+    order = Order(
+        train=task.train,
+        screen=screen,
+        truth=task.truth,
+        title=task.title,
+        kind="measured",
+        options=options,
+        facts=task.facts,
+        name=path.stem,
+        source=source,
+        command=command,
+        report=report,
+        resamples=n_resamples,
+        gene_sets=sets,
+        query=wanted,
+        query_name="query" if query is None else query.stem,
+    )
+    return carry_out(order, out, made=made, overwrite=overwrite, say=say)
+
+
+def _checked_resamples(resamples: int | None, *, report: bool) -> int:
+    """Number of resampled graphs; ValueError for one that makes no sense."""
+    if resamples is not None and not report:
+        raise ValueError(f"resamples={resamples} is for the report: add --report, or leave --resamples out.")
+    if resamples == 1:
+        raise ValueError("resamples=1 gives no frequency: use 2 or more, or 0 for none.")
+    return (RESAMPLES if resamples is None else resamples) if report else 0
+
+
+def _select_genes(adata: ad.AnnData, n_top_genes: int, setup: Mapping[str, Any]) -> str | None:
+    """Keep variable and perturbed genes, in place; the column with library sizes, None for values without."""
+    library_key = setup["library_size_key"] or LIBRARY_SIZE_KEY
+    pp.select_genes(adata, n_top_genes, **setup)
+    # the row sums of the genes that are left are not library sizes
+    return library_key if library_key in adata.obs else None
+
+
+@dataclass(frozen=True)
+class _Task:
+    """What to train on, and what to compare predictions with: see `Order`."""
+
+    train: ad.AnnData
+    truth: dict[str, pd.DataFrame]
+    title: str
+    facts: dict[str, Any]
+
+
+def _task(adata: ad.AnnData, screen: Screen, *, singles_only: bool) -> _Task:
+    """Train on all cells, or leave combinations out and compare predictions with them."""
     targets = {screen.genes_of[label][0] for label in screen.singles}
     predictable = [label for label in screen.combinations if targets.issuperset(screen.genes_of[label])]
     if singles_only and not predictable:
@@ -270,34 +323,18 @@ def run(
         "single targets without a gene": f"{len(targets.difference(adata.var_names))}",
     }
     singles = screen.effects.loc[screen.singles]
-    if singles_only:
-        truth = {"singles": singles, "unseen combinations": screen.effects.loc[predictable]}
-        train = adata[screen.n_perturbed[screen.codes] < 2].copy()
-        title = "Predicted against measured effects; the combinations were left out of training"
-        n_left_out = len(screen.combinations) - len(predictable)
-        facts["combinations of genes without singles, not scored"] = n_left_out
-    else:
+    if not singles_only:
         parts = {"singles": singles, "combinations": screen.effects.loc[screen.combinations]}
         truth = {name: effects for name, effects in parts.items() if len(effects)}
-        train, title = adata, "Fit to the measured effects of the training data: no test of predictions"
-    if n_top_genes is not None:
-        source.append(("genes in the file", f"{n_genes_read:,}, of which variable and perturbed ones were kept"))
-    order = Order(
-        train=train,
-        screen=screen,
-        truth=truth,
-        title=title,
-        kind="measured",
-        options=options,
-        facts=facts,
-        name=path.stem,
-        source=source,
-        command=command,
-        report=report,
-        resamples=n_resamples,
-        gene_sets=sets,
+        title = "Fit to the measured effects of the training data: no test of predictions"
+        return _Task(adata, truth, title, facts)
+    facts["combinations of genes without singles, not scored"] = len(screen.combinations) - len(predictable)
+    return _Task(
+        adata[screen.n_perturbed[screen.codes] < 2].copy(),
+        {"singles": singles, "unseen combinations": screen.effects.loc[predictable]},
+        "Predicted against measured effects; the combinations were left out of training",
+        facts,
     )
-    return carry_out(order, out, made=made, overwrite=overwrite, say=say)
 
 
 def _read(path: Path, layer: str | None, whole: Sequence[str], say: Callable[[str], None]) -> ad.AnnData:

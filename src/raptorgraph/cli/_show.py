@@ -1,4 +1,4 @@
-"""A run in the terminal: what was read, how good it is, what to know, and the pairs to act on."""
+"""A run in the terminal: what was read, how good the fit is, the pairs to act on, what to know, and all in short."""
 
 from __future__ import annotations
 
@@ -7,9 +7,12 @@ from typing import TYPE_CHECKING
 from rich.table import Table
 
 from raptorgraph.report._blocks import IMPORTANT
-from raptorgraph.tl._interactions import UNDETERMINED, pairs_are_a_prior
+from raptorgraph.report._short_pairs import between, synergy_meaning
+from raptorgraph.tl._interactions import UNDETERMINED
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import pandas as pd
     from rich.console import Console
 
@@ -19,7 +22,7 @@ _N_PAIRS = 10  # shown; the file has all
 
 
 def show(result: Result, console: Console) -> None:
-    """Print a run.
+    """Print a run; the sentences at the end are those of the report.
 
     Parameters
     ----------
@@ -35,6 +38,8 @@ def show(result: Result, console: Console) -> None:
     _show_scores(result, console)
     _show_pairs(result.interactions, console)
     _show_notes(result, console)
+    _show_sentences("In short", result.short, console)
+    _show_sentences("What cannot be said", result.unsaid, console)
     if result.report is not None:
         console.print(f"The report is {result.report}: open it in a browser.", soft_wrap=True)
 
@@ -49,23 +54,14 @@ def _show_scores(result: Result, console: Console) -> None:
         pearson = "-" if row.pearson != row.pearson else f"{row.pearson:.3f}"  # NaN: no effect, no correlation
         table.add_row(f"{row.conditions} {row.set}", row.method, pearson, f"{row.relative_mse:.3f}")
     console.print(table)
-    for line in result.tested:
-        console.print(f"On held-out cells: {line}")
 
 
 def _show_pairs(pairs: pd.DataFrame, console: Console) -> None:
-    if pairs.empty:
-        return
-    unmeasured = int((~pairs["measured"]).sum())
-    n_all = pairs.attrs.get("n_pairs", len(pairs))
-    which = f"all {n_all:,}" if n_all == len(pairs) else f"{len(pairs):,} of {n_all:,}"
-    every = f"{which} pairs ({unmeasured:,} unmeasured) are in interactions.csv"
-    if "synergy_low" not in pairs:
-        console.print(f"This model has no intervals, so every interaction is undetermined; {every}.")
+    """The pairs whose interaction is determined; the sentences at the end say why there is none."""
+    if pairs.empty or "synergy_low" not in pairs:
         return
     found = pairs[pairs["interaction"] != UNDETERMINED]
     if found.empty:
-        console.print(f"No interaction is determined: {_why_none(pairs)}; {every}.")
         return
     title = f"Pairs whose interaction is determined, unmeasured ones first ({len(found):,} of {len(pairs):,})"
     table = Table(title=title, title_justify="left")
@@ -76,41 +72,12 @@ def _show_pairs(pairs: pd.DataFrame, console: Console) -> None:
         table.add_column(column, justify="right", no_wrap=True)
     for label, row in found.head(_N_PAIRS).iterrows():
         measured, size = "yes" if row["measured"] else "no", f"{row['magnitude']:.2f}"
-        table.add_row(str(label), measured, row["interaction"], size, _between(row, "synergy"))
+        table.add_row(str(label), measured, row["interaction"], size, between(row))
     console.print(table)
-    median = pairs["synergy"].median()
-    of_these = "" if n_all == len(pairs) else " of these"
-    console.print(
-        f"Synergy is the size of the pair's effect over that of the sum: 1 where effects add up, {median:.2f} for the "
-        f"median pair{of_these}. The interaction of the others is undetermined; {every}."
-    )
-    if n_all == len(pairs) and not (found["against_median"] != "").any():
-        console.print(
-            "None of them stands out from the median pair: the model expects the pairs of this screen to differ from "
-            "the sum alike, and has no reason to prefer one."
-        )
-
-
-def _why_none(pairs: pd.DataFrame) -> str:
-    """What the pairs lack."""
-    if pairs_are_a_prior(pairs):
-        return (
-            "no pair of two genes that were measured alone was among the training data, so all scores and intervals "
-            "are a prior"
-        )
-    known = pairs[pairs["both_stand_out"] & pairs["singles_measured"]]
-    if known.empty:
-        return "there is no pair of two genes whose single effects were measured and stand out from noise"
-    first = known.iloc[0]
-    which = "measured" if first["measured"] else "unmeasured"
-    return (
-        "all intervals (90 %) hold additive effects. Largest difference among the "
-        f"{which} pairs whose genes stand out: {known.index[0]}, synergy {_between(first, 'synergy')}"
-    )
-
-
-def _between(row: pd.Series, name: str) -> str:
-    return f"{row[name]:.2f} [{row[f'{name}_low']:.2f}, {row[f'{name}_high']:.2f}]"
+    unmeasured = int((~pairs["measured"]).sum())
+    n_all = pairs.attrs.get("n_pairs", len(pairs))
+    which = f"All {n_all:,}" if n_all == len(pairs) else f"{len(pairs):,} of {n_all:,}"
+    console.print(f"{which} pairs ({unmeasured:,} unmeasured) are in interactions.csv. {synergy_meaning(pairs)}")
 
 
 def _show_notes(result: Result, console: Console) -> None:
@@ -120,5 +87,11 @@ def _show_notes(result: Result, console: Console) -> None:
     others = [note.title for note in result.notes if note.level != IMPORTANT]
     if others:
         console.print(f"Note: {'; '.join(others)}.")
-    if result.report is None:
-        console.print("Predictions were not tested on held-out cells: --report does that, and explains all of this.")
+
+
+def _show_sentences(title: str, sentences: Sequence[str], console: Console) -> None:
+    if not sentences:
+        return
+    console.print(f"{title}:")
+    for sentence in sentences:
+        console.print(f"- {sentence}")

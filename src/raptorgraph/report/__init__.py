@@ -5,9 +5,9 @@ import lazy_loader as lazy
 __getattr__, __dir__, __all__ = lazy.attach(
     __name__,
     submod_attrs={
-        "_content": ["verdicts"],
         "_findings": ["Run"],
         "_record": ["source_of_file"],
+        "_short": ["in_short"],
         "_write": ["findings_of", "page_of", "tables_of", "warnings_without_tests"],
     },
 )

@@ -30,8 +30,8 @@ def what_was_checked(found: Findings) -> Section:
         table(
             "checked",
             "Checks of the screen and of the model",
-            "What fired is explained in the section above; “nothing stood out” is no proof that all is well. "
-            "model.diagnose() makes the same checks of a saved model. Predictions are tested on held-out cells, below.",
+            "What fired is explained under “What to know before using the results”; “nothing stood out” is no proof "
+            "that all is well. model.diagnose() makes the same checks of a saved model.",
             pd.DataFrame(rows, columns=list(columns)),
             columns,
             strong=[k for k, row in enumerate(rows) if row[0] in _with_warnings(found.checks)],

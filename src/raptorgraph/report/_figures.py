@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _N_PANELS = 4
+_N_GUIDED = 12  # perturbations whose guides are drawn
 MOST_EDGES = 60
 
 
@@ -109,4 +110,13 @@ def draw_pairs(table: pd.DataFrame) -> Figure:
     side = float(np.clip(0.26 * n_genes, 4, 9))
     figure = Figure(figsize=(side + 1.8, side), layout="constrained")
     pl.interactions(table, "synergy", ax=figure.subplots())
+    return figure
+
+
+def draw_guides(table: pd.DataFrame) -> Figure:
+    """What each guide does, of the perturbations whose guides differ most."""
+    n_guides = table.groupby("perturbation").size().nlargest(_N_GUIDED)
+    rows = n_guides.sum() + 1.6 * len(n_guides)  # with a name above the guides of each, and a gap below
+    figure = Figure(figsize=(8.2, 0.165 * rows + 1.5), layout="constrained")
+    pl.guides(table, n=_N_GUIDED, ax=figure.subplots())
     return figure

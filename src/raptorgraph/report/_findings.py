@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from raptorgraph.evaluation._held_out_scores import HeldOut
     from raptorgraph.model import RaptorGraphModel
+    from raptorgraph.report._answers import Answers
     from raptorgraph.report._blocks import Note
     from raptorgraph.report._pairs import Pairs
     from raptorgraph.screen import Screen
@@ -40,6 +41,8 @@ class Run:
         Model trained on all cells, or on control and singles.
     options
         Settings of the run, among them ``preset``, ``seed``, ``max_epochs`` and ``singles_only``.
+    answers
+        Tables that answer the first questions.
     interactions
         All pairs, ``measured`` being true of all pairs of the screen; None for one perturbed gene.
     stability
@@ -61,6 +64,7 @@ class Run:
     screen: Screen
     model: RaptorGraphModel
     options: Mapping[str, Any]
+    answers: Answers
     interactions: pd.DataFrame | None
     stability: Mapping[str, float]
     control: Mapping[str, float]
@@ -75,6 +79,11 @@ class Run:
         """The graph, with frequencies where it was resampled."""
         return self.model.get_edges()
 
+    @property
+    def strength(self) -> pd.DataFrame:
+        """How strong each perturbation is."""
+        return self.answers.strength
+
 
 @dataclass(frozen=True)
 class Findings(Run):
@@ -86,23 +95,24 @@ class Findings(Run):
         Directory with the files of the run.
     date
         When the run began.
-    strength, held, checks, notes
-        What :func:`~raptorgraph.screen._strength.strengths`, :func:`raptorgraph.evaluation.held_out`,
-        :func:`~raptorgraph.report._notes.diagnosis` and :func:`~raptorgraph.report._notes.notes` give.
+    held, checks, notes
+        What :func:`raptorgraph.evaluation.held_out`, :func:`~raptorgraph.report._notes.diagnosis` and
+        :func:`~raptorgraph.report._notes.notes` give.
     pairs
         What :func:`~raptorgraph.report._pairs.top_pairs` gives; None for one perturbed gene.
-    responders, guide_key
-        Table of :func:`raptorgraph.tl.responders`, and the column of the guides, None where none is known.
+    responders, guides, guide_key
+        Tables of :func:`raptorgraph.tl.responders` and :func:`raptorgraph.tl.guides`, and the column of the guides; the
+        last two are None where none is known.
     """
 
     out: Path
     date: datetime
-    strength: pd.DataFrame
     held: HeldOut
     checks: list[Checked]
     notes: list[Note]
     pairs: Pairs | None
     responders: pd.DataFrame
+    guides: pd.DataFrame | None
     guide_key: str | None
 
 

@@ -121,9 +121,9 @@ class RunFolder:
         """What a finished stage has kept; empty where it was not finished."""
         return dict(self.manifest["stages"].get(stage, {}).get("found", {}))
 
-    def has_failed(self, stage: str) -> bool:
-        """Whether a part of a finished stage could not be made."""
-        return bool(self.manifest["stages"].get(stage, {}).get("failed"))
+    def failed(self, stage: str) -> list[str]:
+        """The parts of a finished stage that could not be made."""
+        return list(self.manifest["stages"].get(stage, {}).get("failed", ()))
 
     def seconds(self, stage: str) -> float:
         """Seconds that a finished stage took."""

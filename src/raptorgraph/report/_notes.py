@@ -65,7 +65,7 @@ def notes(run: Run, checks: Sequence[Checked], held: HeldOut | None) -> list[Not
 
 def _quality(held: HeldOut) -> Iterator[Note]:
     if held.reason:
-        yield _warning("The predictions were not tested", f"To measure them, {held.reason}.")
+        yield _warning("The predictions were not tested", f"That was not possible, because {held.reason}.")
         return
     if held.left_out:
         yield _note(

@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-from importlib.resources import files
+import re
+from importlib.resources import files as resources
 from typing import TYPE_CHECKING
 
 from jinja2 import Environment, FunctionLoader, StrictUndefined
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from raptorgraph._version import __version__
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Collection, Sequence
 
     from raptorgraph.report._blocks import Section
 
 _TEMPLATE = "page.html.jinja"
 
 
-def render(title: str, subtitle: str, sections: Sequence[Section]) -> str:
+def render(title: str, subtitle: str, sections: Sequence[Section], files: Collection[str] = ()) -> str:
     """HTML of the page.
 
     Parameters
@@ -27,6 +28,8 @@ def render(title: str, subtitle: str, sections: Sequence[Section]) -> str:
         Title of the page, and the line below it.
     sections
         Sections of the page, in their order.
+    files
+        Names of files beside the page, which become links wherever a text names them.
 
     Returns
     -------
@@ -42,6 +45,7 @@ def render(title: str, subtitle: str, sections: Sequence[Section]) -> str:
         lstrip_blocks=True,
     )
     environment.filters["kind"] = lambda block: type(block).__name__
+    environment.filters["linked"] = _linking(files)
     page = environment.get_template(_TEMPLATE).render(
         title=title,
         subtitle=subtitle,
@@ -53,5 +57,18 @@ def render(title: str, subtitle: str, sections: Sequence[Section]) -> str:
     return page.lstrip()
 
 
+def _linking(files: Collection[str]) -> Callable[[str], Markup]:
+    """Escape a text, and make links of the names of files in it."""
+    names = "|".join(re.escape(name) for name in sorted(files, key=len, reverse=True))
+    # not within another name, such as that of a file in a folder
+    pattern = re.compile(rf"(?<![\w./\\-])(?:{names})(?![\w/\\-]|\.\w)") if names else None
+
+    def linked(text: str) -> Markup:
+        safe = str(escape(text))
+        return Markup(safe if pattern is None else pattern.sub(r'<a href="\g<0>">\g<0></a>', safe))
+
+    return linked
+
+
 def _resource(name: str) -> str:
-    return (files("raptorgraph.report") / name).read_text(encoding="utf-8")
+    return (resources("raptorgraph.report") / name).read_text(encoding="utf-8")

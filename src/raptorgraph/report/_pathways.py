@@ -1,4 +1,4 @@
-"""The section on what the latents stand for."""
+"""The section on the labels of the latents: the gene sets that they stand for."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ _N_SETS, _N_LATENTS = 25, 40  # of the figure
 
 
 def pathways(found: Findings) -> Section:
-    """What the latents stand for."""
-    section = Section("pathways", "What the latents stand for")
+    """The labels of the latents."""
+    section = Section("pathways", "The labels of the latents")
     if found.enrichment is None or found.latents is None:
         return section.add(
             Text(
                 "No gene sets were given. With --gene-sets FILE.gmt (for example the Hallmark sets of MSigDB) this "
-                "section says which gene sets rise and fall with each latent."
+                "section labels each latent with the gene set that rises or falls with it."
             )
         )
     scores = found.enrichment
@@ -39,7 +39,8 @@ def pathways(found: Findings) -> Section:
     n_latents, n_clear = scores["latent"].nunique(), clear["latent"].nunique()
     section.add(
         Text(
-            "Each perturbed gene has a latent of its own, and the effect of perturbing it is compared with "
+            "Each perturbed gene has a latent of its own, a number of each cell, and the effect of perturbing that "
+            "gene is compared with "
             f"{counted(scores['gene_set'].nunique(), 'gene set')} (those with at least five of the genes; GSEA on the "
             "ranked genes, the perturbed gene itself left out). A set counts if it passes two tests, each at a false "
             "discovery rate of 5 %: against random sets of genes, and against random groups of control cells. Of a "
@@ -86,14 +87,18 @@ def _label_table(latents: pd.DataFrame, scores: pd.DataFrame) -> Table:
         "latent": Column("latent"),
         "text": Column("label", wide=True),
         "n_sets": Column("gene sets", whole, "How many count.", number=True),
-        "shared": Column("shared", percent, "Other latents that the same set marks.", number=True),
+        "shared": Column(
+            "shared",
+            percent,
+            "Share of the other latents that stand out which the same set marks; near 100 % the label tells of the "
+            "screen more than of the gene.",
+            number=True,
+        ),
         "size": Column("size of effect", fixed(2), "Over all genes but the perturbed one.", number=True),
     }
     reading = (
         "A latent is named after the gene whose perturbation moves it. Its label is the gene set with the largest "
-        "score among those that count, with an arrow for up or down, or the reason why there is none. Shared: how many "
-        "of the other latents that stand out the same set marks; near 100 % the label tells about the screen more than "
-        "about the gene."
+        "score among those that count, with an arrow for up or down, or why there is none."
     )
     return long_table("latents", "Labels of the latents", reading, frame, columns, "latents.csv")
 
@@ -105,16 +110,20 @@ def _set_table(clear: pd.DataFrame) -> Table:
     columns = {
         "latent": Column("latent"),
         "gene_set": Column("gene set"),
-        "NES": Column("NES", fixed(2), "Normalized enrichment score.", number=True),
-        "FDR": Column("FDR, genes", small, "Against random sets of genes.", number=True),
-        "FDR_null": Column("FDR, cells", small, "Against random groups of control cells.", number=True),
-        "genes": Column("leading genes", wide=True),
+        "NES": Column(
+            "NES",
+            fixed(2),
+            "Normalized enrichment score: above 0 the genes of the set rise with the perturbation, below 0 they fall; "
+            "it says how consistently, not how much.",
+            number=True,
+        ),
+        "FDR": Column("FDR, genes", small, "False discovery rate against random sets of genes.", number=True),
+        "FDR_null": Column(
+            "FDR, cells", small, "False discovery rate against random groups of control cells.", number=True
+        ),
+        "genes": Column("leading genes", hint="Those that make up most of the score.", wide=True),
     }
-    reading = (
-        "NES: above 0 the genes of the set rise with the perturbation, below 0 they fall; it says how consistently, "
-        "not "
-        "how much. FDR: false discovery rates of the two tests. Leading genes: those that make up most of the score."
-    )
+    reading = "The strongest first within each latent, by the size of the normalized enrichment score (NES)."
     caption = "Gene sets that count, latent by latent"
     if len(frame) < len(clear):
         reading += (

@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from raptorgraph._text import counted, listed, percent
-from raptorgraph.evaluation._held_out_scores import HALF, MODEL, PERFECT, SEEN, SINGLES, UNSEEN, HeldOut, Scores
+from raptorgraph.evaluation._held_out_scores import HALF, MODEL, SEEN, SINGLES, UNSEEN, HeldOut, Scores
 from raptorgraph.report import _figures as figures
 from raptorgraph.report import _words as words
 from raptorgraph.report._blocks import Heading, Section, Text
+from raptorgraph.report._short_tested import against_best, against_perfect, error
 from raptorgraph.report._tables import Column, fixed, table, with_error
 
 if TYPE_CHECKING:
@@ -22,9 +23,8 @@ _TITLES = {
     SEEN: "Combinations that the fit had seen, on cells that it had not",
 }
 _READING = (
-    "Squared error: 0 is perfect, 1 is no better than predicting no change. Correlation: over genes, 1 is perfect. "
-    "Told apart: share of the other perturbations whose measured effect resembles the prediction less than that of the "
-    "one that was predicted; 1 is perfect, 0.5 is guessing."
+    "Squared error: 0 is perfect, 1 is no better than predicting no change. Correlation: over genes, 1 is perfect. In "
+    "brackets are intervals of 90 % over perturbations."
 )
 
 
@@ -83,8 +83,7 @@ def _how(found: Findings) -> str:
             )
     return text + (
         "The model that this report is about was fitted to all cells, twice as many, so its own predictions should be "
-        "somewhat better. The ± are standard errors over perturbations. Scores of different screens cannot be "
-        "compared: they depend on the number of cells."
+        "somewhat better. Scores of different screens cannot be compared: they depend on the number of cells."
     )
 
 
@@ -96,11 +95,20 @@ def _add_scores(section: Section, name: str, title: str, scores: Scores) -> None
     columns = {
         "short": Column("method"),
         "relative_mse": Column(
-            "squared error", with_error(2), "As a part of the squared size of the effects.", number=True
+            "squared error",
+            with_error(2),
+            "As a part of the squared size of the effects: 0 is perfect, 1 is predicting no change.",
+            number=True,
         ),
-        "pearson": Column("correlation", with_error(2), "Over genes, mean over perturbations.", number=True),
+        "pearson": Column(
+            "correlation", with_error(2), "Over genes, mean over perturbations; 1 is perfect.", number=True
+        ),
         "discrimination": Column(
-            "told apart", fixed(2), "Share of the others that resemble the prediction less.", number=True
+            "told apart",
+            fixed(2),
+            "Share of the other perturbations whose measured effect resembles the prediction less than that of the one "
+            "that was predicted; 1 is perfect, 0.5 is guessing.",
+            number=True,
         ),
         "what": Column("what it predicts", wide=True),
     }
@@ -121,28 +129,20 @@ def _add_scores(section: Section, name: str, title: str, scores: Scores) -> None
                 figures.draw_scores(scores, {key: value[0] for key, value in words.METHODS.items()}),
                 f"Squared error and correlation of {counted(len(frame) - 2, 'method')} on combinations that were left "
                 "out: the numbers of the table above.",
-                "The table as a figure: dots with standard errors, raptorgraph in orange. The lines are two "
-                "measurements of the same effect compared with each other (other half), and what a perfect prediction "
-                "would score.",
+                "The table as a figure: dots with standard errors, raptorgraph in orange. The lines are the effect "
+                "measured again (other half), and what a perfect prediction would score.",
             )
         )
 
 
 def _result(name: str, scores: Scores) -> str:
-    ours, perfect = scores.value(MODEL, "relative_mse"), scores.value(PERFECT, "relative_mse")
-    best, value = words.method(scores.best, name)[0], scores.value(scores.best, "relative_mse")
-    text = f"The squared error of raptorgraph is {ours:.2f}, where {perfect:.2f} would be perfect, as the measurement "
-    text += "has noise. "
+    text = f"The squared error of raptorgraph is {error(scores, MODEL)}. "
     if name == SEEN:
-        half = scores.value(HALF, "relative_mse")
-        text += f"Measuring the effect once more, on the other half of the cells, is off by {half:.2f}."
+        half = error(scores, HALF)
+        text += f"Measuring the effect once more, on the other half of the cells, is off by {half}. "
     else:
-        rival = f"The best simple method, “{best}”, has {value:.2f}"
-        text += {
-            "better": f"{rival}, which is worse by more than two standard errors of the difference.",
-            "worse": f"{rival}, which is better by more than two standard errors of the difference.",
-            "level": f"{rival}, which is within two standard errors of the difference.",
-        }[scores.verdict]
+        text += f"{against_best(name, scores)} "
+    text += against_perfect(scores)
     if scores.coverage is not None:
         text += f" Intervals of 90 % held {percent(scores.coverage)} of the measured values."
     return text
@@ -150,19 +150,18 @@ def _result(name: str, scores: Scores) -> str:
 
 def _add_effects(section: Section, held: HeldOut) -> None:
     figure, labels = figures.draw_effects(held.predicted, held.measured, most_columns=2, size=(4.2, 4.0))
-    seen = (
-        "The fit that predicted them had not seen any cell of them"
-        if held.shown == UNSEEN
-        else "The fit that predicted them had seen other cells of them"
-    )
+    seen = "no cell" if held.shown == UNSEEN else "other cells"
     section.add(
         Heading("Gene by gene"),
+        Text(
+            f"Effects of the strongest perturbations, {listed(labels)}, as they were measured on held-out cells and as "
+            f"they were predicted by a fit that had seen {seen} of them."
+        ),
         figures.picture(
             figure,
             f"Scatter plots of predicted against measured effects of {listed(labels)}, one dot a gene.",
-            f"Predicted against measured effects, one dot a gene, of the strongest perturbations: {listed(labels)}. "
-            f"{seen}; the measured effects are of held-out cells. On the diagonal, prediction and measurement are "
-            "equal. Diamonds on the edge lie outside, at the values in brackets.",
+            "Predicted against measured effects, one dot a gene. On the diagonal both are equal. Diamonds on the edge "
+            "lie outside, at the values in brackets.",
             kind="png",
         ),
     )
@@ -172,13 +171,17 @@ def _add_ranks(section: Section, frame: pd.DataFrame, chance: float) -> None:
     n = int(frame["n_pairs"].iloc[0])
     columns = {
         "type": Column("type of interaction"),
-        "raptorgraph": Column("predicted", fixed(2), "Rank correlation with the held-out cells.", number=True),
+        "raptorgraph": Column(
+            "predicted",
+            fixed(2),
+            "Rank correlation of the predicted score with that of the held-out cells.",
+            number=True,
+        ),
         "half": Column("measured again", fixed(2), "Rank correlation between both halves of the cells.", number=True),
     }
     reading = (
-        f"Rank correlation over the {n:,} pairs that were left out, between the predicted score and the one measured "
-        f"on held-out cells: 1 is the same order, 0 is no relation; up to {chance:.2f} can be chance. “Measured again” "
-        "compares the scores measured on both halves of the cells."
+        f"Rank correlation of the scores of {n:,} pairs that were left out with those measured on held-out cells: 1 is "
+        f"the same order, up to {chance:.2f} can be chance."
     )
     section.add(
         Heading("Are the right pairs said to interact?"),
@@ -201,7 +204,7 @@ def _add_truth(section: Section, frame: pd.DataFrame) -> None:
             "truth",
             f"Predicted against true effects of {counted(n, 'double')} that the training did not see",
             "Squared error: 0 is perfect, 1 is no better than predicting no change. Correlation: over genes, 1 is "
-            "perfect. The sum is that of the measured single effects, which have noise.",
+            "perfect. The sum is of measured effects, with their noise.",
             frame,
             columns,
             strong=[k for k, method in enumerate(frame["method"]) if method == MODEL],

@@ -12,15 +12,9 @@ from raptorgraph.report import _figures as figures
 from raptorgraph.report import _words as words
 from raptorgraph.report._blocks import Heading, Section, Text
 from raptorgraph.report._findings import Findings, long_table
-from raptorgraph.report._tables import (
-    Column,
-    Table,
-    fixed,
-    small,
-    table,
-    with_interval,
-    yes_no,
-)
+from raptorgraph.report._short import strong_genes
+from raptorgraph.report._short_graph import between, unordered
+from raptorgraph.report._tables import Column, Table, fixed, small, table, with_interval, yes_no
 
 if TYPE_CHECKING:
     from raptorgraph.report._pairs import Pairs
@@ -51,7 +45,7 @@ def interactions(found: Findings) -> Section:
             "or were not perturbed, alone: the direction of an effect that is next to nothing is arbitrary. "
         )
     if found.held.ranks is not None:
-        text += "How far such lists can be trusted is shown in the section before. "
+        text += "How far such lists can be trusted is shown under “How good the predictions are”. "
     section.add(Text(text.strip()))
     section.add(Text(_determined(pairs)))
     if pairs.n_pairs > 1 and whole:
@@ -59,9 +53,9 @@ def interactions(found: Findings) -> Section:
             figures.picture(
                 figures.draw_pairs(found.interactions),
                 "Map of all pairs, gene by gene: synergy above the diagonal, interaction below it.",
-                "All pairs, gene by gene. Above the diagonal the synergy: orange or red pairs do more than the sum of "
-                "both effects, blue ones less. Below it the interaction of each pair that is determined; the others "
-                "are hatched. Dots mark measured pairs.",
+                "All pairs, gene by gene. Above the diagonal the synergy: orange or red pairs do more than the sum, "
+                "blue ones less. Below it the interaction where it is determined; hatched is undetermined. Dots mark "
+                "measured pairs.",
             )
         )
     for type_, frame in pairs.top.items():
@@ -69,7 +63,7 @@ def interactions(found: Findings) -> Section:
         strong = frame if least is None else frame[frame["score"] > least]
         section.add(Heading(title))
         if len(strong):
-            section.add(_pair_table(type_, meaning, strong, found, intervals=pairs.intervals))
+            section.add(Text(meaning), _pair_table(type_, strong, found, intervals=pairs.intervals))
         elif len(frame):
             first = frame.iloc[0]
             highest = f"the highest is {first['pair']} with {first['score']:.2f}"
@@ -84,7 +78,8 @@ def _determined(pairs: Pairs) -> str:
     if not pairs.intervals:
         return "This model has no intervals, so every interaction is undetermined."
     among = "" if pairs.n_pairs == pairs.n_all else " among those shown"
-    text = f"The interaction of {counted(pairs.n_determined, 'pair')}{among} is determined. "
+    determined = f"The interaction of {counted(pairs.n_determined, 'pair')}{among} is determined. "
+    text = determined if pairs.n_determined else f"The interaction of no pair{among} is determined. "
     if pairs.prior:
         return text + (
             "No pair of two genes that were measured alone was among the training data, so how effects combine is not "
@@ -98,7 +93,7 @@ def _determined(pairs: Pairs) -> str:
     )
 
 
-def _pair_table(type_: str, meaning: str, frame: pd.DataFrame, found: Findings, *, intervals: bool) -> Table:
+def _pair_table(type_: str, frame: pd.DataFrame, found: Findings, *, intervals: bool) -> Table:
     frame = frame.copy()
     for column in ("score", "size"):
         frame[f"{column}_text"] = list(zip(*(frame[column + end] for end in ("", "_low", "_high")), strict=True))
@@ -109,18 +104,19 @@ def _pair_table(type_: str, meaning: str, frame: pd.DataFrame, found: Findings, 
         "interaction": Column("interaction", hint="What is known of this pair; most are undetermined."),
         "measured": Column("measured", yes_no, "Whether the pair is in the screen."),
     }
-    reading = meaning
-    if intervals:
-        reading += " In brackets the model's 90 % interval; the number before it is the median of the same draws."
+    reading = (
+        "The highest score first; in brackets the model's 90 % interval, about the median of the same draws."
+        if intervals
+        else "The highest score first, by the predicted effects."
+    )
     if frame["measured_score"].notna().any():
-        hint = "The same score of the measured effects."
+        hint = "The same score of the measured effects, with the noise of the measurement in it."
         columns["measured_score"] = Column("measured score", fixed(2), hint, number=True)
         reading += (
             " Measured pairs were left out of the training."
             if found.options.get("singles_only")
             else " Measured pairs were part of the training."
         )
-        reading += " A measured score has the noise of the measurement in it."
     caption = f"The {len(frame)} pairs with the highest score" if len(frame) > 1 else "The only pair"
     return table(f"pairs-{type_}", caption, reading, frame, columns)
 
@@ -145,66 +141,78 @@ def graph(found: Findings) -> Section:
     order = unordered(edges)
     if order.any():
         section.add(Text(_without_direction(edges, found.model.get_modules(), int(order.sum()))))
+    if resampled:
+        section.add(
+            Text(
+                "In the figure, solid edges came out again in 90 % of the resampled screens, dashed ones in half of "
+                "them, and dotted ones in fewer."
+            )
+        )
     n_drawn = min(len(edges), figures.MOST_EDGES)
     which = "All edges of the graph" if n_drawn == len(edges) else f"The {n_drawn} heaviest of {len(edges):,} edges"
     section.add(
         figures.picture(
             figures.draw_graph(edges, found.latents),
             f"Directed graph of {counted(n_drawn, 'edge')} between perturbed genes; the table below lists them.",
-            f"{which}, causes above effects. Blue arrows: both perturbations push the same way; orange bars: they push "
-            "against each other. Width: weight."
-            + (" Lines without an arrow or a bar: which gene acts on the other is not known." if order.any() else "")
-            + (
-                " Solid: came out again in 90 % of the resampled screens; dashed: in half of them; dotted: in fewer."
-                if resampled
-                else ""
-            ),
+            f"{which}, causes above effects; width is weight. Blue arrows: both perturbations push the same way; "
+            "orange bars: against each other." + (" Lines: either way." if order.any() else ""),
         )
     )
     columns = {
         "source": Column("from"),
         "target": Column("to"),
-        "weight": Column("weight", fixed(2), "Part of the effect of perturbing the second gene.", number=True),
-        "share": Column("share", percent, "Of the whole effect of the first gene.", number=True),
-        "probability": Column("probability", fixed(2), number=True),
-        "direction_support": Column("direction", percent, "Support of this direction; 50 %: either way.", number=True),
+        "weight": Column(
+            "weight",
+            fixed(2),
+            "Part of the effect of perturbing the second gene that perturbing the first brings about; positive where "
+            "both push the same way.",
+            number=True,
+        ),
+        "share": Column(
+            "share",
+            percent,
+            "How much of the first gene's effect runs through this edge; not given where the direction is not known.",
+            number=True,
+        ),
+        "probability": Column(
+            "probability", fixed(2), "Under the model's assumptions, and too high on real screens.", number=True
+        ),
+        "direction_support": Column(
+            "direction",
+            percent,
+            f"Support that the edge runs this way and not the other; 50 % is either way, below {percent(ORDERED)} read "
+            "it as a line.",
+            number=True,
+        ),
         "module": Column("module", hint="Genes that the data cannot order."),
         "frequency": Column("frequency", percent, "Share of the resampled screens with this edge.", number=True),
-        "q_value": Column("q value", small, "Expected share of such edges without any effect.", number=True),
+        "q_value": Column(
+            "q value",
+            small,
+            "Expected share of such edges without any effect; it does not say that the edge runs this way.",
+            number=True,
+        ),
     }
-    reading = "Weight: positive where both perturbations push the same way. "
-    if "share" in edges:
-        reading += "Share: how much of the first gene's effect runs through this edge. Probability: under the model's "
-        reading += "assumptions, and too high on real screens. "
     if order.any():
-        reading += (
-            f"Direction: support that the edge runs this way and not the other; below {percent(ORDERED)} read it as a "
-            "line. There no share is given, since which gene acts through the other is not known. "
-        )
         edges = edges.assign(share=edges["share"].mask(order))
-    if resampled:
-        reading += (
-            "Frequency: share of resampled screens in which the edge came out again; go by this one. The q value only "
-            "says that there is something, not that it runs this way."
-        )
+    reading = "The surest first: go by the frequency." if resampled else "The one that carries most first."
     by = ["frequency", "share"] if resampled else ["share"] if "share" in edges else ["weight"]
     ranked = found.edges.sort_values(by, ascending=False, kind="stable").index
+    strong = between(edges, strong_genes(found.strength, found.screen))
+    if strong.any() and not strong.all():
+        n_weak = int((~strong).sum())
+        reading += f" {counted(n_weak, 'edge')} of perturbations that do not stand out {_is(n_weak)} in dag.csv alone."
+        ranked = ranked[strong.loc[ranked]]
     return section.add(
         long_table(
             "edges",
-            f"{counted(len(edges), 'edge')} of the graph",
-            reading.strip(),
+            f"{counted(len(ranked), 'edge')} of the graph",
+            reading,
             edges.loc[ranked],
             {key: column for key, column in columns.items() if key in edges},
             "dag.csv",
         )
     )
-
-
-def unordered(edges: pd.DataFrame) -> pd.Series:
-    """Which edges have a direction that the data do not support."""
-    support = edges.get("direction_support", pd.Series(1.0, index=edges.index))
-    return ~(support >= ORDERED)
 
 
 def _without_direction(edges: pd.DataFrame, modules: dict[str, list[str]], n: int) -> str:
@@ -237,3 +245,7 @@ def _stability(found: Findings) -> str:
         + " Resampling covers the sampling of cells and nothing else: a guide that also hits a second gene is found "
         "every time."
     )
+
+
+def _is(n: int) -> str:
+    return "is" if n == 1 else "are"

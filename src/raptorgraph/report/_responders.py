@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from raptorgraph._text import counted, listed, percent
+from raptorgraph.report import _figures as figures
 from raptorgraph.report._blocks import Section, Text
 from raptorgraph.report._findings import Findings, long_table
 from raptorgraph.report._tables import Column, small, whole
-
-if TYPE_CHECKING:
-    import pandas as pd
-
 
 _TOLD = 0.3  # how far cells must be told apart for that
 _FEW = 0.8  # share of responders below which a perturbation is named
@@ -22,49 +17,77 @@ def responders(found: Findings) -> Section:
     section = Section("responders", "Which cells responded")
     frame, guides = found.responders, found.guide_key
     whole_rows = frame if guides is None else frame[frame["guide"].isna()]
-    few = whole_rows[(whole_rows["high"] < _FEW) & (whole_rows["told"] > _TOLD)].sort_values("share", kind="stable")[
-        "perturbation"
-    ]
+    strong = found.strength.index[found.strength["stands_out"] | found.strength["p"].isna()]
+    clear = (whole_rows["high"] < _FEW) & (whole_rows["told"] > _TOLD) & whole_rows["perturbation"].isin(strong)
+    few = whole_rows[clear].sort_values("share", kind="stable")["perturbation"]
     text = (
         "A cell that carries a guide may have escaped its effect. The probability that a cell responded compares it "
         "with control cells and with the other cells of its perturbation; annotated.h5ad has it for each cell "
         "(raptorgraph_responded). "
     )
-    which = f"{counted(len(few), 'perturbation')} ({listed(few)})" if len(few) else "no perturbation"
-    text += f"Clearly fewer than {percent(_FEW)} of the cells responded in {which}."
+    if len(few):
+        which = f"{counted(len(few), 'perturbation')} ({listed(few)})"
+        text += f"Clearly fewer than {percent(_FEW)} of the cells responded in {which}."
+    else:
+        text += f"Of no perturbation that stands out did clearly fewer than {percent(_FEW)} of the cells respond."
     section.add(Text(text))
+    shares = list(zip(frame["share"], frame["low"], frame["high"], strict=True))
     columns = {
         "perturbation": Column("perturbation"),
         "n_cells": Column("cells", whole, number=True),
-        "share": Column("responded", percent, "Share of the cells that responded.", number=True),
-        "low": Column("from", percent, "Lower end of the interval of 90 %.", number=True),
-        "high": Column("to", percent, "Upper end of the interval of 90 %.", number=True),
-        "told": Column("told apart", percent, "0 %: not at all, 100 %: surely.", number=True),
+        "share": Column(
+            "responded",
+            _share,
+            "Mean probability over the cells, with its interval of 90 %; of a combination, that all of its genes took "
+            "effect.",
+            number=True,
+        ),
+        "told": Column(
+            "told apart",
+            percent,
+            "How far responders can be told from cells that escaped; 0 %: not at all, 100 %: surely.",
+            number=True,
+        ),
     }
-    reading = (
-        "Responded: mean probability over the cells; of a combination, that all of its genes took effect. From and to: "
-        "interval of 90 %. Told apart: how far responders can be told from cells that escaped; where that is little, "
-        "as of a perturbation that does next to nothing, the share says nothing. "
-    )
+    reading = "Where cells are hardly told apart, as where a perturbation does little, the share says nothing."
     if guides is not None:
-        section.add(Text(_guides(whole_rows, guides)))
+        section.add(*_of_guides(found))
         columns = {"perturbation": columns.pop("perturbation"), "guide": Column("guide"), **columns}
-        columns["q"] = Column("q value", small, "Test that all guides have the same share.", number=True)
-        reading += (
-            "The first row of a perturbation has all of its guides; its q value says how sure it is that they differ. "
-        )
+        hint = "Test that all guides have the same share of responders: small where they differ."
+        columns["q"] = Column("q value", small, hint, number=True)
+        reading += " The first row of a perturbation has all of its guides."
     return section.add(
-        long_table("responded", "Cells that responded", reading.strip(), frame, columns, "responders.csv")
+        long_table("responded", "Cells that responded", reading, frame.assign(share=shares), columns, "responders.csv")
     )
 
 
-def _guides(perturbations: pd.DataFrame, column: str) -> str:
-    n, apart = int(perturbations["q"].notna().sum()), perturbations.loc[perturbations["disagree"], "perturbation"]
+def _of_guides(found: Findings) -> list[Text | figures.Picture]:
+    """Whether guides of one perturbation disagree, and what each does."""
+    table, column = found.guides, found.guide_key
+    assert table is not None
+    n = table.loc[table["p"].notna(), "perturbation"].nunique()
     if not n:
-        return f"No perturbation has two guides of five cells or more (column {column})."
-    if apart.empty:
-        return f"In none of {counted(n, 'perturbation')} do the guides differ clearly (column {column})."
-    return (
-        f"Guides of {counted(len(apart), 'perturbation')} of {n:,} disagree at a false discovery rate of 5 % (column "
-        f"{column}): {listed(apart)}. One of them may not work, or hit something else: look at their cells apart."
-    )
+        return [Text(f"No perturbation has two guides of five cells or more (column {column}).")]
+    apart = list(dict.fromkeys(table.loc[table["disagrees"], "perturbation"]))
+    if not apart:
+        text = f"In none of {counted(n, 'perturbation')} do the guides differ clearly (column {column}). "
+    else:
+        text = (
+            f"Guides of {counted(len(apart), 'perturbation')} of {n:,} disagree at a false discovery rate of 5 % "
+            f"(column {column}): {listed(apart)}. One of them may not work, or hit something else: look at their cells "
+            "apart. "
+        )
+    return [
+        Text(f"{text}guides.csv has what each guide does."),
+        figures.picture(
+            figures.draw_guides(table),
+            "Size of the effect, share of responders and number of cells of each guide, by perturbation.",
+            "Guides of the perturbations whose guides differ most: effect along that of all guides (1 is their mean, 0 "
+            "no effect), share of responders, and cells. Orange guides disagree.",
+        ),
+    ]
+
+
+def _share(three: tuple[float, float, float]) -> str:
+    value, low, high = map(percent, three)
+    return f"{value} [{low}, {high}]"

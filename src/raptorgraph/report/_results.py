@@ -44,8 +44,8 @@ class Result:
         The page that was written, if one was.
     notes
         What to know before using the results, what is important first.
-    tested
-        Sentences on how well effects were predicted on held-out cells; empty without a report.
+    short, unsaid
+        Sentences on what was found and on what cannot be said, as in the report.
     """
 
     title: str
@@ -54,7 +54,8 @@ class Result:
     facts: dict[str, Any]
     report: Path | None = None
     notes: Sequence[Note] = ()
-    tested: Sequence[str] = ()
+    short: Sequence[str] = ()
+    unsaid: Sequence[str] = ()
 
     @classmethod
     def read(cls, out: Path, title: str, found: Mapping[str, Mapping[str, Any]], training: float) -> Self:
@@ -69,9 +70,10 @@ class Result:
             pd.read_csv(out / "summary.csv"),
             pairs,
             {**dict(zip(facts["fact"], facts["value"], strict=True)), "training": f"{training:.0f} s"},
-            report=report if "tested" in found["report"] else None,
+            report=report if "page" in found["report"] else None,
             notes=[Note(*note) for note in found["report"].get("notes", ())],
-            tested=found["report"].get("tested", ()),
+            short=found["report"].get("short", ()),
+            unsaid=found["report"].get("unsaid", ()),
         )
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
-from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,145 +14,24 @@ import torch
 from raptorgraph import tl
 from raptorgraph._files import remove, write_h5ad
 from raptorgraph.model import RaptorGraphModel
-from raptorgraph.report._content import verdicts
-from raptorgraph.report._findings import Run
-from raptorgraph.report._folder import TRAINING, RunFolder, check_room, run_folder
-from raptorgraph.report._results import Result, compare, edge_count, effects_of, ranked_pairs
-from raptorgraph.report._write import control_facts, findings_of, page_of, tables_of, warnings_without_tests
-from raptorgraph.report._write_figures import write_figures
+from raptorgraph.report._folder import TRAINING, check_room, run_folder
+from raptorgraph.report._results import Result, edge_count
+from raptorgraph.report._short import in_short
+from raptorgraph.report._short_perturbations import ranked
+from raptorgraph.report._work import NEXT, STATES, STRENGTHS, TOP, Work
+from raptorgraph.report._write import findings_of, page_of, tables_of, warnings_without_tests
+from raptorgraph.report._write_figures import FIGURES, write_figures
 from raptorgraph.screen import Screen
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
-    import anndata as ad
+    from raptorgraph.report._work import Order
 
 RESAMPLES = 20  # screens from which the frequency of an edge comes
 _ROW_BYTES = 80  # of a row of effects.csv, and of the same in annotated.h5ad
 _SPARSE = ("data", "indices", "indptr")
-
-
-@dataclass(frozen=True)
-class Order:
-    """What a run is to do.
-
-    Attributes
-    ----------
-    train
-        Cells to train on; the setup writes into them.
-    screen
-        All cells, which the setup leaves as they are.
-    truth
-        Name of each set of conditions to compare, and their effects, conditions x genes.
-    title
-        What the summary compares.
-    kind
-        What the effects of `truth` are: "true" or "measured".
-    options
-        ``preset``, ``seed``, ``max_epochs`` and ``singles_only``, with whatever else is to be told in a report.
-    facts
-        What is known of the screen, for the terminal.
-    name, source, command
-        For the report: name of the screen, what was read, and the command as typed.
-    report
-        Whether to write ``report.html``.
-    resamples
-        Number of resampled screens from which the graph is inferred again.
-    true_graph
-        Adjacency among all genes, where it is known.
-    gene_sets
-        Gene sets for the latents, or None.
-    """
-
-    train: ad.AnnData
-    screen: Screen
-    truth: Mapping[str, pd.DataFrame]
-    title: str
-    kind: str
-    options: Mapping[str, Any]
-    facts: Mapping[str, Any]
-    name: str
-    source: list[tuple[str, str]]
-    command: str | None
-    report: bool
-    resamples: int
-    true_graph: pd.DataFrame | None = None
-    gene_sets: Mapping[str, Sequence[str]] | None = None
-
-    def new_model(self) -> RaptorGraphModel:
-        """A model that is not trained yet."""
-        preset = self.options["preset"]
-        return RaptorGraphModel(self.train) if preset == "default" else RaptorGraphModel.from_preset(self.train, preset)
-
-
-class Work:
-    """A run in work: what stages have in common, each made when it is first asked for, from what is in the folder."""
-
-    def __init__(self, order: Order, folder: RunFolder, say: Callable[[str], None]) -> None:
-        self.order, self.folder, self.say = order, folder, say
-        self.seed: int = order.options["seed"]
-
-    @cached_property
-    def model(self) -> RaptorGraphModel:
-        """The trained model, as it was saved: a run that is gone on with has no other."""
-        return RaptorGraphModel.load(str(self.folder.path / "model"), self.order.train)
-
-    @cached_property
-    def effects(self) -> tuple[pd.DataFrame, pd.DataFrame]:
-        """Predicted effects of all conditions, as a matrix and as a table with intervals."""
-        truth = self.order.truth.values()
-        labels = list(dict.fromkeys([*self.model.conditions, *(label for part in truth for label in part.index)]))
-        return effects_of(self.model, labels, list(self.order.screen.adata.var_names))
-
-    @cached_property
-    def summary(self) -> pd.DataFrame:
-        """Scores of all sets of conditions."""
-        predicted, screen = self.effects[0], self.order.screen
-        parts = [compare(name, effects, predicted, screen) for name, effects in self.order.truth.items()]
-        return pd.concat(parts, ignore_index=True)
-
-    @cached_property
-    def interactions(self) -> pd.DataFrame | None:
-        """Pairs in the order of what one would do next; None for one perturbed gene."""
-        return ranked_pairs(self.model, set(self.order.screen.conditions), self.seed, self.say)
-
-    @cached_property
-    def control(self) -> dict[str, float]:
-        """How predicted control cells differ from measured ones."""
-        return control_facts(self.model, self.order.screen)
-
-    @cached_property
-    def gene_sets(self) -> tuple[pd.DataFrame, pd.DataFrame] | tuple[None, None]:
-        """Gene sets of the latents, and the label of each latent; None where no sets are given."""
-        if self.order.gene_sets is None:
-            return None, None
-        enrichment = tl.enrich(self.model, self.order.gene_sets, activation="learned", seed=self.seed)
-        return enrichment, tl.annotate_latents(self.model, enrichment)
-
-    def run(self) -> Run:
-        """The run for its report, with the times of its stages."""
-        order, folder = self.order, self.folder
-        enrichment, latents = (None, None) if folder.has_failed("gene sets") else self.gene_sets
-        stability = folder.found("graph")
-        timed = {"network": "training"}
-        timed |= {"graph": "resampled graphs"} if stability else {}
-        timed |= {"gene sets": "gene sets"} if enrichment is not None else {}
-        return Run(
-            title=order.name,
-            source=order.source,
-            screen=order.screen,
-            model=self.model,
-            options=order.options,
-            interactions=self.interactions,
-            stability=stability,
-            control=self.control,
-            enrichment=enrichment,
-            latents=latents,
-            truth=self.summary if order.kind == "true" else None,
-            command=folder.manifest["command"],
-            seconds={name: folder.seconds(stage) for stage, name in timed.items()},
-        )
 
 
 def _network(work: Work) -> None:
@@ -222,6 +100,23 @@ def _gene_sets(work: Work) -> None:
         work.folder.table("latents.csv", latents, index=True)
 
 
+def _answers(work: Work) -> None:
+    """Say how strong each perturbation is, which genes it changes, what to measure next and what leads to a state."""
+    folder = work.folder
+    work.say("Listing what each perturbation does, and what to measure next.")
+    with folder.optional(STRENGTHS):
+        folder.table(STRENGTHS, work.strength, index=True)
+    with folder.optional(TOP):
+        folder.table(TOP, work.top_genes)
+    with folder.optional(NEXT):
+        table, _ = work.next_pairs
+        if len(table):
+            folder.table(NEXT, table)
+    with folder.optional(STATES):
+        if work.states is not None:
+            folder.table(STATES, work.states)
+
+
 def _cells(work: Work) -> None:
     """Write the cells with what the model says of them."""
     with work.folder.optional("annotated.h5ad"), work.folder.product("annotated.h5ad") as part:
@@ -244,27 +139,33 @@ def _figures(work: Work) -> None:
     order, threads = work.order, torch.get_num_threads()
     trained = Screen(order.train, order.screen.setup)
     conditions = np.array(["", *trained.conditions])[trained.codes]
-    write_figures(work.folder, work.model, conditions, work.effects[0], list(order.truth.values())[-1], kind=order.kind)
+    known = set(work.model.conditions)
+    strong = [] if STRENGTHS in work.folder.failed("answers") else list(ranked(work.strength).index)
+    strong = [label for label in strong if label in known]
+    truth = list(order.truth.values())[-1]
+    write_figures(work.folder, work.model, conditions, work.effects[0], truth, kind=order.kind, strong=strong)
     torch.set_num_threads(threads)  # numba, which draws the UMAP, changes it for all
 
 
 def _report(work: Work) -> None:
-    """Test the predictions and write the page, or only say what to know."""
-    folder, run = work.folder, work.run()
-    found = None
+    """Test the predictions and write the page, or only say what was found and what to know."""
+    folder, found = work.folder, None
     if work.order.report:
         with folder.optional("report.html"):
             date = datetime.fromisoformat(folder.manifest["started"])
-            found = findings_of(run, folder.path, date, say=work.say)
+            found = findings_of(work.run(), folder.path, date, say=work.say)
             work.say("Writing the report.")
             for name, table in tables_of(found).items():
                 folder.table(name, table)
             with folder.product("report.html") as part:
                 part.write_text(page_of(found), encoding="utf-8")
-            folder.keep(tested=verdicts(found))
+            folder.keep(page=True)
     with folder.optional("list of warnings"):
+        run = work.run() if found is None else found
         known = warnings_without_tests(run) if found is None else found.notes
-        folder.keep(notes=[[note.level, note.title, note.text] for note in known])
+        said, cannot = in_short(run, known, None if found is None else found.held)
+        notes = [[note.level, note.title, note.text] for note in known]
+        folder.keep(notes=notes, short=said, unsaid=cannot)
 
 
 @dataclass(frozen=True)
@@ -280,9 +181,10 @@ STAGES = {
     "tables": Stage(_tables, ("effects.csv", "summary.csv", "dag.csv", "facts.csv", "interactions.csv")),
     "graph": Stage(_graph, ("dag.csv", "model")),
     "gene sets": Stage(_gene_sets, ("enrichment.csv", "latents.csv")),
+    "answers": Stage(_answers, (STRENGTHS, TOP, NEXT, STATES)),
     "cells": Stage(_cells, ("annotated.h5ad",)),
-    "figures": Stage(_figures, ("dag.png", "training.png", "effects.png", "umap.png")),
-    "report": Stage(_report, ("perturbations.csv", "responders.csv", "heldout.csv", "report.html")),
+    "figures": Stage(_figures, FIGURES),
+    "report": Stage(_report, (STRENGTHS, "responders.csv", "guides.csv", "heldout.csv", "report.html")),
 }
 """What took longest and cannot be had otherwise is written first; what comes after the tables may fail by itself."""
 
@@ -318,7 +220,9 @@ def carry_out(
     """
     scvi.settings.seed = order.options["seed"]
     RaptorGraphModel.setup_anndata(order.train, **order.screen.setup)
-    n_bytes = _size(order, order.new_model())  # raises for data that do not suit, before there is a folder
+    model = order.new_model()  # raises for data that do not suit, before there is a folder
+    order.wanted(model)  # and so does this
+    n_bytes = _size(order, model)
     with run_folder(out, made, PRODUCTS, command=order.command, overwrite=overwrite, say=say) as folder:
         todo = folder.begin(STAGES)
         kept = [name for name in STAGES if name not in todo]

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
 MISSING = "–"
+Z = 1.645  # an interval of 90 % is so many standard errors to either side
 
 
 @dataclass(frozen=True)
@@ -114,9 +115,9 @@ def whole(value: float) -> str:
 
 
 def with_error(digits: int) -> Callable[[tuple[float, float]], str]:
-    """Write (value, standard error) as ``value ± error``; the error is left out where it is unknown."""
-    write = fixed(digits)
-    return lambda pair: write(pair[0]) if pd.isna(pair[1]) else f"{write(pair[0])} ± {write(pair[1])}"
+    """Write (value, standard error) with its interval of 90 %, as `with_interval` does; alone where it is unknown."""
+    write = with_interval(digits)
+    return lambda pair: write((pair[0], pair[0] - Z * pair[1], pair[0] + Z * pair[1]))
 
 
 def with_interval(digits: int) -> Callable[[tuple[float, float, float]], str]:

@@ -13,13 +13,13 @@ from raptorgraph._progress import progress_bar
 from raptorgraph._version import __version__
 from raptorgraph.evaluation import held_out
 from raptorgraph.model._responders import guide_column
-from raptorgraph.report._content import sections
+from raptorgraph.report._content import FILES, sections
 from raptorgraph.report._findings import Findings, Run
 from raptorgraph.report._notes import diagnosis, notes
 from raptorgraph.report._page import render
 from raptorgraph.report._pairs import top_pairs
+from raptorgraph.report._short import strong_genes
 from raptorgraph.screen._moments import condition_moments
-from raptorgraph.screen._strength import strengths
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -49,8 +49,7 @@ def findings_of(run: Run, out: Path, date: datetime, *, say: Callable[[str], Non
     """
     screen, options, seed = run.screen, run.options, run.options["seed"]
     start = time.perf_counter()
-    strength = strengths(screen, seed)
-    checks = diagnosis(run, strength)
+    checks = diagnosis(run, run.strength)
     held = held_out(
         screen,
         preset=options["preset"],
@@ -62,19 +61,18 @@ def findings_of(run: Run, out: Path, date: datetime, *, say: Callable[[str], Non
     seconds = {**run.seconds, "testing on held-out cells": time.perf_counter() - start}
     pairs = None
     if run.interactions is not None:
-        strong = {screen.genes_of[label][0] for label in screen.singles if strength.at[label, "stands_out"]}
-        pairs = top_pairs(run.interactions, screen, strong)
+        pairs = top_pairs(run.interactions, screen, strong_genes(run.strength, screen))
     guide_key = guide_column(run.model)
     return Findings(
         **{**vars(run), "seconds": seconds},
         out=out,
         date=date,
-        strength=strength,
         held=held,
         checks=checks,
         notes=notes(run, checks, held),
         pairs=pairs,
         responders=tl.responders(run.model, guide_key),
+        guides=None if guide_key is None else tl.guides(run.model, guide_key, seed=seed),
         guide_key=guide_key,
     )
 
@@ -86,6 +84,8 @@ def tables_of(found: Findings) -> dict[str, pd.DataFrame]:
         "perturbations.csv": found.strength.join(held.conditions).reset_index(),
         "responders.csv": found.responders,
     }
+    if found.guides is not None:
+        tables["guides.csv"] = found.guides
     scores = [scores.table.assign(set=name, conditions=len(scores.labels)) for name, scores in held.scores.items()]
     return {**tables, "heldout.csv": pd.concat(scores)} if scores else tables
 
@@ -94,12 +94,13 @@ def page_of(found: Findings) -> str:
     """The page as HTML, which names the files beside it that are there."""
     subtitle = f"Perturb-seq screen, fitted with raptorgraph {__version__} on {found.date:%d %B %Y}."
     with progress_bar("Sections"):
-        return render(found.title, subtitle, sections(found))
+        files = [name for name in FILES if (found.out / name).is_file()]
+        return render(found.title, subtitle, sections(found), files)
 
 
 def warnings_without_tests(run: Run) -> list[Note]:
     """What to know before using the results, as far as it can be said without tests on held-out cells."""
-    return notes(run, diagnosis(run, strengths(run.screen, run.options["seed"])), None)
+    return notes(run, diagnosis(run, run.strength), None)
 
 
 def control_facts(model: RaptorGraphModel, screen: Screen) -> dict[str, float]:
