@@ -10,6 +10,7 @@ __getattr__, __dir__, __all__ = lazy.attach(
         "_dag_paths": ["knock_out_edge", "paths", "total_effects"],
         "_dag_stability": ["dag_stability"],
         "_enrich": ["enrich", "enrich_effects"],
+        "_evaluate": ["evaluate"],
         "_interactions": ["interactions"],
         "_latent_programs": ["latent_programs"],
         "_next_pairs": ["next_pairs"],
