@@ -1,9 +1,10 @@
 """Build pages such as ``docs/results.md`` from their ``.md.in`` and the benchmark's files under ``docs/benchmark``.
 
-A page is built as soon as all the folders that it names are there. A line ``{{ FOLDER/TABLE }}`` in the template
-becomes the table of ``docs/benchmark/FOLDER/TABLE.csv``; a line ``{{ FOLDER/EXPERIMENT: command }}`` the command that
-made it, and ``{{ FOLDER/EXPERIMENT: figure }}`` its figure. Every number on the page comes from these files: ``python
-docs/build_results.py`` (or ``make results``), with ``--check`` only to say whether the pages are up to date.
+Templates are those of ``docs`` and of ``docs/results``. A page is built as soon as all the folders that it names are
+there. A line ``{{ FOLDER/TABLE }}`` in the template becomes the table of ``docs/benchmark/FOLDER/TABLE.csv``; a line
+``{{ FOLDER/EXPERIMENT: command }}`` the command that made it, and ``{{ FOLDER/EXPERIMENT: figure }}`` its figure. Every
+number on the page comes from these files: ``python docs/build_results.py`` (or ``make results``), with ``--check`` only
+to say whether the pages are up to date.
 """
 
 from __future__ import annotations
@@ -19,34 +20,36 @@ from raptorgraph.benchmark._report import to_markdown
 
 DOCS = Path(__file__).parent
 _LINE = re.compile(r"^\{\{ (?P<folder>[\w.-]+)/(?P<name>[\w.-]+)(: (?P<what>command|figure))? \}\}$", re.MULTILINE)
+_WIDTH = 76  # characters of a line of code that a page shows without scrolling
 
 
 def pages(docs: Path = DOCS) -> list[str]:
-    """Names of the pages whose results are there."""
+    """Names of the pages whose results are there, such as ``results`` and ``results/graphs``."""
 
     def folders(template: Path) -> set[str]:
         return {match["folder"] for match in _LINE.finditer(template.read_text())}
 
     return [
-        template.name.removesuffix(".md.in")
-        for template in sorted(docs.glob("*.md.in"))
+        template.relative_to(docs).as_posix().removesuffix(".md.in")
+        for template in sorted([*docs.glob("*.md.in"), *docs.glob("results/*.md.in")])
         if all((docs / "benchmark" / folder).is_dir() for folder in folders(template))
     ]
 
 
 def build(docs: Path = DOCS, page: str = "results") -> str:
     """Text of a page."""
-    return _LINE.sub(lambda match: _fill(docs, **match.groupdict()), (docs / f"{page}.md.in").read_text())
+    to_docs = "../" * page.count("/")
+    return _LINE.sub(lambda match: _fill(docs, to_docs, **match.groupdict()), (docs / f"{page}.md.in").read_text())
 
 
-def _fill(docs: Path, folder: str, name: str, what: str | None) -> str:
+def _fill(docs: Path, to_docs: str, folder: str, name: str, what: str | None) -> str:
     place = docs / "benchmark" / folder
     if what == "command":
         return command(json.loads((place / f"{name}.json").read_text()))
     if what == "figure":
         if not (place / f"{name}.png").is_file():
             raise FileNotFoundError(f"There is no figure {place / name}.png.")
-        return f"![{name} on {folder}](benchmark/{folder}/{name}.png)"
+        return f"![{name} on {folder}]({to_docs}benchmark/{folder}/{name}.png)"
     table = pd.read_csv(place / f"{name}.csv", dtype=str, keep_default_na=False)  # texts as they are in the file
     return to_markdown(table).replace("+-", "±").rstrip()
 
@@ -66,7 +69,18 @@ def command(facts: dict) -> str:
     words.append(f"--seeds {len(seeds)}" if seeds == [*range(len(seeds))] else f"--seeds {seeds[0]}-{seeds[-1]}")
     for key, value in facts["options"].items():
         words.append(_option(key, value))
-    return "```bash\n" + " ".join(words) + "\n```"
+    return "```bash\n" + _wrapped(words) + "\n```"
+
+
+def _wrapped(words: list[str]) -> str:
+    """The words as lines of one command; a word that is longer than a line has one of its own."""
+    lines = words[:1]
+    for word in words[1:]:
+        if len(f"{lines[-1]} {word} \\") <= _WIDTH:
+            lines[-1] += f" {word}"
+        else:
+            lines.append(f"  {word}")
+    return " \\\n".join(lines)
 
 
 def _option(key: str, value) -> str:
