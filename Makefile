@@ -64,7 +64,7 @@ linkcheck: $(DONE)/doc
 tutorials: $(DONE)/doc
 	$(BIN)/python docs/run_tutorials.py $(ARGS)
 
-# docs/results.md from the benchmark's files under docs/benchmark
+# docs/results.md and the pages below it from the benchmark's files under docs/benchmark
 results: $(DONE)/package
 	$(BIN)/python docs/build_results.py
 
