@@ -114,6 +114,9 @@ class FixedModel:
         shift = self.predict_effects(perturbation).to_numpy()
         return AnnData(np.clip(start.X + shift, 0, None), obs=obs, var=self.adata.var.copy())
 
+    def get_modules(self):
+        return {"M1": ["A", "B"]}
+
     def get_latent_representation(self, kind="causal"):
         return np.asarray(self.adata.X)[:, :6].astype(np.float32)
 

@@ -16,6 +16,7 @@ PLOTS = {
     "counterfactual": lambda e, **o: pl.counterfactual(e.model, "A", basis="X_map", **o),
     "dag": lambda e, **o: pl.dag(e.edges, color=pd.Series({"A": 1.0, "B": 2.0}, name="size"), **o),
     "effect": lambda e, **o: pl.effect(e.model, perturbation="A", **o),
+    "effects_map": lambda e, **o: pl.effects_map(e.model, n_genes=12, **o),
     "enrichment": lambda e, **o: pl.enrichment(e.enrichment, **o),
     "interactions": lambda e, **o: pl.interactions(e.interactions, **o),
     "latents": lambda e, **o: pl.latents(e.model, color="depth", basis="X_map", **o),
@@ -23,9 +24,11 @@ PLOTS = {
     "pair": lambda e, **o: pl.pair(e.model, "A+B", **o),
     "power": lambda e, **o: pl.power(e.power, **o),
     "reverse": lambda e, **o: pl.reverse(e.reverse, **o),
+    "similarity": lambda e, **o: pl.similarity(e.model, **o),
     "state_effects": lambda e, **o: pl.state_effects(e.states, **o),
     "training": lambda e, **o: pl.training(e.model, **o),
     "uncertainty": lambda e, **o: pl.uncertainty(e.model, "A", **o),
+    "volcano": lambda e, **o: pl.volcano(e.model, "A", **o),
 }
 # besides these kinds, which draw other things on the axes
 OTHER_KINDS = {

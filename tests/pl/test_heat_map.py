@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from raptorgraph.pl._heat_map import name_squares, similar_side_by_side
+from raptorgraph.pl._heat_map import name_squares, side_of_squares, similar_side_by_side, unit_rows
 
 
 def test_groups_are_not_mixed_and_neighbors_are_as_near_as_the_tree_allows():
@@ -36,3 +36,16 @@ def test_names_stand_beside_their_squares():
     assert [(tick.get_text(), tick.get_position()[0]) for tick in columns] == [("c0", 0), ("c1", 1), ("c2", 2)]
     assert {tick.get_rotation() for tick in columns} == {90.0}
     assert {tick.get_fontsize() for tick in columns} == {5.0}
+
+
+def test_squares_get_smaller_where_there_are_many_and_names_fit_them():
+    sides = [side_of_squares(n) for n in (1, 20, 60, 100, 300)]
+    assert sides[0] == sides[1]
+    assert [side for side, _ in sides] == sorted((side for side, _ in sides), reverse=True)
+    assert all(size <= 8 and size / 72 < side for side, size in sides)
+    assert 100 * sides[3][0] == pytest.approx(15)
+
+
+def test_unit_rows_have_a_direction_alone():
+    rows = np.array([[3.0, 4.0], [0.0, 0.0], [-0.3, -0.4]])
+    np.testing.assert_allclose(unit_rows(rows), [[0.6, 0.8], [0, 0], [-0.6, -0.8]])

@@ -147,6 +147,24 @@ def state_effects(e, changed):
     return pl.state_effects(e.states, ax=axes(5, 3))
 
 
+def volcano(e, changed):
+    if changed:
+        e.model.effects.loc["A", "gene05"] = -0.9
+    return pl.volcano(e.model, "A", n_labels=6, ax=axes(6, 4))
+
+
+def effects_map(e, changed):
+    if changed:
+        e.model.effects.loc["A", "gene05"] *= -1
+    return pl.effects_map(e.model, n_genes=20, ax=axes(7, 3))
+
+
+def similarity(e, changed):
+    if changed:
+        e.model.effects.loc["C"] *= -1
+    return pl.similarity(e.model, ax=axes(5.5, 4))
+
+
 CASES = {
     case.__name__: case
     for case in (
@@ -172,6 +190,9 @@ CASES = {
         next_pairs,
         power,
         state_effects,
+        volcano,
+        effects_map,
+        similarity,
     )
 }
 

@@ -56,6 +56,8 @@ def first_edge(model):
 TOOLS = {
     "annotate_latents": lambda a, path: tl.annotate_latents(a["model"], a["enrichment"]),
     "dag_stability": lambda a, path: tl.dag_stability(a["model"], n=2, n_null=1, progress=False),
+    "effect_similarity": lambda a, path: tl.effect_similarity(a["model"], kind="specific"),
+    "effects": lambda a, path: tl.effects(a["model"], ["P01", "P01+P02"], max_lfsr=0.2),
     "enrich": lambda a, path: tl.enrich(a["model"], a["sets"], activation="learned", n_permutations=20, n_null=20),
     "enrich_effects": lambda a, path: tl.enrich_effects(
         a["model"].predict_effects(["P01", "P02"]), a["sets"], n_permutations=20
@@ -87,6 +89,7 @@ PLOTS = {
     "counterfactual": lambda a, path: pl.counterfactual(a["model"], "P01", basis="X_map"),
     "dag": lambda a, path: pl.dag(a["model"]),
     "effect": lambda a, path: pl.effect(a["model"], perturbation="P01"),
+    "effects_map": lambda a, path: pl.effects_map(a["model"]),
     "enrichment": lambda a, path: pl.enrichment(a["enrichment"]),
     "interactions": lambda a, path: pl.interactions(a["interactions"]),
     "latents": lambda a, path: pl.latents(a["model"], basis="X_map"),
@@ -94,9 +97,11 @@ PLOTS = {
     "pair": lambda a, path: pl.pair(a["model"], "P01+P02"),
     "power": lambda a, path: pl.power(a["power"]),
     "reverse": lambda a, path: pl.reverse(a["reverse"], query="P01"),
+    "similarity": lambda a, path: pl.similarity(a["model"]),
     "state_effects": lambda a, path: pl.state_effects(a["states"]),
     "training": lambda a, path: pl.training(a["model"]),
     "uncertainty": lambda a, path: pl.uncertainty(a["model"], "P01"),
+    "volcano": lambda a, path: pl.volcano(a["model"], "P01"),
 }
 # Frequencies of edges are kept with the model, for get_edges and get_dag, as dag_stability says.
 KEPT = {"tl.dag_stability": {"module: edge_frequency", "module: edge_q_value"}}

@@ -7,7 +7,6 @@ from scipy import stats
 
 import raptorgraph as rg
 from raptorgraph.tl import latent_programs, program_similarity
-from raptorgraph.tl._programs import _CommonDirection
 
 LEARNED = {"activation": "learned", "n_null": 400, "progress": False}
 
@@ -53,21 +52,6 @@ def test_twins_are_found_and_null_perturbations_are_not(known_screen, table):
     assert (of_null["p_null"] < 0.05).mean() < 0.1
     assert of_null["FDR_null"].min() > 0.05
     np.testing.assert_allclose(table["FDR_null"], stats.false_discovery_control(table["p_null"]))
-
-
-def test_the_common_direction_is_taken_out():
-    rng = np.random.default_rng(0)
-    common, own = rng.normal(size=400), rng.normal(size=(30, 400))
-    own[1] = own[0] + 0.3 * rng.normal(size=400)
-    units = 3 * common + own
-    units /= np.linalg.norm(units, axis=1, keepdims=True)
-    direction = _CommonDirection(units, np.ones(30, dtype=bool))
-    first = direction.specific(0)
-    assert direction.inner[0, 1:].min() > 0.8  # all look alike
-    assert first[0] > 0.85
-    assert abs(first[1:]).max() < 0.3
-    none = _CommonDirection(units, np.zeros(30, dtype=bool))
-    np.testing.assert_allclose(none.specific(3), units[4:] @ units[3])
 
 
 def test_spread_of_the_similarities(known_screen, table):

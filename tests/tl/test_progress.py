@@ -37,11 +37,14 @@ def calls(screen):
             lambda **k: rg.tl.program_similarity(model, n_cells=20, n_null=20, **k),
             {("Latents", len(model.latent_names)), ("Noise", n_sizes)},
         ),
+        "effects": (lambda **k: rg.tl.effects(model, top=3, **k), {("Effects", 1)}),
+        "effect_similarity": (lambda **k: rg.tl.effect_similarity(model, **k), {("Effects", 1)}),
         "predictions": (lambda: model.predict_effects(genes, adata, kind="decoder"), {("Effects", len(genes))}),
     }
 
 
 TOOLS = ["interactions", "reverse", "dag_stability", "enrich", "enrich_effects", "program_similarity"]
+TOOLS += ["effects", "effect_similarity"]
 
 
 @pytest.mark.parametrize("name", [*TOOLS, "predictions"])

@@ -8,6 +8,7 @@ __getattr__, __dir__, __all__ = lazy.attach(
         "_counterfactual": ["counterfactual"],
         "_dag": ["dag"],
         "_effect": ["effect"],
+        "_effects_map": ["effects_map"],
         "_enrichment": ["enrichment"],
         "_interactions": ["interactions"],
         "_latents": ["latents"],
@@ -15,8 +16,10 @@ __getattr__, __dir__, __all__ = lazy.attach(
         "_pair": ["pair"],
         "_power": ["power"],
         "_reverse": ["reverse"],
+        "_similarity": ["similarity"],
         "_state_effects": ["state_effects"],
         "_training": ["training"],
         "_uncertainty": ["uncertainty"],
+        "_volcano": ["volcano"],
     },
 )

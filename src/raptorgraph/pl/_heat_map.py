@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from raptorgraph.pl._figure import Floats
 
 _OPTIMAL_UP_TO = 300  # rows, since the optimal order takes cubic time
+_LONGEST, _SMALLEST, _LARGEST = 15.0, 0.13, 0.22  # inches: of a side of the map, and of its squares
 
 
 def similar_side_by_side(rows: Floats) -> npt.NDArray[np.int_]:
@@ -30,3 +31,15 @@ def name_squares(ax: Axes, rows: Sequence[str], columns: Sequence[str], fontsize
     ax.set_yticks(range(len(rows)), rows, fontsize=fontsize)
     ax.set_xticks(range(len(columns)), columns, rotation=90, fontsize=fontsize)
     ax.tick_params(length=0)
+
+
+def side_of_squares(n: int) -> tuple[float, float]:
+    """Side of the squares of `n` rows or columns, in inches, and the size of their names; less where there are many."""
+    side = float(np.clip(_LONGEST / max(n, 1), _SMALLEST, _LARGEST))
+    return side, float(min(8.0, 0.66 * 72 * side))
+
+
+def unit_rows(rows: Floats) -> Floats:
+    """Rows of length 1, by which those of the same direction are side by side whatever their size; 0 stays 0."""
+    length = np.linalg.norm(rows, axis=1, keepdims=True)
+    return np.asarray(np.divide(rows, length, out=np.zeros_like(rows), where=length > 0))

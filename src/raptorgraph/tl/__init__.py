@@ -9,6 +9,8 @@ __getattr__, __dir__, __all__ = lazy.attach(
         "_dag_export": ["to_networkx", "write_dag"],
         "_dag_paths": ["knock_out_edge", "paths", "total_effects"],
         "_dag_stability": ["dag_stability"],
+        "_effect_similarity": ["effect_similarity"],
+        "_effects": ["effects"],
         "_enrich": ["enrich", "enrich_effects"],
         "_evaluate": ["evaluate"],
         "_interactions": ["interactions"],

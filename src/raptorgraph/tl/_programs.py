@@ -13,6 +13,7 @@ from raptorgraph._arguments import check_choice
 from raptorgraph._docs import docs
 from raptorgraph._progress import progress_argument
 from raptorgraph.screen import _noise
+from raptorgraph.tl._common_direction import CommonDirection
 from raptorgraph.tl._label_null import check_null, clear_latents, label_null
 from raptorgraph.tl._latent_programs import latent_programs
 
@@ -129,10 +130,10 @@ def program_similarity(
         clear = clear_latents(model, label_null(model, [], n_null=n_null, seed=seed).p_effect, len(programs))
 
     first, second = np.triu_indices(len(programs), 1)
-    common = _CommonDirection(units, clear)
+    common = CommonDirection(units, clear)
     table = pd.DataFrame({"latent_a": programs.index[first], "latent_b": programs.index[second]})
     table["similarity"] = common.inner[first, second]
-    table["specific"] = np.concatenate([common.specific(a) for a in range(len(programs) - 1)])
+    table["specific"] = common.specific()[first, second]
     table["z"] = _relative(table["specific"].to_numpy(), clear)
     if n_null:
         p = np.full(len(table), np.nan)
@@ -144,37 +145,6 @@ def program_similarity(
         square = _square(table[matrix].to_numpy(), diagonal)
         return pd.DataFrame(square, index=programs.index, columns=programs.index.rename(None))
     return table.sort_values("specific", ascending=False, kind="stable", ignore_index=True)
-
-
-class _CommonDirection:
-    """For each pair of latents the sum of the unit vectors of those that stand out, without the two themselves."""
-
-    def __init__(self, units: np.ndarray, clear: np.ndarray) -> None:
-        self.units, self.clear = units, clear.astype(float)
-        self.inner = units @ units.T
-
-    def along(self, inner: np.ndarray, a: int) -> np.ndarray:
-        """Components of vectors along the common directions of the pairs of `a` with all later latents.
-
-        The vectors are given by their inner products with the units, n x k; the result is n x (k - 1 - a).
-        """
-        clear, b = self.clear, np.arange(a + 1, len(self.clear))
-        total, with_total = clear @ self.inner @ clear, self.inner @ clear
-        squared = total - 2 * clear[a] * with_total[a] - 2 * clear[b] * with_total[b]
-        squared += clear[a] * self.inner[a, a] + clear[b] * self.inner[b, b]
-        squared += 2 * clear[a] * clear[b] * self.inner[a, b]
-        length = np.sqrt(np.maximum(squared, 0.0))
-        found = (inner @ clear - clear[a] * inner[:, a])[:, None] - clear[b] * inner[:, b]
-        return np.asarray(np.divide(found, length, out=np.zeros_like(found), where=length > 1e-9))
-
-    def specific(self, a: int) -> np.ndarray:
-        """Cosines of `a` with all later latents, without the common direction; 0 where nothing else is left."""
-        along = self.along(self.inner, a)
-        along_a, along_b = along[a], along[np.arange(a + 1, len(along)), np.arange(along.shape[1])]
-        left = np.sqrt(np.maximum(1 - along_a**2, 0.0) * np.maximum(1 - along_b**2, 0.0))
-        rest = self.inner[a, a + 1 :] - along_a * along_b
-        cosines = np.divide(rest, left, out=np.zeros_like(rest), where=left > 1e-9)
-        return np.asarray(np.clip(cosines, -1.0, 1.0))
 
 
 def _without_targets(values: np.ndarray, model: RaptorGraphModel) -> np.ndarray:
@@ -231,7 +201,7 @@ def _products(
     draws: np.ndarray,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Inner products of all pairs less that of the noise they share, and their variance; directions are of `other`."""
-    effect, common = _without_targets(measured.effect, model), _CommonDirection(_units(other.effect, model), clear)
+    effect, common = _without_targets(measured.effect, model), CommonDirection(_units(other.effect, model), clear)
     size = np.median(measured.variance / noise.variance, axis=1)  # of a sampling variance, by that of one cell
     # inner products with the directions, with each other, and of draws with other draws
     effect_units, draw_units = effect @ common.units.T, draws @ common.units.T
