@@ -40,6 +40,9 @@ docs = _Docs(
     Not used for log-normalized values.""",
     batch_key="""batch_key
     Column of ``adata.obs`` with batches.""",
+    guide_key="""guide_key
+    Column of ``adata.obs`` with the guide of each cell. A cell with several guides has their names in one value, such
+    as ``"A_1|B_2"``, which counts as a guide of its own.""",
     model="""model
     A trained model.""",
     transform_batch="""transform_batch

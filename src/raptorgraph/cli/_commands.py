@@ -170,6 +170,7 @@ def _parser() -> argparse.ArgumentParser:
     add("path", type=_path, metavar="SCREEN", help="h5ad file or zarr store: counts or log-normalized values")
     add("--out", type=_path, required=True, metavar="DIR", help="results")
     add("--preset", choices=["default", "paper"], default="default", help="configuration of the model")
+    add("--guide-key", metavar="COLUMN", help="column of obs with the guide of each cell")
     add("--singles-only", action="store_true", help="hold combinations out of training, score them")
     add("--gene-sets", type=_path, metavar="FILE", help="gene sets as GMT, to compare the latents with")
     text = "write report.html too: tests predictions on held-out cells, about twice the time"

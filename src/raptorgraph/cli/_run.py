@@ -142,6 +142,7 @@ def run(
     overwrite: bool = False,
     command: str | None = None,
     say: Callable[[str], None] = print,
+    guide_key: str | None = None,
 ) -> Result:
     """Fit a screen from a file and report on it.
 
@@ -178,6 +179,8 @@ def run(
         The command as typed, for the report.
     say
         Called with a line at each stage.
+    guide_key
+        As in ``RaptorGraphModel.setup_anndata``.
 
     Returns
     -------
@@ -229,6 +232,7 @@ def run(
         "name": path.stem,
         "screen": source[-1][1],
         **setup,
+        "guide_key": guide_key,
         **options,
         "gene_sets": None if gene_sets is None else file_hash(Path(gene_sets)),
         "report": report,
@@ -252,7 +256,7 @@ def run(
     if sets is not None:
         match_gene_sets(sets, [str(name) for name in adata.var_names])  # raises where no set fits
 
-    screen = Screen(_bare(adata, layer), setup)
+    screen = Screen(_bare(adata, layer), {**setup, "guide_key": guide_key})
     targets = {screen.genes_of[label][0] for label in screen.singles}
     predictable = [label for label in screen.combinations if targets.issuperset(screen.genes_of[label])]
     if singles_only and not predictable:

@@ -124,7 +124,7 @@ def _fit(
     cells, genes = copy_of_cells(screen.adata, rows), screen.var_names
     done = {label for frame in found.seen.get(MODEL, []) for label in frame.index}
     seen = [label for label in train if label not in done]
-    method = RaptorGraphMethod(preset, seed=seed, max_epochs=max_epochs, **screen.setup).fit(cells)
+    method = RaptorGraphMethod(preset, seed=seed, max_epochs=max_epochs, **screen.setup.without_guides()).fit(cells)
     for labels, effects, sds in ((test, found.unseen, found.sd_unseen), (seen, found.seen, found.sd_seen)):
         if labels:
             mean, sd = _predicted(method, labels)
@@ -158,7 +158,7 @@ def _fit_baselines(
         if not can_learn or not (test or again):
             continue
         try:
-            fitted = cls(**screen.setup).fit(cells)
+            fitted = cls(**screen.setup.without_guides()).fit(cells)
         except ValueError as error:  # such as combinations that do not vary
             found.failed[name] = str(error)
             continue

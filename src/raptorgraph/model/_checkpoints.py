@@ -55,7 +55,8 @@ def settings_of(
         "preset": model.preset_,
         "genes": list(model.var_names_),
         "perturbed genes": model.perturbed_genes,
-        **{f"{name} (setup)": value for name, value in model.setup_args.items()},
+        # but for the guides, of which training knows nothing
+        **{f"{name} (setup)": value for name, value in model.setup_args.items() if name != "guide_key"},
         "gene_embedding (setup)": model.gene_embedding_,
         **{f"{name} (model)": value for name, value in model.init_params_["non_kwargs"].items()},
         **{f"{name} (plan_kwargs)": value for name, value in asdict(plan.config).items()},

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 LOOKS_FOR = {
     "numbers": "Numbers that are not finite.",
-    "guides": "Guides of one perturbation of which one does less than another.",
+    "guides": "Guides of one perturbation of which one does less than the others, or something else.",
     "latents": "Latents that say nothing of cells, or do nothing to them.",
     "graph": "Edges without an order, or that rest on a few cells.",
     "posterior": "Measured effects within the standard deviations of the predicted ones.",
@@ -50,7 +50,8 @@ def diagnose(
         Cells of combinations that the model was not trained on, with control cells of their own; by default those that
         were left out of the training (``datasplitter_kwargs={"external_indexing": ...}``).
     guide_key
-        Column of ``obs`` with the guide of each cell; by default one that is known by its name.
+        Column of ``obs`` with the guide of each cell; by default that of the setup, or else one that is known by its
+        name.
     seed
         Seed of the random groups of control cells with which effects are compared.
 

@@ -14,7 +14,7 @@ from anndata import AnnData
 from raptorgraph._arguments import check_mapping
 from raptorgraph.model._setup import check_screen
 from raptorgraph.pp._guide_counts import GuideSettings
-from raptorgraph.pp._guides import GUIDES_KEY, plan_assignment, write_assignment
+from raptorgraph.pp._guides import GUIDES_KEY, guides_column, plan_assignment, write_assignment
 from raptorgraph.screen._labels import control_labels
 from raptorgraph.screen._modalities import modality
 from raptorgraph.screen._stored import keeps_order
@@ -51,7 +51,7 @@ def label_cells(
         assignment = plan_assignment(mdata, settings, expression=expression, key_added=key)
         _check_called_before(cells, key, assignment)
         _check_decided(assignment, settings)
-    columns = _global_columns(mdata, cells, setup, skip=() if guides is None else (key,))
+    columns = _global_columns(mdata, cells, setup, skip=() if guides is None else (key, guides_column(key)))
     _check(cells, columns, assignment, setup, embedding)
 
     for name, values in columns.items():
@@ -182,7 +182,7 @@ def _global_columns(
 ) -> dict[str, np.ndarray]:
     """Columns of the setup that the cells lack and the whole MuData has."""
     keys = [setup.perturbation_key, setup.library_size_key, setup.batch_key]
-    keys += [*setup.categorical_covariate_keys, *setup.continuous_covariate_keys]
+    keys += [*setup.categorical_covariate_keys, *setup.continuous_covariate_keys, setup.guide_key]
     asked = [key for key in keys if key is not None and key not in skip]
     found = [key for key in asked if key not in cells.obs and key in mdata.obs]
     return {key: mdata.obs[key].reindex(cells.obs_names).to_numpy() for key in found}
@@ -204,6 +204,7 @@ def _check(
     obs = cells.obs.assign(**columns)
     if assignment is not None:
         obs[setup.perturbation_key] = assignment.labels
+        obs[guides_column(setup.perturbation_key)] = assignment.guides
     screen = ad.AnnData(cells.X, obs=obs, var=cells.var, layers=dict(cells.layers))
     if assignment is not None and assignment.dropped.any():
         screen = screen[~assignment.dropped].copy()

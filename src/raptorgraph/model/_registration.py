@@ -41,6 +41,7 @@ class RegisteredModel(InheritedModel):
         categorical_covariate_keys: list[str] | None = None,
         continuous_covariate_keys: list[str] | None = None,
         gene_embedding: GeneEmbeddingLike | None = None,
+        guide_key: str | None = None,
         **kwargs: Any,
     ) -> None:
         """Register a screen; puts the perturbed genes first in ``adata.var``, in place.
@@ -72,6 +73,11 @@ class RegisteredModel(InheritedModel):
             ``.npz`` file with the arrays ``genes`` and ``embedding``; or gene sets, as a dict from name to genes or
             the path of a ``.gmt`` file, of which TF-IDF and 64 singular directions are taken. It is kept with the
             model. What is said of perturbed genes does not depend on it.
+        guide_key
+            Column of ``obs`` with the guide of each cell; control cells need none. A cell with several guides has their
+            names in one value, such as ``"A_1|B_2"``, which counts as a guide of its own. The model is trained on the
+            perturbations, whatever their guides; what it answers by guide (:func:`raptorgraph.tl.guides`, the shares in
+            :meth:`get_response_probability`) reads this column by default.
 
         Raises
         ------
@@ -82,7 +88,8 @@ class RegisteredModel(InheritedModel):
             values, sparse matrices with more room than entries; for library sizes below the row sums in more than half
             of the cells, or below a hundredth of it in one; for covariates that are named twice, or are no finite
             numbers; for a `gene_embedding` that has a gene twice, values that are not finite, or fewer than three of
-            the genes that were perturbed alone.
+            the genes that were perturbed alone; for perturbed cells without a guide, and a guide in cells of
+            perturbations that have no gene in common.
         KeyError
             For columns or layers that are not there.
         TypeError
@@ -125,6 +132,8 @@ class RegisteredModel(InheritedModel):
         )
         given = locals()
         given.pop("gene_embedding")  # kept apart, since it is no name
+        if guide_key is None:
+            given.pop("guide_key")  # as in setups of earlier releases, which knew none
         embedding = None
         if gene_embedding is not None:
             embedding = GeneEmbedding.of(gene_embedding, adata if isinstance(adata, AnnData) else None)
@@ -149,6 +158,7 @@ class RegisteredModel(InheritedModel):
         categorical_covariate_keys: list[str] | None = None,
         continuous_covariate_keys: list[str] | None = None,
         gene_embedding: GeneEmbeddingLike | None = None,
+        guide_key: str | None = None,
     ) -> None:
         """Register a screen with expression in one modality and guides in another.
 
@@ -182,9 +192,12 @@ class RegisteredModel(InheritedModel):
         delimiter, layer
             As in :meth:`setup_anndata`; the layer is that of the expression.
         library_size_key, batch_key, categorical_covariate_keys, continuous_covariate_keys
-            As in :meth:`setup_anndata`. Columns that the expression's ``obs`` lacks are copied from ``mdata.obs``.
+            As in :meth:`setup_anndata`. Columns that the expression's ``obs`` lacks are copied from ``mdata.obs``, that
+            of `guide_key` too.
         gene_embedding
             As in :meth:`setup_anndata`; a key is one of the expression's ``varm``.
+        guide_key
+            As in :meth:`setup_anndata`; ``f"{perturbation_key}_guides"`` for the guides that are called here.
 
         Raises
         ------

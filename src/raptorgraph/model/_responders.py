@@ -1,4 +1,4 @@
-"""Guides of one perturbation that disagree: likelihoods of the share of their cells that responded."""
+"""Guides of one perturbation that disagree, and likelihoods of the share of their cells that responded."""
 
 from __future__ import annotations
 
@@ -6,80 +6,90 @@ import re
 from typing import TYPE_CHECKING
 
 import numpy as np
-from scipy.stats import chi2, false_discovery_control
+from scipy.stats import chi2
 
 from raptorgraph._text import counted
-from raptorgraph.model._responding import response_log_ratios
+from raptorgraph.pp._guides import guides_column
 from raptorgraph.screen import Setup
 from raptorgraph.screen._checks import Finding, NotChecked, warning
-from raptorgraph.screen._inputs import obs_column
+from raptorgraph.screen._guide_effects import FEWEST, guide_effects
+from raptorgraph.screen._guides import guide_names
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    import pandas as pd
+
     from raptorgraph.model import RaptorGraphModel
 
 FDR = 0.05
-FEWEST = 5  # cells of a guide that is compared with others
 ENDS = np.linspace(0, 1, 201)
 _SHARES = 0.5 * (ENDS[1:] + ENDS[:-1])
 _GUIDES = re.compile(r"(s?g_?rna|guide|protospacer)s?(_?(id|identity|name|call)s?)?", re.IGNORECASE)
-_MOST_CELLS, _MOST_OF_GUIDE, _FEWEST_OF_GUIDE = 8000, 100, 10  # that are looked at in a check, of all and of a guide
+_MOST_OF_GUIDE = 100  # cells that are looked at in a check
 
 
 def guide_column(model: RaptorGraphModel) -> str | None:
-    """Column of ``obs`` with the guides of each cell; None where there is none that is known by its name.
+    """Column of ``obs`` with the guides of each cell; None where there is none that is known.
 
-    It is what :func:`raptorgraph.pp.assign_guides` writes, or else a column with a usual name whose values tell more
-    groups of cells apart than the labels do.
+    It is that of the setup, what :func:`raptorgraph.pp.assign_guides` writes, or else a column with a usual name whose
+    values tell more groups of cells apart than the labels do.
     """
-    obs = model.cells.data().obs
-    key = Setup.of(model.setup_args).perturbation_key
+    obs, setup = model.cells.data().obs, Setup.of(model.setup_args)
+    if setup.guide_key is not None and setup.guide_key in obs:
+        return setup.guide_key
+    key = setup.perturbation_key
     usual = [str(name) for name in obs.columns if _GUIDES.fullmatch(str(name)) and str(name) != key]
-    for name in (f"{key}_guides", *usual):
+    for name in (guides_column(key), *usual):
         if name in obs and obs[name].notna().any() and obs[name].nunique() > obs[key].nunique():
             return name
     return None
 
 
 def guides(model: RaptorGraphModel, guide_key: str | None) -> Iterator[Finding]:
-    """Guides of one perturbation of which one works and another does not, on some cells of each."""
+    """Guides of one perturbation of which one does something else than the others, on some cells of each."""
     if model.adata is None:
         raise NotChecked("it needs the cells: load(folder, adata)")
     key = guide_column(model) if guide_key is None else guide_key
     if key is None:
-        raise NotChecked("no column of obs is known to have the guides: diagnose(guide_key=...)")
-    names = obs_column(model.adata, key, "guide_key").astype(str).to_numpy()
-    screen = model.screen
-    most = int(np.clip(_MOST_CELLS / len(np.unique(names)), _FEWEST_OF_GUIDE, _MOST_OF_GUIDE))
-    rng = np.random.default_rng(0)
-    chosen: dict[str, list[np.ndarray]] = {}
-    for label in screen.conditions:
-        rows = screen.rows_by_name(label)
-        each = [rows[names[rows] == guide] for guide in np.unique(names[rows])]
-        each = [np.sort(rng.permutation(cells)[:most]) for cells in each if len(cells) >= FEWEST]
-        if len(each) > 1:
-            chosen[label] = each
-    if not chosen:
+        raise NotChecked("no column of obs is known to have the guides: setup_anndata(guide_key=...)")
+    table = effects_by_guide(model, guide_names(model.adata, key), most=_MOST_OF_GUIDE, n_resamples=0)
+    compared = table.loc[table["p"].notna(), "perturbation"].nunique()
+    if not compared:
         raise NotChecked(f"no perturbation has two guides of {FEWEST} cells or more (column {key})")
-    used = np.sort(np.concatenate([cells for each in chosen.values() for cells in each]))
-    row, _, log_ratio = response_log_ratios(model.predictor, model.cells.query(), used)
-    even = np.full(len(names), np.nan)
-    even[used] = 1.0
-    np.multiply.at(even, row, 1 / (1 + np.exp(-np.clip(log_ratio, -30, 30))))
-    ratio = ratio_of(even, screen.n_perturbed[screen.codes])
-    p = [
-        disagreement([ratio[cells] for cells in each], told_of(ratio[np.concatenate(each)])) for each in chosen.values()
-    ]
-    apart = [label for label, q in zip(chosen, false_discovery_control(p), strict=True) if q <= FDR]
-    if apart:
+    apart = table[table["disagrees"]]
+    labels = tuple(dict.fromkeys(apart["perturbation"]))
+    if labels:
         yield warning(
-            f"Guides of {counted(len(apart), 'perturbation')} of {len(chosen):,} disagree",
-            "The cells of one guide respond, those of another respond less or not at all: one of them may not work, or "
-            "hit something else. The effect of the perturbation is a mean over both.",
-            f"Look at their cells apart: raptorgraph.tl.responders(model, {key!r}) has the share of each guide.",
-            tuple(apart),
+            f"Guides of {counted(len(labels), 'perturbation')} of {compared:,} disagree",
+            "The cells of one guide change less than those of the others, or otherwise: it may not work, or hit "
+            "something else. The effect of the perturbation is a mean over all of its guides.",
+            f"raptorgraph.tl.guides(model, {key!r}) has the effect, the agreement and the responders of each guide.",
+            labels,
+            tuple(
+                f"{label} ({', '.join(apart.loc[apart['perturbation'] == label, 'guide'])})" for label in labels
+            ),
         )
+
+
+def effects_by_guide(
+    model: RaptorGraphModel,
+    names: np.ndarray,
+    *,
+    most: int,
+    n_resamples: int,
+    level: float = 0.9,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """Effects of all guides of the model's own cells, along those that the model gives their perturbations.
+
+    Arguments and columns are those of :func:`~raptorgraph.screen._guide_effects.guide_effects`. Of a model without a
+    posterior the effects of perturbations are the measured ones.
+    """
+    screen, along = model.screen, None
+    if model.has_posterior:
+        along = model.predict_effects(screen.conditions)[list(screen.var_names)]
+    return guide_effects(screen, names, along, most=most, n_resamples=n_resamples, level=level, fdr=FDR, seed=seed)
 
 
 def ratio_of(even: np.ndarray, n_genes: np.ndarray) -> np.ndarray:

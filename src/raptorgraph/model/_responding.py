@@ -13,6 +13,7 @@ from raptorgraph._progress import progress_line
 from raptorgraph.model._cells import draw_seed
 from raptorgraph.model._escape import drawn_in, fit_mixture, fit_shares, posterior
 from raptorgraph.model._field import KEYS
+from raptorgraph.screen._guides import guide_names
 from raptorgraph.screen._inputs import obs_column
 
 if TYPE_CHECKING:
@@ -55,7 +56,8 @@ def get_response_probability(
         Cells at a time.
     guide_key
         Column of ``obs`` with the guide of each cell: the share of responders is then estimated for each guide of a
-        gene in these cells, near that of the gene where a guide has few of them.
+        gene in these cells, near that of the gene where a guide has few of them. By default the one of the setup, where
+        the cells have it.
     share
         Share of responders, above 0 and below 1, to be taken for granted for every gene: at 0.5 the odds of a cell are
         its likelihood ratio. By default what was estimated.
@@ -89,9 +91,7 @@ def get_response_probability(
     manager = cells.query(adata)
     if adata is not None:  # there cells without labels would pass for controls
         obs_column(cells.data(adata, labels=True), cells.setup.perturbation_key, "perturbation_key")
-    guides = None
-    if guide_key is not None:
-        guides = obs_column(cells.data(adata), guide_key, "guide_key").astype(str).to_numpy()
+    guides = _guides(cells, adata, guide_key) if share is None else None
     mask = manager.get_from_registry(KEYS.PERTURBATION).tocsr()
     perturbed = np.flatnonzero(np.diff(mask.indptr))
     found = np.full(mask.shape[0], np.nan)
@@ -105,6 +105,14 @@ def get_response_probability(
         escape = fit_shares(log_ratio, group, mixture.escape[pairs // len(known)])[group]
     np.multiply.at(found, rows, posterior(log_ratio, escape))
     return pd.Series(found, index=manager.adata.obs_names, name="raptorgraph_responded")
+
+
+def _guides(cells: Cells, adata: Data | None, guide_key: str | None) -> np.ndarray | None:
+    """Guide of each cell as text, empty where it has none; None where no column has them."""
+    data, key = cells.data(adata), cells.setup.guide_key if guide_key is None else guide_key
+    if key is None or (guide_key is None and key not in data.obs):
+        return None
+    return np.array([name or "" for name in guide_names(data, key)])
 
 
 def response_log_ratios(

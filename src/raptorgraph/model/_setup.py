@@ -22,6 +22,7 @@ from raptorgraph.model._query import check_categories, known_categories, other_k
 from raptorgraph.model._stored_cells import StoredLayerField
 from raptorgraph.screen import Setup
 from raptorgraph.screen._cell_labels import parse_obs
+from raptorgraph.screen._guides import check_guides
 from raptorgraph.screen._inputs import batch_codes, expression_source, obs_column
 from raptorgraph.screen._labels import plain_control
 from raptorgraph.screen._names import gene_names, strip_gene_names
@@ -102,6 +103,7 @@ def read_screen(
     if library is None and setup.library_size_key is not None:
         obs_column(adata, setup.library_size_key, "library_size_key")
     batch_codes(adata, setup.batch_key)
+    check_guides(adata, parsed, setup)
     for key in setup.categorical_covariate_keys:
         _check_categories(obs_column(adata, key, "categorical_covariate_keys"), key)
     for key in setup.continuous_covariate_keys:

@@ -10,6 +10,7 @@ __getattr__, __dir__, __all__ = lazy.attach(
         "_effect": ["effect"],
         "_effects_map": ["effects_map"],
         "_enrichment": ["enrichment"],
+        "_guides": ["guides"],
         "_interactions": ["interactions"],
         "_latents": ["latents"],
         "_next_pairs": ["next_pairs"],

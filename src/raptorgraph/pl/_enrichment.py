@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
+from matplotlib import colormaps
 from matplotlib.colors import Normalize
 from matplotlib.patches import Patch
 
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 
 KINDS = ("heatmap", "dots")
 _SMALLEST_FDR = 1e-3  # the largest dot
+_PALE = 0.3  # opacity of what is not significant
+_LIMITS = {"NES": 3.0}  # at which colors end in every figure
 
 
 @docs.dedent
@@ -39,6 +42,7 @@ def enrichment(
     n_sets: int = 25,
     n_latents: int = 60,
     fdr: float = 0.05,
+    limit: float | None = None,
     ax: Axes | None = None,
     show: bool | None = None,
     save: str | PathLike[str] | None = None,
@@ -55,7 +59,7 @@ def enrichment(
         faint and named in gray.
     kind
         ``"heatmap"`` colors squares by the score and marks those below `fdr` with a dot; ``"dots"`` draws circles whose
-        area grows with -log10 FDR, with a ring below `fdr`.
+        area grows with -log10 FDR, with a ring below `fdr`. What is not below it is pale in both.
     value
         Column with the score.
     n_sets, n_latents
@@ -63,6 +67,9 @@ def enrichment(
         out), of equal ones those with the largest scores.
     fdr
         False discovery rate below which a score is marked.
+    limit
+        Score at which the colors end, in both directions; larger ones have the last color. By default 3 for ``"NES"``,
+        whatever the table, so that figures can be compared; of another column the largest score in the table.
     %(ax)s
     %(figure)s
 
@@ -89,6 +96,8 @@ def enrichment(
     check_save(save)
     latent = _check(table, kind, value, n_sets, n_latents)
     check_number("fdr", fdr, 0, 1)
+    if limit is not None:
+        check_number("limit", limit, 0, above=True)
     table = table.astype({latent: object, "gene_set": object})  # of categories, unused ones would count
     scores, rates, clear = _matrices(table, latent, value)
     n_known = scores.shape[1]
@@ -101,8 +110,9 @@ def enrichment(
     letters = max(len(name) for name in names)
     height, width = 0.22 * len(scores), 0.22 * scores.shape[1]
     ax = axes_or_new(ax, (float(width + 0.075 * letters + 2.3), float(max(height, 2.4) + 1.2)))
-    limit = float(np.nanmax(np.abs(scores.to_numpy()))) or 1.0
-    colors: Style = {"cmap": "RdBu_r", "norm": Normalize(-limit, limit)}
+    if limit is None:
+        limit = _LIMITS.get(value) or float(np.nanmax(np.abs(scores.to_numpy()))) or 1.0
+    colors: Style = {"cmap": colormaps["RdBu_r"].with_extremes(bad=LIGHT), "norm": Normalize(-limit, limit)}
     faint = np.array([not clear[name] for name in scores.columns])
     draw = _draw_squares if kind == "heatmap" else _draw_dots
     mappable, handles = draw(ax, scores.to_numpy(), rates.to_numpy(), faint, fdr, colors)
@@ -174,16 +184,15 @@ def _strongest(scores: pd.DataFrame, rates: pd.DataFrame, n: int, faint: pd.Seri
 def _draw_squares(
     ax: Axes, scores: Floats, rates: Floats, faint: npt.NDArray[np.bool_], fdr: float, colors: Style
 ) -> tuple[ScalarMappable, list[Artist]]:
-    """Draw colored squares with dots below `fdr`; what has the colors, and entries of the legend."""
-    ax.set_facecolor(LIGHT)  # where there is no score
-    image = ax.imshow(np.ma.masked_invalid(scores), aspect="auto", interpolation="nearest", **colors)
+    """Draw colored squares, with dots below `fdr` and pale above; what has the colors, and entries of the legend."""
+    opacity = np.where((rates < fdr) | ~np.isfinite(scores), 1.0, _PALE)
+    style: Style = {"aspect": "auto", "interpolation": "nearest", "alpha": opacity}
+    image = ax.imshow(np.ma.masked_invalid(scores), **style, **colors)
     for k in np.flatnonzero(faint):
         ax.axvspan(k - 0.5, k + 0.5, color="white", alpha=0.7, linewidth=0)
     row, column = np.nonzero(rates < fdr)
-    if not len(row):
-        return image, []
     ax.scatter(column, row, s=7, color="black", linewidths=0.3, edgecolors="white", zorder=2)
-    return image, [marker(f"FDR < {fdr:g}", "black", size=3)]
+    return image, [marker(f"FDR < {fdr:g}, else pale", "black", size=3)]
 
 
 def _draw_dots(
@@ -191,7 +200,8 @@ def _draw_dots(
 ) -> tuple[ScalarMappable, list[Artist]]:
     """Draw circles of the size of the rate, with rings below `fdr`; what has the colors, and entries of the legend."""
     row, column = np.nonzero(np.isfinite(scores))
-    rate, opacity = rates[row, column], np.where(faint[column], 0.3, 1.0)
+    rate = rates[row, column]
+    opacity = np.where(faint[column], 0.3, 1.0) * np.where(rate < fdr, 1.0, _PALE)
     style: Style = {"s": _area(rate), "alpha": opacity, "linewidths": 0, "zorder": 2}
     dots = ax.scatter(column, row, c=scores[row, column], **style, **colors)
     ringed = rate < fdr
@@ -206,7 +216,7 @@ def _draw_dots(
         marker(text, GRAY, size=float(np.sqrt(_area(rate))), markeredgewidth=0) for rate, text in known.items()
     ]
     ring: Style = {"markeredgecolor": "black", "markeredgewidth": 0.8}
-    return dots, [*handles, marker(f"ring: FDR < {fdr:g}", "none", size=6, **ring)]
+    return dots, [*handles, marker(f"ring: FDR < {fdr:g},\nelse pale", "none", size=6, **ring)]
 
 
 def _area(rate: npt.ArrayLike) -> Floats:

@@ -44,7 +44,7 @@ _TYPES = {
 }
 _UNKNOWN = "undetermined"
 _HATCH: Style = {"hatch": "////", "edgecolor": GRAY, "linewidth": 0}
-_RATIO_TICKS = (0.1, 0.2, 0.25, 0.33, 0.5, 0.67, 0.8, 1.0, 1.25, 1.5, 2.0, 3.0, 4.0, 5.0, 10.0)
+_RATIO_ENDS = (2.0, 3.0, 4.0, 5.0, 10.0, 20.0, 50.0, 100.0)  # at which colors of ratios may end
 
 
 @docs.dedent
@@ -70,7 +70,8 @@ def interactions(
         Table of :func:`raptorgraph.tl.interactions`.
     score
         Column to draw. The colors of ``"synergy"`` and ``"suppression"`` are logarithmic and centered on 1, the
-        value of additive pairs. The strongest 2 % of the pairs share the last color.
+        value of additive pairs; they end at 0.5 and 2, or farther out where more than 2 % of the pairs are. Of other
+        scores the strongest 2 % of the pairs share the last color.
     types
         Whether to show the column ``interaction`` in the lower half; by default where the table has it. Otherwise both
         halves show the score. Without that column nothing is hatched.
@@ -157,21 +158,22 @@ def _colors(values: np.ma.MaskedArray, score: str) -> Style:
     if score in _RATIOS:
         found = found[found > 0]
         strongest = np.quantile(np.abs(np.log(found)), 0.98) if len(found) else 0.0
-        limit = float(np.exp(max(strongest, np.log(1.1))))
+        # the same small departures must not look strong in one screen and weak in another
+        limit = next((end for end in _RATIO_ENDS if np.log(end) >= strongest - 1e-9), float(np.exp(strongest)))
         return {"cmap": "RdBu_r", "norm": LogNorm(1 / limit, limit)}
     low, high = (found.min(), np.quantile(found, 0.98)) if len(found) else (0.0, 1.0)
     return {"cmap": "cividis", "norm": Normalize(low, max(high, low + 1e-9))}
 
 
 def _draw_bar(ax: Axes, image: AxesImage, score: str) -> None:
-    """Draw the color bar, of ratios with round ones as ticks."""
+    """Draw the color bar, of ratios with both ends and 1 as ticks."""
     bar = color_bar_beside(ax, image, _BAR_LABELS.get(score, score.replace("_", " ")), (1.04, 0.0, 0.03, 0.5))
     if score in _RATIOS:
         low, high = image.get_clim()
-        ticks = [tick for tick in _RATIO_TICKS if low <= tick <= high]
+        ticks = [low, 1.0, high]
         bar.ax.yaxis.set_major_locator(FixedLocator(ticks))
         bar.ax.yaxis.set_minor_locator(NullLocator())
-        bar.ax.set_yticklabels([f"{tick:g}" for tick in ticks])
+        bar.ax.set_yticklabels([f"{tick:.2g}" for tick in ticks])
 
 
 def _draw_types(ax: Axes, table: pd.DataFrame, genes: pd.Index) -> None:

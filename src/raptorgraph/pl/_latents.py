@@ -12,7 +12,7 @@ from raptorgraph._arguments import check_choice, check_integer
 from raptorgraph._docs import docs
 from raptorgraph.pl import _map
 from raptorgraph.pl._cells import canonical, expression_of, screen_of
-from raptorgraph.pl._figure import PALETTE, SCALE, axes_or_new, check_save, finish
+from raptorgraph.pl._figure import PALETTE, SCALE, Floats, axes_or_new, check_save, finish
 from raptorgraph.screen._asked import listed
 from raptorgraph.screen._matrix import as_matrix, to_dense
 from raptorgraph.screen._names import gene_names
@@ -58,8 +58,10 @@ def latents(
     color
         Column of ``obs`` with categories or numbers, or a gene. For a model the default is the perturbation.
     groups
-        Categories to color; a model's perturbations may be spelled in any order. By default the six whose mean latents
-        lie farthest from the center (the mean of the control cells where they are known); the others are light gray.
+        Categories to color; a model's perturbations may be spelled in any order. By default the six that are separated
+        best from the control cells (from all other cells where these are not known), in this order; the others are light
+        gray. The separation is the difference of the means over the standard deviation of single cells, along the
+        difference that the other half of the cells shows, so that few cells or a weak effect do not seem separated.
     control
         Category of the control cells, which are drawn in dark gray behind the others. A model knows it.
     kind
@@ -132,7 +134,8 @@ def latents(
     else:
         labels = values.iloc[rows].astype(object)
         colors = _group_colors(found, labels, control, groups)
-        _map.draw_groups(ax, points, labels, colors, behind=[control] if control else [], title=str(values.name))
+        title_of = str(values.name) if groups is not None else f"{values.name},\nbest separated first"
+        _map.draw_groups(ax, points, labels, colors, behind=[control] if control else [], title=title_of)
     n_outside = _map.set_view(ax, points, _map.map_name(basis))
     if title is None:
         title = f"{kind} latents, {_map.remarks(len(rows), adata.n_obs, n_outside)}"
@@ -160,14 +163,43 @@ def _values(model: RaptorGraphModel | None, adata: AnnData, color: str | None) -
 def _group_colors(
     found: npt.NDArray[np.floating], labels: pd.Series, control: str | None, groups: list[str] | None
 ) -> dict[str, str]:
-    """Colors of the given groups, or of those whose mean latents lie farthest from the center."""
+    """Colors of the given groups, or of those that are separated best."""
     if groups is None:
-        means = pd.DataFrame(found).groupby(labels.to_numpy()).mean()
-        center = means.loc[control] if control in means.index else means.mean()
-        distance = ((means - center) ** 2).sum(axis=1).drop([control], errors="ignore")
-        groups = distance.nlargest(len(_map.GROUP_COLORS)).index.tolist()
+        groups = separation(found, labels, control).nlargest(len(_map.GROUP_COLORS)).index.tolist()
     palette = (*_map.GROUP_COLORS, *PALETTE[6:])
     if len(groups) > len(palette):
         raise ValueError(f"{len(groups)} groups cannot be told apart by color: name {len(palette)} at most.")
     colors = dict(zip(groups, palette, strict=False))
     return {control: _CONTROL_COLOR, **colors} if control is not None and control not in colors else colors
+
+
+def separation(found: npt.NDArray[np.floating], labels: pd.Series, control: str | None) -> pd.Series:
+    """How far each group but the control is from the control cells, or from all others, in standard deviations of cells.
+
+    The direction comes from half of the cells and the distance from the other half, both ways, where there are four.
+    """
+    x = np.asarray(found, dtype=np.float64)
+    names = labels.astype(object).to_numpy()
+    floor = 1e-6 * float(x.var(axis=0).sum()) or 1.0
+    known = dict.fromkeys(name for name in names if name != control and not pd.isna(name))
+    for name in known:
+        own = names == name
+        rest = x[names == control] if control in set(names) else x[~own]
+        known[name] = np.mean([_distance(*halves, floor) for halves in _both_ways(x[own], rest)])
+    return pd.Series(known, dtype=float)
+
+
+def _both_ways(own: Floats, rest: Floats) -> list[tuple[Floats, Floats, Floats, Floats]]:
+    """Cells of a group and others to find a direction with, and to measure along it."""
+    (own_a, own_b), (rest_a, rest_b) = ((x[::2], x[1::2]) if len(x) > 3 else (x, x) for x in (own, rest))
+    return [(own_a, rest_a, own_b, rest_b), (own_b, rest_b, own_a, rest_a)]
+
+
+def _distance(own: Floats, rest: Floats, own_again: Floats, rest_again: Floats, floor: float) -> float:
+    """Difference of means along that of the first two, over the standard deviation within the last two."""
+    if 0 in (len(own), len(rest)):
+        return 0.0
+    along = own.mean(0) - rest.mean(0)
+    length = float(np.linalg.norm(along))
+    one, other = (cells @ (along / (length or 1.0)) for cells in (own_again, rest_again))
+    return float((one.mean() - other.mean()) / np.sqrt(0.5 * (one.var() + other.var()) + floor))

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pandas as pd
 
 from raptorgraph._docs import docs
-from raptorgraph.pl._figure import BLUE, ORANGE, AxesArray, check_save, finish, panels
+from raptorgraph.pl._figure import BLUE, ORANGE, AxesArray, Floats, check_save, finish, panels
 
 if TYPE_CHECKING:
     from os import PathLike
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
     from raptorgraph.model import RaptorGraphModel
 
 _COLORS = {"train": BLUE, "validation": ORANGE}
+_FEWEST = 6  # epochs of which the noise of the validation can be told
+_REACH = 3  # epochs to either side that a moving mean takes
+_BAND = 2.0  # standard deviations
 # scvi-tools logs these beside the terms of the loss, of which they are sums or copies
 _COPIES = ("elbo", "reconstruction_loss", "kl_local", "kl_global")
 _TITLES = {"loss": "loss", "kl": "KL of the latents to their prior", "dag": "graph"}
@@ -41,7 +45,14 @@ def training(
     save: str | PathLike[str] | None = None,
     return_fig: bool = False,
 ) -> AxesArray | Figure:
-    """Draw the loss and its terms over the epochs, one panel for each, of training and of validation cells.
+    r"""Draw the loss and its terms over the epochs, one panel for each, of training and of validation cells.
+
+    The validation of an epoch draws latents anew, so that its values jump between epochs in which the model is the same.
+    From six epochs on they are drawn as points, with a moving mean (of seven epochs) as the line and a band of two
+    standard deviations of this noise: what changes within the band is no progress. The noise is estimated from second
+    differences, which a trend does not enter,
+
+    .. math:: \sigma = \operatorname{median}_t |v_{t-1} - 2 v_t + v_{t+1}| / (0.6745 \sqrt{6}).
 
     Parameters
     ----------
@@ -80,14 +91,41 @@ def training(
     axes = panels(ax, (3.2 * n_columns, 2.7 * -(-n // n_columns)), n, n_columns=n_columns)
     for panel, (term, parts) in zip(axes, curves.items(), strict=True):
         for part, values in parts.items():
+            if part == "validation" and len(values) >= _FEWEST:
+                _draw_noisy(panel, values)
+                continue
             # a point where there is one epoch, since a line through it would be invisible
             marker = "o" if len(values) == 1 else None
             panel.plot(values.index + 1, values, color=_COLORS[part], label=part, marker=marker, linewidth=1.3)
         panel.set_title(_TITLES.get(term, term.replace("_", " ")), fontsize=10)
         panel.set(xlabel="epoch", ylabel=_UNITS.get(term, "value"))
         panel.spines[["top", "right"]].set_visible(False)
-    axes[0].legend(frameon=False)
+    axes[0].legend(frameon=False, fontsize=8)
     return finish(axes, show=show, save=save, return_fig=return_fig)
+
+
+def _draw_noisy(ax: Axes, values: pd.Series) -> None:
+    """Draw the values of single epochs as points, their moving mean, and the noise about it."""
+    x, v = values.index.to_numpy() + 1, values.to_numpy(dtype=float)
+    mean, width = moving_mean(v), _BAND * noise(v)
+    color = _COLORS["validation"]
+    ax.fill_between(x, mean - width, mean + width, color=color, alpha=0.2, linewidth=0, label=f"±{_BAND:g} SD of its noise")
+    ax.scatter(x, v, s=6, color=color, alpha=0.5, linewidths=0)
+    ax.plot(x, mean, color=color, label="validation, moving mean", linewidth=1.3)
+
+
+def noise(values: Floats) -> float:
+    """Standard deviation of the noise of a series with a smooth trend."""
+    return float(np.median(np.abs(np.diff(values, 2))) / (0.6745 * np.sqrt(6)))
+
+
+def moving_mean(values: Floats) -> Floats:
+    """Mean over up to seven values about each, fewer at the ends, where as many are taken of both sides."""
+    n = len(values)
+    reach = np.minimum(np.minimum(np.arange(n), np.arange(n)[::-1]), _REACH)
+    sums = np.concatenate([[0.0], np.cumsum(values)])
+    at = np.arange(n)
+    return np.asarray((sums[at + reach + 1] - sums[at - reach]) / (2 * reach + 1))
 
 
 def _curves(history: dict[str, pd.DataFrame] | None) -> dict[str, dict[str, pd.Series]]:

@@ -233,11 +233,16 @@ def plan_assignment(
     )
 
 
+def guides_column(key_added: str) -> str:
+    """Column of ``obs`` with the names of each cell's guides, beside that of the labels."""
+    return f"{key_added}_guides"
+
+
 def write_assignment(data: AnnData | MuData, assignment: Assignment, *, expression: str | None, key_added: str) -> None:
     """Write labels and names of guides, and remove the cells that are to be dropped."""
     cells = data if expression is None else data.mod[expression]
     cells.obs[key_added] = assignment.labels
-    cells.obs[f"{key_added}_guides"] = pd.Categorical(assignment.guides)
+    cells.obs[guides_column(key_added)] = pd.Categorical(assignment.guides)
     cells.uns[GUIDES_KEY] = assignment.note
     if assignment.dropped.any():
         drop_cells(data, cells.obs_names[assignment.dropped])

@@ -167,6 +167,7 @@ def _screen_facts(found: Findings) -> list[tuple[str, str]]:
         ("cells of a perturbation", f"{int(np.median(sizes)):,} (median), from {sizes.min():,} to {sizes.max():,}"),
         ("perturbed genes that the file measures", f"{known:,} of {len(genes):,}"),
         ("batches", f"column {setup['batch_key']}" if setup.get("batch_key") else "not taken into account"),
+        *([("guides", f"column {setup.guide_key}")] if setup.guide_key else []),
     ]
 
 

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Sequence
 
 _COVARIATES = ("categorical_covariate_keys", "continuous_covariate_keys")
+_WHERE_GIVEN = (*_COVARIATES, "guide_key")  # what the mapping has only where there is some
 
 
 @docs.dedent
@@ -22,7 +23,7 @@ _COVARIATES = ("categorical_covariate_keys", "continuous_covariate_keys")
 class Setup(Mapping[str, Any]):
     """Arguments of ``setup_anndata``, checked among themselves; also a mapping of them, for ``**setup``.
 
-    Covariates are in the mapping where there are some.
+    Covariates and the column of guides are in the mapping where there are some.
 
     Parameters
     ----------
@@ -34,6 +35,7 @@ class Setup(Mapping[str, Any]):
     %(batch_key)s
     categorical_covariate_keys, continuous_covariate_keys
         Columns of ``adata.obs`` with further covariates.
+    %(guide_key)s
 
     Raises
     ------
@@ -59,13 +61,14 @@ class Setup(Mapping[str, Any]):
     batch_key: str | None = None
     categorical_covariate_keys: tuple[str, ...] = ()
     continuous_covariate_keys: tuple[str, ...] = ()
+    guide_key: str | None = None
 
     def __post_init__(self) -> None:
         check_text("perturbation_key", self.perturbation_key, "the name of a column of obs")
         format_perturbation((), control=self.control, delimiter=self.delimiter)  # checks both
         control = plain_control(self.control)
         object.__setattr__(self, "control", control if isinstance(control, str) else tuple(control))
-        for name in ("layer", "library_size_key", "batch_key"):
+        for name in ("layer", "library_size_key", "batch_key", "guide_key"):
             if getattr(self, name) is not None:
                 check_text(
                     name, getattr(self, name), f"the name of a {'layer' if name == 'layer' else 'column of obs'}"
@@ -83,6 +86,11 @@ class Setup(Mapping[str, Any]):
                 if key in used:
                     raise ValueError(f"{name}: {key!r} is {used[key]} already; leave it out here.")
             used |= dict.fromkeys(keys, f"among {name}")
+        if self.guide_key is not None and self.guide_key in used:
+            raise ValueError(
+                f"guide_key={self.guide_key!r} is {used[self.guide_key]} already: name the column with the guide of each "
+                "cell."
+            )
 
     @classmethod
     def of(cls, setup: Mapping[str, Any]) -> Setup:
@@ -108,10 +116,14 @@ class Setup(Mapping[str, Any]):
         return list(value) if isinstance(value, tuple) else value
 
     def __iter__(self) -> Iterator[str]:
-        return (f.name for f in fields(self) if f.name not in _COVARIATES or getattr(self, f.name))
+        return (f.name for f in fields(self) if f.name not in _WHERE_GIVEN or getattr(self, f.name))
 
     def __len__(self) -> int:
         return sum(1 for _ in self)
+
+    def without_guides(self) -> dict[str, Any]:
+        """The arguments without the column of guides, for what does not tell guides apart."""
+        return {name: value for name, value in self.items() if name != "guide_key"}
 
     # -- labels ------------------------------------------------------------------------------------------------------
     @property

@@ -13,6 +13,7 @@ __getattr__, __dir__, __all__ = lazy.attach(
         "_effects": ["effects"],
         "_enrich": ["enrich", "enrich_effects"],
         "_evaluate": ["evaluate"],
+        "_guides": ["guides"],
         "_interactions": ["interactions"],
         "_latent_programs": ["latent_programs"],
         "_next_pairs": ["next_pairs"],

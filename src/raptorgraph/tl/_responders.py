@@ -10,9 +10,10 @@ from scipy.stats import false_discovery_control
 
 from raptorgraph._arguments import check_number
 from raptorgraph._docs import docs
-from raptorgraph.model._responders import ENDS, FDR, FEWEST, disagreement, log_likelihood, ratio_of, told_of
+from raptorgraph.model._responders import ENDS, FDR, disagreement, log_likelihood, ratio_of, told_of
 from raptorgraph.screen._cell_labels import parse_obs
-from raptorgraph.screen._inputs import obs_column
+from raptorgraph.screen._guide_effects import FEWEST
+from raptorgraph.screen._guides import guide_names
 from raptorgraph.screen._setup import Setup
 
 if TYPE_CHECKING:
@@ -34,14 +35,15 @@ def responders(model: RaptorGraphModel, guide_key: str | None = None, *, level: 
     ----------
     %(model)s
     guide_key
-        Column of ``obs`` with the guide of each cell: adds a row for each guide, and the test.
+        Column of ``obs`` with the guide of each cell, by default that of the setup: adds a row for each guide, and the
+        test.
     level
         Probability of the intervals.
 
     Returns
     -------
     pandas.DataFrame
-        One row for each perturbation, and with `guide_key` one more for each of its guides, below it:
+        One row for each perturbation, and with a column of guides one more for each of its guides, below it:
 
         - ``perturbation``, ``guide``: label, and guide (None in rows of all guides);
         - ``n_cells``: number of cells;
@@ -53,7 +55,7 @@ def responders(model: RaptorGraphModel, guide_key: str | None = None, *, level: 
           fewer than two guides have five cells;
         - ``disagree``: whether q is at most 0.05.
 
-        Without `guide_key` the last three and ``guide`` are left out.
+        Without a column of guides the last three and ``guide`` are left out.
 
     Raises
     ------
@@ -73,8 +75,9 @@ def responders(model: RaptorGraphModel, guide_key: str | None = None, *, level: 
     check_number("level", level, 0, 1, above=True)
     if model.adata is None:
         raise ValueError("The model was loaded without data: load(folder, adata) gives it cells.")
-    guides = None if guide_key is None else obs_column(model.adata, guide_key, "guide_key").astype(str).to_numpy()
     setup = Setup.of(model.setup_args)
+    guide_key = setup.guide_key if guide_key is None else guide_key
+    guides = None if guide_key is None else guide_names(model.adata, guide_key)
     parsed = parse_obs(model.adata, setup.perturbation_key, **setup.spelling)
     labels = np.array([setup.label(genes) for genes in parsed.conditions], dtype=object)[parsed.codes]
     even = model.get_response_probability(share=0.5).to_numpy()
@@ -89,7 +92,7 @@ def responders(model: RaptorGraphModel, guide_key: str | None = None, *, level: 
         if guides is None or by_guide is None:
             found.append({"perturbation": label, **whole})
             continue
-        each = {guide: rows[guides[rows] == guide] for guide in sorted(set(guides[rows]))}
+        each = {guide: rows[guides[rows] == guide] for guide in sorted(set(guides[rows]) - {None})}
         p = disagreement([ratio[cells] for cells in each.values() if len(cells) >= FEWEST], told)
         found.append({"perturbation": label, "guide": None, **whole, "p": p})
         for guide, cells in each.items():
