@@ -38,9 +38,11 @@ def names(folder):
 
 @pytest.fixture(scope="module")
 def adata():
-    return datasets.simulate(
+    adata = datasets.simulate(
         40, 4, n_doubles=3, n_control_cells=80, n_cells_per_perturbation=30, n_truth_cells=20, seed=3
     )
+    adata.obs["construct"] = adata.obs["perturbation"].astype(str) + np.resize(["_a", "_b"], adata.n_obs)
+    return adata
 
 
 @pytest.fixture
@@ -171,7 +173,7 @@ def test_run_writes_a_report(screen, tmp_path, capsys):
     genes = [f"P{k:02d}" for k in range(1, 5)] + [f"G{k:04d}" for k in range(5, 41)]
     sets.write_text("".join(f"SET_{k}\tna\t" + "\t".join(genes[k::4]) + "\n" for k in range(4)))
     arguments = ["run", screen, "--out", out, "--max-epochs", 1, "--library-size-key", "total_counts", "--report"]
-    arguments = [str(argument) for argument in [*arguments, "--resamples", 0, "--gene-sets", sets]]
+    arguments = [str(argument) for argument in [*arguments, "--resamples", 0, "--gene-sets", sets, "--guide-key", "construct"]]
     assert main(arguments) == 0
     printed = capsys.readouterr().out
     assert f"The report is {out / 'report.html'}" in printed
@@ -186,6 +188,8 @@ def test_run_writes_a_report(screen, tmp_path, capsys):
     assert shlex.join(["raptorgraph", *arguments]) in html.unescape(page)
     assert "frequency" not in pd.read_csv(out / "dag.csv")
     assert "compared with 4 gene sets" in page
+    assert "column construct" in text
+    assert {"P01_a", "P01_b"} < set(pd.read_csv(out / "responders.csv")["guide"])
     assert set(pd.read_csv(out / "enrichment.csv")["gene_set"]) == {f"SET_{k}" for k in range(4)}
     # what the files hold does not depend on whether there is a report
     plain = tmp_path / "plain"

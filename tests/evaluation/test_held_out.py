@@ -20,7 +20,10 @@ def two_folds():
 
 @pytest.fixture(scope="module")
 def screen(adata, setup):
-    return Screen(adata, setup)
+    """With a column of guides, of which none of the methods knows."""
+    adata = adata.copy()
+    adata.obs["guide"] = adata.obs["perturbation"].astype(str) + "_1"
+    return Screen(adata, {**setup, "guide_key": "guide"})
 
 
 @pytest.fixture(scope="module")

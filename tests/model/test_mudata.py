@@ -372,3 +372,24 @@ def test_wrong_arguments_are_named_and_nothing_is_written(arguments, error, mess
         assert list(mdata[name].var_names) == list(part.var_names)
         assert set(mdata[name].uns) == set(part.uns)
     assert set(mdata.uns) == set(before.uns)
+
+
+def test_called_guides_can_be_the_column_of_guides():
+    mdata, _ = screen()
+    setup(mdata, guide_key="perturbation_guides")
+    model = rg.RaptorGraph(mdata, n_hidden=4)
+    assert model.setup_args["guide_key"] == "perturbation_guides"
+    single = model.adata.obs["perturbation"] == "P01"
+    assert set(model.adata.obs.loc[single, "perturbation_guides"]) <= {"g0", "g1", "g0|g1"}
+
+
+def test_column_of_guides_comes_from_the_whole_and_is_checked_before_anything_is_written():
+    mdata, labels = screen()
+    mdata.obs["construct"] = labels.reindex(mdata.obs_names) + "_1"
+    setup(mdata, guide_key="construct")
+    assert (mdata["rna"].obs["construct"] == labels[mdata["rna"].obs_names] + "_1").all()
+    other, _ = screen()
+    other.obs["construct"] = "one"
+    with pytest.raises(ValueError, match="'one' is in cells of"):
+        setup(other, guide_key="construct")
+    assert "perturbation" not in other["rna"].obs

@@ -14,7 +14,9 @@ import numpy as np
 import pandas as pd
 import pytest
 from anndata import AnnData
+from matplotlib.axes import Axes
 from matplotlib.testing.compare import compare_images
+from matplotlib.text import Text
 from packaging import version
 
 import raptorgraph as rg
@@ -50,6 +52,42 @@ def differs(tmp_path, fixed_style):
         return 0.0 if far is None else float(far["rms"])
 
     return check
+
+
+def _texts(figure):
+    """Every text of a figure that is seen, and the box of its letters."""
+    figure.draw_without_rendering()
+    labels, seen = set(), []
+    for axis in (axis for ax in figure.findobj(Axes) for axis in (ax.xaxis, ax.yaxis)):
+        low, high = sorted(axis.get_view_interval())
+        slack = 1e-9 * (high - low)
+        for ticks in (axis.get_major_ticks(), axis.get_minor_ticks()):
+            labels |= {label for tick in ticks for label in (tick.label1, tick.label2)}
+            inside = [tick for tick in ticks if low - slack <= tick.get_loc() <= high + slack and axis.axes.axison]
+            seen += [label for tick in inside for label in (tick.label1, tick.label2)]
+    seen += [text for text in figure.findobj(Text) if text not in labels]
+    return [
+        (text.get_text(), Text.get_window_extent(text))
+        for text in seen
+        if text.get_visible() and text.get_text().strip() and (text.axes is None or text.axes.get_visible())
+    ]
+
+
+.fixture
+def overlapping():
+    """Function of a figure: the pairs of texts that lie on each other by more than half a pixel."""
+
+    def find(figure):
+        texts = _texts(figure)
+        assert len(texts) > 3  # it finds some
+        return [
+            (one, other)
+            for k, (other, b) in enumerate(texts)
+            for one, a in texts[:k]
+            if min(a.x1, b.x1) - max(a.x0, b.x0) > 0.5 and min(a.y1, b.y1) - max(a.y0, b.y0) > 0.5
+        ]
+
+    return find
 
 
 def numbers(model_seed=0):
@@ -246,6 +284,24 @@ def next_pairs_table():
 
 
 @pytest.fixture
+def guide_table():
+    table = pd.DataFrame(
+        {
+            "perturbation": ["A", "A", "A", "B", "B", "C", "C"],
+            "guide": ["A_1", "A_2", "A_3", "B_1", "B_2", "C_1", "C_2"],
+            "n_cells": [50, 45, 3, 30, 20, 40, 25],
+            "share": [0.9, 0.85, 0.7, 0.8, 0.1, 0.6, 0.7],
+            "size": [1.05, 0.95, np.nan, 1.6, 0.1, 1.2, 0.7],
+            "difference": [0.1, 0.1, np.nan, 0.95, 0.95, 0.4, 0.4],
+            "q": [0.6, 0.6, np.nan, 0.2, 1e-4, 0.3, 0.3],
+        }
+    )
+    for name, half in (("share", 0.08), ("size", 0.25)):
+        table[f"{name}_low"], table[f"{name}_high"] = table[name] - half, table[name] + half
+    return table.assign(disagrees=table["guide"] == "B_2")
+
+
+@pytest.fixture
 def power_table():
     return pd.DataFrame(
         {
@@ -260,8 +316,9 @@ def power_table():
 
 @pytest.fixture
 def example(
-    fixed, interaction_table, enrichment_table, edges, reverse_table, state_table, next_pairs_table, power_table
-):
+    fixed, interaction_table, enrichment_table, edges, reverse_table, state_table, next_pairs_table, power_table,
+    guide_table,
+):  # fmt: skip
     """Everything that the plots can be tried on."""
     return SimpleNamespace(
         model=fixed,
@@ -272,4 +329,5 @@ def example(
         next_pairs=next_pairs_table,
         power=power_table,
         states=state_table,
+        guides=guide_table,
     )

@@ -18,6 +18,7 @@ PLOTS = {
     "effect": lambda e, **o: pl.effect(e.model, perturbation="A", **o),
     "effects_map": lambda e, **o: pl.effects_map(e.model, n_genes=12, **o),
     "enrichment": lambda e, **o: pl.enrichment(e.enrichment, **o),
+    "guides": lambda e, **o: pl.guides(e.guides, **o),
     "interactions": lambda e, **o: pl.interactions(e.interactions, **o),
     "latents": lambda e, **o: pl.latents(e.model, color="depth", basis="X_map", **o),
     "next_pairs": lambda e, **o: pl.next_pairs(e.next_pairs, **o),
@@ -136,7 +137,7 @@ def test_every_axis_is_labeled(plot, example):
 def test_input_stays_as_it_is(plot, example):
     before = copy.deepcopy(example)
     plot(example)
-    for name in ("interactions", "enrichment", "edges", "reverse", "states", "next_pairs", "power"):
+    for name in ("interactions", "enrichment", "edges", "reverse", "states", "next_pairs", "power", "guides"):
         pd.testing.assert_frame_equal(getattr(example, name), getattr(before, name))
     pd.testing.assert_frame_equal(example.model.effects, before.model.effects)
     adata, old = example.model.adata, before.model.adata

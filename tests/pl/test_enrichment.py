@@ -22,8 +22,21 @@ def test_heat_map_has_the_scores_and_marks_the_significant_ones(enrichment_table
     marked = {(found.index[y], found.columns[x]) for x, y in dots}
     low = enrichment_table[enrichment_table["FDR"] < 0.05]
     assert marked == {(readable(s), latent) for s, latent in zip(low["gene_set"], low["latent"], strict=True)}
-    norm = ax.images[0].norm
-    assert norm.vmin == -norm.vmax == -enrichment_table["NES"].abs().max()
+    opacity = pd.DataFrame(ax.images[0].get_alpha(), found.index, found.columns)
+    for row in enrichment_table.itertuples():
+        assert opacity.loc[readable(row.gene_set), row.latent] == (1.0 if row.FDR < 0.05 else 0.3)
+
+
+def test_colors_mean_the_same_in_every_figure(enrichment_table):
+    larger = enrichment_table.assign(NES=2 * enrichment_table["NES"])
+    for table in (enrichment_table, larger):
+        for kind in ("heatmap", "dots"):
+            ax = pl.enrichment(table, kind=kind)
+            norm = (ax.images or ax.collections)[0].norm
+            assert (norm.vmin, norm.vmax) == (-3, 3)
+    assert pl.enrichment(larger, limit=5).images[0].norm.vmax == 5
+    other = pl.enrichment(enrichment_table.rename(columns={"NES": "score"}), value="score").images[0].norm
+    assert other.vmax == -other.vmin == enrichment_table["NES"].abs().max()
 
 
 def test_latents_that_do_not_stand_out_are_gray(enrichment_table):
@@ -41,6 +54,8 @@ def test_dots_have_the_size_of_the_rate_and_a_ring_below_it(enrichment_table):
     sizes = dots.get_sizes()
     assert len(sizes) == 20
     assert len(np.unique(sizes)) == 2
+    assert (dots.get_alpha()[sizes == sizes.max()] >= 0.3).all()
+    assert (dots.get_alpha()[sizes == sizes.min()] <= 0.3).all()
     assert len(rings.get_offsets()) == (enrichment_table["FDR"] < 0.05).sum()
     assert rings.get_sizes().min() == sizes.max()
 
@@ -94,6 +109,8 @@ def test_bad_input(enrichment_table):
         pl.enrichment(enrichment_table, kind="bars")
     with pytest.raises(ValueError, match="n_sets=0"):
         pl.enrichment(enrichment_table, n_sets=0)
+    with pytest.raises(ValueError, match="limit=0"):
+        pl.enrichment(enrichment_table, limit=0)
     with pytest.raises(KeyError, match="'latent' nor 'perturbation'"):
         pl.enrichment(enrichment_table.drop(columns="latent"))
     with pytest.raises(KeyError, match="'NES'"):

@@ -141,6 +141,12 @@ def power(e, changed):
     return pl.power(e.power, ax=axes(5.5, 3))
 
 
+def guides(e, changed):
+    if changed:
+        e.guides.loc[5, "size"] = 0.2
+    return pl.guides(e.guides, ax=axes(8, 3.2))
+
+
 def state_effects(e, changed):
     if changed:
         e.states.loc[3, "scale_late"] = 1.6
@@ -193,6 +199,7 @@ CASES = {
         volcano,
         effects_map,
         similarity,
+        guides,
     )
 }
 

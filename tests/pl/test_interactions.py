@@ -39,6 +39,23 @@ def test_what_is_undetermined_is_hatched_in_both_halves(interaction_table, types
     assert not [part for part in pl.interactions(certain, types=types).collections if part.get_hatch()]
 
 
+def bar_of(ax):
+    return next(other for other in ax.child_axes if "synergy" in other.get_ylabel())
+
+
+@pytest.mark.parametrize(("largest", "limit"), [(1.02, 2), (1.9, 2), (2.4, 3), (0.15, 10), (500.0, 500)])
+def test_colors_of_ratios_reach_from_a_half_to_two_at_least(interaction_table, largest, limit):
+    table = interaction_table.assign(synergy=[largest, 1.0, 1.0, 1.0, 1.0])
+    ax = pl.interactions(table, order="name")
+    norm = ax.images[0].norm
+    assert norm.vmax == pytest.approx(limit, rel=0.25 if limit == 500 else 1e-9)
+    assert norm.vmin == pytest.approx(1 / norm.vmax)
+    ax.figure.draw_without_rendering()
+    ticks = bar_of(ax).get_yticks()
+    np.testing.assert_allclose(ticks, [norm.vmin, 1, norm.vmax])
+    assert [label.get_text() for label in bar_of(ax).get_yticklabels()][1] == "1"
+
+
 def test_tables_of_older_versions_are_drawn(interaction_table):
     old = interaction_table.assign(interaction=["synergy", "suppression", "additive", "undefined", "epistasis"])
     ax = pl.interactions(old)

@@ -7,6 +7,7 @@ from anndata import AnnData
 from matplotlib.colors import to_hex
 
 from raptorgraph import pl
+from raptorgraph.pl._latents import separation
 from raptorgraph.pl._map import OTHERS
 
 
@@ -129,3 +130,32 @@ def test_a_gene_of_annotated_cells_is_drawn_as_it_is(fixed):
     column = cells.var_names.get_loc("gene05")
     np.testing.assert_array_equal(ax.collections[-1].get_array(), np.sort(cells.X[:, column]))
     assert ax.figure.axes[1].get_ylabel() == "gene05 (X)"
+
+
+def test_what_separates_comes_first(fixed):
+    """A wide group lies farther off than a narrow one, which is told from the controls nevertheless."""
+    rng = np.random.default_rng(0)
+    labels = np.repeat(["control", "wide", "narrow", "none", "few"], [200, 60, 60, 60, 3])
+    found = rng.normal(size=(len(labels), 5))
+    found[labels == "wide"] = found[labels == "wide"] * 8 + [6, 0, 0, 0, 0]
+    found[labels == "narrow", 1] += 4
+    values = separation(found, pd.Series(labels), "control")
+    assert list(values.sort_values(ascending=False).index[:2]) in (["narrow", "few"], ["narrow", "wide"])
+    assert values["narrow"] == pytest.approx(4, rel=0.15)
+    assert values["wide"] == pytest.approx(6 / np.sqrt(0.5 * (64 + 1)), rel=0.35)
+    assert abs(values["none"]) < 0.5  # the direction of noise is none in the other half
+    cells = AnnData(obs=pd.DataFrame({"kind": labels}, index=[str(k) for k in range(len(labels))]))
+    cells.obsm["X_raptorgraph"] = found
+    ax = pl.latents(cells, color="kind", control="control", basis=found[:, :2])
+    assert legend(ax)[1] == "narrow (60)"
+    assert ax.get_legend().get_title().get_text() == "kind,\nbest separated first"
+    named = pl.latents(cells, color="kind", control="control", basis=found[:, :2], groups=["none", "narrow"])
+    assert legend(named)[2:] == ["none (60)", "narrow (60)"]
+    assert named.get_legend().get_title().get_text() == "kind"
+
+
+def test_without_controls_a_group_is_told_from_all_others():
+    found = np.repeat(np.eye(3), 10, axis=0) + np.tile([[0.1], [-0.1]], (15, 3))
+    values = separation(found, pd.Series(np.repeat(["a", "b", "c"], 10)), None)
+    assert values["a"] == pytest.approx(values["b"])
+    assert (values > 3).all()

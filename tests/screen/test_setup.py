@@ -18,6 +18,14 @@ def test_a_setup_is_a_mapping_of_its_arguments():
         setup["asked"]
 
 
+def test_guides_are_in_the_mapping_where_they_are_named():
+    setup = Setup.of({**GIVEN, "guide_key": "guide"})
+    assert dict(setup) == {**Setup.of(GIVEN), "guide_key": "guide"}
+    assert setup.without_guides() == dict(Setup.of(GIVEN))
+    assert "guide_key" not in Setup.of({**GIVEN, "guide_key": None})
+    assert Setup.of(dict(setup)) == setup != Setup.of(GIVEN)
+
+
 def test_labels_are_those_of_the_spelling():
     setup = Setup.of(GIVEN)
     assert setup.label({"B", "A", "safe"}) == "A_B"
@@ -42,6 +50,9 @@ def test_labels_are_those_of_the_spelling():
         ({"batch_key": "perturbation"}, ValueError, "batch_key='perturbation' is the perturbation_key"),
         ({"categorical_covariate_keys": "donor"}, TypeError, "must be a list"),
         ({"batch_key": "day", "categorical_covariate_keys": ["day"]}, ValueError, "'day' is the batch_key"),
+        ({"guide_key": 1}, TypeError, "guide_key=1 must be the name of a column"),
+        ({"guide_key": "perturbation"}, ValueError, "guide_key='perturbation' is the perturbation_key already"),
+        ({"guide_key": "d", "continuous_covariate_keys": ["d"]}, ValueError, "'d' is among continuous_covariate_keys"),
         (
             {"categorical_covariate_keys": ["day"], "continuous_covariate_keys": ["day"]},
             ValueError,

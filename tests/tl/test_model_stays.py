@@ -37,6 +37,7 @@ def asked(with_few_steps):
         sets = {f"set {i + 1}": others[12 * i : 12 * i + 12] for i in range(4)}
         tables = {
             "enrichment": tl.enrich(model, sets, n_permutations=20, n_null=0),
+            "guides": tl.guides(model, "guide", n_resamples=20),
             "interactions": tl.interactions(model, n_draws=20, seed=0),
             "next_pairs": tl.next_pairs(model, n=2, n_draws=20, seed=0),
             "power": tl.power(model, ["P01+P02"], n_cells=(50, 200), n_draws=20, seed=0),
@@ -63,6 +64,7 @@ TOOLS = {
         a["model"].predict_effects(["P01", "P02"]), a["sets"], n_permutations=20
     ),
     "evaluate": lambda a, path: tl.evaluate(a["model"], with_unseen(a["model"]), baselines=["additive"], n_cells=10),
+    "guides": lambda a, path: tl.guides(a["model"], "guide", n_resamples=20),
     "interactions": lambda a, path: tl.interactions(a["model"], n_draws=20, seed=1),
     "knock_out_edge": lambda a, path: knocked_out(a["model"]),
     "latent_programs": lambda a, path: tl.latent_programs(a["model"], n_cells=20),
@@ -91,6 +93,7 @@ PLOTS = {
     "effect": lambda a, path: pl.effect(a["model"], perturbation="P01"),
     "effects_map": lambda a, path: pl.effects_map(a["model"]),
     "enrichment": lambda a, path: pl.enrichment(a["enrichment"]),
+    "guides": lambda a, path: pl.guides(a["guides"]),
     "interactions": lambda a, path: pl.interactions(a["interactions"]),
     "latents": lambda a, path: pl.latents(a["model"], basis="X_map"),
     "next_pairs": lambda a, path: pl.next_pairs(a["next_pairs"]),

@@ -20,6 +20,7 @@ LEAST = {  # integers, and the least value of each
     "n_batches": 1,
     "n_truth_cells": 1,
     "truth_order": 1,
+    "n_guides": 1,
     "seed": 0,
 }
 RANGES = {  # real numbers, and the bounds of each (inclusive)
@@ -36,6 +37,7 @@ RANGES = {  # real numbers, and the bounds of each (inclusive)
     "programs_per_gene": (0.0, float("inf")),
     "feedback": (0.0, 1.0),
     "off_target": (0.0, 1.0),
+    "dead_guides": (0.0, 1.0),
 }
 
 
@@ -67,6 +69,8 @@ def check_arguments(arguments: Mapping[str, Any]) -> dict[str, Any]:
         check_choice("states", settings["states"], (NO_STATES, CONTINUOUS))
     else:
         check_integer("states", settings["states"], 2, hint=f", '{CONTINUOUS}' or '{NO_STATES}'")
+    if settings["dead_guides"] and settings["n_guides"] == 1:
+        raise ValueError(f"dead_guides={settings['dead_guides']} needs guides that work beside them: n_guides=2 or more.")
     settings["escape"] = _escape(settings["escape"], n_perturbed)
 
     if settings["n_doubles"] != "all":

@@ -13,6 +13,7 @@ from raptorgraph.datasets._arguments import check_arguments, n_targets_without_g
 from raptorgraph.datasets._counts import CountDraws
 from raptorgraph.datasets._destination import InMemory, OnDisk, check_destination
 from raptorgraph.datasets._graph import random_graph
+from raptorgraph.datasets._guides import random_guides
 from raptorgraph.datasets._screen import PROGRAMS_PER_GENE, Cells, random_off_targets, random_screen
 from raptorgraph.datasets._states import random_states
 from raptorgraph.datasets._truth import latin_normal, normalized, true_effects
@@ -56,6 +57,8 @@ def simulate(
     programs_per_gene: float = PROGRAMS_PER_GENE,
     feedback: float = 0.0,
     off_target: float = 0.0,
+    n_guides: int = 1,
+    dead_guides: float = 0.0,
     seed: int = 0,
     out: str | PathLike[str] | None = None,
 ) -> AnnData:
@@ -159,6 +162,10 @@ def simulate(
     off_target
         Share of the perturbed genes, in [0, 1], whose guides also hit another perturbed gene, half to fully as well as
         that gene's own guides. ``uns["simulation"]["off_target"]`` says which.
+    n_guides
+        Guides of each perturbed gene. With 2 or more, each cell has one of them for each of its genes, at random.
+    dead_guides
+        Share of the perturbed genes, in [0, 1], of which one guide does nothing; needs `n_guides` of 2 or more.
     seed
         Seed of all randomness. The same arguments give the same bits.
     out
@@ -176,8 +183,10 @@ def simulate(
         - ``obs["total_counts"]``: library size L, float.
         - ``obs["batch"]``: categorical, only with more than one batch.
         - ``obs["state"]``: true state, only with states; categorical ``"S1"``, ``"S2"``..., or t, a float.
-        - ``obs["responded"]``: bool, only where cells escape; True where every guide of the cell acts, as far as the
-          state lets it, False in control cells and where a gene escaped.
+        - ``obs["guide"]``: categorical, only with several guides; ``"P01_2"``, of a double ``"P01_2|P07_1"``, missing in
+          control cells.
+        - ``obs["responded"]``: bool, only where cells escape or guides are dead; True where every guide of the cell acts,
+          as far as the state lets it, False in control cells and where a gene escaped.
         - ``var_names``: perturbed genes ``"P01"``..., the others ``"G0001"``...
         - ``obsm["u_true"]``: causal latents u, shape (n_cells, d), float32.
         - ``uns["simulation"]["adjacency"]``: DataFrame (d, d), row = cause, column = effect; latents are named by
@@ -192,6 +201,7 @@ def simulate(
           :math:`a_i` of the shift, in tertiles its mean. An effect depends on the state where it is not 1 in all.
         - ``uns["simulation"]["off_target"]``: only where there are any; DataFrame (n_perturbed by n_perturbed), row =
           perturbed gene, column = other gene that its guides hit: shift of the latter over its own.
+        - ``uns["simulation"]["guides"]``: only with several guides; DataFrame of them with ``gene`` and ``works``.
         - ``uns["simulation"]["settings"]``: dict of the arguments; ``simulate(**settings)`` repeats the screen.
 
     Raises
@@ -237,7 +247,9 @@ def simulate(
     n_latent = settings["n_latent"]
     path = None if out is None else check_destination(out, n_genes, n_latent)
 
-    rng, truth_rng, gamma_rng, poisson_rng, state_rng, escape_rng, off_rng = np.random.default_rng(seed).spawn(7)
+    rng, truth_rng, gamma_rng, poisson_rng, state_rng, escape_rng, off_rng, guide_rng = (
+        np.random.default_rng(seed).spawn(8)
+    )
     names, genes, gene_of_latent = _names(n_genes, n_perturbed, n_latent, targets_without_gene, rng)
     screen = random_screen(
         random_graph(n_latent, graph, expected_degree, rng, feedback),
@@ -255,6 +267,8 @@ def simulate(
         states, n_genes, n_perturbed, effect=state_effect, dependence=state_dependence, rng=state_rng
     )
     screen = replace(screen, states=cell_states, off_target=random_off_targets(screen.shift, off_target, off_rng))
+
+    guides = random_guides(n_perturbed, n_guides, dead_guides, guide_rng)
 
     def draw(normal: np.ndarray, batch: np.ndarray) -> Cells:
         return screen.draw_cells(normal, batch, library_size, library_size_sd)
@@ -285,6 +299,7 @@ def simulate(
         row[list(hit)] = True
     library, responded = np.empty(len(condition)), np.empty(len(condition), dtype=bool)
     draw_counts = CountDraws(screen, dispersion, gamma_rng, poisson_rng)
+    carried = []
     made = InMemory() if path is None else OnDisk(path, n_genes, n_latent)
     with made:
         for rows in _blocks(len(condition), n_normal + n_genes):
@@ -294,6 +309,10 @@ def simulate(
                 cells = screen.in_state(cells, cell_states.mixtures(places[rows]))
             members = perturbs[condition[rows]]
             acts = members & (escape_rng.random(members.shape) >= settings["escape"])
+            if guides is not None:
+                guide, works = guides.draw(members)
+                acts &= works
+                carried.append(guide)
             cells.shifts[~acts] = 0.0
             latents = screen.latents(cells.exogenous, cells.shifts)
             made.add(draw_counts(cells, latents), latents.astype(np.float32))
@@ -307,7 +326,7 @@ def simulate(
         )
         if n_batches > 1:
             obs["batch"] = pd.Categorical.from_codes(batch, [f"batch{k + 1}" for k in range(n_batches)])
-        if np.any(settings["escape"]):
+        if np.any(settings["escape"]) or dead_guides:
             obs["responded"] = responded
 
         def table(values: np.ndarray) -> pd.DataFrame:
@@ -318,6 +337,9 @@ def simulate(
             "effects": table(effects.mean(axis=0)),
             "settings": settings,
         }
+        if guides is not None:
+            obs["guide"] = guides.column(np.concatenate(carried), names)
+            simulation["guides"] = guides.table(names)
         if screen.off_target is not None:
             targets = names[:n_perturbed]
             simulation["off_target"] = pd.DataFrame(screen.off_target, index=targets, columns=targets)

@@ -158,7 +158,8 @@ def draw_graph(
     for source, target, data in sorted(edges, key=lambda edge: abs(edge[2]["weight"])):  # the strong ones on top
         scaled += _draw_edge(ax, layout.routes[source, target], data, largest)
     if weights or (weights is None and len(edges) <= _FEW_EDGES):
-        scaled += _draw_weights(ax, layout.routes, {(a, b): data["weight"] for a, b, data in edges})
+        boxes = [(np.array(layout.positions[node]), np.array(_box(str(node), texts[node]))) for node in network]
+        scaled += _draw_weights(ax, layout.routes, {(a, b): data["weight"] for a, b, data in edges}, boxes)
     for node in network:
         scaled += _draw_node(ax, str(node), layout.positions[node], texts[node], fills.of_node.get(node), node in bold)
     ax.add_artist(BeforeDrawing(partial(_scale, ax, scaled)))
@@ -233,21 +234,31 @@ def _curve(route: Floats) -> Floats:
     return np.column_stack([CubicHermiteSpline(-y, x, slopes)(t), -t])
 
 
-def _draw_weights(ax: Axes, routes: Mapping[Edge, Floats], weights: Mapping[Edge, float]) -> list[Scaled]:
-    """Write each weight on its edge, at a place that no other one has."""
+def _draw_weights(
+    ax: Axes, routes: Mapping[Edge, Floats], weights: Mapping[Edge, float], taken: list[tuple[Floats, Floats]]
+) -> list[Scaled]:
+    """Write each weight on its edge, at a place that neither another one nor a node has; without one it is left out.
+
+    `taken` are the middles and sizes of the nodes' boxes.
+    """
     scaled: list[Scaled] = []
-    taken: list[tuple[Floats, Floats]] = []
     style: Style = {"boxstyle": "square,pad=0.1", "facecolor": "white", "edgecolor": "none", "alpha": 0.85}
     for edge, weight in weights.items():
         text, curve = f"{weight:.2g}", _curve(routes[edge])
         size = np.array([_width(text, SMALL, "normal") + 2.0, SMALL + 2.0])
         # before the next layer, since a node may stand beside the middle of a long edge
         y0, y1 = routes[edge][:2, 1]
-        for part in (0.5, 0.3, 0.65, 0.15):
-            at = curve[np.abs(curve[:, 1] - (y0 + part * (y1 - y0))).argmin()]
-            if not any((np.abs(at - other) < (size + room) / 2).all() for other, room in taken):
-                break
-        taken.append((at, size))
+        places = [np.abs(curve[:, 1] - (y0 + part * (y1 - y0))).argmin() for part in (0.5, 0.3, 0.65, 0.15)]
+        places += [int(part * (len(curve) - 1)) for part in (0.5, 0.35, 0.65, 0.8)]
+        free = [
+            at
+            for at in curve[places]
+            if not any((np.abs(at - other) < (size + room) / 2).all() for other, room in taken)
+        ]
+        if not free:
+            continue
+        at = free[0]
+        taken = [*taken, (at, size)]
         x, y = at
         label = ax.text(x, y, text, fontsize=SMALL, ha="center", va="center", zorder=2, bbox=style, clip_on=True)
         scaled.append((label, SMALL))

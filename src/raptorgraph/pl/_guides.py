@@ -78,7 +78,7 @@ def guides(
     >>> adata.obs["guide"] = adata.obs["perturbation"].astype(str) + np.where(number, "_g1", "_g2")
     >>> table = rg.tl.guides(model, "guide", n_resamples=50)
     >>> axes = rg.pl.guides(table, n=5)
-    >>> axes[0].get_title()
+    >>> axes[0].get_title("left")
     '5 of 10 perturbations'
     """
     check_save(save)

@@ -6,9 +6,9 @@ __all__ = ["ROWS", "Row"]
 
 
 def _all() -> list[Row]:
-    from input_table import _columns, _commands, _files, _labels, _matrices, _mudata, _names, _queries
+    from input_table import _columns, _commands, _files, _guides, _labels, _matrices, _mudata, _names, _queries
 
-    parts = (_labels, _names, _matrices, _columns, _queries, _mudata, _files, _commands)
+    parts = (_labels, _names, _matrices, _columns, _guides, _queries, _mudata, _files, _commands)
     return [row for part in parts for row in part.ROWS]
 
 

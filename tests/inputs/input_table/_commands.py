@@ -106,6 +106,7 @@ ROWS: list[Row] = [
     run("an empty delimiter", "must be a non-empty string", "--delimiter", ""),
     run("a layer that is not there", "spliced", "--layer", "spliced"),
     run("a column of batches that is not there", "batch_key='plate' is not a column", "--batch-key", "plate"),
+    run("a column of guides that is not there", "guide_key='sgrna' is not a column", "--guide-key", "sgrna"),
     run(
         "a column of totals that is not there", "library_size_key='umis' is not a column", "--library-size-key", "umis"
     ),
