@@ -275,3 +275,20 @@ def test_no_control_or_no_perturbation(screen):
 def test_a_diverging_run_says_so(screen):
     with pytest.raises(FloatingPointError, match="lower the learning rate, lr=1e"):
         _fit(screen, lr=1e20)
+
+
+def test_the_profile_of_control_is_the_reconstruction_of_the_mean_control(screen):
+    """Eq. S17, with log values, of which the mean is a cell too."""
+    cells = ad.AnnData(_expression(screen), obs=screen.obs[["perturbation"]], var=screen.var[[]])
+    fitted = DiscrepancyVAE(max_epochs=2).fit(cells)
+    control = (cells.obs["perturbation"] == "control").to_numpy()
+    mean = ad.AnnData(cells.X[control].mean(axis=0, keepdims=True), var=cells.var)
+    profiles = fitted.predict_profiles(["control", "P01"])
+    np.testing.assert_allclose(profiles.loc["control"], fitted.reconstruct(mean)[0], atol=1e-5)
+    # one draw that all perturbations share, shifted
+    z = torch.as_tensor(fitted.encode(mean))
+    module, shift = fitted.module_, fitted._shifts(fitted._masks([("P01",)]))
+    with torch.no_grad():
+        linear = module(z + shift) - module(z)
+    change = (profiles.loc["P01"] - profiles.loc["control"]).to_numpy()
+    assert np.corrcoef(change, linear[0].numpy())[0, 1] > 0.9

@@ -55,3 +55,20 @@ def test_bad_requests(quick, gmt, tmp_path):
         quick("enrichment", gene_sets=str(gmt), methods=["additive"])
     with pytest.raises((ValueError, FileNotFoundError), match="no-such.gmt"):
         quick("enrichment", gene_sets=str(tmp_path / "no-such.gmt"))
+
+
+def test_latents_that_the_paper_names_stand_beside_its_numbers():
+    rows = [("EGR1", "HALLMARK_E2F_TARGETS"), ("JUN", "G2-M Checkpoint"), ("JUN", "HALLMARK_HYPOXIA")]
+    sets = pd.DataFrame(rows * 2, columns=["perturbation", "gene_set"])
+    sets = sets.assign(NES=[-1.0, -2.0, 3.0, -1.5, -2.5, 3.0], seed=[0] * 3 + [1] * 3, method="raptorgraph")
+    named = _enrichment._named(sets.assign(regime="paper"))
+    assert named["latent"].tolist() == ["EGR1", "JUN"]
+    assert named["NES, published"].tolist() == [-1.79, -1.63]
+    assert named["raptorgraph"].tolist() == ["-1.250 +- 0.354", "-2.250 +- 0.354"]
+    assert _enrichment._named(sets[sets["gene_set"] == "HALLMARK_HYPOXIA"].assign(regime="paper")).empty
+
+
+def test_the_published_split(quick, gmt):
+    tables, _ = quick("enrichment", gene_sets=str(gmt), methods=["dVAE"], n_permutations=20, regimes=["paper"], seeds=1)
+    assert set(tables["enrichment"]["regime"]) == {"paper"}
+    assert tables["enrichment"]["method"].tolist() == [_enrichment.MEASURED, "dVAE"]

@@ -73,3 +73,19 @@ def test_published_labels_of_norman(shared_data):
     # the second is published as TGFBR2+C19orf26
     assert {"CBL+TGFBR2", "CBARP+TGFBR2"} < labels["neomorphism"]
     assert np.all([len(pairs) for pairs in labels.values()])
+
+
+def test_the_published_split_asks_for_all_pairs(quick):
+    tables, out = quick("interactions", methods=METHODS[:2], n_genes=40, regimes=["singles", "paper"])
+    table, scores = tables["interactions"], tables["interactions_scores"]
+    assert table["regime"].unique().tolist() == ["singles", "paper"]
+    for seed in (0, 1):
+        screen = load_screen(Settings(screen="simulated", quick=True), seed)
+        here = scores[(scores["seed"] == seed) & (scores["method"] == "additive")]
+        asked = {regime: set(part["pair"]) for regime, part in here.groupby("regime")}
+        assert asked["paper"] == set(screen.combinations)
+        assert asked["singles"] < asked["paper"]
+    # chance of the paper's definition is a quarter, counted in whole pairs: two of eight
+    chance = tables["interactions_long"].query("regime == 'paper' and definition == 'paper' and method == 'chance'")
+    assert chance["value_mean"].tolist() == pytest.approx([0.25] * 6)
+    assert (out / "interactions.png").stat().st_size > 0

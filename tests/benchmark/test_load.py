@@ -54,6 +54,21 @@ def test_public_screens_come_from_datasets(adata, monkeypatch):
     assert screen.adata.n_obs == adata.n_obs
 
 
+@pytest.mark.parametrize(
+    ("name", "function", "arguments"),
+    [
+        ("norman2019-median", "norman2019", {"normalization": "median"}),
+        ("papalexi2021", "papalexi2021", {}),
+        ("replogle2020", "replogle2020", {}),
+    ],
+)
+def test_names_of_public_screens_stand_for_calls(adata, monkeypatch, name, function, arguments):
+    asked = []
+    monkeypatch.setattr(datasets, function, lambda **given: asked.append(given) or adata.copy())
+    load_screen(Settings(name, {"library_size_key": "total_counts"}))
+    assert asked == [arguments]
+
+
 def test_variable_genes_keep_targets_and_library_sizes(adata, tmp_path):
     adata.write_h5ad(tmp_path / "screen.h5ad")
     screen = load_screen(Settings(str(tmp_path / "screen.h5ad"), n_top_genes=10))

@@ -7,7 +7,7 @@ from raptorgraph import datasets, evaluation, metrics, pp
 from raptorgraph.baselines import ladder
 from raptorgraph.benchmark._load import load_screen
 from raptorgraph.benchmark._settings import Settings
-from raptorgraph.evaluation import _scores
+from raptorgraph.evaluation import _scores, make_method
 
 METHODS = ["no change", "additive", "main-effects ridge", "raptorgraph"]
 
@@ -107,6 +107,23 @@ def test_seen_regime_says_what_a_closed_world_cannot_predict(quick):
     counts = values(tables, regime="seen", reference="")
     assert counts["additive", "not predictable"] > 0
     assert set(tables["prediction_long"]["group"]) >= {"all"}
+
+
+def test_the_published_split_has_the_error_of_table_1(quick):
+    """Section D.1: control cells as reconstructed from one half against those of the other half."""
+    tables, _ = quick("prediction", seeds=1, regimes=["paper"], methods=["additive", "dVAE"])
+    table = tables["prediction"].set_index("method")
+    assert table.loc["additive", "control MSE, other cells"] == "-"  # it reconstructs no cells
+    screen = load_screen(Settings(screen="simulated", quick=True), 0)
+    scores = values(tables, regime="paper", reference="")
+    assert set(tables["prediction_conditions"]["condition"]) == set(screen.combinations)
+    method = make_method("dVAE", screen.setup, seed=0, max_epochs=2).fit(screen.cells(screen.singles))
+    control = screen.adata[screen.codes == 0].copy()
+    error = metrics.control_mse(method.reconstruct(control), screen.expression_of("control").astype(float), seed=0)
+    assert scores["dVAE", "control MSE, other cells"] == pytest.approx(error)
+    assert float(table.loc["dVAE", "control MSE, other cells"]) == pytest.approx(error, abs=1e-3)
+    with pytest.raises(ValueError, match="'paper' has no validation part"):
+        quick("prediction", regimes=["paper"], methods=["additive"], on="validation")
 
 
 def test_validation_conditions_are_not_test_conditions(quick):

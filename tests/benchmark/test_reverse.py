@@ -1,6 +1,7 @@
+import numpy as np
 import pytest
 
-from raptorgraph import pp
+from raptorgraph import metrics, pp
 from raptorgraph.benchmark import _pairs
 from raptorgraph.benchmark._load import load_screen
 from raptorgraph.benchmark._settings import Settings
@@ -13,7 +14,7 @@ def result(quick):
 
 def test_tables_and_figure(result):
     tables, out = result
-    assert tables["reverse"]["method"].tolist() == ["chance", "no change", "additive", "raptorgraph"] * 2
+    assert tables["reverse"]["method"].tolist() == ["chance", "no change", "additive", "raptorgraph"] * 3
     assert tables["reverse_long"]["value_mean"].between(0, 1).all()
     assert (out / "reverse.png").stat().st_size > 0
 
@@ -59,3 +60,35 @@ def test_database_of_all_genes_or_the_published_twenty():
         combinations = ["g38+g39"]
 
     assert _pairs.database_genes(Large()) == [*(f"g{i:02d}" for i in range(28)), "g38", "g39"]
+
+
+def test_the_published_query_is_a_mean_profile_on_all_genes(quick):
+    """Eq. S16 to Eq. S18 on the split of section E.5: all measured pairs are asked."""
+    tables, out = quick("reverse", methods=["no change", "additive"], regimes=["paper"])
+    values = tables["reverse_long"].set_index(["by", "method", "metric"])["value_mean"]
+    assert set(tables["reverse_long"]["regime"]) == {"paper"}
+    found = {"correct": [], "relevant": []}
+    for seed in (0, 1):
+        screen = load_screen(Settings(screen="simulated", quick=True), seed)
+        cells, labels = screen.expression.toarray().astype(float), screen.adata.obs["perturbation"].astype(str)
+        profiles = {label: cells[(labels == label).to_numpy()].mean(0) for label in labels.unique()}
+        pairs = _pairs.database(screen)
+        assert len(pairs) == 10
+        control = profiles["control"]
+        predicted = np.array([sum(profiles[g] - control for g in pair.split("+")) + control for pair in pairs])
+        queries = [label for label in screen.combinations if label in pairs]
+        assert len(queries) == 8
+        distances = np.array([np.sqrt(((profiles[q] - predicted) ** 2).sum(1)) for q in queries])
+        rates = metrics.hit_rates(distances, [p.split("+") for p in pairs], [q.split("+") for q in queries], k=(1, 3))
+        for kind, each in rates.items():
+            found[kind].append(each)
+    for kind, each in found.items():
+        for k, value in zip((1, 3), np.mean(each, axis=0), strict=True):
+            assert values["published", "additive", f"{kind} @ {k}"] == pytest.approx(value)
+    assert values["published", "no change", "correct @ 3"] == pytest.approx(values["published", "chance", "correct @ 3"])
+
+
+def test_regimes_that_fit_combinations_are_refused(quick):
+    for name, options in (("reverse", {}), ("interactions", {})):
+        with pytest.raises(ValueError, match="regimes: 'doubles' is none of singles, paper"):
+            quick(name, methods=["additive"], regimes=["doubles"], **options)

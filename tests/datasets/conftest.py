@@ -20,6 +20,12 @@ def _no_proxy(monkeypatch):
     monkeypatch.setenv("NO_PROXY", "*")
 
 
+@pytest.fixture(autouse=True)
+def _own_cache(monkeypatch, tmp_path_factory):
+    """The user's cache is not touched."""
+    monkeypatch.setenv("RAPTORGRAPH_CACHE", str(tmp_path_factory.mktemp("cache")))
+
+
 @pytest.fixture
 def server(tmp_path):
     """Folder that is served over http, its address, and the paths that were asked for."""

@@ -1,4 +1,5 @@
 import hashlib
+import json
 import signal
 import subprocess
 import sys
@@ -6,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from raptorgraph.datasets import norman2019, replogle2020
+from raptorgraph.datasets import _download, norman2019, replogle2020
 from raptorgraph.datasets._download import Source, cache_folder, fetch
 
 
@@ -152,3 +153,48 @@ fetch([Source("http://127.0.0.1:9/good.h5ad", "screen.h5ad")], Path({str(cache)!
     assert len(list(cache.iterdir())) == 1
     fetch(sources("good.h5ad"), cache)
     assert sorted(path.name for path in cache.iterdir()) == ["screen.h5ad", "screen.h5ad.sha256"]
+
+
+def test_checksums_of_addresses_are_kept_and_compared(download, tmp_path):
+    """Of a file whose publisher names none: what an address gave once is what it has to give again."""
+    content, sources, asked = download
+    fetch(sources("good.h5ad"), tmp_path / "a")
+    record = cache_folder() / "checksums.json"
+    sha256 = hashlib.sha256(content).hexdigest()
+    assert json.loads(record.read_text()) == {sources("good.h5ad")[0].url: sha256}
+    fetch(sources("good.h5ad"), tmp_path / "b")
+
+    served = tmp_path / "served" / "good.h5ad"
+    served.write_bytes(content + b" changed")
+    with pytest.raises(ConnectionError, match=f"had {sha256} when it was downloaded from .*checksums.json"):
+        fetch(sources("good.h5ad"), tmp_path / "c")
+    assert not list((tmp_path / "c").iterdir())
+    # put there by hand it is compared, too
+    (tmp_path / "c" / "screen.h5ad").write_bytes(served.read_bytes())
+    with pytest.raises(ValueError, match=f"had {sha256} when it was downloaded"):
+        fetch(sources("good.h5ad"), tmp_path / "c")
+    # what the user expects counts for more, and is kept from then on
+    new = hashlib.sha256(served.read_bytes()).hexdigest()
+    fetch(sources("good.h5ad"), tmp_path / "d", sha256=new)
+    assert json.loads(record.read_text()) == {sources("good.h5ad")[0].url: new}
+    fetch(sources("good.h5ad"), tmp_path / "e")
+
+
+def test_damaged_checksums_are_named(download, tmp_path):
+    _, sources, _ = download
+    (cache_folder() / "checksums.json").write_text("{")
+    with pytest.raises(ConnectionError, match="checksums.json', the checksums of earlier downloads, is damaged"):
+        fetch(sources("good.h5ad"), tmp_path / "a")
+
+
+def test_a_cache_that_must_not_be_written_costs_no_download(download, tmp_path, monkeypatch):
+    content, sources, _ = download
+    written = _download.put_text
+
+    def refuse(path, text):
+        if Path(path).name == "checksums.json":
+            raise PermissionError("no")
+        written(path, text)
+
+    monkeypatch.setattr(_download, "put_text", refuse)
+    assert fetch(sources("good.h5ad"), tmp_path / "a").read_bytes() == content

@@ -203,3 +203,159 @@ def test_norman_is_downloaded_once(server, tmp_path, monkeypatch, scperturb):
     assert asked == ["/norman.h5ad?download=1"]
     assert (tmp_path / "cache" / "N.h5ad").is_file()
     np.testing.assert_array_equal(first.X.toarray(), second.X.toarray())
+
+
+# -- CPA's file ------------------------------------------------------------------------------------------------------
+@pytest.fixture
+def cpa(scperturb):
+    """File as CPA makes it: without the bad guides, values normalized to the median, 75 variable genes, their counts."""
+    source = scperturb()
+    library = np.asarray(source.X.sum(axis=1)).ravel()
+    target = np.median(library)
+    kept = [*source.var_names[:70], *source.var_names[-5:]]
+    names = pd.Index([f"ENSG{i:011d}" for i in range(len(kept))])
+    counts = source[:, kept].X
+    values = np.log1p(target * counts.toarray() / library[:, None]).astype(np.float32)
+    guides = source.obs["guide_id"].astype(str)
+    obs = pd.DataFrame(
+        {
+            "guide_identity": guides,
+            "read_count": 1000,
+            "UMI_count": 60,  # of the guide
+            "gemgroup": source.obs["gemgroup"],
+            "good_coverage": True,
+            "number_of_cells": 1,
+            "guide_ids": [GUIDES[guide][2] for guide in guides],
+            "guide_merged": [GUIDES[guide][3] for guide in guides],
+        },
+        index=source.obs_names,
+    )
+    var = pd.DataFrame({"gene_symbols": kept, "highly_variable": True}, index=names)
+    adata = ad.AnnData(sparse.csr_matrix(values), obs=obs, var=var, uns={"log1p": {}, "hvg": {"flavor": "seurat"}})
+    adata.layers["counts"] = counts
+    return adata, target
+
+
+@pytest.mark.parametrize("column", ["guide_identity", "guide_ids"])
+def test_cpa_s_file_keeps_its_normalization(tmp_path, cpa, column):
+    source, target = cpa
+    if column == "guide_ids":  # as in Norman2019_raw.h5ad
+        del source.obs["guide_identity"]
+    source.write_h5ad(tmp_path / "Norman2019_raw.h5ad")
+    adata = norman2019(tmp_path / "Norman2019_raw.h5ad", normalization="file", check=False)
+    np.testing.assert_array_equal(adata.X.toarray(), source.X.toarray())
+    assert not adata.layers  # from which a model would normalize by sums of a part of the genes
+    assert "target_sum" not in adata.uns
+    assert adata.obs["perturbation"].tolist() == [GUIDES[g][4] for g in np.repeat(list(GUIDES), N_EACH)]
+    assert {"KLF1", "MAP2K6", "CBARP"} <= set(adata.var_names)
+    # without library sizes nothing else can be had of it
+    plain = norman2019(tmp_path / "Norman2019_raw.h5ad", check=False)
+    np.testing.assert_array_equal(plain.X.toarray(), source.X.toarray())
+    assert "counts" in plain.layers
+    with pytest.raises(ValueError, match="normalization='median' needs counts of all genes, and the file has 75 genes:"):
+        norman2019(tmp_path / "Norman2019_raw.h5ad", normalization="median")
+    with pytest.raises(ValueError, match="held_out is about the choice of genes, and the file has 75 genes, chosen befor"):
+        norman2019(tmp_path / "Norman2019_raw.h5ad", held_out=["KLF1+MAP2K6"])
+
+
+def test_values_with_library_sizes_are_brought_to_10_000(tmp_path, cpa, scperturb):
+    source, target = cpa
+    library = np.asarray(scperturb().X.sum(axis=1)).ravel()
+    source.obs["n_counts"] = library
+    source.write_h5ad(tmp_path / "cpa.h5ad")
+    adata = norman2019(tmp_path / "cpa.h5ad", check=False)
+    counts = source.layers["counts"].toarray()
+    np.testing.assert_allclose(adata.X.toarray(), np.log1p(1e4 * counts / library[:, None]), rtol=1e-4)
+    kept = norman2019(tmp_path / "cpa.h5ad", normalization="file", check=False)
+    np.testing.assert_array_equal(kept.X.toarray(), source.X.toarray())
+
+
+def test_the_published_scale_from_all_counts(tmp_path, scperturb):
+    """The scale of CPA's file, from the file that can be downloaded."""
+    source = scperturb([_norman2019.LEFT_OUT_GUIDE] * 5)
+    source.write_h5ad(tmp_path / "norman.h5ad")
+    kept = source[source.obs["guide_id"] != _norman2019.LEFT_OUT_GUIDE]
+    library = np.asarray(kept.X.sum(axis=1)).ravel()
+    adata = norman2019(tmp_path / "norman.h5ad", n_top_genes=None, normalization="median", check=False)
+    assert adata.uns["target_sum"] == np.median(library)  # without the cells that are left out
+    assert not adata.layers
+    expected = np.log1p(np.median(library) * kept.X.toarray() / library[:, None])
+    np.testing.assert_allclose(adata.X.toarray(), expected, rtol=1e-5)
+    few = norman2019(tmp_path / "norman.h5ad", n_top_genes=20, normalization="median", check=False)
+    np.testing.assert_allclose(few.X.toarray(), adata[:, few.var_names].X.toarray(), rtol=1e-6)
+    assert few.n_vars == 23
+    with pytest.raises(ValueError, match="normalization='file': the file has counts of 15000 genes and no log-normalized"):
+        norman2019(tmp_path / "norman.h5ad", normalization="file")
+    with pytest.raises(ValueError, match="normalization='log' is unknown; use one of '1e4', 'median', 'file'"):
+        norman2019(tmp_path / "norman.h5ad", normalization="log")
+
+
+# -- genes and guides ------------------------------------------------------------------------------------------------
+def test_cells_that_are_held_out_say_nothing_of_the_genes(tmp_path, scperturb):
+    source = scperturb()
+    pair = (source.obs["guide_id"] == "KLF1_MAP2K6__KLF1_MAP2K6_2").to_numpy()
+    loud = source.var_names[-10:]
+    counts = source.X.tolil()
+    for gene in source.var_names.get_indexer(loud):  # genes that the pair alone expresses, in half of its cells
+        counts[np.flatnonzero(pair)[::2], gene] = 40
+    source.X = counts.tocsr()
+    source.write_h5ad(tmp_path / "norman.h5ad")
+    seen = norman2019(tmp_path / "norman.h5ad", n_top_genes=20, check=False)
+    held = norman2019(tmp_path / "norman.h5ad", n_top_genes=20, held_out=["MAP2K6+KLF1"], check=False)
+    assert set(loud) <= set(seen.var_names)
+    assert not set(loud) & set(held.var_names)
+    assert held.n_obs == seen.n_obs  # the cells are still there
+
+    source[~pair].copy().write_h5ad(tmp_path / "without.h5ad")
+    without = norman2019(tmp_path / "without.h5ad", n_top_genes=20, check=False)
+    assert held.var_names.tolist() == without.var_names.tolist()
+    assert held.var["perturbation_target"].sum() == 3
+    for wrong, error, message in (
+        (["KLF1+SPI1"], ValueError, "held_out names 'KLF1.SPI1', which is no perturbation of the screen"),
+        (["control"], ValueError, "held_out names 'control'"),
+        ("KLF1", TypeError, r"held_out=\['KLF1'\]"),
+    ):
+        with pytest.raises(error, match=message):
+            norman2019(tmp_path / "norman.h5ad", n_top_genes=20, held_out=wrong, check=False)
+    with pytest.raises(ValueError, match="n_top_genes=None chooses none"):
+        norman2019(tmp_path / "norman.h5ad", n_top_genes=None, held_out=["KLF1+MAP2K6"])
+
+
+def test_a_target_of_held_out_conditions_stays(tmp_path, scperturb):
+    scperturb().write_h5ad(tmp_path / "norman.h5ad")
+    held_out = ["C19orf26+TGFBR2"]  # named as in the publication
+    adata = norman2019(tmp_path / "norman.h5ad", n_top_genes=20, held_out=held_out, check=False)
+    assert "CBARP" in adata.var_names
+
+
+def test_without_guides_the_bad_ones_cannot_be_left_out(tmp_path, scperturb):
+    source = scperturb([_norman2019.LEFT_OUT_GUIDE] * 5)
+    del source.obs["guide_id"]
+    source.write_h5ad(tmp_path / "norman.h5ad")
+    for check in (True, False):
+        with pytest.raises(KeyError, match="none of the columns guide_identity, guide_id .*NegCtrl1_NegCtrl0__NegCtrl1"):
+            norman2019(tmp_path / "norman.h5ad", check=check)
+
+
+def test_the_converted_screen_is_read_again(server, tmp_path, monkeypatch, scperturb):
+    pytest.importorskip("pooch")
+    folder, url, asked = server
+    scperturb().write_h5ad(folder / "norman.h5ad")
+    monkeypatch.setattr(_norman2019, "SOURCES", [Source(f"{url}/norman.h5ad", "N.h5ad")])
+    first = norman2019(tmp_path / "cache", n_top_genes=20, check=False)
+    monkeypatch.setattr(_norman2019, "_convert", lambda *args, **kwargs: pytest.fail("converted again"))
+    second = norman2019(tmp_path / "cache", n_top_genes=20, check=False)
+    assert len(list((tmp_path / "cache").glob("norman2019-*.h5ad"))) == 1
+    for name in ("X", "obs", "var"):
+        one, other = getattr(first, name), getattr(second, name)
+        if name == "X":
+            np.testing.assert_array_equal(one.toarray(), other.toarray())
+            assert sparse.issparse(other)
+            assert other.dtype == np.float32
+        else:
+            pd.testing.assert_frame_equal(one, other)
+    np.testing.assert_array_equal(first.layers["counts"].toarray(), second.layers["counts"].toarray())
+    assert first.uns["target_aliases"] == second.uns["target_aliases"] == {"C19orf26": "CBARP"}
+    assert first.uns["target_sum"] == second.uns["target_sum"] == 1e4
+    with pytest.warns(UserWarning, match="ordered labels: 6, published 284"):
+        norman2019(tmp_path / "cache", n_top_genes=20)

@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 from scipy import sparse
 
-from raptorgraph.datasets import _norman2019, _public, norman2019, replogle2020
+from raptorgraph.datasets import _norman2019, _public, norman2019, papalexi2021, replogle2020
 
 
 @pytest.mark.parametrize(
@@ -97,14 +97,14 @@ def test_whole_counts_become_expression(whole_counts):
 
 
 def test_missing_file_is_named(tmp_path):
-    for load in (norman2019, replogle2020):
+    for load in (norman2019, papalexi2021, replogle2020):
         with pytest.raises(FileNotFoundError, match="nowhere.h5ad"):
             load(tmp_path / "nowhere.h5ad")
 
 
 @pytest.mark.internet
 @pytest.mark.timeout(3600)
-@pytest.mark.parametrize("load", [norman2019, replogle2020])
+@pytest.mark.parametrize("load", [norman2019, papalexi2021, replogle2020])
 def test_true_download_is_the_published_screen(load):
     with warnings.catch_warnings():
         warnings.simplefilter("default")
@@ -114,7 +114,7 @@ def test_true_download_is_the_published_screen(load):
     assert {"counts"} <= set(adata.layers)
 
 
-@pytest.mark.parametrize("read", [norman2019, replogle2020])
+@pytest.mark.parametrize("read", [norman2019, papalexi2021, replogle2020])
 def test_a_file_that_is_no_screen_is_named(read, tmp_path):
     path = tmp_path / "screen.h5ad"
     path.write_text("cell,gene\n")

@@ -96,6 +96,26 @@ def test_geo_files_become_a_screen(server, tmp_path, monkeypatch, whole_counts):
     np.testing.assert_array_equal(again.X.toarray(), adata.X.toarray())
 
 
+def test_cells_without_an_identified_guide_are_left_out(tmp_path, monkeypatch, whole_counts):
+    """A gene that is missing in the table is not the gene "nan"."""
+    monkeypatch.setattr(_replogle2020, "MIN_CELLS", 5)
+    write_geo(tmp_path, whole_counts)
+    whole = replogle2020(tmp_path, n_top_genes=20, check=False)
+    table = tmp_path / f"{_replogle2020.PREFIX}cell_identities.csv.gz"
+    cells = pd.read_csv(table)
+    cells["note"] = [1.5, "text", *[np.nan] * (len(cells) - 2)]
+    pmvk = cells.index[(cells["gene_A"] == "PMVK") & (cells["gene_B"] == "NegCtrl3")]
+    cells.loc[pmvk[:6], "gene_A"] = np.nan
+    cells.loc[pmvk[6:10], "gene_B"] = np.nan
+    cells.to_csv(table, index=False)
+    (tmp_path / f"{table.name}.sha256").unlink()
+    adata = replogle2020(tmp_path, n_top_genes=20, check=False)
+    assert set(adata.obs["perturbation"].unique()) == set(whole.obs["perturbation"].unique())
+    assert not any("nan" in label for label in adata.obs["perturbation"].unique())
+    count = adata.obs["perturbation"].value_counts() - whole.obs["perturbation"].value_counts()
+    assert count[count != 0].to_dict() == {"PMVK": -10}
+
+
 def test_mitochondrial_limit_is_raised_where_half_of_the_cells_would_go():
     rng = np.random.default_rng(0)
     counts = np.ones((60, 400))

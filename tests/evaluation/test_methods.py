@@ -1,6 +1,8 @@
+import anndata as ad
 import numpy as np
 import pandas as pd
 import pytest
+from scipy import sparse
 
 from raptorgraph.baselines import DiscrepancyVAE
 from raptorgraph.evaluation import RaptorGraphMethod, make_method
@@ -120,3 +122,41 @@ def test_graphs_among_the_perturbed_genes(fitted, screen):
     np.testing.assert_allclose(gene_graph(dvae), expected, atol=1e-7)  # float32
     with pytest.raises(TypeError, match="Additive has no graph"):
         gene_graph(make_method("additive", screen.setup).fit(screen.cells(screen.singles)))
+
+
+@pytest.mark.parametrize("preset", ["default", "paper"])
+def test_profiles_are_those_of_the_mean_control_cell(screen, few_steps, preset):
+    """Eq. S17: the mean control profile is encoded, shifted and decoded as if it were a cell."""
+    cells = screen.cells(screen.singles)
+    cells.X = sparse.csr_matrix(Screen(cells, screen.setup).expression)  # log values, so that the mean is a cell too
+    del cells.obs["total_counts"]
+    setup = {**screen.setup, "library_size_key": None}
+    method = RaptorGraphMethod(preset, seed=3, max_epochs=1, **setup).fit(cells)
+    control = (cells.obs["perturbation"] == "control").to_numpy()
+    mean = ad.AnnData(np.asarray(cells[control].X.mean(axis=0), dtype=np.float32), var=cells.var[[]])
+    mean.obs["perturbation"] = "control"
+    profiles = method.predict_profiles(["P01", "P02+P01"])
+    assert list(profiles.index) == ["P01", "P01+P02"]
+    for label in profiles.index:
+        built = pd.DataFrame(method.model.get_counterfactual(label, mean, seed=3), columns=method.model.var_names_)
+        np.testing.assert_allclose(profiles.loc[label], built[method.var_names].iloc[0], atol=2e-5)
+    # the mean over cells is another profile
+    effects = method.predict_effects(["P01"]).loc["P01"].to_numpy()
+    assert np.abs(profiles.loc["P01"].to_numpy() - method.predict_control() - effects).max() > 1e-3
+
+
+def test_profiles_of_counts_and_of_simple_baselines(screen, fitted):
+    method, cells = fitted
+    assert method.predict_profiles("P01").shape == (1, cells.n_vars)
+    assert np.corrcoef(method.predict_profiles("control").iloc[0], screen.control_mean)[0, 1] > 0.9
+    additive = make_method("additive", screen.setup).fit(cells)
+    expected = screen.control_mean + screen.effects.loc[["P01", "P02"]].sum().to_numpy()
+    np.testing.assert_allclose(additive.predict_profiles("P01+P02").iloc[0], expected, atol=1e-5)
+
+
+def test_models_on_request_are_made_and_have_their_place():
+    literal = make_method("raptorgraph paper-literal", {}, max_epochs=2)
+    assert (literal.preset, literal.max_epochs) == ("paper-literal", 2)
+    assert "raptorgraph paper-literal" not in MODELS
+    names = ["dVAE", "raptorgraph paper-literal", "additive", "raptorgraph paper"]
+    assert ordered(names) == ["additive", "raptorgraph paper", "raptorgraph paper-literal", "dVAE"]

@@ -165,6 +165,8 @@ MODEL = [
         for name in ("pairing", "graph", "graph_init", "latent_norm")
         for value in ("other", None, ["emd"])
     ),
+    ({"as_printed": "inputs"}, TypeError, r"as_printed='inputs' must be a list"),
+    ({"perturbed_prior": False, "as_printed": ["all"]}, ValueError, "as_printed='all' is unknown; use one of"),
     ({"likelihood": "zinb"}, ValueError, "likelihood='zinb' is unknown; use one of 'nb', 'normal'"),
     *(({name: 1}, TypeError, f"{name}=1 is neither True nor False") for name in ("linear_decoder", "learn_scale")),
 ]
@@ -214,6 +216,10 @@ TRAIN = [
     ({"plan_kwargs": "lr"}, TypeError, "plan_kwargs='lr' must be a dict"),
     ({"datasplitter_kwargs": {"pairing": "other"}}, ValueError, "pairing='other' is unknown"),
     ({"datasplitter_kwargs": {"shares": 1}}, TypeError, "shares"),
+    ({"datasplitter_kwargs": {"n_comps": 0}}, ValueError, "n_comps=0 is too small: use 1 or more, or None for all"),
+    ({"datasplitter_kwargs": {"max_controls": 2.5}}, TypeError, "max_controls=2.5 is not an integer"),
+    ({"datasplitter_kwargs": {"one_condition": 1}}, TypeError, "one_condition=1 is neither True nor False"),
+    ({"plan_kwargs": {"mu_path": "square"}}, ValueError, "mu_path='square' is unknown"),
     *(
         ({"datasplitter_kwargs": {"external_indexing": value}}, ValueError, "external_indexing")
         for value in ("all", [[0.5]], [[80]], [[-1]], [[1, 2], [2]])

@@ -59,3 +59,23 @@ def test_loss_settings_are_a_part_of_those_of_the_plan():
     }
     with pytest.raises(TypeError, match=r"plan_kwargs \['lambda2'\] are unknown; there are .*'lambda1'"):
         TrainingConfig.of({"lambda2": 1.0})
+
+
+def test_what_is_left_as_printed_is_of_the_published_network():
+    config = ModuleConfig(**SIZES, perturbed_prior=False, as_printed=["start", "inputs"])
+    assert config.as_printed == ("inputs", "start")
+    assert ModuleConfig(**SIZES).as_printed == ()
+    with pytest.raises(ValueError, match=r"as_printed=\['start'\].*perturbed_prior=False"):
+        ModuleConfig(**SIZES, as_printed=["start"])
+    with pytest.raises(ValueError, match="as_printed='decoder' is unknown; use one of 'inputs', 'start'"):
+        ModuleConfig(**SIZES, perturbed_prior=False, as_printed=["decoder"])
+    with pytest.raises(TypeError, match=r"must be a list: as_printed=\['start'\]"):
+        ModuleConfig(**SIZES, perturbed_prior=False, as_printed="start")
+
+
+def test_a_geometric_path_ends_above_0():
+    assert TrainingConfig.of({"mu_path": "linear", "mu_final": 0}).mu_final == 0
+    with pytest.raises(ValueError, match="mu_final=0 is out of range"):
+        TrainingConfig.of({"mu_final": 0})
+    with pytest.raises(ValueError, match="mu=0 is out of range"):
+        TrainingConfig.of({"mu": 0, "mu_path": "linear"})

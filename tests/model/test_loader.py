@@ -57,6 +57,24 @@ def test_an_epoch_passes_over_each_perturbed_cell_once(shuffle):
         assert set(CODES[partners]) == {0}
 
 
+def test_batches_of_one_condition_hold_as_many_cells_as_there_are():
+    """Conditions of nine cells in batches of at most five: five and four, drawn anew in every epoch."""
+    sampler = PairedSampler(split(), batch_size=5, chunk_size=3, shuffle=True, seed=0, one_condition=True)
+    assert len(sampler) == 6
+    found = []
+    for _ in range(2):
+        batches = list(sampler)
+        assert sorted(len(batch.perturbed) for batch in batches) == [4, 4, 4, 5, 5, 5]
+        assert all(len(set(CODES[batch.perturbed])) == 1 for batch in batches)
+        assert all(len(batch.controls) == len(batch.perturbed) for batch in batches)
+        cells = np.concatenate([batch.perturbed for batch in batches])
+        np.testing.assert_array_equal(np.sort(cells), PERTURBED)
+        found.append(cells)
+    assert (found[0] != found[1]).any()
+    whole = PairedSampler(split(), batch_size=40, chunk_size=3, shuffle=True, seed=0, one_condition=True)
+    assert [len(batch.perturbed) for batch in whole] == [9, 9, 9]
+
+
 @pytest.mark.parametrize(("batch_size", "n_ranks", "sizes"), [(10, 2, [10, 10, 7]), (13, 2, [13, 14]), (40, 3, [27])])
 def test_several_processes_share_every_batch(batch_size, n_ranks, sizes):
     def shared(rank, n):

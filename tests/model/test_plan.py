@@ -40,6 +40,11 @@ def test_mu_falls_geometrically_until_the_projection(epoch, expected):
     assert plan_of(epoch, mu=1.0, mu_final=0.01, project_at=0.8).mu == pytest.approx(expected)
 
 
+@pytest.mark.parametrize(("epoch", "expected"), [(0, 0.5), (2, 0.4), (5, 0.25), (9, 0.05)])
+def test_mu_falls_linearly_to_0_where_it_is_asked_to(epoch, expected):
+    assert plan_of(epoch, mu=0.5, mu_final=0.0, mu_path="linear", project_at=1.0).mu == pytest.approx(expected)
+
+
 def test_learning_rate_warms_up_and_falls_as_a_cosine():
     found = plan_of(n_steps=200, lr=0.1, perturbed_prior=False).configure_optimizers()
     assert found["lr_scheduler"]["interval"] == "step"

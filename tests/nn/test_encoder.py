@@ -124,3 +124,19 @@ def test_log_variance_is_bounded_and_mean_is_not(encoder):
     assert (log_var == 4).all()
     torch.nn.init.constant_(encoder.offset, -50.0)
     assert (encoder(torch.randn(4, N_GENES, dtype=torch.float64))[1] == -10).all()
+
+
+def test_as_printed_the_interaction_block_has_no_residual_path_and_the_variance_no_bounds():
+    encoder = GraphPathwayEncoder(N_GENES, N_LATENT, N_TARGETS, N_SUBGRAPHS, residual=False, bounded=False).double()
+    torch.nn.init.normal_(encoder.interaction.bias)
+    torch.nn.init.constant_(encoder.offset, 50.0)
+    x = torch.randn(6, N_GENES, dtype=torch.float64)
+    parameters = {name: value.detach().numpy() for name, value in encoder.named_parameters()}
+    mapped = np.einsum("bn,mdn->bmd", x.numpy(), encoder.preconditioned.dense_weight().numpy())
+    s = _silu(mapped + parameters["preconditioned.bias"])
+    weight, bias = parameters["interaction.weight"], parameters["interaction.bias"]
+    s = np.stack([_silu(s[:, :, d] @ weight[d] + bias[:, d]) for d in range(N_LATENT)], axis=2)
+    expected = np.einsum("bmd,omd->obd", s, parameters["aggregation"]) + 50.0
+    found = np.stack([part.detach().numpy() for part in encoder(x)])
+    assert expected[1].min() > 4  # beyond the bounds
+    np.testing.assert_allclose(found, expected, rtol=1e-10)

@@ -305,3 +305,45 @@ def test_training_after_the_projection_keeps_the_graph_and_a_state_dict_carries_
     copy.load_state_dict(layer.state_dict())
     assert torch.equal(copy.adjacency(), layer.adjacency())
     assert copy.projected
+
+
+# as printed
+
+
+def test_without_a_guard_the_acyclicity_is_clamped_and_the_inverse_a_pseudo_inverse():
+    outside = _cycle([3.0, 3.0])  # I - A o A has a determinant of 1 - 81
+    layer = StructuralLayer(2, guarded=False).double()
+    with torch.no_grad():
+        layer.weight.copy_(torch.as_tensor(outside))
+    assert torch.isinf(acyclicity(torch.as_tensor(outside)))
+    assert layer.acyclicity() == 0  # -log(80) < 0
+    inside = _cycle([0.5, 0.5])
+    assert acyclicity(torch.as_tensor(inside), clamped=True).item() == pytest.approx(-np.log(1 - 0.5**4))
+    assert layer.retreat(torch.zeros(2, 2).double()) == 0  # the step stays
+    np.testing.assert_array_equal(layer.adjacency().detach().numpy(), outside)
+
+    z = torch.randn(4, 2, dtype=torch.float64)
+    np.testing.assert_allclose(layer(z).detach().numpy(), z.numpy() @ np.linalg.inv(np.eye(2) - outside), atol=1e-12)
+    with torch.no_grad():
+        layer.weight.copy_(torch.tensor([[0.0, 1.0], [1.0, 0.0]]))  # I - A has no inverse
+    expected = z.numpy() @ np.linalg.pinv(np.array([[1.0, -1.0], [-1.0, 1.0]]))
+    np.testing.assert_allclose(layer(z).detach().numpy(), expected, atol=1e-10)
+
+
+def test_without_a_guard_the_start_is_as_published_however_many_latents_there_are():
+    torch.manual_seed(0)
+    layer = StructuralLayer(400, "uniform", guarded=False)
+    assert layer.weight.abs().max().item() == pytest.approx(0.1, abs=1e-4)
+    assert not in_domain(layer.adjacency())
+
+
+def test_self_effects_are_trained_and_dropped_by_the_projection():
+    torch.manual_seed(0)
+    layer = StructuralLayer(4, "uniform", self_effects=True)
+    diagonal = layer.weight.detach().diagonal().clone()
+    np.testing.assert_array_equal(layer.adjacency().detach().diagonal(), diagonal)
+    layer.acyclicity().backward()
+    assert (layer.weight.grad.diagonal().sign() == diagonal.sign()).all()  # a loop is a cycle
+    layer.project(0.0)
+    assert (layer.adjacency().diagonal() == 0).all()
+    assert torch.equal(StructuralLayer(3, "uniform").adjacency().diagonal(), torch.zeros(3))

@@ -198,3 +198,29 @@ def test_real_screen_is_paired_and_survives_writing(tmp_path):
     partners = sample_partners(plan, rows, np.random.default_rng(0))
     assert (adata.obs["perturbation"].iloc[partners] == "control").all()
     assert (adata.obs["bio_rep"].to_numpy()[partners] == adata.obs["bio_rep"].to_numpy()[rows]).all()
+
+
+def test_sparse_coordinates_are_paired_as_dense_ones():
+    Z, codes = cloud(12, 9, 7)
+    Z[Z < 0] = 0.0
+    for method in METHODS:
+        one, other = (pairing_plan(make(Z), codes, method=method).toarray() for make in (np.asarray, sparse.csr_matrix))
+        np.testing.assert_array_equal(one, other)
+    bad = sparse.csr_matrix(Z)
+    bad.data[bad.indptr[13]] = np.nan
+    with pytest.raises(ValueError, match="coordinates of cell 13 are not finite"):
+        pairing_plan(bad, codes)
+
+
+def test_without_components_cells_are_compared_in_all_genes():
+    rng = np.random.default_rng(0)
+    adata = ad.AnnData(sparse.csr_matrix(rng.poisson(2.0, size=(40, 70)).astype(np.float32)))
+    adata.obs["perturbation"] = ["control"] * 25 + ["A"] * 15
+    pair_cells(adata, method="nearest", n_comps=None, max_controls=None)
+    X = adata.X.toarray().astype(float)
+    values = np.log1p(1e4 * X / X.sum(1, keepdims=True))
+    nearest = cdist(values[25:], values[:25]).argmin(1)
+    np.testing.assert_array_equal(adata.obsp["raptorgraph_pairing"][25:].toarray().argmax(1), nearest)
+    assert "n_comps" not in adata.uns["raptorgraph_pairing"]
+    with pytest.raises(ValueError, match="n_comps=0 is too small: use 1 or more, or None for all genes"):
+        pair_cells(adata, n_comps=0)

@@ -159,6 +159,28 @@ class Baseline(abc.ABC):
     def predict_control(self) -> np.ndarray:
         """Mean predicted control profile on the expression scale, shape (n_genes,), float64."""
 
+    def predict_profiles(self, perturbations: str | Sequence[str]) -> pd.DataFrame:
+        """Profiles that the mean training control cell has under each perturbation (RAPTORGraph paper, Eq. S17).
+
+        A baseline that adds an effect gives the mean control plus the effect; a network is given the mean profile as
+        if it were a cell, which is not the mean over the cells that it predicts.
+
+        Parameters
+        ----------
+        perturbations
+            One or more, as in :meth:`predict_effects`.
+
+        Returns
+        -------
+        Perturbations (canonical labels) x genes, float64, on the expression scale.
+
+        Raises
+        ------
+        sklearn.exceptions.NotFittedError, ValueError
+            As :meth:`predict_effects`.
+        """
+        return self.predict_effects(perturbations) + self.predict_control()
+
     @property
     def _setup(self) -> Setup:
         return Setup.of(self.setup_args)

@@ -224,6 +224,21 @@ class DiscrepancyVAE(Baseline):
         return self._mean_decoded(self._draw(self._control, self.settings.seed))
 
     @torch.no_grad()
+    def predict_profiles(self, perturbations: str | Sequence[str]) -> pd.DataFrame:
+        """Decode the mean training control, shifted; see :meth:`Baseline.predict_profiles`.
+
+        Its latents are drawn from their posterior, and the profile is the mean over the draws.
+        """
+        labels, sets = self._asked(perturbations)
+        module, seed = self.module_, self.settings.seed
+        posterior = module.encoder(self._control.mean(0, keepdim=True))
+        found = [
+            posterior_expectation(lambda z, shift=shift: module(z + shift), *posterior, seed=seed)[0].double().numpy()
+            for shift in self._shifts(self._masks(sets))
+        ]
+        return pd.DataFrame(np.stack(found), index=pd.Index(labels, name="perturbation"), columns=self.var_names)
+
+    @torch.no_grad()
     def encode(self, adata: AnnData) -> np.ndarray:
         """Posterior mean of z of given cells, whatever their perturbation.
 

@@ -6,7 +6,7 @@ below 0.05); how many of these there are when the gene labels are permuted, whic
 and whether the enrichment scores (NES) are those of the measured effects of the same perturbations, without which a
 significant set tells about the model and not about the cells.
 
-The fits are those of the regime ``singles`` of ``prediction``.
+The fits are those of ``prediction`` on singles alone, in the regime ``singles`` or, with ``--regimes paper``, ``paper``.
 
 ``raptorgraph benchmark enrichment --screen FILE --gene-sets SETS.gmt``
 """
@@ -14,6 +14,8 @@ The fits are those of the regime ``singles`` of ``prediction``.
 from __future__ import annotations
 
 import os
+import re
+from itertools import product
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -24,8 +26,9 @@ from raptorgraph import pl, pp, tl
 from raptorgraph.benchmark import _fits as fits
 from raptorgraph.benchmark._experiments import Experiment
 from raptorgraph.benchmark._load import load_screen
+from raptorgraph.benchmark._methods import chosen_methods
 from raptorgraph.benchmark._report import in_order, mean_and_sd, wide
-from raptorgraph.benchmark._settings import Settings, Unit, chosen
+from raptorgraph.benchmark._settings import Settings, Unit
 from raptorgraph.evaluation._methods import MODELS, OURS, ordered
 from raptorgraph.pl._panels import dot_panel
 
@@ -33,46 +36,81 @@ if TYPE_CHECKING:
     from raptorgraph.benchmark._experiments import Parts, Tables
     from raptorgraph.screen import Screen
 
-OPTIONS = ("methods", "gene_sets", "max_epochs", "n_repeats", "n_permutations")
+OPTIONS = ("methods", "regimes", "gene_sets", "max_epochs", "n_repeats", "n_permutations")
 MEASURED = "measured effects"
 _FDR = 0.05
 _N_SETS = 25  # in the heat map
+# Section F.2: NES of the latents that the paper names
+_FIGURE_S7 = {
+    ("EGR1", "E2F TARGETS"): -1.79,
+    ("EGR1", "G2M CHECKPOINT"): -1.72,
+    ("JUN", "E2F TARGETS"): -1.69,
+    ("JUN", "G2M CHECKPOINT"): -1.63,
+    ("TP73", "G2M CHECKPOINT"): -1.60,
+}
 
 
 def units(settings: Settings) -> list[Unit]:
-    """The models' units of ``prediction`` in the regime ``singles``."""
+    """The models' units of ``prediction`` that fit singles alone."""
     if not settings.options.get("gene_sets"):
         raise ValueError("The experiment needs gene sets: give a GMT file as gene_sets.")
     pp.read_gene_sets(settings.options["gene_sets"])  # raises on a bad file before any fit
-    return fits.units_of_singles(settings, methods=chosen(settings, "methods", MODELS, "has no latents"))
+    fits.regimes_of_singles(settings)
+    return fits.units_of_singles(settings, methods=chosen_methods(settings, MODELS, "has no latents"))
 
 
 def tables(parts: Parts, settings: Settings) -> Tables:
-    """``enrichment`` (to read), ``enrichment_long``, and ``enrichment_sets`` (every latent and set)."""
+    """``enrichment`` (to read), ``enrichment_long``, and ``enrichment_sets`` (every latent and set).
+
+    Where the screen and the sets have those that the paper names, ``enrichment_published`` has their NES.
+    """
     found, rows = [], []
-    for seed in settings.seeds:
+    regimes = fits.regimes_of_singles(settings)
+    for seed, regime in product(settings.seeds, regimes):
         screen = load_screen(settings, seed)
         given = {MEASURED: screen.effects.loc[screen.singles]}
-        effects = fits.predicted(parts, "singles", screen, seed, roles=("further",))
+        effects = fits.predicted(parts, regime, screen, seed, roles=("further",))
         given |= {name: frame for (name, _), frame in effects.items()}
         true = None
         for name, table in given.items():
             sets = _enrich(table.loc[screen.singles], screen, settings, seed)
             null = _enrich(table.loc[screen.singles], screen, settings, seed, permute=seed)
             true = sets if true is None else true
-            rows.append((seed, name, "significant", _significant(sets)))
-            rows.append((seed, name, "significant, permuted genes", _significant(null)))
-            rows.append((seed, name, "NES as measured, Pearson", _agreement(sets, true)))
-            found.append(sets.assign(method=name, seed=seed))
-    long = pd.DataFrame(rows, columns=["seed", "method", "metric", "value"])
-    summary = mean_and_sd(long, ["method", "metric"])
+            rows.append((seed, regime, name, "significant", _significant(sets)))
+            rows.append((seed, regime, name, "significant, permuted genes", _significant(null)))
+            rows.append((seed, regime, name, "NES as measured, Pearson", _agreement(sets, true)))
+            found.append(sets.assign(method=name, seed=seed, regime=regime))
+    long = pd.DataFrame(rows, columns=["seed", "regime", "method", "metric", "value"])
+    summary = mean_and_sd(long, ["regime", "method", "metric"])
     order = [MEASURED, *ordered(name for name in summary["method"] if name != MEASURED)]
-    summary = in_order(summary, method=order)
+    summary = in_order(summary, regime=regimes, method=order)
+    every = pd.concat(found, ignore_index=True)
+    named = _named(every)
     return {
-        "enrichment": wide(summary, ["method"]).fillna("-"),
+        "enrichment": wide(summary, ["regime", "method"]).fillna("-"),
         "enrichment_long": summary,
-        "enrichment_sets": pd.concat(found, ignore_index=True),
+        "enrichment_sets": every,
+        **({} if named.empty else {"enrichment_published": named}),
     }
+
+
+def _named(sets: pd.DataFrame) -> pd.DataFrame:
+    """NES of the latents and sets that the paper names, published and of every method (mean and SD over seeds)."""
+    plain = sets["gene_set"].map(_plain_name)
+    published = [_FIGURE_S7.get(key, np.nan) for key in zip(sets["perturbation"], plain, strict=True)]
+    here = sets.assign(gene_set=plain, published=published, metric=sets["method"], value=sets["NES"].astype(float))
+    here = here[here["published"].notna()]
+    if here.empty:
+        return here
+    by = ["regime", "perturbation", "gene_set", "published", "metric"]
+    found = wide(mean_and_sd(here, by), by[:-1]).fillna("-")
+    return found.rename(columns={"perturbation": "latent", "published": "NES, published"})
+
+
+def _plain_name(name: str) -> str:
+    """Name of a set in capitals and without its collection, so that the spellings of one set are the same."""
+    words = re.sub(r"[^0-9A-Z]+", " ", str(name).upper().replace("-", "")).strip()
+    return words.removeprefix("HALLMARK ")
 
 
 def _enrich(
@@ -103,8 +141,9 @@ def _agreement(sets: pd.DataFrame, true: pd.DataFrame) -> float:
 
 
 def draw(tables: Tables) -> Figure:
-    """Shares and agreement of every model, and a heat map of NES for the first of our models."""
+    """Shares and agreement of every model, and a heat map of NES for the first of our models; of the first regime."""
     summary, sets = tables["enrichment_long"], tables["enrichment_sets"]
+    summary, sets = (table[table["regime"] == summary["regime"].iloc[0]] for table in (summary, sets))
     methods = list(dict.fromkeys(summary["method"]))
     ours = next((name for name in OURS if name in methods), methods[0])
     here = sets[sets["method"] == ours].groupby(["perturbation", "gene_set"], as_index=False, observed=True)

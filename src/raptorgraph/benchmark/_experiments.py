@@ -90,6 +90,7 @@ _TABLE = {
     "interactions": "_interactions:INTERACTIONS",
     "calls": "_calls:CALLS",
     "reverse": "_reverse:REVERSE",
+    "profile": "_profile:PROFILE",
     "ablation": "_ablation:ABLATION",
     "intervals": "_intervals:INTERVALS",
     "unseen-genes": "_unseen_genes:UNSEEN_GENES",

@@ -20,7 +20,7 @@ from raptorgraph.benchmark._measure import Measured
 from raptorgraph.benchmark._methods import check_methods, method_names, method_of, n_repeats_of
 from raptorgraph.benchmark._pairs import database
 from raptorgraph.benchmark._settings import Part, Settings, Unit, units_by_seed
-from raptorgraph.evaluation._methods import MODELS
+from raptorgraph.evaluation._methods import MODELS, ON_REQUEST
 from raptorgraph.evaluation._predictions import Predictions
 from raptorgraph.evaluation._scores import cell_references, cell_scores, sample_size
 from raptorgraph.evaluation._splits import Split, doubles_folds, paper_split, seen_singles, singles_only
@@ -35,7 +35,9 @@ if TYPE_CHECKING:
 OPTIONS = ("methods", "regimes", "n_folds", "on", "gene_sets", "predictions", "max_epochs", "n_repeats")
 WORK_OPTIONS = ("n_folds", "on", "gene_sets", "max_epochs", "n_repeats")
 REGIMES = ("singles", "doubles", "paper", "seen")
+OF_SINGLES = ("singles", "paper")  # that fit singles alone: other experiments read their fits
 OWN, DATA = "own control", "data's control"  # what an effect is the difference to
+MEAN_CELL = "mean control cell"  # what a profile is predicted from
 
 
 def units(settings: Settings) -> list[Unit]:
@@ -57,10 +59,25 @@ def units(settings: Settings) -> list[Unit]:
 
 
 def units_of_singles(settings: Settings, **options: Any) -> list[Unit]:
-    """The units of the regime ``singles`` that fit methods, for another experiment's settings and these options."""
-    options = {**settings.options, "regimes": ["singles"], **options}
+    """The units that fit methods on singles alone, for another experiment's settings and these options."""
+    options = {**settings.options, "regimes": regimes_of_singles(settings), **options}
     known = {key: value for key, value in options.items() if key in OPTIONS}
     return [unit for unit in units(replace(settings, options=known)) if unit.options["methods"] != ["reference"]]
+
+
+def regimes_of_singles(settings: Settings) -> list[str]:
+    """Regimes of an experiment that reads fits on singles: those that are asked for, by default ``singles``.
+
+    ValueError for one that fits combinations, or is none.
+    """
+    asked = settings.options.get("regimes") or ["singles"]
+    asked = [asked] if isinstance(asked, str) else list(asked)
+    for regime in asked:
+        if regime not in OF_SINGLES:
+            raise ValueError(
+                f"regimes: {regime!r} is none of {', '.join(OF_SINGLES)}, the regimes that are fitted on singles alone."
+            )
+    return asked
 
 
 def work(unit: Unit, settings: Settings) -> Part:
@@ -96,10 +113,13 @@ def work(unit: Unit, settings: Settings) -> Part:
             scores = cell_scores(cells, screen, drift, **draws)
             rows += [(name, *row) for row in scores.itertuples(index=False, name=None)]
             rows.append((name, "", "seconds to predict", ask.seconds))
-        if unit.options["regime"] == "singles":  # whose fits interactions, reverse and enrichment read
+        if unit.options["regime"] in OF_SINGLES:  # whose fits interactions, reverse and enrichment read
             more = [label for label in [*screen.singles, *database(screen)] if label not in asked]
             effects.append(method.predict_effects(more).loc[more].to_numpy())
             index += [(name, label, OWN, "further") for label in more]
+            pairs = database(screen)
+            effects.append(method.predict_profiles(pairs).loc[pairs].to_numpy())
+            index += [(name, label, MEAN_CELL, "profile") for label in pairs]
         rows += [(name, "", "seconds to fit", fit.seconds), (name, "", "memory, MB", fit.megabytes)]
         rows += [(name, "", *found) for found in _reconstruction(method, screen, unit.seed)]
     table = pd.DataFrame(rows, columns=["method", "condition", "metric", "value"])
@@ -139,6 +159,8 @@ def _regimes(settings: Settings, screen: Screen) -> list[str]:
     for regime in asked:
         if regime not in REGIMES:
             raise ValueError(f"regimes: {regime!r} is unknown; there are {', '.join(REGIMES)}.")
+        if regime == "paper" and on_part(settings) == "validation":
+            raise ValueError("regimes: 'paper' has no validation part, as published: use on='test', or another regime.")
         splits(regime, screen, settings.seeds[0], settings)  # raises where the screen does not allow it
     return list(asked)
 
@@ -167,7 +189,7 @@ def _n_folds(settings: Settings) -> int:
 
 def external(settings: Settings, screen: Screen) -> dict[str, Predictions]:
     """Predictions of other tools, read and checked; ValueError for one that is named like a method of the package."""
-    taken = {*ladder(), *MODELS, "reference"}.intersection(settings.options.get("predictions") or {})
+    taken = {*ladder(), *MODELS, *ON_REQUEST, "reference"}.intersection(settings.options.get("predictions") or {})
     if taken:
         raise ValueError(f"predictions: {min(taken)!r} is the name of a method of this package; choose another one.")
     found = {
@@ -208,7 +230,8 @@ def predicted(
     screen
         The screen of that seed.
     roles
-        ``"scored"`` for the conditions that are reported, ``"further"`` for singles and all pairs.
+        ``"scored"`` for the conditions that are reported, ``"further"`` for singles and all pairs, ``"profile"`` for the
+        profiles of all pairs that the mean control cell is predicted to have (under :data:`MEAN_CELL`).
 
     Returns
     -------

@@ -1,11 +1,12 @@
 """Experiment ``interactions``: which pairs interact, by the paper's five scores and by GEARS's (Table 2, section D.4).
 
-Control and singles are seen; the pairs are those of the regime ``singles`` of ``prediction``, whose fits are used. A
-method predicts the effects of both genes and of the pair, its scores rank the pairs, and Precision@10 is the part of
-its first ten that truly interact. Truly means: among the strongest quarter of the measured scores (paper), beyond
-GEARS's thresholds in the measured scores, or as labeled in a publication (``gi_labels``: a JSON file of type -> list
-of pairs). Chance is printed beside each column. Ties count with their expected value: additive predictions have
-constant synergy and neomorphism, hence score chance there.
+Control and singles are seen; the pairs are those that the regime ``singles`` of ``prediction`` tests, or all of them
+(``--regimes paper``, as published); the fits are those of ``prediction``. A method predicts the effects of both genes
+and of the pair, its scores rank the pairs, and Precision@10 is the part of its first ten that truly interact. Truly
+means: among the strongest quarter of the measured scores (paper), beyond GEARS's thresholds in the measured scores, or
+as labeled in a publication (``gi_labels``: a JSON file of type -> list of pairs). Chance is printed beside each column.
+Ties count with their expected value: additive predictions have constant synergy and neomorphism, hence score chance
+there.
 
 ``raptorgraph benchmark interactions --screen FILE``
 """
@@ -40,7 +41,7 @@ if TYPE_CHECKING:
     Scores = dict[str, dict[str, np.ndarray]]
     Positives = dict[str, tuple[str, dict[str, np.ndarray | None]]]
 
-OPTIONS = ("methods", "gene_sets", "predictions", "max_epochs", "n_repeats", "gi_labels", "n_genes")
+OPTIONS = ("methods", "regimes", "gene_sets", "predictions", "max_epochs", "n_repeats", "gi_labels", "n_genes")
 _PUBLISHED = {  # names in GEARS's file of labels
     "synergy": ("SYNERGY_SIMILAR_PHENO", "SYNERGY_DISSIMILAR_PHENO"),
     "suppression": ("SUPPRESSOR",),
@@ -52,76 +53,82 @@ _K = 10
 
 
 def units(settings: Settings) -> list[Unit]:
-    """The units of ``prediction`` in the regime ``singles``."""
+    """The units of ``prediction`` that fit singles alone."""
     screen = load_screen(settings, settings.seeds[0])
     _labels(settings, screen)
-    if len(_pairs(screen, settings, settings.seeds[0])) < 2:
-        raise ValueError(
-            "The screen measured fewer than two pairs of genes that were perturbed alone: nothing to rank."
-        )
+    for regime in fits.regimes_of_singles(settings):
+        if len(_pairs(regime, screen, settings, settings.seeds[0])) < 2:
+            raise ValueError(
+                "The screen measured fewer than two pairs of genes that were perturbed alone: nothing to rank."
+            )
     return fits.units_of_singles(settings)
 
 
 def tables(parts: Parts, settings: Settings) -> Tables:
     """``interactions`` (to read), ``interactions_long``, and ``interactions_scores`` of every pair."""
     precision, pairs = [], []
+    definitions: list[str] = []
+    regimes = fits.regimes_of_singles(settings)
     for seed in settings.seeds:
         screen = load_screen(settings, seed)
         labels = _labels(settings, screen)
-        pairs_asked = _pairs(screen, settings, seed)
         genes = _expressed(screen, settings.options.get("n_genes", 1000))
-        measured = _scores(screen.effects, pairs_asked, screen, genes)
-        positives = _positives(measured, pairs_asked, labels)
-        predicted = {
-            name: _scores(frame, pairs_asked, screen, genes)
-            for name, frame in _predicted(parts, screen, seed, settings, pairs_asked).items()
-        }
-        for kind, (strengths, positive) in positives.items():
-            for type_, truth in positive.items():
-                if truth is None:
-                    continue
-                precision.append((seed, CHANCE, kind, type_, metrics.chance_precision(truth)))
-                for name, scores in predicted.items():
-                    value = metrics.precision_at_k(scores[strengths][type_], truth, k=_K)
-                    precision.append((seed, name, kind, type_, value))
-        for name, scores in {"measured": measured, **predicted}.items():
-            table = pd.DataFrame({f"{kind} {key}": v for kind, part in scores.items() for key, v in part.items()})
-            pairs.append(table.assign(pair=pairs_asked, method=name, seed=seed))
-    long = pd.DataFrame(precision, columns=["seed", "method", "definition", "type", "value"])
-    mean = long.groupby(["seed", "method", "definition"], sort=False)["value"].mean().reset_index()
-    summary = mean_and_sd(
-        pd.concat([long, mean.assign(type="mean of all")], ignore_index=True), ["definition", "method", "type"]
-    )
-    summary = in_order(summary, definition=list(positives), method=ordered(summary["method"]))
+        for regime in regimes:
+            pairs_asked = _pairs(regime, screen, settings, seed)
+            measured = _scores(screen.effects, pairs_asked, screen, genes)
+            positives = _positives(measured, pairs_asked, labels)
+            definitions = list(positives)
+            predicted = {
+                name: _scores(frame, pairs_asked, screen, genes)
+                for name, frame in _predicted(parts, regime, screen, seed, settings, pairs_asked).items()
+            }
+            for kind, (strengths, positive) in positives.items():
+                for type_, truth in positive.items():
+                    if truth is None:
+                        continue
+                    precision.append((seed, regime, CHANCE, kind, type_, metrics.chance_precision(truth)))
+                    for name, scores in predicted.items():
+                        value = metrics.precision_at_k(scores[strengths][type_], truth, k=_K)
+                        precision.append((seed, regime, name, kind, type_, value))
+            for name, scores in {"measured": measured, **predicted}.items():
+                table = pd.DataFrame({f"{kind} {key}": v for kind, part in scores.items() for key, v in part.items()})
+                pairs.append(table.assign(pair=pairs_asked, method=name, seed=seed, regime=regime))
+    long = pd.DataFrame(precision, columns=["seed", "regime", "method", "definition", "type", "value"])
+    mean = long.groupby(["seed", "regime", "method", "definition"], sort=False)["value"].mean().reset_index()
+    by = ["regime", "definition", "method"]
+    summary = mean_and_sd(pd.concat([long, mean.assign(type="mean of all")], ignore_index=True), [*by, "type"])
+    summary = in_order(summary, regime=regimes, definition=definitions, method=ordered(summary["method"]))
     all_pairs = pd.concat(pairs, ignore_index=True)
-    first = ["seed", "method", "pair"]
+    first = ["seed", "regime", "method", "pair"]
     return {
-        "interactions": wide(summary, ["definition", "method"], columns="type").fillna("-"),
+        "interactions": wide(summary, by, columns="type").fillna("-"),
         "interactions_long": summary,
         "interactions_scores": all_pairs[first + [column for column in all_pairs if column not in first]],
     }
 
 
 def draw(tables: Tables) -> Figure:
-    """Precision@10 of every method, one panel for each definition and type, with chance."""
+    """Precision@10 of every method, one panel for each regime, definition and type, with chance."""
     summary = tables["interactions_long"]
-    kinds = list(dict.fromkeys(summary["definition"]))
+    rows = list(dict.fromkeys(summary[["regime", "definition"]].itertuples(index=False, name=None)))
+    several = summary["regime"].nunique() > 1
     methods = [name for name in dict.fromkeys(summary["method"]) if name != CHANCE]
-    figure = Figure(figsize=(14, len(kinds) * (1.0 + 0.22 * len(methods))), layout="constrained")
-    for axes, kind in zip(figure.subplots(len(kinds), len(TYPES), squeeze=False), kinds, strict=True):
+    figure = Figure(figsize=(14, len(rows) * (1.0 + 0.22 * len(methods))), layout="constrained")
+    for axes, (regime, kind) in zip(figure.subplots(len(rows), len(TYPES), squeeze=False), rows, strict=True):
+        of_row = summary[(summary["regime"] == regime) & (summary["definition"] == kind)]
         for ax, type_ in zip(axes, TYPES, strict=True):
-            here = summary[(summary["definition"] == kind) & (summary["type"] == type_)].set_index("method")
+            here = of_row[of_row["type"] == type_].set_index("method")
             lines = {"chance": here["value_mean"].get(CHANCE, np.nan)}
-            title = f"{kind}: {type_}"
+            title = f"{regime}, {kind}: {type_}" if several else f"{kind}: {type_}"
             dot_panel(ax, here, methods, lines, title=title, labels=ax is axes[0], limits=(0.0, 1.0))
     figure.suptitle("Precision@10", fontsize=10)
     return figure
 
 
 # -- scores ----------------------------------------------------------------------------------------------------------
-def _pairs(screen: Screen, settings: Settings, seed: int) -> list[str]:
+def _pairs(regime: str, screen: Screen, settings: Settings, seed: int) -> list[str]:
     """Pairs that were left out of the training."""
-    [split] = fits.splits("singles", screen, seed, settings)
+    [split] = fits.splits(regime, screen, seed, settings)
     return [label for label in split.test if len(screen.genes_of[label]) == 2]
 
 
@@ -150,10 +157,10 @@ def _positives(measured: Scores, pairs: Sequence[str], labels: dict[str, set[str
 
 
 def _predicted(
-    parts: Parts, screen: Screen, seed: int, settings: Settings, pairs: Sequence[str]
+    parts: Parts, regime: str, screen: Screen, seed: int, settings: Settings, pairs: Sequence[str]
 ) -> dict[str, pd.DataFrame]:
     """Predicted effects of singles and pairs, for each method; and those measured on half of the cells."""
-    effects = fits.predicted(parts, "singles", screen, seed)
+    effects = fits.predicted(parts, regime, screen, seed)
     found = {name: frame for (name, reference), frame in effects.items() if reference == fits.OWN}
     for name, tool in fits.external(settings, screen).items():
         singles = screen.effects.loc[[label for label in screen.singles if label not in tool.effects.index]]

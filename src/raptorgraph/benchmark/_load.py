@@ -12,7 +12,13 @@ from raptorgraph.screen._files import read_cells
 from raptorgraph.screen._inputs import batch_codes
 from raptorgraph.screen._setup_hints import warn_of_setup
 
-_PUBLIC = ("norman2019", "replogle2020")
+_PUBLIC: dict[str, tuple[str, dict[str, Any]]] = {  # function of `datasets`, and its arguments
+    "norman2019": ("norman2019", {}),
+    # on the scale of the published numbers, whose source normalizes to the median
+    "norman2019-median": ("norman2019", {"normalization": "median"}),
+    "papalexi2021": ("papalexi2021", {}),
+    "replogle2020": ("replogle2020", {}),
+}
 # Effects add up, saturate, or interact strongly.
 _SIMULATED: dict[str, dict[str, Any]] = {
     "simulated": {},
@@ -49,11 +55,12 @@ def load_screen(settings: Settings, seed: int = 0) -> Screen:
     Parameters
     ----------
     settings
-        ``settings.screen`` is the path of an h5ad file or a zarr store; or ``"norman2019"`` or ``"replogle2020"``
-        (downloaded); or ``"simulated"``, ``"simulated-additive"``, ``"simulated-saturating"``,
-        ``"simulated-interacting"``, ``"simulated-small"``, which has few genes and cells, ``"simulated-large"``, of
-        the size of ``"norman2019"``, or ``"simulated-states"``, where effects depend on the state of the cell; or the
-        name of an h5ad file or zarr store in the folder ``$RAPTORGRAPH_DATA``.
+        ``settings.screen`` is the path of an h5ad file or a zarr store; or ``"norman2019"``, ``"norman2019-median"`` (the
+        same on the scale of the published numbers), ``"papalexi2021"`` or ``"replogle2020"`` (downloaded); or
+        ``"simulated"``, ``"simulated-additive"``, ``"simulated-saturating"``, ``"simulated-interacting"``,
+        ``"simulated-small"``, which has few genes and cells, ``"simulated-large"``, of the size of ``"norman2019"``, or
+        ``"simulated-states"``, where effects depend on the state of the cell; or the name of an h5ad file or zarr store
+        in the folder ``$RAPTORGRAPH_DATA``.
     seed
         Seed of a simulated screen, which is another one for each repetition.
 
@@ -83,13 +90,16 @@ def load_screen(settings: Settings, seed: int = 0) -> Screen:
     name = settings.screen
     setup = {"perturbation_key": "perturbation", "control": "control", "delimiter": "+", **settings.setup}
     if name is None:
-        raise ValueError("Name a screen: screen='FILE.h5ad' (or .zarr), 'norman2019', 'replogle2020' or 'simulated'.")
+        raise ValueError(
+            "Name a screen: screen='FILE.h5ad' (or .zarr), 'norman2019', 'papalexi2021', 'replogle2020' or 'simulated'."
+        )
     if name in _SIMULATED:
         arguments = {**_SIZE, **_SIMULATED[name], **(_QUICK if settings.quick else {})}
         adata = datasets.simulate(**arguments, seed=seed)
         setup["library_size_key"] = setup.get("library_size_key") or "total_counts"
     elif name in _PUBLIC:
-        adata = getattr(datasets, name)()
+        function, arguments = _PUBLIC[name]
+        adata = getattr(datasets, function)(**arguments)
         if setup.get("layer") is None and "counts" in adata.layers:  # counts tell more than their logarithms
             setup["layer"] = "counts"
             setup["library_size_key"] = setup.get("library_size_key") or "total_counts"

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from raptorgraph.baselines import SENA, ladder
 from raptorgraph.benchmark._settings import Settings, chosen
-from raptorgraph.evaluation._methods import MODELS, make_method
+from raptorgraph.evaluation._methods import MODELS, ON_REQUEST, make_method
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -31,9 +31,11 @@ def method_names(settings: Settings, *, doubles: bool) -> list[str]:
 def chosen_methods(settings: Settings, known: Sequence[str], wrong: str = "is unknown") -> list[str]:
     """Methods that the option ``methods`` gives, or all that are known; none of them SENA without gene sets.
 
-    ValueError for SENA without gene sets, and for one that is not known, of which `wrong` is said.
+    Models that are fitted on request alone can be named too. ValueError for SENA without gene sets, and for one that is
+    not known, of which `wrong` is said.
     """
-    asked = chosen(settings, "methods", known, wrong)
+    named = settings.options.get("methods")
+    asked = chosen(settings, "methods", [*known, *ON_REQUEST], wrong) if named else list(known)
     if "SENA" not in asked or settings.options.get("gene_sets"):
         return asked
     if settings.options.get("methods"):

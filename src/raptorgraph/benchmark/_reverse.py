@@ -3,8 +3,15 @@
 Every method predicts all pairs of a set of genes (the 20 of the publication where the screen has them); the measured
 pairs that were left out are the queries, the same for all methods, and the predictions nearest to a query are its
 answers. Hits are correct (the very pair) or relevant (a gene in common), among the first 1, 3, 5 and 10. Chance is
-printed: relevant hits are frequent by chance alone. Distances are taken between mean profiles, as published, and
-between effects; the levels of the candidate genes themselves, which would give the answer away, are left out.
+printed: relevant hits are frequent by chance alone. Distances are taken in three ways:
+
+- ``effect``: between effects, each against its own control, without the candidate genes themselves, whose levels would
+  give the answer away;
+- ``profile``: between mean profiles of cells, without the candidate genes;
+- ``published``: between mean profiles on all genes (Eq. S18), the predicted ones from the mean control profile, as if
+  it were a cell (Eq. S17).
+
+``--regimes paper`` asks for all measured pairs, as published; ``singles`` (default) for those that ``prediction`` tests.
 
 ``raptorgraph benchmark reverse --screen FILE``
 """
@@ -35,52 +42,72 @@ if TYPE_CHECKING:
     from raptorgraph.benchmark._settings import Settings, Unit
     from raptorgraph.screen import Screen
 
-OPTIONS = ("methods", "gene_sets", "predictions", "max_epochs", "n_repeats", "k")
+OPTIONS = ("methods", "regimes", "gene_sets", "predictions", "max_epochs", "n_repeats", "k")
+WAYS = ("effect", "profile", "published")
 
 
 def units(settings: Settings) -> list[Unit]:
-    """The units of ``prediction`` in the regime ``singles``."""
+    """The units of ``prediction`` that fit singles alone."""
     screen = load_screen(settings, settings.seeds[0])
-    if not _queries(screen, settings, settings.seeds[0]):
-        raise ValueError("The screen measured no pair of the genes of the database: there is nothing to ask.")
+    for regime in fits.regimes_of_singles(settings):
+        if not _queries(regime, screen, settings, settings.seeds[0]):
+            raise ValueError("The screen measured no pair of the genes of the database: there is nothing to ask.")
     return fits.units_of_singles(settings)
 
 
 def tables(parts: Parts, settings: Settings) -> Tables:
     """``reverse`` (to read) and ``reverse_long``."""
-    rows: list[tuple[int, str, str, str, float]] = []
+    rows: list[tuple[int, str, str, str, str, float]] = []
+    regimes = fits.regimes_of_singles(settings)
     for seed in settings.seeds:
         screen = load_screen(settings, seed)
-        labels, queries = database(screen), _queries(screen, settings, seed)
+        labels = database(screen)
         entries = [parse_perturbation(label, **screen.spelling) for label in labels]
-        asked = [screen.genes_of[label] for label in queries]
         ks = [k for k in settings.options.get("k", (1, 3, 5, 10)) if k <= len(labels)]
         targets = np.isin(screen.adata.var_names, database_genes(screen))
-        measured = screen.effects.loc[queries].to_numpy()
-
-        for by in ("effect", "profile"):
-            found = {CHANCE: metrics.chance_hit_rates(entries, asked, k=ks)}
-            for name, predicted in _databases(parts, screen, seed, settings, labels, by).items():
-                distances = metrics.reverse_distances(predicted, measured, exclude=targets)
-                found[name] = metrics.hit_rates(distances, entries, asked, k=ks)
-            for name, rates in found.items():
-                for kind, values in rates.items():
-                    rows += [(seed, by, name, f"{kind} @ {k}", value) for k, value in zip(ks, values, strict=True)]
-    long = pd.DataFrame(rows, columns=["seed", "by", "method", "metric", "value"])
-    summary = mean_and_sd(long, ["by", "method", "metric"])
+        for regime in regimes:
+            queries = _queries(regime, screen, settings, seed)
+            asked = [screen.genes_of[label] for label in queries]
+            for by in WAYS:
+                found = {CHANCE: metrics.chance_hit_rates(entries, asked, k=ks)}
+                measured = _measured(screen, queries, by)
+                exclude = None if by == "published" else targets
+                for name, predicted in _databases(parts, regime, screen, seed, settings, labels, by).items():
+                    distances = metrics.reverse_distances(predicted, measured, exclude=exclude)
+                    found[name] = metrics.hit_rates(distances, entries, asked, k=ks)
+                for name, rates in found.items():
+                    for kind, values in rates.items():
+                        each = zip(ks, values, strict=True)
+                        rows += [(seed, regime, by, name, f"{kind} @ {k}", value) for k, value in each]
+    long = pd.DataFrame(rows, columns=["seed", "regime", "by", "method", "metric", "value"])
+    summary = mean_and_sd(long, ["regime", "by", "method", "metric"])
     order = [CHANCE, *ordered(name for name in summary["method"] if name != CHANCE)]
-    summary = in_order(summary, by=("effect", "profile"), method=order)
-    return {"reverse": wide(summary, ["by", "method"]), "reverse_long": summary}
+    summary = in_order(summary, regime=regimes, by=WAYS, method=order)
+    return {"reverse": wide(summary, ["regime", "by", "method"]), "reverse_long": summary}
+
+
+def _measured(screen: Screen, queries: Sequence[str], by: str) -> np.ndarray:
+    """Measured effects of the queries, or the mean profiles of their cells (Eq. S16)."""
+    if by == "published":
+        return np.asarray(screen.condition_moments.mean[[screen.labels.index(label) for label in queries]])
+    return screen.effects.loc[list(queries)].to_numpy()
 
 
 def _databases(
-    parts: Parts, screen: Screen, seed: int, settings: Settings, labels: Sequence[str], by: str
+    parts: Parts, regime: str, screen: Screen, seed: int, settings: Settings, labels: Sequence[str], by: str
 ) -> dict[str, np.ndarray]:
     """Predicted pairs of every method, as effects against its own control or as profiles.
 
     A profile minus the data's control mean orders the database as the profile itself does.
     """
-    effects = fits.predicted(parts, "singles", screen, seed)
+    if by == "published":
+        profiles = fits.predicted(parts, regime, screen, seed, roles=("profile",))
+        found = {name: frame.loc[labels].to_numpy(float) for (name, _), frame in profiles.items()}
+        for name, tool in fits.external(settings, screen).items():
+            if not tool.missing(labels):
+                found[name] = tool.effects.loc[labels].to_numpy() + tool.control
+        return found
+    effects = fits.predicted(parts, regime, screen, seed)
     found = {}
     for name in dict.fromkeys(name for name, _ in effects):
         own, data = (effects[name, reference] for reference in (fits.OWN, fits.DATA))
@@ -94,9 +121,9 @@ def _databases(
     return found
 
 
-def _queries(screen: Screen, settings: Settings, seed: int) -> list[str]:
+def _queries(regime: str, screen: Screen, settings: Settings, seed: int) -> list[str]:
     """Measured pairs that were left out of the training and lie in the database."""
-    [split] = fits.splits("singles", screen, seed, settings)
+    [split] = fits.splits(regime, screen, seed, settings)
     asked = set(database(screen))
     return [label for label in split.test if label in asked]
 
@@ -105,14 +132,18 @@ def draw(tables: Tables) -> Figure:
     """Hit rates of every method, one panel for each K, with chance."""
     summary = tables["reverse_long"]
     metrics_ = list(dict.fromkeys(summary["metric"]))
-    rows = [(by, kind) for kind in ("correct", "relevant") for by in dict.fromkeys(summary["by"])]
+    groups = list(dict.fromkeys(summary[["regime", "by"]].itertuples(index=False, name=None)))
+    rows = [(regime, by, kind) for kind in ("correct", "relevant") for regime, by in groups]
+    several = summary["regime"].nunique() > 1
     ks = [name.split(" @ ")[1] for name in metrics_ if name.startswith("correct")]
     methods = [name for name in dict.fromkeys(summary["method"]) if name != CHANCE]
     figure = Figure(figsize=(14, len(rows) * (0.9 + 0.2 * len(methods))), layout="constrained")
-    for axes, (by, kind) in zip(figure.subplots(len(rows), len(ks), squeeze=False), rows, strict=True):
+    for axes, (regime, by, kind) in zip(figure.subplots(len(rows), len(ks), squeeze=False), rows, strict=True):
+        of_row = summary[(summary["regime"] == regime) & (summary["by"] == by)]
         for ax, k in zip(axes, ks, strict=True):
-            here = summary[(summary["by"] == by) & (summary["metric"] == f"{kind} @ {k}")].set_index("method")
-            title, lines = f"{kind} @ {k}, by {by}", {"chance": here["value_mean"].get(CHANCE, np.nan)}
+            here = of_row[of_row["metric"] == f"{kind} @ {k}"].set_index("method")
+            title = f"{kind} @ {k}, by {by}" + (f", {regime}" if several else "")
+            lines = {"chance": here["value_mean"].get(CHANCE, np.nan)}
             dot_panel(ax, here, methods, lines, title=title, labels=ax is axes[0], limits=(0.0, 1.0))
     return figure
 

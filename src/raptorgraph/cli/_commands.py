@@ -169,7 +169,7 @@ def _parser() -> argparse.ArgumentParser:
     add = run.add_argument
     add("path", type=_path, metavar="SCREEN", help="h5ad file or zarr store: counts or log-normalized values")
     add("--out", type=_path, required=True, metavar="DIR", help="results")
-    add("--preset", choices=["default", "paper"], default="default", help="configuration of the model")
+    add("--preset", choices=["default", "paper", "paper-literal"], default="default", help="configuration of the model")
     add("--guide-key", metavar="COLUMN", help="column of obs with the guide of each cell")
     add("--singles-only", action="store_true", help="hold combinations out of training, score them")
     add("--gene-sets", type=_path, metavar="FILE", help="gene sets as GMT, to compare the latents with")
@@ -183,7 +183,7 @@ def _parser() -> argparse.ArgumentParser:
     benchmark.set_defaults(work=_benchmark, show=_show_tables)
     add = benchmark.add_argument
     add("name", metavar="NAME", help=", ".join(EXPERIMENTS))
-    text = "an h5ad file, a zarr store, norman2019, replogle2020 or simulated"
+    text = "an h5ad file, a zarr store, norman2019, papalexi2021, replogle2020 or simulated"
     add("--screen", type=_text, metavar="SCREEN", help=text)
     add("--out", type=_path, default=Path("benchmark"), metavar="DIR", help="default: benchmark")
     add("--seeds", type=_seeds, metavar="N", help="repetitions, or A-B (default: 3, of ablation 5)")
@@ -194,6 +194,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--executor", choices=EXECUTORS, default="processes", help=text)
     add("--methods", type=_list, metavar="A,B", help="methods to compare (default: all)")
     add("--regimes", type=_list, metavar="A,B", help="singles, doubles, paper, seen")
+    add("--pair", type=_text, metavar="A+B", help="combination that the profile shows (default: of largest effect)")
     add("--gene-sets", type=_text, metavar="FILE", help="gene sets as GMT, for SENA and enrichment")
     add("--predictions", type=_named, action="append", metavar="NAME=FILE", help="of another tool; may be repeated")
     add("--max-epochs", type=_positive, metavar="N", help="epochs of every model")

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from raptorgraph.report._results import Result
 
-PRESETS = ("default", "paper")
+PRESETS = ("default", "paper", "paper-literal")
 
 
 def demo(
@@ -157,7 +157,7 @@ def run(
     perturbation_key, control, delimiter, layer, library_size_key, batch_key
         As in ``RaptorGraphModel.setup_anndata``.
     preset
-        ``"default"`` or ``"paper"``.
+        ``"default"``, ``"paper"`` or ``"paper-literal"``.
     max_epochs
         Number of epochs; default that of the model.
     seed

@@ -6,6 +6,7 @@ __getattr__, __dir__, __all__ = lazy.attach(
     __name__,
     submod_attrs={
         "_norman2019": ["norman2019"],
+        "_papalexi2021": ["papalexi2021"],
         "_replogle2020": ["replogle2020"],
         "_simulate": ["simulate"],
     },

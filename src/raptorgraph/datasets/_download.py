@@ -1,7 +1,13 @@
-"""Files of public screens: each is downloaded once, and its checksum compared on every use."""
+"""Files of public screens: each is downloaded once, and its checksum compared on every use.
+
+The checksum of each address is kept in the user's cache, too, and compared when the file is downloaded again, to
+whichever folder: most publishers name none.
+"""
 
 from __future__ import annotations
 
+import json
+import logging
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,8 +18,11 @@ from raptorgraph._files import file_hash, put_text, replaced, scratch
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+logger = logging.getLogger(__name__)
+
 CACHE_VARIABLE = "RAPTORGRAPH_CACHE"
-_FIRST_BYTES = {".h5ad": b"\x89HDF", ".gz": b"\x1f\x8b"}  # a web page in place of the file has others
+_KNOWN = "checksums.json"  # in the user's cache
+_FIRST_BYTES = {".h5ad": b"\x89HDF", ".h5mu": b"\x89HDF", ".gz": b"\x1f\x8b"}  # a web page in place of the file has others
 
 
 @dataclass(frozen=True)
@@ -42,7 +51,8 @@ def fetch(sources: Sequence[Source], folder: Path, *, sha256: str | None = None)
     """Return the file from the folder, or download it from the first of the mirrors that has it.
 
     The SHA-256 of a new file is written beside it (``FILE.sha256``, as ``sha256sum --check`` reads it) and compared
-    whenever the file is used again. `sha256` is expected in place of the published checksums.
+    whenever the file is used again, and with that of an earlier download from the same address. `sha256` is expected in
+    place of the published and the earlier checksums.
 
     Raises
     ------
@@ -63,7 +73,7 @@ def fetch(sources: Sequence[Source], folder: Path, *, sha256: str | None = None)
         except (OSError, ValueError) as error:  # requests' errors are OSErrors, pooch's mismatches ValueErrors
             reasons.append(f"- {source.url} (to {source.file}): {' '.join(str(error).split())}")
             continue
-        _record(path)
+        _remember(source, checksum(path))
         return path
     listed = "\n".join(reasons)
     raise ConnectionError(
@@ -99,8 +109,11 @@ def _download(source: Source, folder: Path, sha256: str | None) -> Path:
             start = file.read(len(first))
         if start != first:
             raise ValueError(f"what it sends is no {part.suffix} file (a web page?)")
+        if sha256 is None:
+            _compare(part, source)
         with replaced(folder / source.file) as whole:
             part.replace(whole)
+    _record(folder / source.file)
     return folder / source.file
 
 
@@ -116,6 +129,8 @@ def _verified(path: Path, source: Source, sha256: str | None) -> Path:
                     f"{str(path)!r} has the {algorithm} {found}, the published file {expected}. Delete it to download "
                     "it again."
                 )
+        if sha256 is None:
+            _compare(path, source)
         _record(path)
         return path
     found, recorded = file_hash(path), record.read_text().split()[0]
@@ -125,6 +140,52 @@ def _verified(path: Path, source: Source, sha256: str | None) -> Path:
             f"{recorded}. Delete both files to download it again."
         )
     return path
+
+
+def checksum(path: Path) -> str:
+    """SHA-256 of a file that :func:`fetch` gave, as it is recorded beside it."""
+    return _record_of(path).read_text().split()[0]
+
+
+def _compare(path: Path, source: Source) -> None:
+    """ValueError where an earlier download from this address had another checksum."""
+    known, found = _known_checksums().get(source.url), file_hash(path)
+    if known is not None and found != known:
+        raise ValueError(
+            f"{source.file} has the SHA-256 {found}, and had {known} when it was downloaded from {source.url} before. If "
+            f"its publisher changed it, take that address out of {str(_checksums_file())!r}, or give the new one as "
+            "sha256."
+        )
+
+
+def _remember(source: Source, sha256: str) -> None:
+    """Keep the checksum of what an address gave, where the user's cache can be written."""
+    path = cache_folder() / _KNOWN
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        put_text(path, json.dumps({**_known_checksums(), source.url: sha256}, indent=1) + "\n")
+    except PermissionError as error:
+        logger.info("The checksum of %s is not kept: %s.", source.file, error)
+
+
+def _known_checksums() -> dict[str, str]:
+    """Checksums of earlier downloads by their addresses; ValueError where their file is damaged."""
+    path = _checksums_file()
+    if path is None or not path.is_file():
+        return {}
+    try:
+        found: dict[str, str] = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{str(path)!r}, the checksums of earlier downloads, is damaged: delete it.") from error
+    return found
+
+
+def _checksums_file() -> Path | None:
+    """File of these checksums; None without pooch, and then nothing was downloaded."""
+    try:
+        return cache_folder() / _KNOWN
+    except ImportError:
+        return None
 
 
 def _record(path: Path) -> None:

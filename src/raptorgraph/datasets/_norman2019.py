@@ -3,15 +3,25 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from raptorgraph._arguments import check_choice
+from raptorgraph.datasets._converted import converted
 from raptorgraph.datasets._download import Source, cache_folder, fetch, local_file
-from raptorgraph.datasets._public import check_published, numbers, set_labels, to_screen, use_symbols
+from raptorgraph.datasets._normalization import NORMALIZATIONS
+from raptorgraph.datasets._public import (
+    WHOLE_TRANSCRIPTOME,
+    check_published,
+    numbers,
+    set_labels,
+    to_screen,
+    use_symbols,
+)
 from raptorgraph.screen._files import read_cells
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     import anndata as ad
     import pandas as pd
@@ -55,6 +65,8 @@ def norman2019(
     path: str | os.PathLike[str] | None = None,
     *,
     n_top_genes: int | None = 5000,
+    normalization: str = "1e4",
+    held_out: Sequence[str] = (),
     sha256: str | None = None,
     check: bool = True,
 ) -> ad.AnnData:
@@ -67,10 +79,18 @@ def norman2019(
     Parameters
     ----------
     path
-        Folder to keep the download in (about 0.7 GB); default ``$RAPTORGRAPH_CACHE`` or the user's cache folder. Or
-        an existing h5ad file: scPerturb's, pertpy's, CPA's or GEARS's.
+        Folder to keep the download in (about 0.7 GB) and, beside it, the converted screen; default
+        ``$RAPTORGRAPH_CACHE`` or the user's cache folder. Or an existing h5ad file: scPerturb's, pertpy's, CPA's or
+        GEARS's.
     n_top_genes
-        Number of highly variable genes; None for all genes. A file of fewer than 15,000 genes is taken as it is.
+        Number of highly variable genes; None for all genes. A file of fewer than 15,000 genes keeps those it has.
+    normalization
+        ``"1e4"``: counts per 10,000. ``"median"``: counts per median library size, as CPA's files and so the published
+        numbers; needs counts of all genes. ``"file"``: the values of the file, as CPA's, whose library sizes are not in
+        it. Squared errors and MMDs of fixed bandwidth compare on one scale alone.
+    held_out
+        Labels whose cells say nothing of which genes are variable, such as the test conditions of a split. CPA's choice,
+        and the published one, is made on all cells.
     sha256
         Expected SHA-256 of the file.
     check
@@ -81,15 +101,17 @@ def norman2019(
     anndata.AnnData
         Shape (108,497, a little above `n_top_genes`), with
 
-        - ``X``: ``log1p(1e4 * count / library size)``, CSR float32, the library being the counts of all genes;
-        - ``layers["counts"]``: counts, where the file has them;
+        - ``X``: ``log1p(1e4 * count / library size)``, CSR float32, the library being the counts of all genes, or what
+          `normalization` says; values of a file of fewer genes are brought to that scale where it has library sizes;
+        - ``layers["counts"]``: counts, where the file has them and they are normalized to 10,000;
         - ``obs["perturbation"]``: categorical, ``"control"``, ``"A"``, ``"A+B"``;
         - ``obs["total_counts"]``: library size, where the file has counts of all genes;
         - ``obs["gemgroup"]`` (lane, a batch), ``obs["guide_id"]`` or ``obs["guide_identity"]`` (pair of guides) and
           further columns of the file;
         - ``var["highly_variable"]``, ``var["perturbation_target"]``: bool, where genes were chosen;
         - ``uns["target_aliases"]``: perturbed genes that go by another name among the genes, and that name, which is
-          the one in the labels.
+          the one in the labels;
+        - ``uns["target_sum"]``: what counts were normalized to, where the file has counts of all genes.
 
     Raises
     ------
@@ -100,9 +122,14 @@ def norman2019(
     FileNotFoundError
         If `path` is an h5ad file that does not exist.
     KeyError
-        If the file has no known column of labels.
+        If the file has no known column of labels, or has all genes and no column of guides, so that the cells with the
+        pair of control guides cannot be left out.
+    TypeError
+        If `held_out` is one string.
     ValueError
-        If the file has changed since it was downloaded, or its checksum is not the expected one.
+        If the file has changed since it was downloaded, its checksum is not the expected one or that of an earlier
+        download, it does not have what `normalization` needs, or `held_out` names no perturbation of the screen or is
+        given for a file whose genes were chosen before.
 
     Warns
     -----
@@ -111,8 +138,9 @@ def norman2019(
 
     Notes
     -----
-    The whole matrix has 33,694 genes and about 360 million counts above zero: loading it takes some 12 GB of memory for
-    a moment. The last mirror, pertpy's file, lacks cells that its quality control dropped, and the check says so.
+    The whole matrix has 33,694 genes and about 360 million counts above zero: converting it takes some 12 GB of memory
+    for a moment, once: the screen is kept beside the download. The last mirror, pertpy's file, lacks cells that its
+    quality control dropped, and the check says so.
 
     References
     ----------
@@ -129,30 +157,42 @@ def norman2019(
     ...     adata, "perturbation", layer="counts", library_size_key="total_counts"
     ... )
     """
-    adata, found = _load(path, SOURCES, n_top_genes, sha256)
+    check_choice("normalization", normalization, NORMALIZATIONS)
+    if isinstance(held_out, str):
+        raise TypeError(f"held_out={held_out!r} must be a list of labels: held_out=[{held_out!r}].")
+    how: dict[str, Any] = {"n_top_genes": n_top_genes, "normalization": normalization, "held_out": sorted(map(str, held_out))}
+    if path is None or Path(path).suffix != ".h5ad":
+        file = fetch(SOURCES, cache_folder(path), sha256=sha256)
+        adata = converted("norman2019", [file], how, lambda: _convert(read_cells(file), **how))
+    else:
+        adata = _convert(read_cells(local_file(path, sha256)), **how)
     if check:
+        found, guide = numbers(adata), _guide_column(adata.obs)
+        if guide is not None:
+            found["ordered labels"] = adata.obs[guide].map(_ordered_label).nunique()
         check_published(found, PUBLISHED, PUBLISHED_IN)
     return adata
 
 
-def _load(
-    path: str | os.PathLike[str] | None, sources: Sequence[Source], n_top_genes: int | None, sha256: str | None
-) -> tuple[ad.AnnData, Mapping[str, int]]:
-    """The screen and the numbers to compare with the published ones."""
-    if path is None or Path(path).suffix != ".h5ad":
-        adata = read_cells(fetch(sources, cache_folder(path), sha256=sha256))
-    else:
-        adata = read_cells(local_file(path, sha256))
+def _convert(adata: ad.AnnData, n_top_genes: int | None, normalization: str, held_out: Sequence[str]) -> ad.AnnData:
+    """The screen of a file."""
     use_symbols(adata)
-    guide = next((column for column in _GUIDE_COLUMNS if column in adata.obs), None)
-    found = {}
+    guide = _guide_column(adata.obs)
     if guide is not None:
         keep = (adata.obs[guide].astype(str) != LEFT_OUT_GUIDE).to_numpy()
         adata = adata if keep.all() else adata[keep].copy()
-        found["ordered labels"] = adata.obs[guide].map(_ordered_label).nunique()
+    elif adata.n_vars >= WHOLE_TRANSCRIPTOME and any(name in adata.obs for name in _LABEL_COLUMNS):
+        raise KeyError(
+            f"The file has none of the columns {', '.join(_GUIDE_COLUMNS)} in obs, which tell the cells of the control "
+            f"guides {LEFT_OUT_GUIDE}: the authors of the screen advise against them, and they cannot be left out. Use a "
+            "file with the guides of each cell, such as scPerturb's."
+        )
     set_labels(adata, _labels(adata.obs), ALIASES)
-    adata = to_screen(adata, n_top_genes)
-    return adata, {**numbers(adata), **found}
+    return to_screen(adata, n_top_genes, normalization=normalization, held_out=held_out)
+
+
+def _guide_column(obs: pd.DataFrame) -> str | None:
+    return next((column for column in _GUIDE_COLUMNS if column in obs), None)
 
 
 def _labels(obs: pd.DataFrame) -> pd.Series:

@@ -12,8 +12,10 @@ from anndata import AnnData
 from scipy import sparse
 
 from raptorgraph import pp
+from raptorgraph._arguments import check_choice
+from raptorgraph.datasets._normalization import NORMALIZATIONS, check_log, to_median, to_target
 from raptorgraph.screen._cell_labels import parse_obs
-from raptorgraph.screen._expression import data_kind, library_sizes, to_expression
+from raptorgraph.screen._expression import TARGET_SUM, data_kind, library_sizes, to_expression
 from raptorgraph.screen._matrix import as_matrix
 
 if TYPE_CHECKING:
@@ -69,19 +71,37 @@ def use_symbols(adata: AnnData) -> None:
     adata.var_names_make_unique()
 
 
-def to_screen(adata: AnnData, n_top_genes: int | None) -> AnnData:
+def to_screen(
+    adata: AnnData, n_top_genes: int | None, *, normalization: str = "1e4", held_out: Iterable[str] = ()
+) -> AnnData:
     """Screen on the expression scale, with counts and library sizes where the file has them.
 
-    The file has counts, or log-normalized values with or without ``layers["counts"]``. ``X`` is then ``log1p(1e4 *
-    count / library size)``, CSR float32; with counts there are ``layers["counts"]``, and of a whole transcriptome
-    ``obs["total_counts"]`` too. Of a whole transcriptome `n_top_genes` variable genes are kept beside the perturbed
-    ones; None keeps all. Embeddings and graphs of the file are left out. ValueError if there are counts of a part of
-    the genes and no log-normalized values.
+    The file has counts, or log-normalized values with or without ``layers["counts"]``. By the `normalization` ``X`` is
+    ``log1p(1e4 * count / library size)``; or the same to the median library size, or as the file has it, and then there
+    are no counts, so that nothing brings it to another scale. It is CSR float32. With counts there is
+    ``layers["counts"]``, and of a whole transcriptome ``obs["total_counts"]`` too; ``uns["target_sum"]`` says what
+    counts were normalized to where that is known. Of a whole transcriptome `n_top_genes` genes that are variable among
+    the cells of all conditions but those `held_out` are kept beside the perturbed ones; None keeps all. Embeddings and
+    graphs of the file are left out. ValueError where the file does not have what is asked for.
     """
+    check_choice("normalization", normalization, NORMALIZATIONS)
     counts = adata.layers.get("counts", None)
     if counts is None and data_kind(adata.X) == "counts":
         counts = adata.X
     whole = adata.n_vars >= WHOLE_TRANSCRIPTOME
+    held = held_out_cells(adata, held_out)
+    if held.any() and (not whole or n_top_genes is None):
+        why = f"the file has {adata.n_vars} genes, chosen before" if not whole else "n_top_genes=None chooses none"
+        raise ValueError(f"held_out is about the choice of genes, and {why}: leave it out.")
+    if normalization == "file":
+        check_log(adata.X, counts, adata.n_vars)
+        counts = None
+    elif normalization == "median" and (counts is None or not whole):
+        raise ValueError(
+            f"normalization='median' needs counts of all genes, and the file has {adata.n_vars} genes"
+            + (" without counts" if counts is None else "")
+            + ": use 'file' to keep what it has."
+        )
     if not whole and counts is adata.X:
         raise ValueError(
             f"The file has counts of {adata.n_vars} genes, whose sums are no library sizes: use a file with the whole "
@@ -94,6 +114,8 @@ def to_screen(adata: AnnData, n_top_genes: int | None) -> AnnData:
         uns={"target_aliases": adata.uns["target_aliases"]},
     )
     if not whole:
+        if normalization == "1e4":
+            screen.X = to_target(screen.X, screen.obs)
         if counts is not None:
             screen.layers["counts"] = _csr(counts)
         return screen
@@ -101,15 +123,47 @@ def to_screen(adata: AnnData, n_top_genes: int | None) -> AnnData:
     if counts is not None:
         library = library_sizes(counts)
         screen.obs[LIBRARY_SIZE] = library
+        screen.uns["target_sum"] = TARGET_SUM
+    if normalization == "median":
+        screen.X, screen.uns["target_sum"] = to_median(screen.X, library)
+        counts = None
     if n_top_genes is not None:
-        # this flavor needs no further package, so that the genes do not depend on what is installed
-        pp.select_genes(
-            screen, n_top_genes, flavor="seurat", library_size_key=None if library is None else LIBRARY_SIZE
-        )
+        screen = _variable(screen, n_top_genes, held, LIBRARY_SIZE if counts is not None else None)
     if counts is not None:
         screen.layers["counts"] = screen.X
         screen.X = to_expression(screen.X, library)
     return screen
+
+
+def _variable(screen: AnnData, n_top_genes: int, held: np.ndarray, library_size_key: str | None) -> AnnData:
+    """Variable genes and all perturbed ones; those held out say nothing of which genes vary."""
+    # this flavor needs no further package, so that the genes do not depend on what is installed
+    how: dict[str, Any] = {"flavor": "seurat", "library_size_key": library_size_key}
+    if not held.any():
+        pp.select_genes(screen, n_top_genes, **how)
+        return screen
+    seen = screen[~held].copy()
+    pp.select_genes(seen, n_top_genes, subset=False, **how)
+    targets = screen.var_names.isin(parse_obs(screen, "perturbation", control=CONTROL).genes)
+    screen.var["highly_variable"] = seen.var["highly_variable"].to_numpy() | targets
+    screen.var["perturbation_target"] = targets
+    screen._inplace_subset_var(screen.var["highly_variable"].to_numpy())
+    return screen
+
+
+def held_out_cells(adata: AnnData, held_out: Iterable[str]) -> np.ndarray:
+    """Mask of the cells of these conditions, labels in any order of genes; ValueError for one that is not there."""
+    if isinstance(held_out, str):
+        raise TypeError(f"held_out={held_out!r} must be a list of labels: held_out=[{held_out!r}].")
+    renamed = adata.uns["target_aliases"]
+    known, asked = set(adata.obs["perturbation"].unique()), set()
+    for label in held_out:
+        genes = (renamed.get(gene, gene) for gene in genes_of_label(str(label)))
+        canonical = pp.format_perturbation(genes, control=CONTROL)
+        if canonical not in known or canonical == CONTROL:
+            raise ValueError(f"held_out names {label!r}, which is no perturbation of the screen.")
+        asked.add(canonical)
+    return adata.obs["perturbation"].isin(asked).to_numpy()
 
 
 def numbers(adata: AnnData) -> dict[str, int]:

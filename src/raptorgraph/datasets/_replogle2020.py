@@ -10,6 +10,7 @@ import pandas as pd
 import scanpy as sc
 
 from raptorgraph.datasets import _public
+from raptorgraph.datasets._converted import converted
 from raptorgraph.datasets._download import Source, cache_folder, fetch, local_file
 from raptorgraph.screen._files import read_cells
 from raptorgraph.screen._matrix import as_matrix
@@ -47,9 +48,9 @@ def replogle2020(
     Parameters
     ----------
     path
-        Folder to keep the download in; default ``$RAPTORGRAPH_CACHE`` or the user's cache folder. Or an existing h5ad
-        file of this screen: PerturBase's (``obs["gene"]``, ``"CTRL"`` for control) or scPerturBench's
-        (``obs["perturbation"]``), whose cells are taken as they are.
+        Folder to keep the download in and, beside it, the converted screen; default ``$RAPTORGRAPH_CACHE`` or the
+        user's cache folder. Or an existing h5ad file of this screen: PerturBase's (``obs["gene"]``, ``"CTRL"`` for
+        control) or scPerturBench's (``obs["perturbation"]``), whose cells are taken as they are.
     n_top_genes
         Number of highly variable genes; None for all genes. A file of fewer than 15,000 genes is taken as it is.
     sha256
@@ -118,14 +119,19 @@ def _load(
     sha256: Mapping[str, str] | str | None,
 ) -> ad.AnnData:
     if path is not None and Path(path).suffix == ".h5ad":
-        adata, labels = _read_h5ad(Path(path), sha256)
-    else:
-        hashes = _hashes(sha256, sources)
-        folder = cache_folder(path)
-        files = {
-            name: fetch(mirrors, folder, sha256=hashes.get(f"{PREFIX}{name}")) for name, mirrors in sources.items()
-        }
-        adata, labels = _read_geo(folder, files[_CELLS])
+        return _labeled(*_read_h5ad(Path(path), sha256), n_top_genes)
+    hashes = _hashes(sha256, sources)
+    folder = cache_folder(path)
+    files = {name: fetch(mirrors, folder, sha256=hashes.get(f"{PREFIX}{name}")) for name, mirrors in sources.items()}
+    return converted(
+        "replogle2020",
+        list(files.values()),
+        {"n_top_genes": n_top_genes},
+        lambda: _labeled(*_read_geo(folder, files[_CELLS]), n_top_genes),
+    )
+
+
+def _labeled(adata: ad.AnnData, labels: pd.Series, n_top_genes: int | None) -> ad.AnnData:
     _public.set_labels(adata, labels)
     return _public.to_screen(adata, n_top_genes)
 
@@ -158,7 +164,10 @@ def _read_geo(folder: Path, cells_file: Path) -> tuple[ad.AnnData, pd.Series]:
     missing = [column for column in needed if column not in cells]
     if missing:
         raise KeyError(f"{cells_file.name!r} has no column {missing[0]!r}, but {', '.join(map(str, cells.columns))}.")
-    cells = cells.drop_duplicates("cell_barcode").set_index("cell_barcode")
+    # a cell whose guides were not both identified has no label, and is no cell of a gene called "nan"
+    cells = cells.dropna(subset=list(needed)).drop_duplicates("cell_barcode").set_index("cell_barcode")
+    for name in cells.columns[cells.dtypes == object]:  # of texts and numbers, which no file holds
+        cells[name] = cells[name].where(cells[name].isna(), cells[name].astype(str))
     adata = sc.read_10x_mtx(folder, prefix=PREFIX, gex_only=True)
     unknown = cells.index.difference(adata.obs_names)
     if len(unknown):

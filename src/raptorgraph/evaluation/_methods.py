@@ -14,6 +14,7 @@ from raptorgraph.baselines._dvae import DiscrepancyVAE
 from raptorgraph.baselines._ladder import ladder
 from raptorgraph.baselines._sena import SENA
 from raptorgraph.model import RaptorGraphModel
+from raptorgraph.model._expected import mean_control_profiles
 from raptorgraph.screen._label_hints import SetupWarning
 from raptorgraph.screen._names import gene_names
 
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 
 OURS = ("raptorgraph", "raptorgraph network", "raptorgraph paper")
 MODELS = (*OURS, "dVAE", "SENA")
+LITERAL = "raptorgraph paper-literal"
+ON_REQUEST = (LITERAL,)  # of the models, those that are compared where they are named
 
 
 class RaptorGraphMethod(Baseline):
@@ -34,7 +37,7 @@ class RaptorGraphMethod(Baseline):
     Parameters
     ----------
     preset
-        ``"default"`` or ``"paper"``.
+        ``"default"``, ``"paper"`` or ``"paper-literal"``.
     seed
         Seed of the training.
     max_epochs
@@ -111,6 +114,12 @@ class RaptorGraphMethod(Baseline):
         labels, _ = self._asked(perturbations)
         return self.model.predict(labels, n_cells=n_cells, seed=seed, noise=self.noise)[:, self.var_names].copy()
 
+    def predict_profiles(self, perturbations: str | Sequence[str]) -> pd.DataFrame:
+        """Counterfactual of the mean control cell; see :meth:`raptorgraph.baselines.Baseline.predict_profiles`."""
+        labels, _ = self._asked(perturbations)
+        profiles = mean_control_profiles(self.model.predictor, labels, self.seed)
+        return profiles[self.var_names].astype(np.float64)
+
     def predict_control(self) -> np.ndarray:
         """Mean of one cell for each control cell, drawn from the likelihood: what the model has learned of controls."""
         cells = self.model.predict(self._label(()), noise="new")[:, self.var_names]
@@ -135,7 +144,7 @@ class NetworkAlone(RaptorGraphMethod):
 def ordered(methods: Iterable[str]) -> list[str]:
     """The names, each once: baselines from the simplest up, models, then all others as they come."""
     found = list(dict.fromkeys(methods))
-    known = [name for name in [*ladder(), *MODELS] if name in found]
+    known = [name for name in [*ladder(), *OURS, *ON_REQUEST, *MODELS[len(OURS) :]] if name in found]
     return known + [name for name in found if name not in known]
 
 
@@ -153,8 +162,8 @@ def make_method(
     ----------
     name
         ``"raptorgraph"``; ``"raptorgraph network"``, the same with the effects and cells of its network alone;
-        ``"raptorgraph paper"``, the published configuration; ``"dVAE"``; ``"SENA"``; or a name of
-        :func:`raptorgraph.baselines.ladder`.
+        ``"raptorgraph paper"``, the published configuration; ``"raptorgraph paper-literal"``, the same as printed;
+        ``"dVAE"``; ``"SENA"``; or a name of :func:`raptorgraph.baselines.ladder`.
     setup
         Arguments of ``setup_anndata``.
     seed, max_epochs
@@ -178,6 +187,7 @@ def make_method(
         "raptorgraph": lambda: RaptorGraphMethod(**trained),
         "raptorgraph network": lambda: NetworkAlone(**trained),
         "raptorgraph paper": lambda: RaptorGraphMethod("paper", **trained),
+        LITERAL: lambda: RaptorGraphMethod("paper-literal", **trained),
         "dVAE": lambda: DiscrepancyVAE(**trained),
     }
     if name == "SENA":
@@ -187,7 +197,7 @@ def make_method(
     if name in makers:
         return makers[name]()
     if name not in ladder():
-        raise ValueError(f"There is no method {name!r}; there are {', '.join([*ladder(), *MODELS])}.")
+        raise ValueError(f"There is no method {name!r}; there are {', '.join([*ladder(), *MODELS, *ON_REQUEST])}.")
     return ladder()[name](**setup)
 
 

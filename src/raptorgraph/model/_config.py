@@ -10,12 +10,22 @@ from typing import Any
 
 import numpy as np
 
-from raptorgraph._arguments import Checked, check_choice, check_flag, check_integer, check_number, setting
+from raptorgraph._arguments import (
+    Checked,
+    check_choice,
+    check_flag,
+    check_integer,
+    check_number,
+    check_texts,
+    setting,
+)
 from raptorgraph.inference import EffectPosteriorConfig
 from raptorgraph.model._field import KEYS
 from raptorgraph.nn._likelihoods import LIKELIHOODS, likelihood_for
 
 GRAPHS = ("interventional", "dagma", "fixed")
+# Details of the published network that this one mends, and that can be left as the paper prints them.
+AS_PRINTED = ("inputs", "start", "residual", "variance", "diagonal", "acyclicity")
 _integer = partial(setting, check=check_integer)
 _number = partial(setting, check=check_number, low=0)
 _flag = partial(setting, check=check_flag)
@@ -28,6 +38,11 @@ def _posterior_options(name: str, value: Any) -> bool | dict[str, Any]:
     if not isinstance(value, Mapping | EffectPosteriorConfig):
         raise TypeError(f"{name}={value!r} must be True, False, an EffectPosteriorConfig or a dict of its settings.")
     return asdict(value if isinstance(value, EffectPosteriorConfig) else EffectPosteriorConfig.from_options(value, 7))
+
+
+def _printed(name: str, value: Any) -> tuple[str, ...]:
+    asked = [check_choice(name, each, AS_PRINTED) for each in check_texts(name, value, "details of the paper")]
+    return tuple(each for each in AS_PRINTED if each in asked)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,6 +81,7 @@ class ModuleConfig(Checked):
     learn_scale: bool = _flag(True)
     init_strength: float | None = _number(None, high=100, above=True)
     effect_posterior: bool | Mapping[str, Any] = field(default=True, metadata={"check": _posterior_options})
+    as_printed: tuple[str, ...] = setting((), check=_printed)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -73,6 +89,11 @@ class ModuleConfig(Checked):
         d = k + max(4, math.ceil(0.1 * k)) if self.n_latent is None else self.n_latent
         if d < k:
             raise ValueError(f"n_latent={d} is below the number of perturbed genes, {k}, which own one each.")
+        if self.as_printed and self.perturbed_prior:
+            raise ValueError(
+                f"as_printed={list(self.as_printed)} is about the published network: build the model with "
+                "perturbed_prior=False, or leave it out."
+            )
         object.__setattr__(self, "n_latent", d)
         object.__setattr__(self, "likelihood", likelihood_for(self.likelihood, counts=self.counts))
 
@@ -113,7 +134,7 @@ class LossConfig(Checked):
     mmd_weight: float = _number(0.0)
     pair_weight: float = _number(0.0)
     dag_weight: float = _number(1.0)
-    mu: float = _number(1.0, above=True)
+    mu: float = _number(1.0)
     lambda1: float = _number(0.05)
     graph_gradient: bool = _flag(False)
 
@@ -133,9 +154,15 @@ class TrainingConfig(LossConfig):
     eps: float = _number(1e-8, above=True)
     lr_schedule: str = _choice("cosine", choices=("cosine", "constant"))
     kl_warmup: float = _number(0.2, high=1)
-    mu_final: float = _number(1e-2, above=True)
+    mu_final: float = _number(1e-2)
+    mu_path: str = _choice("geometric", choices=("geometric", "linear"))
     project_at: float = _number(0.8, high=1)
     dag_threshold: float = _number(0.3)
+
+    def __post_init__(self) -> None:
+        check_number("mu", self.mu, 0, above=True)  # the loss itself takes 0, the end of a path
+        check_number("mu_final", self.mu_final, 0, above=self.mu_path != "linear")
+        super().__post_init__()
 
     @classmethod
     def of(cls, arguments: Mapping[str, Any]) -> TrainingConfig:

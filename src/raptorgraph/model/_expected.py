@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from scvi.data import AnnDataManager
 
     from raptorgraph.model._predictor import Predictor
-    from raptorgraph.model._types import Data
+    from raptorgraph.model._types import Data, Perturbations
 
 
 @docs.dedent
@@ -214,3 +214,57 @@ def get_normalized_expression(
     if return_numpy or not return_mean:
         return found
     return pd.DataFrame(found, index=manager.adata.obs_names[rows], columns=genes[columns.cpu().numpy()])
+
+
+@torch.inference_mode()
+def mean_control_profiles(predictor: Predictor, perturbations: Perturbations, seed: int | None = None) -> pd.DataFrame:
+    """Profiles that the mean of the model's own control cells has under perturbations (Eq. S17).
+
+    The mean expression of the controls is encoded as if it were a cell, with their mean library size and covariates;
+    its latents are drawn as in :func:`get_counterfactual`. A mean cell is none that the network was trained on, so that
+    its profile is not the mean over cells.
+
+    Parameters
+    ----------
+    predictor
+        Predictions of a trained model.
+    perturbations
+        As in :meth:`Predictor.predict`.
+    seed
+        Seed of the draws; by default ``scvi.settings.seed``.
+
+    Returns
+    -------
+    Canonical labels x genes, on the expression scale.
+
+    Raises
+    ------
+    ValueError
+        For an unknown gene.
+    """
+    labels, masks = predictor.masks(perturbations)
+    cells, module = predictor.latents.cells, predictor.latents.cells.module
+    manager = cells.query()
+    rows, parts = cells.control_rows(manager.adata), []
+    for tensors in cells.batches(manager, rows=rows):
+        values = (module.expression(tensors), tensors.get(KEYS.LIBRARY), module.covariates(tensors))
+        parts.append([None if each is None else each.double().sum(0) for each in values])
+    expression, library, covariates = (
+        None if each[0] is None else (sum(each[1:], each[0]) / len(rows)).float()[None]
+        for each in zip(*parts, strict=True)
+    )
+    posterior = module.encode(expression)
+    found = [
+        module.expected_expression(
+            posterior,
+            mask[None],
+            covariates,
+            library,
+            predictor.calibration.offset(mask),
+            n_draws=N_DRAWS,
+            seed=draw_seed(seed),
+            **FINE,
+        )[0]
+        for mask in masks
+    ]
+    return pd.DataFrame(torch.stack(found).cpu().numpy(), index=labels, columns=list(cells.var_names))

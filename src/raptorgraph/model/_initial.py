@@ -21,7 +21,10 @@ if TYPE_CHECKING:
 
 @progress_line("Reading control cells")
 def initialize(module: RaptorGraphModule, adata_manager: ScreenManager) -> None:
-    """Set the encoder's center and spread, the decoder's base and the genes' scale from control cells."""
+    """Set the encoder's center and spread, the decoder's base and the genes' scale from control cells.
+
+    What is left as the paper prints it is not set.
+    """
     if module.config.perturbed_prior:
         give_by_name(module, adata_manager.var_names)
     screen = adata_manager.screen
@@ -31,17 +34,27 @@ def initialize(module: RaptorGraphModule, adata_manager: ScreenManager) -> None:
     mean, sd = moments.mean[0], np.sqrt(moments.var[0])
     # A gene that hardly varies among controls would be blown up by its own spread.
     floor = 0.05 * max(float(np.median(sd[sd > 0])) if (sd > 0).any() else 1.0, 1e-3)
-    fill(module.center, mean)
-    fill(module.spread, np.maximum(sd, floor))
+    if "inputs" not in module.config.as_printed:
+        fill(module.center, mean)
+        fill(module.spread, np.maximum(sd, floor))
     distribution = module.distribution
     observed = condition_moments(X, codes, 1, rows=control) if distribution.needs_counts else moments
     total = len(control) if library is None else library[control].sum()
     base, log_scale = distribution.starting_values(
         ControlStatistics(mean, np.maximum(sd, floor), observed.mean[0], observed.var[0], len(control), total)
     )
-    fill(module.decoder.base, base)
+    if "start" in module.config.as_printed:
+        start_at_random(module)
+    else:
+        fill(module.decoder.base, base)
     if log_scale is not None:
         fill(distribution.log_scale, log_scale)
+
+
+def start_at_random(module: RaptorGraphModule) -> None:
+    """Draw the biases of the decoder as torch draws those of a layer."""
+    bound = max(module.config.n_hidden if module.decoder.dense is not None else module.config.n_latent, 1) ** -0.5
+    torch.nn.init.uniform_(module.decoder.base, -bound, bound)
 
 
 def fill(target: torch.Tensor, values: np.ndarray) -> None:

@@ -55,8 +55,9 @@ class PairedSampler(Sampler[PairedBatch]):
     """Yield :class:`PairedBatch`; an epoch passes over each perturbed cell once, its partner drawn anew.
 
     The cells of a condition come in chunks of at most ``chunk_size``, so that a large condition does not fill whole
-    batches. Of the `targets` each batch draws some. Instead of partners each batch may hold `n_controls`, which pass
-    over all controls before one of them comes again.
+    batches; with `one_condition` a batch is of one, of at most ``batch_size`` cells. Of the `targets` each batch draws
+    some. Instead of partners each batch may hold `n_controls`, which pass over all controls before one of them comes
+    again.
 
     Of several processes that train together (`share`: this one, and their number) all go through the same batches, and
     each reads a part of every batch: what they learn in a step is what one process would. Where a last batch has too
@@ -74,8 +75,10 @@ class PairedSampler(Sampler[PairedBatch]):
         targets: EffectTargets | None = None,
         n_controls: int | None = None,
         share: tuple[int, int] = (0, 1),
+        one_condition: bool = False,
     ) -> None:
         self.split = split
+        self.one_condition = one_condition
         self.n_controls = n_controls
         self.share = share
         self.targets = targets
@@ -86,12 +89,15 @@ class PairedSampler(Sampler[PairedBatch]):
         self.epoch = 0
         sizes = np.unique(split.codes[split.perturbed], return_counts=True)[1]
         self.n_cells = int(sizes.sum())
+        self.n_of_conditions = int((-(-sizes // batch_size)).sum())  # batches, where each is of one
 
     def set_epoch(self, epoch: int) -> None:
         """Go on from an epoch, as the trainer asks before each: a training that is resumed reads other cells."""
         self.epoch = epoch
 
     def __len__(self) -> int:
+        if self.one_condition:
+            return self.n_of_conditions
         whole, rest = divmod(self.n_cells, self.batch_size)
         return max(1, whole + (rest >= self.share[1]))
 
@@ -103,12 +109,19 @@ class PairedSampler(Sampler[PairedBatch]):
         order = rng.permutation(split.perturbed)
         order = order[np.argsort(split.codes[order], kind="stable")]
         edges = np.flatnonzero(np.diff(split.codes[order])) + 1
-        chunks = [
-            group[i : i + self.chunk_size]
-            for group in np.split(order, edges)
-            for i in range(0, len(group), self.chunk_size)
-        ]
-        cells = np.concatenate([chunks[i] for i in rng.permutation(len(chunks))])
+        groups = np.split(order, edges)
+        if self.one_condition:  # even parts, since an MMD needs two cells
+            chunks = [part for group in groups for part in np.array_split(group, -(-len(group) // self.batch_size))]
+        else:
+            chunks = [
+                group[i : i + self.chunk_size] for group in groups for i in range(0, len(group), self.chunk_size)
+            ]
+        chunks = [chunks[i] for i in rng.permutation(len(chunks))]
+        cells = np.concatenate(chunks)
+        if self.one_condition:
+            ends = np.cumsum([0, *map(len, chunks)])
+        else:
+            ends = np.append(np.arange(len(self)) * self.batch_size, len(cells))
         n_controls = self.n_controls or 0
         if self.n_controls is not None:
             n_rounds = -(-len(self) * n_controls // len(split.controls))
@@ -118,9 +131,7 @@ class PairedSampler(Sampler[PairedBatch]):
         else:
             partners = sample_partners(split.plan, cells, rng)
         for i in range(len(self)):
-            start = i * self.batch_size
-            end = len(cells) if i == len(self) - 1 else start + self.batch_size
-            part = self._part(start, end)
+            part = self._part(int(ends[i]), int(ends[i + 1]))
             controls = part if self.n_controls is None else self._part(i * n_controls, (i + 1) * n_controls)
             drawn = None if self.targets is None else self.targets.draw(rng)
             yield PairedBatch(partners[controls], cells[part], drawn)
@@ -198,6 +209,7 @@ def make_loader(
     targets: EffectTargets | None = None,
     chunk_size: int = 64,
     share: tuple[int, int] = (0, 1),
+    one_condition: bool = False,
 ) -> DataLoader[Batch]:
     """Batches of one split as a torch loader: of all cells with the effects to meet, or else of pairs of cells.
 
@@ -212,6 +224,7 @@ def make_loader(
         targets=targets,
         n_controls=None if targets is None else controls_of_a_batch(split, batch_size),
         share=share,
+        one_condition=one_condition,
     )
     if targets is None:
         dataset = PairedDataset(manager, split, with_partners=with_partners)

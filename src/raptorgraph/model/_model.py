@@ -28,7 +28,7 @@ from raptorgraph.pp._pairing import METHODS
 from raptorgraph.screen import Screen
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     import pandas as pd
 
@@ -104,6 +104,13 @@ class RaptorGraphModel(RegisteredModel):
         Predict mean effects by the hierarchical posterior :class:`raptorgraph.inference.EffectPosterior`, to which the
         decoded cells are shifted, in seconds for a hundred conditions; False predicts by the decoder alone, an
         :class:`~raptorgraph.inference.EffectPosteriorConfig` or a dict of its settings changes it.
+    as_printed
+        Details that are left as the paper prints them, for ``perturbed_prior=False`` alone; a list of ``"inputs"`` (the
+        encoder reads expression as it is, not in units of control cells), ``"start"`` (the decoder starts from random
+        weights, not at the mean of control cells), ``"residual"`` (no path around the interaction block),
+        ``"variance"`` (no bounds of the posterior's variance), ``"diagonal"`` (latents may act on themselves) and
+        ``"acyclicity"`` (clamped at 0, with a pseudo-inverse, and no step undone). The preset ``"paper-literal"`` has
+        all of them.
 
     Raises
     ------
@@ -128,6 +135,7 @@ class RaptorGraphModel(RegisteredModel):
         pairing: str = "emd", linear_decoder: bool = True, perturbed_prior: bool = True,
         graph: str = "interventional", graph_init: str = "zero", latent_norm: str = "none", learn_scale: bool = True,
         init_strength: float | None = None, effect_posterior: bool | Mapping[str, Any] | EffectPosteriorConfig = True,
+        as_printed: Sequence[str] = (),
     ) -> None:  # fmt: skip
         given = locals()
         adata = None if adata is None else expression_cells(adata)
@@ -161,7 +169,8 @@ class RaptorGraphModel(RegisteredModel):
         adata
             Registered data.
         preset
-            ``"default"`` or ``"paper"``, the published configuration.
+            ``"default"``; ``"paper"``, the published configuration; or ``"paper-literal"``, the same without what
+            ``"paper"`` mends of it, the collapse of its latents included.
         **model_kwargs
             Arguments of the class that take precedence.
 
@@ -181,7 +190,7 @@ class RaptorGraphModel(RegisteredModel):
         """
         adata = expression_cells(adata)
         arguments = dict(get_preset(preset)["model"])
-        if preset == "paper":
+        if preset != "default":
             # 109 latents for 105 perturbed genes (Table S4).
             manager = cls._get_most_recent_anndata_manager(adata, required=True)
             arguments["n_latent"] = manager.summary_stats.n_perturbed + 4

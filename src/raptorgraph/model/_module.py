@@ -69,9 +69,21 @@ class RaptorGraphModule(BaseModuleClass):  # type: ignore[misc]  # scvi-tools ha
         self.config = config
         n_genes, k, d = config.n_genes, config.n_perturbed, config.n_latent
         n_covariates = (config.n_batch if config.n_batch > 1 else 0) + sum(config.n_cats_per_cov) + config.n_continuous
-        self.encoder = blocks.GraphPathwayEncoder(n_genes, d, config.n_targets, config.n_subgraphs)
+        self.encoder = blocks.GraphPathwayEncoder(
+            n_genes,
+            d,
+            config.n_targets,
+            config.n_subgraphs,
+            residual="residual" not in config.as_printed,
+            bounded="variance" not in config.as_printed,
+        )
         self._set_prior(config.perturbed_prior)
-        self.graph = blocks.StructuralLayer(d, config.graph_init)
+        self.graph = blocks.StructuralLayer(
+            d,
+            config.graph_init,
+            self_effects="diagonal" in config.as_printed,
+            guarded="acyclicity" not in config.as_printed,
+        )
         # What was inferred of the edges among perturbed genes, those included that are not in the graph.
         for name in ("weight", "probability", "share"):
             self.register_buffer(f"edge_{name}", torch.zeros(k, k))
@@ -91,7 +103,7 @@ class RaptorGraphModule(BaseModuleClass):  # type: ignore[misc]  # scvi-tools ha
             self.effects = EffectPosterior(EffectPosteriorConfig(**options))
         self.reference = None if self.effects is None else ReferenceControls()
         self.responses = ResponseState(k)
-        # Control statistics: the encoder reads genes in units of their own spread.
+        # Control statistics: the encoder reads genes in units of their own spread, or as they are.
         self.register_buffer("center", torch.zeros(n_genes))
         self.register_buffer("spread", torch.ones(n_genes))
 
@@ -223,7 +235,9 @@ class RaptorGraphModule(BaseModuleClass):  # type: ignore[misc]  # scvi-tools ha
         if config.dag_weight > 0:
             z = self.norm(inference_outputs["z"])
             z = z if config.graph_gradient else z.detach()
-            dag = blocks.dagma_loss(z, self.graph.adjacency(), mu=config.mu, lambda1=config.lambda1)
+            dag = blocks.dagma_loss(
+                z, self.graph.adjacency(), mu=config.mu, lambda1=config.lambda1, clamped=not self.graph.guarded
+            )
             terms["dag"] = (config.dag_weight, dag)
         total = sum(weight * value for weight, value in terms.values())
         # "normal" and "nb" differ in scale; nats per cell are what scvi-tools calls the reconstruction loss.

@@ -53,9 +53,9 @@ class RaptorGraphTrainingPlan(TrainingPlan):  # type: ignore[misc]  # scvi-tools
         paired perturbed cells (0).
     dag_weight, lambda1
         Weight of the graph's score (default 1), and of the sparsity in it (0.05); for ``graph="dagma"`` alone.
-    mu, mu_final
-        Weight in the graph's score: it falls geometrically from ``mu`` (default 1) to ``mu_final`` (0.01) until the
-        projection.
+    mu, mu_final, mu_path
+        Weight in the graph's score: it falls from ``mu`` (default 1) to ``mu_final`` (0.01) until the projection,
+        ``"geometric"`` (default) or ``"linear"``, which can end at 0.
     graph_gradient
         Whether the graph's score reaches the encoder; not by default (section 3.2).
     project_at
@@ -96,6 +96,8 @@ class RaptorGraphTrainingPlan(TrainingPlan):  # type: ignore[misc]  # scvi-tools
         """Weight of the graph's score in the current epoch."""
         first, last = self.config.mu, self.config.mu_final
         share = min(1.0, self.current_epoch / max(1.0, self.config.project_at * (self.trainer.max_epochs or 1)))
+        if self.config.mu_path == "linear":
+            return float(first + (last - first) * share)
         return float(first * (last / first) ** share)
 
     def configure_optimizers(self) -> dict[str, Any]:

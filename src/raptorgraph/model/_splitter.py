@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from raptorgraph.model._manager import ScreenManager
     from raptorgraph.model._targets import EffectTargets
     from raptorgraph.screen import Screen, Sums
+    from raptorgraph.screen._matrix import Matrix
     from raptorgraph.screen._moments import EffectMoments, LogRatioMoments
 
 _MOST_CONTROLS = 2000  # control cells that the correlation between genes is learned from
@@ -44,6 +45,12 @@ class ScreenSplitter(pl.LightningDataModule):
         (:func:`~raptorgraph.model._loader.controls_of_a_batch`).
     pairing
         Method of :func:`raptorgraph.pp.pair_cells`.
+    n_comps, max_controls
+        Principal components and control cells that cells are paired on, as there; None for all genes, and for all
+        control cells.
+    one_condition
+        Whether the cells of a batch are of one condition, as many as there are up to `batch_size`; else conditions
+        come in parts of up to 64 cells.
     external_indexing
         Rows of the training, the validation and the test cells, instead of shares; parts that are left out are empty.
     by_name
@@ -60,6 +67,9 @@ class ScreenSplitter(pl.LightningDataModule):
         shuffle_set_split: bool = True,
         batch_size: int = 256,
         pairing: str = "emd",
+        n_comps: int | None = 50,
+        max_controls: int | None = 2500,
+        one_condition: bool = False,
         with_partners: bool = True,
         external_indexing: list[np.ndarray] | None = None,
         by_name: bool = False,
@@ -73,6 +83,13 @@ class ScreenSplitter(pl.LightningDataModule):
         check_choice("pairing", pairing, METHODS)
         check_flag("shuffle_set_split", shuffle_set_split)
         check_flag("with_partners", with_partners)
+        check_flag("one_condition", one_condition)
+        for name, value in (("n_comps", n_comps), ("max_controls", max_controls)):
+            if value is not None:
+                check_integer(name, value, 1, hint=", or None for all")
+        if adata_manager.stored is not None and (one_condition or (n_comps is None and pairing != "random")):
+            wanted = "one_condition=True" if one_condition else "n_comps=None"
+            raise ValueError(f"{wanted} needs cells in memory, and these are read from a file: adata.to_memory().")
         if train_size is not None:
             check_number("train_size", train_size, 0, 1, above=True)
         if validation_size is not None:
@@ -93,6 +110,7 @@ class ScreenSplitter(pl.LightningDataModule):
         self.shuffle_set_split = shuffle_set_split
         self.batch_size = batch_size
         self.pairing = pairing
+        self.n_comps, self.max_controls, self.one_condition = n_comps, max_controls, one_condition
         self.with_partners = with_partners
         self.external_indexing = None if external_indexing is None else self._given_parts(external_indexing)
         self.seed = 0 if settings.seed is None else settings.seed
@@ -151,18 +169,25 @@ class ScreenSplitter(pl.LightningDataModule):
     @property
     def steps_per_epoch(self) -> int:
         """Batches in an epoch."""
-        return max(1, -(-int((self.codes[self.train_idx] != 0).sum()) // self.batch_size))
+        codes = self.codes[self.train_idx]
+        if self.one_condition:
+            sizes = np.unique(codes[codes != 0], return_counts=True)[1]
+            return int((-(-sizes // self.batch_size)).sum())
+        return max(1, -(-int((codes != 0).sum()) // self.batch_size))
 
     def setup(self, stage: str | None = None) -> None:
         """Measure shifts and pair, within each part by itself."""
         if hasattr(self, "train_split") or (self.trainer is not None and self.trainer.global_rank > 0):
             return  # done, or received from the process that does it
         X, library = self.screen.source
-        components = None
+        coordinates: Matrix | None = None
         if self.pairing != "random":
-            components = principal_components(X, library=library, seed=self.seed)
-        self.train_split = self._part(self.train_idx, 0, components)
-        self.val_split = self._part(self.val_idx, 1, components) if self.n_val else None
+            if self.n_comps is None:
+                coordinates = self.screen.expression
+            else:
+                coordinates = principal_components(X, self.n_comps, library=library, seed=self.seed)
+        self.train_split = self._part(self.train_idx, 0, coordinates)
+        self.val_split = self._part(self.val_idx, 1, coordinates) if self.n_val else None
 
     @property
     def known_rows(self) -> np.ndarray:
@@ -205,14 +230,15 @@ class ScreenSplitter(pl.LightningDataModule):
         """Log ratios of rates measured on them."""
         return log_ratios_of(self.sums)
 
-    def _part(self, rows: np.ndarray, part: int, components: np.ndarray | None) -> Split:
+    def _part(self, rows: np.ndarray, part: int, coordinates: Matrix | None) -> Split:
         effects, batch, plan = effects_of(self.sums.of_parts(part)), self.screen.batch, None
         rows = rows if self.place is None else self.in_order(rows)
-        if components is not None:
+        if coordinates is not None:
             pairs = pairing_plan(
-                components[rows],
+                coordinates[rows],
                 self.codes[rows],
                 method=self.pairing,
+                max_controls=self.max_controls,
                 batch=None if batch is None else batch[rows],
                 seed=self.seed,
             ).tocoo()
@@ -222,17 +248,19 @@ class ScreenSplitter(pl.LightningDataModule):
         return Split(controls, rows[self.codes[rows] != 0], self.codes, effects, plan)
 
     def _loader(self, split: Split, targets: EffectTargets | None, *, shuffle: bool) -> DataLoader[Batch]:
-        make = make_loader if self.adata_manager.stored is None else make_stream
-        return make(
-            self.adata_manager,
-            split,
-            batch_size=self.batch_size,
-            shuffle=shuffle,
-            seed=self.seed,
-            with_partners=self.with_partners,
-            targets=targets,
-            share=self.share,
-        )
+        how: dict[str, Any] = {
+            "batch_size": self.batch_size,
+            "shuffle": shuffle,
+            "seed": self.seed,
+            "with_partners": self.with_partners,
+            "targets": targets,
+            "share": self.share,
+        }
+        if self.adata_manager.stored is not None:
+            return make_stream(self.adata_manager, split, **how)
+        if self.one_condition and self.share[1] > 1:
+            raise ValueError("one_condition=True needs one device: leave it out, or use devices=1.")
+        return make_loader(self.adata_manager, split, one_condition=self.one_condition, **how)
 
     def train_dataloader(self) -> DataLoader[Batch]:
         """Training batches."""

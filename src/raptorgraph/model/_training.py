@@ -80,13 +80,13 @@ def train(
     max_epochs
         Passes over the perturbed cells; by default as many as make about 200 updates, at least 2, or 400 and 10 where
         the network does not start from the effects (``perturbed_prior=False``, ``linear_decoder=False``). 100 in the
-        preset ``"paper"``.
+        presets ``"paper"`` and ``"paper-literal"``.
     accelerator, devices, shuffle_set_split
         As in scvi-tools. Several devices need ``strategy="ddp"`` and a script, which is run once for each device: the
         first process infers graph and effects, all fit the network, and all have the same model afterwards, which
         the first one saves.
     train_size, validation_size
-        Shares of the cells of each condition, by default 0.9 and 0.1.
+        Shares of the cells of each condition, by default 0.9 and 0.1; all are trained on in ``"paper-literal"``.
     batch_size
         Perturbed cells in a batch; by default 256. Controls come with them: as many as let an epoch pass over all of
         them about once, from 64 to `batch_size`; with ``perturbed_prior=False`` a partner of each cell. Several devices
@@ -154,9 +154,10 @@ def train(
     paired = partners or not model.module.config.perturbed_prior
     splitter_arguments = {"pairing": model.pairing_ if paired else "random", "with_partners": partners}
     splitter_arguments["by_name"] = model.module.config.perturbed_prior
+    splitter_arguments |= preset.get("data", {})
     splitter_arguments |= check_mapping("datasplitter_kwargs", datasplitter_kwargs)
     division = {
-        "train_size": train_size,
+        "train_size": preset["train"].get("train_size") if train_size is None else train_size,
         "validation_size": validation_size,
         "shuffle_set_split": shuffle_set_split,
         "batch_size": preset["train"]["batch_size"] if batch_size is None else batch_size,

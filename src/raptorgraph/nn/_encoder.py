@@ -69,7 +69,14 @@ class PreconditionedLayer(nn.Module):
 
 
 class InteractionBlock(nn.Module):
-    """Residual map of the m subgraph activations of each latent by weights of its own (section E.2.2).
+    """Map of the m subgraph activations of each latent by weights of its own (section E.2.2).
+
+    Parameters
+    ----------
+    n_latent, n_subgraphs
+        Numbers of latents and of subgraphs.
+    residual
+        Add the activations to what they are mapped to; the paper names no such path.
 
     Examples
     --------
@@ -79,15 +86,17 @@ class InteractionBlock(nn.Module):
     torch.Size([5, 3, 4])
     """
 
-    def __init__(self, n_latent: int, n_subgraphs: int) -> None:
+    def __init__(self, n_latent: int, n_subgraphs: int, *, residual: bool = True) -> None:
         super().__init__()
+        self.residual = residual
         bound = n_subgraphs**-0.5
         self.weight = nn.Parameter(torch.empty(n_latent, n_subgraphs, n_subgraphs).uniform_(-bound, bound))
         self.bias = nn.Parameter(torch.zeros(n_subgraphs, n_latent))
 
     def forward(self, s: torch.Tensor) -> torch.Tensor:
         """Map cells x subgraphs x latents to the same shape, each latent for itself."""
-        return s + F.silu(torch.einsum("bmd,dmk->bkd", s, self.weight) + self.bias)
+        mapped = F.silu(torch.einsum("bmd,dmk->bkd", s, self.weight) + self.bias)
+        return s + mapped if self.residual else mapped
 
 
 class GraphPathwayEncoder(nn.Module):
@@ -97,6 +106,10 @@ class GraphPathwayEncoder(nn.Module):
     ----------
     n_genes, n_latent, n_targets, n_subgraphs
         As in :class:`PreconditionedLayer`.
+    residual
+        As in :class:`InteractionBlock`.
+    bounded
+        Keep the log variance from -10 to 4, so that none becomes 0 or infinite; the paper names no bounds.
 
     Examples
     --------
@@ -107,10 +120,20 @@ class GraphPathwayEncoder(nn.Module):
     (torch.Size([5, 4]), torch.Size([5, 4]))
     """
 
-    def __init__(self, n_genes: int, n_latent: int, n_targets: int, n_subgraphs: int) -> None:
+    def __init__(
+        self,
+        n_genes: int,
+        n_latent: int,
+        n_targets: int,
+        n_subgraphs: int,
+        *,
+        residual: bool = True,
+        bounded: bool = True,
+    ) -> None:
         super().__init__()
+        self.bounded = bounded
         self.preconditioned = PreconditionedLayer(n_genes, n_latent, n_targets, n_subgraphs)
-        self.interaction = InteractionBlock(n_latent, n_subgraphs)
+        self.interaction = InteractionBlock(n_latent, n_subgraphs, residual=residual)
         bound = n_subgraphs**-0.5
         # The grouped convolution of kernel size m and d groups: one linear map of m activations for each latent.
         self.aggregation = nn.Parameter(torch.empty(2, n_subgraphs, n_latent).uniform_(-bound, bound))
@@ -120,4 +143,4 @@ class GraphPathwayEncoder(nn.Module):
         """Return mean and log variance, each cells x latents."""
         s = self.interaction(F.silu(self.preconditioned(x)))
         mean, log_var = torch.einsum("bmd,omd->obd", s, self.aggregation) + self.offset[:, None, :]
-        return mean, log_var.clamp(*LOG_VARIANCES)
+        return mean, log_var.clamp(*LOG_VARIANCES) if self.bounded else log_var

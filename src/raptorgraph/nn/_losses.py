@@ -131,7 +131,9 @@ def mk_mmd(
     return within - 2 * kernel[:n, n:].mean()
 
 
-def dagma_loss(z: torch.Tensor, adjacency: torch.Tensor, *, mu: float, lambda1: float) -> torch.Tensor:
+def dagma_loss(
+    z: torch.Tensor, adjacency: torch.Tensor, *, mu: float, lambda1: float, clamped: bool = False
+) -> torch.Tensor:
     r"""DAGMA's objective on given latents (Eq. 7, Eq. S24).
 
     .. math:: \mu \left(\frac{1}{2n} \|z - zA\|^2 + \lambda_1 |A|\right) + h(A)
@@ -142,6 +144,10 @@ def dagma_loss(z: torch.Tensor, adjacency: torch.Tensor, *, mu: float, lambda1: 
         Cells x d; detach it where the encoder is not to be shaped by the graph (section E.3.3).
     adjacency
         d x d.
+    mu, lambda1
+        Weight of the score, and of the sparsity in it.
+    clamped
+        As in :func:`acyclicity`.
 
     Examples
     --------
@@ -156,4 +162,4 @@ def dagma_loss(z: torch.Tensor, adjacency: torch.Tensor, *, mu: float, lambda1: 
     1.025
     """
     score = 0.5 * F.mse_loss(z @ adjacency, z, reduction="sum") / len(z)
-    return mu * (score + lambda1 * adjacency.abs().sum()) + acyclicity(adjacency)
+    return mu * (score + lambda1 * adjacency.abs().sum()) + acyclicity(adjacency, clamped=clamped)

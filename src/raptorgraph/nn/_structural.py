@@ -9,11 +9,13 @@ from torch import nn
 from raptorgraph._acyclic import acyclic_support
 
 
-def acyclicity(adjacency: torch.Tensor, s: float = 1.0) -> torch.Tensor:
+def acyclicity(adjacency: torch.Tensor, s: float = 1.0, *, clamped: bool = False) -> torch.Tensor:
     r"""DAGMA's :math:`h_s(A) = -\log\det(sI - A \circ A) + d \log s` (Eq. 5, Eq. S23).
 
-    Zero if and only if A is acyclic, within the domain that :func:`in_domain` checks; nothing is clamped. It is
-    infinite where the determinant is not positive; elsewhere outside the domain its value means nothing.
+    Zero if and only if A is acyclic, within the domain that :func:`in_domain` checks. It is infinite where the
+    determinant is not positive; elsewhere outside the domain its value means nothing. `clamped` as published (section
+    E.3.4) takes the logarithm of the absolute determinant and sets negative values to 0, which hides that A has left
+    the domain and has no gradient there.
 
     Examples
     --------
@@ -28,6 +30,8 @@ def acyclicity(adjacency: torch.Tensor, s: float = 1.0) -> torch.Tensor:
     d = adjacency.shape[0]
     matrix = s * torch.eye(d, dtype=adjacency.dtype, device=adjacency.device) - adjacency * adjacency
     sign, log_det = torch.slogdet(matrix)
+    if clamped:
+        return (-log_det + d * float(np.log(s))).clamp_min(0.0)
     if sign <= 0:
         return torch.full_like(log_det, torch.inf)
     return -log_det + d * float(np.log(s))
@@ -63,6 +67,11 @@ class StructuralLayer(nn.Module):
     init
         ``"zero"``, or ``"uniform"`` for U[-0.1, 0.1] as published (scaled down where that would leave the domain
         of the acyclicity, which happens from about 300 latents on).
+    self_effects
+        Let latents act on themselves: the diagonal of A is trained too. The paper masks nothing.
+    guarded
+        Keep A in the domain of its acyclicity: the start is scaled down, and steps that lead out of it are halved. If
+        not, as published, the acyclicity is clamped at 0 and a matrix I - A without an inverse has a pseudo-inverse.
 
     Examples
     --------
@@ -76,16 +85,20 @@ class StructuralLayer(nn.Module):
     support: torch.Tensor
     projected: torch.Tensor
 
-    def __init__(self, n_latent: int, init: str = "zero") -> None:
+    def __init__(
+        self, n_latent: int, init: str = "zero", *, self_effects: bool = False, guarded: bool = True
+    ) -> None:
         super().__init__()
+        self.guarded = guarded
         self.weight = nn.Parameter(torch.zeros(n_latent, n_latent))
-        # 0 on the diagonal always; the support of an acyclic graph once it has been projected.
-        self.register_buffer("support", 1.0 - torch.eye(n_latent))
+        # 0 on the diagonal, without self-effects; the support of an acyclic graph once it has been projected.
+        off_diagonal = 1.0 - torch.eye(n_latent)
+        self.register_buffer("support", torch.ones_like(off_diagonal) if self_effects else off_diagonal)
         self.register_buffer("projected", torch.tensor(False))
         if init == "uniform":
             nn.init.uniform_(self.weight, -0.1, 0.1)
             with torch.no_grad():
-                while not in_domain(self.adjacency()):
+                while guarded and not in_domain(self.adjacency()):
                     self.weight.mul_(0.5)
         elif init != "zero":
             raise ValueError(f"init={init!r} is unknown; use 'zero' or 'uniform'.")
@@ -97,16 +110,25 @@ class StructuralLayer(nn.Module):
     def forward(self, z: torch.Tensor) -> torch.Tensor:
         """Map exogenous z to causal u, both cells x d."""
         a = self.adjacency()
-        u: torch.Tensor = torch.linalg.solve(torch.eye(a.shape[0], dtype=a.dtype, device=a.device) - a, z, left=False)
+        matrix = torch.eye(a.shape[0], dtype=a.dtype, device=a.device) - a
+        if not self.guarded:
+            solved, failed = torch.linalg.solve_ex(matrix, z, left=False)
+            return z @ torch.linalg.pinv(matrix) if failed or not solved.isfinite().all() else solved
+        u: torch.Tensor = torch.linalg.solve(matrix, z, left=False)
         return u
 
     def acyclicity(self) -> torch.Tensor:
         """Return h of the current A."""
-        return acyclicity(self.adjacency())
+        return acyclicity(self.adjacency(), clamped=not self.guarded)
 
     @torch.no_grad()
     def retreat(self, previous: torch.Tensor) -> int:
-        """Halve the last step, from weights in the domain, until A is in it again; return the number of halvings."""
+        """Halve the last step, from weights in the domain, until A is in it again; return the number of halvings.
+
+        A layer that is not guarded keeps its step.
+        """
+        if not self.guarded:
+            return 0
         for n_halvings in range(30):
             if in_domain(self.adjacency()):
                 return n_halvings

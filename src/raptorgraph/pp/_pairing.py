@@ -64,7 +64,7 @@ def principal_components(
 
 
 def pairing_plan(
-    Z: npt.ArrayLike,
+    Z: npt.ArrayLike | sparse.csr_matrix,
     codes: npt.ArrayLike,
     *,
     method: str = "emd",
@@ -75,24 +75,27 @@ def pairing_plan(
     """Probability of each control cell to be the partner of each perturbed cell: cells x cells, float32.
 
     Row i holds the partners of perturbed cell i and sums to 1; rows of control cells are empty. Cells are compared by
-    the squared Euclidean distance of their coordinates `Z`, cells x dimensions. `codes` has the condition of each cell,
-    0 for the control, and conditions are paired one by one; so are batches, whose code `batch` has, and with all
-    controls where a batch has none. The other arguments and what is raised are those of :func:`pair_cells`.
+    the squared Euclidean distance of their coordinates `Z`, cells x dimensions, dense or sparse. `codes` has the
+    condition of each cell, 0 for the control, and conditions are paired one by one; so are batches, whose code `batch`
+    has, and with all controls where a batch has none. The other arguments and what is raised are those of
+    :func:`pair_cells`.
     """
     couple = COUPLINGS[check_choice("method", method, METHODS)]
     if max_controls is not None:
         check_integer("max_controls", max_controls, 1, hint=", or None for all control cells")
-    Z, codes = np.asarray(Z, dtype=np.float64), np.asarray(codes)
+    Z, codes = Z if sparse.issparse(Z) else np.asarray(Z, dtype=np.float64), np.asarray(codes)
     batch = np.zeros(len(codes), dtype=np.int64) if batch is None else np.asarray(batch)
-    if Z.ndim != 2 or not codes.shape == batch.shape == (len(Z),):
+    if Z.ndim != 2 or not codes.shape == batch.shape == (Z.shape[0],):
         raise ValueError(f"Z {Z.shape}, codes {codes.shape} and batch {batch.shape} must agree in the number of cells.")
-    if not np.isfinite(Z).all():
-        raise ValueError(f"The coordinates of cell {np.flatnonzero(~np.isfinite(Z).all(axis=1))[0]} are not finite.")
+    finite = np.isfinite(Z.data if sparse.issparse(Z) else Z)
+    if not finite.all():
+        bad = sparse.csr_matrix((~finite, Z.indices, Z.indptr), Z.shape) if sparse.issparse(Z) else ~finite
+        raise ValueError(f"The coordinates of cell {np.flatnonzero(np.asarray(bad.sum(axis=1)))[0]} are not finite.")
     all_controls = np.flatnonzero(codes == 0)
     if all_controls.size == 0:
         raise ValueError("There is no control cell (code 0) to pair with.")
 
-    n = len(Z)
+    n = Z.shape[0]
     perturbed = np.flatnonzero(codes != 0)
     groups, member_of = np.unique(np.stack([codes[perturbed], batch[perturbed]], axis=1), axis=0, return_inverse=True)
     rows, columns, values = [], [], []
@@ -103,7 +106,7 @@ def pairing_plan(
         rng = np.random.default_rng([seed, *groups[g]])
         if max_controls is not None and controls.size > max_controls:
             controls = np.sort(rng.choice(controls, max_controls, replace=False))
-        i, j, weight = couple(Z[cells], Z[controls], rng)
+        i, j, weight = couple(_dense(Z, cells), _dense(Z, controls), rng)
         weight = weight / np.bincount(i, weights=weight, minlength=len(cells))[i]
         rows.append(cells[i])
         columns.append(controls[j])
@@ -112,6 +115,12 @@ def pairing_plan(
         return sparse.csr_matrix((n, n), dtype=np.float32)
     entries = np.concatenate(values).astype(np.float32), (np.concatenate(rows), np.concatenate(columns))
     return sparse.csr_matrix(entries, shape=(n, n))
+
+
+def _dense(Z: np.ndarray | sparse.csr_matrix, rows: np.ndarray) -> np.ndarray:
+    """Coordinates of some cells, dense, float64."""
+    part = Z[rows]
+    return part.toarray().astype(np.float64) if sparse.issparse(part) else part
 
 
 def sample_partners(plan: sparse.csr_matrix, rows: npt.ArrayLike, rng: np.random.Generator) -> np.ndarray:
@@ -146,7 +155,7 @@ def pair_cells(
     library_size_key: str | None = None,
     batch_key: str | None = None,
     use_rep: str | None = None,
-    n_comps: int = 50,
+    n_comps: int | None = 50,
     max_controls: int | None = 2500,
     key_added: str = "raptorgraph_pairing",
     seed: int = 0,
@@ -179,7 +188,8 @@ def pair_cells(
         Key of ``adata.obsm`` with the coordinates to compare cells in; default the principal components of the
         expression values.
     n_comps
-        Number of principal components.
+        Number of principal components; None compares cells in the expression of all genes, as published, which takes
+        much longer.
     max_controls
         Size of the random subset of control cells, drawn anew for each perturbation (and batch), where there are more.
         None for all.
@@ -215,7 +225,8 @@ def pair_cells(
     True
     """
     check_choice("method", method, METHODS)
-    check_integer("n_comps", n_comps, 1)
+    if n_comps is not None:
+        check_integer("n_comps", n_comps, 1, hint=", or None for all genes")
     check_integer("seed", seed, 0)
     if max_controls is not None:
         check_integer("max_controls", max_controls, 1, hint=", or None for all control cells")
@@ -228,7 +239,10 @@ def pair_cells(
     batch = batch_codes(adata, batch_key)
     if use_rep is None:
         X, library = expression_source(adata, layer, library_size_key)
-        Z = principal_components(X, n_comps, seed=seed, library=library)
+        if n_comps is None:
+            Z = sparse.csr_matrix(to_expression(X, library))
+        else:
+            Z = principal_components(X, n_comps, seed=seed, library=library)
     elif use_rep in adata.obsm:
         Z = np.asarray(adata.obsm[use_rep])
     else:
