@@ -46,7 +46,7 @@ gene_sets = {
 # What each figure is drawn by; the last line is shown below it.
 FIGURES = {
     "counterfactual": "rg.pl.counterfactual(model, single)",
-    "dag": "rg.tl.dag_stability(model, n=20, n_null=0)\nrg.pl.dag(model)",
+    "dag": "rg.tl.dag_stability(model, n=20, n_null=1)\nrg.pl.dag(model)",
     "effect": "rg.pl.effect(model, perturbation=pair)",
     "effects_map": "rg.pl.effects_map(model)",
     "enrichment": "table = rg.tl.enrich(model, gene_sets)\nrg.pl.enrichment(table)",
