@@ -1,4 +1,4 @@
-# make demo | test | test-slow | test-faults | test-lowest | test-newest | coverage | lint | types | docs | tutorials | results | clean
+# make demo | test | test-slow | test-faults | test-lowest | test-newest | coverage | lint | types | docs | linkcheck | tutorials | results | clean
 # The first call builds .venv; later calls reinstall only after pyproject.toml or constraints.txt changed.
 # PYTHON=/path/to/python chooses the interpreter, ARGS="-k name -x" goes to pytest.
 
@@ -14,7 +14,7 @@ PARALLEL := -n auto --dist loadfile
 INSTALL := $(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt
 
 .NOTPARALLEL:
-.PHONY: demo test test-slow test-faults test-lowest test-newest coverage lint types docs tutorials results inputs clean
+.PHONY: demo test test-slow test-faults test-lowest test-newest coverage lint types docs linkcheck tutorials results inputs clean
 
 demo: $(DONE)/package
 	$(BIN)/raptorgraph demo --out demo
@@ -53,13 +53,18 @@ types: $(DONE)/lint $(DONE)/test
 # docs/_build/html, without a network; names of other projects become links with DOCS_ONLINE=1.
 docs: $(DONE)/doc
 	$(BIN)/python -m sphinx -W --keep-going -n -q docs docs/_build/html
+	$(BIN)/python docs/check_links.py docs/_build/html
 	@echo "The documentation is in docs/_build/html/index.html."
+
+# Whether links to other sites lead somewhere; needs a network.
+linkcheck: $(DONE)/doc
+	$(BIN)/python -m sphinx -b linkcheck -q docs docs/_build/linkcheck
 
 # Runs the notebooks anew and keeps their outputs; with ARGS=--check only says whether they run.
 tutorials: $(DONE)/doc
 	$(BIN)/python docs/run_tutorials.py $(ARGS)
 
-# docs/results.md from the benchmark's files under docs/benchmark
+# docs/results.md and the pages below it from the benchmark's files under docs/benchmark
 results: $(DONE)/package
 	$(BIN)/python docs/build_results.py
 

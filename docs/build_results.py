@@ -1,9 +1,10 @@
 """Build pages such as ``docs/results.md`` from their ``.md.in`` and the benchmark's files under ``docs/benchmark``.
 
-A page is built as soon as all the folders that it names are there. A line ``{{ FOLDER/TABLE }}`` in the template
-becomes the table of ``docs/benchmark/FOLDER/TABLE.csv``; a line ``{{ FOLDER/EXPERIMENT: command }}`` the command that
-made it, and ``{{ FOLDER/EXPERIMENT: figure }}`` its figure. Every number on the page comes from these files: ``python
-docs/build_results.py`` (or ``make results``), with ``--check`` only to say whether the pages are up to date.
+Templates are those of ``docs`` and of ``docs/results``. A page is built as soon as all the folders that it names are
+there. A line ``{{ FOLDER/TABLE }}`` in the template becomes the table of ``docs/benchmark/FOLDER/TABLE.csv``; a line
+``{{ FOLDER/EXPERIMENT: command }}`` the command that made it, and ``{{ FOLDER/EXPERIMENT: figure }}`` its figure. Every
+number on the page comes from these files: ``python docs/build_results.py`` (or ``make results``), with ``--check`` only
+to say whether the pages are up to date.
 
 Numbers that were published stand in ``docs/published``: ``{{ published/TABLE }}`` is such a table, and
 ``{{ FOLDER/TABLE: beside PUBLISHED }}`` a table of the benchmark with the published numbers beside its own, matched by
@@ -26,6 +27,7 @@ import pandas as pd
 from raptorgraph.benchmark._report import to_markdown
 
 DOCS = Path(__file__).parent
+_WIDTH = 76  # characters of a line of code that a page shows without scrolling
 PUBLISHED = "published"
 _PLACE = r"(?P<folder>[\w.-]+)/(?P<name>[\w.-]+)"
 _WHAT = r"(: (?P<what>command|figure|beside (?P<published>[\w.-]+)( where (?P<where>[^}]+))?))?"
@@ -37,23 +39,24 @@ _IF = re.compile(
 
 
 def pages(docs: Path = DOCS) -> list[str]:
-    """Names of the pages whose results are there."""
+    """Names of the pages whose results are there, such as ``results`` and ``results/graphs``."""
 
     def places(template: Path) -> set[Path]:
         lines = _LINE.finditer(_IF.sub("", template.read_text()))
         return {_folder(docs, match["folder"]) for match in lines}
 
     return [
-        template.name.removesuffix(".md.in")
-        for template in sorted(docs.glob("*.md.in"))
+        template.relative_to(docs).as_posix().removesuffix(".md.in")
+        for template in sorted([*docs.glob("*.md.in"), *docs.glob("results/*.md.in")])
         if all(place.is_dir() for place in places(template))
     ]
 
 
 def build(docs: Path = DOCS, page: str = "results") -> str:
     """Text of a page."""
+    to_docs = "../" * page.count("/")
     text = _IF.sub(lambda match: _chosen(docs, **match.groupdict()), (docs / f"{page}.md.in").read_text())
-    return _LINE.sub(lambda match: _fill(docs, **match.groupdict()), text)
+    return _LINE.sub(lambda match: _fill(docs, to_docs, **match.groupdict()), text)
 
 
 def _folder(docs: Path, folder: str) -> Path:
@@ -65,14 +68,16 @@ def _chosen(docs: Path, folder: str, name: str, there: str, absent: str | None) 
     return there if run else absent or ""
 
 
-def _fill(docs: Path, folder: str, name: str, what: str | None, published: str | None, where: str | None) -> str:
+def _fill(
+    docs: Path, to_docs: str, folder: str, name: str, what: str | None, published: str | None, where: str | None
+) -> str:
     place = _folder(docs, folder)
     if what == "command":
         return command(json.loads((place / f"{name}.json").read_text()))
     if what == "figure":
         if not (place / f"{name}.png").is_file():
             raise FileNotFoundError(f"There is no figure {place / name}.png.")
-        return f"![{name} on {folder}](benchmark/{folder}/{name}.png)"
+        return f"![{name} on {folder}]({to_docs}benchmark/{folder}/{name}.png)"
     table = _read(place / f"{name}.csv")
     if published is not None:
         table = beside(table, _read(docs / PUBLISHED / f"{published}.csv"), _conditions(where))
@@ -128,7 +133,18 @@ def command(facts: dict) -> str:
     words.append(f"--seeds {len(seeds)}" if seeds == [*range(len(seeds))] else f"--seeds {seeds[0]}-{seeds[-1]}")
     for key, value in facts["options"].items():
         words.append(_option(key, value))
-    return "```bash\n" + " ".join(words) + "\n```"
+    return "```bash\n" + _wrapped(words) + "\n```"
+
+
+def _wrapped(words: list[str]) -> str:
+    """The words as lines of one command; a word that is longer than a line has one of its own."""
+    lines = words[:1]
+    for word in words[1:]:
+        if len(f"{lines[-1]} {word} \\") <= _WIDTH:
+            lines[-1] += f" {word}"
+        else:
+            lines.append(f"  {word}")
+    return " \\\n".join(lines)
 
 
 def _option(key: str, value) -> str:

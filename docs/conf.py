@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
+import inspect
 import os
 import sys
 import warnings
+from importlib.metadata import metadata
 from importlib.metadata import version as installed_version
 from pathlib import Path
 
@@ -30,12 +33,14 @@ project = "raptorgraph"
 author = "raptorgraph developers"
 project_copyright = "raptorgraph developers"
 version = release = installed_version("raptorgraph")
+SOURCE = dict(line.split(", ") for line in metadata("raptorgraph").get_all("Project-URL"))["Source"]
 
 extensions = [
     "myst_nb",
     "sphinx.ext.autodoc",
     "sphinx.ext.autosummary",
     "sphinx.ext.intersphinx",
+    "sphinx.ext.linkcode",
     "sphinx.ext.mathjax",
     "sphinx.ext.napoleon",
     "sphinx_autodoc_typehints",  # after napoleon
@@ -45,6 +50,8 @@ extensions = [
     # in _ext: each says why it is there
     "local_tutorials",
     "numpydoc_prose",
+    "page_buttons",
+    "pl_figures",
     "whole_numbers",
 ]
 exclude_patterns = ["_build", "**.ipynb_checkpoints", "benchmark"]
@@ -70,6 +77,24 @@ typehints_document_rtype = False  # the section Returns says it, with what it is
 napoleon_google_docstring = False
 napoleon_use_ivar = True
 napoleon_use_rtype = False
+
+# -- links to the source -----------------------------------------------------------------------------------------------
+def linkcode_resolve(domain: str, info: dict[str, str]) -> str | None:
+    """Address of the lines that define an object of the package."""
+    if domain != "py" or not info["module"]:
+        return None
+    found = importlib.import_module(info["module"])
+    for name in info["fullname"].split("."):
+        found = inspect.getattr_static(found, name, None) if inspect.isclass(found) else getattr(found, name, None)
+    found = getattr(found, "fget", found)  # of a property
+    found = inspect.unwrap(getattr(found, "__func__", found))
+    try:
+        lines, start = inspect.getsourcelines(found)
+        path = Path(inspect.getsourcefile(found)).relative_to(DOCS.parent)
+    except (TypeError, OSError, ValueError):  # data, and what the package has from elsewhere
+        return None
+    return f"{SOURCE}/blob/main/{path.as_posix()}#L{start}-L{start + len(lines) - 1}"
+
 
 # -- references --------------------------------------------------------------------------------------------------------
 bibtex_bibfiles = ["references.bib"]
@@ -126,10 +151,16 @@ html_theme_options = {
     "navbar_persistent": [],  # the sidebar has the search
     "show_navbar_depth": 1,
     "show_toc_level": 2,
-    "use_download_button": False,
+    "repository_url": SOURCE,
+    "repository_branch": "main",
+    "path_to_docs": "docs",
+    "use_download_button": True,  # of notebooks alone: see page_buttons
     "use_fullscreen_button": False,
+    "use_repository_button": True,
+    "use_source_button": True,
 }
-html_copy_source = html_show_sourcelink = False
+html_copy_source = True  # what the button of a notebook downloads
+html_show_sourcelink = False
 
 # MathJax as one file beside the pages: nothing is loaded from elsewhere.
 _MATHJAX = Path(importlib.util.find_spec("sphinx-mathjax-offline").origin).parent / "static" / "mathjax"

@@ -2,6 +2,10 @@
 
 Outputs are written back, without times of execution, so that a notebook whose results stay the same does not change.
 With ``--check`` nothing is written. Names after it choose notebooks: ``python docs/run_tutorials.py --check 02``.
+
+A notebook that reads a real screen names its files in its metadata, ``{"raptorgraph": {"data": ["screen.h5ad"]}}``. They
+are looked for in ``$RAPTORGRAPH_DATA``, by default ``../shared/data`` beside the repository; where one is missing the
+notebook is skipped, and keeps the outputs that it has.
 """
 
 from __future__ import annotations
@@ -11,9 +15,12 @@ import sys
 import time
 from pathlib import Path
 
+TUTORIALS = Path(__file__).resolve().parents[1] / "tutorials"
+
 # Read by the kernel, before any library is imported there.
 for _variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"):
     os.environ[_variable] = "1"
+os.environ.setdefault("RAPTORGRAPH_DATA", str(TUTORIALS.parents[1] / "shared" / "data"))
 
 # Bars come and go, and would stay in the outputs.
 os.environ["TQDM_DISABLE"] = "1"
@@ -22,7 +29,10 @@ import nbformat  # noqa: E402
 from nbclient import NotebookClient  # noqa: E402
 from nbclient.exceptions import CellExecutionError  # noqa: E402
 
-TUTORIALS = Path(__file__).parents[1] / "tutorials"
+
+def missing(notebook: nbformat.NotebookNode, folder: Path) -> list[str]:
+    """Files that the notebook reads and the folder lacks."""
+    return [name for name in notebook.metadata.get("raptorgraph", {}).get("data", []) if not (folder / name).is_file()]
 
 
 def run(path: Path, *, write: bool) -> str | None:
@@ -52,8 +62,12 @@ def main() -> int:
     if not paths:
         print(f"There is no such notebook in {TUTORIALS}.", file=sys.stderr)
         return 1
-    failed = 0
+    failed, folder = 0, Path(os.environ["RAPTORGRAPH_DATA"])
     for path in paths:
+        absent = missing(nbformat.read(path, as_version=4), folder)
+        if absent:
+            print(f"{path.name}: skipped, {', '.join(absent)} not in {folder} (RAPTORGRAPH_DATA)", flush=True)
+            continue
         start = time.perf_counter()
         error = run(path, write="--check" not in sys.argv)
         print(f"{path.name}: {'failed' if error else 'ran'} in {time.perf_counter() - start:.0f} s", flush=True)

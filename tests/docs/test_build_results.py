@@ -20,7 +20,7 @@ def builder():
 
 
 def test_the_pages_are_what_the_files_say(builder):
-    assert "results" in builder.pages()
+    assert {"results", "results/prediction", "results/graphs"} <= set(builder.pages())
     for page in builder.pages():
         assert (DOCS / f"{page}.md").read_text() == builder.build(page=page)
 
@@ -31,7 +31,7 @@ def test_every_number_comes_with_a_command(builder):
         for facts in folder.glob("*.json"):
             name = json.loads(facts.read_text())["experiment"]
             assert f"{{{{ {folder.name}/{name}: command }}}}" in template, (folder.name, name)
-    assert "{{" not in builder.build()
+    assert not [page for page in builder.pages() if "{{" in builder.build(page=page)]
 
 
 def test_a_page_is_built_when_its_results_are_there(builder, tmp_path):
@@ -43,6 +43,11 @@ def test_a_page_is_built_when_its_results_are_there(builder, tmp_path):
     assert builder.pages(tmp_path) == ["cost", "plain"]
     (place / "scale.csv").write_text("stage,cells\nsums,1.00\n")
     assert builder.build(tmp_path, "cost") == "| stage | cells |\n|---|---|\n| sums | 1.00 |\n"
+    (tmp_path / "results").mkdir()
+    (tmp_path / "results" / "speed.md.in").write_text("{{ cost/scale: figure }}\n")
+    (place / "scale.png").write_bytes(b"")
+    assert builder.pages(tmp_path) == ["cost", "plain", "results/speed"]
+    assert builder.build(tmp_path, "results/speed") == "![scale on cost](../benchmark/cost/scale.png)\n"
 
 
 def test_placeholders(builder, tmp_path):
@@ -64,8 +69,8 @@ def test_placeholders(builder, tmp_path):
         "{{ toy/losses: command }}\n\n{{ toy/losses }}\n\n{{ toy/losses: figure }}\n"
     )
     command = (
-        "raptorgraph benchmark losses --screen toy.h5ad --control nt --seeds 2 --methods 'a,b c' --set betas='[0, 1]' "
-        "--predictions x=x.csv"
+        "raptorgraph benchmark losses --screen toy.h5ad --control nt --seeds 2 \\\n"
+        "  --methods 'a,b c' --set betas='[0, 1]' --predictions x=x.csv"
     )
     assert builder.build(tmp_path) == (
         f"```bash\n{command}\n```\n\n| loss | value |\n|---|---|\n| MSE | 1.000 ± 0.100 |\n\n"
@@ -77,6 +82,15 @@ def test_a_missing_file_is_an_error(builder, tmp_path):
     (tmp_path / "results.md.in").write_text("{{ toy/losses: figure }}\n")
     with pytest.raises(FileNotFoundError, match="no figure"):
         builder.build(tmp_path)
+
+
+def test_lines_of_a_command_fit_on_a_page(builder):
+    words = ["raptorgraph benchmark", *(f"--set option-{k}='[{k}]'" for k in range(9)), "--methods '" + "a" * 90 + "'"]
+    lines = builder._wrapped(words).split("\n")
+    assert " ".join(line.removesuffix(" \\").strip() for line in lines) == " ".join(words)
+    assert all(len(line) <= 76 for line in lines[:-1])
+    assert all(line.endswith(" \\") for line in lines[:-1])
+    assert lines[-1] == "  " + words[-1]  # which has a line of its own
 
 
 def test_lines_that_wait_for_an_experiment(builder, tmp_path):

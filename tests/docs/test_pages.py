@@ -27,6 +27,9 @@ PAGES = [
 ]
 _BLOCK = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _LINK = re.compile(r"\]\(([^)#:\s]+)(#[^)]*)?\)")
+# blocks of code and of shell; of other blocks the words are those of a page
+_ANY_BLOCK = re.compile(r"^```(?:\{code-block\} )?(?:python|bash)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+_WIDTH = 76  # characters that a page shows without scrolling
 
 
 @pytest.fixture(scope="module")
@@ -43,6 +46,41 @@ def test_code_runs(page, screen, tmp_path, monkeypatch):
     for block in _BLOCK.findall((DOCS / page).read_text()):
         exec(compile(block, str(DOCS / page), "exec"), names)
     plt.close("all")
+
+
+def written_pages():
+    """Pages that are in the repository: those of the API are listed there, and made by the builder."""
+    folders = [DOCS, *(DOCS / name for name in ("api", "concepts", "howto", "results"))]
+    return [ROOT / "README.md", *sorted(path for folder in folders for path in folder.glob("*.md"))]
+
+
+@pytest.mark.parametrize("page", written_pages(), ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_code_fits_on_a_page(page):
+    lines = [line for block in _ANY_BLOCK.findall(page.read_text(encoding="utf-8")) for line in block.splitlines()]
+    # one option of a command cannot be broken
+    assert [line for line in lines if len(line) > _WIDTH and not line.startswith("  --")] == []
+
+
+def test_code_of_the_readme_runs(screen, monkeypatch):
+    monkeypatch.setattr(_training, "_FROM_EFFECTS", (10, 2))
+    (code,) = _BLOCK.findall((ROOT / "README.md").read_text())
+    names = {"adata": screen.copy()}
+    exec(compile(code.replace("KLF1+CEBPA", "P01+P02"), "README.md", "exec"), names)
+    assert names["model"].is_trained
+
+
+def slug(heading):
+    """Anchor of a heading, as GitHub makes it."""
+    words = re.sub(r"[^\w\- ]", "", heading.lower().strip())
+    return "#" + words.replace(" ", "-")
+
+
+def test_anchors_of_the_readme_exist():
+    found = [(match[1], match[2]) for match in _LINK.finditer((ROOT / "README.md").read_text()) if match[2]]
+    assert found
+    for link, anchor in found:
+        headings = re.findall(r"^#+ (.*)$", (ROOT / link).read_text(), re.MULTILINE)
+        assert anchor in map(slug, headings), link
 
 
 @pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md", "CHANGELOG.md"])

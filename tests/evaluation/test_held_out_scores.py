@@ -24,7 +24,7 @@ TRUTH = frame([[3, 4], [0, 5], [5, 0]])  # each of squared size 25
 def scores():
     predictions = {MODEL: TRUTH / 2, "no change": 0 * TRUTH, "additive": TRUTH * 0.9}
     variance, sd = 0 * TRUTH + 0.5, 0 * TRUTH + 1.0
-    return held_out_scores._scores(predictions, TRUTH * 1.1, TRUTH, variance, sd, seed=0)
+    return held_out_scores.scores_of(predictions, TRUTH * 1.1, TRUTH, variance, sd, seed=0)
 
 
 def test_errors_are_parts_of_the_squared_size(scores):
@@ -51,7 +51,7 @@ def test_intervals_hold_what_lies_within_model_and_sampling_error(scores):
 
 def test_of_one_condition_there_is_no_spread():
     one = TRUTH.iloc[:1]
-    found = held_out_scores._scores({MODEL: one, "no change": 0 * one}, one, one, 0 * one, None, seed=0)
+    found = held_out_scores.scores_of({MODEL: one, "no change": 0 * one}, one, one, 0 * one, None, seed=0)
     assert found.coverage is None
     assert found.difference_se == np.inf
     assert found.table["discrimination"].isna().all()

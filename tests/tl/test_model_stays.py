@@ -63,6 +63,7 @@ TOOLS = {
     "enrich_effects": lambda a, path: tl.enrich_effects(
         a["model"].predict_effects(["P01", "P02"]), a["sets"], n_permutations=20
     ),
+    "evaluate": lambda a, path: tl.evaluate(a["model"], with_unseen(a["model"]), baselines=["additive"], n_cells=10),
     "guides": lambda a, path: tl.guides(a["model"], "guide", n_resamples=20),
     "interactions": lambda a, path: tl.interactions(a["model"], n_draws=20, seed=1),
     "knock_out_edge": lambda a, path: knocked_out(a["model"]),
@@ -108,6 +109,16 @@ PLOTS = {
 # Frequencies of edges are kept with the model, for get_edges and get_dag, as dag_stability says.
 KEPT = {"tl.dag_stability": {"module: edge_frequency", "module: edge_q_value"}}
 CALLS = {f"tl.{name}": call for name, call in TOOLS.items()} | {f"pl.{name}": call for name, call in PLOTS.items()}
+
+
+def with_unseen(model):
+    """The model's cells, of which some have a label that it has not seen."""
+    adata = model.adata.copy()
+    labels = adata.obs["perturbation"].astype(str).to_numpy()
+    pair = next(f"P01+{gene}" for gene in model.perturbed_genes[1:] if f"P01+{gene}" not in model.conditions)
+    labels[np.flatnonzero(labels == "P01")[:25]] = pair
+    adata.obs["perturbation"] = labels
+    return adata
 
 
 def knocked_out(model):

@@ -171,7 +171,7 @@ def summarize(
                 if frame.index.isin(labels).sum() == len(labels) and (name == UNSEEN or method != "additive")
             }
             sd = pd.concat(sds).loc[labels] if sds else None
-            scores[name] = _scores(known, half.loc[labels], measured.loc[labels], variance.loc[labels], sd, seed)
+            scores[name] = scores_of(known, half.loc[labels], measured.loc[labels], variance.loc[labels], sd, seed)
     shown = UNSEEN if UNSEEN in scores else SINGLES if SINGLES in scores else SEEN
     labels = scores[shown].labels
     return HeldOut(
@@ -188,30 +188,35 @@ def summarize(
     )
 
 
-def _scores(
+def scores_of(
     predictions: Mapping[str, pd.DataFrame],
     half: pd.DataFrame,
     measured: pd.DataFrame,
     variance: pd.DataFrame,
     sd: pd.DataFrame | None,
     seed: int,
+    *,
+    other_half: pd.DataFrame | None = None,
 ) -> Scores:
+    """Scores of predicted effects, the model's among them; `half` is compared with `other_half`, or with `measured`."""
     truth = measured.to_numpy()
     order = [MODEL, *(name for name in ladder() if name in predictions)]
     arrays = {name: predictions[name].to_numpy() for name in order} | {HALF: half.to_numpy()}
-    size = (truth**2).sum(axis=1)
+    truths = {HALF: truth if other_half is None else other_half.to_numpy()}
     draws = np.random.default_rng([seed, 3]).integers(len(truth), size=(_N_BOOTSTRAP, len(truth)))
 
-    def relative(errors: np.ndarray) -> tuple[float, np.ndarray]:
+    def relative(errors: np.ndarray, to: np.ndarray) -> tuple[float, np.ndarray]:
         """Pooled over conditions, and the same for each resample of the conditions."""
+        size = (to**2).sum(axis=1)
         return errors.sum() / size.sum(), errors[draws].sum(axis=1) / size[draws].sum(axis=1)
 
     rows, resampled = [], {}
     for name, values in arrays.items():
-        error, resampled[name] = relative(((values - truth) ** 2).sum(axis=1))
-        pearson = metrics.pearson_delta(values, truth, per_row=True)
+        to = truths.get(name, truth)
+        error, resampled[name] = relative(((values - to) ** 2).sum(axis=1), to)
+        pearson = metrics.pearson_delta(values, to, per_row=True)
         defined = pearson[~np.isnan(pearson)]
-        many = len(truth) > 1
+        many = len(to) > 1
         rows.append(
             {
                 "method": name,
@@ -219,10 +224,10 @@ def _scores(
                 "relative_mse_se": resampled[name].std() if many else np.nan,
                 "pearson": defined.mean() if len(defined) else np.nan,
                 "pearson_se": defined.std(ddof=1) / np.sqrt(len(defined)) if len(defined) > 1 else np.nan,
-                "discrimination": metrics.centroid_accuracy(values, truth, "cosine") if many else np.nan,
+                "discrimination": metrics.centroid_accuracy(values, to, "cosine") if many else np.nan,
             }
         )
-    noise, _ = relative(variance.to_numpy().sum(axis=1))
+    noise, _ = relative(variance.to_numpy().sum(axis=1), truth)
     rows.append({"method": PERFECT, "relative_mse": min(noise, 1.0)})
     table = pd.DataFrame(rows)
     baselines = table[table["method"].isin(ladder())]

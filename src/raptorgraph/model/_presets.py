@@ -7,7 +7,7 @@ from typing import Any
 from raptorgraph._arguments import check_choice
 from raptorgraph.model._config import AS_PRINTED
 
-# First choices, measured in docs/results.md; a systematic search has not been made.
+# First choices, measured in docs/results; a systematic search has not been made.
 DEFAULT: dict[str, dict[str, Any]] = {
     "model": {},
     "train": {"batch_size": 256},

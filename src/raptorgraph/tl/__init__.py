@@ -12,6 +12,7 @@ __getattr__, __dir__, __all__ = lazy.attach(
         "_effect_similarity": ["effect_similarity"],
         "_effects": ["effects"],
         "_enrich": ["enrich", "enrich_effects"],
+        "_evaluate": ["evaluate"],
         "_guides": ["guides"],
         "_interactions": ["interactions"],
         "_latent_programs": ["latent_programs"],
