@@ -96,14 +96,14 @@ def similarity(
     if isinstance(effects, pd.DataFrame):
         table = _some(effects, perturbations)
         faint, n_known = np.zeros(len(table), dtype=bool), len(table)
-        genes_of = {label: (label,) for label in table.index}
+        genes_of: dict[str, tuple[str, ...]] = {label: (label,) for label in table.index}
     elif hasattr(effects, "predict_effects"):
         labels = asked_labels(effects, perturbations)
         if len(labels) < 2:
             raise ValueError(f"Similarity is of two perturbations or more, and these are {labels}: name others.")
         block, n_known = strongest(effects, labels, n_perturbations), len(labels)
         table = similarity_of(block, kind)
-        faint = ~block.sure().any(axis=1) if block.has_sd else np.zeros(len(table), dtype=bool)
+        faint = ~block.clear() if block.has_sd else np.zeros(len(table), dtype=bool)
         setup = Setup.of(effects.setup_args)
         genes_of = {label: setup.genes(label) for label in block.labels}
         modules = effects.get_modules() if modules is None and hasattr(effects, "get_modules") else modules
