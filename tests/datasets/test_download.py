@@ -210,6 +210,8 @@ def test_the_end_of_a_packed_file_shows_where_its_length_is_not_said(cutting, tm
             fetch([source], tmp_path)
         assert not list(tmp_path.iterdir())
     assert fetch([source], tmp_path).read_bytes() == PACKED
+
+
 def test_checksums_of_addresses_are_kept_and_compared(download, tmp_path):
     """Of a file whose publisher names none: what an address gave once is what it has to give again."""
     content, sources, asked = download

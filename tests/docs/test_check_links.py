@@ -19,7 +19,9 @@ def checker():
 def test_links_pictures_and_anchors(checker, tmp_path):
     (tmp_path / "deeper").mkdir()
     (tmp_path / "a b.png").touch()
-    (tmp_path / "deeper" / "there.html").write_text('<p id="here"></p><a name="old"></a><a href="../index.html#top">x</a>')
+    (tmp_path / "deeper" / "there.html").write_text(
+        '<p id="here"></p><a name="old"></a><a href="../index.html#top">x</a>'
+    )
     (tmp_path / "index.html").write_text(
         '<h1 id="top"></h1><img src="a%20b.png"><img src="gone.png"><img src="data:image/png;base64,AA">'
         '<a href="deeper/there.html#here">1</a><a href="deeper/there.html#old">2</a><a href="deeper/there.html#new">3</a>'

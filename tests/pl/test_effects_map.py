@@ -21,7 +21,7 @@ def square(table, name, like):
 
 def by_strength(model):
     """Perturbations by their number of sure effects, of equally many by the length of the effect."""
-    sure = tl.effects(model, max_lfsr=0.05, exclude_targets=True).groupby("perturbation").size()
+    sure = tl.effects(model, max_fdr=0.05, exclude_targets=True).groupby("perturbation").size()
     length = tl.effects(model, exclude_targets=True).groupby("perturbation")["effect"].apply(np.linalg.norm)
     return sorted(model.conditions, key=lambda label: (-sure[label], -length[label]))
 
@@ -34,7 +34,7 @@ def test_squares_are_effects_that_fade_as_signs_get_unsure(fixed):
     assert values.shape[1] == 15
     np.testing.assert_allclose(values, square(table, "effect", values))
     np.testing.assert_allclose(opacity, 1 - 2 * square(table, "lfsr", values))
-    sure = table[(table["lfsr"] <= 0.05) & ~table["own_target"]]
+    sure = table[(table["FDR"] <= 0.05) & ~table["own_target"]]
     inside = sure[sure["gene"].isin(values.columns)]
     norm = ax.images[0].norm
     assert norm.vmin == -norm.vmax == pytest.approx(-np.quantile(inside["effect"].abs(), 0.95))
@@ -43,7 +43,7 @@ def test_squares_are_effects_that_fade_as_signs_get_unsure(fixed):
 
 
 def test_genes_are_taken_from_each_perturbation_in_turn(fixed):
-    sure = tl.effects(fixed, max_lfsr=0.05, exclude_targets=True)
+    sure = tl.effects(fixed, max_fdr=0.05, exclude_targets=True)
     order = by_strength(fixed)
     ranked = {label: sure.loc[sure["perturbation"] == label, "gene"].tolist() for label in order}
     expected = []
@@ -108,8 +108,8 @@ def test_bad_input(fixed):
         pl.effects_map(fixed, n_genes=0)
     with pytest.raises(ValueError, match="n_perturbations=0"):
         pl.effects_map(fixed, n_perturbations=0)
-    with pytest.raises(ValueError, match="max_lfsr=2"):
-        pl.effects_map(fixed, max_lfsr=2)
+    with pytest.raises(ValueError, match="fdr=2"):
+        pl.effects_map(fixed, fdr=2)
     with pytest.raises(ValueError, match="'gene99' is not a gene of the model"):
         pl.effects_map(fixed, genes=["gene99"])
     with pytest.raises(ValueError, match="D was not perturbed"):

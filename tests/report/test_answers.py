@@ -60,11 +60,11 @@ def test_the_genes_that_change_most(model, screen):
     rows = found[found["perturbation"] == "P02"]
     assert set(rows["gene"]) == set(effects.abs().nlargest(_answers.N_TOP).index)
     sure = sure_genes(found)
-    assert (sure["lfsr"] <= 0.05).all()
+    assert (sure["FDR"] <= 0.05).all()
     own = [gene in label.split("+") for label, gene in zip(sure["perturbation"], sure["gene"], strict=True)]
     assert not any(own)
     left = found.drop(sure.index)
-    assert ((left["lfsr"] > 0.05) | left["own_target"]).all()
+    assert ((left["FDR"] > 0.05) | left["own_target"]).all()
 
 
 def test_pairs_that_were_measured_are_not_proposed(model, screen):

@@ -163,6 +163,6 @@ def test_strongest_perturbations_and_their_genes_are_those_of_the_files(document
     size = f"{first['magnitude']:.2f} [{first['magnitude_low']:.2f}, {first['magnitude_high']:.2f}]"
     assert f"The strongest are {first['perturbation']}, with an effect of size {size};" in text
     genes = pd.read_csv(written / "top_genes.csv")
-    sure = genes[(genes["perturbation"] == first["perturbation"]) & (genes["lfsr"] <= 0.05) & ~genes["own_target"]]
+    sure = genes[(genes["perturbation"] == first["perturbation"]) & (genes["FDR"] <= 0.05) & ~genes["own_target"]]
     assert len(sure)
     assert f"{first['perturbation']} {'lowers' if (sure['effect'] < 0).any() else 'raises'} " in text

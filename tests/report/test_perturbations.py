@@ -32,7 +32,7 @@ def found(tmp_path):
         },
         index=pd.Index(["A", "B", "C"], name="perturbation"),
     )  # fmt: skip
-    genes = pd.DataFrame(GENES, columns=["perturbation", "gene", "effect", "lfsr", "own_target"])
+    genes = pd.DataFrame(GENES, columns=["perturbation", "gene", "effect", "FDR", "own_target"])
     genes = genes.assign(low=genes["effect"] - 0.5, high=genes["effect"] + 0.5)
     answers = SimpleNamespace(strength=strength, top_genes=genes)
     return SimpleNamespace(answers=answers, strength=strength, held=HeldOut(reason="few cells"), out=tmp_path)
@@ -83,7 +83,7 @@ def test_genes_that_surely_change(found):
 
 
 def test_why_no_gene_is_listed(found):
-    found.answers.top_genes["lfsr"] = np.nan
+    found.answers.top_genes["FDR"] = np.nan
     assert "genes" not in tables(perturbations(found))
     assert "This model has no intervals" in perturbations(found).blocks[-1].text
     found.answers.top_genes = None

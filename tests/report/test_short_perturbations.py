@@ -73,7 +73,7 @@ def test_without_intervals_none_are_spoken_of():
 
 
 def genes(rows):
-    table = pd.DataFrame(rows, columns=["perturbation", "gene", "effect", "lfsr"])
+    table = pd.DataFrame(rows, columns=["perturbation", "gene", "effect", "FDR"])
     own = table["gene"] == table["perturbation"]
     return table.assign(low=table["effect"] - 0.5, high=table["effect"] + 0.5, own_target=own)
 
@@ -89,12 +89,12 @@ ROWS = [
 ]
 
 
-def test_genes_are_named_whose_direction_is_known_but_for_the_perturbed_one():
+def test_genes_are_named_whose_change_is_sure_but_for_the_perturbed_one():
     table = strength(A=(3.0, True), B=(2.0, True), C=(5.0, False))
     assert list(genes_of_strongest(table, genes(ROWS), counts=True)) == [
         "A lowers k (−2.50 [−3.00, −2.00]) and g (−2.00 [−2.50, −1.50]), and raises h (+1.00 [0.50, 1.50]). Changes "
         "are on the scale of log(1 + counts per 10,000).",
-        "Of no gene is it sure which way B changes it.",
+        "Of no single gene is it sure that B changes it.",
     ]
     (first, _) = genes_of_strongest(table, genes(ROWS), counts=False)
     assert first.endswith("Changes are on the scale of the values in the file.")
@@ -106,7 +106,7 @@ def test_of_nothing_that_stands_out_no_gene_is_named():
 
 
 def test_without_intervals_no_gene_is_named():
-    (text,) = genes_of_strongest(strength(A=(1.0, True)), genes(ROWS).assign(lfsr=np.nan), counts=True)
+    (text,) = genes_of_strongest(strength(A=(1.0, True)), genes(ROWS).assign(FDR=np.nan), counts=True)
     assert text == "Which genes they change for sure cannot be said, because this model has no intervals."
 
 

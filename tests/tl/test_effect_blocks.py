@@ -1,7 +1,7 @@
 import numpy as np
 import pandas as pd
 import pytest
-from scipy.stats import norm
+from scipy.stats import false_discovery_control, norm
 
 from raptorgraph.tl import _effect_blocks
 from raptorgraph.tl._effect_blocks import EffectBlock, asked_labels, effect_blocks, gene_columns, strongest
@@ -25,6 +25,15 @@ class Model:
         return (self.mean.loc[labels], self.sd.loc[labels]) if return_sd else self.mean.loc[labels]
 
 
+def rates(model, own):
+    """False discovery rates of the genes that are not perturbed, 1 for the others."""
+    p = 2 * norm.cdf(-model.mean.abs() / model.sd)
+    found = np.ones(p.shape)
+    for row, others in enumerate(~own):
+        found[row, others] = false_discovery_control(p[row, others])
+    return found
+
+
 @pytest.fixture
 def model():
     return Model()
@@ -42,7 +51,8 @@ def test_blocks_hold_all_perturbations_in_order(model, monkeypatch):
     for label in model.conditions:
         assert set(own.columns[own.loc[label]]) == set(label.split("+")) & {"A", "B"}  # C and D are not measured
     np.testing.assert_array_equal(whole.without_targets()[own.to_numpy()], 0)
-    np.testing.assert_array_equal(whole.sure(0.01), (norm.cdf(-model.mean.abs() / model.sd) <= 0.01) & ~own)
+    np.testing.assert_array_equal(whole.sure(0.2), (rates(model, own.to_numpy()) <= 0.2) & ~own)
+    np.testing.assert_array_equal(whole.columns([3, 4]).fdr, whole.fdr[:, [3, 4]])  # over all genes
 
 
 @pytest.mark.parametrize("at_a_time", [3, 100])
@@ -51,7 +61,7 @@ def test_the_strongest_have_the_most_sure_effects(model, monkeypatch, n, at_a_ti
     monkeypatch.setattr(_effect_blocks, "AT_A_TIME", at_a_time)
     found = strongest(model, model.conditions, n)
     own = np.array([[gene in label.split("+") for gene in model.mean.columns] for label in model.conditions])
-    n_sure = ((norm.cdf(-model.mean.abs() / model.sd) <= 0.05) & ~own).sum(axis=1)
+    n_sure = ((rates(model, own) <= 0.05) & ~own).sum(axis=1)
     length = np.linalg.norm(np.where(own, 0, model.mean), axis=1)
     best = sorted(range(10), key=lambda k: (-n_sure[k], -length[k]))[:n]
     assert found.labels == [model.conditions[k] for k in sorted(best)]
@@ -64,6 +74,7 @@ def test_without_a_posterior_the_longest_are_the_strongest(model):
     assert not found.has_sd
     assert not found.sure().any()
     assert np.isnan(found.lfsr).all()
+    assert np.isnan(found.fdr).all()
     length = (model.mean.drop(columns=["A", "B"]) ** 2).sum(axis=1)
     for gene in ("A", "B"):
         length += np.where([gene in label for label in model.conditions], 0, model.mean[gene] ** 2)

@@ -31,7 +31,7 @@ def test_what_all_have_in_common_is_taken_out(known_screen, monkeypatch):
     assert list(found.index) == model.conditions
     values = effects_without_targets(model, model.conditions)
     units = values.div(np.linalg.norm(values, axis=1), axis=0)
-    sure = rg.tl.effects(model, max_lfsr=0.05, exclude_targets=True)["perturbation"].unique()
+    sure = rg.tl.effects(model, max_fdr=0.05, exclude_targets=True)["perturbation"].unique()
     expected = CommonDirection(units.to_numpy(), units.index.isin(sure)).specific()
     np.fill_diagonal(expected, 1.0)
     np.testing.assert_allclose(found, expected, atol=1e-6)

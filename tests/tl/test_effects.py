@@ -5,11 +5,12 @@ import pandas as pd
 import pytest
 import scvi
 from scipy import stats
+from statsmodels.stats.multitest import multipletests
 
 import raptorgraph as rg
 from raptorgraph.tl import _effect_blocks, _effects, effects
 
-COLUMNS = ["perturbation", "gene", "effect", "sd", "low", "high", "lfsr", "measured", "own_target"]
+COLUMNS = ["perturbation", "gene", "effect", "sd", "low", "high", "lfsr", "FDR", "measured", "own_target"]
 
 
 class ManyEffects:
@@ -61,6 +62,14 @@ def test_rows_are_the_effects_with_normal_intervals_and_sign_rates(pairs_model, 
     np.testing.assert_allclose(square["high"].astype(float), high, rtol=1e-9, atol=1e-12)
     below = stats.norm.cdf(0, mean, sd)
     np.testing.assert_allclose(square["lfsr"].astype(float), np.minimum(below, 1 - below), atol=1e-15)
+    rates = pd.DataFrame(2 * square["lfsr"].astype(float), labels, mean.columns)
+    for k, label in enumerate(labels):
+        others = rates.loc[label].drop(label.split("+"))
+        expected = multipletests(others, method="fdr_bh")[1]
+        found = pd.Series(square["FDR"][k].astype(float), mean.columns)
+        np.testing.assert_allclose(found[others.index], expected, atol=1e-15)
+        of_all = pd.Series(multipletests(rates.loc[label], method="fdr_bh")[1], mean.columns)
+        np.testing.assert_allclose(found[label.split("+")], of_all[label.split("+")], atol=1e-15)
     one_side = (square["low"] > 0) | (square["high"] < 0)
     np.testing.assert_array_equal(one_side, square["lfsr"] < (1 - level) / 2)
     np.testing.assert_array_equal(square["measured"][:, 0], [True, False, True])
@@ -104,6 +113,11 @@ def test_sure_signs_are_seldom_opposite(known_screen):
         assert right[sure].sum() > 10 * opposite[sure].sum()
     unsure = (table["lfsr"] > 0.3).to_numpy()
     assert right[unsure].sum() < 3 * opposite[unsure].sum()
+    # and of genes that are sure to respond at most as many do not as the rates say
+    discovered = (table["FDR"] <= 0.05).to_numpy()
+    assert discovered.sum() > 20
+    assert (true[discovered] == 0).mean() <= 0.05
+    assert (true[(table["lfsr"] <= 0.05).to_numpy()] == 0).mean() > 0.1  # which sign rates do not promise
     # of perturbations that do nothing fewer are sure than the 10 % that intervals without shrinkage would leave out
     of_null = effects(known_screen.model, known_screen.null, exclude_targets=True)
     assert (of_null["lfsr"] <= 0.05).mean() < 0.05

@@ -41,7 +41,7 @@ def effects_map(
     genes: Sequence[str] | None = None,
     n_genes: int = 50,
     n_perturbations: int = 100,
-    max_lfsr: float = SURE,
+    fdr: float = SURE,
     ax: Axes | None = None,
     show: bool | None = None,
     save: str | PathLike[str] | None = None,
@@ -66,8 +66,8 @@ def effects_map(
     n_perturbations
         Largest number of perturbations: those with the most sure effects, of equally many those with the longest
         effect.
-    max_lfsr
-        Local false sign rate up to which an effect is sure. Effects of a perturbation on its own genes do not count.
+    fdr
+        False discovery rate up to which an effect is sure. Effects of a perturbation on its own genes do not count.
     %(ax)s
     %(figure)s
 
@@ -93,13 +93,13 @@ def effects_map(
     check_save(save)
     check_integer("n_genes", n_genes, 1)
     check_integer("n_perturbations", n_perturbations, 1)
-    check_number("max_lfsr", max_lfsr, 0, 1, above=True)
+    check_number("fdr", fdr, 0, 1, above=True)
     labels = asked_labels(model, perturbations)
     names = gene_names(model, labels)
     wanted = None if genes is None else gene_columns(names, genes, Setup.of(model.setup_args))
-    block = strongest(model, labels, n_perturbations, max_lfsr)
-    gray = ~block.clear(max_lfsr) if block.has_sd else np.zeros(len(block.labels), dtype=bool)
-    shown = block.columns(_in_turn(block, n_genes, max_lfsr) if wanted is None else wanted)
+    block = strongest(model, labels, n_perturbations, fdr)
+    gray = ~block.clear(fdr) if block.has_sd else np.zeros(len(block.labels), dtype=bool)
+    shown = block.columns(_in_turn(block, n_genes, fdr) if wanted is None else wanted)
     opacity = np.clip(1 - 2 * shown.lfsr, 0, 1) if shown.has_sd else np.ones(shown.mean.shape)
     faded = shown.mean * opacity
     rows, columns = (similar_side_by_side(unit_rows(x)) for x in (faded, faded.T))
@@ -109,7 +109,7 @@ def effects_map(
     height, width = height * len(shown.labels), width * len(shown.genes)
     letters = max(len(label) for label in shown.labels)
     ax = axes_or_new(ax, (max(width, 1.0) + 0.075 * letters + 2.4, max(height, 2.2) + 1.3))
-    limit = _limit(shown, max_lfsr)
+    limit = _limit(shown, fdr)
     style: Style = {"aspect": "auto", "interpolation": "nearest", "cmap": "RdBu_r", "norm": Normalize(-limit, limit)}
     image = ax.imshow(shown.mean, alpha=opacity, **style)
     name_squares(ax, shown.labels, list(shown.genes), fontsize)
@@ -135,18 +135,18 @@ def effects_map(
     return finish(ax, show=show, save=save, return_fig=return_fig)
 
 
-def _in_turn(block: EffectBlock, n_genes: int, max_lfsr: float) -> npt.NDArray[np.int_]:
+def _in_turn(block: EffectBlock, n_genes: int, fdr: float) -> npt.NDArray[np.int_]:
     """Columns of the genes that perturbations move most, one of each perturbation in turn.
 
     Where no effect is sure the largest ones are taken.
     """
-    size, candidates = np.abs(block.mean), block.sure(max_lfsr)
+    size, candidates = np.abs(block.mean), block.sure(fdr)
     if not candidates.any():
         candidates = ~block.own
     ranked = np.argsort(np.where(candidates, -size, np.inf), axis=1, kind="stable")[:, :n_genes]
     n_candidates = candidates.sum(axis=1)
     chosen: dict[int, None] = {}
-    order = block.by_strength(max_lfsr).tolist()
+    order = block.by_strength(fdr).tolist()
     for place in range(ranked.shape[1]):
         for row in order:
             if place < n_candidates[row] and len(chosen) < n_genes:
@@ -154,10 +154,10 @@ def _in_turn(block: EffectBlock, n_genes: int, max_lfsr: float) -> npt.NDArray[n
     return np.array(list(chosen), dtype=int)
 
 
-def _limit(block: EffectBlock, max_lfsr: float) -> float:
+def _limit(block: EffectBlock, fdr: float) -> float:
     """Size of the effect at which the colors end, so that a few far larger ones do not set it."""
     sizes: Floats = np.abs(block.mean)
-    counts = block.sure(max_lfsr)
+    counts = block.sure(fdr)
     for chosen in (counts, ~block.own, np.ones(sizes.shape, dtype=bool)):
         if chosen.any():
             return float(np.quantile(sizes[chosen], _COLORED)) or 1.0

@@ -1,4 +1,4 @@
-"""Effects of one perturbation against how sure their sign is."""
+"""Effects of one perturbation against how sure it is that they are there."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from raptorgraph.model import RaptorGraphModel
     from raptorgraph.pl._marks import Style
 
-_COLUMNS = ("perturbation", "gene", "effect", "lfsr")
+_COLUMNS = ("perturbation", "gene", "effect", "FDR")
 _HIGHEST = 12.0  # -log10 of the smallest rate that has a height of its own whatever the others are
 _LOW_ENOUGH = 0.97  # share of the genes that have one in any case
 _ENOUGH = 20  # genes from which one can be far off
@@ -38,7 +38,7 @@ def volcano(
     effects: RaptorGraphModel | pd.DataFrame,
     perturbation: str | Collection[str] | None = None,
     *,
-    max_lfsr: float = SURE,
+    fdr: float = SURE,
     n_labels: int = 12,
     title: str | None = None,
     ax: Axes | None = None,
@@ -46,10 +46,10 @@ def volcano(
     save: str | PathLike[str] | None = None,
     return_fig: bool = False,
 ) -> Axes | Figure:
-    r"""Draw the effect of a perturbation on each gene against how sure its sign is.
+    r"""Draw the effect of a perturbation on each gene against how sure it is that there is one.
 
-    Heights are :math:`-\log_{10}` of the local false sign rate (:func:`raptorgraph.tl.effects`), so that 2 is a sign
-    that is wrong with a probability of 1 %. It is about the direction: the effect may be next to nothing all the same.
+    Heights are :math:`-\log_{10}` of the false discovery rate (:func:`raptorgraph.tl.effects`): of the genes above 2 no
+    more than 1 % are expected not to respond.
 
     Parameters
     ----------
@@ -59,10 +59,10 @@ def volcano(
     perturbation
         Label of the perturbation, of a model also its genes as a tuple or set; may be left out for a table that has
         one.
-    max_lfsr
-        Local false sign rate up to which the sign of an effect counts as sure: such genes are colored.
+    fdr
+        False discovery rate up to which an effect counts as sure: such genes are colored.
     n_labels
-        Number of genes to name: the largest effects whose sign is sure. A name that finds no free place is left out.
+        Number of genes to name: the largest sure effects. A name that finds no free place is left out.
         The perturbed genes themselves are named besides.
     title
         Title; by default the name of the perturbation.
@@ -93,13 +93,13 @@ def volcano(
     'effect (log-normalized)'
     """
     check_save(save)
-    check_number("max_lfsr", max_lfsr, 0, 1, above=True)
+    check_number("fdr", fdr, 0, 1, above=True)
     check_integer("n_labels", n_labels, 0)
     table, label = _of_one(effects, perturbation)
     genes, x = table["gene"].astype(str).to_numpy(), table["effect"].to_numpy(dtype=float)
-    rate = table["lfsr"].to_numpy(dtype=float)
+    rate = table["FDR"].to_numpy(dtype=float)
     own = table["own_target"].to_numpy(dtype=bool) if "own_target" in table else np.zeros(len(table), dtype=bool)
-    sure = rate <= max_lfsr
+    sure = rate <= fdr
     heights = -np.log10(np.maximum(rate, np.finfo(float).tiny))
     border = float(max(_HIGHEST, np.ceil(np.quantile(heights, _LOW_ENOUGH))))
     high = heights > border
@@ -112,7 +112,7 @@ def volcano(
     kinds = {
         f"lower ({int((sure & (x < 0)).sum())})": (BLUE, sure & (x < 0), 0.8),
         f"higher ({int((sure & (x > 0)).sum())})": (ORANGE, sure & (x > 0), 0.8),
-        f"sign not sure ({int((~sure).sum())})": (GRAY, ~sure, 0.4),
+        f"not sure ({int((~sure).sum())})": (GRAY, ~sure, 0.4),
     }
     shapes: list[tuple[str, float, np.ndarray]] = [
         ("o", 12, ~beyond & ~high), ("^", 20, ~beyond & high), ("D", 30, beyond)
@@ -126,10 +126,10 @@ def volcano(
     ring: Style = {"facecolors": "none", "edgecolors": "black", "linewidths": 1.0, "zorder": 4}
     if own.any():
         ax.scatter(at[own], y[own], s=64, clip_on=False, **ring)
-    ax.axhline(-np.log10(max_lfsr), color=GRAY, linestyle="--", linewidth=0.8, zorder=1)
+    ax.axhline(-np.log10(fdr), color=GRAY, linestyle="--", linewidth=0.8, zorder=1)
     ax.axvline(0.0, color=GRAY, linewidth=0.8, zorder=1)
-    ax.set(xlim=ends, ylim=(0.0, 1.06 * max(float(y.max()), -1.5 * np.log10(max_lfsr))))
-    ax.set(xlabel=f"effect ({SCALE})", ylabel=r"$-\log_{10}$ local false sign rate")
+    ax.set(xlim=ends, ylim=(0.0, 1.06 * max(float(y.max()), -1.5 * np.log10(fdr))))
+    ax.set(xlabel=f"effect ({SCALE})", ylabel=r"$-\log_{10}$ false discovery rate")
     ax.set_title(label if title is None else title, fontsize=10)
     ax.spines[["top", "right"]].set_visible(False)
     handles = [marker(name, color) for name, (color, chosen, _) in kinds.items() if chosen.any()]
@@ -158,7 +158,7 @@ def _of_one(
         if perturbation is None:
             raise TypeError("Say whose effects are drawn: perturbation='A' or 'A+B'.")
         if not getattr(effects, "has_posterior", False):
-            raise ValueError("How sure a sign is, is known of a trained model with effect_posterior=True.")
+            raise ValueError("How sure an effect is, is known of a trained model with effect_posterior=True.")
         label = canonical(effects, perturbation)
         return effects_of(effects, [label]), label
     check_columns(effects, _COLUMNS)
@@ -175,9 +175,9 @@ def _of_one(
         raise ValueError(f"The table has gene {twice.iloc[0]!r} of {perturbation!r} twice.")
     if not np.isfinite(table["effect"].to_numpy(dtype=float)).all():
         raise ValueError(f"An effect of {perturbation!r} is missing or infinite: drop its row.")
-    if not table["lfsr"].between(0, 1).all():
+    if not table["FDR"].between(0, 1).all():
         raise ValueError(
-            f"The column 'lfsr' of {perturbation!r} has no rate somewhere: the table must be that of a model with a "
+            f"The column 'FDR' of {perturbation!r} has no rate somewhere: the table must be that of a model with a "
             "posterior of the effects (effect_posterior=True)."
         )
     return table, perturbation

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from raptorgraph.screen import Screen
 
 N_TOP = 20  # genes of each perturbation in the table
-SURE = 0.05  # local false sign rate up to which the direction of a change counts as known
+SURE = 0.05  # false discovery rate up to which a change counts as sure
 _N_DRAWS, _AT_A_TIME = 100, 16  # draws of each effect, and effects that are drawn at a time, which bounds the memory
 _ENDS = (0.05, 0.95)
 _N_NEXT = 10
@@ -84,8 +84,8 @@ def top_genes(model: RaptorGraphModel, screen: Screen) -> pd.DataFrame:
 
 
 def sure_genes(table: pd.DataFrame) -> pd.DataFrame:
-    """Rows of :func:`top_genes` whose direction is known, without the perturbed genes themselves."""
-    return table[(table["lfsr"] <= SURE) & ~table["own_target"]]
+    """Rows of :func:`top_genes` whose change is sure, without the perturbed genes themselves."""
+    return table[(table["FDR"] <= SURE) & ~table["own_target"]]
 
 
 def next_pairs(model: RaptorGraphModel, screen: Screen, seed: int) -> tuple[pd.DataFrame, str]:

@@ -109,7 +109,7 @@ def _genes(found: Findings) -> list[Text | Table]:
         return [Text("No perturbation stands out, so no gene is listed; top_genes.csv has the largest changes of all.")]
     if answers.top_genes is None:
         return [Text("The table of these genes could not be made; the same command tries again.")]
-    if not answers.top_genes["lfsr"].notna().any():
+    if not answers.top_genes["FDR"].notna().any():
         return [
             Text(
                 "This model has no intervals, so of no gene is it known how sure its change is; top_genes.csv has the "
@@ -135,8 +135,8 @@ def _genes(found: Findings) -> list[Text | Table]:
         without = f" {counted(n_weak, 'perturbation')} that {_do(n_weak)} not stand out {_is(n_weak)} left out."
     return [
         Text(
-            f"Listed are genes whose direction is known, with a probability of at most {SURE:.2f} that it is the other "
-            f"one (local false sign rate), but for the perturbed gene itself.{without} top_genes.csv has more genes of "
+            f"Listed are genes that respond at a false discovery rate of at most {100 * SURE:g} %, which is the share of "
+            f"them that are expected not to, but for the perturbed gene itself.{without} top_genes.csv has more genes of "
             "every perturbation."
         ),
         long_table(

@@ -73,7 +73,7 @@ def genes_of_strongest(strength: pd.DataFrame, top_genes: pd.DataFrame | None, *
     labels = list(ranked(strength).head(_N_STRONGEST).index)
     if not labels or top_genes is None:
         return
-    if not top_genes["lfsr"].notna().any():
+    if not top_genes["FDR"].notna().any():
         yield "Which genes they change for sure cannot be said, because this model has no intervals."
         return
     sure = sure_genes(top_genes)
@@ -82,7 +82,7 @@ def genes_of_strongest(strength: pd.DataFrame, top_genes: pd.DataFrame | None, *
         rows = sure[sure["perturbation"] == label]
         text = changed(rows, most=_N_GENES, predicted=not strength.at[label, "trained"])
         if not text:
-            yield f"Of no gene is it sure which way {label} changes it."
+            yield f"Of no single gene is it sure that {label} changes it."
             continue
         yield f"{label} {text}." + (f" Changes are on the scale of {scale}." if k == 0 else "")
 

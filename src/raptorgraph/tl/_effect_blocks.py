@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-from scipy.stats import norm
+from scipy.stats import false_discovery_control, norm
 
 from raptorgraph._arguments import check_texts
 from raptorgraph._progress import progress_bar
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from raptorgraph.model._types import Perturbations
 
 AT_A_TIME = 512  # perturbations, as many as the posterior answers for at once
-SURE = 0.05  # local false sign rate up to which a sign counts as known: the 90 % interval is on one side of zero
+SURE = 0.05  # false discovery rate up to which a change counts as sure
 _SMALLEST = np.finfo(float).tiny
 
 
@@ -40,6 +40,8 @@ class EffectBlock:
         Standard deviations, of the same shape; NaN where the model has no posterior.
     own
         Whether the perturbation is of that gene itself, of the same shape.
+    fdr
+        False discovery rates of :func:`discovery_rates`, of the same shape; made where they are not given.
     """
 
     labels: list[str]
@@ -47,6 +49,11 @@ class EffectBlock:
     mean: np.ndarray
     sd: np.ndarray
     own: np.ndarray
+    fdr: np.ndarray = None  # type: ignore[assignment]
+
+    def __post_init__(self) -> None:
+        if self.fdr is None:
+            object.__setattr__(self, "fdr", discovery_rates(2 * self.lfsr, self.own))
 
     @property
     def certainty(self) -> np.ndarray:
@@ -63,37 +70,58 @@ class EffectBlock:
         """Whether standard deviations are known."""
         return not np.isnan(self.sd).any()
 
-    def sure(self, max_lfsr: float = SURE) -> np.ndarray:
-        """Which effects on genes that are not perturbed themselves have a known sign; none without a posterior."""
-        return np.asarray((self.lfsr <= max_lfsr) & ~self.own)
+    def sure(self, fdr: float = SURE) -> np.ndarray:
+        """Which effects on genes that are not perturbed themselves are sure; none without a posterior."""
+        return np.asarray((self.fdr <= fdr) & ~self.own)
 
-    def clear(self, max_lfsr: float = SURE) -> np.ndarray:
-        """Which perturbations have an effect with a known sign, shape (perturbations,)."""
-        return np.asarray(self.sure(max_lfsr).any(axis=1))
+    def clear(self, fdr: float = SURE) -> np.ndarray:
+        """Which perturbations have a sure effect, shape (perturbations,)."""
+        return np.asarray(self.sure(fdr).any(axis=1))
 
     def without_targets(self) -> np.ndarray:
         """Effects with 0 for the perturbed genes themselves."""
         return np.where(self.own, 0.0, self.mean)
 
-    def by_strength(self, max_lfsr: float = SURE) -> np.ndarray:
+    def by_strength(self, fdr: float = SURE) -> np.ndarray:
         """Order of the perturbations: most sure effects first, of equally many the longest effect."""
         length = np.linalg.norm(self.without_targets(), axis=1)
-        return np.lexsort((-length, -self.sure(max_lfsr).sum(axis=1)))
+        return np.lexsort((-length, -self.sure(fdr).sum(axis=1)))
 
     def rows(self, rows: np.ndarray) -> EffectBlock:
         """Some of the perturbations, in this order."""
         labels = [self.labels[row] for row in rows]
-        return EffectBlock(labels, self.genes, self.mean[rows], self.sd[rows], self.own[rows])
+        return EffectBlock(labels, self.genes, self.mean[rows], self.sd[rows], self.own[rows], self.fdr[rows])
 
     def columns(self, columns: np.ndarray) -> EffectBlock:
         """Some of the genes, in this order."""
-        parts = (values[:, columns] for values in (self.mean, self.sd, self.own))
+        parts = (values[:, columns] for values in (self.mean, self.sd, self.own, self.fdr))
         return EffectBlock(self.labels, self.genes[columns], *parts)
 
     def joined(self, other: EffectBlock) -> EffectBlock:
         """These perturbations and others."""
-        pairs = ((self.mean, other.mean), (self.sd, other.sd), (self.own, other.own))
+        pairs = ((self.mean, other.mean), (self.sd, other.sd), (self.own, other.own), (self.fdr, other.fdr))
         return EffectBlock([*self.labels, *other.labels], self.genes, *(np.concatenate(pair) for pair in pairs))
+
+
+def discovery_rates(p: np.ndarray, own: np.ndarray) -> np.ndarray:
+    """False discovery rates of Benjamini and Hochberg over the genes of each perturbation.
+
+    Those of other genes are taken without the perturbed ones, whose knock-down is there for sure and would lend its
+    rank to them.
+
+    Parameters
+    ----------
+    p
+        Two-sided p-values, perturbations x genes; NaN where they are not known.
+    own
+        Whether the perturbation is of that gene itself, of the same shape.
+    """
+    rates = np.full(p.shape, np.nan)
+    for row in np.flatnonzero(~np.isnan(p).any(axis=1)):
+        rates[row, own[row]] = false_discovery_control(p[row])[own[row]]
+        if not own[row].all():
+            rates[row, ~own[row]] = false_discovery_control(p[row, ~own[row]])
+    return rates
 
 
 def asked_labels(model: RaptorGraphModel, perturbations: Perturbations | None) -> list[str]:
@@ -154,13 +182,13 @@ def effect_blocks(model: RaptorGraphModel, labels: Sequence[str]) -> Iterator[Ef
             advance()
 
 
-def strongest(model: RaptorGraphModel, labels: Sequence[str], n: int, max_lfsr: float = SURE) -> EffectBlock:
+def strongest(model: RaptorGraphModel, labels: Sequence[str], n: int, fdr: float = SURE) -> EffectBlock:
     """Effects of at most `n` perturbations, those with the most sure effects, in the order of the labels."""
     kept: EffectBlock | None = None
     for block in effect_blocks(model, labels):
         kept = block if kept is None else kept.joined(block)
         if len(kept.labels) > n:
-            kept = kept.rows(np.sort(kept.by_strength(max_lfsr)[:n]))
+            kept = kept.rows(np.sort(kept.by_strength(fdr)[:n]))
     if kept is None:
         raise ValueError("There is no perturbation: name some, perturbations=[...].")
     return kept
