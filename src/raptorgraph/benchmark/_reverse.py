@@ -91,7 +91,7 @@ def _measured(screen: Screen, queries: Sequence[str], by: str) -> np.ndarray:
     """Measured effects of the queries, or the mean profiles of their cells (Eq. S16)."""
     if by == "published":
         return np.asarray(screen.condition_moments.mean[[screen.labels.index(label) for label in queries]])
-    return screen.effects.loc[list(queries)].to_numpy()
+    return np.asarray(screen.effects.loc[list(queries)])
 
 
 def _databases(
