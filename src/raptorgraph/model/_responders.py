@@ -36,7 +36,8 @@ def guide_column(model: RaptorGraphModel) -> str | None:
     values tell more groups of cells apart than the labels do.
     """
     obs, setup = model.cells.data().obs, Setup.of(model.setup_args)
-    key, known = setup.perturbation_key, setup.guide_key
+    key = setup.perturbation_key
+    known: str | None = setup.guide_key
     if known is not None and known in obs:
         return known
     usual = [str(name) for name in obs.columns if _GUIDES.fullmatch(str(name)) and str(name) != key]
