@@ -57,6 +57,18 @@ def test_inner_products_are_means_over_pairs_of_cells():
                 assert inner[k, m] == pytest.approx(np.average([x[i] @ x[j] for i, j in pairs], weights=weight))
 
 
+def test_resamples_of_one_cell_alone_tell_nothing():
+    x = np.random.default_rng(0).normal(size=(10, 4)) + 3.0
+    guide, weights = np.repeat([0, 1], 5), np.ones((10, 1))
+    weights[:5, 0] = [5, 0, 0, 0, 0]
+    (inner,) = changes(guide, x).inner(weights)
+    assert np.isnan(inner).tolist() == [[True, False], [False, False]]
+    assert np.isnan(compared(inner, np.array([0.5, 0.5]), ~np.eye(2, dtype=bool))["size"]).all()
+    found = changes(guide, x).measure(4000, 0.9, np.random.default_rng(0))  # of which some are like that
+    assert (found["size_low"] < 1).all()
+    assert (found["size_high"] > 1).all()
+
+
 def logged(n_genes=6, seed=0):
     """Log values of a screen with two batches, A of three guides, and its changes by hand."""
     rng = np.random.default_rng(seed)

@@ -111,9 +111,8 @@ def guides(
     axes = panels(ax, (8.2, _ROW * bottom + 1.5), 3)
     colors = np.where(shown["disagrees"], ORANGE, np.where(shown["q"].notna(), BLUE, GRAY))
     _draw_sizes(axes[0], shown, y, colors)
-    _draw_with_interval(
-        axes[1], *(100 * shown[f"share{end}"].to_numpy(float) for end in ("", "_low", "_high")), y, colors
-    )
+    share, low, high = (100 * shown[f"share{end}"].to_numpy(dtype=float) for end in ("", "_low", "_high"))
+    _draw_with_interval(axes[1], share, low, high, y, colors)
     axes[1].set(xlim=(-4, 104), xlabel="responded (% of cells)")
     axes[2].barh(y, shown["n_cells"], height=0.65, color=colors, alpha=0.8, linewidth=0)
     axes[2].set_xlabel("cells")

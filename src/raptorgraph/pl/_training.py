@@ -9,7 +9,6 @@ import pandas as pd
 
 from raptorgraph._docs import docs
 from raptorgraph.pl._figure import BLUE, ORANGE, AxesArray, Floats, check_save, finish, panels
-from raptorgraph.pl._marks import Style
 
 if TYPE_CHECKING:
     from os import PathLike
@@ -18,6 +17,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from raptorgraph.model import RaptorGraphModel
+    from raptorgraph.pl._marks import Style
 
 _COLORS = {"train": BLUE, "validation": ORANGE}
 _FEWEST = 6  # epochs of which the noise of the validation can be told

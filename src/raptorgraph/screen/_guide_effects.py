@@ -180,7 +180,9 @@ class Changes:
         image = (off @ members.reshape(n, w * k)).reshape(n, w, k)
         total = members.sum(0)
         own = np.einsum("nwk,nwl->wkl", members, members)
-        return np.asarray(np.einsum("nwk,nwl->wkl", members, image) / (np.einsum("wk,wl->wkl", total, total) - own))
+        pairs = np.einsum("wk,wl->wkl", total, total) - own
+        # few cells can be drawn as one alone, which has no pairs
+        return np.asarray(np.einsum("nwk,nwl->wkl", members, image) / np.where(pairs > 0, pairs, np.nan))
 
     def _intervals(
         self,
