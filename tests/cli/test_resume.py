@@ -50,7 +50,7 @@ def inputs(tmp_path_factory):
         30, 3, n_doubles=2, n_control_cells=60, n_cells_per_perturbation=20, n_truth_cells=10, seed=3
     )
     adata.write_h5ad(folder / "screen.h5ad")
-    wanted = adata[adata.obs["perturbation"] == adata.obs["perturbation"].iloc[-1]].copy()
+    wanted = adata[adata.obs["perturbation"] == "P01"].copy()
     wanted.write_h5ad(folder / "wanted.h5ad")
     genes = list(adata.var_names)
     (folder / "sets.gmt").write_text("".join(f"SET_{k}\tna\t" + "\t".join(genes[k::3]) + "\n" for k in range(3)))
@@ -126,7 +126,7 @@ def test_a_run_that_is_broken_off_ends_as_an_unbroken_one(stage, command, unbrok
     assert now == list(LAST)[list(LAST).index(stage) :]
     check_same(state(tmp_path / "out"), unbroken)
     first = {"network": "Training on"}.get(stage, "there already, and kept")
-    assert first in capsys.readouterr().out
+    assert first in " ".join(capsys.readouterr().out.split())
 
 
 def test_a_training_that_is_broken_off_goes_on(command, unbroken, tmp_path, monkeypatch):

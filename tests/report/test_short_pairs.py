@@ -90,6 +90,9 @@ def test_pairs_to_measure_next():
         "departs from the sum as far as the strongest quarter of all pairs."
     )
 
+    nothing = pd.concat([following("learn", 2).assign(total=0.0), following("interactions", 1)])
+    assert to_measure(nothing, "").startswith("To find strong interactions, measure interactions0")
+
 
 def test_why_no_pair_is_named():
     assert to_measure(pd.DataFrame(), "all pairs were measured") == (

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 _N_PAIRS, _N_NEXT = 3, 3
+_LEAST = 0.005  # share of the variance of other pairs from which a pair is said to teach about them
 
 
 def pairs(table: pd.DataFrame | None) -> str:
@@ -87,7 +88,7 @@ def to_measure(table: pd.DataFrame, reason: str) -> str:
         return f"No pair to measure next is named, because {reason}."
     parts = []
     learn = table[table["goal"] == "learn"].head(_N_NEXT)
-    if len(learn):
+    if len(learn) and learn["total"].iloc[-1] >= _LEAST:
         last, cells = learn.iloc[-1], counted(int(learn["n_cells"].iloc[0]), "cell")
         removed = percent(last["total"])
         if len(learn) == 1:
