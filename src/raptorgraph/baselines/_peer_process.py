@@ -37,7 +37,7 @@ class Answer:
     seconds
         Its times, such as of ``fit`` and ``predict``.
     megabytes
-        Memory above what it had at the start, at the highest; 0 where the system does not tell.
+        Memory above what it had at the start, at the highest; 0 on systems but Linux.
     """
 
     folder: Path

@@ -33,12 +33,12 @@ def main(adapter: str, folder: str, parent: str) -> None:
 
     random.seed(task["seed"])
     np.random.seed(task["seed"])  # noqa: NPY002  the tools draw from it
-    before = peak_megabytes()
+    before = megabytes("VmRSS")
     cells = ad.read_h5ad(place / "screen.h5ad")
     found: dict[str, Any] = load(adapter).run(cells, task)
     made = {
         "seconds": {name: float(value) for name, value in found.pop("seconds", {}).items()},
-        "megabytes": peak_megabytes() - before,
+        "megabytes": megabytes("VmHWM") - before,
     }
     for name, value in found.items():
         if name.endswith(".csv"):
@@ -71,13 +71,14 @@ def end_with(parent: int) -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-def peak_megabytes() -> float:
-    """Largest memory of this process so far; 0 where the system does not tell."""
-    try:
-        import resource
-    except ImportError:  # Windows
-        return 0.0
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
+def megabytes(what: str) -> float:
+    """Memory of this process, now (``VmRSS``) or at the highest (``VmHWM``); 0 on systems but Linux.
+
+    The usage that the system adds up would count what the parent had before this process began.
+    """
+    status = Path("/proc/self/status")
+    lines = status.read_text().splitlines() if status.exists() else []
+    return sum(int(line.split()[1]) / 2**10 for line in lines if line.startswith(f"{what}:"))
 
 
 if __name__ == "__main__":
