@@ -1,6 +1,7 @@
 """Runs that are killed, that find no room, no memory or no home, and two at once."""
 
 import contextlib
+import json
 import os
 import resource
 import signal
@@ -21,74 +22,86 @@ KEPT = "exit code 2, one line; " + RESUMED
 def killed_in(stage, part, number, screen, tools, folder, *, real=False):
     """Start a run, and end it after a part of the time that a stage takes; its exit code and stderr."""
     process = screen.command.start(folder, real=real)
-    before = STAGES[: STAGES.index(stage)]
-    started = folder / "out" / ".run" / "holder.json"
-    tools["until"](lambda: started.exists() and set(before) <= set(tools["manifest"](folder)["stages"]), process)
+    holder = folder / "out" / ".run" / "holder.json"
+
+    def begun():
+        if not holder.exists():
+            return False
+        with contextlib.suppress(FileNotFoundError, ValueError):  # one that a killed run left is written anew
+            pid = json.loads(holder.read_text())["pid"]
+            ours = pid in tools["family"](process.pid)
+            return ours and set(STAGES[: STAGES.index(stage)]) <= set(tools["manifest"](folder)["stages"])
+        return False
+
+    tools["until"](begun, process)
     time.sleep(part * screen.manifest["stages"][stage]["seconds"])
     process.send_signal(number)
     _, err = process.communicate()
     return process.returncode, err
 
 
-@pytest.mark.parametrize("k", range(42))
+@pytest.mark.parametrize("k", range(6))
 def test_kills(k, screen, tools, record, tmp_path):
-    stage, part = STAGES[k % len(STAGES)], k // len(STAGES)
-    # the last seven as users have them, where the process that waits is killed, and takes the other along
-    code, _ = killed_in(stage, (part + 0.5) / 6, signal.SIGKILL, screen, tools, tmp_path, real=part == 5)
-    assert code in (-signal.SIGKILL, 0)
-    tools["check_whole"](tmp_path)
+    """In each stage, one after the other: what is killed next is what goes on."""
+    for stage in STAGES:
+        # the last ones as users have them, where the process that waits is killed, and takes the other along
+        code, _ = killed_in(stage, (k + 0.5) / 6, signal.SIGKILL, screen, tools, tmp_path, real=k == 5)
+        assert code in (-signal.SIGKILL, 0)
+        tools["check_whole"](tmp_path)
+        record("SIGKILL of `run`", stage, RESUMED)
     screen.check_resumed(tmp_path)
     assert not list((tmp_path / "out").glob(".raptorgraph-*"))
-    record("SIGKILL of `run`", stage, RESUMED)
 
 
 @pytest.mark.parametrize("number", SIGNALS)
-@pytest.mark.parametrize("stage", STAGES)
-def test_interruptions(stage, number, screen, tools, record, tmp_path):
-    code, err = killed_in(stage, 0.5, number, screen, tools, tmp_path)
-    assert code in (SIGNALS[number], 0)
-    if code:
-        word = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated"}[number]
-        assert err == f"error: {word}; the same command goes on where it stopped\n"
-        assert not list((tmp_path / "out").glob(".raptorgraph-*"))
-    tools["check_whole"](tmp_path)
+def test_interruptions(number, screen, tools, record, tmp_path):
+    for stage in STAGES:
+        code, err = killed_in(stage, 0.5, number, screen, tools, tmp_path)
+        assert code in (SIGNALS[number], 0)
+        if code:
+            word = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated"}[number]
+            assert err == f"error: {word}; the same command goes on where it stopped\n"
+            assert not list((tmp_path / "out").glob(".raptorgraph-*"))
+        tools["check_whole"](tmp_path)
+        record(f"{number.name} of `run`", stage, f"exit code {SIGNALS[number]}, one line; {RESUMED}")
     screen.check_resumed(tmp_path)
-    record(f"{number.name} of `run`", stage, f"exit code {SIGNALS[number]}, one line; {RESUMED}")
 
 
-@pytest.mark.parametrize("k", range(10))
-def test_files_that_may_not_grow(k, screen, tools, record, tmp_path):
-    """As on a full disk, each write beyond a size fails."""
+def test_files_that_may_not_grow(screen, tools, record, tmp_path):
+    """As on a full disk, each write beyond a size fails; ten sizes, one after the other."""
     sizes = sorted({path.stat().st_size for path in (screen.folder / "out").rglob("*") if path.is_file()})
-    limit = max(1, int(0.8 * sizes[(k * (len(sizes) - 1)) // 9]))
-    code, _, err = screen.command.run(tmp_path, begin=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)))
-    assert code == 2
-    assert err.count("\n") == 1
-    assert err.startswith("error: [Errno 27] File too large: ")
-    tools["check_whole"](tmp_path)
-    assert not list((tmp_path / "out").glob(".raptorgraph-*"))
+    for k in range(10):
+        limit = max(1, int(0.8 * sizes[(k * (len(sizes) - 1)) // 9]))
+        code, _, err = screen.command.run(
+            tmp_path, begin=lambda limit=limit: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+        )
+        assert code == 2
+        assert err.count("\n") == 1
+        assert err.startswith("error: [Errno 27] File too large: ")
+        tools["check_whole"](tmp_path)
+        assert not list((tmp_path / "out").glob(".raptorgraph-*"))
+        record("no file may be larger than a limit", "ten limits", KEPT)
     screen.check_resumed(tmp_path)
-    record("no file may be larger than a limit", "ten limits", KEPT)
 
 
-@pytest.mark.parametrize("size", ["64k", "300k", "600k"])
-def test_full_disk(size, screen, tools, record, tmp_path):
-    done = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", tmp_path], capture_output=True, text=True, check=False
-    )
+def test_full_disk(screen, tools, record, tmp_path):
+    mount = ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", tmp_path]
+    done = subprocess.run(mount, capture_output=True, text=True, check=False)
     if done.returncode:
         pytest.skip(f"no file system can be mounted here: {done.stderr.strip()}")
     try:
-        code, _, err = screen.command.run(tmp_path)
-        assert code == 2
-        assert err.startswith("error: [Errno 28] ")
-        assert err.count("\n") == 1
-        tools["check_whole"](tmp_path)
+        for size in ("64k", "300k", "600k"):
+            subprocess.run(["mount", "-o", f"remount,size={size}", tmp_path], check=True)
+            code, _, err = screen.command.run(tmp_path)
+            assert code == 2
+            assert err.startswith("error: [Errno 28] ")
+            assert err.count("\n") == 1
+            tools["check_whole"](tmp_path)
+            record("full disk", "three sizes", KEPT)
         subprocess.run(["mount", "-o", "remount,size=100m", tmp_path], check=True)
         screen.check_resumed(tmp_path)
     finally:
         subprocess.run(["umount", tmp_path], check=True)
-    record("full disk", "three sizes", KEPT)
 
 
 def test_a_full_disk_costs_no_earlier_results(screen, tools, record, tmp_path):
@@ -106,7 +119,7 @@ def test_a_full_disk_costs_no_earlier_results(screen, tools, record, tmp_path):
     )
 
 
-@pytest.mark.parametrize("k", range(10))
+@pytest.mark.parametrize("k", range(4))
 def test_two_at_once(k, screen, tools, record, tmp_path):
     processes = [screen.command.start(tmp_path) for _ in range(2)]
     ended = [(*process.communicate(), process.returncode) for process in processes]
@@ -178,7 +191,7 @@ def peak(screen, tools, tmp_path_factory):
     return peak
 
 
-@pytest.mark.parametrize("share", [0.5, 0.7, 0.8, 0.9, 0.95])
+@pytest.mark.parametrize("share", [0.5, 0.8, 0.9, 0.95])
 def test_little_memory(share, peak, screen, tools, record, tmp_path):
     limit = int(share * peak)
     code, _, err = screen.command.run(
