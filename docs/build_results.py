@@ -2,13 +2,13 @@
 
 Templates are those of ``docs`` and of ``docs/results``. A page is built as soon as all the folders that it names are
 there. A line ``{{ FOLDER/TABLE }}`` in the template becomes the table of ``docs/benchmark/FOLDER/TABLE.csv``; a line
-``{{ FOLDER/EXPERIMENT: command }}`` the command that made it, and ``{{ FOLDER/EXPERIMENT: figure }}`` its figure. Every
-number on the page comes from these files: ``python docs/build_results.py`` (or ``make results``), with ``--check`` only
-to say whether the pages are up to date.
+``{{ FOLDER/EXPERIMENT: command }}`` the command that made it, and ``{{ FOLDER/EXPERIMENT: figure }}`` its figure.
+Every number on the page comes from these files: ``python docs/build_results.py`` (or ``make results``), with
+``--check`` only to say whether the pages are up to date.
 
-Numbers that were published stand in ``docs/published``: ``{{ published/TABLE }}`` is such a table, and ``{{ FOLDER/TABLE:
-beside PUBLISHED }}`` a table of the benchmark with the published numbers beside its own, matched by the first column of
-the published table. ``where COLUMN=VALUE, COLUMN=VALUE`` behind it takes some rows of the benchmark's table.
+Numbers that were published stand in ``docs/published``: ``{{ published/TABLE }}`` is such a table, and ``{{
+FOLDER/TABLE: beside PUBLISHED }}`` a table of the benchmark with the published numbers beside its own, matched by
+the first column of the published table. ``where COLUMN=VALUE, COLUMN=VALUE`` behind it takes some rows of the benchmark's table.
 
 Lines between ``{{ if FOLDER/EXPERIMENT }}`` and ``{{ end }}`` are on the page where that experiment has been run, those
 behind ``{{ else }}`` where it has not; the page does not wait for it.

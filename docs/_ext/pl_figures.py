@@ -1,8 +1,8 @@
 """Show the figure of every function of ``raptorgraph.pl`` on its page, drawn when the documentation is built.
 
-Our own: galleries of sphinx-gallery and matplotlib's plot directive train a model for every page, here all figures are of
-one. It is trained and drawn in a process of its own, into ``api/generated/figures``, and again only when a file of the
-package or this one changed.
+Our own: galleries of sphinx-gallery and matplotlib's plot directive train a model for every page, here all figures are
+of one. It is trained and drawn in a process of its own, into ``api/generated/figures``, and again only when a file of
+the package or this one changed.
 """
 
 from __future__ import annotations
@@ -104,7 +104,7 @@ def draw_figures(app: Sphinx) -> None:
     if made.is_file() and json.loads(made.read_text()) == digest():
         return
     folder.mkdir(parents=True, exist_ok=True)
-    threads = {name: "1" for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")}
+    threads = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
     subprocess.run(
         [sys.executable, __file__, str(folder)], check=True, env={**os.environ, **threads, "MPLBACKEND": "Agg"}
     )

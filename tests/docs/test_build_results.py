@@ -157,7 +157,7 @@ def test_published_tables_name_what_the_experiments_measure():
 
 def test_the_page_of_the_paper_has_each_of_its_tables_and_figures():
     text = (DOCS / "paper.md.in").read_text()
-    headings = "\n".join(line for line in text.splitlines() if line.startswith("#") or line.startswith("| "))
+    headings = "\n".join(line for line in text.splitlines() if line.startswith(("#", "| ")))
     tables = [f"Table {i}" for i in (1, 2, 3, "S6", "S7", "S8", "S9")] + ["Tables S4 and S5"]
     figures = ["Figures 1, 2 and S4", "Figure 3", "Figures S5 and S6", "Figure S7"]
     assert [name for name in [*tables, *figures] if name not in headings] == []
@@ -166,5 +166,5 @@ def test_the_page_of_the_paper_has_each_of_its_tables_and_figures():
     assert len(commands) > 12
     for name, rest in commands:
         given = {option.replace("-", "_") for option in re.findall(r"--([\w-]+)", rest)} - {"screen", "set"}
-        given |= {key for key in re.findall(r"--set '(\w+)=", rest)}
+        given |= set(re.findall(r"--set '(\w+)=", rest))
         assert given <= set(experiment(name).options), (name, given)
