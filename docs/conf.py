@@ -78,6 +78,7 @@ napoleon_google_docstring = False
 napoleon_use_ivar = True
 napoleon_use_rtype = False
 
+
 # -- links to the source -----------------------------------------------------------------------------------------------
 def linkcode_resolve(domain: str, info: dict[str, str]) -> str | None:
     """Address of the lines that define an object of the package."""

@@ -3,9 +3,9 @@
 Outputs are written back, without times of execution, so that a notebook whose results stay the same does not change.
 With ``--check`` nothing is written. Names after it choose notebooks: ``python docs/run_tutorials.py --check 02``.
 
-A notebook that reads a real screen names its files in its metadata, ``{"raptorgraph": {"data": ["screen.h5ad"]}}``. They
-are looked for in ``$RAPTORGRAPH_DATA``, by default ``../shared/data`` beside the repository; where one is missing the
-notebook is skipped, and keeps the outputs that it has.
+A notebook that reads a real screen names its files in its metadata, ``{"raptorgraph": {"data": ["screen.h5ad"]}}``.
+They are looked for in ``$RAPTORGRAPH_DATA``, by default ``../shared/data`` beside the repository; where one is missing
+the notebook is skipped, and keeps the outputs that it has.
 """
 
 from __future__ import annotations

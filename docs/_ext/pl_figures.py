@@ -1,8 +1,8 @@
 """Show the figure of every function of ``raptorgraph.pl`` on its page, drawn when the documentation is built.
 
-Our own: galleries of sphinx-gallery and matplotlib's plot directive train a model for every page, here all figures are of
-one. It is trained and drawn in a process of its own, into ``api/generated/figures``, and again only when a file of the
-package or this one changed.
+Our own: galleries of sphinx-gallery and matplotlib's plot directive train a model for every page, here all figures are
+of one. It is trained and drawn in a process of its own, into ``api/generated/figures``, and again only when a file of
+the package or this one changed.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parents[2]
 
-# The model of all figures: twelve genes and twenty pairs in two states of the cells, in which half of the genes act in
+# The model of all figures: eight genes and twelve pairs in two states of the cells, in which half of the genes act in
 # one state only, and a tenth of the cells escape.
 SCREEN = """
 adata = rg.datasets.simulate(
-    300, 12, n_doubles=20, n_control_cells=800, n_cells_per_perturbation=100,
+    200, 8, n_doubles=12, n_control_cells=500, n_cells_per_perturbation=80,
     expected_degree=1.5, interaction_strength=1.0, states=2, escape=0.1, seed=0,
 )
 adata.obs["guide"] = (
@@ -32,13 +32,13 @@ adata.obs["guide"] = (
 )
 rg.RaptorGraphModel.setup_anndata(adata, library_size_key="total_counts")
 model = rg.RaptorGraphModel(adata)
-model.train(enable_progress_bar=False)
+model.train(max_epochs=5, enable_progress_bar=False)
 single, pair = "P01", next(label for label in model.conditions if label.startswith("P01+"))
 genes = [gene for gene in model.var_names_ if gene not in model.perturbed_genes]
 effects = model.measured_effects()[genes]
 gene_sets = {
-    f"{way} by {gene}": list(values.nlargest(20).index)
-    for gene in model.perturbed_genes[:6]
+    f"{way} by {gene}": list(values.nlargest(15).index)
+    for gene in model.perturbed_genes[:5]
     for way, values in (("raised", effects.loc[gene]), ("lowered", -effects.loc[gene]))
 }
 """
@@ -46,22 +46,22 @@ gene_sets = {
 # What each figure is drawn by; the last line is shown below it.
 FIGURES = {
     "counterfactual": "rg.pl.counterfactual(model, single)",
-    "dag": "rg.tl.dag_stability(model, n=20, n_null=1)\nrg.pl.dag(model)",
+    "dag": "rg.tl.dag_stability(model, n=10, n_null=1)\nrg.pl.dag(model)",
     "effect": "rg.pl.effect(model, perturbation=pair)",
     "effects_map": "rg.pl.effects_map(model)",
-    "enrichment": "table = rg.tl.enrich(model, gene_sets)\nrg.pl.enrichment(table)",
-    "guides": 'table = rg.tl.guides(model, "guide")\nrg.pl.guides(table)',
+    "enrichment": "table = rg.tl.enrich(model, gene_sets, n_permutations=200, n_null=200)\nrg.pl.enrichment(table)",
+    "guides": 'table = rg.tl.guides(model, "guide", n_resamples=50)\nrg.pl.guides(table)',
     "interactions": "table = rg.tl.interactions(model, seed=0)\nrg.pl.interactions(table)",
     "latents": "rg.pl.latents(model)",
-    "next_pairs": "table = rg.tl.next_pairs(model, n=10, seed=0)\nrg.pl.next_pairs(table)",
+    "next_pairs": "table = rg.tl.next_pairs(model, n=8, n_draws=50, seed=0)\nrg.pl.next_pairs(table)",
     "pair": "rg.pl.pair(model, pair)",
-    "power": "table = rg.tl.power(model, top=12, seed=0)\nrg.pl.power(table)",
+    "power": "table = rg.tl.power(model, top=10, n_draws=50, seed=0)\nrg.pl.power(table)",
     "reverse": (
         "query = model.measured_effects().loc[[pair]]\ntable = rg.tl.reverse(model, query)\n"
         'rg.pl.reverse(table, truth=pair.split("+"))'
     ),
     "similarity": "rg.pl.similarity(model)",
-    "state_effects": 'table = rg.tl.state_effects(model, "state")\nrg.pl.state_effects(table)',
+    "state_effects": 'table = rg.tl.state_effects(model, "state", n_permutations=100)\nrg.pl.state_effects(table)',
     "training": "rg.pl.training(model)",
     "uncertainty": "rg.pl.uncertainty(model, single)",
     "volcano": "rg.pl.volcano(model, single)",
@@ -104,7 +104,7 @@ def draw_figures(app: Sphinx) -> None:
     if made.is_file() and json.loads(made.read_text()) == digest():
         return
     folder.mkdir(parents=True, exist_ok=True)
-    threads = {name: "1" for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")}
+    threads = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
     subprocess.run(
         [sys.executable, __file__, str(folder)], check=True, env={**os.environ, **threads, "MPLBACKEND": "Agg"}
     )

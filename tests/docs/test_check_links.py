@@ -24,9 +24,11 @@ def test_links_pictures_and_anchors(checker, tmp_path):
     )
     (tmp_path / "index.html").write_text(
         '<h1 id="top"></h1><img src="a%20b.png"><img src="gone.png"><img src="data:image/png;base64,AA">'
-        '<a href="deeper/there.html#here">1</a><a href="deeper/there.html#old">2</a><a href="deeper/there.html#new">3</a>'
+        '<a href="deeper/there.html#here">1</a><a href="deeper/there.html#old">2</a>'
+        '<a href="deeper/there.html#new">3</a><a href="deeper/there.html#module-a">9</a>'
         '<a href="#top">4</a><a href="#end">5</a><a href="https://example.org/x#y">6</a><a href="mailto:a@b.c">7</a>'
-        '<a href="missing.html?x=1#top">8</a><link rel="stylesheet" href="style.css"><script src="//example.org/x.js"></script>'
+        '<a href="missing.html?x=1#top">8</a><link rel="stylesheet" href="style.css">'
+        '<script src="//example.org/x.js"></script>'
     )
     assert checker.broken(tmp_path) == [
         "index.html: gone.png",
