@@ -10,8 +10,8 @@ import re
 import socket
 import struct
 import sys
-import threading
 import textwrap
+import threading
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
