@@ -135,9 +135,9 @@ def _genes(found: Findings) -> list[Text | Table]:
         without = f" {counted(n_weak, 'perturbation')} that {_do(n_weak)} not stand out {_is(n_weak)} left out."
     return [
         Text(
-            f"Listed are genes that respond at a false discovery rate of at most {100 * SURE:g} %, which is the share of "
-            f"them that are expected not to, but for the perturbed gene itself.{without} top_genes.csv has more genes of "
-            "every perturbation."
+            f"Listed are genes that respond at a false discovery rate of at most {100 * SURE:g} %, which is the share "
+            f"of them that are expected not to, but for the perturbed gene itself.{without} top_genes.csv has more "
+            "genes of every perturbation."
         ),
         long_table(
             "genes",
