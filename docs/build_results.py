@@ -8,7 +8,8 @@ Every number on the page comes from these files: ``python docs/build_results.py`
 
 Numbers that were published stand in ``docs/published``: ``{{ published/TABLE }}`` is such a table, and ``{{
 FOLDER/TABLE: beside PUBLISHED }}`` a table of the benchmark with the published numbers beside its own, matched by
-the first column of the published table. ``where COLUMN=VALUE, COLUMN=VALUE`` behind it takes some rows of the benchmark's table.
+the first column of the published table. ``where COLUMN=VALUE, COLUMN=VALUE`` behind it takes some rows of the
+benchmark's table.
 
 Lines between ``{{ if FOLDER/EXPERIMENT }}`` and ``{{ end }}`` are on the page where that experiment has been run, those
 behind ``{{ else }}`` where it has not; the page does not wait for it.
