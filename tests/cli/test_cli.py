@@ -173,7 +173,9 @@ def test_run_writes_a_report(screen, tmp_path, capsys):
     genes = [f"P{k:02d}" for k in range(1, 5)] + [f"G{k:04d}" for k in range(5, 41)]
     sets.write_text("".join(f"SET_{k}\tna\t" + "\t".join(genes[k::4]) + "\n" for k in range(4)))
     arguments = ["run", screen, "--out", out, "--max-epochs", 1, "--library-size-key", "total_counts", "--report"]
-    arguments = [str(argument) for argument in [*arguments, "--resamples", 0, "--gene-sets", sets, "--guide-key", "construct"]]
+    arguments = [
+        str(argument) for argument in [*arguments, "--resamples", 0, "--gene-sets", sets, "--guide-key", "construct"]
+    ]
     assert main(arguments) == 0
     printed = capsys.readouterr().out
     assert f"The report is {out / 'report.html'}" in printed

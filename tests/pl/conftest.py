@@ -73,7 +73,7 @@ def _texts(figure):
     ]
 
 
-.fixture
+@pytest.fixture
 def overlapping():
     """Function of a figure: the pairs of texts that lie on each other by more than half a pixel."""
 

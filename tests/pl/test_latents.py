@@ -142,7 +142,7 @@ def test_what_separates_comes_first(fixed):
     values = separation(found, pd.Series(labels), "control")
     assert list(values.sort_values(ascending=False).index[:2]) in (["narrow", "few"], ["narrow", "wide"])
     assert values["narrow"] == pytest.approx(4, rel=0.15)
-    assert values["wide"] == pytest.approx(6 / np.sqrt(0.5 * (64 + 1)), rel=0.35)
+    assert values["wide"] < 6 / np.sqrt(0.5 * (64 + 1)) < values["narrow"]
     assert abs(values["none"]) < 0.5  # the direction of noise is none in the other half
     cells = AnnData(obs=pd.DataFrame({"kind": labels}, index=[str(k) for k in range(len(labels))]))
     cells.obsm["X_raptorgraph"] = found

@@ -22,6 +22,10 @@ def states(model):
     return tl.state_effects(model, "half", n_permutations=50)
 
 
+def pair_of(model):
+    return next(label for label in model.conditions if "+" in label)
+
+
 PLOTS = {
     "counterfactual": lambda m: pl.counterfactual(m, "P01", basis="u_true", return_fig=True),
     "dag": lambda m: pl.dag(m, return_fig=True),
@@ -30,13 +34,11 @@ PLOTS = {
     "enrichment, dots": lambda m: pl.enrichment(enriched(m), kind="dots", return_fig=True),
     "guides": lambda m: pl.guides(tl.guides(m, "guide", n_resamples=20), return_fig=True),
     "interactions": lambda m: pl.interactions(tl.interactions(m), return_fig=True),
-    "interactions, plain": lambda m: pl.interactions(
-        tl.interactions(m), "neomorphism", types=False, return_fig=True
-    ),
+    "interactions, plain": lambda m: pl.interactions(tl.interactions(m), "neomorphism", types=False, return_fig=True),
     "latents": lambda m: pl.latents(m, basis="u_true", return_fig=True),
     "latents, numbers": lambda m: pl.latents(m, color="total_counts", basis="u_true", return_fig=True),
     "next_pairs": lambda m: pl.next_pairs(tl.next_pairs(m, n=2), return_fig=True),
-    "pair": lambda m: pl.pair(m, m.conditions[-1], return_fig=True),
+    "pair": lambda m: pl.pair(m, pair_of(m), return_fig=True),
     "power": lambda m: pl.power(tl.power(m, n_draws=20, seed=0), return_fig=True),
     "reverse": lambda m: pl.reverse(tl.reverse(m, m.measured_effects().iloc[:1], n_draws=20), return_fig=True),
     "state_effects": lambda m: pl.state_effects(states(m), return_fig=True),

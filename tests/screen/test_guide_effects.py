@@ -24,7 +24,7 @@ def changes(guide, x, batch=None):
 def test_measures_of_known_effects():
     effects = np.array([[2.0, 0.0], [1.0, 1.0], [0.0, 0.0]])
     share = np.array([0.5, 0.25, 0.25])
-    found = compared(effects @ effects.T, share)
+    found = compared(effects @ effects.T, share, ~np.eye(3, dtype=bool))
     mean = share @ effects
     np.testing.assert_allclose(found["size"], effects @ mean / (mean @ mean))
     assert found["size"] @ share == pytest.approx(1)
@@ -33,9 +33,15 @@ def test_measures_of_known_effects():
     assert found["difference"][0] == pytest.approx(np.linalg.norm(effects[0] - rest) / 2)
     assert np.isnan(found["agreement"][2])  # it has no direction
     assert found["difference"][2] == pytest.approx(1)
-    assert np.isnan(compared(-np.eye(2), np.array([0.5, 0.5]))["size"]).all()
-    assert compared(np.array([[4.0]]), np.array([1.0]))["size"] == 1
-    assert np.isnan(compared(np.array([[4.0]]), np.array([1.0]))["difference"]).all()
+    some = compared(
+        effects @ effects.T, share, np.array([[False, True, False], [True, False, False], [True, True, False]])
+    )
+    assert some["agreement"][0] == pytest.approx(1 / np.sqrt(2))  # compared with the second alone
+    assert some["difference"][2] == found["difference"][2]
+    assert np.isnan(compared(-np.eye(2), np.array([0.5, 0.5]), ~np.eye(2, dtype=bool))["size"]).all()
+    alone = compared(np.array([[4.0]]), np.array([1.0]), np.zeros((1, 1), dtype=bool))
+    assert alone["size"] == 1
+    assert np.isnan(alone["difference"]).all()
 
 
 def test_inner_products_are_means_over_pairs_of_cells():
@@ -51,16 +57,29 @@ def test_inner_products_are_means_over_pairs_of_cells():
                 assert inner[k, m] == pytest.approx(np.average([x[i] @ x[j] for i, j in pairs], weights=weight))
 
 
+def test_resamples_of_one_cell_alone_tell_nothing():
+    x = np.random.default_rng(0).normal(size=(10, 4)) + 3.0
+    guide, weights = np.repeat([0, 1], 5), np.ones((10, 1))
+    weights[:5, 0] = [5, 0, 0, 0, 0]
+    (inner,) = changes(guide, x).inner(weights)
+    assert np.isnan(inner).tolist() == [[True, False], [False, False]]
+    assert np.isnan(compared(inner, np.array([0.5, 0.5]), ~np.eye(2, dtype=bool))["size"]).all()
+    found = changes(guide, x).measure(4000, 0.9, np.random.default_rng(0))  # of which some are like that
+    assert (found["size_low"] < 1).all()
+    assert (found["size_high"] > 1).all()
+
+
 def logged(n_genes=6, seed=0):
     """Log values of a screen with two batches, A of three guides, and its changes by hand."""
     rng = np.random.default_rng(seed)
-    labels = np.repeat(["control", "A", "B"], [30, 18, 8])
+    labels = np.repeat(["control", "A", "B"], [30, 32, 8])
     batch = np.resize(["x", "y"], len(labels))
     values = np.abs(rng.normal(2.0, 0.4, size=(len(labels), n_genes)))
     values += 0.5 * (batch == "y")[:, None]
     guide = np.where(labels == "A", np.resize(["a1", "a2", "a2", "a3"], len(labels)), labels)
     values[guide == "a1", :3] += 1.0
     values[guide == "a2", 2:] += 1.0
+    values[labels == "B", 1:3] += 1.0
     obs = pd.DataFrame({"perturbation": labels, "batch": batch}, index=[f"c{i:02d}" for i in range(len(labels))])
     return ad.AnnData(values, obs=obs), guide
 
@@ -79,16 +98,16 @@ def test_table_is_what_pairs_of_cells_say():
     inner = np.empty((3, 3))
     for k, one in enumerate(names):
         for m, other in enumerate(names):
-            pairs = [
-                (i, j) for i in np.flatnonzero(guide == one) for j in np.flatnonzero(guide == other) if i != j
-            ]
+            pairs = [(i, j) for i in np.flatnonzero(guide == one) for j in np.flatnonzero(guide == other) if i != j]
             inner[k, m] = np.mean(
                 [(centered[i] * weight) @ centered[j] - (batch[i] == batch[j]) * noise[batch[i]] for i, j in pairs]
             )
     n = np.array([(guide == name).sum() for name in names])
     assert table.loc["A"].index.tolist() == names
     assert table.loc["A", "n_cells"].tolist() == n.tolist()
-    for name, values in compared(inner, n / n.sum()).items():
+    # a2 was set aside, and is compared with both of the others; they are compared with each other
+    others = np.array([[False, False, True], [True, False, True], [True, False, False]])
+    for name, values in compared(inner, n / n.sum(), others).items():
         np.testing.assert_allclose(table.loc["A", name].to_numpy(float), values, rtol=1e-6)
     assert table.loc[("B", "B"), "size"] == pytest.approx(1)
     assert np.isnan(table.loc[("B", "B"), "p"])
@@ -120,7 +139,7 @@ def test_scores_are_compared_by_a_t_test():
 @pytest.mark.parametrize("n_batches", [1, 3])
 def test_distance_has_the_distribution_of_permutations(n_batches):
     rng = np.random.default_rng(2)
-    n, batch = 60, np.arange(60) % n_batches
+    n, batch = 42, np.arange(42) % n_batches
     x = rng.gamma(2.0, size=(n, 30)) * rng.gamma(3.0, size=(n, 1)) @ np.diag(np.linspace(1, 0.2, 30))
     for b in range(n_batches):
         x[batch == b] -= x[batch == b].mean(0)
@@ -132,9 +151,9 @@ def test_distance_has_the_distribution_of_permutations(n_batches):
             r[batch == b] -= r[batch == b].mean()
         return np.sum((r @ x) ** 2) - (r**2) @ (x**2).sum(1)
 
-    chosen = np.isin(np.arange(n), rng.permutation(n)[:20])
+    chosen = np.isin(np.arange(n), rng.permutation(n)[:14])
     drawn, p = [], []
-    for _ in range(1500):
+    for _ in range(700):
         again = chosen.copy()
         for b in range(n_batches):
             rows = np.flatnonzero(batch == b)
@@ -145,13 +164,13 @@ def test_distance_has_the_distribution_of_permutations(n_batches):
     p = np.array(p)
     for share in (0.5, 0.8, 0.9, 0.95, 0.99):  # of the permutations, so far is the distance exceeded as often as p says
         at = p[order[int(share * len(drawn))]]
-        assert at == pytest.approx(1 - share, abs=0.03 if share < 0.95 else 0.015)
+        assert at == pytest.approx(1 - share, abs=0.05 if share < 0.95 else 0.02)
 
 
 def test_equal_guides_are_called_as_often_as_chance_has_it():
     rng = np.random.default_rng(3)
     p = []
-    for _ in range(400):
+    for _ in range(300):
         x = rng.normal(size=(40, 25)) * rng.gamma(4.0, 0.25, size=(40, 1)) + 1.0
         p.append(different(x @ x.T, x @ np.ones(25), np.arange(40) < 10, np.zeros(40, int)))
     assert 0.02 < np.mean(np.array(p) < 0.1) < 0.14
@@ -171,7 +190,7 @@ def test_batches_of_one_kind_say_nothing():
 def simulated():
     """A screen whose perturbations have four guides each, of which those of P02 and P03 may fail."""
     adata = rg.datasets.simulate(
-        120, 8, n_doubles=2, n_control_cells=500, n_cells_per_perturbation=120, effect_size=3.0, n_truth_cells=5, seed=1
+        90, 6, n_doubles=2, n_control_cells=400, n_cells_per_perturbation=120, effect_size=3.0, n_truth_cells=5, seed=1
     )
     rng = np.random.default_rng(0)
     labels = adata.obs["perturbation"].astype(str).to_numpy()
@@ -188,7 +207,7 @@ def screen_of(adata, labels):
 def test_no_guide_is_called_where_all_work(simulated):
     adata, labels, guide = simulated
     table = guide_effects(screen_of(adata, labels), guide, **OFF)
-    assert len(table) == 40
+    assert len(table) == 32
     assert not table["disagrees"].any()
     assert (table["p"] < 0.05).mean() < 0.15
     strong = table[~table["perturbation"].str.contains("+", regex=False)]
@@ -217,11 +236,13 @@ def test_dead_guides_and_no_others_are_called(simulated):
 def test_a_guide_that_hits_another_gene_is_called_though_its_effect_is_as_long(simulated):
     adata, labels, guide = simulated
     labels, guide = labels.copy(), guide.copy()
-    wrong = np.flatnonzero(labels == "P04")[:40]
-    labels[wrong], guide[wrong] = "P05", "P05_off"
+    effects = screen_of(adata, labels).effects
+    one, other = np.square(effects).sum(axis=1)[[f"P0{k}" for k in range(1, 7)]].nlargest(2).index
+    wrong = np.flatnonzero(labels == one)[:40]
+    labels[wrong], guide[wrong] = other, "off"
     table = guide_effects(screen_of(adata, labels), guide, most=1000, n_resamples=60).set_index("guide")
-    assert table.loc["P05_off", "disagrees"]
-    assert table.loc["P05_off", "agreement_high"] < 0.8
+    assert table.loc["off", "disagrees"]
+    assert table.loc["off", "agreement_high"] < 0.8
     assert table["disagrees"].sum() == 1
 
 

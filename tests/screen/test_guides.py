@@ -48,7 +48,10 @@ def test_guides_of_one_gene_pass(guides):
     [
         (["n", "n", "a1", None, "", "x"], r"guide_key='guide' is missing for 2 perturbed cells \(first: c3, c4\)"),
         (["n", "n", "g1", "g2", "g1", "x"], "'g1' is in cells of 'A' and 'B', which have no gene in common"),
-        (["n", "n", 1, 2, 1, 2], r"and no names, put the gene before: adata.obs\['guide'\] = adata.obs\['perturbation'\]"),
+        (
+            ["n", "n", 1, 2, 1, 2],
+            r"and no names, put the gene before: adata.obs\['guide'\] = adata.obs\['perturbation'\]",
+        ),
         (["n", "n", "g", "g", "g", "g"], "'g' is in cells of 'A', 'A\\+B' and 'B', which"),
     ],
 )

@@ -22,7 +22,7 @@ def test_guides_are_in_the_mapping_where_they_are_named():
     setup = Setup.of({**GIVEN, "guide_key": "guide"})
     assert dict(setup) == {**Setup.of(GIVEN), "guide_key": "guide"}
     assert setup.without_guides() == dict(Setup.of(GIVEN))
-    assert "guide_key" not in Setup.of({**GIVEN, "guide_key": None})
+    assert "guide_key" not in list(Setup.of({**GIVEN, "guide_key": None}))
     assert Setup.of(dict(setup)) == setup != Setup.of(GIVEN)
 
 

@@ -1,4 +1,4 @@
-"""Guides of a trained model: one that does nothing is found, and what is asked by guide reads the column of the setup."""
+"""Guides of a trained model: one that does nothing is found, and answers by guide read the column of the setup."""
 
 import numpy as np
 import pandas as pd
@@ -50,7 +50,9 @@ def test_the_guide_that_does_nothing_is_found(model, table):
     assert each.at["P02_dead", "share"] < 0.5 < each.at["P02_1", "share"]
     assert each.at["P02_dead", "size_high"] < 0.5 < each.at["P02_1", "size_low"]
     singles = table[~table["perturbation"].str.contains("+", regex=False)]
-    by_gene = singles.groupby("perturbation")[["size", "n_cells"]].apply(lambda x: np.average(x["size"], weights=x["n_cells"]))
+    by_gene = singles.groupby("perturbation")[["size", "n_cells"]].apply(
+        lambda x: np.average(x["size"], weights=x["n_cells"])
+    )
     np.testing.assert_allclose(by_gene, 1.0)
 
 

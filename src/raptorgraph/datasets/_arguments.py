@@ -70,7 +70,9 @@ def check_arguments(arguments: Mapping[str, Any]) -> dict[str, Any]:
     else:
         check_integer("states", settings["states"], 2, hint=f", '{CONTINUOUS}' or '{NO_STATES}'")
     if settings["dead_guides"] and settings["n_guides"] == 1:
-        raise ValueError(f"dead_guides={settings['dead_guides']} needs guides that work beside them: n_guides=2 or more.")
+        raise ValueError(
+            f"dead_guides={settings['dead_guides']} needs guides that work beside them: n_guides=2 or more."
+        )
     settings["escape"] = _escape(settings["escape"], n_perturbed)
 
     if settings["n_doubles"] != "all":

@@ -31,7 +31,7 @@ class Guides:
     def column(self, carried: np.ndarray, names: Sequence[str]) -> pd.Categorical:
         """Guides of each cell as text, those of a double joined by ``"|"``; missing in control cells."""
         texts = [
-            "|".join(f"{names[gene]}_{guides[gene] + 1}" for gene in np.flatnonzero(guides >= 0)) or None
+            "|".join(f"{names[gene]}_{guides[gene] + 1}" for gene in np.flatnonzero(guides >= 0).tolist()) or None
             for guides in carried
         ]
         return pd.Categorical(texts)

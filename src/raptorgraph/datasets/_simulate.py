@@ -183,10 +183,10 @@ def simulate(
         - ``obs["total_counts"]``: library size L, float.
         - ``obs["batch"]``: categorical, only with more than one batch.
         - ``obs["state"]``: true state, only with states; categorical ``"S1"``, ``"S2"``..., or t, a float.
-        - ``obs["guide"]``: categorical, only with several guides; ``"P01_2"``, of a double ``"P01_2|P07_1"``, missing in
-          control cells.
-        - ``obs["responded"]``: bool, only where cells escape or guides are dead; True where every guide of the cell acts,
-          as far as the state lets it, False in control cells and where a gene escaped.
+        - ``obs["guide"]``: categorical, only with several guides; ``"P01_2"``, of a double ``"P01_2|P07_1"``, missing
+          in control cells.
+        - ``obs["responded"]``: bool, only where cells escape or guides are dead; True where every guide of the cell
+          acts, as far as the state lets it, False in control cells and where a gene escaped.
         - ``var_names``: perturbed genes ``"P01"``..., the others ``"G0001"``...
         - ``obsm["u_true"]``: causal latents u, shape (n_cells, d), float32.
         - ``uns["simulation"]["adjacency"]``: DataFrame (d, d), row = cause, column = effect; latents are named by
@@ -247,9 +247,9 @@ def simulate(
     n_latent = settings["n_latent"]
     path = None if out is None else check_destination(out, n_genes, n_latent)
 
-    rng, truth_rng, gamma_rng, poisson_rng, state_rng, escape_rng, off_rng, guide_rng = (
-        np.random.default_rng(seed).spawn(8)
-    )
+    rng, truth_rng, gamma_rng, poisson_rng, state_rng, escape_rng, off_rng, guide_rng = np.random.default_rng(
+        seed
+    ).spawn(8)
     names, genes, gene_of_latent = _names(n_genes, n_perturbed, n_latent, targets_without_gene, rng)
     screen = random_screen(
         random_graph(n_latent, graph, expected_degree, rng, feedback),

@@ -36,9 +36,10 @@ def guide_column(model: RaptorGraphModel) -> str | None:
     values tell more groups of cells apart than the labels do.
     """
     obs, setup = model.cells.data().obs, Setup.of(model.setup_args)
-    if setup.guide_key is not None and setup.guide_key in obs:
-        return setup.guide_key
     key = setup.perturbation_key
+    known: str | None = setup.guide_key
+    if known is not None and known in obs:
+        return known
     usual = [str(name) for name in obs.columns if _GUIDES.fullmatch(str(name)) and str(name) != key]
     for name in (guides_column(key), *usual):
         if name in obs and obs[name].notna().any() and obs[name].nunique() > obs[key].nunique():
@@ -66,9 +67,7 @@ def guides(model: RaptorGraphModel, guide_key: str | None) -> Iterator[Finding]:
             "something else. The effect of the perturbation is a mean over all of its guides.",
             f"raptorgraph.tl.guides(model, {key!r}) has the effect, the agreement and the responders of each guide.",
             labels,
-            tuple(
-                f"{label} ({', '.join(apart.loc[apart['perturbation'] == label, 'guide'])})" for label in labels
-            ),
+            tuple(f"{label} ({', '.join(apart.loc[apart['perturbation'] == label, 'guide'])})" for label in labels),
         )
 
 

@@ -9,7 +9,18 @@ import pandas as pd
 
 from raptorgraph._arguments import check_integer
 from raptorgraph._docs import docs
-from raptorgraph.pl._figure import BLUE, GRAY, LIGHT, ORANGE, AxesArray, Floats, check_columns, check_save, finish, panels
+from raptorgraph.pl._figure import (
+    BLUE,
+    GRAY,
+    LIGHT,
+    ORANGE,
+    AxesArray,
+    Floats,
+    check_columns,
+    check_save,
+    finish,
+    panels,
+)
 from raptorgraph.pl._marks import legend_beside, marker, vertical_grid
 from raptorgraph.tl._guides import guides as guides_of
 
@@ -49,8 +60,8 @@ def guides(
         Table of :func:`raptorgraph.tl.guides`, or a trained model that was set up with a `guide_key`, which is asked
         for that table.
     n
-        Largest number of perturbations: first those with guides that disagree, the smallest q-value first, then those
-        whose guides differ most.
+        Largest number of perturbations: first those with guides that disagree, then the others, in both parts the
+        smallest q-value of a guide first.
     ax
         Axes whose place the panels take; default a new figure.
     %(figure)s
@@ -100,7 +111,8 @@ def guides(
     axes = panels(ax, (8.2, _ROW * bottom + 1.5), 3)
     colors = np.where(shown["disagrees"], ORANGE, np.where(shown["q"].notna(), BLUE, GRAY))
     _draw_sizes(axes[0], shown, y, colors)
-    _draw_with_interval(axes[1], *(100 * shown[f"share{end}"].to_numpy(float) for end in ("", "_low", "_high")), y, colors)
+    share, low, high = (100 * shown[f"share{end}"].to_numpy(dtype=float) for end in ("", "_low", "_high"))
+    _draw_with_interval(axes[1], share, low, high, y, colors)
     axes[1].set(xlim=(-4, 104), xlabel="responded (% of cells)")
     axes[2].barh(y, shown["n_cells"], height=0.65, color=colors, alpha=0.8, linewidth=0)
     axes[2].set_xlabel("cells")
@@ -111,15 +123,11 @@ def guides(
 
 
 def _first(table: pd.DataFrame, n: int) -> pd.DataFrame:
-    """Rows of the `n` perturbations to draw: those with guides that disagree, then those whose guides differ most."""
-    each = table.groupby("perturbation", sort=False)
-    order = pd.DataFrame(
-        {
-            "agree": ~each["disagrees"].any(),
-            "q": table["q"].where(table["disagrees"]).groupby(table["perturbation"], sort=False).min(),
-            "difference": -each["difference"].max(),
-        }
-    ).sort_values(["agree", "q", "difference"], kind="stable")
+    """Rows of the `n` perturbations to draw: those with guides that disagree, then the others, by their q-values."""
+    label = table["perturbation"]
+    apart = table["disagrees"].groupby(label, sort=False).any()
+    q = table["q"].where(table["disagrees"] | ~label.map(apart)).groupby(label, sort=False).min()
+    order = pd.DataFrame({"agree": ~apart, "q": q}).sort_values(["agree", "q"], kind="stable")
     first = list(order.index[:n])
     place = {label: k for k, label in enumerate(first)}
     shown = table[table["perturbation"].isin(first)]
@@ -145,7 +153,7 @@ def _draw_sizes(ax: Axes, shown: pd.DataFrame, y: Floats, colors: np.ndarray) ->
     _draw_with_interval(ax, np.where((size < ends[0]) | (size > ends[1]), np.nan, size), low, high, y, colors)
     for beyond, at, shape in ((size < ends[0], ends[0], "<"), (size > ends[1], ends[1], ">")):
         ax.scatter(np.full(beyond.sum(), at), y[beyond], s=22, marker=shape, color=colors[beyond], zorder=3)
-    ax.set(xlim=(ends[0] - margin, ends[1] + margin), xlabel="size of effect (1 = mean of all guides)")
+    ax.set(xlim=(ends[0] - margin, ends[1] + margin), xlabel="size of effect (1 = mean)")
 
 
 def _draw_with_interval(ax: Axes, x: Floats, low: Floats, high: Floats, y: Floats, colors: np.ndarray) -> None:

@@ -59,8 +59,8 @@ def latents(
         Column of ``obs`` with categories or numbers, or a gene. For a model the default is the perturbation.
     groups
         Categories to color; a model's perturbations may be spelled in any order. By default the six that are separated
-        best from the control cells (from all other cells where these are not known), in this order; the others are light
-        gray. The separation is the difference of the means over the standard deviation of single cells, along the
+        best from the control cells (from all other cells where these are not known), in this order; the others are
+        light gray. The separation is the difference of the means over the standard deviation of single cells, along the
         difference that the other half of the cells shows, so that few cells or a weak effect do not seem separated.
     control
         Category of the control cells, which are drawn in dark gray behind the others. A model knows it.
@@ -174,7 +174,7 @@ def _group_colors(
 
 
 def separation(found: npt.NDArray[np.floating], labels: pd.Series, control: str | None) -> pd.Series:
-    """How far each group but the control is from the control cells, or from all others, in standard deviations of cells.
+    """Distance of each group from the control cells, or from all others, in standard deviations of single cells.
 
     The direction comes from half of the cells and the distance from the other half, both ways, where there are four.
     """

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from raptorgraph.model import RaptorGraphModel
+    from raptorgraph.pl._marks import Style
 
 _COLORS = {"train": BLUE, "validation": ORANGE}
 _FEWEST = 6  # epochs of which the noise of the validation can be told
@@ -47,10 +48,10 @@ def training(
 ) -> AxesArray | Figure:
     r"""Draw the loss and its terms over the epochs, one panel for each, of training and of validation cells.
 
-    The validation of an epoch draws latents anew, so that its values jump between epochs in which the model is the same.
-    From six epochs on they are drawn as points, with a moving mean (of seven epochs) as the line and a band of two
-    standard deviations of this noise: what changes within the band is no progress. The noise is estimated from second
-    differences, which a trend does not enter,
+    The validation of an epoch draws latents anew, so that its values jump where the model hardly changes. From six
+    epochs on they are drawn as points, with a moving mean (of seven epochs) as the line and a band of two
+    standard deviations of this noise: what changes within the band is no progress. Fewer epochs do not tell the noise,
+    and their points are joined by a line. It is estimated from second differences, which a trend does not enter,
 
     .. math:: \sigma = \operatorname{median}_t |v_{t-1} - 2 v_t + v_{t+1}| / (0.6745 \sqrt{6}).
 
@@ -95,8 +96,9 @@ def training(
                 _draw_noisy(panel, values)
                 continue
             # a point where there is one epoch, since a line through it would be invisible
-            marker = "o" if len(values) == 1 else None
-            panel.plot(values.index + 1, values, color=_COLORS[part], label=part, marker=marker, linewidth=1.3)
+            marker = "o" if part == "validation" or len(values) == 1 else None
+            style: Style = {"color": _COLORS[part], "marker": marker, "markersize": 3 if len(values) > 1 else 6}
+            panel.plot(values.index + 1, values, label=part, linewidth=1.3, **style)
         panel.set_title(_TITLES.get(term, term.replace("_", " ")), fontsize=10)
         panel.set(xlabel="epoch", ylabel=_UNITS.get(term, "value"))
         panel.spines[["top", "right"]].set_visible(False)
@@ -109,7 +111,9 @@ def _draw_noisy(ax: Axes, values: pd.Series) -> None:
     x, v = values.index.to_numpy() + 1, values.to_numpy(dtype=float)
     mean, width = moving_mean(v), _BAND * noise(v)
     color = _COLORS["validation"]
-    ax.fill_between(x, mean - width, mean + width, color=color, alpha=0.2, linewidth=0, label=f"±{_BAND:g} SD of its noise")
+    ax.fill_between(
+        x, mean - width, mean + width, color=color, alpha=0.2, linewidth=0, label=f"±{_BAND:g} SD of its noise"
+    )
     ax.scatter(x, v, s=6, color=color, alpha=0.5, linewidths=0)
     ax.plot(x, mean, color=color, label="validation, moving mean", linewidth=1.3)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -17,9 +18,11 @@ if TYPE_CHECKING:
 
 FEWEST = 5  # cells of a guide that is compared with others
 APART = 0.5  # difference of a guide to the others, over the larger of both effects, from which they disagree
+ASIDE = 0.05  # p-value, over the number of guides, up to which a guide is no longer one of these others
 _CLEAR = 0.95  # share of resampled cells in which an effect is longer than noise, for it to have a direction
 _BLOCK = 25  # resamples at a time, which bounds the memory
 _LEAST_SKEW = 1e-3
+_ROUNDING = 1e-20  # of sums of squares
 _MEASURES = ("size", "agreement", "difference")
 _INTERVALS = ("size", "agreement")
 
@@ -38,16 +41,19 @@ def guide_effects(
     r"""Measure the effect of each guide, and compare it with those of the other guides of its perturbation.
 
     The change of a cell is its expression less the mean of the control cells of its batch, each gene in units of
-    :math:`\sqrt{v_g + \bar v}`, with the variance :math:`v_g` among control cells and its median :math:`\bar v`, so that
-    rare genes do not count for more than they tell. :math:`M_{kl}` is the mean inner product of the changes of a cell
-    of guide k and another one of guide l, less what they share by the noise of the control mean: it estimates the inner
-    product of the guides' effects without a bias, since no cell is multiplied by itself. With the part :math:`f_k` of
-    the cells that guide k has, and primes for the other guides together,
+    :math:`\sqrt{v_g + \bar v}`, with the variance :math:`v_g` among control cells and its median :math:`\bar v`, so
+    that rare genes do not count for more than they tell. :math:`M_{kl}` is the mean inner product of the changes of a
+    cell of guide k and another one of guide l, less what they share by the noise of the control mean: it estimates the
+    inner product of the guides' effects without a bias, since no cell is multiplied by itself. With the part
+    :math:`f_k` of the cells that guide k has, and primes for the other guides together,
 
     .. math::
         \text{size}_k = \frac{(M f)_k}{f^T M f}, \qquad
         \text{agreement}_k = \frac{M_{kk'}}{\sqrt{M_{kk} M_{k'k'}}}, \qquad
         \text{difference}_k = \sqrt{\frac{M_{kk} - 2 M_{kk'} + M_{k'k'}}{\max(M_{kk}, M_{k'k'})}}.
+
+    The others are those that were not set aside before: while three or more are left, the guide that differs most
+    clearly is taken out, so that it does not make the others seem to disagree.
 
     Parameters
     ----------
@@ -76,14 +82,14 @@ def guide_effects(
     ``agreement_high``; ``p``, ``q``, and ``disagrees``: whether q is at most `fdr` and the difference above 0.5. Guides
     with fewer than five cells, and those without another one, are not compared: their p is NaN.
     """
-    scale, rng = _Scale.of(screen), np.random.default_rng(seed)
-    parts: dict[str, pd.DataFrame] = {}
+    scale = _Scale.of(screen)
+    parts: list[pd.DataFrame] = []
     columns = ["perturbation", "guide", "n_cells", *_MEASURES, "p"]
     if n_resamples:
         columns += [f"{name}_{end}" for name in _INTERVALS for end in ("low", "high")]
     with progress_bar("Guides", len(screen.conditions)) as advance:
-        for label in sorted(screen.conditions):  # whose order draws must not depend on
-            rows = screen.rows_by_name(label)
+        for label in screen.conditions:
+            rows, rng = screen.rows_by_name(label), np.random.default_rng([seed, zlib.crc32(label.encode())])
             found, n_cells = np.unique(names[rows][~pd.isna(names[rows])].astype(str), return_counts=True)
             each = [rng.permutation(rows[names[rows] == guide])[:most] for guide in found[n_cells >= FEWEST]]
             part = pd.DataFrame({"perturbation": label, "guide": found, "n_cells": n_cells}).reindex(columns=columns)
@@ -92,11 +98,10 @@ def guide_effects(
                 part_of = n_cells[n_cells >= FEWEST] / n_cells[n_cells >= FEWEST].sum()
                 measured = scale.changes(screen, each, part_of, direction).measure(n_resamples, level, rng)
                 part.loc[n_cells >= FEWEST, list(measured)] = pd.DataFrame(measured).to_numpy()
-            parts[label] = part
+            parts += [part] if len(part) else []
             advance()
-    filled = [parts[label] for label in screen.conditions if len(parts[label])]
-    table = pd.concat(filled, ignore_index=True) if filled else pd.DataFrame(columns=columns)
-    table = table.astype({name: float for name in columns[3:]})
+    table = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=columns)
+    table = table.astype(dict.fromkeys(columns[3:], float))
     tested = table["p"].notna()
     table["q"] = np.nan
     if tested.any():
@@ -131,12 +136,32 @@ class Changes:
 
     def measure(self, n_resamples: int, level: float, rng: np.random.Generator) -> dict[str, np.ndarray]:
         """Measures of each guide, their intervals, and the p-value of the test that it does as the others do."""
-        measures = compared(self.inner(np.ones((len(self.guide), 1)))[0], self.share)
-        p = [different(self.product, self.score, self.guide == k, self.batch) for k in range(len(self.sizes))]
-        found = {**measures, "p": np.array(p)}
+        inner = self.inner(np.ones((len(self.guide), 1)))[0]
+        others, p = self._others(inner)
+        found = {**compared(inner, self.share, others), "p": p}
         if n_resamples:
-            found |= self._intervals(found, n_resamples, level, rng)
+            found |= self._intervals(found, others, n_resamples, level, rng)
         return found
+
+    def _others(self, inner: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Guides that each guide is compared with, guides x guides, bool, and p-values.
+
+        While three or more are left, the one that differs most clearly is set aside: it would make the others seem to
+        disagree.
+        """
+        n = len(self.share)
+        others, p, left = ~np.eye(n, dtype=bool), np.full(n, np.nan), np.ones(n, dtype=bool)
+        while True:
+            for k in np.flatnonzero(left):
+                others[k] = left & (np.arange(n) != k)
+                used = np.isin(self.guide, [k, *np.flatnonzero(others[k])])
+                p[k] = different(
+                    self.product[np.ix_(used, used)], self.score[used], self.guide[used] == k, self.batch[used]
+                )
+            clear = left & (p <= ASIDE / left.sum()) & (compared(inner, self.share, others)["difference"] > APART)
+            if left.sum() < 3 or not clear.any():
+                return others, p
+            left[np.flatnonzero(clear)[np.argmin(p[clear])]] = False
 
     @property
     def sizes(self) -> np.ndarray:
@@ -155,10 +180,17 @@ class Changes:
         image = (off @ members.reshape(n, w * k)).reshape(n, w, k)
         total = members.sum(0)
         own = np.einsum("nwk,nwl->wkl", members, members)
-        return np.asarray(np.einsum("nwk,nwl->wkl", members, image) / (np.einsum("wk,wl->wkl", total, total) - own))
+        pairs = np.einsum("wk,wl->wkl", total, total) - own
+        # few cells can be drawn as one alone, which has no pairs
+        return np.asarray(np.einsum("nwk,nwl->wkl", members, image) / np.where(pairs > 0, pairs, np.nan))
 
     def _intervals(
-        self, found: dict[str, np.ndarray], n_resamples: int, level: float, rng: np.random.Generator
+        self,
+        found: dict[str, np.ndarray],
+        others: np.ndarray,
+        n_resamples: int,
+        level: float,
+        rng: np.random.Generator,
     ) -> dict[str, np.ndarray]:
         """Intervals from resampled cells; measures of effects that are not longer than noise become NaN in `found`."""
         draws: dict[str, list[np.ndarray]] = {name: [] for name in (*_INTERVALS, "clear", "clear_pair")}
@@ -167,7 +199,7 @@ class Changes:
             for k, n in enumerate(self.sizes):
                 counts[self.guide == k] = rng.multinomial(n, np.full(n, 1 / n), counts.shape[1]).T
             for inner in self.inner(counts):
-                drawn = compared(inner, self.share)
+                drawn = compared(inner, self.share, others)
                 for name in _INTERVALS:
                     draws[name].append(drawn[name])
                 draws["clear"].append(~np.isnan(drawn["size"]))
@@ -178,23 +210,26 @@ class Changes:
             values = np.array(draws[name])
             found[name] = np.where(kept, found[name], np.nan)
             for end, share in (("low", (1 - level) / 2), ("high", (1 + level) / 2)):
-                ends = [np.nanquantile(column, share) if ok else np.nan for column, ok in zip(values.T, kept, strict=True)]
+                ends = [
+                    np.nanquantile(column, share) if ok else np.nan for column, ok in zip(values.T, kept, strict=True)
+                ]
                 intervals[f"{name}_{end}"] = np.array(ends)
         return intervals
 
 
-def compared(inner: np.ndarray, share: np.ndarray) -> dict[str, np.ndarray]:
+def compared(inner: np.ndarray, share: np.ndarray, others: np.ndarray) -> dict[str, np.ndarray]:
     """Size, agreement and difference of each guide, from the inner products of their effects and their shares.
+
+    `others`, guides x guides, bool, says which ones each is compared with.
 
     NaN where an effect is not longer than noise, so that it has no direction, and without another guide.
     """
     total = share @ inner @ share
     size = inner @ share / total if total > 0 else np.full(len(share), np.nan)
     agreement, difference = np.full((2, len(share)), np.nan)
-    for k in range(len(share) if len(share) > 1 else 0):
-        others = np.where(np.arange(len(share)) == k, 0.0, share)
-        others /= others.sum()
-        own, rest, cross = inner[k, k], others @ inner @ others, inner[k] @ others
+    for k in np.flatnonzero(others.any(axis=1)):
+        weight = others[k] * share / (others[k] * share).sum()
+        own, rest, cross = inner[k, k], weight @ inner @ weight, inner[k] @ weight
         if own > 0 and rest > 0:
             agreement[k] = np.clip(cross / np.sqrt(own * rest), -1.0, 1.0)
         if max(own, rest) > 0:
@@ -242,12 +277,12 @@ def different(product: np.ndarray, score: np.ndarray, chosen: np.ndarray, batch:
     mean = member / member.sum(0)  # of each batch, as weights of its cells
     r = chosen - member @ (mean.T @ chosen)
     by_distance = _distance_test(product, r, member, mean)
+    length = score @ score
     score = score - member @ (mean.T @ score)
-    along = r @ score
-    left = max(float(score @ score - along**2 / (r @ r)), 0.0)
-    if left == 0:  # scores are the same but for the difference
-        return by_distance if along == 0 else 0.0
-    freedom = n - n_batches - 1
+    if score @ score <= _ROUNDING * length:  # the same in all cells of a batch
+        return by_distance
+    along, freedom = r @ score, n - n_batches - 1
+    left = max(float(score @ score - along**2 / (r @ r)), _ROUNDING * float(score @ score))
     by_score = 2 * stats.t.sf(abs(along) / np.sqrt(r @ r * left / freedom), freedom)
     return float(min(1.0, 2 * np.fmin(by_score, by_distance)))
 

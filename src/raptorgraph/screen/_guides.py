@@ -60,7 +60,7 @@ def check_guides(adata: AnnData, parsed: ParsedLabels, setup: Setup) -> None:
         more = "" if len(wrong) == 1 else f" {counted(len(wrong) - 1, 'other guide')} alike."
         column, label = f"adata.obs[{key!r}]", f"adata.obs[{setup.perturbation_key!r}]"
         raise ValueError(
-            f"guide_key={key!r}: {guide!r} is in cells of {listed(map(repr, labels), _MOST_NAMED)}, which have no gene in "
-            f"common, and a guide is made against one gene.{more} Correct these cells; or where the column has numbers "
-            f"and no names, put the gene before: {column} = {label}.astype(str) + '_' + {column}.astype(str)."
+            f"guide_key={key!r}: {guide!r} is in cells of {listed(map(repr, labels), _MOST_NAMED)}, which have no gene "
+            f"in common, and a guide is made against one gene.{more} Correct these cells; or where the column has "
+            f"numbers and no names, put the gene before: {column} = {label}.astype(str) + '_' + {column}.astype(str)."
         )

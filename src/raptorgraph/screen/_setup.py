@@ -88,8 +88,8 @@ class Setup(Mapping[str, Any]):
             used |= dict.fromkeys(keys, f"among {name}")
         if self.guide_key is not None and self.guide_key in used:
             raise ValueError(
-                f"guide_key={self.guide_key!r} is {used[self.guide_key]} already: name the column with the guide of each "
-                "cell."
+                f"guide_key={self.guide_key!r} is {used[self.guide_key]} already: name the column with the guide of "
+                "each cell."
             )
 
     @classmethod

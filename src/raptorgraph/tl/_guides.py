@@ -45,7 +45,9 @@ def guides(
     That a guide does as the others do is tested by which guide is in which cell of a batch, which is chance if they do
     the same: by the mean change along the effect that the model gives the perturbation (t-test), and by the distance
     between the mean changes of all genes (:math:`\sum_{i \ne j}`, too, by its first three moments). The smaller p-value
-    is doubled. The same test is behind the check ``guides`` of :meth:`~raptorgraph.RaptorGraphModel.diagnose`.
+    is doubled. While three or more guides are left, the one that differs most clearly is no longer among the others, so
+    that it does not make these seem to disagree. The check ``guides`` of
+    :meth:`~raptorgraph.RaptorGraphModel.diagnose` is the same test.
 
     Parameters
     ----------
