@@ -65,9 +65,8 @@ def test_weak_perturbations_are_faint(fixed):
 
 
 def test_the_strongest_of_many_and_those_asked_for(fixed, table):
-    sure = tl.effects(fixed, max_lfsr=0.05, exclude_targets=True).groupby("perturbation").size()
     ax = pl.similarity(fixed, n_perturbations=3)
-    assert set(shown(ax).index) == set(sure.nlargest(3).index)
+    assert set(shown(ax).index) == {"A+B", "B", "C"}  # A has the fewest sure effects
     assert ax.get_xlabel() == "perturbation (3 of 4)"
     assert set(shown(pl.similarity(fixed, ["B", ("B", "A")])).index) == {"B", "A+B"}
     assert set(shown(pl.similarity(table, ["a", "d"])).index) == {"a", "d"}
@@ -92,7 +91,7 @@ def test_bad_input(fixed, table):
     with pytest.raises(ValueError, match="is none of similarities"):
         pl.similarity(table.iloc[:3])
     with pytest.raises(ValueError, match="not symmetric"):
-        pl.similarity(table.where(table.index != "a", 0.3))
+        pl.similarity(table.assign(a=0.3))
     with pytest.raises(ValueError, match="the table has"):
         pl.similarity(table.loc[["a"], ["a"]])
     with pytest.raises(KeyError, match="'z' is not in the table"):

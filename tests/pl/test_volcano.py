@@ -30,15 +30,16 @@ def table():
 
 def test_points_are_effects_and_rates(table):
     ax = pl.volcano(table, n_labels=2)
+    border = np.ceil(np.quantile(-np.log10(table["lfsr"]), 0.97))
     np.testing.assert_allclose(points(ax, ORANGE), [[0.05, -np.log10(0.05)], [0.1, 6], [0.9, 4]])
-    np.testing.assert_allclose(points(ax, BLUE), [[-1.5, 12], [-0.7, 3]])  # the first at the upper border
+    np.testing.assert_allclose(points(ax, BLUE), [[-1.5, border], [-0.7, 3]])
     np.testing.assert_allclose(points(ax, GRAY), [[-0.2, -np.log10(0.2)], [0, -np.log10(0.5)], [0.5, -np.log10(0.051)]])
     assert named(ax) == ["A", "g0", "g1"]  # the perturbed gene, and the largest sure effects
     assert [text.get_fontweight() for text in ax.texts] == ["bold", "normal", "normal"]
     legend = [text.get_text() for text in ax.get_legend().get_texts()]
-    assert legend == ["lower (2)", "higher (3)", "sign not sure (3)", "perturbed gene", "rate below 1e-12"]
+    assert legend == ["lower (2)", "higher (3)", "sign not sure (3)", "perturbed gene", f"rate below 1e-{border:g}"]
     rings = [c.get_offsets().tolist() for c in ax.collections if not len(c.get_facecolors())]
-    assert rings == [[[-1.5, 12.0]]]
+    assert rings == [[[-1.5, border]]]
     assert [line.get_ydata()[0] for line in ax.lines][0] == pytest.approx(-np.log10(0.05))
     assert ax.get_title() == "A"
     assert ax.get_ylim()[0] == 0
@@ -97,3 +98,15 @@ def test_bad_input(table, fixed):
     fixed.has_posterior = False
     with pytest.raises(ValueError, match="effect_posterior=True"):
         pl.volcano(fixed, "A")
+
+
+def test_the_border_rises_where_many_are_sure():
+    """All but 3 % of the genes have a height of their own; rates of zero stand at the border."""
+    heights = np.linspace(2, 101, 100)
+    genes = [f"g{k}" for k in range(100)]
+    table = pd.DataFrame({"perturbation": "A", "gene": genes, "effect": 1.0, "lfsr": 10**-heights})
+    table.loc[99, "lfsr"] = 0.0
+    ax = pl.volcano(table, n_labels=0)
+    border = np.ceil(np.quantile(heights, 0.97))
+    np.testing.assert_allclose(np.sort(points(ax, ORANGE)[:, 1]), np.minimum(heights, border))
+    assert ax.get_legend().get_texts()[-1].get_text() == f"rate below 1e-{border:g}"

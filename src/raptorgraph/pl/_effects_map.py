@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from raptorgraph.pl._marks import Style
     from raptorgraph.tl._effect_blocks import EffectBlock
 
-_COLORED = 0.98  # quantile of the sizes of effects at which the colors end
+_COLORED = 0.95  # quantile of the sizes of effects at which the colors end
 
 
 @docs.dedent
@@ -74,7 +74,7 @@ def effects_map(
     Returns
     -------
     matplotlib.axes.Axes or matplotlib.figure.Figure
-        The axes, perturbations x genes. Colors are symmetric about zero and end where 2 % of the sure effects are
+        The axes, perturbations x genes. Colors are symmetric about zero and end where 5 % of the sure effects are
         larger. A dot marks the perturbed gene itself; perturbations without any sure effect are named in gray.
 
     Raises
@@ -98,7 +98,7 @@ def effects_map(
     names = gene_names(model, labels)
     wanted = None if genes is None else gene_columns(names, genes, Setup.of(model.setup_args))
     block = strongest(model, labels, n_perturbations, max_lfsr)
-    gray = ~block.sure(max_lfsr).any(axis=1) if block.has_sd else np.zeros(len(block.labels), dtype=bool)
+    gray = ~block.clear(max_lfsr) if block.has_sd else np.zeros(len(block.labels), dtype=bool)
     shown = block.columns(_in_turn(block, n_genes, max_lfsr) if wanted is None else wanted)
     opacity = np.clip(1 - 2 * shown.lfsr, 0, 1) if shown.has_sd else np.ones(shown.mean.shape)
     faded = shown.mean * opacity

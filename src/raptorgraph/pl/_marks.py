@@ -31,11 +31,16 @@ def marker(label: str, color: str, *, size: float = 5.0, shape: str = "o", **sty
 
 
 def legend_beside(
-    ax: Axes, handles: Sequence[Artist] | None = None, *, fontsize: float = 7.0, title: str | None = None
+    ax: Axes,
+    handles: Sequence[Artist] | None = None,
+    *,
+    fontsize: float = 7.0,
+    title: str | None = None,
+    gap: float = 0.0,
 ) -> None:
-    """Set a legend right of the axes; by default of everything that has a label."""
+    """Set a legend right of the axes, a gap in units of these away; by default of everything that has a label."""
     handles = ax.get_legend_handles_labels()[0] if handles is None else handles
-    place: Style = {"loc": "upper left", "bbox_to_anchor": (1.0, 1.0), "frameon": False}
+    place: Style = {"loc": "upper left", "bbox_to_anchor": (1.0 + gap, 1.0), "frameon": False}
     ax.legend(handles=handles, title=title, fontsize=fontsize, **place)
 
 

@@ -96,14 +96,14 @@ def similarity(
     if isinstance(effects, pd.DataFrame):
         table = _some(effects, perturbations)
         faint, n_known = np.zeros(len(table), dtype=bool), len(table)
-        genes_of = {label: (label,) for label in table.index}
+        genes_of: dict[str, tuple[str, ...]] = {label: (label,) for label in table.index}
     elif hasattr(effects, "predict_effects"):
         labels = asked_labels(effects, perturbations)
         if len(labels) < 2:
             raise ValueError(f"Similarity is of two perturbations or more, and these are {labels}: name others.")
         block, n_known = strongest(effects, labels, n_perturbations), len(labels)
         table = similarity_of(block, kind)
-        faint = ~block.sure().any(axis=1) if block.has_sd else np.zeros(len(table), dtype=bool)
+        faint = ~block.clear() if block.has_sd else np.zeros(len(table), dtype=bool)
         setup = Setup.of(effects.setup_args)
         genes_of = {label: setup.genes(label) for label in block.labels}
         modules = effects.get_modules() if modules is None and hasattr(effects, "get_modules") else modules
@@ -136,7 +136,7 @@ def similarity(
     if faint.any():
         handles.append(Patch(facecolor=LIGHT, label="faint: no effect is sure"))
     if handles:
-        legend_beside(ax, handles)
+        legend_beside(ax, handles, gap=0.25 / size if modules else 0.0)  # beside the marks of modules
     return finish(ax, show=show, save=save, return_fig=return_fig)
 
 
@@ -150,7 +150,7 @@ def _some(table: pd.DataFrame, perturbations: Perturbations | None) -> pd.DataFr
         )
     if len(table) < 2:
         raise ValueError(f"Similarity is of two perturbations or more, and the table has {list(table.index)}.")
-    if not np.issubdtype(values.dtype, np.number) or not np.allclose(values, values.T, atol=1e-6, equal_nan=True):
+    if not np.issubdtype(values.dtype, np.number) or not np.allclose(values, values.T, equal_nan=True):
         raise ValueError("The table of similarities is not symmetric: give that of rg.tl.effect_similarity.")
     if perturbations is None:
         return table

@@ -28,7 +28,8 @@ if TYPE_CHECKING:
     from raptorgraph.pl._marks import Style
 
 _COLUMNS = ("perturbation", "gene", "effect", "lfsr")
-_HIGHEST = 12.0  # -log10 of the smallest rate that has a height of its own
+_HIGHEST = 12.0  # -log10 of the smallest rate that has a height of its own whatever the others are
+_LOW_ENOUGH = 0.97  # share of the genes that have one in any case
 _ENOUGH = 20  # genes from which one can be far off
 
 
@@ -48,7 +49,7 @@ def volcano(
     r"""Draw the effect of a perturbation on each gene against how sure its sign is.
 
     Heights are :math:`-\log_{10}` of the local false sign rate (:func:`raptorgraph.tl.effects`), so that 2 is a sign
-    that is wrong with a probability of 1 %. It is no p-value, and needs no correction for the number of genes.
+    that is wrong with a probability of 1 %. It is about the direction: the effect may be next to nothing all the same.
 
     Parameters
     ----------
@@ -71,7 +72,7 @@ def volcano(
     Returns
     -------
     matplotlib.axes.Axes or matplotlib.figure.Figure
-        The axes. A ring marks the perturbed gene itself. Rates below 1e-12 are drawn at the upper border, as
+        The axes. A ring marks the perturbed gene itself. Of rates below 1e-12 the 3 % smallest stand at one height, as
         triangles. Up to three genes that lie more than twice as far out as all others, mostly the perturbed ones, stand
         at the side as diamonds, with their effect beside the name.
 
@@ -99,8 +100,10 @@ def volcano(
     rate = table["lfsr"].to_numpy(dtype=float)
     own = table["own_target"].to_numpy(dtype=bool) if "own_target" in table else np.zeros(len(table), dtype=bool)
     sure = rate <= max_lfsr
-    high = rate < 10**-_HIGHEST
-    y = -np.log10(np.where(high, 10**-_HIGHEST, rate))
+    heights = -np.log10(np.maximum(rate, np.finfo(float).tiny))
+    border = float(max(_HIGHEST, np.ceil(np.quantile(heights, _LOW_ENOUGH))))
+    high = heights > border
+    y = np.minimum(heights, border)
     beyond = far_off(np.abs(x), at_least=_ENOUGH)
     ends = limits_with_zero(x[~beyond])
     at = np.clip(x, *ends)
@@ -133,7 +136,7 @@ def volcano(
     if own.any():
         handles.append(marker("perturbed gene", "none", size=8, markeredgecolor="black"))
     if (high & ~beyond).any():
-        handles.append(marker(f"rate below 1e-{_HIGHEST:g}", GRAY, shape="^"))
+        handles.append(marker(f"rate below 1e-{border:g}", GRAY, shape="^"))
     legend_beside(ax, handles)
 
     by_size = np.argsort(-np.abs(x), kind="stable")

@@ -54,4 +54,4 @@ class CommonDirection:
             square = square[:, None] + without + 2 * clear[:, None] * clear * inner
         else:
             square = square + without[a] + 2 * clear[a] * clear * inner[a]
-        return np.sqrt(np.maximum(square, 0.0))
+        return np.asarray(np.sqrt(np.maximum(square, 0.0)))

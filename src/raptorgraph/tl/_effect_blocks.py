@@ -67,6 +67,10 @@ class EffectBlock:
         """Which effects on genes that are not perturbed themselves have a known sign; none without a posterior."""
         return np.asarray((self.lfsr <= max_lfsr) & ~self.own)
 
+    def clear(self, max_lfsr: float = SURE) -> np.ndarray:
+        """Which perturbations have an effect with a known sign, shape (perturbations,)."""
+        return np.asarray(self.sure(max_lfsr).any(axis=1))
+
     def without_targets(self) -> np.ndarray:
         """Effects with 0 for the perturbed genes themselves."""
         return np.where(self.own, 0.0, self.mean)
@@ -126,7 +130,9 @@ def gene_columns(names: Sequence[str], genes: Sequence[str] | None, setup: Setup
     unknown = [name for name in asked if name not in place]
     if unknown:
         hint = did_you_mean(unknown[0], names, **setup.spelling)
-        raise ValueError(f"genes: {unknown[0]!r} is not a gene of the model{hint or '; these are in model.var_names_'}.")
+        raise ValueError(
+            f"genes: {unknown[0]!r} is not a gene of the model{hint or '; these are in model.var_names_'}."
+        )
     return np.array([place[name] for name in asked])
 
 

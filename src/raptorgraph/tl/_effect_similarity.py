@@ -67,14 +67,14 @@ def effect_similarity(
     labels = asked_labels(model, perturbations)
     if len(labels) < 2:
         raise ValueError(f"Similarity is of two perturbations or more, and these are {labels}: name others.")
-    parts = [(_units(block), block.sure().any(axis=1)) for block in effect_blocks(model, labels)]
+    parts = [(_units(block), block.clear()) for block in effect_blocks(model, labels)]
     units, clear = (np.concatenate(each) for each in zip(*parts, strict=True))
     return _table(labels, units, clear, kind)
 
 
 def similarity_of(block: EffectBlock, kind: str) -> pd.DataFrame:
     """Cosines between effects that are known already."""
-    return _table(block.labels, _units(block), block.sure().any(axis=1), kind)
+    return _table(block.labels, _units(block), block.clear(), kind)
 
 
 def _units(block: EffectBlock) -> np.ndarray:
