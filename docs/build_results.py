@@ -6,8 +6,8 @@ there. A line ``{{ FOLDER/TABLE }}`` in the template becomes the table of ``docs
 Every number on the page comes from these files: ``python docs/build_results.py`` (or ``make results``), with
 ``--check`` only to say whether the pages are up to date.
 
-Numbers that were published stand in ``docs/published``: ``{{ published/TABLE }}`` is such a table, and ``{{
-FOLDER/TABLE: beside PUBLISHED }}`` a table of the benchmark with the published numbers beside its own, matched by
+Numbers that were published stand in ``docs/published``: ``{{ published/TABLE }}`` is such a table, and
+``{{ FOLDER/TABLE: beside PUBLISHED }}`` a table of the benchmark with the published numbers beside its own, matched by
 the first column of the published table. ``where COLUMN=VALUE, COLUMN=VALUE`` behind it takes some rows of the
 benchmark's table.
 

@@ -85,7 +85,9 @@ def test_the_published_query_is_a_mean_profile_on_all_genes(quick):
     for kind, each in found.items():
         for k, value in zip((1, 3), np.mean(each, axis=0), strict=True):
             assert values["published", "additive", f"{kind} @ {k}"] == pytest.approx(value)
-    assert values["published", "no change", "correct @ 3"] == pytest.approx(values["published", "chance", "correct @ 3"])
+    assert values["published", "no change", "correct @ 3"] == pytest.approx(
+        values["published", "chance", "correct @ 3"]
+    )
 
 
 def test_regimes_that_fit_combinations_are_refused(quick):

@@ -209,6 +209,7 @@ MEMBERS = {
     "graph": METHODS | SCREEN | {"benchmark/_measure.py", "benchmark/_graph_screens.py", "inference/_graph.py"},
     "speed": METHODS | SCREEN | {"benchmark/_speed_clock.py", "baselines/_dvae.py"},
     "spillover": METHODS | SCREEN,
+    "profile": METHODS | SCREEN | {"evaluation/_scores.py", "pp/_pairing.py"},
     "responders": METHODS | SCREEN | {"benchmark/_responders_methods.py", "datasets/_simulate.py"},
     "latents": METHODS | SCREEN | {"benchmark/_embeddings.py", "benchmark/_measure.py", "metrics/_latents.py"},
     "states": METHODS | {"benchmark/_states_methods.py", "datasets/_states.py"},

@@ -163,4 +163,4 @@ def test_published_numbers_are_those_of_a_cut_of_the_screen(shared_data):
     assert len(set(found)) == _papalexi2021.PUBLISHED["conditions"]
     labels = cut.obs["perturbation"].astype(str)
     assert (guides.map(_papalexi2021._target) == labels).mean() > 0.99
-    assert _public.WHOLE_TRANSCRIPTOME > cut.n_vars
+    assert cut.n_vars < _public.WHOLE_TRANSCRIPTOME

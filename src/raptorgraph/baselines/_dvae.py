@@ -231,11 +231,15 @@ class DiscrepancyVAE(Baseline):
         """
         labels, sets = self._asked(perturbations)
         module, seed = self.module_, self.settings.seed
-        posterior = module.encoder(self._control.mean(0, keepdim=True))
-        found = [
-            posterior_expectation(lambda z, shift=shift: module(z + shift), *posterior, seed=seed)[0].double().numpy()
-            for shift in self._shifts(self._masks(sets))
-        ]
+        mean, log_var = module.encoder(self._control.mean(0, keepdim=True))
+        found = []
+        for shift in self._shifts(self._masks(sets)):
+
+            def shifted(z: torch.Tensor, shift: torch.Tensor = shift) -> torch.Tensor:
+                cells: torch.Tensor = module(z + shift)
+                return cells
+
+            found.append(posterior_expectation(shifted, mean, log_var, seed=seed)[0].double().numpy())
         return pd.DataFrame(np.stack(found), index=pd.Index(labels, name="perturbation"), columns=self.var_names)
 
     @torch.no_grad()

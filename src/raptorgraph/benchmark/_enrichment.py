@@ -6,7 +6,8 @@ below 0.05); how many of these there are when the gene labels are permuted, whic
 and whether the enrichment scores (NES) are those of the measured effects of the same perturbations, without which a
 significant set tells about the model and not about the cells.
 
-The fits are those of ``prediction`` on singles alone, in the regime ``singles`` or, with ``--regimes paper``, ``paper``.
+The fits are those of ``prediction`` on singles alone, in the regime ``singles`` or, with ``--regimes paper``, in that
+of the publication.
 
 ``raptorgraph benchmark enrichment --screen FILE --gene-sets SETS.gmt``
 """
@@ -28,19 +29,19 @@ from raptorgraph.benchmark._experiments import Experiment
 from raptorgraph.benchmark._load import load_screen
 from raptorgraph.benchmark._methods import chosen_methods
 from raptorgraph.benchmark._report import in_order, mean_and_sd, wide
-from raptorgraph.benchmark._settings import Settings, Unit
 from raptorgraph.evaluation._methods import MODELS, OURS, ordered
 from raptorgraph.pl._panels import dot_panel
 
 if TYPE_CHECKING:
     from raptorgraph.benchmark._experiments import Parts, Tables
+    from raptorgraph.benchmark._settings import Settings, Unit
     from raptorgraph.screen import Screen
 
 OPTIONS = ("methods", "regimes", "gene_sets", "max_epochs", "n_repeats", "n_permutations")
 MEASURED = "measured effects"
 _FDR = 0.05
 _N_SETS = 25  # in the heat map
-# Section F.2: NES of the latents that the paper names
+# NES of the latents that the paper names (section F.2)
 _FIGURE_S7 = {
     ("EGR1", "E2F TARGETS"): -1.79,
     ("EGR1", "G2M CHECKPOINT"): -1.72,

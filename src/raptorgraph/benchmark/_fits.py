@@ -230,8 +230,8 @@ def predicted(
     screen
         The screen of that seed.
     roles
-        ``"scored"`` for the conditions that are reported, ``"further"`` for singles and all pairs, ``"profile"`` for the
-        profiles of all pairs that the mean control cell is predicted to have (under :data:`MEAN_CELL`).
+        ``"scored"`` for the conditions that are reported, ``"further"`` for singles and all pairs, ``"profile"`` for
+        the profiles of all pairs that the mean control cell is predicted to have (under :data:`MEAN_CELL`).
 
     Returns
     -------

@@ -55,8 +55,8 @@ def load_screen(settings: Settings, seed: int = 0) -> Screen:
     Parameters
     ----------
     settings
-        ``settings.screen`` is the path of an h5ad file or a zarr store; or ``"norman2019"``, ``"norman2019-median"`` (the
-        same on the scale of the published numbers), ``"papalexi2021"`` or ``"replogle2020"`` (downloaded); or
+        ``settings.screen`` is the path of an h5ad file or a zarr store; or ``"norman2019"``, ``"norman2019-median"``
+        (the same on the scale of the published numbers), ``"papalexi2021"`` or ``"replogle2020"`` (downloaded); or
         ``"simulated"``, ``"simulated-additive"``, ``"simulated-saturating"``, ``"simulated-interacting"``,
         ``"simulated-small"``, which has few genes and cells, ``"simulated-large"``, of the size of ``"norman2019"``, or
         ``"simulated-states"``, where effects depend on the state of the cell; or the name of an h5ad file or zarr store

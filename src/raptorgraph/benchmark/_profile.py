@@ -88,8 +88,9 @@ def pair_of(settings: Settings, screen: Screen) -> str:
     asked = settings.options.get("pair")
     if asked is None:
         lengths = np.linalg.norm(screen.effects.loc[testable].to_numpy(), axis=1)
-        return testable[int(lengths.argmax())]
-    label = screen.label(parse_perturbation(str(asked), **screen.spelling))
+        longest: str = testable[int(lengths.argmax())]
+        return longest
+    label: str = screen.label(parse_perturbation(str(asked), **screen.spelling))
     if label not in testable:
         known = {gene for each in testable for gene in screen.genes_of[each]}
         hint = did_you_mean(str(asked), known, **screen.spelling)
@@ -218,7 +219,8 @@ def draw(tables: Tables) -> Figure:
     n_columns = min(len(methods), 4)
     n_rows = -(-len(methods) // n_columns)
     figure = Figure(figsize=(max(2.8 * n_columns, 9), 4.2 + 2.8 * n_rows), layout="constrained")
-    upper, lower = figure.subfigures(2, 1, height_ratios=(4.2, 2.8 * n_rows))
+    grid = figure.add_gridspec(2, 1, height_ratios=(4.2, 2.8 * n_rows))
+    upper, lower = (figure.add_subfigure(grid[row]) for row in range(2))
     _draw_genes(upper.subplots(), by_gene, methods, genes)
     axes = lower.subplots(n_rows, n_columns, squeeze=False, sharex=True, sharey=True).ravel()
     for ax in axes[len(methods) :]:

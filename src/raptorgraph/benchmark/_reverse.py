@@ -11,7 +11,8 @@ printed: relevant hits are frequent by chance alone. Distances are taken in thre
 - ``published``: between mean profiles on all genes (Eq. S18), the predicted ones from the mean control profile, as if
   it were a cell (Eq. S17).
 
-``--regimes paper`` asks for all measured pairs, as published; ``singles`` (default) for those that ``prediction`` tests.
+``--regimes paper`` asks for all measured pairs, as published; ``singles`` (default) for those that ``prediction``
+tests.
 
 ``raptorgraph benchmark reverse --screen FILE``
 """
@@ -90,7 +91,7 @@ def _measured(screen: Screen, queries: Sequence[str], by: str) -> np.ndarray:
     """Measured effects of the queries, or the mean profiles of their cells (Eq. S16)."""
     if by == "published":
         return np.asarray(screen.condition_moments.mean[[screen.labels.index(label) for label in queries]])
-    return screen.effects.loc[list(queries)].to_numpy()
+    return np.asarray(screen.effects.loc[list(queries)])
 
 
 def _databases(

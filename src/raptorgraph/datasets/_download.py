@@ -22,7 +22,8 @@ logger = logging.getLogger(__name__)
 
 CACHE_VARIABLE = "RAPTORGRAPH_CACHE"
 _KNOWN = "checksums.json"  # in the user's cache
-_FIRST_BYTES = {".h5ad": b"\x89HDF", ".h5mu": b"\x89HDF", ".gz": b"\x1f\x8b"}  # a web page in place of the file has others
+# A web page in place of the file has others; mudata writes its name before the file proper.
+_FIRST_BYTES = {".h5ad": (b"\x89HDF",), ".h5mu": (b"MuData", b"\x89HDF"), ".gz": (b"\x1f\x8b",)}
 
 
 @dataclass(frozen=True)
@@ -106,8 +107,8 @@ def _download(source: Source, folder: Path, sha256: str | None) -> Path:
         part = Path(pooch.retrieve(source.url, known_hash, fname=source.file, path=place))
         first = _FIRST_BYTES[part.suffix]
         with part.open("rb") as file:
-            start = file.read(len(first))
-        if start != first:
+            start = file.read(max(map(len, first)))
+        if not start.startswith(first):
             raise ValueError(f"what it sends is no {part.suffix} file (a web page?)")
         if sha256 is None:
             _compare(part, source)
@@ -152,8 +153,8 @@ def _compare(path: Path, source: Source) -> None:
     known, found = _known_checksums().get(source.url), file_hash(path)
     if known is not None and found != known:
         raise ValueError(
-            f"{source.file} has the SHA-256 {found}, and had {known} when it was downloaded from {source.url} before. If "
-            f"its publisher changed it, take that address out of {str(_checksums_file())!r}, or give the new one as "
+            f"{source.file} has the SHA-256 {found}, and had {known} when it was downloaded from {source.url} before. "
+            f"If its publisher changed it, take that address out of {str(_checksums_file())!r}, or give the new one as "
             "sha256."
         )
 

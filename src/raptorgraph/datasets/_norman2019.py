@@ -89,8 +89,8 @@ def norman2019(
         numbers; needs counts of all genes. ``"file"``: the values of the file, as CPA's, whose library sizes are not in
         it. Squared errors and MMDs of fixed bandwidth compare on one scale alone.
     held_out
-        Labels whose cells say nothing of which genes are variable, such as the test conditions of a split. CPA's choice,
-        and the published one, is made on all cells.
+        Labels whose cells say nothing of which genes are variable, such as the test conditions of a split. CPA's
+        choice, and the published one, is made on all cells.
     sha256
         Expected SHA-256 of the file.
     check
@@ -160,7 +160,11 @@ def norman2019(
     check_choice("normalization", normalization, NORMALIZATIONS)
     if isinstance(held_out, str):
         raise TypeError(f"held_out={held_out!r} must be a list of labels: held_out=[{held_out!r}].")
-    how: dict[str, Any] = {"n_top_genes": n_top_genes, "normalization": normalization, "held_out": sorted(map(str, held_out))}
+    how: dict[str, Any] = {
+        "n_top_genes": n_top_genes,
+        "normalization": normalization,
+        "held_out": sorted(map(str, held_out)),
+    }
     if path is None or Path(path).suffix != ".h5ad":
         file = fetch(SOURCES, cache_folder(path), sha256=sha256)
         adata = converted("norman2019", [file], how, lambda: _convert(read_cells(file), **how))
@@ -184,8 +188,8 @@ def _convert(adata: ad.AnnData, n_top_genes: int | None, normalization: str, hel
     elif adata.n_vars >= WHOLE_TRANSCRIPTOME and any(name in adata.obs for name in _LABEL_COLUMNS):
         raise KeyError(
             f"The file has none of the columns {', '.join(_GUIDE_COLUMNS)} in obs, which tell the cells of the control "
-            f"guides {LEFT_OUT_GUIDE}: the authors of the screen advise against them, and they cannot be left out. Use a "
-            "file with the guides of each cell, such as scPerturb's."
+            f"guides {LEFT_OUT_GUIDE}: the authors of the screen advise against them, and they cannot be left out. Use "
+            "a file with the guides of each cell, such as scPerturb's."
         )
     set_labels(adata, _labels(adata.obs), ALIASES)
     return to_screen(adata, n_top_genes, normalization=normalization, held_out=held_out)

@@ -5,9 +5,8 @@ from __future__ import annotations
 import re
 import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-import anndata as ad
 import numpy as np
 import pandas as pd
 from scipy import sparse
@@ -19,6 +18,8 @@ from raptorgraph.screen._files import read_cells
 
 if TYPE_CHECKING:
     import os
+
+    import anndata as ad
 
 SOURCES = (
     # scPerturb (Peidli et al. 2024), version 1.4: counts of all genes
@@ -155,11 +156,11 @@ def _read(path: Path) -> ad.AnnData:
     return adata
 
 
-def _column(mdata: object, names: tuple[str, ...]) -> pd.Series | None:
+def _column(mdata: Any, names: tuple[str, ...]) -> pd.Series | None:
     """Column of that name in the table of all cells, under the name of a modality or without, or of a modality."""
-    tables: list[tuple[str, pd.DataFrame]] = [("", mdata.obs)]  # type: ignore[attr-defined]  # mudata has no types
-    for key, part in mdata.mod.items():  # type: ignore[attr-defined]
-        tables += [(f"{key}:", mdata.obs), ("", part.obs)]  # type: ignore[attr-defined]
+    tables: list[tuple[str, pd.DataFrame]] = [("", mdata.obs)]
+    for key, part in mdata.mod.items():
+        tables += [(f"{key}:", mdata.obs), ("", part.obs)]
     for prefix, table in tables:
         for name in names:
             if f"{prefix}{name}" in table:

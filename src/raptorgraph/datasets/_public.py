@@ -125,6 +125,7 @@ def to_screen(
         screen.obs[LIBRARY_SIZE] = library
         screen.uns["target_sum"] = TARGET_SUM
     if normalization == "median":
+        assert library is not None
         screen.X, screen.uns["target_sum"] = to_median(screen.X, library)
         counts = None
     if n_top_genes is not None:
@@ -163,7 +164,8 @@ def held_out_cells(adata: AnnData, held_out: Iterable[str]) -> np.ndarray:
         if canonical not in known or canonical == CONTROL:
             raise ValueError(f"held_out names {label!r}, which is no perturbation of the screen.")
         asked.add(canonical)
-    return adata.obs["perturbation"].isin(asked).to_numpy()
+    found: np.ndarray = adata.obs["perturbation"].isin(asked).to_numpy()
+    return found
 
 
 def numbers(adata: AnnData) -> dict[str, int]:

@@ -166,7 +166,7 @@ def _read_geo(folder: Path, cells_file: Path) -> tuple[ad.AnnData, pd.Series]:
         raise KeyError(f"{cells_file.name!r} has no column {missing[0]!r}, but {', '.join(map(str, cells.columns))}.")
     # a cell whose guides were not both identified has no label, and is no cell of a gene called "nan"
     cells = cells.dropna(subset=list(needed)).drop_duplicates("cell_barcode").set_index("cell_barcode")
-    for name in cells.columns[cells.dtypes == object]:  # of texts and numbers, which no file holds
+    for name in cells.select_dtypes("object").columns:  # of texts and numbers, which no file holds
         cells[name] = cells[name].where(cells[name].isna(), cells[name].astype(str))
     adata = sc.read_10x_mtx(folder, prefix=PREFIX, gex_only=True)
     unknown = cells.index.difference(adata.obs_names)

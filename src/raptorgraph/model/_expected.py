@@ -245,14 +245,14 @@ def mean_control_profiles(predictor: Predictor, perturbations: Perturbations, se
     labels, masks = predictor.masks(perturbations)
     cells, module = predictor.latents.cells, predictor.latents.cells.module
     manager = cells.query()
-    rows, parts = cells.control_rows(manager.adata), []
-    for tensors in cells.batches(manager, rows=rows):
-        values = (module.expression(tensors), tensors.get(KEYS.LIBRARY), module.covariates(tensors))
-        parts.append([None if each is None else each.double().sum(0) for each in values])
-    expression, library, covariates = (
-        None if each[0] is None else (sum(each[1:], each[0]) / len(rows)).float()[None]
-        for each in zip(*parts, strict=True)
-    )
+    rows = cells.control_rows(manager.adata)
+    sums = [
+        tuple(map(_sum, (module.expression(tensors), tensors.get(KEYS.LIBRARY), module.covariates(tensors))))
+        for tensors in cells.batches(manager, rows=rows)
+    ]
+    each = (_mean(parts, len(rows)) for parts in zip(*sums, strict=True))
+    expression, library, covariates = (None if mean is None else mean.to(module.device) for mean in each)
+    assert expression is not None
     posterior = module.encode(expression)
     found = [
         module.expected_expression(
@@ -268,3 +268,14 @@ def mean_control_profiles(predictor: Predictor, perturbations: Perturbations, se
         for mask in masks
     ]
     return pd.DataFrame(torch.stack(found).cpu().numpy(), index=labels, columns=list(cells.var_names))
+
+
+def _sum(values: torch.Tensor | None) -> torch.Tensor | None:
+    """Sum over cells, 1 x columns."""
+    return None if values is None else values.cpu().double().sum(0, keepdim=True)
+
+
+def _mean(sums: Sequence[torch.Tensor | None], n_cells: int) -> torch.Tensor | None:
+    """Mean over the cells of all batches, 1 x columns; None where the cells have none of it."""
+    found = [part for part in sums if part is not None]
+    return (torch.cat(found).sum(0, keepdim=True) / n_cells).float() if found else None

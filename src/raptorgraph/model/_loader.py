@@ -113,9 +113,7 @@ class PairedSampler(Sampler[PairedBatch]):
         if self.one_condition:  # even parts, since an MMD needs two cells
             chunks = [part for group in groups for part in np.array_split(group, -(-len(group) // self.batch_size))]
         else:
-            chunks = [
-                group[i : i + self.chunk_size] for group in groups for i in range(0, len(group), self.chunk_size)
-            ]
+            chunks = [group[i : i + self.chunk_size] for group in groups for i in range(0, len(group), self.chunk_size)]
         chunks = [chunks[i] for i in rng.permutation(len(chunks))]
         cells = np.concatenate(chunks)
         if self.one_condition:

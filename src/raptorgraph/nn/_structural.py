@@ -85,9 +85,7 @@ class StructuralLayer(nn.Module):
     support: torch.Tensor
     projected: torch.Tensor
 
-    def __init__(
-        self, n_latent: int, init: str = "zero", *, self_effects: bool = False, guarded: bool = True
-    ) -> None:
+    def __init__(self, n_latent: int, init: str = "zero", *, self_effects: bool = False, guarded: bool = True) -> None:
         super().__init__()
         self.guarded = guarded
         self.weight = nn.Parameter(torch.zeros(n_latent, n_latent))
@@ -111,11 +109,11 @@ class StructuralLayer(nn.Module):
         """Map exogenous z to causal u, both cells x d."""
         a = self.adjacency()
         matrix = torch.eye(a.shape[0], dtype=a.dtype, device=a.device) - a
-        if not self.guarded:
-            solved, failed = torch.linalg.solve_ex(matrix, z, left=False)
-            return z @ torch.linalg.pinv(matrix) if failed or not solved.isfinite().all() else solved
-        u: torch.Tensor = torch.linalg.solve(matrix, z, left=False)
-        return u
+        if self.guarded:
+            u: torch.Tensor = torch.linalg.solve(matrix, z, left=False)
+            return u
+        u, failed = torch.linalg.solve_ex(matrix, z, left=False)
+        return z @ torch.linalg.pinv(matrix) if failed or not bool(u.isfinite().all()) else u
 
     def acyclicity(self) -> torch.Tensor:
         """Return h of the current A."""

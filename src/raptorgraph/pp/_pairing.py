@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     import numpy.typing as npt
     from anndata import AnnData
 
+    from raptorgraph.screen._matrix import Matrix
+
 METHODS = tuple(COUPLINGS)
 
 
@@ -83,19 +85,26 @@ def pairing_plan(
     couple = COUPLINGS[check_choice("method", method, METHODS)]
     if max_controls is not None:
         check_integer("max_controls", max_controls, 1, hint=", or None for all control cells")
-    Z, codes = Z if sparse.issparse(Z) else np.asarray(Z, dtype=np.float64), np.asarray(codes)
+    points: Matrix = Z if sparse.issparse(Z) else np.asarray(Z, dtype=np.float64)
+    codes = np.asarray(codes)
     batch = np.zeros(len(codes), dtype=np.int64) if batch is None else np.asarray(batch)
-    if Z.ndim != 2 or not codes.shape == batch.shape == (Z.shape[0],):
-        raise ValueError(f"Z {Z.shape}, codes {codes.shape} and batch {batch.shape} must agree in the number of cells.")
-    finite = np.isfinite(Z.data if sparse.issparse(Z) else Z)
+    if points.ndim != 2 or not codes.shape == batch.shape == (points.shape[0],):
+        raise ValueError(
+            f"Z {points.shape}, codes {codes.shape} and batch {batch.shape} must agree in the number of cells."
+        )
+    finite = np.isfinite(points.data if sparse.issparse(points) else points)
     if not finite.all():
-        bad = sparse.csr_matrix((~finite, Z.indices, Z.indptr), Z.shape) if sparse.issparse(Z) else ~finite
+        bad = (
+            sparse.csr_matrix((~finite, points.indices, points.indptr), points.shape)
+            if sparse.issparse(points)
+            else ~finite
+        )
         raise ValueError(f"The coordinates of cell {np.flatnonzero(np.asarray(bad.sum(axis=1)))[0]} are not finite.")
     all_controls = np.flatnonzero(codes == 0)
     if all_controls.size == 0:
         raise ValueError("There is no control cell (code 0) to pair with.")
 
-    n = Z.shape[0]
+    n = points.shape[0]
     perturbed = np.flatnonzero(codes != 0)
     groups, member_of = np.unique(np.stack([codes[perturbed], batch[perturbed]], axis=1), axis=0, return_inverse=True)
     rows, columns, values = [], [], []
@@ -106,7 +115,7 @@ def pairing_plan(
         rng = np.random.default_rng([seed, *groups[g]])
         if max_controls is not None and controls.size > max_controls:
             controls = np.sort(rng.choice(controls, max_controls, replace=False))
-        i, j, weight = couple(_dense(Z, cells), _dense(Z, controls), rng)
+        i, j, weight = couple(_dense(points, cells), _dense(points, controls), rng)
         weight = weight / np.bincount(i, weights=weight, minlength=len(cells))[i]
         rows.append(cells[i])
         columns.append(controls[j])
@@ -117,10 +126,11 @@ def pairing_plan(
     return sparse.csr_matrix(entries, shape=(n, n))
 
 
-def _dense(Z: np.ndarray | sparse.csr_matrix, rows: np.ndarray) -> np.ndarray:
+def _dense(points: Matrix, rows: np.ndarray) -> np.ndarray:
     """Coordinates of some cells, dense, float64."""
-    part = Z[rows]
-    return part.toarray().astype(np.float64) if sparse.issparse(part) else part
+    part = points[rows]
+    found: np.ndarray = part.toarray().astype(np.float64) if sparse.issparse(part) else part
+    return found
 
 
 def sample_partners(plan: sparse.csr_matrix, rows: npt.ArrayLike, rng: np.random.Generator) -> np.ndarray:
