@@ -29,7 +29,7 @@ def test_howto(tmp_path, monkeypatch):
     card = (tmp_path / "shared_model" / "README.md").read_text()
     assert card.startswith("---\n")
     assert "license: cc-by-4.0" in card
-    assert "perturbations of 10 genes" in card
+    assert "perturbations of 10 genes" in " ".join(card.split())
     expected = names["model"].predict_effects("P01+P02")
     opened = HubModel(str(tmp_path / "shared_model"))
     assert opened.metadata.model_parent_module == "raptorgraph.model"

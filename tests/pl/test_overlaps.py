@@ -30,6 +30,7 @@ PLOTS = {
     "counterfactual": lambda m: pl.counterfactual(m, "P01", basis="u_true", return_fig=True),
     "dag": lambda m: pl.dag(m, return_fig=True),
     "effect": lambda m: pl.effect(m, perturbation="P01", return_fig=True),
+    "effects_map": lambda m: pl.effects_map(m, return_fig=True),
     "enrichment": lambda m: pl.enrichment(enriched(m), return_fig=True),
     "enrichment, dots": lambda m: pl.enrichment(enriched(m), kind="dots", return_fig=True),
     "guides": lambda m: pl.guides(tl.guides(m, "guide", n_resamples=20), return_fig=True),
@@ -41,10 +42,12 @@ PLOTS = {
     "pair": lambda m: pl.pair(m, pair_of(m), return_fig=True),
     "power": lambda m: pl.power(tl.power(m, n_draws=20, seed=0), return_fig=True),
     "reverse": lambda m: pl.reverse(tl.reverse(m, m.measured_effects().iloc[:1], n_draws=20), return_fig=True),
+    "similarity": lambda m: pl.similarity(m, return_fig=True),
     "state_effects": lambda m: pl.state_effects(states(m), return_fig=True),
     "training": lambda m: pl.training(m, return_fig=True),
     "uncertainty": lambda m: pl.uncertainty(m, "P01", return_fig=True),
     "uncertainty, calibration": lambda m: pl.uncertainty(m, return_fig=True),
+    "volcano": lambda m: pl.volcano(m, "P01", return_fig=True),
 }
 
 

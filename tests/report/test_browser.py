@@ -21,6 +21,11 @@ def opened(browser, written):
     context.close()
 
 
+def number(text):
+    """Value of a cell: a true minus sign and an interval are written."""
+    return float(text.split(" [")[0].replace("\N{MINUS SIGN}", "-"))
+
+
 def column(page, table, index):
     return page.eval_on_selector_all(f"#{table} tbody tr", f"rows => rows.map(row => row.cells[{index}].textContent)")
 
@@ -53,13 +58,13 @@ def test_tables_sort_by_click(opened):
     before = column(page, "all", 2)
     head.locator("button").click()
     assert head.get_attribute("aria-sort") == "ascending"
-    values = [float(text) for text in column(page, "all", 2)]
+    values = [number(text) for text in column(page, "all", 2)]
     assert values == sorted(values)
     assert sorted(before) == sorted(column(page, "all", 2))
     assert "size of effect, ascending" in page.locator("#sorted").inner_text()
     head.locator("button").click()
     assert head.get_attribute("aria-sort") == "descending"
-    assert [float(text) for text in column(page, "all", 2)] == values[::-1]
+    assert [number(text) for text in column(page, "all", 2)] == values[::-1]
     page.locator("#all th button").first.click()
     assert head.get_attribute("aria-sort") == "none"
     names = column(page, "all", 0)
@@ -79,8 +84,7 @@ def test_tables_sort_by_keyboard_and_missing_values_stay_last(opened):
         n = sum(text != "–" for text in shown)
         assert 0 < n < len(shown)
         assert "–" not in shown[:n]
-        # by value and not by letter: a true minus sign and an interval are written
-        values = [float(text.split(" [")[0].replace("−", "-")) for text in shown[:n]]
+        values = [number(text) for text in shown[:n]]  # by value and not by letter
         assert values == sorted(values, reverse=order == "descending")
         assert min(values) < 0
 

@@ -29,6 +29,7 @@ def found(tmp_path):
             "n_cells": 50, "size": [3.0, 2.0, 9.0], "magnitude": [2.5, 3.5, 0.5], "magnitude_low": [2.0, 3.0, 0.1],
             "magnitude_high": [3.0, 4.0, 0.9], "signal_to_noise": [5.0, 6.0, 1.0], "p": 0.01,
             "stands_out": [True, True, False], "own_gene": np.nan, "own_gene_se": np.nan,
+            "trained": True,
         },
         index=pd.Index(["A", "B", "C"], name="perturbation"),
     )  # fmt: skip

@@ -34,6 +34,17 @@ def test_several_stand_out_and_the_strongest_come_first():
     )
 
 
+def test_predicted_ones_come_behind_those_of_the_training():
+    table = strength(A=(1.0, True), B=(3.0, True), C=(2.0, True))
+    table.loc["B", "trained"] = False
+    assert list(ranked(table).index) == ["C", "A", "B"]
+    assert strongest(table) == (
+        "All 3 perturbations stand out from the noise of sampling cells. Of those that the model was trained on, the "
+        "strongest are C, with an effect of size 2.00 [1.90, 2.10]; and A, with an effect of size 1.00 [0.90, 1.10]."
+        + MEANING
+    )
+
+
 def test_one_or_none_of_several_stands_out():
     table = strength(A=(1.0, True), B=(3.0, False))
     assert strongest(table) == (
@@ -129,9 +140,9 @@ def test_no_more_genes_than_asked_for():
 
 
 def test_what_the_model_did_not_see_is_predicted():
-    table = strength(A=(3.0, True), B=(2.0, True)).assign(trained=[False, True])
+    table = strength(A=(3.0, True), B=(2.0, True)).assign(trained=False)
     text = strongest(table)
     assert text.startswith("All 2 perturbations stand out")
-    assert "A, with a predicted effect of size 3.00 [2.90, 3.10]; and B, with an effect of size 2.00" in text
+    assert "A, with a predicted effect of size 3.00 [2.90, 3.10]; and B, with a predicted effect of size 2.00" in text
     (first, _) = genes_of_strongest(table, genes(ROWS), counts=True)
     assert first.startswith("A is predicted to lower k (−2.50 [−3.00, −2.00]) and g (−2.00 [−2.50, −1.50]), and is ")

@@ -50,12 +50,17 @@ def strongest(strength: pd.DataFrame) -> str:
     if len(out) == 1:
         return f"1 of {counted(n, 'perturbation')} stands out from the noise of sampling cells: {named[0]}.{meaning}"
     those = f"All {n:,} perturbations" if len(out) == n else f"{len(out):,} of {counted(n, 'perturbation')}"
-    return f"{those} stand out from the noise of sampling cells. The strongest are {_joined(named)}.{meaning}"
+    some = out["trained"].any() and not out["trained"].all()
+    which = "Of those that the model was trained on, the strongest" if some else "The strongest"
+    named = named[: int(out["trained"].sum())] if some else named
+    are = "is" if len(named) == 1 else "are"
+    return f"{those} stand out from the noise of sampling cells. {which} {are} {_joined(named)}.{meaning}"
 
 
 def ranked(strength: pd.DataFrame) -> pd.DataFrame:
-    """The perturbations that stand out, the largest effect first."""
-    return strength[strength["stands_out"]].sort_values("magnitude", ascending=False, kind="stable")
+    """The perturbations that stand out, the largest effect first; behind them those whose effects are predictions."""
+    by = ["trained", "magnitude"]
+    return strength[strength["stands_out"]].sort_values(by, ascending=False, kind="stable")
 
 
 def genes_of_strongest(strength: pd.DataFrame, top_genes: pd.DataFrame | None, *, counts: bool) -> Iterator[str]:
