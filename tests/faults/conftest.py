@@ -8,7 +8,7 @@ import re
 import signal
 import subprocess
 import sys
-import tempfile
+import threading
 import time
 import traceback
 import warnings
@@ -54,14 +54,15 @@ class Fork:
 
     def __init__(self, function, folder, begin=None):
         self.returncode = None
-        self._files = [tempfile.TemporaryFile() for _ in range(2)]  # noqa: SIM115  closed by communicate
+        pipes = [os.pipe() for _ in range(2)]  # and no files, which a limit of the size of files would cut
         self.pid = os.fork()
         if self.pid == 0:
             code = 70
             try:
                 os.chdir(folder)
-                for number, file in enumerate(self._files, 1):
-                    os.dup2(file.fileno(), number)
+                for number, (_, to) in enumerate(pipes, 1):
+                    os.dup2(to, number)
+                    os.close(to)
                 sys.stdout, sys.stderr = (open(n, "w", buffering=1, closefd=False) for n in (1, 2))  # noqa: SIM115
                 if begin is not None:
                     begin()
@@ -71,6 +72,15 @@ class Fork:
             finally:
                 sys.stdout.flush()
                 os._exit(code)
+        self._said, self._readers = [b"", b""], []
+        for k, (source, to) in enumerate(pipes):
+            os.close(to)
+            self._readers.append(threading.Thread(target=self._read, args=(k, source), daemon=True))
+            self._readers[k].start()
+
+    def _read(self, k, source):
+        with os.fdopen(source, "rb") as file:
+            self._said[k] = file.read()
 
     def poll(self):
         if self.returncode is None:
@@ -88,12 +98,9 @@ class Fork:
             if time.monotonic() > end:
                 os.kill(self.pid, signal.SIGKILL)
             time.sleep(0.005)
-        found = []
-        for file in self._files:
-            file.seek(0)
-            found.append(file.read().decode())
-            file.close()
-        return tuple(found)
+        for reader in self._readers:
+            reader.join(10)
+        return tuple(said.decode() for said in self._said)
 
 
 class Command:
