@@ -106,10 +106,10 @@ def program_similarity(
     where the quadratic forms and the traces are means over pseudo-perturbations of control cells. As that noise would
     be part of the common direction, effects are measured against one half of the controls and the direction, that of
     measured effects here, against the other, both ways round, and the mean is taken over several pairs of halves (seven
-    where each batch has eight controls, of which any two eighths are together equally often), so that the result hardly
-    depends on which controls are in which half. In :math:`s` all controls count, but for the last term, which has those
-    of a half: p-values are somewhat too large. A small ``p_null`` says
-    that the programs share something beyond the common direction, in strong effects something small.
+    where each batch has eight controls, of which any two eighths are together equally often), so that the result
+    depends less on which controls are in which half. In :math:`s` all controls count, but for the last term, which has
+    those of a half: p-values are somewhat too large. A small ``p_null`` says that the programs share something beyond
+    the common direction, in strong effects something small.
 
     Examples
     --------
