@@ -1,9 +1,12 @@
 import json
 
+import numpy as np
 import pandas as pd
 import pytest
+import scvi
+from scipy.stats import norm
 
-from raptorgraph import benchmark
+from raptorgraph import RaptorGraphModel, benchmark
 from raptorgraph.benchmark import _ablation as ablation
 from raptorgraph.benchmark import _ablation_network as network
 from raptorgraph.benchmark import _ablation_posterior as posterior
@@ -18,6 +21,18 @@ def run(tmp_path_factory, few_steps):
     """Folder and tables of both halves, on a screen that is simulated since none is given."""
     out = tmp_path_factory.mktemp("ablation")
     return out, benchmark.run("ablation", out=out, seeds=1, **OPTIONS)
+
+
+@pytest.fixture(scope="module")
+def screen():
+    """The screen of that run."""
+    return benchmark.load_screen(Settings(screen=ablation.SIMULATED, quick=True), 0)
+
+
+@pytest.fixture(scope="module")
+def value(run):
+    """Scores by half, regime, variant and metric, of the one seed."""
+    return run[1]["ablation_long"].set_index([*posterior.BY, "metric"])["value_mean"].sort_index()
 
 
 def test_every_part_has_a_row(run):
@@ -35,8 +50,8 @@ def test_every_part_has_a_row(run):
         assert (out / f"{name}.png").stat().st_size > 10_000
 
 
-def test_parts_do_what_their_row_says(run):
-    value = run[1]["ablation_long"].set_index(["half", "variant", "metric"])["value_mean"].sort_index()["network"]
+def test_parts_do_what_their_row_says(value):
+    value = value.xs("singles", level="regime")["network"]
     assert value["without graph", network.EDGES] == 0
     # the same mean effects, and of the cells' response to them only what library sizes make of it
     assert value[network.NO_NETWORK, network.EFFECTS] == value[ablation.DEFAULT, network.EFFECTS]
@@ -49,6 +64,49 @@ def test_parts_do_what_their_row_says(run):
     assert value["one epoch"].equals(value[ablation.DEFAULT])
 
 
+# -- the half of the posterior ---------------------------------------------------------------------------------------
+def test_every_part_of_the_posterior_has_a_row_in_both_regimes(value):
+    for regime in ("singles", "doubles"):
+        assert set(value["posterior", regime].index.get_level_values("variant")) == set(posterior.POSTERIOR)
+    covered = [value["posterior", "singles", posterior.DEFAULT, posterior.COVERAGE.format(x)] for x in posterior.LEVELS]
+    assert (np.diff(covered) > 0).all()
+    default, plain = (value["posterior", "singles", name, "relative MSE"] for name in ("default", "posterior mean"))
+    assert default != plain
+
+
+def test_pairs_are_ranked_in_every_way(value):
+    ranking = value["ranking"]
+    assert set(ranking.index.get_level_values("regime")) == {"singles", "doubles"}
+    by_type = ranking.drop("mean of all", level="metric")
+    assert by_type.between(0, 1).all()
+    for (regime, way), mean in by_type.groupby(["regime", "variant"]).mean().items():
+        assert ranking[regime, way, "mean of all"] == pytest.approx(mean)
+    # The sum of two effects is as long as itself: additive sums say nothing of synergy.
+    chance = ranking["singles", variants.CHANCE, "synergy"]
+    assert ranking["singles", variants.ADDITIVE, "synergy"] == pytest.approx(chance)
+
+
+def test_scores_of_the_posterior_are_those_of_its_effects(value, screen, few_steps):
+    train = posterior._some_cells(screen, screen.singles, 0)
+    RaptorGraphModel.setup_anndata(train, **screen.setup)
+    scvi.settings.seed = 0
+    model = RaptorGraphModel(train)
+    model.train(max_epochs=1, enable_progress_bar=False, enable_checkpointing=False)
+    test = list(variants.unseen_split(screen).test)
+    mean, sd = (frame[screen.adata.var_names] for frame in model.predict_effects(test, return_sd=True))
+    measured = screen.effects.loc[test]
+    off, sampling = mean - measured, screen.moments.variance[[screen.labels.index(label) for label in test]]
+    expected = {
+        "relative MSE": (off**2).to_numpy().sum() / (measured**2).to_numpy().sum(),
+        "Pearson": mean.corrwith(measured, axis=1).mean(),
+        "coverage of 90%": (off.abs() < norm.ppf(0.95) * np.sqrt(sd**2 + sampling)).to_numpy().mean(),
+        "coverage of 90%, intervals alone": (off.abs() < norm.ppf(0.95) * sd).to_numpy().mean(),
+    }
+    found = value["posterior", "singles", posterior.DEFAULT]
+    assert found[list(expected)].to_dict() == pytest.approx(expected, rel=1e-4)
+
+
+# -- tables ----------------------------------------------------------------------------------------------------------
 def test_differences_are_those_to_the_default_of_the_same_seed():
     def part(seed, variant, value):
         rows = [("network", "singles", variant, metric, value) for metric in (ablation.MMD, network.EDGES)]
