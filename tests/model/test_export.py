@@ -12,6 +12,8 @@ from sklearn.neighbors import NearestNeighbors
 
 import raptorgraph as rg
 
+pytestmark = pytest.mark.usefixtures("few_steps")
+
 
 def screen():
     return rg.datasets.simulate(
@@ -137,7 +139,8 @@ def test_scanpy_works_on_the_latents(trained):
     assert sc.pl.embedding(adata, basis="X_raptorgraph", color="perturbation", show=False) is not None
 
 
-@pytest.mark.timeout(900)  # numba compiles pynndescent: about 45 s of a core
+@pytest.mark.slow  # numba compiles pynndescent: about 45 s of a core
+@pytest.mark.timeout(900)
 def test_scanpy_works_on_the_latents_of_many_cells():
     # from 8,192 cells on scanpy asks pynndescent; numbers stand in for the latents of two far groups of cells
     rng = np.random.default_rng(0)
