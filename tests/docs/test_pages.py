@@ -17,6 +17,8 @@ import scvi
 import raptorgraph as rg
 from raptorgraph.model import _training
 
+pytestmark = pytest.mark.usefixtures("few_steps")
+
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 ELSEWHERE = {"autotune.md", "hub.md"}  # tests/model: they need packages of their own
@@ -37,10 +39,16 @@ def screen():
     return rg.datasets.simulate(80, 5, n_doubles=3, n_control_cells=120, n_cells_per_perturbation=40, seed=0)
 
 
+@pytest.fixture
+def short(monkeypatch):
+    """Few updates where a page names no number of epochs."""
+    for start in ("_FROM_EFFECTS", "_FROM_NOTHING"):
+        monkeypatch.setattr(_training, start, (10, 2))
+
+
 @pytest.mark.parametrize("page", sorted(page for page in PAGES if _BLOCK.search((DOCS / page).read_text())))
-def test_code_runs(page, screen, tmp_path, monkeypatch):
+def test_code_runs(page, screen, short, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(_training, "_FROM_EFFECTS", (10, 2))
     monkeypatch.setattr(scvi.settings, "seed", None)  # pages set it
     names = {"rg": rg, "adata": screen.copy()}
     for block in _BLOCK.findall((DOCS / page).read_text()):
@@ -61,8 +69,7 @@ def test_code_fits_on_a_page(page):
     assert [line for line in lines if len(line) > _WIDTH and not line.startswith("  --")] == []
 
 
-def test_code_of_the_readme_runs(screen, monkeypatch):
-    monkeypatch.setattr(_training, "_FROM_EFFECTS", (10, 2))
+def test_code_of_the_readme_runs(screen, short):
     (code,) = _BLOCK.findall((ROOT / "README.md").read_text())
     names = {"adata": screen.copy()}
     exec(compile(code.replace("KLF1+CEBPA", "P01+P02"), "README.md", "exec"), names)
