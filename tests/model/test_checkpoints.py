@@ -47,6 +47,14 @@ class Halt(Exception):
     pass
 
 
+@pytest.fixture(scope="module")
+def unbroken(few_steps):
+    """A model whose training nothing stopped; tests leave it as it is."""
+    model = made()
+    model.train(**TRAIN)
+    return model
+
+
 class At(Callback):
     """Do something at a batch of an epoch."""
 
@@ -100,10 +108,10 @@ def fresh(arguments):
 @pytest.mark.parametrize("name", RUNS)
 def test_the_same_bits(name, answers, same, tmp_path):
     of_model, arguments = RUNS[name]
-    unbroken = made(**of_model)
-    unbroken.train(**{**TRAIN, **fresh(arguments)})
-    cells = unbroken.adata.copy()
-    expected = answers(unbroken, cells)
+    whole = made(**of_model)
+    whole.train(**{**TRAIN, **fresh(arguments)})
+    cells = whole.adata.copy()
+    expected = answers(whole, cells)
     places = [(0, 1), (2, 0), (3, 1)] if name == "default" else [(3, 1)]
     for i, (epoch, batch) in enumerate(places):
         folder = tmp_path / str(i)
@@ -121,9 +129,8 @@ def test_the_same_bits(name, answers, same, tmp_path):
     assert stopped_early == (name == "early stopping")
 
 
-def test_checkpoints_change_nothing_and_may_be_broken_again_and_again(answers, same, tmp_path):
-    unbroken, kept = made(), made()
-    unbroken.train(**TRAIN)
+def test_checkpoints_change_nothing_and_may_be_broken_again_and_again(unbroken, answers, same, tmp_path):
+    kept = made()
     kept.train(**TRAIN, checkpoint_dir=tmp_path / "kept")
     assert same(answers(kept), answers(unbroken))
     for epoch in (1, 2, 4):
@@ -133,9 +140,8 @@ def test_checkpoints_change_nothing_and_may_be_broken_again_and_again(answers, s
     assert same(answers(found), answers(unbroken))
 
 
-def test_the_same_model_is_resumed_and_its_history_is_one(answers, same, tmp_path):
-    unbroken, model = made(), made()
-    unbroken.train(**TRAIN)
+def test_the_same_model_is_resumed_and_its_history_is_one(unbroken, answers, same, tmp_path):
+    model = made()
     broken(model, 2, 1, checkpoint_dir=tmp_path / "c")
     model.train(**TRAIN, checkpoint_dir=tmp_path / "c", resume=True)
     assert same(answers(model), answers(unbroken))
@@ -168,9 +174,8 @@ def test_cells_that_are_read_in_windows(answers, same, tmp_path, monkeypatch):
     assert same(answers(found), answers(unbroken))
 
 
-def test_what_was_inferred_is_not_inferred_again(tmp_path, monkeypatch, answers, same):
-    unbroken, before = made(), made()
-    unbroken.train(**TRAIN)
+def test_what_was_inferred_is_not_inferred_again(unbroken, tmp_path, monkeypatch, answers, same):
+    before = made()
     broken(before, 0, 0, checkpoint_dir=tmp_path / "c")
     assert not (tmp_path / "c" / "epoch.json").exists()
     monkeypatch.setattr(_calibration.Calibration, "fit", halt)
@@ -196,9 +201,7 @@ def test_a_training_that_ended_gives_its_model_at_once(answers, same, tmp_path, 
     assert len(other.history["train_loss"]) == 1
 
 
-def test_an_end_that_was_interrupted_is_made_up_for(answers, same, tmp_path, monkeypatch):
-    unbroken = made()
-    unbroken.train(**TRAIN)
+def test_an_end_that_was_interrupted_is_made_up_for(unbroken, answers, same, tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(_training, "fit_escape", halt)
         model = made()
@@ -220,15 +223,14 @@ def trained_until_killed(folder):
 
 @pytest.mark.skipif(sys.platform != "linux", reason="forks")
 @pytest.mark.filterwarnings("ignore:.*use of fork.*:DeprecationWarning")
-def test_a_process_that_was_killed(answers, same, tmp_path):
+def test_a_process_that_was_killed(unbroken, answers, same, tmp_path):
     """A fork of this one, which starts in no time."""
     process = multiprocessing.get_context("fork").Process(target=trained_until_killed, args=(tmp_path / "c",))
     process.start()
     process.join(200)
     assert process.exitcode == -signal.SIGKILL
-    found, unbroken = made(weights=1), made()
+    found = made(weights=1)
     found.train(**TRAIN, checkpoint_dir=tmp_path / "c", resume=True)
-    unbroken.train(**TRAIN)
     assert same(answers(found), answers(unbroken))
     assert len(found.history["train_loss"]) == 5
 
