@@ -1,4 +1,6 @@
+import contextlib
 import html
+import io
 import json
 import re
 import shlex
@@ -36,6 +38,7 @@ FILES = [
     "volcano.png",
 ]
 OF_REPORT = ["heldout.csv", "report.html", "responders.csv"]
+PLAIN = ["--max-epochs", 1, "--library-size-key", "total_counts"]
 
 
 def names(folder):
@@ -57,6 +60,17 @@ def screen(adata, tmp_path):
     path = tmp_path / "screen.h5ad"
     adata.write_h5ad(path)
     return path
+
+
+@pytest.fixture(scope="module")
+def plain(adata, few_steps, tmp_path_factory):
+    """Folder and printed lines of a run without a report."""
+    folder = tmp_path_factory.mktemp("plain")
+    adata.write_h5ad(folder / "screen.h5ad")
+    arguments = ["run", folder / "screen.h5ad", "--out", folder / "out", *PLAIN]
+    with contextlib.redirect_stdout(io.StringIO()) as printed:
+        assert main([str(argument) for argument in arguments]) == 0
+    return folder / "out", printed.getvalue()
 
 
 def failure(arguments, capsys):
@@ -125,11 +139,8 @@ def test_demo_compares_unseen_doubles_with_the_truth(tmp_path):
     assert lines
 
 
-def test_run_reports_the_fit(screen, tmp_path, capsys):
-    out = tmp_path / "out"
-    arguments = ["run", screen, "--out", out, "--max-epochs", 1, "--library-size-key", "total_counts"]
-    assert main([str(argument) for argument in arguments]) == 0
-    printed = capsys.readouterr().out
+def test_run_reports_the_fit(plain):
+    out, printed = plain
     assert "Pearson" in printed
     assert "no test of predictions" in " ".join(printed.split())
     assert "GPU" not in printed
@@ -176,11 +187,11 @@ def test_a_control_with_another_name(adata, tmp_path):
     assert main([str(argument) for argument in arguments]) == 0
 
 
-def test_run_writes_a_report(screen, tmp_path, capsys):
+def test_run_writes_a_report(screen, plain, tmp_path, capsys):
     out, sets = tmp_path / "out", tmp_path / "sets.gmt"
     genes = [f"P{k:02d}" for k in range(1, 5)] + [f"G{k:04d}" for k in range(5, 41)]
     sets.write_text("".join(f"SET_{k}\tna\t" + "\t".join(genes[k::4]) + "\n" for k in range(4)))
-    arguments = ["run", screen, "--out", out, "--max-epochs", 1, "--library-size-key", "total_counts", "--report"]
+    arguments = ["run", screen, "--out", out, *PLAIN, "--report"]
     arguments = [
         str(argument) for argument in [*arguments, "--resamples", 0, "--gene-sets", sets, "--guide-key", "construct"]
     ]
@@ -204,11 +215,9 @@ def test_run_writes_a_report(screen, tmp_path, capsys):
     assert {"P01_a", "P01_b"} < set(pd.read_csv(out / "responders.csv")["guide"])
     assert set(pd.read_csv(out / "enrichment.csv")["gene_set"]) == {f"SET_{k}" for k in range(4)}
     # what the files hold does not depend on whether there is a report
-    plain = tmp_path / "plain"
-    assert main(["run", str(screen), "--out", str(plain), *arguments[4:8]]) == 0
-    assert names(plain) == FILES
+    without, _ = plain
     for name in ("effects.csv", "dag.csv", "summary.csv", "interactions.csv"):
-        assert (plain / name).read_bytes() == (out / name).read_bytes()
+        assert (without / name).read_bytes() == (out / name).read_bytes()
 
 
 def test_missing_and_foreign_files(tmp_path, capsys):

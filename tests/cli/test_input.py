@@ -13,7 +13,10 @@ from raptorgraph import benchmark, datasets
 from raptorgraph.cli._commands import main
 from raptorgraph.model import NonFiniteLossError, RaptorGraphModel
 
-pytestmark = pytest.mark.filterwarnings("ignore:Writing zarr v2 data:UserWarning")
+pytestmark = [
+    pytest.mark.usefixtures("few_steps"),
+    pytest.mark.filterwarnings("ignore:Writing zarr v2 data:UserWarning"),
+]
 
 
 @pytest.fixture(scope="module")

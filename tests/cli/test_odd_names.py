@@ -10,6 +10,8 @@ import pytest
 from raptorgraph import datasets
 from raptorgraph.cli._commands import main
 
+pytestmark = pytest.mark.usefixtures("few_steps")
+
 NAMES = [
     "IFNA/B",
     "a.b, c",
