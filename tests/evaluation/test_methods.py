@@ -9,6 +9,8 @@ from raptorgraph.evaluation import RaptorGraphMethod, make_method
 from raptorgraph.evaluation._methods import MODELS, NetworkAlone, gene_graph, ordered
 from raptorgraph.screen import Screen
 
+pytestmark = pytest.mark.usefixtures("few_steps")
+
 
 @pytest.fixture(scope="module")
 def screen(adata, setup):

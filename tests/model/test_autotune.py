@@ -9,6 +9,8 @@ import scvi
 
 import raptorgraph as rg
 
+pytestmark = pytest.mark.usefixtures("few_steps")
+
 MISSING = [name for name in ("ray", "hyperopt", "scib_metrics") if find_spec(name) is None]
 HOWTO = Path(__file__).parents[2] / "docs" / "howto" / "autotune.md"
 

@@ -10,6 +10,8 @@ import raptorgraph as rg
 from raptorgraph.model._batches import in_batch, in_each, transform_codes
 from raptorgraph.model._field import KEYS
 
+pytestmark = pytest.mark.usefixtures("few_steps")
+
 
 def screen():
     adata = rg.datasets.simulate(

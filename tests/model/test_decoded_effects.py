@@ -10,6 +10,8 @@ import raptorgraph as rg
 from raptorgraph.model._decoded_effects import check_controls, controls_by_group, decoded_effects, offsets_of
 from raptorgraph.nn._expectation import FINE
 
+pytestmark = pytest.mark.usefixtures("few_steps")
+
 
 @pytest.fixture(scope="module")
 def trained():

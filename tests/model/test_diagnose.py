@@ -13,6 +13,8 @@ import raptorgraph as rg
 from raptorgraph.model._network_checks import latent_responses
 from raptorgraph.model._posterior_checks import held_out_errors, standardized
 
+pytestmark = pytest.mark.usefixtures("few_steps")
+
 SIZE = {"n_control_cells": 200, "n_cells_per_perturbation": 60, "n_truth_cells": 20, "expected_degree": 2.0}
 
 

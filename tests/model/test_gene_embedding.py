@@ -11,6 +11,8 @@ from scipy import sparse
 import raptorgraph as rg
 from raptorgraph.model._gene_embedding import GeneEmbedding, of_gene_sets
 
+pytestmark = pytest.mark.usefixtures("few_steps")
+
 
 @pytest.fixture(scope="module")
 def screen():

@@ -9,6 +9,8 @@ import torch
 
 import raptorgraph as rg
 
+pytestmark = pytest.mark.usefixtures("few_steps")
+
 
 def screen(**kwargs):
     arguments = {

@@ -9,6 +9,8 @@ import raptorgraph as rg
 from raptorgraph.model._group_effects import groups_of, infer_groups, measure_groups
 from raptorgraph.screen._moments import effect_moments
 
+pytestmark = pytest.mark.usefixtures("few_steps")
+
 ASKED = ["P01", "P02", "P03", "P01+P02"]
 
 

@@ -12,6 +12,8 @@ from raptorgraph.model._inherited import NotOffered
 from raptorgraph.model._query import known_categories
 from raptorgraph.nn._posterior_draws import standard_draws
 
+pytestmark = pytest.mark.usefixtures("few_steps")
+
 
 def make(likelihood="nb", **setup):
     scvi.settings.seed = 0

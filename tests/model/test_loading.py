@@ -17,6 +17,8 @@ from scvi.model.base import BaseModelClass
 
 import raptorgraph as rg
 
+pytestmark = pytest.mark.usefixtures("few_steps")
+
 ELSEWHERE = """
 import json, sys
 import numpy as np, torch

@@ -11,6 +11,8 @@ import torch
 import raptorgraph as rg
 from raptorgraph.model import NonFiniteLossError
 
+pytestmark = pytest.mark.usefixtures("few_steps")
+
 
 def screen(**kwargs):
     arguments = {

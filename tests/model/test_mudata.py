@@ -14,6 +14,8 @@ from packaging.version import Version
 import raptorgraph as rg
 from raptorgraph.model._field import MASK_KEY
 
+pytestmark = pytest.mark.usefixtures("few_steps")
+
 MODALITIES = {"expression": "rna", "guides": "crispr"}
 
 

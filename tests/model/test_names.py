@@ -9,6 +9,8 @@ import scvi
 import raptorgraph as rg
 from raptorgraph.model._export import counterfactual_keys, long_effects
 
+pytestmark = pytest.mark.usefixtures("few_steps")
+
 NAMES = [
     "IFNA/B",
     "a.b c",

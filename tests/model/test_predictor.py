@@ -7,6 +7,8 @@ import scvi
 
 import raptorgraph as rg
 
+pytestmark = pytest.mark.usefixtures("few_steps")
+
 ASKED = ["P01", "P02+P03"]
 
 

@@ -12,6 +12,8 @@ from raptorgraph.model._presets import PAPER, PAPER_LITERAL
 from raptorgraph.model._splitter import ScreenSplitter
 from raptorgraph.nn import mk_mmd
 
+pytestmark = pytest.mark.usefixtures("few_steps")
+
 N_HIDDEN = 9
 
 

@@ -9,6 +9,8 @@ import raptorgraph as rg
 from raptorgraph.model import _start, _training
 from raptorgraph.model._linear import fit_linear
 
+pytestmark = pytest.mark.usefixtures("few_steps")
+
 ASKED = [f"P0{i}" for i in range(1, 6)]
 
 

@@ -13,6 +13,8 @@ from lightning.pytorch.callbacks import Callback
 import raptorgraph as rg
 from raptorgraph.model import NonFiniteLossError, _training
 
+pytestmark = pytest.mark.usefixtures("few_steps")
+
 
 @pytest.fixture(scope="module")
 def adata():

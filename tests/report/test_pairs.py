@@ -6,6 +6,8 @@ from raptorgraph import metrics
 from raptorgraph.report._pairs import top_pairs
 from raptorgraph.screen import Screen
 
+pytestmark = pytest.mark.usefixtures("few_steps")
+
 
 @pytest.fixture(scope="module")
 def screen(adata, setup):

@@ -9,6 +9,8 @@ from raptorgraph.report import _responders
 from raptorgraph.report._figures import Picture
 from raptorgraph.report._tables import Table
 
+pytestmark = pytest.mark.usefixtures("few_steps")
+
 
 @pytest.fixture(scope="module")
 def model():

@@ -10,6 +10,8 @@ import raptorgraph as rg
 from raptorgraph.screen._labels import parse_labels
 from raptorgraph.screen._names import means_missing
 
+pytestmark = pytest.mark.usefixtures("few_steps")
+
 GENES = ["KLF1", "BAK1", "SPI1", "ACTB", "GATA1"]
 TEXTS = ["nan", "NaN", "NA", "N/A", "n/a", "<NA>", "#N/A", "None", "none", "null", "NULL", "", "  ", " nan ", "-", "*"]
 

@@ -9,6 +9,8 @@ import torch
 
 import raptorgraph as rg
 
+pytestmark = pytest.mark.usefixtures("few_steps")
+
 
 class FakeModel:
     """Five latents, two of them without a gene, one without an edge."""

@@ -14,6 +14,8 @@ import raptorgraph as rg
 from raptorgraph.model import EdgeTable
 from raptorgraph.tl import _dag_paths
 
+pytestmark = pytest.mark.usefixtures("few_steps")
+
 EDGES = {("P01", "P02"): 0.8, ("P02", "P03"): -0.6, ("P01", "P03"): 0.5, ("P04", "P03"): 0.7, ("P03", "P05"): 0.4}
 
 

@@ -12,6 +12,8 @@ from raptorgraph import metrics, tl
 from raptorgraph.tl import _interactions
 from raptorgraph.tl._pair_scores import SCORES, score_draws
 
+pytestmark = pytest.mark.usefixtures("few_steps")
+
 
 class FakeModel:
     """Additive predictions, but for the given pairs; without a posterior."""

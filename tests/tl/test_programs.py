@@ -8,6 +8,8 @@ from scipy import stats
 import raptorgraph as rg
 from raptorgraph.tl import latent_programs, program_similarity
 
+pytestmark = pytest.mark.usefixtures("few_steps")
+
 LEARNED = {"activation": "learned", "n_null": 400, "progress": False}
 
 

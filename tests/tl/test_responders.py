@@ -11,6 +11,8 @@ import raptorgraph as rg
 from raptorgraph.screen import Setup
 from raptorgraph.tl import responders
 
+pytestmark = pytest.mark.usefixtures("few_steps")
+
 
 class FakeModel:
     """P1 with a guide of 30 responders in 40 and one of 10 in 40, P2 with two alike; cells are told apart surely."""

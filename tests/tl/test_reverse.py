@@ -10,6 +10,8 @@ from scipy import sparse
 import raptorgraph as rg
 from raptorgraph.tl._reverse import reverse
 
+pytestmark = pytest.mark.usefixtures("few_steps")
+
 GENES = [f"G{k}" for k in range(12)] + ["P0", "P1", "P2"]
 
 

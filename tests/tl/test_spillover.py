@@ -7,6 +7,8 @@ from torch import nn
 import raptorgraph as rg
 from raptorgraph.tl._spillover import spillover, spillover_index
 
+pytestmark = pytest.mark.usefixtures("few_steps")
+
 SHARES = ["jacobian_own", "jacobian_best", "real_own", "real_best"]
 
 

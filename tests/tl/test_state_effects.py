@@ -6,6 +6,8 @@ from scipy import stats
 import raptorgraph as rg
 from raptorgraph.model._group_effects import infer_groups
 
+pytestmark = pytest.mark.usefixtures("few_steps")
+
 
 @pytest.fixture(scope="module")
 def model(known_screen):
