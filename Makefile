@@ -9,8 +9,9 @@ BIN := $(VENV)/bin
 DONE := $(VENV)/stamps
 # Pinned here too: an unconstrained torch would bring another version and its GPU libraries.
 TORCH := $(shell grep '^torch==' constraints.txt)
-# A process for each core, each of one thread; a file's tests run in one, since they share what is costly to make.
-PARALLEL := -n auto --dist loadfile
+# A process for each core, each of one thread; a file's tests run in one, since they share what is costly to make. Files
+# come in their order: at the end are the examples of docstrings, small files that leave no core idle for long.
+PARALLEL := -n auto --dist loadfile --no-loadscope-reorder
 INSTALL := $(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt
 
 .NOTPARALLEL:
