@@ -21,7 +21,7 @@ def screen():
 
 def test_run(tmp_path):
     tables = benchmark.run(
-        "graph-ablation", screen="simulated", out=tmp_path, seeds=2, quick=True, n_jobs=0, progress=False, n_repeats=1
+        "graph-ablation", screen="simulated", out=tmp_path, seeds=1, quick=True, n_jobs=0, progress=False, n_repeats=1
     )
     assert (tmp_path / "graph-ablation.png").stat().st_size > 10_000
     assert (tmp_path / "graph-ablation.md").exists()

@@ -17,7 +17,7 @@ def settings(**options):
 
 def test_it_runs_and_writes_tables_and_figure(tmp_path):
     found = benchmark.run(
-        "sensitivity", screen="simulated", out=tmp_path, seeds=2, quick=True, n_jobs=0, progress=False
+        "sensitivity", screen="simulated", out=tmp_path, seeds=1, quick=True, n_jobs=0, progress=False
     )
     assert {"sensitivity.csv", "sensitivity.md", "sensitivity_long.csv", "sensitivity.png"} <= {
         path.name for path in tmp_path.iterdir()

@@ -26,7 +26,7 @@ def linear(weight: torch.Tensor, shift: pd.DataFrame, own: dict[str, int], norm=
 
 
 def test_run(tmp_path):
-    tables = benchmark.run("spillover", screen="simulated", out=tmp_path, seeds=2, quick=True, n_jobs=0, progress=False)
+    tables = benchmark.run("spillover", screen="simulated", out=tmp_path, seeds=1, quick=True, n_jobs=0, progress=False)
     assert (tmp_path / "spillover.png").stat().st_size > 10_000
     for stem in ("spillover", "spillover_long", "spillover_genes"):
         assert (tmp_path / f"{stem}.csv").exists()
