@@ -16,7 +16,7 @@ from raptorgraph.datasets._graph import random_graph
 from raptorgraph.datasets._guides import random_guides
 from raptorgraph.datasets._screen import PROGRAMS_PER_GENE, Cells, random_off_targets, random_screen
 from raptorgraph.datasets._states import random_states
-from raptorgraph.datasets._truth import latin_normal, normalized, true_effects
+from raptorgraph.datasets._truth import known_tables, latin_normal, normalized, true_effects
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -280,13 +280,10 @@ def simulate(
         place = (state_rng.permutation(n_truth_cells) + state_rng.random(n_truth_cells)) / n_truth_cells
         groups = [screen.in_state(truth_cells, mixtures) for mixtures in cell_states.within(place)]
     screen = normalized(screen, groups)
-    singles = [(i,) for i in range(n_perturbed)]
     truth = [hit for size in range(1, truth_order + 1) for hit in combinations(range(n_perturbed), size)]
     effects = true_effects(screen, groups, truth, dispersion)
 
-    pairs = np.column_stack(np.triu_indices(n_perturbed, k=1))
-    measured = np.sort(rng.permutation(len(pairs))[: None if n_doubles == "all" else n_doubles])
-    conditions = [(), *singles, *map(tuple, pairs[measured].tolist())]
+    conditions = _conditions(n_perturbed, n_doubles, rng)
     n_cells = [n_control_cells] + [n_cells_per_perturbation] * (len(conditions) - 1)
     condition = np.repeat(np.arange(len(conditions)), n_cells)
     batch = np.arange(len(condition)) % n_batches
@@ -328,28 +325,20 @@ def simulate(
             obs["batch"] = pd.Categorical.from_codes(batch, [f"batch{k + 1}" for k in range(n_batches)])
         if np.any(settings["escape"]) or dead_guides:
             obs["responded"] = responded
-
-        def table(values: np.ndarray) -> pd.DataFrame:
-            return pd.DataFrame(values, index=[_label(names, hit) for hit in truth], columns=genes)
-
-        simulation = {
-            "adjacency": pd.DataFrame(screen.graph.adjacency, index=names, columns=names),
-            "effects": table(effects.mean(axis=0)),
-            "settings": settings,
-        }
         if guides is not None:
             obs["guide"] = guides.column(np.concatenate(carried), names)
-            simulation["guides"] = guides.table(names)
-        if screen.off_target is not None:
-            targets = names[:n_perturbed]
-            simulation["off_target"] = pd.DataFrame(screen.off_target, index=targets, columns=targets)
         if cell_states is not None and places is not None:
             obs["state"] = cell_states.column(places)
-            simulation["state_effects"] = dict(zip(cell_states.names, map(table, effects), strict=True))
-            simulation["state_activity"] = pd.DataFrame(
-                cell_states.mean_activity(), index=names[:n_perturbed], columns=list(cell_states.names)
-            )
+        known = [_label(names, hit) for hit in truth]
+        simulation = known_tables(screen, effects, known, names, genes, settings, guides)
         return made.finish(obs, pd.DataFrame(index=genes), {"simulation": simulation})
+
+
+def _conditions(n_perturbed: int, n_doubles: int | Literal["all"], rng: np.random.Generator) -> list[tuple[int, ...]]:
+    """Genes of the conditions that are measured: the control, every single, and doubles at random."""
+    pairs = np.column_stack(np.triu_indices(n_perturbed, k=1))
+    measured = np.sort(rng.permutation(len(pairs))[: None if n_doubles == "all" else n_doubles])
+    return [(), *((i,) for i in range(n_perturbed)), *map(tuple, pairs[measured].tolist())]
 
 
 def _blocks(n_cells: int, n_numbers: int) -> Iterator[slice]:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas as pd
 import torch
 from scipy.interpolate import CubicSpline
 from scipy.special import ndtri
@@ -15,6 +16,8 @@ from raptorgraph.nn._expectation import expected_log1p_nb
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from raptorgraph.datasets._guides import Guides
 
 
 MAX_COUNT = 2.0**24  # beyond it float32 skips integers
@@ -59,6 +62,33 @@ def true_effects(
             genes = plan.start(row, condition, table)
             row[genes] = _mean_expression(screen, cells, condition, genes, expectation) - control[genes]
     return effects
+
+
+def known_tables(
+    screen: Screen,
+    effects: np.ndarray,
+    labels: list[str],
+    names: list[str],
+    genes: list[str],
+    settings: dict[str, Any],
+    guides: Guides | None,
+) -> dict[str, Any]:
+    """What is known of the screen, as `simulate` gives it in ``uns``; `effects` are groups x labels x genes."""
+    targets, states = names[: len(screen.shift)], screen.states
+    known = {
+        "adjacency": pd.DataFrame(screen.graph.adjacency, index=names, columns=names),
+        "effects": pd.DataFrame(effects.mean(axis=0), index=labels, columns=genes),
+        "settings": settings,
+    }
+    if guides is not None:
+        known["guides"] = guides.table(names)
+    if screen.off_target is not None:
+        known["off_target"] = pd.DataFrame(screen.off_target, index=targets, columns=targets)
+    if states is not None:
+        tables = (pd.DataFrame(values, index=labels, columns=genes) for values in effects)
+        known["state_effects"] = dict(zip(states.names, tables, strict=True))
+        known["state_activity"] = pd.DataFrame(states.mean_activity(), index=targets, columns=list(states.names))
+    return known
 
 
 class _Plan:
