@@ -12,6 +12,7 @@ from scipy import stats
 
 from raptorgraph._progress import progress_bar
 from raptorgraph.screen._matrix import to_dense
+from raptorgraph.screen._noise import false_discovery_rates
 
 if TYPE_CHECKING:
     from raptorgraph.screen import Screen
@@ -102,10 +103,7 @@ def guide_effects(
             advance()
     table = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=columns)
     table = table.astype(dict.fromkeys(columns[3:], float))
-    tested = table["p"].notna()
-    table["q"] = np.nan
-    if tested.any():
-        table.loc[tested, "q"] = stats.false_discovery_control(table.loc[tested, "p"])
+    table["q"] = false_discovery_rates(table["p"].to_numpy())
     table["disagrees"] = (table["q"] <= fdr) & (table["difference"] > APART)
     return table
 

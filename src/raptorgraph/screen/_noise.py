@@ -207,11 +207,11 @@ def tail_probability(observed: np.ndarray, null: np.ndarray) -> np.ndarray:
 
 def false_discovery_rates(p: np.ndarray) -> np.ndarray:
     """Rates of Benjamini and Hochberg along the last axis; NaN stays NaN and is not counted."""
-    rates = np.full(np.shape(p), np.nan)
-    for row, values in zip(np.atleast_2d(rates), np.atleast_2d(p), strict=True):
-        known = ~np.isnan(values)
-        if known.any():
-            row[known] = stats.false_discovery_control(values[known])
+    known = ~np.isnan(p)
+    n_known, rates = known.sum(axis=-1, keepdims=True), np.full(np.shape(p), np.nan)
+    for n in np.unique(n_known[n_known > 0]):  # rows of as many values at once
+        here = known & (n_known == n)
+        rates[here] = stats.false_discovery_control(p[here].reshape(-1, n), axis=1).ravel()
     return rates
 
 

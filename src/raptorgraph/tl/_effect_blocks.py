@@ -6,11 +6,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-from scipy.stats import false_discovery_control, norm
+from scipy.stats import norm
 
 from raptorgraph._arguments import check_texts
 from raptorgraph._progress import progress_bar
 from raptorgraph.screen._asked import did_you_mean
+from raptorgraph.screen._noise import false_discovery_rates
 from raptorgraph.screen._setup import Setup
 
 if TYPE_CHECKING:
@@ -116,12 +117,8 @@ def discovery_rates(p: np.ndarray, own: np.ndarray) -> np.ndarray:
     own
         Whether the perturbation is of that gene itself, of the same shape.
     """
-    rates = np.full(p.shape, np.nan)
-    for row in np.flatnonzero(~np.isnan(p).any(axis=1)):
-        rates[row, own[row]] = false_discovery_control(p[row])[own[row]]
-        if not own[row].all():
-            rates[row, ~own[row]] = false_discovery_control(p[row, ~own[row]])
-    return rates
+    p = np.where(np.isnan(p).any(axis=1, keepdims=True), np.nan, p)
+    return np.where(own, false_discovery_rates(p), false_discovery_rates(np.where(own, np.nan, p)))
 
 
 def asked_labels(model: RaptorGraphModel, perturbations: Perturbations | None) -> list[str]:

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
-from scipy.stats import false_discovery_control
 
 from raptorgraph._arguments import check_number
 from raptorgraph._docs import docs
@@ -14,6 +13,7 @@ from raptorgraph.model._responders import ENDS, FDR, disagreement, log_likelihoo
 from raptorgraph.screen._cell_labels import parse_obs
 from raptorgraph.screen._guide_effects import FEWEST
 from raptorgraph.screen._guides import guide_names
+from raptorgraph.screen._noise import false_discovery_rates
 from raptorgraph.screen._setup import Setup
 
 if TYPE_CHECKING:
@@ -100,9 +100,7 @@ def responders(model: RaptorGraphModel, guide_key: str | None = None, *, level: 
             found.append({"perturbation": label, "guide": guide, **of_guide, "p": np.nan})
     table = pd.DataFrame(found)
     if guides is not None:
-        tested = table["p"].notna()
-        table["q"] = np.nan
-        table.loc[tested, "q"] = false_discovery_control(table.loc[tested, "p"]) if tested.any() else []
+        table["q"] = false_discovery_rates(table["p"].to_numpy(dtype=float))
         table["disagree"] = table["q"] <= FDR
     return table
 
