@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from raptorgraph._files import file_hash, put_text, scratch, write_h5ad
-from raptorgraph.baselines._peer_calls import call
+from raptorgraph.baselines._peer_calls import THREADS, call
 from raptorgraph.baselines._peer_environments import environment_folder, installed, log_file, peers_folder, python_in
 from raptorgraph.baselines._peers import DRIVER
 
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from raptorgraph.baselines._peers import Peer
 
 CONTROL, DELIMITER = "control", "+"  # of the labels that tools are given
-_THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
 
 
 @dataclass(frozen=True)
@@ -107,7 +106,7 @@ def answered(
     kept = log_file(log)
     folder = peers_folder() / "work"
     folder.mkdir(parents=True, exist_ok=True)
-    variables = {**dict.fromkeys(_THREADS, str(threads)), "PYTHONHASHSEED": str(task["seed"] % 2**32)}
+    variables = {**dict.fromkeys(THREADS, str(threads)), "PYTHONHASHSEED": str(task["seed"] % 2**32)}
     argv = [python_in(environment_folder(tool)), DRIVER, tool.adapter]
     with scratch(folder) as place:
         write_h5ad(place / "screen.h5ad", cells)

@@ -9,8 +9,6 @@ import signal
 import subprocess
 import sys
 import tempfile
-import threading
-import time
 from concurrent.futures import ProcessPoolExecutor
 from importlib.util import find_spec
 from multiprocessing import active_children, get_context
@@ -18,15 +16,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from raptorgraph._arguments import check_choice
+from raptorgraph.baselines._peer_calls import THREADS
+from raptorgraph.baselines.peers.run_adapter import end_with
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
     from concurrent.futures import Future
 
-THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
 _PACKAGES = {"processes": None, "dask": "distributed", "ray": "ray"}
 EXECUTORS = tuple(_PACKAGES)
-_WATCH = 0.5  # seconds between two looks at whether the parent is there
 
 
 def check_executor(name: str, n_jobs: int | None) -> str:
@@ -109,17 +107,6 @@ def _begin(parent: int) -> None:
     """Leave interruptions of the terminal to the process that waits, and end with it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     end_with(parent)
-
-
-def end_with(parent: int) -> None:
-    """Have this process end soon after its parent has, however that ended: nobody would take what it finds."""
-
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(_WATCH)
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
 
 
 def apart(n_threads: int, function: Callable[..., Any], *arguments: Any) -> Any:

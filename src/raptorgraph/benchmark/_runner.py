@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from raptorgraph._progress import progress_argument, progress_bar, progress_default
-from raptorgraph.benchmark._executors import THREADS, check_executor, pool
+from raptorgraph.baselines._peer_calls import THREADS
+from raptorgraph.benchmark._executors import check_executor, pool
 from raptorgraph.benchmark._experiments import Experiment, UnitsFailed, experiment
 from raptorgraph.benchmark._parts import is_finished, mark_finished, read_part, write_part
 from raptorgraph.benchmark._provenance import fingerprints
