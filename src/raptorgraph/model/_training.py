@@ -33,7 +33,7 @@ from raptorgraph.model._distributed import (
 )
 from raptorgraph.model._gene_embedding import GeneEmbedding
 from raptorgraph.model._latents import ACTIVE_KL
-from raptorgraph.model._plan import NONFINITE_FIX, NonFiniteLossError
+from raptorgraph.model._plan import NONFINITE_FIX, NonFiniteLossError, RaptorGraphTrainingPlan
 from raptorgraph.model._presets import get_preset
 from raptorgraph.model._responding import fit_escape
 from raptorgraph.model._runner import LastEpoch, interruption, put_back, same_signals
@@ -139,54 +139,29 @@ def train(
             "The model was loaded without data: it is not trained further; load(folder, adata) gives it data."
         )
     preset = get_preset(model.preset_)
-    plan_arguments = {**preset["plan"], **check_mapping("plan_kwargs", plan_kwargs)}
-    check_not_taken("plan_kwargs", plan_arguments, ("module",))
-    if model.module.config.graph != "dagma":  # then it is not trained
-        plan_arguments["dag_weight"] = 0.0
     check_checkpointing(checkpoint_dir, resume, trainer_kwargs)
     trainer_kwargs = with_strategy(trainer_kwargs, early_stopping)
-    plan = model._training_plan_cls(model.module, **plan_arguments)
-    partners = plan.config.mmd_weight > 0 or plan.config.pair_weight > 0
-    if partners and model.module.config.perturbed_prior:
-        raise ValueError(
-            f"mmd_weight={plan.config.mmd_weight:g} and pair_weight={plan.config.pair_weight:g} in plan_kwargs are of "
-            "losses on pairs of cells: build the model with perturbed_prior=False, or leave them at 0."
-        )
+    plan = _plan(model, {**preset["plan"], **check_mapping("plan_kwargs", plan_kwargs)})
     trainer_kwargs = check_training(max_epochs, early_stopping, trainer_kwargs, plan.config.weights)
-    paired = partners or not model.module.config.perturbed_prior
-    splitter_arguments = {"pairing": model.pairing_ if paired else "random", "with_partners": partners}
-    splitter_arguments["by_name"] = model.module.config.perturbed_prior
-    splitter_arguments |= preset.get("data", {})
-    splitter_arguments |= check_mapping("datasplitter_kwargs", datasplitter_kwargs)
     division = {
         "train_size": preset["train"].get("train_size") if train_size is None else train_size,
         "validation_size": validation_size,
         "shuffle_set_split": shuffle_set_split,
         "batch_size": preset["train"]["batch_size"] if batch_size is None else batch_size,
     }
-    check_not_taken("datasplitter_kwargs", splitter_arguments, ("adata_manager", *division))
-    splitter = model._data_splitter_cls(model.adata_manager, **division, **splitter_arguments)
+    batches = {**_batches(model, plan), **preset.get("data", {})}
+    batches |= check_mapping("datasplitter_kwargs", datasplitter_kwargs)
+    check_not_taken("datasplitter_kwargs", batches, ("adata_manager", *division))
+    splitter = model._data_splitter_cls(model.adata_manager, **division, **batches)
     if max_epochs is None:
         n_steps, least = _FROM_EFFECTS if starts_from_effects(model.module) else _FROM_NOTHING
         max_epochs = preset["train"].get("max_epochs") or max(least, math.ceil(n_steps / splitter.steps_per_epoch))
     if settings.seed is not None:
         torch.manual_seed(settings.seed)
-    has_validation = splitter.n_val > 0
-    if early_stopping and not has_validation:
-        raise ValueError("early_stopping needs validation cells: lower train_size or give more cells a condition.")
-    defaults = {
-        "early_stopping_monitor": "validation_loss",
-        "check_val_every_n_epoch": 1 if early_stopping else max(1, max_epochs // 20),
-        "log_every_n_steps": 1,
-        "enable_progress_bar": shows_progress(),
-    }
-    trainer_kwargs = {**defaults, **trainer_kwargs}
-    if not has_validation:
-        trainer_kwargs.update(limit_val_batches=0, check_val_every_n_epoch=None)
-    trainer_kwargs |= {"max_epochs": int(max_epochs), "early_stopping": early_stopping}
+    trainer_kwargs = _for_trainer(trainer_kwargs, int(max_epochs), early_stopping, has_validation=splitter.n_val > 0)
     checkpoints = None
     if checkpoint_dir is not None:
-        told = settings_of(model, plan, {**division, **splitter_arguments}, trainer_kwargs)
+        told = settings_of(model, plan, {**division, **batches}, trainer_kwargs)
         checkpoints = Checkpoints(checkpoint_dir, told, resume=resume)
         trainer_kwargs |= checkpoints.for_trainer(trainer_kwargs.get("plugins"))
     runner = _runner(model, accelerator, devices, training_plan=plan, data_splitter=splitter, **trainer_kwargs)
@@ -213,6 +188,48 @@ def train(
         receive_results(runner, model)
     activity = model.latent_activity()
     logger.info("%d of %d latents are active (KL above %g).", int(activity["active"].sum()), len(activity), ACTIVE_KL)
+
+
+def _plan(model: RaptorGraphModel, arguments: dict[str, Any]) -> RaptorGraphTrainingPlan:
+    """Training plan of these arguments; ValueError for losses on pairs of cells where the model has none."""
+    check_not_taken("plan_kwargs", arguments, ("module",))
+    if model.module.config.graph != "dagma":  # then it is not trained
+        arguments = {**arguments, "dag_weight": 0.0}
+    plan: RaptorGraphTrainingPlan = model._training_plan_cls(model.module, **arguments)
+    if _on_pairs(plan) and model.module.config.perturbed_prior:
+        raise ValueError(
+            f"mmd_weight={plan.config.mmd_weight:g} and pair_weight={plan.config.pair_weight:g} in plan_kwargs are of "
+            "losses on pairs of cells: build the model with perturbed_prior=False, or leave them at 0."
+        )
+    return plan
+
+
+def _on_pairs(plan: RaptorGraphTrainingPlan) -> bool:
+    """Whether a loss reads pairs of cells."""
+    return plan.config.mmd_weight > 0 or plan.config.pair_weight > 0
+
+
+def _batches(model: RaptorGraphModel, plan: RaptorGraphTrainingPlan) -> dict[str, Any]:
+    """Arguments of the data module that follow from model and plan: what is in a batch."""
+    by_name, partners = model.module.config.perturbed_prior, _on_pairs(plan)
+    pairing = "random" if by_name and not partners else model.pairing_
+    return {"pairing": pairing, "with_partners": partners, "by_name": by_name}
+
+
+def _for_trainer(
+    given: dict[str, Any], max_epochs: int, early_stopping: bool, *, has_validation: bool
+) -> dict[str, Any]:
+    """Arguments of the trainer, with defaults where none are given."""
+    if early_stopping and not has_validation:
+        raise ValueError("early_stopping needs validation cells: lower train_size or give more cells a condition.")
+    defaults = {
+        "early_stopping_monitor": "validation_loss",
+        "check_val_every_n_epoch": 1 if early_stopping else max(1, max_epochs // 20),
+        "log_every_n_steps": 1,
+        "enable_progress_bar": shows_progress(),
+    }
+    without = {} if has_validation else {"limit_val_batches": 0, "check_val_every_n_epoch": None}
+    return {**defaults, **given, **without, "max_epochs": max_epochs, "early_stopping": early_stopping}
 
 
 def _infer(
