@@ -77,11 +77,16 @@ def _place(
         shifts = np.concatenate([(reach + d * unit - 4 * unit)[:, None] * directions for d in _DISTANCES])
         best, cost = None, np.inf
         for shift in shifts:
+            far = 0.08 * float(np.linalg.norm(shift)) / unit
+            if far >= cost:  # a place that is as good is known
+                continue
             center = point + shift
             place = Bbox([center - half, center + half])
             if frame.count_contains(place.corners()) < 4 or place.count_overlaps(taken):
                 continue
-            found = min(place.count_contains(among), 12) + 0.08 * float(np.linalg.norm(shift)) / unit
+            found = min(place.count_contains(among), 12) + far
+            if found >= cost:
+                continue
             found += 10.0 * sum(_cross(point, center, *line) or _through(place, *line) for line in lines)
             found += 10.0 * sum(_through(other, point, center) for other in taken)
             if found < cost:
