@@ -14,14 +14,16 @@ from raptorgraph.metrics import auroc, calibration_error
 from raptorgraph.model import _responding
 from raptorgraph.model._field import KEYS
 
+pytestmark = pytest.mark.usefixtures("few_steps")
+
 NAME = "raptorgraph_responded"
 
 
-def fitted(adata, **kwargs):
+def fitted(adata, max_epochs=20, **kwargs):
     scvi.settings.seed = 0
     rg.RaptorGraph.setup_anndata(adata, library_size_key="total_counts", **kwargs)
     model = rg.RaptorGraph(adata)
-    model.train(accelerator="cpu", enable_progress_bar=False)
+    model.train(max_epochs=max_epochs, accelerator="cpu", enable_progress_bar=False)
     return model
 
 
@@ -40,7 +42,7 @@ def half():
     idle = (labels == "P02") & ~adata.obs["responded"]
     adata.obs.loc[idle, "guide"] = np.where(rng.random(idle.sum()) < 0.9, "P02_1", "P02_2")
     adata.obs.loc[(labels == "P02") & adata.obs["responded"], "guide"] = "P02_2"
-    return fitted(adata)
+    return fitted(adata, max_epochs=None)
 
 
 @pytest.fixture(scope="module")
@@ -275,7 +277,7 @@ def test_other_likelihoods_and_presets():
     scvi.settings.seed = 0
     rg.RaptorGraph.setup_anndata(adata, layer="log")
     model = rg.RaptorGraph(adata)
-    model.train(accelerator="cpu", enable_progress_bar=False)
+    model.train(max_epochs=20, accelerator="cpu", enable_progress_bar=False)
     found, obs = model.get_response_probability(), adata.obs
     alone = obs["perturbation"].isin(model.perturbed_genes)
     assert auroc(found[alone & obs["responded"]], found[alone & ~obs["responded"]]) > 0.8

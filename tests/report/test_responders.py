@@ -23,7 +23,7 @@ def model():
     adata.obs["guides_of_cells"] = labels + np.where(works, "_<1>", "_<2>")
     RaptorGraphModel.setup_anndata(adata, library_size_key="total_counts")
     model = RaptorGraphModel(adata)
-    model.train(accelerator="cpu", enable_progress_bar=False)
+    model.train(max_epochs=20, accelerator="cpu", enable_progress_bar=False)
     return model
 
 

@@ -102,7 +102,7 @@ def test_simulated_screen():
     scvi.settings.seed = 0
     rg.RaptorGraph.setup_anndata(adata, library_size_key="total_counts")
     model = rg.RaptorGraph(adata)
-    model.train(accelerator="cpu", enable_progress_bar=False)
+    model.train(max_epochs=20, accelerator="cpu", enable_progress_bar=False)
     found = responders(model).set_index("perturbation")
     truth = adata.obs.groupby(adata.obs["perturbation"].astype(str))["responded"].mean()[found.index]
     assert abs(found["share"] - truth).mean() < 0.1
