@@ -101,9 +101,7 @@ def _add_scores(section: Section, name: str, title: str, scores: Scores) -> None
             "As a part of the squared size of the effects: 0 is perfect, 1 is predicting no change.",
             number=True,
         ),
-        "pearson": Column(
-            "correlation", shown, "Over genes, mean over perturbations; 1 is perfect.", number=True
-        ),
+        "pearson": Column("correlation", shown, "Over genes, mean over perturbations; 1 is perfect.", number=True),
         "discrimination": Column(
             "told apart",
             fixed(2),

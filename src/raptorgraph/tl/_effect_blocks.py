@@ -148,7 +148,7 @@ def gene_names(model: RaptorGraphModel, labels: Sequence[str]) -> list[str]:
 
 
 def gene_columns(names: Sequence[str], genes: Sequence[str] | None, setup: Setup) -> np.ndarray:
-    """Positions of the genes that are asked for, each once, by default of all; ValueError for an unknown name."""
+    """Positions of the genes that are asked for, by default of all; ValueError for a name that is none of them."""
     if genes is None:
         return np.arange(len(names))
     asked = check_texts("genes", genes, "names of genes")
@@ -161,7 +161,7 @@ def gene_columns(names: Sequence[str], genes: Sequence[str] | None, setup: Setup
         raise ValueError(
             f"genes: {unknown[0]!r} is not a gene of the model{hint or '; these are in model.var_names_'}."
         )
-    return np.array([place[name] for name in dict.fromkeys(asked)])
+    return np.array([place[name] for name in asked])
 
 
 def effect_blocks(model: RaptorGraphModel, labels: Sequence[str]) -> Iterator[EffectBlock]:
