@@ -254,8 +254,8 @@ class Predictor:
         which all measured effects share, is taken off as far as it is known, and else is in the spread. They are about
         the posterior mean, off which predictions are set. Genes that respond alike are drawn together, the size of a
         combination is uncertain as a whole, and perturbations share what they have in common. The same seed gives the
-        same draws of a perturbation, whichever others are asked for with it (but for genes that nobody perturbed, whose draws depend
-        on which of them are asked for together).
+        same draws of a perturbation, whichever others are asked for with it (but for genes that nobody perturbed, whose
+        draws depend on which of them are asked for together).
 
         Raises
         ------
