@@ -84,9 +84,10 @@ def test_values_that_cannot_be_used_point_to_their_layer_and_totals():
 
 
 def test_counts_are_preferred_to_their_logarithms():
-    adata = screen(["control", "KLF1", "BAK1", "KLF1"])
+    adata = screen(["control", "control", "KLF1", "BAK1", "KLF1"])
     counts = adata.X.copy()
-    adata.layers |= {"mask": (counts > 0).astype(int), "spliced": counts, "other": counts[:, ::-1], "umis": counts}
+    others = {"mask": (counts > 0).astype(int), "spliced": counts, "other": counts[:, ::-1], "umis": counts}
+    adata.layers.update(others)
     adata.X = np.log1p(counts)
     assert suggested(adata)["layer"] == "umis"
     assert "their logarithms" in suggest_setup(adata).loc["layer", "reason"]

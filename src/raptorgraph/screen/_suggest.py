@@ -268,4 +268,3 @@ def _value_rows(adata: AnnData) -> dict[str, tuple[Any, str]]:
                 rows["library_size_key"] = (key, "more counts than in these genes alone: totals over all genes")
                 break
     return rows
-
