@@ -183,11 +183,16 @@ def expression_source(
     X = matrix(adata, layer)
     if genes is not None and keeps_order(adata, layer):
         X = stored_matrix(X).of_genes(gene_names(adata).get_indexer(list(genes)))
+    kind = kind_of_values(adata, X, layer)
+    return X, None if kind == "log" else library_of(adata, X, library_size_key)
+
+
+def kind_of_values(adata: AnnData, X: Matrix, layer: str | None) -> str:
+    """Kind of the values `X` of ``adata``, ``"counts"`` or ``"log"``; the error for others says where counts are."""
     try:
-        kind = data_kind(X)
+        return data_kind(X)
     except ValueError as error:
         raise ValueError(f"{error}{counts_hint(adata, layer)}") from None
-    return X, None if kind == "log" else library_of(adata, X, library_size_key)
 
 
 def batch_codes(adata: AnnData, batch_key: str | None) -> np.ndarray | None:
