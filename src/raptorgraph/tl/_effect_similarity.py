@@ -42,8 +42,8 @@ def effect_similarity(
         Labels or tuples of genes, measured or not; by default all measured ones.
     kind
         ``"cosine"``, or ``"specific"`` for what is left once the direction that all perturbations have in common,
-        slower growth or stress, is taken out of each pair. It is the sum of the unit vectors of all others that have a
-        sure effect on some gene (false discovery rate up to 0.05); without a posterior, of all others.
+        slower growth or stress, is taken out of each pair. It is the sum of the unit vectors of all others whose
+        effect on some gene is sure (false discovery rate up to 0.05); without a posterior, of all others.
     %(progress)s
 
     Returns
