@@ -235,6 +235,20 @@ def test_nothing_leaves_the_shell_as_a_traceback(error, code, line, screen, tmp_
         assert "in fail" in err
 
 
+def test_scaled_values_point_to_the_counts(adata, tmp_path, capsys):
+    cells = adata.copy()
+    cells.layers["umis"] = cells.X.copy()
+    cells.X = cells.X.toarray() - cells.X.toarray().mean(axis=0)
+    cells.write_h5ad(tmp_path / "scaled.h5ad")
+    err = failure(["run", tmp_path / "scaled.h5ad", "--out", tmp_path / "out"], capsys)
+    assert "adata.layers['umis'] holds counts: name it, layer='umis' (--layer umis)" in err
+    del cells.layers["umis"]
+    cells.raw = adata
+    cells.write_h5ad(tmp_path / "scaled.h5ad")
+    err = failure(["run", tmp_path / "scaled.h5ad", "--out", tmp_path / "out"], capsys)
+    assert "adata.raw holds counts: take them, adata = adata.raw.to_adata()" in err
+
+
 def test_an_interruption_within_lightning(screen, tmp_path, capsys, monkeypatch):
     def interrupted(self, **kwargs):
         try:

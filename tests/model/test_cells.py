@@ -73,7 +73,7 @@ def test_rows_that_a_prediction_starts_from(model, cells):
 
 def test_a_model_that_is_not_trained_says_so(model):
     cells = Cells(model.module, model.adata_manager, model.registry_, model.var_names_, is_trained=False)
-    with pytest.warns(UserWarning, match="not trained"):
+    with pytest.raises(RuntimeError, match=r"not trained.*call model.train\(\)"):
         next(iter(cells.batches(cells.query())))
 
 

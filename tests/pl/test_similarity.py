@@ -51,6 +51,16 @@ def test_modules_are_marked_at_the_side(fixed):
     assert many.get_legend().get_texts()[0].get_text().count("\n") == 2
 
 
+@pytest.mark.parametrize("kind", ["cosine", "specific"])
+def test_the_color_bar_has_its_place_where_there_is_no_legend(fixed, kind, tmp_path):
+    figure = pl.similarity(fixed, kind=kind, modules={}, return_fig=True)
+    figure.savefig(tmp_path / "similarity.png")  # without bbox_inches="tight"
+    assert figure.get_tightbbox().x1 < figure.get_size_inches()[0]
+    place = figure.axes[0].get_position()
+    width, height = place.size * figure.get_size_inches()
+    assert 0.8 < width / height < 1.25
+
+
 def test_weak_perturbations_are_faint(fixed):
     fixed.effects.loc["C"] *= 0.01
     ax = pl.similarity(fixed, modules={})

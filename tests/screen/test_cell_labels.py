@@ -67,3 +67,11 @@ def test_a_gene_of_its_own_can_have_another_delimiter_in_its_name():
     adata = screen(np.repeat(["control", "KLF1", "HLA_A", "BAK1"], 2))
     rg.RaptorGraph.setup_anndata(adata)
     assert "HLA_A" in rg.RaptorGraph(adata).perturbed_genes
+
+
+def test_cells_without_any_column_are_told_to_have_none():
+    adata = screen(["control", "KLF1"])
+    del adata.obs["perturbation"]
+    words = r"perturbation_key='perturbation' is not a column of adata.obs, which has none: adata.obs\['perturbation'\]"
+    with pytest.raises(KeyError, match=words):
+        rg.RaptorGraphModel.setup_anndata(adata)

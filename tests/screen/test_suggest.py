@@ -83,6 +83,21 @@ def test_values_that_cannot_be_used_point_to_their_layer_and_totals():
     assert "layer" not in suggested(adata)
 
 
+def test_counts_are_preferred_to_their_logarithms():
+    adata = screen(["control", "control", "KLF1", "BAK1", "KLF1"])
+    counts = adata.X.copy()
+    others = {"mask": (counts > 0).astype(int), "spliced": counts, "other": counts[:, ::-1], "umis": counts}
+    adata.layers.update(others)
+    adata.X = np.log1p(counts)
+    assert suggested(adata)["layer"] == "umis"
+    assert "their logarithms" in suggest_setup(adata).loc["layer", "reason"]
+    with pytest.warns(UserWarning, match=r"layers\['umis'\] holds counts: name it, layer='umis' \(--layer umis\)"):
+        rg.RaptorGraph.setup_anndata(adata)
+    del adata.layers["umis"]
+    assert "layer" not in suggested(adata)
+    rg.RaptorGraph.setup_anndata(adata)  # the logarithms are of none of the layers
+
+
 def test_nothing_is_made_up():
     with pytest.raises(ValueError, match=r"No column of obs .*\['perturbation'\]"):
         suggest_setup(screen(["KLF1", "BAK1", "SPI1", "CEBPA"]))

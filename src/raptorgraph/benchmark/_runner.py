@@ -63,7 +63,8 @@ def run(
     out
         Directory of the results.
     seeds
-        Number of repetitions (seeds 0, 1, ...), or the seeds themselves; default 3, of ``"ablation"`` 5.
+        Number of repetitions (seeds 0, 1, ...), or the seeds themselves; default 3, of ``"ablation"`` and ``"design"``
+        5, of ``"speed"`` 1.
     quick
         Whether to run a small version, which shows in minutes that everything works; its numbers mean nothing.
     n_jobs

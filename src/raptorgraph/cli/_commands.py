@@ -201,7 +201,8 @@ def _parser() -> argparse.ArgumentParser:
     text = "an h5ad file, a zarr store, norman2019, papalexi2021, replogle2020 or simulated"
     add("--screen", type=_text, metavar="SCREEN", help=text)
     add("--out", type=_path, default=Path("benchmark"), metavar="DIR", help="default: benchmark")
-    add("--seeds", type=_seeds, metavar="N", help="repetitions, or A-B (default: 3, of ablation 5)")
+    text = "repetitions, or A-B (default: 3, of ablation and design 5, of speed 1)"
+    add("--seeds", type=_seeds, metavar="N", help=text)
     add("--quick", action="store_true", help="small version whose numbers mean nothing")
     add("--n-jobs", type=_positive, metavar="N", help="processes at a time (default: all cores)")
     add("--n-threads", type=_positive, default=1, metavar="N", help="threads of each (default: 1)")

@@ -22,7 +22,7 @@ from raptorgraph.report._stages import PRODUCTS, RESAMPLES, carry_out
 from raptorgraph.report._work import Order
 from raptorgraph.screen import Screen
 from raptorgraph.screen._files import check_cells, check_folder, open_cells, read_cells, values_bytes
-from raptorgraph.screen._inputs import matrix
+from raptorgraph.screen._inputs import kind_of_values, matrix
 from raptorgraph.screen._memory import is_large
 from raptorgraph.screen._names import strip_gene_names
 from raptorgraph.screen._stored import keeps_order
@@ -252,6 +252,8 @@ def run(
     asked = {"--report": report, "--singles-only": singles_only, "--n-top-genes": n_top_genes}
     adata = _read(path, layer, [name for name, value in asked.items() if value], say)
     strip_gene_names(adata)
+    if not keeps_order(adata, layer):
+        kind_of_values(adata, matrix(adata, layer), layer)  # while the cells have all their layers
     if n_top_genes is not None:
         source.append(("genes in the file", f"{adata.n_vars:,}, of which variable and perturbed ones were kept"))
         setup["library_size_key"] = _select_genes(adata, n_top_genes, setup)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +18,7 @@ from raptorgraph.model._loader import as_tensors
 from raptorgraph.model._mudata import query_expression
 from raptorgraph.model._query import check_categories, known_categories, prepare_query
 from raptorgraph.model._setup import screen_manager
+from raptorgraph.model._status import NOT_TRAINED
 from raptorgraph.screen import Setup
 from raptorgraph.screen._cells_file import check_out
 
@@ -55,7 +55,7 @@ class Cells:
     mudata_args
         Arguments of the setup that belong to a MuData; None where the model was set up with an AnnData.
     is_trained
-        Whether the model was trained; reading cells warns where it was not.
+        Whether the model was trained; cells are not read where it was not.
 
     Examples
     --------
@@ -140,7 +140,7 @@ class Cells:
     ) -> Iterator[dict[str, torch.Tensor]]:
         """Yield tensors of registered cells, or of some rows of them, batch by batch."""
         if not self.is_trained:
-            warnings.warn("The model is not trained: train it first.", UserWarning, stacklevel=2)
+            raise RuntimeError(NOT_TRAINED)
         check_integer("batch_size", batch_size, 1)
         dataset = manager.create_torch_dataset()
         rows = np.arange(manager.adata.n_obs) if rows is None else rows

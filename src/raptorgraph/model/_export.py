@@ -19,6 +19,7 @@ from raptorgraph.model._batches import transform_codes
 from raptorgraph.model._cells import draw_seed, genes_of
 from raptorgraph.model._expected import counterfactual_parts
 from raptorgraph.model._query import check_genes
+from raptorgraph.model._status import check_trained
 from raptorgraph.nn._posterior_draws import N_DRAWS
 from raptorgraph.screen._asked import listed
 from raptorgraph.screen._cell_labels import parse_obs
@@ -112,6 +113,7 @@ def annotate(
     >>> import scanpy as sc
     >>> sc.pp.neighbors(adata, use_rep="X_raptorgraph")
     """
+    check_trained(model)
     target = model.cells.data(adata)
     path = model.cells.destination(out, target)
     names = listed(counterfactuals)

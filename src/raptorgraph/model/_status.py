@@ -12,6 +12,9 @@ if TYPE_CHECKING:
     from raptorgraph.model._module import RaptorGraphModule
 
 
+NOT_TRAINED = "The model is not trained, and has no answers yet: call model.train() first."
+
+
 class UnfinishedModelWarning(UserWarning):
     """The training of the model stopped early, or numbers of its network are not finite."""
 
@@ -55,8 +58,16 @@ def warn_of_state(model: RaptorGraphModel, stacklevel: int = 3) -> None:
         warnings.warn(words, UnfinishedModelWarning, stacklevel=stacklevel)
 
 
+def check_trained(model: Any) -> None:
+    """RuntimeError where a model was never trained: its answers would be those of random weights."""
+    # a baseline is fitted or does not answer
+    if not getattr(model, "is_trained", True) and getattr(model, "stopped_", None) is None:
+        raise RuntimeError(NOT_TRAINED)
+
+
 def check_answers(model: RaptorGraphModel, stacklevel: int = 3) -> None:
-    """Warn where the training stopped early; RuntimeError where weights are not finite."""
+    """Warn where the training stopped early; RuntimeError where there was none, or weights are not finite."""
+    check_trained(model)
     words = words_of_numbers(model.module)
     if words is not None:
         raise RuntimeError(words)

@@ -117,7 +117,8 @@ def similarity(
     side, fontsize = side_of_squares(n)
     size = max(n * side, 1.6)
     letters = max(len(name) for name in names)
-    ax = axes_or_new(ax, (float(size + 0.07 * letters + 2.9), float(size + 0.07 * letters + 0.7)))
+    beside = 2.9 if modules or faint.any() else 1.8  # a legend and the color bar, or that alone
+    ax = axes_or_new(ax, (float(size + 0.07 * letters + beside), float(size + 0.07 * letters + 0.7)))
     ax.set_facecolor(LIGHT)
     style: Style = {"aspect": "auto", "interpolation": "nearest", "cmap": "RdBu_r", "norm": Normalize(-1, 1)}
     image = ax.imshow(np.ma.masked_invalid(table.to_numpy(dtype=float)), **style)
@@ -138,6 +139,8 @@ def similarity(
         handles.append(Patch(facecolor=LIGHT, label="faint: no effect is sure"))
     if handles:
         legend_beside(ax, handles, gap=0.25 / size if modules else 0.0)  # beside the marks of modules
+    else:  # the color bar goes with the width of the axes, which the layout finds in two steps
+        ax.figure.figure.draw_without_rendering()
     return finish(ax, show=show, save=save, return_fig=return_fig)
 
 

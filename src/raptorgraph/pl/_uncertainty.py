@@ -11,6 +11,7 @@ from scipy.stats import norm
 
 from raptorgraph._arguments import check_choice, check_integer
 from raptorgraph._docs import docs
+from raptorgraph.model._status import check_trained
 from raptorgraph.pl._cells import canonical
 from raptorgraph.pl._figure import BLUE, GRAY, ORANGE, SCALE, axes_or_new, check_save, finish
 from raptorgraph.pl._marks import Style, legend_beside, vertical_grid
@@ -102,6 +103,7 @@ def uncertainty(
     if kind is None:
         kind = "effect" if isinstance(perturbation, _ONE) else "calibration"
     check_choice("kind", kind, ("effect", "calibration"))
+    check_trained(model)
     if not getattr(model, "has_posterior", False):
         raise ValueError("Intervals need a trained model with effect_posterior=True.")
     if kind == "effect":

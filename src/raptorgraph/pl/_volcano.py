@@ -9,6 +9,7 @@ import pandas as pd
 
 from raptorgraph._arguments import check_integer, check_number
 from raptorgraph._docs import docs
+from raptorgraph.model._status import check_trained
 from raptorgraph.pl._cells import canonical
 from raptorgraph.pl._figure import BLUE, GRAY, ORANGE, SCALE, axes_or_new, check_columns, check_save, finish
 from raptorgraph.pl._labels import label_points
@@ -157,6 +158,7 @@ def _of_one(
             raise TypeError(f"effects must be a trained model or a table, not {type(effects).__name__}.")
         if perturbation is None:
             raise TypeError("Say whose effects are drawn: perturbation='A' or 'A+B'.")
+        check_trained(effects)
         if not getattr(effects, "has_posterior", False):
             raise ValueError("How sure an effect is, is known of a trained model with effect_posterior=True.")
         label = canonical(effects, perturbation)

@@ -81,7 +81,7 @@ class _Values:
                 found = _bad_value_message(X, lambda v: ~np.isfinite(v) | (v < 0), "negative or not finite", first)
                 raise ValueError(
                     f"{found} Use counts or log-normalized values without missing ones, not scaled or centered ones; "
-                    "where a layer holds them, layer=..."
+                    "where a layer holds them, name it, layer=... (--layer)."
                 )
             self.largest = max(self.largest, float(high))
             self.integers = self.integers and (part.dtype.kind in "bui" or bool((part == np.floor(part)).all()))

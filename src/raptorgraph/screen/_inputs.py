@@ -13,6 +13,7 @@ from raptorgraph._arguments import check_text
 from raptorgraph.screen._expression import check_library, data_kind, library_sizes
 from raptorgraph.screen._matrix import as_matrix
 from raptorgraph.screen._names import gene_names
+from raptorgraph.screen._other_values import counts_hint
 from raptorgraph.screen._stored import (
     StoredMatrix,
     is_stored,
@@ -48,7 +49,8 @@ def obs_column(adata: AnnData, key: str, argument: str) -> pd.Series:
     if key not in adata.obs:
         columns = [str(column) for column in adata.obs.columns if not str(column).startswith("_scvi")]
         near = difflib.get_close_matches(str(key), columns, n=3) or columns
-        raise KeyError(f"{argument}={key!r} is not a column of adata.obs; did you mean one of {near}?")
+        hint = f"; did you mean one of {near}?" if near else f", which has none: adata.obs[{key!r}] = ... writes one."
+        raise KeyError(f"{argument}={key!r} is not a column of adata.obs{hint}")
     column = adata.obs[key]
     if not isinstance(adata.obs, pd.DataFrame):  # of a lazy AnnData
         return adata.obs[[key]].to_memory()[key]
@@ -94,7 +96,8 @@ def matrix(adata: AnnData, layer: str | None) -> Matrix:
         )
     X, where = (values_of(adata), "adata.X") if layer is None else (adata.layers[layer], f"adata.layers[{layer!r}]")
     if X is None:
-        raise ValueError("adata.X is empty; name the layer with the expression values: layer=...")
+        there = f"; adata.layers has {list(adata.layers)}" if len(adata.layers) else ""
+        raise ValueError(f"adata.X is empty; name the layer with the expression values: layer=...{there}.")
     if getattr(X, "dtype", np.dtype(float)).kind not in "buif":
         raise TypeError(
             f"{where} holds values of type {X.dtype}, not real numbers; convert them, {where} = "
@@ -180,9 +183,16 @@ def expression_source(
     X = matrix(adata, layer)
     if genes is not None and keeps_order(adata, layer):
         X = stored_matrix(X).of_genes(gene_names(adata).get_indexer(list(genes)))
-    if data_kind(X) == "log":
-        return X, None
-    return X, library_of(adata, X, library_size_key)
+    kind = kind_of_values(adata, X, layer)
+    return X, None if kind == "log" else library_of(adata, X, library_size_key)
+
+
+def kind_of_values(adata: AnnData, X: Matrix, layer: str | None) -> str:
+    """Kind of the values `X` of ``adata``, ``"counts"`` or ``"log"``; the error for others says where counts are."""
+    try:
+        return data_kind(X)
+    except ValueError as error:
+        raise ValueError(f"{error}{counts_hint(adata, layer)}") from None
 
 
 def batch_codes(adata: AnnData, batch_key: str | None) -> np.ndarray | None:

@@ -238,9 +238,11 @@ def _distinct_labels(labels: pd.Series) -> tuple[list[str], np.ndarray]:
     wrong = [spelling for spelling in spellings if not isinstance(spelling, str)]
     if wrong:
         column = f"adata.obs[{labels.name!r}]" if labels.name is not None else "labels"
+        is_code = type(wrong[0]) is int or isinstance(wrong[0], np.integer)
+        hint = " (of codes that stand for names, write the names)" if is_code else ""
         raise TypeError(
-            f"Perturbation labels must be strings, found {wrong[0]!r} of type {type(wrong[0]).__name__}; convert them, "
-            f"and keep what is missing: {column} = {column}.map(str, na_action='ignore')."
+            f"Perturbation labels must be strings, found {wrong[0]!r} of type {type(wrong[0]).__name__}{hint}; convert "
+            f"them, and keep what is missing: {column} = {column}.map(str, na_action='ignore')."
         )
     return list(spellings), codes
 

@@ -13,6 +13,8 @@ from raptorgraph.screen._label_hints import SetupWarning, likely_controls, likel
 from raptorgraph.screen._labels import control_labels
 from raptorgraph.screen._names import gene_names, means_missing
 from raptorgraph.screen._other_names import VERSIONED, OtherNames, other_names, text_columns, texts, versioned_ids
+from raptorgraph.screen._other_values import counts_hint, kind_of
+from raptorgraph.screen._stored import values_of
 from raptorgraph.screen._variants import DOSE, STRAND, Variants, find_variants, joined_guides
 
 if TYPE_CHECKING:
@@ -34,7 +36,16 @@ def warn_of_setup(adata: AnnData, parsed: ParsedLabels, setup: Setup) -> None:
     """Warn of everything that a setup would take otherwise than it is probably meant; `adata` is unchanged."""
     warn_of_controls(parsed.genes, "control")
     hints, _ = label_hints(adata, parsed, setup)
+    hints += value_hints(adata, setup)
     warn([*hints, *batch_hints(adata, parsed, setup), *covariate_hints(adata, parsed, setup)])
+
+
+def value_hints(adata: AnnData, setup: Setup) -> list[str]:
+    """A sentence about logarithms in ``X`` whose counts are there, too; a layer that was named is what was meant."""
+    if setup.layer is not None or kind_of(values_of(adata)) != "log":
+        return []
+    hint = counts_hint(adata)
+    return [f"adata.X holds logarithms, and counts tell more: how sure a small number is.{hint}"] if hint else []
 
 
 def label_hints(adata: AnnData, parsed: ParsedLabels, setup: Setup) -> tuple[list[str], OtherNames | None]:

@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from raptorgraph.screen._expression import data_kind, library_sizes
+from raptorgraph.screen._expression import library_sizes
 from raptorgraph.screen._label_hints import likely_controls
 from raptorgraph.screen._labels import ParsedLabels, parse_labels
 from raptorgraph.screen._names import gene_names, means_missing
 from raptorgraph.screen._other_names import text_columns, texts
+from raptorgraph.screen._other_values import counts_layer, kind_of
 from raptorgraph.screen._setup import Setup
 from raptorgraph.screen._setup_hints import label_hints
 
@@ -75,9 +76,9 @@ def suggest_setup(adata: AnnData) -> pd.DataFrame:
     Returns
     -------
     One row for each argument of :meth:`raptorgraph.RaptorGraphModel.setup_anndata` that the data ask for, with the
-    columns ``value`` and ``reason``: ``perturbation_key``, ``control``, ``delimiter``; ``layer`` if the values
-    in ``X`` cannot be used and a layer's can; ``library_size_key`` if a column holds more counts than the rows. As
-    arguments: ``suggest_setup(adata)["value"].to_dict()``.
+    columns ``value`` and ``reason``: ``perturbation_key``, ``control``, ``delimiter``; ``layer`` if a layer holds
+    counts and ``X`` none; ``library_size_key`` if a column holds more counts than the rows. As arguments:
+    ``suggest_setup(adata)["value"].to_dict()``.
 
     Raises
     ------
@@ -251,12 +252,11 @@ def _label_rows(adata: AnnData, best: _Candidate, found: list[_Candidate]) -> di
 def _value_rows(adata: AnnData) -> dict[str, tuple[Any, str]]:
     """Layer and column of library sizes, where the data show that they are needed."""
     rows: dict[str, tuple[Any, str]] = {}
-    X, kind = adata.X, _kind(adata.X)
-    if kind is None:
-        layer = next((name for name in adata.layers if _kind(adata.layers[name]) == "counts"), None)
-        if layer is None:
-            return rows
-        rows["layer"] = (layer, "counts, while X holds neither counts nor log-normalized values")
+    X, kind = adata.X, kind_of(adata.X)
+    layer = None if kind == "counts" else counts_layer(adata)
+    if layer is not None:
+        held = "their logarithms" if kind == "log" else "neither counts nor log-normalized values"
+        rows["layer"] = (layer, f"counts, while X holds {held}")
         X, kind = adata.layers[layer], "counts"
     if kind == "counts":
         sums = library_sizes(X)
@@ -268,12 +268,3 @@ def _value_rows(adata: AnnData) -> dict[str, tuple[Any, str]]:
                 rows["library_size_key"] = (key, "more counts than in these genes alone: totals over all genes")
                 break
     return rows
-
-
-def _kind(X: Any) -> str | None:
-    if X is None:
-        return None
-    try:
-        return data_kind(X)
-    except (ValueError, TypeError):
-        return None

@@ -15,6 +15,7 @@ from raptorgraph._progress import progress_argument, progress_bar
 from raptorgraph.metrics import chance_jaccard
 from raptorgraph.metrics._graph import off_diagonal, top_edges
 from raptorgraph.model._graph import CALLED, EDGE_COLUMNS, graph_of_log_ratios
+from raptorgraph.model._status import check_trained
 
 if TYPE_CHECKING:
     from raptorgraph.inference import GraphPosterior
@@ -83,6 +84,7 @@ def dag_stability(
     """
     check_integer("n", n, 2)
     check_integer("n_null", n_null, 1)
+    check_trained(model)
     if not model.edges.is_inferred:
         raise ValueError("Only graphs that were inferred from interventions are drawn again: graph='interventional'.")
     if model.adata is None:

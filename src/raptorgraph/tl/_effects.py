@@ -11,6 +11,7 @@ from scipy.stats import norm
 from raptorgraph._arguments import check_choice, check_flag, check_integer, check_number
 from raptorgraph._docs import docs
 from raptorgraph._progress import progress_argument
+from raptorgraph.model._status import check_trained
 from raptorgraph.screen._setup import Setup
 from raptorgraph.tl._effect_blocks import SURE, asked_labels, effect_blocks, gene_columns, gene_names
 
@@ -134,6 +135,7 @@ def effects(
         check_integer("top", top, 1, hint=", the number of genes to list of each perturbation")
     check_choice("by", by, RANKED_BY)
     check_flag("exclude_targets", exclude_targets)
+    check_trained(model)
     has_posterior = bool(getattr(model, "has_posterior", False))  # a baseline has none
     limits = {"max_lfsr": max_lfsr, "max_fdr": max_fdr}
     for name, limit in limits.items():

@@ -14,6 +14,7 @@ from raptorgraph.baselines import ladder
 from raptorgraph.evaluation._held_out import FEWEST_CELLS
 from raptorgraph.evaluation._held_out_scores import HALF, MODEL, scores_of
 from raptorgraph.evaluation._scores import CEILING, FLOOR, cell_references, cell_scores, large_enough, size_of_half
+from raptorgraph.model._status import check_trained
 from raptorgraph.screen._names import gene_names
 from raptorgraph.screen._screen import Screen
 from raptorgraph.screen._setup import Setup
@@ -131,6 +132,7 @@ def evaluate(
     """
     if n_cells is not None:
         check_integer("n_cells", n_cells, 2)
+    check_trained(model)
     own = model.screen
     chosen = _ladder(baselines, own)
     screen = _held_out_screen(model, held_out)

@@ -13,6 +13,7 @@ from raptorgraph import metrics
 from raptorgraph._arguments import check_choice, check_integer
 from raptorgraph._docs import docs
 from raptorgraph._progress import progress_argument, progress_bar
+from raptorgraph.model._status import check_trained
 from raptorgraph.screen._asked import did_you_mean, listed
 from raptorgraph.screen._setup import Setup
 from raptorgraph.screen._strength import singles_that_stand_out
@@ -206,6 +207,7 @@ def pairs_are_a_prior(table: pd.DataFrame) -> bool:
 
 
 def _checked_draws(model: RaptorGraphModel, n_draws: int | None) -> int:
+    check_trained(model)
     has_posterior = bool(getattr(model, "has_posterior", False))  # a baseline has none
     if n_draws is None:
         return N_DRAWS if has_posterior else 0

@@ -108,6 +108,21 @@ def as_layer(adata: ad.AnnData) -> None:
     adata.X = logs()
 
 
+def as_raw(adata: ad.AnnData) -> None:
+    adata.raw = adata.copy()
+    adata.X = logs()
+
+
+def scaled(change: Callable[[ad.AnnData], None]) -> Callable[[ad.AnnData], None]:
+    """The change, and then values of mean 0 in ``X``."""
+
+    def make(adata: ad.AnnData) -> None:
+        change(adata)
+        adata.X = adata.X - adata.X.mean(axis=0)
+
+    return make
+
+
 def layer_alone(adata: ad.AnnData) -> ad.AnnData:
     return ad.AnnData(obs=adata.obs, var=adata.var, layers={"counts": adata.X})
 
@@ -251,8 +266,38 @@ ROWS: list[Row] = [
     ),
     # layers and views
     same(L, "counts in a layer, logarithms in `X`", as_layer, layer="counts"),
+    same(
+        L,
+        "counts in a layer that is not named, logarithms in `X`",
+        as_layer,
+        happens="the logarithms are read",
+        warns="adata.layers['counts'] holds counts: name it, layer='counts'",
+    ),
+    same(
+        L,
+        "counts in `raw`, logarithms in `X`",
+        as_raw,
+        happens="the logarithms are read",
+        warns="adata.raw holds counts: take them, adata = adata.raw.to_adata()",
+    ),
+    refused(
+        L,
+        "counts in a layer that is not named, scaled values in `X`",
+        scaled(as_layer),
+        ValueError,
+        "negative or not finite",
+        "adata.layers['counts'] holds counts: name it, layer='counts'",
+    ),
+    refused(
+        L,
+        "counts in `raw`, scaled values in `X`",
+        scaled(as_raw),
+        ValueError,
+        "negative or not finite",
+        "adata.raw holds counts: take them, adata = adata.raw.to_adata()",
+    ),
     same(L, "a layer, and no `X`", layer_alone, layer="counts"),
-    refused(L, "no `X`, and no layer named", layer_alone, ValueError, "adata.X is empty; name the layer"),
+    refused(L, "no `X`, and no layer named", layer_alone, ValueError, "adata.X is empty; name the layer", "['counts']"),
     refused(
         L,
         "a layer that is not there",
