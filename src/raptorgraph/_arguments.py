@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import field, fields
 from functools import partial
@@ -78,7 +79,7 @@ def check_texts(name: str, value: Any, what: str) -> list[str]:
     wrong = [item for item in value if not isinstance(item, str)]
     if wrong:
         raise TypeError(f"{name} must be a list of {what}, all strings; it has {wrong[0]!r}.")
-    repeated = [item for i, item in enumerate(value) if item in value[:i]]
+    repeated = [item for item, n in Counter(value).items() if n > 1]
     if repeated:
         raise ValueError(f"{name} names {repeated[0]!r} more than once.")
     return list(value)
