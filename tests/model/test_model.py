@@ -9,6 +9,8 @@ import scvi
 import torch
 
 import raptorgraph as rg
+from raptorgraph.inference._conditioning import Conditional
+from raptorgraph.inference._draws import JointDraws
 from raptorgraph.model import NonFiniteLossError
 
 pytestmark = pytest.mark.usefixtures("few_steps")
@@ -237,11 +239,20 @@ def test_standard_deviations_and_draws_of_effects(trained):
     control = (trained.adata.obs["perturbation"] == "control").to_numpy()
     expressed = trained.adata.X[control].toarray().mean(0) > 1
     assert expressed.sum() > 20
-    # Draws are about the posterior mean, of which the prediction is another summary.
-    exact = trained.calibration.posterior.posterior_mean(trained.predictor.masks(asked[:2])[1]).numpy()
-    assert (np.abs(draws.mean(0) - exact) < 6 * error + 1e-3)[:, expressed].all()
-    spread = (sd.loc[asked[:2]] ** 2 - (effects.loc[asked[:2]] - exact) ** 2).to_numpy() ** 0.5
-    np.testing.assert_allclose((draws.std(0) / spread)[:, expressed].mean(), 1.0, atol=0.1)
+    # With the error of the control mean, which both share, they are about the posterior mean, of which the prediction is
+    # another summary.
+    posterior, design = trained.calibration.posterior, trained.predictor.masks(asked[:2])[1].double()
+    exact = posterior.posterior_mean(design).numpy()
+    between = np.diff(draws.mean(0), axis=0) - np.diff(exact, axis=0)
+    assert (np.abs(between) < 6 * np.sqrt((error**2).sum(0)) + 1e-3)[:, expressed].all()
+    joint = JointDraws(Conditional(posterior.fitted), posterior.additivity, 400, 0, controls=True)
+    of_controls = joint.effects(design).numpy()
+    error = of_controls.std(0) / np.sqrt(400)
+    assert (np.abs(of_controls.mean(0) - exact) < 6 * error + 1e-3)[:, expressed].all()
+    measured = posterior.fitted.measured
+    variance = sd.loc[asked[:2]] ** 2 - (measured.control_noise * measured.gene_noise).numpy()
+    spread = (variance - (effects.loc[asked[:2]] - exact) ** 2).to_numpy() ** 0.5
+    np.testing.assert_allclose((of_controls.std(0) / spread)[:, expressed].mean(), 1.0, atol=0.1)
     for bad, words in {("P01", "P01"): "twice", (): "empty"}.items():
         with pytest.raises(ValueError, match=words):
             trained.sample_effects(list(bad))
