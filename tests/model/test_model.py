@@ -239,8 +239,8 @@ def test_standard_deviations_and_draws_of_effects(trained):
     control = (trained.adata.obs["perturbation"] == "control").to_numpy()
     expressed = trained.adata.X[control].toarray().mean(0) > 1
     assert expressed.sum() > 20
-    # With the error of the control mean, which both share, they are about the posterior mean, of which the prediction is
-    # another summary.
+    # With the error of the control mean, which both share, they are about the posterior mean, of which the
+    # prediction is another summary.
     posterior, design = trained.calibration.posterior, trained.predictor.masks(asked[:2])[1].double()
     exact = posterior.posterior_mean(design).numpy()
     between = np.diff(draws.mean(0), axis=0) - np.diff(exact, axis=0)
