@@ -61,6 +61,7 @@ from raptorgraph.benchmark._graph_screens import FACTORS, PLAIN, TOY, arguments,
 from raptorgraph.benchmark._load import load_screen
 from raptorgraph.benchmark._measure import Measured
 from raptorgraph.benchmark._methods import method_of
+from raptorgraph.benchmark._peer_methods import provenance
 from raptorgraph.benchmark._report import all_rows, mean_and_sd, wide
 from raptorgraph.benchmark._settings import Part, Settings, Unit, chosen, units_by_seed
 from raptorgraph.datasets import simulate
@@ -309,7 +310,10 @@ def _rows(scores: Mapping[str, Mapping[str, float]]) -> pd.DataFrame:
 
 # -- tables ----------------------------------------------------------------------------------------------------------
 def tables(parts: Parts, settings: Settings) -> Tables:
-    """``graph`` (to read), ``graph_auprc`` (methods side by side) and ``graph_long``, with columns of the setting."""
+    """``graph`` (to read), ``graph_auprc`` (methods side by side) and ``graph_long``, with columns of the setting.
+
+    ``graph_peers`` has the version of SDCD where it is in an environment of its own.
+    """
     rows = all_rows(parts, *parts[0][0].options)
     if "graph" in rows:
         rows["setting"] = [text(setting) for setting in rows[list(FACTORS)].to_dict("records")]
@@ -329,6 +333,8 @@ def tables(parts: Parts, settings: Settings) -> Tables:
         plain = asked[~asked["metric"].str.startswith(support.CALIBRATION + "|")]
         found["graph_support"] = wide(mean_and_sd(plain, ["setting", "metric"]), ["setting"]).fillna("-")
         found["graph_calibration"] = support.reliability(asked)
+    if made := parts[0][0].options.get("sdcd"):
+        found["graph_peers"] = provenance({"sdcd": json.loads(made)})
     return found
 
 
