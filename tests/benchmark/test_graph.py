@@ -79,13 +79,14 @@ def test_slow_methods_where_they_are_asked_for(tmp_path):
 
 @pytest.mark.filterwarnings("ignore:library_size_key")
 def test_sdcd_in_an_environment_of_its_own(monkeypatch, fake_peer, tmp_path):
-    """It is a method beside the others, its graph the edges of 0.1 or more, and a table names its version."""
+    """Its graph has the edges of 0.1 or more that close no cycle, and a table names its version."""
     code = """
         import numpy as np
         import pandas as pd
 
         def run(cells, task):
             found = np.where(np.tri(cells.n_vars, k=-1), 0.2, 0.05) * (1 - np.eye(cells.n_vars))
+            found[0, 1] = 0.15
             return {"strengths.csv": pd.DataFrame(found, index=cells.var_names, columns=cells.var_names)}
     """
     tool = fake_peer(code, experiment="graph")
