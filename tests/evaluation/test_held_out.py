@@ -165,6 +165,7 @@ def test_a_baseline_that_cannot_be_fitted_is_named(screen, monkeypatch):
 
 
 original = _held_out.ladder()
+LABELS = [f"A+B{k}" for k in range(50)]
 
 
 @pytest.mark.parametrize(
@@ -172,4 +173,11 @@ original = _held_out.ladder()
     [(-0.1, 0.04, "better"), (0.1, 0.04, "worse"), (-0.1, 0.06, "level"), (0.1, np.inf, "level"), (0.0, 0.0, "level")],
 )
 def test_verdict(difference, error, verdict):
-    assert Scores([], pd.DataFrame(), "no change", difference, error, None).verdict == verdict
+    assert Scores(LABELS, pd.DataFrame(), "no change", difference, error, None).verdict == verdict
+
+
+def test_few_conditions_differ_by_chance():
+    """Of three conditions an interval of 95 % has 4.3 standard errors to either side, by Student's t."""
+    three, two, one = (Scores(LABELS[:n], pd.DataFrame(), "no change", -0.1, 0.024, None) for n in (3, 2, 1))
+    assert [three.verdict, two.verdict, one.verdict] == ["level"] * 3
+    assert Scores(LABELS[:3], pd.DataFrame(), "no change", -0.1, 0.023, None).verdict == "better"

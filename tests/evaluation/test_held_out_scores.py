@@ -82,3 +82,30 @@ def test_a_rank_correlation_needs_three_values_that_differ():
     assert correlation(np.array([1.0, 2, 3, np.nan]), np.array([1.0, 3, 2, 5])) == pytest.approx(0.5)
     assert np.isnan(correlation(np.array([1.0, 2, np.nan]), np.array([1.0, 2, 3])))
     assert np.isnan(correlation(np.array([1.0, 1, 1]), np.array([1.0, 2, 3])))
+
+
+@pytest.mark.parametrize("n", [2, 3, 8])
+def test_methods_that_are_as_good_are_seldom_told_apart(n):
+    """Errors of the model and of a baseline have the same distribution, and hardly any verdict is not "level"."""
+    rng, verdicts = np.random.default_rng(0), []
+    genes = [f"g{k}" for k in range(20)]
+    for seed in range(150):
+        truth = pd.DataFrame(rng.normal(size=(n, 20)), [f"A{k}" for k in range(n)], genes)
+        size = rng.uniform(0.2, 1.0, (2, n, 1))
+        ours, theirs = (truth + size[k] * rng.normal(size=truth.shape) for k in (0, 1))
+        found = held_out_scores.scores_of({MODEL: ours, "additive": theirs}, truth, truth, 0 * truth, None, seed)
+        verdicts.append(found.verdict)
+    assert np.mean(np.array(verdicts) != "level") < 0.1
+
+
+def test_standard_errors_of_few_conditions_are_those_of_a_mean():
+    """Conditions of the same size, of which each has an error of its own: that of their mean, by its closed form."""
+    part = np.array([0.1, 0.5, 0.9])
+    found = held_out_scores.scores_of(
+        {MODEL: TRUTH.mul(1 - np.sqrt(part), axis=0), "no change": 0 * TRUTH}, TRUTH, TRUTH, 0 * TRUTH, None, seed=0
+    )
+    row = found.table.set_index("method").loc[MODEL]
+    assert row["relative_mse"] == pytest.approx(part.mean())
+    assert row["relative_mse_se"] == pytest.approx(part.std(ddof=1) / np.sqrt(3), rel=0.1)
+    assert found.difference_se == pytest.approx(row["relative_mse_se"])
+    assert found.errors_of(0.9) == pytest.approx(2.92, abs=0.01)

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from raptorgraph.inference import EffectPosterior
 from raptorgraph.inference._conditioning import Conditional
 from raptorgraph.inference._draws import JointDraws
 
@@ -39,7 +40,9 @@ def test_draws_have_the_mean_and_the_covariance_of_the_whole_model(example, whol
     prior, own = fitted.hyperparameters, additivity.own
     usual = prior.interaction_variance.expand_as(own.interaction), prior.excess_by_condition[own.rows]
     additivity = replace(additivity, own=replace(own, interaction=usual[0], excess=usual[1]))
-    draws = JointDraws(Conditional(fitted), additivity, N_DRAWS, 0).effects(torch.as_tensor(asked)).numpy()
+    draws = (
+        JointDraws(Conditional(fitted), additivity, N_DRAWS, 0, controls=True).effects(torch.as_tensor(asked)).numpy()
+    )
     assert draws.shape == (N_DRAWS, 4, 400)
     for g in (0, 5, 9, 399):
         model = whole_model(example.posterior, g)
@@ -62,7 +65,9 @@ def test_measured_pairs_are_drawn_with_variances_of_their_own(example, whole_mod
     changed.interaction[:3] *= torch.tensor([20.0, 0.1, 5.0])
     changed.excess[:3] *= torch.tensor([0.2, 6.0, 1.0])
     additivity = replace(additivity, own=changed)
-    draws = JointDraws(Conditional(fitted), additivity, N_DRAWS, 0).effects(torch.as_tensor(asked)).numpy()
+    draws = (
+        JointDraws(Conditional(fitted), additivity, N_DRAWS, 0, controls=True).effects(torch.as_tensor(asked)).numpy()
+    )
     for g in (0, 5, 9, 399):
         model = whole_model(example.posterior, g)
         model.posterior = SimpleNamespace(fitted=fitted, additivity=additivity)
@@ -109,13 +114,33 @@ def test_draws_are_the_same_where_little_is_kept_between_them(example, monkeypat
 def test_the_spread_of_draws_is_the_standard_deviation_about_the_posterior_mean(example):
     posterior, design = example.posterior, torch.as_tensor(example.design)
     design = torch.cat([design[:3], design[10:12], design[-4:]])
-    draws = posterior.draw(design, 1500, 0)
+    draws = JointDraws(Conditional(posterior.fitted), posterior.additivity, 1500, 0, controls=True).effects(design)
     mean, sd = posterior.mean_and_sd(design)
     exact = posterior.posterior_mean(design)
     expected = (sd**2 - (mean - exact) ** 2).sqrt()
     assert float(((draws.mean(0) - exact) / draws.std(0)).abs().mean()) < 0.05
     ratio = (draws.std(0) / expected).mean(1)
     np.testing.assert_allclose(ratio, 1.0, atol=0.06)
+
+
+def test_the_error_of_the_control_mean_is_no_effect():
+    """Forty conditions that do nothing, well measured against few controls: they tell the error of these together."""
+    rng, n_genes = np.random.default_rng(0), 300
+    error, noise = rng.normal(size=n_genes) / 10, rng.normal(size=(40, n_genes)) / 20  # of 100 and of 400 cells
+    posterior = EffectPosterior()
+    posterior.fit(
+        torch.eye(40), torch.as_tensor(noise - error), torch.full((40, n_genes), 1 / 100 + 1 / 400),
+        torch.full((40,), 400.0), n_controls=100,
+    )  # fmt: skip
+    design = torch.eye(40, dtype=torch.float64)[:5]
+    with_error = JointDraws(Conditional(posterior.fitted), posterior.additivity, 300, 0, controls=True).effects(design)
+    draws = posterior.draw(design, 300, 0)
+    shared = (with_error - draws).numpy()
+    np.testing.assert_allclose(shared, shared[:, :1].repeat(5, axis=1), atol=1e-9)
+    zero = np.zeros((5, n_genes))
+    assert _held(zero, with_error.numpy()) < 0.6
+    assert _held(zero, draws.numpy()) > 0.85
+    assert _held(zero - error, with_error.numpy()) > 0.85
 
 
 def _held(true, drawn):

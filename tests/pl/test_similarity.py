@@ -96,3 +96,5 @@ def test_bad_input(fixed, table):
         pl.similarity(table.loc[["a"], ["a"]])
     with pytest.raises(KeyError, match="'z' is not in the table"):
         pl.similarity(table, ["a", "z"])
+    with pytest.raises(ValueError, match=r"two perturbations or more, and these are \['a'\]"):
+        pl.similarity(table, ["a", "a"])

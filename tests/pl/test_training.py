@@ -72,3 +72,14 @@ def test_validation_shows_its_noise():
     for x, middle in zip(t + 1, mean, strict=True):
         ends = corners[corners[:, 0] == x, 1]
         assert (ends.min(), ends.max()) == pytest.approx((middle - 2 * noise(values), middle + 2 * noise(values)))
+
+
+def test_shift_of_the_validation_has_a_floor_of_noise():
+    rng = np.random.default_rng(0)
+    true, variance = rng.standard_normal(100_000), 0.3
+    measured = true + np.sqrt(variance) * rng.standard_normal(100_000)
+    axes = pl.training(SimpleNamespace(history=history(shift_train=[1, 0.5], shift_validation=[1, 0.6])))
+    (line,) = [line for line in axes[0].lines if line.get_label() == "noise of the validation"]
+    assert line.get_ydata()[0] == pytest.approx((0.5 * (true - measured) ** 2 / variance).mean(), abs=0.01)
+    alone = pl.training(SimpleNamespace(history=history(shift_train=[1, 0.5])))
+    assert len(alone[0].lines) == 1

@@ -51,6 +51,8 @@ def test_the_report_says_how_many_of_how_many(table):
     screen = SimpleNamespace(conditions=[], effects=None)
     pairs = top_pairs(table, screen, {f"P{k}" for k in range(6)})
     assert (pairs.n_all, pairs.n_pairs) == (15, 4)
+    assert "P0+P1" not in table.index  # from which the model learned how effects add up
+    assert not pairs.prior
     found = SimpleNamespace(pairs=pairs, interactions=table, held=SimpleNamespace(ranks=None))
     pairs.top.clear()
     section = _relations.interactions(found)

@@ -91,3 +91,14 @@ def test_why_no_gene_is_listed(found):
     assert "could not be made" in perturbations(found).blocks[-1].text
     found.strength["stands_out"] = False
     assert perturbations(found).blocks[-1].text.startswith("No perturbation stands out")
+
+
+def test_what_is_not_known_or_predicted_is_said(found):
+    found.strength.loc["B", "magnitude"] = np.nan
+    found.strength.loc["A", "trained"] = False
+    section = perturbations(found)
+    assert [row[0] for row in texts(tables(section)["genes"])] == ["A"]
+    said = " ".join(block.text for block in section.blocks if isinstance(block, Text))
+    assert "1 perturbation that does not stand out is left out." in said
+    assert "1 perturbation with a gene that the model does not know is left out." in said
+    assert "Changes by 1 perturbation that the training did not see are predictions, and come last." in said

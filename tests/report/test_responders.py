@@ -1,3 +1,5 @@
+from types import SimpleNamespace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -73,3 +75,15 @@ def test_names_guides_that_disagree(model):
     assert len(table.rows) == 12
     shares = found.responders.set_index("guide")["share"]
     assert shares["P01_<1>"] > 0.6 > 0.4 > shares["P01_<2>"]
+
+
+def test_no_share_is_said_where_cells_are_not_told_apart():
+    shares = {"share": 0.9, "low": 0.85, "high": 0.95, "told": [0.9, 0.1, 0.9]}
+    frame = pd.DataFrame({"perturbation": ["A", "B", "C"], "n_cells": 50, **shares})
+    strength = pd.DataFrame({"stands_out": [True, True, False], "p": 0.01}, index=["A", "B", "C"])
+    found = SimpleNamespace(guide_key=None, responders=frame, guides=None, strength=strength)
+    text, _ = named(_responders.responders(found))
+    assert text.endswith("In none of 1 perturbation whose cells can be told apart did clearly fewer than 80 % respond.")
+    text, _ = named(_responders.responders(SimpleNamespace(**{**vars(found), "responders": frame.assign(told=0.2)})))
+    assert "clearly fewer" not in text
+    assert text.endswith("cannot be said here: cells that escaped are hardly told from those that responded.")

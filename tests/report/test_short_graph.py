@@ -62,7 +62,11 @@ def test_graphs_without_an_edge_to_name():
 
 
 def test_genes_that_cannot_be_ordered():
-    assert list(modules({})) == []
-    assert list(modules({"M1": ["A", "B", "C"]})) == [
+    assert list(modules({}, STRONG)) == []
+    groups = {"M1": ["A", "B", "C"]}
+    assert list(modules(groups, STRONG)) == [
         "A, B and C act as one (M1): their effects are so alike that the data cannot order them."
     ]
+    # of what is not told from noise it is not known what it is like
+    assert next(modules(groups, {"A", "C"})).startswith("A and C act as one (M1)")
+    assert list(modules(groups, {"B"})) == []

@@ -15,6 +15,7 @@ def table_of(rows):
     table[["singles_measured", "both_stand_out"]], table["pairs_seen"] = True, 1
     table["against_sum"] = against(table, 1.0)
     table["against_median"] = against(table, table["synergy"].median())
+    table.attrs["pairs_learned"] = 1
     return table.set_index("label")
 
 
@@ -53,8 +54,8 @@ def test_why_no_interaction_can_be_called():
     assert pairs(weak) == (
         f"{start}there is no pair of two genes whose single effects were measured and stand out from noise."
     )
-    for prior in (table.assign(pairs_seen=0), table.assign(singles_measured=False)):
-        assert why_none(prior).endswith("all scores and intervals are a prior")
+    table.attrs["pairs_learned"] = 0
+    assert why_none(table).endswith("all scores and intervals are a prior")
     assert pairs(table.drop(columns=["synergy_low", "synergy_high"])) == f"{start}this model has no intervals."
 
 
@@ -79,7 +80,7 @@ def test_pairs_to_measure_next():
         "Measure learn0, learn1 and learn2 next, each in 250 cells, to learn most about the other pairs: together they "
         "are expected to remove 75 % of the variance of their effects. Or, to find strong interactions, measure "
         "interactions0 (probability 0.30), interactions1 (probability 0.25) and interactions2 (probability 0.20): that "
-        "is the probability that the pair departs from the sum as far as the strongest quarter of all pairs."
+        "is the probability that the pair is in the quarter of those to choose from that departs most from the sum."
     )
     assert to_measure(following("learn", 1), "") == (
         "Measure learn0 next, in 250 cells, to learn most about the other pairs: it is expected to remove 30 % of the "
@@ -87,7 +88,7 @@ def test_pairs_to_measure_next():
     )
     assert to_measure(following("interactions", 1), "") == (
         "To find strong interactions, measure interactions0 (probability 0.30): that is the probability that the pair "
-        "departs from the sum as far as the strongest quarter of all pairs."
+        "is in the quarter of those to choose from that departs most from the sum."
     )
 
     nothing = pd.concat([following("learn", 2).assign(total=0.0), following("interactions", 1)])

@@ -146,3 +146,9 @@ def test_what_the_model_did_not_see_is_predicted():
     assert "A, with a predicted effect of size 3.00 [2.90, 3.10]; and B, with a predicted effect of size 2.00" in text
     (first, _) = genes_of_strongest(table, genes(ROWS), counts=True)
     assert first.startswith("A is predicted to lower k (−2.50 [−3.00, −2.00]) and g (−2.00 [−2.50, −1.50]), and is ")
+
+
+def test_of_a_gene_that_the_model_does_not_know_nothing_is_said():
+    table = strength(A=(3.0, True), B=(np.nan, True), C=(5.0, False))
+    (only,) = genes_of_strongest(table, genes(ROWS), counts=True)
+    assert only.startswith("A lowers k")

@@ -26,7 +26,7 @@ def test_each_set_that_was_tested():
     first, second = verdicts(held)
     assert first == (
         "Effects of 10 combinations that the fit had not seen: the relative squared error is 0.50 [0.48, 0.52]. That "
-        "is clearly less than the error of the best simple method, “sum of singles”, with 0.80 [0.77, 0.83]. The noise "
+        "is clearly less than the error of the best simple method, “sum of singles”, with 0.80 [0.76, 0.84]. The noise "
         "of the measurement alone makes an error of about 0.20, also of a perfect prediction. 0 is no error, 1 that of "
         "predicting no change at all."
     )

@@ -79,6 +79,10 @@ def test_what_is_said_of_a_ranking():
         "No perturbation is known to bring cells nearer to the state “q” than none at all: the first of 15, A, leaves "
         "1.20 times the distance of control cells."
     )
+    only = ROWS[:1].assign(best_probability=1.0, n_searched=1)
+    assert sentence(only) == (
+        "The only perturbation, A, leaves 0.50 of the distance between control cells and the state “q”."
+    )
     assert sentence(ROWS.drop(columns="best_probability")) == (
         f"A is predicted to come nearest to the state “q”. {leaves} How sure that is cannot be said, because this "
         "model has no intervals."

@@ -86,3 +86,12 @@ def test_too_few_control_cells(simulated, setup):
     found = strengths(Screen(adata, setup))
     assert found["p"].isna().all()
     assert not found["stands_out"].any()
+
+
+def test_controls_that_are_alone_in_their_batches_tell_no_noise(simulated, setup):
+    adata = simulated()
+    control = (adata.obs["perturbation"] == "control").to_numpy()
+    adata.obs["batch"] = np.where(control, [f"b{k}" for k in range(adata.n_obs)], f"b{np.flatnonzero(control)[0]}")
+    found = strengths(Screen(adata, {**setup, "batch_key": "batch"}))
+    assert found["p"].isna().all()
+    assert not found["stands_out"].any()

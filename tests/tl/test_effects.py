@@ -4,10 +4,14 @@ import numpy as np
 import pandas as pd
 import pytest
 import scvi
+import torch
+from anndata import AnnData
 from scipy import stats
 from statsmodels.stats.multitest import multipletests
 
 import raptorgraph as rg
+from raptorgraph.inference._conditioning import Conditional
+from raptorgraph.inference._draws import JointDraws
 from raptorgraph.tl import _effect_blocks, _effects, effects
 
 COLUMNS = ["perturbation", "gene", "effect", "sd", "low", "high", "lfsr", "FDR", "measured", "own_target"]
@@ -86,9 +90,18 @@ def test_all_that_was_measured_by_default(pairs_model):
 
 
 def test_sign_rates_are_shares_of_joint_draws(pairs_model):
-    """Draws are of the mixture itself, about the posterior mean, and know nothing of the normal form."""
+    """Draws are of the mixture itself, about the posterior mean, and know nothing of the normal form.
+
+    They are those of differences to the very control cells, less an error of the mean of these.
+    """
     table = effects(pairs_model, ["P01", "P03+P04"]).set_index(["perturbation", "gene"])
-    draws = pairs_model.sample_effects(["P01", "P03+P04"], n_draws=200, seed=0)
+    posterior = pairs_model.calibration.posterior
+    measured, design = posterior.fitted.measured, pairs_model.predictor.masks(["P01", "P03+P04"])[1].double()
+    draws = (
+        JointDraws(Conditional(posterior.fitted), posterior.additivity, 200, 0, controls=True).effects(design).numpy()
+    )
+    error = np.sqrt((measured.control_noise * measured.gene_noise).numpy())
+    draws -= np.random.default_rng(0).normal(size=(200, 1, len(error))) * error
     below = pd.DataFrame((draws < 0).mean(axis=0), ["P01", "P03+P04"], pairs_model.var_names_).stack()
     wrong = np.where(table["effect"] > 0, below.loc[table.index], 1 - below.loc[table.index])
     assert np.abs(wrong - table["lfsr"]).mean() < 0.06
@@ -121,6 +134,23 @@ def test_sure_signs_are_seldom_opposite(known_screen):
     # of perturbations that do nothing fewer are sure than the 10 % that intervals without shrinkage would leave out
     of_null = effects(known_screen.model, known_screen.null, exclude_targets=True)
     assert (of_null["lfsr"] <= 0.05).mean() < 0.05
+
+
+def test_few_controls_make_no_sure_genes():
+    """Sixteen perturbations of control cells tell the error of 60 others well, which is no effect of any of them."""
+    rng = np.random.default_rng(0)
+    rates = rng.gamma(1.0, 2.0, 150) + 0.1
+    labels = np.repeat(["control", *(f"P{k:02d}" for k in range(16))], [60, *[100] * 16])
+    counts = rng.poisson(rates, (len(labels), 150)).astype(np.float32)
+    adata = AnnData(counts, pd.DataFrame({"perturbation": labels}, [f"c{k}" for k in range(len(labels))]))
+    rg.RaptorGraphModel.setup_anndata(adata)
+    model = rg.RaptorGraphModel(adata, n_hidden=8)
+    model.train(max_epochs=1, accelerator="cpu", enable_progress_bar=False)
+    table = effects(model)
+    assert (table["FDR"] <= 0.05).sum() <= 5
+    assert ((table["low"] <= 0) & (table["high"] >= 0)).mean() > 0.88
+    mean, sd = model.calibration.posterior.mean_and_sd(torch.eye(16))
+    assert (mean.abs() < 1.645 * sd).double().mean() < 0.8  # of the difference to these very controls
 
 
 # -- which rows, in which order ------------------------------------------------------------------------------------

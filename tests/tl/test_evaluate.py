@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
+from scipy import stats
 
 import raptorgraph as rg
 from raptorgraph import metrics
@@ -82,7 +83,8 @@ def test_the_verdict_is_against_the_best_baseline(table):
     of_baselines = table["relative_mse"].drop([MODEL, HALF, PERFECT, CONTROL])
     assert table.attrs["best"] == of_baselines.idxmin()
     assert table.attrs["difference"] == pytest.approx(table.at[MODEL, "relative_mse"] - of_baselines.min())
-    beaten = abs(table.attrs["difference"]) > 2 * table.attrs["difference_se"]
+    errors = stats.t.ppf(0.975, len(table.attrs["conditions"]) - 1)
+    beaten = abs(table.attrs["difference"]) > errors * table.attrs["difference_se"]
     assert (table.attrs["verdict"] == "level") != beaten
     assert 0.7 < table.attrs["coverage"] < 1
 

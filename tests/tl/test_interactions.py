@@ -219,6 +219,7 @@ def test_what_an_interaction_needs_to_be_determined(monkeypatch):
     assert table.index[table["measured"]].tolist() == ["P0_P1", "P1_P2"]
     assert (table["pairs_seen"] == 2).all()
     assert table.attrs["scale"] == "learned; pairs whose genes were measured alone: 1"
+    assert table.attrs["pairs_learned"] == 1
     # no measured pair of two genes that were measured alone: all scores are a prior
     for conditions, seen in ((["P0", "P1"], 0), (["P0", "P1", "P1_P2"], 1)):
         model.conditions = conditions
@@ -227,6 +228,7 @@ def test_what_an_interaction_needs_to_be_determined(monkeypatch):
         assert (table["interaction"] == "undetermined").all()
         assert (table["pairs_seen"] == seen).all()
         assert table.attrs["scale"].startswith("a prior")
+        assert table.attrs["pairs_learned"] == 0
 
 
 @pytest.mark.usefixtures("all_strong")

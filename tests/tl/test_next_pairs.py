@@ -75,6 +75,16 @@ def test_candidates_and_exclusions(model):
     gene = labels[0].split("+")[0]
     left = next_pairs(model, n=99, exclude=[gene, labels[-1]]).index
     assert sorted(left) == [label for label in labels[:-1] if gene not in label.split("+")]
+    as_list = next_pairs(model, n=99, exclude=[gene, labels[-1].split("+")]).index
+    assert list(as_list) == list(left)
+
+
+def test_the_last_pair_has_a_gain_of_its_own(model):
+    """It teaches about no other pair: what rounding leaves of 0 may lie below it."""
+    table = next_pairs(model, n=99)
+    assert table.index.is_unique
+    assert table["gain"].iloc[-1] == pytest.approx(0, abs=1e-9)
+    assert (table["gain"] >= 0).all()
 
 
 def relative(model, labels):

@@ -81,6 +81,20 @@ def test_noise_that_genes_share_adds_up_along_a_direction(model):
     assert correlated_noise(model, first[None])[0] > 1.05
 
 
+def test_what_batches_differ_by_is_no_noise_of_a_comparison_within_them():
+    """Cells that are independent but for their batch, which all genes share."""
+    rng = np.random.default_rng(0)
+    batch = np.repeat([0, 1], 400)
+    cells = rng.normal(size=(800, 50)) + 3.0 * batch[:, None]
+    screen = SimpleNamespace(
+        control="control", rows=lambda label: np.arange(800), batch=batch, expression_at=lambda rows: cells[rows]
+    )
+    model, direction = SimpleNamespace(adata=object(), screen=screen), np.ones((1, 50))
+    assert correlated_noise(model, direction)[0] == pytest.approx(1, abs=0.2)
+    screen.batch = None
+    assert correlated_noise(model, direction)[0] > 20
+
+
 def test_noise_by_cells(model):
     fitted, planned = model.calibration.posterior.fitted, PlannedNoise.of(model)
     counts = model.adata.obs["perturbation"].value_counts()

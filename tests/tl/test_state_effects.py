@@ -105,6 +105,16 @@ def test_bad_input(model):
         rg.tl.state_effects(model, "state", "nothing")
 
 
+def test_names_of_groups_that_would_share_a_column(model):
+    groups = np.resize(["first", "first_low"], model.adata.n_obs)
+    model.adata.obs["named"] = groups
+    with pytest.raises(ValueError, match="scale_first_low would be of the groups 'first' and 'first_low'"):
+        rg.tl.state_effects(model, "named", n_permutations=20)
+    model.adata.obs["named"] = [1 if group == "first" else "1" for group in groups]
+    with pytest.raises(ValueError, match="scale_1 would be of the groups 1 and '1' alike"):
+        rg.tl.state_effects(model, "named", n_permutations=20)
+
+
 def test_models_without_data_or_posterior_say_so(model, tmp_path):
     model.save(tmp_path / "m")
     without = rg.RaptorGraphModel.load(tmp_path / "m", adata=False)

@@ -13,11 +13,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
+from matplotlib.ticker import NullLocator
 
 from raptorgraph.benchmark._report import as_text
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
+
+    from matplotlib.axes import Axes
 
 CPU, WALL, PEAK, ADDED = "CPU seconds", "seconds", "peak GB", "added GB"
 METRICS = (CPU, WALL, PEAK, ADDED)
@@ -100,3 +103,12 @@ def exponents(rows: pd.DataFrame, by: Sequence[str], size: str) -> pd.DataFrame:
         slope, error = exponent(group[size].to_numpy(), group["value"].to_numpy())
         found.append((*key, slope, error, as_text(slope, error, 2)))
     return pd.DataFrame(found, columns=[*by, "exponent", "exponent_se", "text"])
+
+
+def log_axes(ax: Axes, sizes: Iterable[float]) -> None:
+    """Logarithmic axes, that of the sizes with these alone."""
+    ax.set_xscale("log")
+    ax.set_yscale("log")
+    at = sorted(set(sizes))
+    ax.set_xticks(at, [f"{n / 1000:g}k" if n >= 1000 else f"{n:g}" for n in at])
+    ax.xaxis.set_minor_locator(NullLocator())

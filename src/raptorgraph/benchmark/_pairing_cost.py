@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from matplotlib.figure import Figure
 
-from raptorgraph.benchmark._cost import ADDED, CPU, METRICS, Meter, exponents
+from raptorgraph.benchmark._cost import ADDED, CPU, METRICS, Meter, exponents, log_axes
 from raptorgraph.benchmark._experiments import Experiment
 from raptorgraph.benchmark._report import all_rows, as_text, in_order, mean_and_sd
 from raptorgraph.benchmark._settings import Part, Settings, Unit, chosen, units_by_seed
@@ -83,8 +83,7 @@ def draw(tables: Tables) -> Figure:
             ax.errorbar(
                 of_method["cells"], of_method["value_mean"], of_method["value_sd"].fillna(0.0), label=method, marker="o"
             )
-        ax.set_xscale("log")
-        ax.set_yscale("log")
+        log_axes(ax, here["cells"])
         ax.set_xlabel("perturbed cells of a condition, and controls")
         ax.set_title(f"{controls} controls")
     figure.axes[0].set_ylabel(CPU)

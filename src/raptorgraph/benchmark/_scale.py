@@ -25,7 +25,7 @@ from lightning.pytorch.callbacks import Callback
 from matplotlib.figure import Figure
 
 from raptorgraph import datasets, tl
-from raptorgraph.benchmark._cost import ADDED, CPU, METRICS, Meter, exponents
+from raptorgraph.benchmark._cost import ADDED, CPU, METRICS, Meter, exponents, log_axes
 from raptorgraph.benchmark._experiments import Experiment
 from raptorgraph.benchmark._report import all_rows, as_text, in_order, mean_and_sd
 from raptorgraph.benchmark._settings import Part, Settings, Unit, chosen, units_by_seed
@@ -226,8 +226,7 @@ def draw(tables: Tables) -> Figure:
         for stage in STAGES:
             of_stage = here[here["stage"] == stage].sort_values(axis)
             ax.plot(of_stage[axis], of_stage["value_mean"], "o-", markersize=3, linewidth=1, label=stage)
-        ax.set_xscale("log")
-        ax.set_yscale("log")
+        log_axes(ax, here[axis])
         ax.set_xlabel(axis)
     figure.axes[0].set_ylabel(CPU)
     shared_legend(figure)

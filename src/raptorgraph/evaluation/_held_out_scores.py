@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
-from scipy.special import ndtri
+from scipy.special import ndtri, stdtrit
 from scipy.stats import spearmanr
 
 from raptorgraph import metrics
@@ -50,7 +50,8 @@ class Scores:
     Examples
     --------
     >>> table = pd.DataFrame({"method": ["raptorgraph", "additive"], "relative_mse": [0.4, 0.7]})
-    >>> scores = rg.evaluation.Scores(["A+B"], table, "additive", -0.3, 0.1, coverage=None)
+    >>> labels = ["A+B", "A+C", "A+D", "B+C", "B+D", "C+D"]
+    >>> scores = rg.evaluation.Scores(labels, table, "additive", -0.3, 0.1, coverage=None)
     >>> scores.verdict, scores.value("additive", "relative_mse")
     ('better', 0.7)
     """
@@ -64,10 +65,14 @@ class Scores:
 
     @property
     def verdict(self) -> str:
-        """``"better"``, ``"worse"`` or ``"level"``: model against the best baseline, at two standard errors."""
-        if not abs(self.difference) > 2 * self.difference_se:
+        """``"better"``, ``"worse"`` or ``"level"``: model against the best baseline, at a level of 5 %."""
+        if not abs(self.difference) > self.errors_of(0.95) * self.difference_se:
             return "level"
         return "better" if self.difference < 0 else "worse"
+
+    def errors_of(self, level: float) -> float:
+        """Standard errors to either side of an interval over the conditions, by Student's t; NaN for one of them."""
+        return float(stdtrit(len(self.labels) - 1, 0.5 + level / 2))
 
     def value(self, method: str, column: str) -> float:
         """One score."""
@@ -203,12 +208,17 @@ def scores_of(
     order = [MODEL, *(name for name in ladder() if name in predictions)]
     arrays = {name: predictions[name].to_numpy() for name in order} | {HALF: half.to_numpy()}
     truths = {HALF: truth if other_half is None else other_half.to_numpy()}
-    draws = np.random.default_rng([seed, 3]).integers(len(truth), size=(_N_BOOTSTRAP, len(truth)))
+    n = len(truth)
+    draws = np.random.default_rng([seed, 3]).integers(n, size=(_N_BOOTSTRAP, n))
 
     def relative(errors: np.ndarray, to: np.ndarray) -> tuple[float, np.ndarray]:
         """Pooled over conditions, and the same for each resample of the conditions."""
         size = (to**2).sum(axis=1)
         return errors.sum() / size.sum(), errors[draws].sum(axis=1) / size[draws].sum(axis=1)
+
+    def standard_error(values: np.ndarray) -> float:
+        """That of resamples, which of few conditions vary less than they would; NaN for one condition."""
+        return float(values.std() * np.sqrt(n / (n - 1))) if n > 1 else np.nan
 
     rows, resampled = [], {}
     for name, values in arrays.items():
@@ -216,15 +226,14 @@ def scores_of(
         error, resampled[name] = relative(((values - to) ** 2).sum(axis=1), to)
         pearson = metrics.pearson_delta(values, to, per_row=True)
         defined = pearson[~np.isnan(pearson)]
-        many = len(to) > 1
         rows.append(
             {
                 "method": name,
                 "relative_mse": error,
-                "relative_mse_se": resampled[name].std() if many else np.nan,
+                "relative_mse_se": standard_error(resampled[name]),
                 "pearson": defined.mean() if len(defined) else np.nan,
                 "pearson_se": defined.std(ddof=1) / np.sqrt(len(defined)) if len(defined) > 1 else np.nan,
-                "discrimination": metrics.centroid_accuracy(values, to, "cosine") if many else np.nan,
+                "discrimination": metrics.centroid_accuracy(values, to, "cosine") if n > 1 else np.nan,
             }
         )
     noise, _ = relative(variance.to_numpy().sum(axis=1), truth)
@@ -242,7 +251,7 @@ def scores_of(
         table=table,
         best=best,
         difference=float(table["relative_mse"][0] - baselines["relative_mse"].min()),
-        difference_se=float(difference.std()) if len(truth) > 1 else np.inf,
+        difference_se=standard_error(difference) if n > 1 else np.inf,
         coverage=coverage,
     )
 

@@ -84,6 +84,9 @@ class JointDraws:
         Number of draws and their seed.
     places
         Shape (G,): columns of the draws, in the order in which they are asked for; by default their own.
+    controls
+        Whether effects are differences to the very control cells of the screen, with the error of their mean, as the
+        measured ones are; by default to the mean that these cells are a sample of.
     """
 
     def __init__(
@@ -94,9 +97,10 @@ class JointDraws:
         seed: int,
         *,
         places: torch.Tensor | None = None,
+        controls: bool = False,
     ) -> None:
         self.conditional, self.additivity = conditional, additivity
-        self.n_draws, self.seed, self.places = n_draws, seed, places
+        self.n_draws, self.seed, self.places, self.controls = n_draws, seed, places, controls
         fitted = conditional.fitted
         design, prior = fitted.measured.design, fitted.hyperparameters
         generator = torch.Generator().manual_seed(seed)
@@ -155,7 +159,9 @@ class JointDraws:
             known = torch.cat([torch.ones(1, dtype=torch.float64), self.additivity.deviation(row[None])])
             spread = (self._spread**2 + larger_sd(row[None]) ** 2).sqrt()
             scale = scale * (1 + self._coefficients @ known + spread * off)
-        effect = scale[:, None] * drawn.single[:, (row > 0)[self._genes]].double().sum(1) + drawn.control
+        effect = scale[:, None] * drawn.single[:, (row > 0)[self._genes]].double().sum(1)
+        if self.controls:
+            effect = effect + drawn.control
         effect[:, targets.columns] += row[targets.genes] * drawn.target
         if is_pair:
             effect = effect + drawn.common

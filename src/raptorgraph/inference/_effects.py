@@ -304,12 +304,13 @@ class EffectPosterior(nn.Module):
 
     @_with_design
     def draw(self, design: torch.Tensor, n_draws: int, seed: int = 0) -> torch.Tensor:
-        """Joint draws of the effects of sets, n_draws x sets x G, about the posterior mean.
+        """Joint draws of the effects of sets, n_draws x sets x G.
 
-        Drawn is what another condition of these genes is expected to show, however many cells it had: a gene has the
-        residual of its condition (of another guide, say) in all sets. Genes of the transcriptome that respond alike
-        are drawn together, and so are sets that share genes. The same seed gives the same draws of a set, whichever
-        others are asked for with it. (:doc:`/concepts/inference` has the equations.)
+        Drawn is what another condition of these genes is expected to show, however many cells it had, against the mean
+        that the control cells are a sample of, without the error of these very cells. A gene has the residual of its
+        condition (of another guide, say) in all sets. Genes of the transcriptome that respond alike are drawn together,
+        and so are sets that share genes. The same seed gives the same draws of a set, whichever others are asked for
+        with it. (:doc:`/concepts/inference` has the equations.)
         """
         design = self._like_fitted(design)
         with self._drawing:

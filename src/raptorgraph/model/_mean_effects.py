@@ -20,6 +20,7 @@ from raptorgraph.model._unseen_genes import no_latent
 if TYPE_CHECKING:
     from scvi.data import AnnDataManager
 
+    from raptorgraph.inference import EffectPosterior
     from raptorgraph.model._predictor import Predictor
     from raptorgraph.model._types import Data, Perturbations
 
@@ -74,7 +75,8 @@ def predict_effects(
     DataFrame perturbations x genes; with `groupby` its rows are a MultiIndex of perturbation and group, named
     ``"perturbation"`` and as the column. With ``return_sd`` a second one with the standard deviation of each
     effect: of the mean over many cells in an experiment like this one, without the sampling of that experiment's
-    cells.
+    cells. The error of the mean of this screen's control cells is in it, since all effects share it: where these are
+    few, they agree on a difference that is none.
     ``attrs["kind"]`` says what they are: ``"posterior"``, ``"decoder"``, or ``"shifted decoder"`` for a decoder
     that was shifted to the posterior. ``attrs["unseen_genes"]`` lists genes that nobody perturbed, where there are
     some.
@@ -114,7 +116,7 @@ def predict_effects(
         with progress_bar("Effects"):
             if groupby is None:
                 posterior = predictor.posterior_of(asked)  # standard deviations take longer than means
-                tensors = posterior.mean_and_sd(masks) if return_sd else (posterior.mean(masks),)
+                tensors = _against_any_controls(posterior, masks) if return_sd else (posterior.mean(masks),)
                 found = tuple(x.cpu().numpy() for x in tensors)
             else:
                 by_group = infer_groups(predictor, groupby, adata)
@@ -146,6 +148,18 @@ def predict_effects(
         for rows, rng in controls_by_group(manager.adata, groupby, groups, n_cells, cells)
     ]
     return _frame(predictor, np.stack(each, axis=1), labels, kind, groups)
+
+
+def _against_any_controls(posterior: EffectPosterior, masks: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Effects and their standard deviations, with the sampling error of the control mean, which all effects share.
+
+    The posterior is of differences to the very control cells of the screen, which many perturbed cells tell well; what
+    a perturbation does is the difference to the mean that these cells are a sample of.
+    """
+    mean, sd = posterior.mean_and_sd(masks)
+    measured = posterior.fitted.measured
+    perturbed = (masks.sum(1, keepdim=True) > 0).to(sd)
+    return mean, (sd**2 + perturbed * (measured.control_noise * measured.gene_noise)).sqrt()
 
 
 def _are_training_controls(predictor: Predictor, manager: AnnDataManager | None, groupby: str | None) -> bool:

@@ -250,12 +250,12 @@ class Predictor:
         Returns
         -------
         n_draws x perturbations x genes, float64, on the expression scale: what another condition of these genes would
-        show, however many cells it had. The spread of each gene is the standard deviation that
-        :meth:`~raptorgraph.RaptorGraphModel.predict_effects` gives, less the distance of the prediction to the
-        posterior mean, about which they are. Genes that respond alike are drawn together, the size of a combination is
-        uncertain as a whole, and perturbations share what they have in common. The same seed gives the same draws of
-        a perturbation, whichever others are asked for with it (but for genes that nobody perturbed, whose draws depend
-        on which of them are asked for together).
+        show, however many cells it had, against the mean that the control cells are a sample of: the error of these,
+        which all measured effects share, is taken off as far as it is known, and else is in the spread. They are about
+        the posterior mean, off which predictions are set. Genes that respond alike are drawn together, the size of a
+        combination is uncertain as a whole, and perturbations share what they have in common. The same seed gives the
+        same draws of a perturbation, whichever others are asked for with it (but for genes that nobody perturbed, whose
+        draws depend on which of them are asked for together).
 
         Raises
         ------

@@ -229,27 +229,29 @@ class NegativeBinomial(Likelihood):
         """Solve for the offset of the log rate, to 5e-4 of the mean.
 
         The mean grows with the offset, exponentially where it is small and linearly where it is large, as a softplus
-        does: Newton's method after its inverse, kept within a shrinking bracket.
+        does: Newton's method after its inverse, kept within a shrinking bracket, of the genes that are still off.
         """
         target = torch.maximum(target, 1e-3 * control + 1e-6).float().to(location.device)
 
-        def mean_at(offset: Tensor) -> Tensor:
-            return self.expected_expression(location * offset.exp(), library, **_OFFSET_QUADRATURE).mean(0)
+        def mean_at(genes: Tensor, offset: Tensor) -> Tensor:
+            means = location[:, genes] * offset.exp()
+            return self.of_genes(genes).expected_expression(means, library, **_OFFSET_QUADRATURE).mean(0)
 
-        offset, low = torch.zeros_like(target), torch.full_like(target, -_LARGEST)
-        high = -low
-        wanted = _inverse_softplus(target)
+        offset, low, wanted = torch.zeros_like(target), torch.full_like(target, -_LARGEST), _inverse_softplus(target)
+        high, off = -low, torch.arange(len(target), device=target.device)
         for _ in range(_N_STEPS):
-            mean = mean_at(offset)
-            off = (mean - target).abs() >= _TOLERANCE
-            if not bool(off.any()):
+            mean = mean_at(off, offset[off])
+            still = (mean - target[off]).abs() >= _TOLERANCE
+            off, mean = off[still], mean[still]
+            if len(off) == 0:
                 break
-            low, high = torch.where(mean < target, offset, low), torch.where(mean < target, high, offset)
+            at, below = offset[off], mean < target[off]
+            low[off[below]], high[off[~below]] = at[below], at[~below]
             found = _inverse_softplus(mean)
-            slope = (_inverse_softplus(mean_at(offset + 0.02)) - found) / 0.02
-            step = offset + (wanted - found) / slope.clamp_min(1e-3)
-            step = torch.where((step > low) & (step < high), step, 0.5 * (low + high))
-            offset = torch.where(off, step, offset)
+            slope = (_inverse_softplus(mean_at(off, at + 0.02)) - found) / 0.02
+            step = at + (wanted[off] - found) / slope.clamp_min(1e-3)
+            inside = (step > low[off]) & (step < high[off])
+            offset[off] = torch.where(inside, step, 0.5 * (low[off] + high[off]))
         return offset
 
     def nll(self, observed: Tensor, location: Tensor) -> Tensor:

@@ -61,7 +61,8 @@ def similarity(
         Of a model: ``"cosine"``, or ``"specific"`` without the direction that all perturbations have in common
         (:func:`raptorgraph.tl.effect_similarity`), here those that are drawn.
     n_perturbations
-        Of a model: largest number of perturbations, those with the most effects whose sign is sure.
+        Of a model: largest number of perturbations, those with the most sure effects (false discovery rate up to
+        0.05).
     modules
         Genes that belong together, by name, which are marked at the side: by default, of a model, those that its graph
         cannot order (``model.get_modules()``). A combination is of a module if all its genes are.
@@ -71,8 +72,8 @@ def similarity(
     Returns
     -------
     matplotlib.axes.Axes or matplotlib.figure.Figure
-        The axes, perturbations x perturbations, from -1 (opposite, blue) to 1 (red). Perturbations without any effect
-        whose sign is sure are faint and named in gray: the likeness of next to nothing is arbitrary.
+        The axes, perturbations x perturbations, from -1 (opposite, blue) to 1 (red). Perturbations without any sure
+        effect are faint and named in gray: the likeness of next to nothing is arbitrary.
 
     Raises
     ------
@@ -154,10 +155,12 @@ def _some(table: pd.DataFrame, perturbations: Perturbations | None) -> pd.DataFr
         raise ValueError("The table of similarities is not symmetric: give that of rg.tl.effect_similarity.")
     if perturbations is None:
         return table
-    asked = listed(perturbations)
+    asked = list(dict.fromkeys(listed(perturbations)))
     for name in asked:
         if name not in table.index:
             raise KeyError(f"{name!r} is not in the table, which has {list(table.index)[:20]}.")
+    if len(asked) < 2:
+        raise ValueError(f"Similarity is of two perturbations or more, and these are {asked}: name others.")
     return table.loc[asked, asked]
 
 

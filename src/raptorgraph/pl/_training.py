@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from raptorgraph._docs import docs
-from raptorgraph.pl._figure import BLUE, ORANGE, AxesArray, Floats, check_save, finish, panels
+from raptorgraph.pl._figure import BLUE, GRAY, ORANGE, AxesArray, Floats, check_save, finish, panels
 
 if TYPE_CHECKING:
     from os import PathLike
@@ -23,6 +23,7 @@ _COLORS = {"train": BLUE, "validation": ORANGE}
 _FEWEST = 6  # epochs of which the noise of the validation can be told
 _REACH = 3  # epochs to either side that a moving mean takes
 _BAND = 2.0  # standard deviations
+_NOISE_ALONE = 0.5  # mean of (p - m)^2 / 2v of a true p and its measurement m of variance v
 # scvi-tools logs these beside the terms of the loss, of which they are sums or copies
 _COPIES = ("elbo", "reconstruction_loss", "kl_local", "kl_global")
 _TITLES = {"loss": "loss", "kl": "KL of the latents to their prior", "dag": "graph"}
@@ -77,6 +78,10 @@ def training(
     The training loss can rise at first, while the weight of the KL divergence grows to its final value; the validation
     loss has the final weights throughout.
 
+    In training the shifts are held to the posterior of the effects, in validation they are compared with the means of
+    few cells, whose sampling noise alone costs 0.5 nats (dashed): a gap between both curves of the shift, and with it
+    of the loss, is no overfitting. A validation loss that rises is.
+
     Examples
     --------
     >>> axes = rg.pl.training(model)
@@ -99,6 +104,9 @@ def training(
             marker = "o" if part == "validation" or len(values) == 1 else None
             style: Style = {"color": _COLORS[part], "marker": marker, "markersize": 3 if len(values) > 1 else 6}
             panel.plot(values.index + 1, values, label=part, linewidth=1.3, **style)
+        if term == "shift" and "validation" in parts:
+            line = panel.axhline(_NOISE_ALONE, color=GRAY, linestyle="--", linewidth=1, label="noise of the validation")
+            panel.legend(handles=[line], frameon=False, fontsize=8)
         panel.set_title(_TITLES.get(term, term.replace("_", " ")), fontsize=10)
         panel.set(xlabel="epoch", ylabel=_UNITS.get(term, "value"))
         panel.spines[["top", "right"]].set_visible(False)

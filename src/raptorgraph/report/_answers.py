@@ -10,14 +10,15 @@ import pandas as pd
 
 from raptorgraph import tl
 from raptorgraph._progress import track
+from raptorgraph.tl._effect_blocks import SURE
 
 if TYPE_CHECKING:
     from raptorgraph.model import RaptorGraphModel
     from raptorgraph.screen import Screen
 
-N_TOP = 20  # genes of each perturbation in the table
-SURE = 0.05  # false discovery rate up to which a change counts as sure
-_N_DRAWS, _AT_A_TIME = 100, 16  # draws of each effect, and effects that are drawn at a time, which bounds the memory
+N_TOP, N_SURE = 20, 4  # genes of each perturbation in the table, and of those that surely fall or rise
+_N_DRAWS = 100  # of each effect
+_MOST_DRAWN, _MOST_ROWS = 5e7, 2e6  # drawn values, and rows of all genes, at a time, which bounds the memory
 _ENDS = (0.05, 0.95)
 _N_NEXT = 10
 _SIZE = ["magnitude", "magnitude_low", "magnitude_high"]
@@ -68,8 +69,10 @@ def sizes(model: RaptorGraphModel, screen: Screen, seed: int) -> pd.DataFrame:
     if not model.has_posterior:
         found.loc[labels, "magnitude"] = np.linalg.norm(model.predict_effects(labels).to_numpy(dtype=float), axis=1)
         return found
-    for start in track(range(0, len(labels), _AT_A_TIME), "Sizes"):
-        part = labels[start : start + _AT_A_TIME]
+    # as many as fit: of many perturbations and genes no draw is kept, and each part draws all anew
+    at_a_time = max(1, int(_MOST_DRAWN // (_N_DRAWS * len(screen.var_names))))
+    for start in track(range(0, len(labels), at_a_time), "Sizes"):
+        part = labels[start : start + at_a_time]
         drawn = np.linalg.norm(model.sample_effects(part, _N_DRAWS, seed), axis=2)
         low, high = np.quantile(drawn, _ENDS, axis=0)
         found.loc[part, _SIZE] = np.column_stack([np.median(drawn, axis=0), low, high])
@@ -77,10 +80,23 @@ def sizes(model: RaptorGraphModel, screen: Screen, seed: int) -> pd.DataFrame:
 
 
 def top_genes(model: RaptorGraphModel, screen: Screen) -> pd.DataFrame:
-    """The genes that each condition changes most, by :func:`raptorgraph.tl.effects`."""
+    """The genes that each condition changes most, with the columns of :func:`raptorgraph.tl.effects`.
+
+    The 20 largest changes, sure or not, and the 4 largest sure ones of either direction among the genes that are not
+    perturbed, so that what is said of a direction does not depend on how large those of the other are.
+    """
     known = set(model.perturbed_genes)
     labels = [label for label in screen.conditions if known.issuperset(screen.genes_of[label])]
-    return tl.effects(model, labels, top=N_TOP)
+    parts, n_genes = [], len(screen.var_names)
+    at_a_time = max(1, int(_MOST_ROWS // n_genes))
+    for start in track(range(0, len(labels), at_a_time), "Genes"):
+        table = tl.effects(model, labels[start : start + at_a_time], top=n_genes)
+        kept = table.groupby("perturbation").cumcount() < N_TOP
+        sure = sure_genes(table)
+        direction = [sure["perturbation"], sure["effect"] > 0]
+        kept[sure.index[sure.groupby(direction).cumcount() < N_SURE]] = True
+        parts.append(table[kept])
+    return pd.concat(parts, ignore_index=True)
 
 
 def sure_genes(table: pd.DataFrame) -> pd.DataFrame:

@@ -23,7 +23,8 @@ _TITLES = {
     "interactions": (
         "To find strong interactions",
         "The likeliest first. No choice depends on another.",
-        "Probability that the pair departs from the sum of both effects as far as the strongest quarter of all pairs.",
+        "Probability that the pair is in the quarter of those to choose from that departs most from the sum of both "
+        "effects.",
     ),
 }
 

@@ -7,17 +7,17 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from raptorgraph._text import counted
-from raptorgraph.report._answers import SURE, sure_genes
+from raptorgraph.report._answers import N_SURE, sure_genes
 from raptorgraph.report._blocks import Heading, Section, Text
 from raptorgraph.report._figures import picture_file
 from raptorgraph.report._findings import Findings, long_table
-from raptorgraph.report._short_perturbations import gene_text, ranked
+from raptorgraph.report._short_perturbations import gene_text, known, ranked
 from raptorgraph.report._tables import Column, fixed, whole, with_error, with_interval, yes_no
+from raptorgraph.tl._effect_blocks import SURE
 
 if TYPE_CHECKING:
     from raptorgraph.report._tables import Table
 
-_N_GENES = 4  # of each direction, in the table of genes
 _PICTURES = {
     "volcano.png": (
         "Volcano plots of the strongest perturbations: the change of each gene against how sure its direction is.",
@@ -104,8 +104,9 @@ def _strengths(found: Findings) -> Table:
 def _genes(found: Findings) -> list[Text | Table]:
     """A row for each perturbation that stands out, with the genes that surely fall and rise."""
     answers = found.answers
-    labels = list(ranked(answers.strength).index)
-    if not labels:
+    strong = ranked(answers.strength)
+    labels = list(known(strong).index)
+    if strong.empty:
         return [Text("No perturbation stands out, so no gene is listed; top_genes.csv has the largest changes of all.")]
     if answers.top_genes is None:
         return [Text("The table of these genes could not be made; the same command tries again.")]
@@ -123,16 +124,23 @@ def _genes(found: Findings) -> list[Text | Table]:
     for label in labels:
         genes = by_label.get(label, nothing).sort_values("effect", kind="stable")
         falls, rises = genes[genes["effect"] < 0], genes[genes["effect"] > 0].iloc[::-1]
-        rows.append((label, *(_listed(part.head(_N_GENES)) for part in (falls, rises))))
+        rows.append((label, *(_listed(part.head(N_SURE)) for part in (falls, rises))))
     columns = {
         "perturbation": Column("perturbation"),
         "falls": Column("genes that fall", hint="The largest falls, with intervals of 90 %.", wide=True),
         "rises": Column("genes that rise", hint="The largest rises, with intervals of 90 %.", wide=True),
     }
-    n_weak = len(answers.strength) - len(labels)
+    n_weak, n_unknown = len(answers.strength) - len(strong), len(strong) - len(labels)
+    n_predicted = int((~strong.loc[labels, "trained"]).sum())
     without = ""
     if n_weak:
         without = f" {counted(n_weak, 'perturbation')} that {_do(n_weak)} not stand out {_is(n_weak)} left out."
+    if n_unknown:
+        genes = "with a gene that the model does not know"
+        without += f" {counted(n_unknown, 'perturbation')} {genes} {_is(n_unknown)} left out."
+    if n_predicted:
+        what = f"{counted(n_predicted, 'perturbation')} that the training did not see"
+        without += f" Changes by {what} are predictions, and come last."
     return [
         Text(
             f"Listed are genes that respond at a false discovery rate of at most {100 * SURE:g} %, which is the share "
@@ -142,7 +150,7 @@ def _genes(found: Findings) -> list[Text | Table]:
         long_table(
             "genes",
             f"The genes that {counted(len(labels), 'perturbation')} {_change(len(labels))} most",
-            f"At most {_N_GENES} genes that fall and {_N_GENES} that rise, the largest change first.",
+            f"At most {N_SURE} genes that fall and {N_SURE} that rise, the largest change first.",
             pd.DataFrame(rows, columns=list(columns)),
             columns,
             "top_genes.csv",

@@ -92,17 +92,16 @@ def _add_scores(section: Section, name: str, title: str, scores: Scores) -> None
     frame["short"], frame["what"] = zip(*(words.method(method, name) for method in frame["method"]), strict=True)
     for column in ("relative_mse", "pearson"):
         frame[column] = list(zip(frame[column], frame[f"{column}_se"], strict=True))
+    shown = with_error(2, scores.errors_of(0.9))
     columns = {
         "short": Column("method"),
         "relative_mse": Column(
             "squared error",
-            with_error(2),
+            shown,
             "As a part of the squared size of the effects: 0 is perfect, 1 is predicting no change.",
             number=True,
         ),
-        "pearson": Column(
-            "correlation", with_error(2), "Over genes, mean over perturbations; 1 is perfect.", number=True
-        ),
+        "pearson": Column("correlation", shown, "Over genes, mean over perturbations; 1 is perfect.", number=True),
         "discrimination": Column(
             "told apart",
             fixed(2),

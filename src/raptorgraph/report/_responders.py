@@ -18,8 +18,8 @@ def responders(found: Findings) -> Section:
     frame, guides = found.responders, found.guide_key
     whole_rows = frame if guides is None else frame[frame["guide"].isna()]
     strong = found.strength.index[found.strength["stands_out"] | found.strength["p"].isna()]
-    clear = (whole_rows["high"] < _FEW) & (whole_rows["told"] > _TOLD) & whole_rows["perturbation"].isin(strong)
-    few = whole_rows[clear].sort_values("share", kind="stable")["perturbation"]
+    told = whole_rows[(whole_rows["told"] > _TOLD) & whole_rows["perturbation"].isin(strong)]
+    few = told[told["high"] < _FEW].sort_values("share", kind="stable")["perturbation"]
     text = (
         "A cell that carries a guide may have escaped its effect. The probability that a cell responded compares it "
         "with control cells and with the other cells of its perturbation; annotated.h5ad has it for each cell "
@@ -28,8 +28,14 @@ def responders(found: Findings) -> Section:
     if len(few):
         which = f"{counted(len(few), 'perturbation')} ({listed(few)})"
         text += f"Clearly fewer than {percent(_FEW)} of the cells responded in {which}."
+    elif len(told):
+        which = f"{counted(len(told), 'perturbation')} whose cells can be told apart"
+        text += f"In none of {which} did clearly fewer than {percent(_FEW)} respond."
     else:
-        text += f"Of no perturbation that stands out did clearly fewer than {percent(_FEW)} of the cells respond."
+        text += (
+            "In how many cells a perturbation took effect cannot be said here: cells that escaped are hardly told from "
+            "those that responded."
+        )
     section.add(Text(text))
     shares = list(zip(frame["share"], frame["low"], frame["high"], strict=True))
     columns = {

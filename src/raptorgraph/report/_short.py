@@ -50,8 +50,9 @@ def _found(run: Run, notes: Sequence[Note], held: HeldOut | None) -> Iterator[st
     if answers.states is not None:
         for _, rows in list(answers.states.groupby("query", sort=False))[:_N_STATES]:
             yield sentence(rows)
-    yield graph(run.edges, strong_genes(answers.strength, run.screen), n_alone=len(run.screen.singles))
-    yield from modules(model.get_modules())
+    strong = strong_genes(answers.strength, run.screen)
+    yield graph(run.edges, strong, n_alone=len(run.screen.singles))
+    yield from modules(model.get_modules(), strong)
     yield pairs(run.interactions)
     yield to_measure(answers.next_pairs, answers.no_next)
     if held is not None:

@@ -81,10 +81,12 @@ def graph(edges: pd.DataFrame, strong: Collection[str], *, n_alone: int) -> str:
     return f"{has} The heaviest {are} {listed(told)}; how sure they are is not known. {_MEANING}"
 
 
-def modules(groups: Mapping[str, Sequence[str]]) -> Iterator[str]:
-    """Which genes act as one, a sentence for each group."""
+def modules(groups: Mapping[str, Sequence[str]], strong: Collection[str]) -> Iterator[str]:
+    """Which genes act as one, a sentence for each group, as far as their own perturbations stand out."""
     for name, genes in groups.items():
-        yield f"{listed(genes)} act as one ({name}): their effects are so alike that the data cannot order them."
+        told = [gene for gene in genes if gene in strong]
+        if len(told) > 1:
+            yield f"{listed(told)} act as one ({name}): their effects are so alike that the data cannot order them."
 
 
 def _edge(edge: Mapping[str, Any]) -> str:

@@ -106,6 +106,6 @@ def to_measure(table: pd.DataFrame, reason: str) -> str:
         named = [f"{row.perturbation} (probability {row.gain:.2f})" for row in likely.itertuples()]
         parts.append(
             f"{'To find' if not parts else 'Or, to find'} strong interactions, measure {listed(named)}: that is the "
-            "probability that the pair departs from the sum as far as the strongest quarter of all pairs."
+            "probability that the pair is in the quarter of those to choose from that departs most from the sum."
         )
     return " ".join(parts)

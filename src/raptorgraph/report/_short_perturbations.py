@@ -63,6 +63,11 @@ def ranked(strength: pd.DataFrame) -> pd.DataFrame:
     return strength[strength["stands_out"]].sort_values(by, ascending=False, kind="stable")
 
 
+def known(strength: pd.DataFrame) -> pd.DataFrame:
+    """The perturbations of whose effect the model says anything: it knows all of their genes."""
+    return strength[strength["magnitude"].notna()]
+
+
 def genes_of_strongest(strength: pd.DataFrame, top_genes: pd.DataFrame | None, *, counts: bool) -> Iterator[str]:
     """Which genes the strongest perturbations change, one sentence each; nothing where none stands out.
 
@@ -75,7 +80,7 @@ def genes_of_strongest(strength: pd.DataFrame, top_genes: pd.DataFrame | None, *
     counts
         Whether the values are counts, which says what the scale is.
     """
-    labels = list(ranked(strength).head(_N_STRONGEST).index)
+    labels = list(known(ranked(strength)).head(_N_STRONGEST).index)
     if not labels or top_genes is None:
         return
     if not top_genes["FDR"].notna().any():

@@ -38,7 +38,7 @@ def _verdict(name: str, scores: Scores, *, explained: bool) -> str:
 def error(scores: Scores, method: str) -> str:
     """The relative squared error of a method with its interval of 90 %, as far as there is one."""
     row = scores.table.set_index("method").loc[method]
-    return with_error(2)((row["relative_mse"], row.get("relative_mse_se", float("nan"))))
+    return with_error(2, scores.errors_of(0.9))((row["relative_mse"], row.get("relative_mse_se", float("nan"))))
 
 
 def against_best(name: str, scores: Scores) -> str:

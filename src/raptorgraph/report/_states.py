@@ -90,6 +90,9 @@ def sentence(rows: pd.DataFrame) -> str:
             f"No perturbation is known to bring cells nearer to the state {name} than none at all: the first of "
             f"{n:,}, {first['perturbation']}, leaves {first['of_no_change']:.2f} times the distance of control cells."
         )
+    if n == 1:
+        what = f"{first['of_no_change']:.2f} of the distance between control cells and the state {name}"
+        return f"The only perturbation, {first['perturbation']}, leaves {what}."
     leaves = f"It leaves {first['of_no_change']:.2f} of the distance between control cells and that state."
     if "best_probability" not in rows:
         return (

@@ -114,10 +114,13 @@ def whole(value: float) -> str:
     return f"{int(value):,}"
 
 
-def with_error(digits: int) -> Callable[[tuple[float, float]], str]:
-    """Write (value, standard error) with its interval of 90 %, as `with_interval` does; alone where it is unknown."""
+def with_error(digits: int, errors: float = Z) -> Callable[[tuple[float, float]], str]:
+    """Write (value, standard error) with its interval of 90 %, as `with_interval` does; alone where it is unknown.
+
+    The interval is so many standard `errors` to either side.
+    """
     write = with_interval(digits)
-    return lambda pair: write((pair[0], pair[0] - Z * pair[1], pair[0] + Z * pair[1]))
+    return lambda pair: write((pair[0], pair[0] - errors * pair[1], pair[0] + errors * pair[1]))
 
 
 def with_interval(digits: int) -> Callable[[tuple[float, float, float]], str]:

@@ -37,9 +37,9 @@ def strengths(screen: Screen, seed: int = 0, *, n_null: int = _N_NULL) -> pd.Dat
     pandas.DataFrame
         Index: condition. ``n_cells``; ``size``, the norm of the effect; ``signal_to_noise``, its square over the sum
         of the sampling variances, about 1 for a condition that does nothing; ``p``, of an effect as large, on many
-        genes or on few, in random groups of as many control cells (NaN with fewer than 20 control cells);
-        ``stands_out``, whether the false discovery rate among all conditions is at most 0.05; ``own_gene``, of a single
-        whose gene was measured the change of that gene, and ``own_gene_se``.
+        genes or on few, in random groups of as many control cells (NaN with fewer than 20 that are not alone in their
+        batch); ``stands_out``, whether the false discovery rate among all conditions is at most 0.05; ``own_gene``, of
+        a single whose gene was measured the change of that gene, and ``own_gene_se``.
     """
     moments = screen.moments
     effect, variance = moments.effect[1:], moments.variance[1:]
@@ -72,12 +72,11 @@ def singles_that_stand_out(screen: Screen, seed: int = 0) -> set[str]:
 def _p_values(screen: Screen, seed: int, n_null: int) -> np.ndarray:
     """Probability of as large an effect where there is none, the smaller of two for broad and for sparse effects."""
     controls = screen.rows_by_name(screen.control)
-    if len(controls) < FEWEST_CONTROLS:
+    batch = np.zeros(len(controls), dtype=int) if screen.batch is None else screen.batch[controls]
+    n_in_batch = np.unique(batch, return_counts=True)[1]
+    if n_in_batch[n_in_batch > 1].sum() < FEWEST_CONTROLS:  # of a batch with one none can be drawn
         return np.full(len(screen.conditions), np.nan)
-    noise = ControlNoise(
-        sparse.csr_matrix(screen.expression_at(controls)),
-        batch=None if screen.batch is None else screen.batch[controls],
-    )
+    noise = ControlNoise(sparse.csr_matrix(screen.expression_at(controls)), batch=batch)
     # cells are taken to vary among perturbed ones as among controls, which is what is compared
     moments = screen.moments_of(shrinkage=len(controls))
     classes, own, p = cell_classes(moments.n[1:]), _own_columns(screen), np.empty(len(screen.conditions))

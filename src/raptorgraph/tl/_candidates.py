@@ -45,7 +45,8 @@ def candidate_pairs(
             f"exclude names {unknown[0]!r}, which is no perturbed gene of the model; these are {sorted(genes)[:20]}"
             f"{did_you_mean(unknown[0], genes, **setup.spelling) or '.'}"
         )
-    unwanted = _checked([pair for pair in without if pair not in alone], genes, setup) if without else []
+    rest = [pair for pair in without if not (isinstance(pair, str) and pair in alone)]
+    unwanted = _checked(rest, genes, setup)
     excluded = np.array([gene in alone for gene in asked.genes])
     kept = ~(excluded[asked.first] | excluded[asked.second])
     for pair in unwanted:

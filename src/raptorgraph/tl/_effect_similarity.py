@@ -43,8 +43,7 @@ def effect_similarity(
     kind
         ``"cosine"``, or ``"specific"`` for what is left once the direction that all perturbations have in common,
         slower growth or stress, is taken out of each pair. It is the sum of the unit vectors of all others whose
-        effect on some gene has a sign that is sure (local false sign rate up to 0.05); without a posterior, of all
-        others.
+        effect on some gene is sure (false discovery rate up to 0.05); without a posterior, of all others.
     %(progress)s
 
     Returns

@@ -88,7 +88,8 @@ def effects(
 
         - ``perturbation``, ``gene``: canonical label, and name of the gene;
         - ``effect``: change of its mean expression against control, on the expression scale;
-        - ``sd``: standard deviation of the mean over many cells in an experiment like this one;
+        - ``sd``: standard deviation of the mean over many cells in an experiment like this one, with the error of the
+          mean of the control cells;
         - ``low``, ``high``: ends of the interval;
         - ``lfsr``: local false sign rate, from 0 to 0.5; its sum over rows is the expected number of opposite signs;
         - ``FDR``: false discovery rate, the share of genes without an effect to expect among those of the perturbation

@@ -94,8 +94,9 @@ def evaluate(
         ``attrs`` has ``conditions``, those that are scored; ``left_out``, the reason for each other condition;
         ``failed``, the error of each baseline that could not be fitted; ``best``, the baseline with the smallest error;
         ``difference`` and ``difference_se``, the model's error minus that of this baseline; ``verdict``, ``"better"``,
-        ``"worse"`` or ``"level"`` at two standard errors; and ``coverage``, the share of the measured effects within
-        the model's 90 % intervals, widened by the error of the measurement (None for a model without a posterior).
+        ``"worse"`` or ``"level"`` at a level of 5 % (Student's t over conditions); and ``coverage``, the share of the
+        measured effects within the model's 90 % intervals, widened by the error of the measurement (None for a model
+        without a posterior).
 
     Raises
     ------

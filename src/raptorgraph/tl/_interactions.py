@@ -108,8 +108,9 @@ def interactions(
           pairs is a prior;
         - ``interaction``: categorical, ``"undetermined"`` or the name of a score.
 
-        ``attrs`` says in words what ``intervals`` and the ``scale`` of pairs rest on; with `top`, ``ranked`` says what
-        the pairs were ranked by, and of how many they are the first.
+        ``attrs`` says in words what ``intervals`` and the ``scale`` of pairs rest on, and ``pairs_learned`` is the
+        number of pairs among the training data whose genes are there alone, too; with `top`, ``ranked`` says what the
+        pairs were ranked by, and of how many they are the first.
 
     Raises
     ------
@@ -200,8 +201,8 @@ def additive_is_excluded(table: pd.DataFrame) -> pd.Series:
 
 
 def pairs_are_a_prior(table: pd.DataFrame) -> bool:
-    """Whether a table of all pairs rests on no measured pair, ``measured`` being true of pairs of the whole screen."""
-    return not bool(((table["pairs_seen"] > 0) & table["measured"] & table["singles_measured"]).any())
+    """Whether the model of a table learned from no pair how effects add up, whichever pairs are in the table."""
+    return not table.attrs["pairs_learned"]
 
 
 def _checked_draws(model: RaptorGraphModel, n_draws: int | None) -> int:
@@ -302,6 +303,7 @@ def _judged(
     table["pairs_seen"] = len(pairs_seen)
     known = additive_is_excluded(table) & table["singles_measured"] & table["both_stand_out"] & (learned > 0)
     table["interaction"] = _named(table, known.to_numpy())
+    table.attrs["pairs_learned"] = learned
     table.attrs["intervals"] = (
         f"5 and 95 % quantiles of {n_draws} joint draws" if n_draws else "none: scores of the predicted effects"
     )

@@ -231,7 +231,11 @@ def _to_learn(
     at, labels = pairs.positions(model.perturbed_genes), Setup.of(model.setup_args).label
     start = Plan(fitted, unseen.positions(model.perturbed_genes))
     plan, noise, whole = copy.copy(start), float(planned.at(n_cells)), start.variance()
-    alone = plan.removed(at, noise).numpy() / whole
+
+    def removed() -> np.ndarray:
+        return np.maximum(plan.removed(at, noise).numpy() / whole, 0.0)  # below 0 by rounding alone
+
+    alone = removed()
     left = np.ones(len(pairs), dtype=bool)
     if len(pairs) <= _FEW_PAIRS:
         size = np.linalg.norm(model.predict_effects([labels(pair) for pair in pairs]).to_numpy(dtype=float), axis=1)
@@ -240,7 +244,7 @@ def _to_learn(
     gain: list[float] = []
 
     def scores() -> np.ndarray:
-        found = plan.removed(at, noise).numpy() / whole if gain else alone
+        found = removed() if gain else alone
         by_size = np.where(left & (found >= _AS_GOOD * found[left].max()), size, -1.0)
         gain.append(float(found[by_size.argmax()]))
         return by_size

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+import pandas as pd
 
 from raptorgraph._progress import progress_bar
 from raptorgraph.screen._matrix import to_dense
@@ -88,7 +89,8 @@ def triples(
 def correlated_noise(model: RaptorGraphModel, directions: np.ndarray) -> np.ndarray:
     """Variance of control cells along directions (n x genes) over that of independent genes, shape (n,); at least 1.
 
-    Noise that genes share, as that of a cell's size or state, adds up along a direction. 1 where the model has no data.
+    Noise that genes share, as that of a cell's size or state, adds up along a direction. What batches differ by is no
+    noise, since cells are compared within batches. 1 where the model has no data.
     """
     if model.adata is None:
         return np.ones(len(directions))
@@ -96,6 +98,8 @@ def correlated_noise(model: RaptorGraphModel, directions: np.ndarray) -> np.ndar
     rows = screen.rows(screen.control)
     rows = rows[np.linspace(0, len(rows) - 1, min(_CELLS, len(rows))).round().astype(int)]
     cells = to_dense(screen.expression_at(rows)).astype(np.float64)
+    if screen.batch is not None:
+        cells -= pd.DataFrame(cells).groupby(screen.batch[rows]).transform("mean").to_numpy()
     independent = directions**2 @ cells.var(axis=0)
     along = (cells @ directions.T).var(axis=0)
     return np.asarray(np.maximum(along / np.maximum(independent, 1e-300), 1.0))

@@ -16,6 +16,8 @@ from raptorgraph.screen._noise import false_discovery_rates
 from raptorgraph.tl._group_test import dependence_test
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from raptorgraph.model import RaptorGraphModel
     from raptorgraph.model._types import Perturbations
 
@@ -66,7 +68,8 @@ def state_effects(
         If there is no such column.
     ValueError
         If the model has no data or no posterior of the effects, a perturbation was not measured, or the column has
-        missing or continuous values or groups with fewer than two controls.
+        missing or continuous values, groups with fewer than two controls, or names by which two columns of the table
+        would be the same.
 
     Notes
     -----
@@ -101,6 +104,7 @@ def state_effects(
         raise ValueError("The model was loaded without data: load it with adata=...")
     labels = _measured(model, perturbations)
     found = infer_groups(model.predictor, groupby)
+    _check_columns(groupby, found.groups)
     row = {label: i for i, label in enumerate(found.screen.conditions)}
     rows = [row[label] for label in labels]
     column = dict(zip(model.perturbed_genes, model.target_columns.tolist(), strict=True))
@@ -137,6 +141,20 @@ def state_effects(
     table = pd.DataFrame(columns)
     table.attrs = {"groupby": groupby, "groups": [str(group) for group in found.groups]}
     return table
+
+
+def _check_columns(groupby: str, groups: Iterable[object]) -> None:
+    """ValueError where a column of one group would have the name of one of another."""
+    known: dict[str, object] = {}
+    for group in groups:
+        for name in (f"{group}", f"{group}_low", f"{group}_high"):
+            if name in known:
+                raise ValueError(
+                    f"groupby={groupby!r}: the column scale_{name} would be of the groups {known[name]!r} and "
+                    f"{group!r} alike; rename one, "
+                    f"adata.obs[{groupby!r}] = adata.obs[{groupby!r}].astype(str).replace(...)."
+                )
+            known[name] = group
 
 
 def _measured(model: RaptorGraphModel, perturbations: Perturbations | None) -> list[str]:
