@@ -36,7 +36,8 @@ def asked_peers(settings: Settings, experiment: str) -> list[str]:
     """Those of them that the settings ask for."""
     methods = settings.options.get("methods") or []
     names = [str(name).casefold() for name in ([methods] if isinstance(methods, str) else methods)]
-    return [name for name in names if name in peers_for(experiment)]
+    spelled = {name.casefold(): name for name in peers_for(experiment)}
+    return [spelled[name] for name in names if name in spelled]
 
 
 def label_of(name: str, settings: Settings) -> str:
