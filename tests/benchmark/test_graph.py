@@ -1,3 +1,4 @@
+import sys
 from importlib.util import find_spec
 
 import numpy as np
@@ -5,6 +6,7 @@ import pytest
 from scipy.stats import wasserstein_distance
 
 from raptorgraph import benchmark, datasets
+from raptorgraph.baselines import _graphs_interventional
 from raptorgraph.benchmark import Settings
 from raptorgraph.benchmark import _graph as graph
 from raptorgraph.benchmark._graph_broken import BROKEN
@@ -73,6 +75,36 @@ def test_slow_methods_where_they_are_asked_for(tmp_path):
     tables = benchmark.run("graph", out=tmp_path, seeds=1, methods=asked, toy=False, broken=False, **QUICK)
     assert tables["graph"]["method"].tolist() == asked
     assert not (tables["graph"]["AUPRC"] == "-").any()
+
+
+@pytest.mark.filterwarnings("ignore:library_size_key")
+def test_sdcd_in_an_environment_of_its_own(monkeypatch, fake_peer, tmp_path):
+    """Its graph has the edges of 0.1 or more that close no cycle, and a table names its version."""
+    code = """
+        import numpy as np
+        import pandas as pd
+
+        def run(cells, task):
+            found = np.where(np.tri(cells.n_vars, k=-1), 0.2, 0.05) * (1 - np.eye(cells.n_vars))
+            found[0, 1] = 0.15
+            return {"strengths.csv": pd.DataFrame(found, index=cells.var_names, columns=cells.var_names)}
+    """
+    tool = fake_peer(code, experiment="graph")
+    monkeypatch.setitem(sys.modules, "sdcd", None)
+    for module in (graph, _graphs_interventional):
+        monkeypatch.setattr(module, "SDCD_TOOL", tool)
+    tables = benchmark.run(
+        "graph", out=tmp_path, seeds=1, methods=["random", "SDCD"], toy=False, broken=False, missing=[0.0], **QUICK
+    )
+    assert tables["graph"]["method"].tolist() == ["random", "sdcd"]
+    found = tables["graph_long"].set_index(["method", "metric"]).loc["sdcd"]["value_mean"]
+    assert found["called edges"] == 6 * 5 / 2
+    [told] = tables["graph_peers"].to_dict("records")
+    assert {name: told[name] for name in ("method", "package", "python")} == {
+        "method": "sdcd",
+        "package": "fake-tool 1.2",
+        "python": "3.11.0",
+    }
 
 
 @pytest.mark.filterwarnings("ignore:library_size_key")

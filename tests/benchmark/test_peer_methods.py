@@ -26,6 +26,7 @@ def test_which_tools_are_asked_for(fake_peer):
     assert peers_for("prediction") == ["gears", "cpa", "fake"]
     assert asked_peers(settings(), "prediction") == ["fake"]
     assert asked_peers(settings(methods="other"), "responders") == ["other"]
+    assert asked_peers(settings(methods="Other"), "responders") == ["other"]
     assert asked_peers(settings(methods="other"), "prediction") == []
     assert asked_peers(Settings(), "prediction") == []  # all methods are those of this package
 

@@ -119,6 +119,32 @@ def test_mixscape_is_left_out_where_it_is_not_installed(monkeypatch, caplog):
     assert "Mixscape" in {unit.options["method"] for unit in responders.units(SETTINGS)}
 
 
+@pytest.mark.parametrize("of_screen", [False, True])
+def test_mixscape_in_an_environment_of_its_own(monkeypatch, fake_peer, tmp_path, of_screen):
+    """It is a method beside the others, and a table names its version."""
+    code = """
+        import pandas as pd
+
+        def run(cells, task):
+            return {"responses.csv": pd.DataFrame({"probability": 0.75}, index=cells.obs_names)}
+    """
+    monkeypatch.setitem(sys.modules, "pertpy", None)
+    monkeypatch.setattr(responders.responses, "_TOOL", fake_peer(code, experiment="responders"))
+    settings = {"methods": ["mixscape", "projection"], "escaped": [0.5]}
+    if of_screen:
+        responders.simulated(0.5, 6.0, SETTINGS, 0)[0].adata.write_h5ad(tmp_path / "screen.h5ad")
+        settings = {"methods": settings["methods"], "screen": tmp_path / "screen.h5ad"}
+    tables = benchmark.run("responders", out=tmp_path / "out", **HERE | {"seeds": 1}, **settings)
+    found = tables["responders_long"].set_index(["method", "metric"]).loc["Mixscape"]["value_mean"]
+    assert (found["share"] == 0.75).all()
+    if not of_screen:
+        assert (found["AUROC"] == 0.5).all()
+    [told] = tables["responders_peers"].to_dict("records")
+    assert told["method"] == "Mixscape"
+    assert told["package"] == "fake-tool 1.2"
+    assert told["python"] == "3.11.0"
+
+
 @pytest.mark.parametrize(
     ("screen", "options", "match"),
     [

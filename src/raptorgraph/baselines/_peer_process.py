@@ -53,10 +53,10 @@ def environment(tool: Peer) -> Environment:
 
 
 def made_of(tool: Peer, files: Mapping[str, str]) -> dict[str, Any]:
-    """Versions of a tool that is installed, and hashes of what its answers depend on, as JSON holds them."""
+    """Name and versions of a tool that is installed, and hashes of what its answers depend on, as JSON holds them."""
     found = environment(tool)
     versions = {"python": found.python, tool.package: found.versions.get(tool.package, "unknown")}
-    return {"versions": versions, "made of": f"{found.pins} {stamp(tool, files)}"}
+    return {"name": tool.name, "versions": versions, "made of": f"{found.pins} {stamp(tool, files)}"}
 
 
 def stamp(tool: Peer, files: Mapping[str, str]) -> str:

@@ -8,9 +8,9 @@ the graph that is called, its structural Hamming distance and whether it is exac
 their absolute value; ``raptorgraph, by share`` ranks the same graph by the share of its effect that a cause sends
 along an edge. Ancestors are ranked by the total effects that the weights imply; differences of means are total effects
 already. The called graph is that of probability 0.5 or more for ``raptorgraph``, of weights of 0.3 or more for
-``dagma``, of 0.1 or more for ``sdcd``, and all weights other than 0 for ``sort by variance`` and ``raptorgraph paper``;
-the other methods have no such rule and are given as many of their heaviest edges as ``raptorgraph`` calls. ``random``
-is chance.
+``dagma``, of 0.1 or more for ``sdcd``, without those that close a cycle with heavier ones, and all weights other than 0
+for ``sort by variance`` and ``raptorgraph paper``; the other methods have no such rule and are given as many of their
+heaviest edges as ``raptorgraph`` calls. ``random`` is chance.
 
 The toy of Zhang et al. (2023) comes in addition: a chain of five latents of which the expression is the latents
 themselves, five genes of nothing, and 2,048 cells for the control and each intervention. ``toy=false`` leaves it out,
@@ -49,6 +49,7 @@ import torch
 from matplotlib.figure import Figure
 
 from raptorgraph import metrics
+from raptorgraph._acyclic import acyclic_support
 from raptorgraph._arguments import check_integer
 from raptorgraph.baselines import graph_methods
 from raptorgraph.baselines._graphs_interventional import SDCD_INSTALL, SDCD_TOOL
@@ -61,6 +62,7 @@ from raptorgraph.benchmark._graph_screens import FACTORS, PLAIN, TOY, arguments,
 from raptorgraph.benchmark._load import load_screen
 from raptorgraph.benchmark._measure import Measured
 from raptorgraph.benchmark._methods import method_of
+from raptorgraph.benchmark._peer_methods import provenance
 from raptorgraph.benchmark._report import all_rows, mean_and_sd, wide
 from raptorgraph.benchmark._settings import Part, Settings, Unit, chosen, units_by_seed
 from raptorgraph.datasets import simulate
@@ -213,7 +215,8 @@ def learn(
                 graph = gene_graph(method_of(name, settings, setup, seed).fit(adata))
         weights = graph.loc[genes, genes].to_numpy() * judged
         if name in _OWN_CALL:
-            edges = (np.abs(weights) >= _OWN_CALL[name]) & (weights != 0)
+            # as SDCD does with edges that close a cycle; the others have none
+            edges = acyclic_support(np.where(np.abs(weights) >= _OWN_CALL[name], weights, 0.0))
         else:
             edges = heaviest(weights, int(call.sum()))
         found[name] = Learned(weights, edges, other.seconds)
@@ -309,7 +312,10 @@ def _rows(scores: Mapping[str, Mapping[str, float]]) -> pd.DataFrame:
 
 # -- tables ----------------------------------------------------------------------------------------------------------
 def tables(parts: Parts, settings: Settings) -> Tables:
-    """``graph`` (to read), ``graph_auprc`` (methods side by side) and ``graph_long``, with columns of the setting."""
+    """``graph`` (to read), ``graph_auprc`` (methods side by side) and ``graph_long``, with columns of the setting.
+
+    ``graph_peers`` has the version of SDCD where it is in an environment of its own.
+    """
     rows = all_rows(parts, *parts[0][0].options)
     if "graph" in rows:
         rows["setting"] = [text(setting) for setting in rows[list(FACTORS)].to_dict("records")]
@@ -329,6 +335,8 @@ def tables(parts: Parts, settings: Settings) -> Tables:
         plain = asked[~asked["metric"].str.startswith(support.CALIBRATION + "|")]
         found["graph_support"] = wide(mean_and_sd(plain, ["setting", "metric"]), ["setting"]).fillna("-")
         found["graph_calibration"] = support.reliability(asked)
+    if made := parts[0][0].options.get("sdcd"):
+        found["graph_peers"] = provenance({"sdcd": json.loads(made)})
     return found
 
 

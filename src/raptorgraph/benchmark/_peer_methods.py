@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas as pd
 
 from raptorgraph._arguments import check_integer, check_mapping, check_number
 from raptorgraph.baselines._peer_process import labels_for, made_of
@@ -34,8 +35,9 @@ def peers_for(experiment: str) -> list[str]:
 def asked_peers(settings: Settings, experiment: str) -> list[str]:
     """Those of them that the settings ask for."""
     methods = settings.options.get("methods") or []
-    methods = [methods] if isinstance(methods, str) else methods
-    return [name for name in methods if name in peers_for(experiment)]
+    names = [str(name).casefold() for name in ([methods] if isinstance(methods, str) else methods)]
+    spelled = {name.casefold(): name for name in peers_for(experiment)}
+    return [spelled[name] for name in names if name in spelled]
 
 
 def label_of(name: str, settings: Settings) -> str:
@@ -64,7 +66,6 @@ def facts_of(name: str, settings: Settings, screen: Screen) -> dict[str, Any]:
         )
     labels_for(screen.parsed.conditions)
     found: dict[str, Any] = {
-        "name": name,
         "epochs": _epochs(tool, settings),
         "options": _options(tool, settings),
         "files": {option: _file(tool, option, settings, screen) for option in tool.files},
@@ -89,6 +90,28 @@ def tuned_on(split: Split, fitted: Sequence[str], screen: Screen, seed: int) -> 
     n = max(1, round(_TUNED_ON * len(combinations))) if len(combinations) > 1 else 0
     chosen = np.random.default_rng([seed, 4]).permutation(len(combinations))[:n]
     return [combinations[i] for i in sorted(chosen)]
+
+
+def provenance(made: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
+    """One row for each tool: its version and Python, its settings where it has any, and the hash of its pins.
+
+    Parameters
+    ----------
+    made
+        What the tools are made of, as `made_of` or :func:`facts_of` gives it, by their names in tables.
+    """
+    rows = {}
+    for label, facts in made.items():
+        package = PEERS[facts["name"]].package
+        settings = facts.get("options", {})
+        rows[label] = {
+            "package": f"{package} {facts['versions'][package]}",
+            "python": facts["versions"]["python"],
+            **({"epochs": facts["epochs"]} if "epochs" in facts else {}),
+            **({"settings": ", ".join(f"{name}={value}" for name, value in settings.items())} if settings else {}),
+            "pins": facts["made of"].split()[0],
+        }
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("method").reset_index()
 
 
 def _epochs(tool: Peer, settings: Settings) -> int | None:

@@ -131,20 +131,3 @@ def spelled_back(predicted: Predictions, label_of: Mapping[str, str]) -> ad.AnnD
     cells = cells[cells.obs["perturbation"].isin(list(label_of))].copy()
     cells.obs["perturbation"] = cells.obs["perturbation"].astype(object).map(label_of)
     return cells
-
-
-def provenance(units: Sequence[Unit]) -> pd.DataFrame:
-    """One row for each tool: its version and Python, the hash of what it was made of, and its settings."""
-    rows = {}
-    for unit in units:
-        if "peer" in unit.options:
-            facts = unit.options["peer"]
-            tool = PEERS[facts["name"]]
-            rows[unit.options["methods"][0]] = {
-                "package": f"{tool.package} {facts['versions'][tool.package]}",
-                "python": facts["versions"]["python"],
-                "epochs": facts["epochs"],
-                "settings": ", ".join(f"{name}={value}" for name, value in facts["options"].items()),
-                "pins": facts["made of"].split()[0],
-            }
-    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("method").reset_index()

@@ -30,7 +30,7 @@ from raptorgraph.benchmark._fits import DATA, OWN
 from raptorgraph.benchmark._load import load_screen
 from raptorgraph.benchmark._methods import n_repeats_of
 from raptorgraph.benchmark._peer_methods import OPTIONS as PEER_OPTIONS
-from raptorgraph.benchmark._peer_predictions import provenance
+from raptorgraph.benchmark._peer_methods import provenance
 from raptorgraph.benchmark._report import all_rows, in_order, mean_and_sd, wide
 from raptorgraph.evaluation._methods import OURS, ordered
 from raptorgraph.evaluation._scores import CEILING, FLOOR, HALF, cell_scores, effect_scores, sample_size
@@ -93,12 +93,13 @@ def tables(parts: Parts, settings: Settings) -> Tables:
     scores["group"] = scores["group"].fillna("all")
     summary = mean_and_sd(scores, ["regime", "group", "method", "reference", "metric"])
     conditions = rows[rows["condition"].fillna("") != ""]
-    curves, apart = _curves(parts), provenance([unit for unit, _ in parts])
+    curves = _curves(parts)
+    apart = {unit.options["methods"][0]: unit.options["peer"] for unit, _ in parts if "peer" in unit.options}
     return {
         "prediction": _to_read(summary),
         "prediction_long": summary,
         "prediction_conditions": mean_and_sd(conditions, ["regime", "method", "condition", "metric"]),
-        **({} if apart.empty else {"prediction_peers": apart}),
+        **({"prediction_peers": provenance(apart)} if apart else {}),
         **({} if curves.empty else {"prediction_training": mean_and_sd(curves, ["method", "term", "epoch"])}),
     }
 

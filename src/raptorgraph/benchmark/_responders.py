@@ -37,6 +37,7 @@ from raptorgraph._arguments import check_number
 from raptorgraph.benchmark import _responders_methods as responses
 from raptorgraph.benchmark._experiments import Experiment
 from raptorgraph.benchmark._load import load_screen
+from raptorgraph.benchmark._peer_methods import provenance
 from raptorgraph.benchmark._report import all_rows, in_order, mean_and_sd, wide
 from raptorgraph.benchmark._responders_methods import MIXSCAPE, OURS, PROJECTION
 from raptorgraph.benchmark._settings import Part, Settings, Unit, chosen, units_by_seed
@@ -207,11 +208,16 @@ def _numbers(
 
 # -- tables ----------------------------------------------------------------------------------------------------------
 def tables(parts: Parts, settings: Settings) -> Tables:
-    """``responders`` (to read), ``_long`` and ``_perturbations``; of a screen ``responders_shares`` and ``_long``."""
+    """``responders`` (to read), ``_long`` and ``_perturbations``; of a screen ``responders_shares`` and ``_long``.
+
+    ``responders_peers`` has the version of Mixscape where it is in an environment of its own.
+    """
     rows = all_rows(parts)
+    apart = {unit.options["method"]: unit.options["peer"] for unit, _ in parts if "peer" in unit.options}
+    more = {"responders_peers": provenance(apart)} if apart else {}
     if not _simulates(settings):
         summary = mean_and_sd(rows, ["perturbation", "method", "metric"])
-        return {"responders_shares": side_by_side(summary), "responders_long": summary}
+        return {"responders_shares": side_by_side(summary), "responders_long": summary} | more
     by = [*_SCREEN, "group", "method", "metric"]
     whole = rows["group"].isin(GROUPS)
     order = {name: list(dict.fromkeys(rows[name])) for name in by}
@@ -223,7 +229,7 @@ def tables(parts: Parts, settings: Settings) -> Tables:
     table = table.reindex(columns=[*by[:-1], *_SCORES, SHARE]).fillna("-")
     numbers = summary[summary["metric"] == N].set_index(by[:-1])["value_mean"]
     table.insert(4, N, [f"{numbers[key]:g}" for key in table[by[:-1]].itertuples(index=False, name=None)])
-    return {"responders": table, "responders_long": summary, "responders_perturbations": each}
+    return {"responders": table, "responders_long": summary, "responders_perturbations": each} | more
 
 
 def side_by_side(summary: pd.DataFrame) -> pd.DataFrame:

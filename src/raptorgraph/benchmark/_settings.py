@@ -105,7 +105,7 @@ def chosen(settings: Settings, option: str, known: Sequence[str], wrong: str = "
     option
         The option.
     known
-        All names that it may give.
+        All names that it may give; case does not matter.
     wrong
         What the error says of any other name.
 
@@ -116,10 +116,11 @@ def chosen(settings: Settings, option: str, known: Sequence[str], wrong: str = "
     """
     asked = settings.options.get(option) or known
     asked = [asked] if isinstance(asked, str) else list(asked)
+    spelled = {name.casefold(): name for name in known}
     for name in asked:
-        if name not in known:
+        if str(name).casefold() not in spelled:
             raise ValueError(f"{option}: {name!r} {wrong}; there are {', '.join(known)}.")
-    return asked
+    return [spelled[str(name).casefold()] for name in asked]
 
 
 def screen_file(name: str) -> Path | None:
