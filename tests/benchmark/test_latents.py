@@ -68,6 +68,7 @@ def test_overall_scores_of_own_latents():
     assert latents.over_all(pd.DataFrame()) == {}
 
 
+@pytest.mark.filterwarnings("ignore:adata.X holds logarithms")
 def test_screens_of_logarithms_have_no_models_of_counts(tmp_path):
     adata = datasets.simulate(40, 3, **SMALL)
     adata.layers["counts"] = adata.X.copy()

@@ -9,6 +9,8 @@ from importlib.resources import files
 import pandas as pd
 import pytest
 
+from raptorgraph.report._states import NEAR
+
 LINKED = {
     "perturbations.csv", "top_genes.csv", "effects.csv", "interactions.csv", "next_pairs.csv", "reverse.csv", "dag.csv",
     "responders.csv", "heldout.csv", "summary.csv", "facts.csv", "dag.png", "effects.png", "effects_map.png",
@@ -84,7 +86,9 @@ def test_the_wanted_state_is_searched_for(document, written):
     assert set(table["query"]) == {"wanted"}
     assert table["perturbation"].iloc[0] == "<b>A&amp;1"
     assert "What brings cells to this state" in text
-    assert "<b>A&amp;1 comes nearest to the state “wanted”" in text
+    probability = table["best_probability"].iloc[0]
+    words = "comes nearest to the state “wanted”, with" if probability >= NEAR else "is ranked first, with"
+    assert f"<b>A&amp;1 {words} a probability of {probability:.2f}" in text
 
 
 def test_style_and_script_ask_for_nothing():
