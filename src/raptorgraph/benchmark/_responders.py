@@ -228,7 +228,7 @@ def tables(parts: Parts, settings: Settings) -> Tables:
     table = wide(summary[summary["metric"].isin((*_SCORES, SHARE))], by[:-1])
     table = table.reindex(columns=[*by[:-1], *_SCORES, SHARE]).fillna("-")
     numbers = summary[summary["metric"] == N].set_index(by[:-1])["value_mean"]
-    table.insert(4, N, [f"{numbers[key]:g}" for key in table[by[:-1]].itertuples(index=False, name=None)])
+    table.insert(4, N, [f"{numbers[key]:.3g}" for key in table[by[:-1]].itertuples(index=False, name=None)])
     return {"responders": table, "responders_long": summary, "responders_perturbations": each} | more
 
 
