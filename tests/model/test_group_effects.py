@@ -7,6 +7,7 @@ import scvi
 
 import raptorgraph as rg
 from raptorgraph.model._group_effects import groups_of, infer_groups, measure_groups
+from raptorgraph.screen import Screen
 from raptorgraph.screen._moments import effect_moments
 
 pytestmark = pytest.mark.usefixtures("few_steps")
@@ -59,6 +60,15 @@ def test_effects_are_there_where_they_act(trained):
     assert size["P01", "B"] < 0.4 * size["P01", "A"]
     assert size["P02", "A"] < 0.4 * size["P02", "B"]
     assert 0.7 < size["P03", "A"] / size["P03", "B"] < 1.4
+    # the sampling error of the mean of the controls, which all effects share
+    labels, masks = trained.predictor.masks(ASKED)
+    raw = infer_groups(trained.predictor, "state").of(labels, masks, trained.predictor)[1]
+    added = sd.to_numpy().reshape(raw.shape) ** 2 - raw**2
+    np.testing.assert_allclose(added, np.broadcast_to(trained.calibration.control_variance, raw.shape), rtol=1e-3)
+    screen = Screen(trained.adata, trained.setup_args)
+    values = screen.expression_at(screen.rows(screen.control)).toarray()
+    ratio = trained.calibration.control_variance.numpy() / (values.var(axis=0) / len(values))
+    assert 0.8 < np.median(ratio) < 1.25
     # the pair, which was not measured, takes over where its members act
     common = trained.predict_effects(["P01", "P02"])
     for state, member in (("A", "P01"), ("B", "P02")):

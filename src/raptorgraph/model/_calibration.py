@@ -60,6 +60,18 @@ class Calibration:
             raise ValueError("There is no posterior of the effects: train a model with effect_posterior=True.")
         return self.module.effects
 
+    @property
+    def control_variance(self) -> torch.Tensor:
+        """Sampling variance of the mean of the control cells, shape (genes,).
+
+        The posterior is of differences to the very control cells of the screen, which many perturbed cells tell well;
+        what a perturbation does is the difference to the mean that these cells are a sample of. All effects share the
+        error, so it belongs to the standard deviation of each.
+        """
+        measured = self.posterior.fitted.measured
+        variance: torch.Tensor = measured.control_noise * measured.gene_noise
+        return variance
+
     def fit(
         self,
         moments: EffectMoments,

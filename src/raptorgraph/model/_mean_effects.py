@@ -20,7 +20,6 @@ from raptorgraph.model._unseen_genes import no_latent
 if TYPE_CHECKING:
     from scvi.data import AnnDataManager
 
-    from raptorgraph.inference import EffectPosterior
     from raptorgraph.model._predictor import Predictor
     from raptorgraph.model._types import Data, Perturbations
 
@@ -116,11 +115,14 @@ def predict_effects(
         with progress_bar("Effects"):
             if groupby is None:
                 posterior = predictor.posterior_of(asked)  # standard deviations take longer than means
-                tensors = _against_any_controls(posterior, masks) if return_sd else (posterior.mean(masks),)
+                tensors = posterior.mean_and_sd(masks) if return_sd else (posterior.mean(masks),)
                 found = tuple(x.cpu().numpy() for x in tensors)
             else:
                 by_group = infer_groups(predictor, groupby, adata)
                 found, groups = by_group.of(labels, masks, predictor), by_group.groups
+        if return_sd:
+            shared = (masks.sum(1, keepdim=True) > 0).cpu().numpy() * calibration.control_variance.cpu().numpy()
+            found = found[0], np.sqrt(found[1] ** 2 + (shared if groupby is None else shared[:, None]))
         frames = [_frame(predictor, values, labels, "posterior", groups) for values in found]
         for frame in frames if asked.unseen else ():
             frame.attrs["unseen_genes"] = list(asked.unseen)
@@ -148,18 +150,6 @@ def predict_effects(
         for rows, rng in controls_by_group(manager.adata, groupby, groups, n_cells, cells)
     ]
     return _frame(predictor, np.stack(each, axis=1), labels, kind, groups)
-
-
-def _against_any_controls(posterior: EffectPosterior, masks: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Effects and their standard deviations, with the sampling error of the control mean, which all effects share.
-
-    The posterior is of differences to the very control cells of the screen, which many perturbed cells tell well; what
-    a perturbation does is the difference to the mean that these cells are a sample of.
-    """
-    mean, sd = posterior.mean_and_sd(masks)
-    measured = posterior.fitted.measured
-    perturbed = (masks.sum(1, keepdim=True) > 0).to(sd)
-    return mean, (sd**2 + perturbed * (measured.control_noise * measured.gene_noise)).sqrt()
 
 
 def _are_training_controls(predictor: Predictor, manager: AnnDataManager | None, groupby: str | None) -> bool:
