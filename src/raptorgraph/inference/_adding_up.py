@@ -39,7 +39,7 @@ def learn_additivity(conditional: Conditional) -> Additivity:
     cosine = torch.nn.functional.normalize(scaled, dim=1, eps=1e-12)
     similarity = ((cosine @ cosine.T).clamp_min(0.0) ** 2).fill_diagonal_(0.0)
     known = (is_combination(measured.design) > 0) & (measured.design @ prior.unseen == 0)
-    design, effect = measured.design[known], measured.effect[known]
+    design, effect = measured.design[known], conditional.effect[known]
     pairs = similarity[perturbed][:, perturbed]
     all_pairs = pairs.sum() / max(1, len(pairs) * (len(pairs) - 1))
     center = mean_similarity(similarity, design).mean() if len(design) else all_pairs

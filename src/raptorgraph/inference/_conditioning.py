@@ -96,7 +96,8 @@ class Conditional:
         self.fitted, self.noise_fraction = fitted, noise_fraction
         self.covariances = Covariances(fitted.hyperparameters, fitted.measured, noise_fraction)
         found = fitted.responsibility > _NEGLIGIBLE
-        self.targets = TargetEffects.given(fitted.measured.effect, fitted.measured, self.covariances, found)
+        self.effect = fitted.inheritable
+        self.targets = TargetEffects.given(self.effect, fitted.measured, self.covariances, found)
         self.target_of = torch.full(fitted.measured.gene_noise.shape, -1)  # G: position among the targets
         self.target_of[self.targets.columns] = torch.arange(len(self.targets.columns))
 
@@ -112,7 +113,7 @@ class Conditional:
     def moments(self, sets: Sets, own: OwnVariances | None = None) -> Moments:
         """Mean and variance of the effects of sets; of measured combinations by variances of their `own`."""
         measured, responsibility, targets = self.fitted.measured, self.fitted.responsibility, self.targets
-        control, w, n_genes = measured.control_noise, measured.gene_noise, measured.effect.shape[1]
+        control, w, n_genes = measured.control_noise, measured.gene_noise, self.effect.shape[1]
         combinations, left_out = self._left_out(sets.design, own)
         mean, square, variance, set_variance = torch.zeros(4, len(sets.design), n_genes, dtype=w.dtype)
         for m, level, genes in self.used():
@@ -122,7 +123,7 @@ class Conditional:
             left = (LEVELS[level] * sets.variance[m] + control - known).clamp_min(0.0)
             left_of_set = (LEVELS[level] * sets.set_variance[m] + control - known).clamp_min(0.0)
             weight = responsibility[m, level, genes]
-            value = maps.mT @ measured.effect[:, genes]
+            value = maps.mT @ self.effect[:, genes]
             # On its own target a perturbation has one more effect, known as well as its conditions show it.
             at, t = self.among_targets(genes)
             load = targets.load(sets.design, maps, t)

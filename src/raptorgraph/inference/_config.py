@@ -39,6 +39,8 @@ class EffectPosteriorConfig(Checked):
     few_directions
         Whether a prior by which effects have few directions is tried, and taken where genes that are left out are
         likelier by it.
+    sparse_interactions
+        Whether a measured combination may move single genes far more than its genes together do.
     noise_fraction
         Fraction of the conditions' noise for which predictions are shrunk, above 0; 1 is that of the posterior mean.
     constrained
@@ -68,6 +70,7 @@ class EffectPosteriorConfig(Checked):
     excess_by_condition: bool = setting(True, check_flag)
     overshoot: bool = setting(True, check_flag)
     few_directions: bool = setting(True, check_flag)
+    sparse_interactions: bool = setting(True, check_flag)
     noise_fraction: float = setting(0.5, check_number, low=0, high=1, above=True)
     constrained: bool = setting(True, check_flag)
 

@@ -142,8 +142,8 @@ class JointDraws:
             generator = torch.Generator()
             generator.set_state(self._state)
             # Genes that were not perturbed come last, and have normal variables of their own: those of others stay.
-            others = torch.Generator().manual_seed(self.seed + 1)
-            draws = (self._draw(d, at, generator, others) for d, at in enumerate(self._chosen))
+            others, sparse = (torch.Generator().manual_seed(self.seed + i) for i in (1, 2))
+            draws = (self._draw(d, at, generator, others, sparse) for d, at in enumerate(self._chosen))
             self._inherited = _Inherited.stacked(draws, self.n_draws)
         return self._inherited
 
@@ -190,7 +190,9 @@ class JointDraws:
             found[:, c] = known + (self._spread**2 + larger_sd(design[c : c + 1]) ** 2).sqrt() * off
         return found
 
-    def _draw(self, d: int, chosen: torch.Tensor, generator: torch.Generator, others: torch.Generator) -> _Inherited:
+    def _draw(
+        self, d: int, chosen: torch.Tensor, generator: torch.Generator, others: torch.Generator, rare: torch.Generator
+    ) -> _Inherited:
         """Draw from the prior and correct it; `chosen` is the class and level of each gene, as one index."""
         fitted, targets = self.conditional.fitted, self.conditional.targets
         measured, prior = fitted.measured, fitted.hyperparameters
@@ -237,9 +239,11 @@ class JointDraws:
         noise_of_several = normal(len(several), guides) * torch.outer(several_between, w).sqrt()
         shown[several] += noise_of_several
         shown[:, targets.columns] += targets.perturbed * target
+        sparse = 0.0 if fitted.sparse is None else fitted.sparse.draw(rare)
+        shown[several] += sparse
         solved = self._solve(measured.effect - shown, chosen)
         del shown
-        condition[several] += self._by_own_variances(solved[several], chosen, interaction, noise_of_several)
+        condition[several] += self._by_own_variances(solved[several], chosen, interaction, noise_of_several) + sparse
 
         pull = sparse_times(csr_array(scaled.T), solved)
         for m, covariance in enumerate((prior.shared_covariance, prior.independent_covariance)):

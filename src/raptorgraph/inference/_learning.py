@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from raptorgraph.inference._conditioning import Conditional
 from raptorgraph.inference._covariances import Conditions, Covariances
 from raptorgraph.inference._expansion import Expansion
 from raptorgraph.inference._gene_covariance import ExtendedCovariance, GeneCovariance
@@ -22,6 +23,7 @@ from raptorgraph.inference._prior import (
     noise,
     signals,
 )
+from raptorgraph.inference._sparse_interactions import learn_sparse_interactions
 from raptorgraph.inference._state import Fitted, Hyperparameters, Measured
 from raptorgraph.inference._targets import TargetEffects
 
@@ -78,7 +80,10 @@ def learn(
         density = task.mixture(prior, slice(None)).log_density(task.scaled)
         targets = TargetEffects.given(task.scaled, measured, Covariances(prior, measured))
         density[:, :, targets.columns] += targets.log_evidence()
-        return Fitted(measured, prior, torch.softmax(density.flatten(0, 1), 0).view_as(density))
+        fitted = Fitted(measured, prior, torch.softmax(density.flatten(0, 1), 0).view_as(density))
+        if config.sparse_interactions and (measured.design.sum(1) > 1).any():
+            fitted = replace(fitted, sparse=learn_sparse_interactions(Conditional(fitted)))
+        return fitted
 
 
 def independent_prior(graph: torch.Tensor | None, k: int, n_conditions: int) -> torch.Tensor | GeneCovariance:

@@ -43,6 +43,7 @@ class Given(Protocol):
     """Distribution of effects given the measured effects, of which this is asked."""
 
     fitted: Fitted
+    effect: torch.Tensor
     noise_fraction: float
     covariances: Covariances
     targets: TargetEffects
@@ -70,7 +71,7 @@ class LeftOut:
 
     def __init__(self, conditional: Given, own: OwnVariances, chosen: torch.Tensor | None = None) -> None:
         chosen = torch.arange(len(own.rows)) if chosen is None else chosen
-        self._conditional, self.rows = conditional, own.rows[chosen]
+        self._conditional, self.rows, self._chosen = conditional, own.rows[chosen], chosen
         prior, measured = conditional.fitted.hyperparameters, conditional.fitted.measured
         noise = conditional.noise_fraction * measured.condition_noise[self.rows]
         self.residual = prior.residual_variance
@@ -91,7 +92,7 @@ class LeftOut:
 
     def off(self, m: int, level: int, genes: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """How far combinations are off, and the variance of that over w, each P x genes."""
-        of_targets, effect = self._conditional.targets, self._conditional.fitted.measured.effect
+        of_targets, effect = self._conditional.targets, self._conditional.effect
         inverse = self.inverse(m, level)
         precision = inverse[self.rows].diagonal()[:, None].repeat(1, len(genes))
         z = inverse.mT @ effect[:, genes]
@@ -117,8 +118,13 @@ class LeftOut:
         noise, more = self.unshared(m != CONDITION_SPECIFIC, LEVELS[level])
         total = total + more
         part = (noise / total).clamp_max(1.0)  # 1 - b
-        effect = self._conditional.fitted.measured.effect[self.rows][:, genes]
-        return effect - part * off, (1 - part) * noise
+        mean, variance = self._conditional.effect[self.rows][:, genes] - part * off, (1 - part) * noise
+        sparse = self._conditional.fitted.sparse
+        if sparse is not None:
+            mean += sparse.mean[self._chosen][:, genes]
+            unknown = sparse.variance[self._chosen][:, genes] / self._conditional.fitted.measured.gene_noise[genes]
+            variance += part**2 * unknown
+        return mean, variance
 
     def passed_on(self, m: int, level: int) -> torch.Tensor:
         """Part of what others predict that is left in the effect of a set, over that with the prior's variances, P."""

@@ -9,6 +9,7 @@ import torch
 
 from raptorgraph.inference._gene_covariance import ExtendedCovariance, GeneCovariance
 from raptorgraph.inference._gene_kernel import GeneKernel
+from raptorgraph.inference._sparse_interactions import SparseInteractions
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -34,7 +35,7 @@ _OLD_KEYS = {
 Covariance = torch.Tensor | GeneCovariance | ExtendedCovariance
 
 _NO_CELLS = 1e-6  # "number of cells" of a condition without any: it then says nothing
-_KERNEL = "kernel_"  # before the names of its fields
+_KERNEL, _SPARSE = "kernel_", "sparse_"  # before the names of their fields
 
 
 @dataclass(frozen=True)
@@ -129,17 +130,30 @@ class Fitted:
     responsibility: torch.Tensor  # r, classes x levels x G
     kernel: GeneKernel | None = None  # what an embedding of genes says of their effects
     gene_order: torch.Tensor | None = None  # G: columns in the order in which numbers are drawn, if not their own
+    sparse: SparseInteractions | None = None  # of the measured combinations, if there are any
+
+    @property
+    def inheritable(self) -> torch.Tensor:
+        """Measured effects less the sparse interactions, C x G: what other sets inherit is learned from these."""
+        if self.sparse is None:
+            return self.measured.effect
+        found = self.measured.effect.clone()
+        found[self.sparse.rows] -= self.sparse.mean
+        return found
 
     def of_columns(self, columns: torch.Tensor) -> Fitted:
         """The same posterior with the genes of the transcriptome at these columns, in this order (a permutation)."""
         measured = self.measured.of_columns(columns)
-        return replace(self, measured=measured, responsibility=self.responsibility[:, :, columns], gene_order=None)
+        sparse = None if self.sparse is None else self.sparse.of_columns(columns)
+        responsibility = self.responsibility[:, :, columns]
+        return replace(self, measured=measured, responsibility=responsibility, gene_order=None, sparse=sparse)
 
     def to_tensors(self) -> dict[str, torch.Tensor]:
         """Everything by the names of the fields, for ``state_dict``."""
         found = {**vars(self.measured), **_flat(self.hyperparameters), "responsibility": self.responsibility}
-        if self.kernel is not None:
-            found |= {f"{_KERNEL}{name}": value for name, value in vars(self.kernel).items()}
+        for prefix, part in ((_KERNEL, self.kernel), (_SPARSE, self.sparse)):
+            if part is not None:
+                found |= {f"{prefix}{name}": value for name, value in vars(part).items()}
         if self.gene_order is not None:
             found["gene_order"] = self.gene_order
         return found
@@ -157,13 +171,17 @@ class Fitted:
             return {name: tensors[key].cpu() if key in tensors else _parts(tensors, key) for name, key in found.items()}
 
         responsibility = tensors[names.get("responsibility", "responsibility")].cpu()
-        of_kernel = {name.removeprefix(_KERNEL): x.cpu() for name, x in tensors.items() if name.startswith(_KERNEL)}
+        of_kernel, of_sparse = (
+            {name.removeprefix(prefix): x.cpu() for name, x in tensors.items() if name.startswith(prefix)}
+            for prefix in (_KERNEL, _SPARSE)
+        )
         return cls(
             Measured(**named(Measured)),
             Hyperparameters(**named(Hyperparameters)),
             responsibility,
             GeneKernel(**of_kernel) if of_kernel else None,
             tensors["gene_order"].cpu() if "gene_order" in tensors else None,
+            SparseInteractions(**of_sparse) if of_sparse else None,
         )
 
 
