@@ -70,6 +70,9 @@ class WholeModel:
         self.measured = {name: value.numpy() for name, value in vars(fitted.measured).items()}
         self.prior = {name: value.numpy() for name, value in vars(fitted.hyperparameters).items()}
         self.responsibility = fitted.responsibility[:, :, g].numpy()
+        # over the typical variance, of which the errors of the controls of batches have a share
+        share = (self.measured["control_loadings"] ** 2).sum(1).mean()
+        self.controls = 1 / N_CONTROLS / BOTH * (1 - share)
         self.g, self.fraction, self.w = g, fraction, self.measured["gene_noise"][g]
         total = np.linalg.inv(np.eye(len(graph)) - graph)
         along = total @ total.T
@@ -130,7 +133,8 @@ class WholeModel:
             "residual": level * self.prior["residual_variance"],
             "specific": level,
             "target": 64.0,
-            "controls": 1 / N_CONTROLS / BOTH,
+            "controls": self.controls,
+            "batch": 1.0,
             "between": self.prior["excess"] * np.median(self.measured["condition_noise"]),
         }
         if kind == "error":
@@ -149,6 +153,7 @@ class WholeModel:
         measured = []
         for c, row in enumerate(self.measured["design"]):
             loadings = self._loadings(row, tuple(row), klass) | {("error", c): 1.0}
+            loadings |= {("batch", j): load for j, load in enumerate(self.measured["control_loadings"][c])}
             measured.append(loadings | ({} if klass == 2 else {("residual", "measured", c): 1.0}))
         everything = [*measured, *rows]
         latents = list(dict.fromkeys(name for loadings in everything for name in loadings))

@@ -20,18 +20,18 @@ from raptorgraph.inference._prior import INDEPENDENT, N_CLASSES, along_graph
 from raptorgraph.inference._state import Fitted, Measured
 
 K, G = 14, 40
-CASES = ["singles", "graph", "combinations", "both"]
+CASES = ["singles", "graph", "combinations", "both", "batches"]
 
 
 def _screen(case):
     """Twelve singles, pairs and a triple (one gene in combinations alone, one in nothing), a graph, two targets."""
     rng = np.random.default_rng(0)
     design = np.eye(K)[:12]
-    if case in {"combinations", "both"}:
+    if case in {"combinations", "both", "batches"}:
         sets = [(0, 1), (1, 2), (3, 12), (0, 4, 5)]
         design = np.vstack([design, np.array([np.isin(np.arange(K), genes) for genes in sets], dtype=float)])
     graph = np.zeros((K, K))
-    if case in {"graph", "both"}:
+    if case in {"graph", "both", "batches"}:
         graph[0, 1], graph[1, 6], graph[7, 6], graph[13, 8] = 0.8, -0.5, 0.4, 0.3
     effect = design @ rng.normal(size=(K, 2)) @ rng.normal(size=(2, G)) + rng.normal(size=(len(design), G))
     variance = np.tile(rng.uniform(0.05, 0.2, G), (len(design), 1))
@@ -48,6 +48,9 @@ def both(request):
     none = torch.zeros(G, 0)
     lowest = torch.full((G,), -0.1)
     measured = Measured.of(design, effect, variance, n_cells, 300, targets=targets, lowest=lowest, loadings=none)
+    if request.param == "batches":
+        of_batches = np.random.default_rng(5).normal(size=(len(design), 3))
+        measured = replace(measured, control_loadings=torch.as_tensor(0.4 * of_batches))
     found = []
     for independent in (along_graph(graph, K), GeneCovariance.along_graph(graph, K)):
         task = _Task(measured, independent, EffectPosteriorConfig(), 3)

@@ -81,9 +81,11 @@ def test_the_mean_over_sets_of_a_size(prior, size):
 
 def test_noise_and_covariances_are_the_covariance_of_the_measured_effects(prior):
     n_cells = np.linspace(20, 80, len(SETS))
-    unused = torch.zeros(0)
-    measured = Measured(_tensor(SETS), unused, unused, _tensor(1 / n_cells), _tensor(1 / 300), unused, unused, unused)
-    errors = np.diag(0.5 * (1 + prior.excess_by_condition.numpy()) / n_cells) + 1 / 300
+    unused, of_batches = torch.zeros(0), np.random.default_rng(0).normal(size=(len(SETS), 2))
+    measured = Measured(
+        _tensor(SETS), unused, unused, _tensor(1 / n_cells), _tensor(1 / 300), *[unused] * 3, _tensor(of_batches)
+    )
+    errors = np.diag(0.5 * (1 + prior.excess_by_condition.numpy()) / n_cells) + 1 / 300 + of_batches @ of_batches.T
     np.testing.assert_allclose(noise(prior, measured, 0.5), errors)
     found = Covariances(prior, measured, 0.5)
     of_signals = signals(prior, _tensor(SETS)).numpy()

@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 from scipy import sparse
 
-from raptorgraph.screen._moments import condition_moments, effect_moments, log_ratio_moments
+from raptorgraph.screen._moments import condition_moments, control_loadings_of, effect_moments, log_ratio_moments
+from raptorgraph.screen._sums import add_up
 
 
 @pytest.fixture
@@ -85,6 +86,25 @@ def test_the_variance_is_that_of_repeated_experiments():
     X = rng.normal(size=(len(codes), 20_000)) + 20
     found = effect_moments(X, codes, 2, batch=batch)
     np.testing.assert_allclose(found.variance[1].mean(), found.effect[1].var(), rtol=0.05)
+
+
+def test_effects_share_the_error_of_the_controls_of_their_batches():
+    """Covariance of the reference means over repeated experiments, of nested, crossed and uncontrolled conditions."""
+    batch = np.repeat([0, 1, 2], [46, 14, 10])  # the last has no controls
+    codes = np.r_[np.repeat([0, 1, 3], [30, 10, 6]), np.repeat([0, 2, 3], [5, 6, 3]), np.repeat([4, 1], [8, 2])]
+    loadings = control_loadings_of(add_up(np.ones((70, 1)), codes, 6, batch=batch))
+    assert loadings.shape == (6, 1)
+    rng, draws = np.random.default_rng(0), []
+    for _ in range(4000):
+        mean = rng.normal(size=2) / np.sqrt([30, 5])
+        of_all = (30 * mean[0] + 5 * mean[1]) / 35
+        draws.append([(10 * mean[0] + 2 * of_all) / 12, mean[1], (6 * mean[0] + 3 * mean[1]) / 9, of_all])
+    np.testing.assert_allclose((1 / 35 + loadings @ loadings.T)[1:5, 1:5], np.cov(np.array(draws).T), atol=0.015)
+    moments = effect_moments(np.random.default_rng(1).random((70, 2)), codes, 6, batch=batch)
+    assert moments.n[5] == 0
+    assert not loadings[5].any()  # a condition without cells
+    one = add_up(np.ones((70, 1)), codes, 6)
+    assert control_loadings_of(one).shape == (6, 0)
 
 
 def test_log_ratios_by_hand(cells):

@@ -314,3 +314,25 @@ def test_the_wrong_label_of_many_is_found_before_the_work():
     with pytest.raises(ValueError, match="P9999 was not perturbed"):
         effects(model, [*model.conditions, "P9999"], top=1)
     assert model.asked == []
+
+
+def test_few_controls_of_one_batch_make_no_sure_genes():
+    """Eight perturbations of control cells tell the error of the 20 others of their batch well, which is no effect."""
+    rng = np.random.default_rng(0)
+    rates = rng.gamma(1.0, 2.0, 150) + 0.1
+    labels = np.repeat([*("control", "control"), *(f"P{k:02d}" for k in range(16))], [500, 20, *[60] * 16])
+    batch = np.repeat([*"ab", *"a" * 8, *"b" * 8], [500, 20, *[60] * 16])
+    shift = np.where(batch[:, None] == "b", np.exp(rng.normal(0, 0.2, 150)), 1.0)
+    counts = rng.poisson(rates * shift).astype(np.float32)
+    obs = pd.DataFrame({"perturbation": labels, "batch": batch}, [f"c{k}" for k in range(len(labels))])
+    adata = AnnData(counts, obs)
+    rg.RaptorGraphModel.setup_anndata(adata, batch_key="batch")
+    model = rg.RaptorGraphModel(adata, n_hidden=8)
+    model.train(max_epochs=1, accelerator="cpu", enable_progress_bar=False)
+    table = effects(model)
+    assert (table["FDR"] <= 0.05).sum() <= 5
+    covered = (table["low"] <= 0) & (table["high"] >= 0)
+    assert covered[table["perturbation"] >= "P08"].mean() >= 0.9
+    draws = model.sample_effects(model.conditions[8:], n_draws=100, seed=0)
+    low, high = np.quantile(draws, [0.05, 0.95], axis=0)
+    assert ((low <= 0) & (high >= 0)).mean() >= 0.9

@@ -75,7 +75,8 @@ class Conditions:
         assert genes is not None
         own = fraction * (1 + prior.excess_by_condition) * measured.condition_noise
         scale, each = scale_of(prior, measured.design), levels[:, None]
-        controls = measured.control_noise.sqrt().expand(len(levels), len(own), 1)
+        controls = torch.cat([measured.control_noise.sqrt().expand(len(own), 1), measured.control_loadings], 1)
+        controls = controls.expand(len(levels), -1, -1)
         if m == CONDITION_SPECIFIC:
             return LowRank(self.links[m], scale, each + own, controls, genes, levels)
         directions = each[:, None].sqrt() * (scale[:, None] * sparse_times(self.design, genes.loadings))

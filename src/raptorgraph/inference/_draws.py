@@ -231,10 +231,11 @@ class JointDraws:
         target = torch.randn(len(targets.genes), generator=generator, dtype=torch.float64)
         target = target * (TARGET_VARIANCE * w[targets.columns]).sqrt()
         control = normal(1, noise)[0] * (measured.control_noise * w).sqrt()
+        of_batches = measured.control_loadings @ (normal(measured.control_loadings.shape[1], noise) * w.sqrt())
         residual = prior.residual_variance * levels * inherits
         one = torch.ones_like(between)
         parts = [(programs, one, residual * w), (noise, measured.condition_noise, w), (guides, between, w)]
-        shown = sparse_times(scaled, single) + condition + control + _sum_of_normals(parts, generator)
+        shown = sparse_times(scaled, single) + condition + control + of_batches + _sum_of_normals(parts, generator)
         shown += combination[:, None] * common
         noise_of_several = normal(len(several), guides) * torch.outer(several_between, w).sqrt()
         shown[several] += noise_of_several

@@ -198,8 +198,9 @@ class EffectPosterior(nn.Module):
         embedding: torch.Tensor | None = None,
         n_fit_conditions: int | None = None,
         gene_order: torch.Tensor | None = None,
+        control_loadings: torch.Tensor | None = None,
     ) -> None:
-        """Learn the prior and store what the posterior needs.
+        r"""Learn the prior and store what the posterior needs.
 
         Parameters
         ----------
@@ -235,6 +236,9 @@ class EffectPosterior(nn.Module):
         gene_order
             Shape (G,): the columns in the order in which genes are chosen and random numbers given to them, such as
             that of their names; results then do not depend on the order of the columns. By default their own.
+        control_loadings
+            L, conditions x columns: where batches have controls of their own, two effects share the variance of a cell
+            times :math:`1 / n_0 + (L L^\top)_{cd}`. By default all are compared with all controls.
 
         Raises
         ------
@@ -253,9 +257,8 @@ class EffectPosterior(nn.Module):
         if targets is None or not self.config.target_effects:
             targets = torch.full((k,), -1)
         with torch.enable_grad(), torch.inference_mode(False), one_thread(n_conditions <= _FEW_CONDITIONS):
-            measured = Measured.of(
-                design, effect, variance, n_cells, n_controls, targets=targets, lowest=lowest, loadings=noise_loadings
-            )
+            given = targets, lowest, noise_loadings, control_loadings
+            measured = Measured.of(design, effect, variance, n_cells, n_controls, *given)
             if gene_order is not None:
                 gene_order = gene_order.cpu().long()
                 measured = measured.of_columns(gene_order)

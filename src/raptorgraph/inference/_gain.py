@@ -263,6 +263,7 @@ def _unknown(fitted: Fitted, at: torch.Tensor, deviation: float) -> torch.Tensor
         alike[k, k] = measured.control_noise
         cross = alike @ of_all.T + apart @ of_combinations.T
         covariance = of_all @ alike @ of_all.T + of_combinations @ apart @ of_combinations.T
+        covariance += measured.control_loadings @ measured.control_loadings.T
         covariance.diagonal().add_(private[m, level] + errors)
         found.append(alike + apart - cross @ torch.cholesky_solve(cross.T, torch.linalg.cholesky(covariance)))
     return torch.stack(found)

@@ -145,6 +145,7 @@ class _Gradient:
         n, k = measured.design.shape
         dtype = measured.effect.dtype
         self._prior, self._conditions, self._scale = prior, conditions, scale_of(prior, measured.design)
+        self._n_others = 2 + measured.control_loadings.shape[1]  # columns of U behind the directions
         self.own = torch.zeros(n, dtype=dtype)  # by the noise of the conditions
         self.residual = torch.zeros(n, dtype=dtype)  # by their residuals and interactions
         self.scale = torch.zeros(n, dtype=dtype)
@@ -191,14 +192,15 @@ class _Gradient:
             return
         by_level = levels @ diagonal
         self.residual += by_level
-        others = by_loads[:, :, -2:] * loads[:, :, -2:]  # of what combinations have in common, and of the controls
+        n = self._n_others
+        others = by_loads[:, :, -n:] * loads[:, :, -n:]  # of what combinations have in common, and of the controls
         self.common += others[:, :, 0].sum() / self._prior.combination_variance
         inherited = 0.5 * (explained - total[:, None]) - diagonal * own - others.sum(2)
         self.scale += 2 * self._conditions.combination * inherited.sum(0) / self._scale
         if of.m == SHARED:
             alone, genes = links.alone
             self.specific.index_add_(0, genes, by_level[alone])
-            directions = torch.einsum("l,lcr->cr", levels.sqrt(), by_loads[:, :, :-2])
+            directions = torch.einsum("l,lcr->cr", levels.sqrt(), by_loads[:, :, :-n])
             self.loadings += 2 * sparse_times(self._conditions.design_by_gene, self._scale[:, None] * directions)
 
     def add_expanded(self, expansion: Expansion, levels: torch.Tensor, r: torch.Tensor) -> None:

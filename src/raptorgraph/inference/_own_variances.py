@@ -92,14 +92,20 @@ class LeftOut:
 
     def off(self, m: int, level: int, genes: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """How far combinations are off, and the variance of that over w, each P x genes."""
-        of_targets, effect = self._conditional.targets, self._conditional.effect
         inverse = self.inverse(m, level)
         precision = inverse[self.rows].diagonal()[:, None].repeat(1, len(genes))
-        z = inverse.mT @ effect[:, genes]
+        z = self._times_effects(inverse, m, level, genes)
         at, t = self._conditional.among_targets(genes)
-        z[:, at] -= inverse.mT @ of_targets.perturbed[:, t] * of_targets.mean[m, level, t]
         precision[:, at] = self.precision(inverse, m, level, t)
         return z / precision, 1 / precision
+
+    def _times_effects(self, columns: torch.Tensor, m: int, level: int, genes: torch.Tensor) -> torch.Tensor:
+        """Products of columns (C x P) with the measured effects less those that are expected on targets, P x genes."""
+        of_targets, effect = self._conditional.targets, self._conditional.effect
+        found = columns.mT @ effect[:, genes]
+        at, t = self._conditional.among_targets(genes)
+        found[:, at] -= columns.mT @ of_targets.perturbed[:, t] * of_targets.mean[m, level, t]
+        return found
 
     def unshared(self, inherits: torch.Tensor | bool, level: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Variance of what is no effect of the set, l omega + (1 + kappa_c) / n_c, and what is more than usual.
@@ -114,16 +120,24 @@ class LeftOut:
 
     def moments(self, m: int, level: int, genes: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Mean of the effects of the sets, and their variance over w, each P x genes."""
-        off, total = self.off(m, level, genes)
+        off, usual = self.off(m, level, genes)
         noise, more = self.unshared(m != CONDITION_SPECIFIC, LEVELS[level])
-        total = total + more
+        total = usual + more
         part = (noise / total).clamp_max(1.0)  # 1 - b
+        measured, sparse = self._conditional.fitted.measured, self._conditional.fitted.sparse
         mean, variance = self._conditional.effect[self.rows][:, genes] - part * off, (1 - part) * noise
-        sparse = self._conditional.fitted.sparse
-        if sparse is not None:
+        if measured.control_loadings.shape[1]:
+            # The error of the controls of its batches is no effect either, and other conditions tell of it, too.
+            shared = measured.control_loadings @ measured.control_loadings[self.rows].T  # L L', C x P
+            through = self._conditional.covariances.at(m, level).solve(shared)
+            own = through[self.rows].diagonal()[:, None]
+            mean -= self._times_effects(through, m, level, genes) - own * more * off / total
+            left = (shared[self.rows] - shared.mT @ through).diagonal()[:, None] + own**2 * more * usual / total
+            variance = (variance + left - 2 * noise * own * usual / total).clamp_min(0.0)
+            part = part + own * usual / total
+        if sparse is not None:  # of the error in what was taken out, this part is an error of the effect
             mean += sparse.mean[self._chosen][:, genes]
-            unknown = sparse.variance[self._chosen][:, genes] / self._conditional.fitted.measured.gene_noise[genes]
-            variance += part**2 * unknown
+            variance += part**2 * sparse.variance[self._chosen][:, genes] / measured.gene_noise[genes]
         return mean, variance
 
     def passed_on(self, m: int, level: int) -> torch.Tensor:

@@ -82,7 +82,7 @@ def signals(prior: Hyperparameters, design: torch.Tensor) -> torch.Tensor:
 def noise(prior: Hyperparameters, measured: Measured, noise_fraction: float = 1.0) -> torch.Tensor:
     """Covariance N of the errors of measurement, in units in which a typical sampling variance is 1."""
     conditions = noise_fraction * (1 + prior.excess_by_condition) * measured.condition_noise
-    return torch.diag(conditions) + measured.control_noise
+    return torch.diag(conditions) + measured.control_noise + measured.control_loadings @ measured.control_loadings.T
 
 
 def _between(left: torch.Tensor, covariance: Covariance, right: torch.Tensor) -> torch.Tensor:

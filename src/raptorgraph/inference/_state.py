@@ -53,6 +53,7 @@ class Measured:
     target_columns: torch.Tensor  # k: column of each perturbed gene, -1 where it is not measured
     lowest: torch.Tensor  # G: effect that takes a gene to zero expression, -inf where there is no such bound
     noise_loadings: torch.Tensor  # G x factors: correlation of the sampling noise between genes
+    control_loadings: torch.Tensor  # L, C x columns: errors of the controls of batches, beyond that of all controls
 
     @classmethod
     def of(
@@ -62,20 +63,22 @@ class Measured:
         variance: torch.Tensor,
         n_cells: torch.Tensor,
         n_controls: int,
-        *,
         targets: torch.Tensor,
         lowest: torch.Tensor,
         loadings: torch.Tensor,
+        control_loadings: torch.Tensor | None = None,
     ) -> Measured:
         """Screen from the arguments of ``EffectPosterior.fit``, as float64; ValueError for what is not finite."""
-        design, effect, variance, n_cells, lowest, loadings = (
+        if control_loadings is None:
+            control_loadings = effect.new_zeros(len(effect), 0)
+        design, effect, variance, n_cells, lowest, loadings, control_loadings = (
             x.cpu().double().clone(memory_format=torch.contiguous_format)
-            for x in (design, effect, variance, n_cells, lowest, loadings)
+            for x in (design, effect, variance, n_cells, lowest, loadings, control_loadings)
         )
         for name, found in {"effect": effect, "variance": variance[n_cells > 0]}.items():
             if not torch.isfinite(found).all():
                 raise ValueError(f"A measured {name} is not finite: look for extreme values in the data.")
-        sampling = 1 / n_cells[n_cells > 0] + 1 / n_controls
+        sampling = 1 / n_cells[n_cells > 0] + 1 / n_controls + control_loadings[n_cells > 0].square().sum(1)
         typical = sampling.mean()
         return cls(
             design=design,
@@ -86,6 +89,7 @@ class Measured:
             target_columns=targets.cpu().long().clone(),
             lowest=lowest,
             noise_loadings=loadings,
+            control_loadings=control_loadings / typical.sqrt(),
         )
 
     def of_columns(self, columns: torch.Tensor) -> Measured:
@@ -165,6 +169,9 @@ class Fitted:
         if "noise_loadings" not in tensors:  # of a model that drew genes independently
             n_genes = len(tensors[names.get("lowest", "lowest")])
             tensors = {**tensors, "noise_loadings": torch.zeros(n_genes, 0, dtype=torch.float64)}
+        if "control_loadings" not in tensors:  # of a model that took all controls for one sample
+            n_conditions = len(tensors[names.get("effect", "effect")])
+            tensors = {**tensors, "control_loadings": torch.zeros(n_conditions, 0, dtype=torch.float64)}
 
         def named(kind: type) -> dict[str, Any]:
             found = {field.name: names.get(field.name, field.name) for field in fields(kind)}

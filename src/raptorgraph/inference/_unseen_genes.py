@@ -79,7 +79,7 @@ def kernel_of(measured: Measured, excess: torch.Tensor, embedding: torch.Tensor,
         )
     at = at[torch.linspace(0, len(at) - 1, min(len(at), _MOST_SINGLES)).round().long()]
     effect = measured.effect[at][:, columns] / measured.gene_noise[columns].sqrt()
-    own = ((1 + excess) * measured.condition_noise)[at].mean()
+    own = ((1 + excess) * measured.condition_noise + measured.control_loadings.square().sum(1))[at].mean()
     return learn_kernel(effect, embedding[gene[at]], own, measured.control_noise, embedding)
 
 
@@ -142,6 +142,7 @@ def _part(fitted: Fitted, rows: torch.Tensor, genes: torch.Tensor) -> Fitted:
             design=measured.design[rows][:, genes],
             effect=measured.effect[rows],
             condition_noise=measured.condition_noise[rows],
+            control_loadings=measured.control_loadings[rows],
             target_columns=measured.target_columns[genes],
         ),
         replace(

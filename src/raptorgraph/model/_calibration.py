@@ -83,6 +83,7 @@ class Calibration:
         embedding: torch.Tensor | None = None,
         *,
         gene_order: np.ndarray | None = None,
+        control_loadings: np.ndarray | None = None,
     ) -> None:
         """Fit the posterior to effects that were measured on all cells but those that are kept for a test.
 
@@ -91,7 +92,8 @@ class Calibration:
         columns of the perturbed genes, -1 where there is none; `graph` has the weights among the perturbed genes, None
         where they are still to be learned; `noise_loadings` say how the noise of the genes is correlated (G x factors);
         `embedding` are rows of what is known of the perturbed genes; `gene_order` are the columns of the genes in the
-        order in which they get their random numbers.
+        order in which they get their random numbers; `control_loadings` (control and conditions x columns) are the
+        errors of the controls of batches.
         """
         effects = self.module.effects
         if effects is None:
@@ -109,6 +111,7 @@ class Calibration:
                 noise_loadings=None if noise_loadings is None else torch.as_tensor(noise_loadings),
                 embedding=embedding,
                 gene_order=None if gene_order is None else torch.as_tensor(gene_order),
+                control_loadings=None if control_loadings is None else torch.as_tensor(control_loadings[1:]),
             )
         logger.info(*_said_of_combinations(design[1:], effects.combination_scale))
         if embedding is not None:

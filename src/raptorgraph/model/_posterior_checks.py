@@ -54,7 +54,8 @@ def standardized(model: RaptorGraphModel, screen: Screen | None) -> pd.Series:
     if screen is None:
         measured = effects.fitted.measured
         design, effect, conditions = measured.design, measured.effect, None
-        noise = torch.outer(measured.condition_noise + measured.control_noise, measured.gene_noise)
+        of_batches = measured.control_loadings.square().sum(1)
+        noise = torch.outer(measured.condition_noise + measured.control_noise + of_batches, measured.gene_noise)
     else:
         found = screen.moments
         columns = screen.var_names.get_indexer(model.cells.var_names)

@@ -16,7 +16,7 @@ from raptorgraph.model._loader import Split, make_loader
 from raptorgraph.model._stream import make_stream
 from raptorgraph.pp._pairing import METHODS, pairing_plan, principal_components
 from raptorgraph.screen._matrix import to_dense
-from raptorgraph.screen._moments import effects_of, log_ratios_of, moments_of
+from raptorgraph.screen._moments import control_loadings_of, effects_of, log_ratios_of, moments_of
 
 if TYPE_CHECKING:
     from torch.utils.data import DataLoader
@@ -209,6 +209,10 @@ class ScreenSplitter(pl.LightningDataModule):
     def known_effects(self) -> tuple[EffectMoments, np.ndarray]:
         """Effects measured on them, and the mean of their controls."""
         return effects_of(self.sums), moments_of(self.sums).mean[0]
+
+    def known_control_loadings(self) -> np.ndarray:
+        """Errors of the controls of batches among them, beyond that of all controls, conditions x columns."""
+        return control_loadings_of(self.sums)
 
     def known_noise(self) -> np.ndarray:
         """Correlation between genes of the noise of a mean, as their control cells show it within batches.

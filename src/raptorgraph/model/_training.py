@@ -249,8 +249,9 @@ def _infer(
         rows = None if embedding is None else torch.as_tensor(embedding.rows(model.perturbed_genes))
         with _timed(seconds, "posterior"):
             noise = splitter.known_noise()
-            measured, order = splitter.known_effects(), splitter.gene_order
-            model.calibration.fit(*measured, design, targets, model.edges.known(), noise, rows, gene_order=order)
+            given = *splitter.known_effects(), design, targets, model.edges.known(), noise, rows
+            more = {"gene_order": splitter.gene_order, "control_loadings": splitter.known_control_loadings()}
+            model.calibration.fit(*given, **more)
     if module.config.perturbed_prior:
         with _timed(seconds, "targets"):
             splitter.targets = _targets(model, splitter, design)

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 _FLOOR = 1e-2  # smallest variance, as a part of the typical control variance
+_NO_LOADING = 1e-6  # size of a column of loadings that rounding leaves, over the standard error of all controls
 
 
 @dataclass(frozen=True)
@@ -104,6 +105,32 @@ def effects_of(sums: Sums, shrinkage: float = 10.0) -> EffectMoments:
     return EffectMoments(effect=effect, variance=variance, n=found.n)
 
 
+def control_loadings_of(sums: Sums) -> np.ndarray:
+    r"""Errors of the controls that conditions are compared with, beyond the error of all controls together.
+
+    With :math:`n_{0b}` of the :math:`n_0` control cells in batch b, whose weight in the reference of condition c is
+    :math:`w_{cb}`, two effects share the sampling variance of a control cell times
+
+    .. math::
+        \sum_b \frac{w_{cb} w_{db}}{n_{0b}} = \frac{1}{n_0} + (L L^\top)_{cd}, \qquad
+        L_{cb} = \frac{w_{cb}}{\sqrt{n_{0b}}} - \frac{\sqrt{n_{0b}}}{n_0},
+
+    the variance of the mean of all controls, which all effects share, and that of what the controls of batches depart
+    from it by, which those share that lie in the same batches.
+
+    Parameters
+    ----------
+    sums
+        As in :func:`effects_of`.
+
+    Returns
+    -------
+    L up to a rotation of its columns, of which there are fewer than batches with control cells, and none for one batch;
+    C x columns, 0 for a condition without cells.
+    """
+    return _loadings(_compare(sums))
+
+
 def log_ratios_of(sums: Sums, shrinkage: float = 50.0) -> LogRatioMoments:
     r"""Log ratio of each condition's mean rate to that of control, and its sampling variance.
 
@@ -172,7 +199,8 @@ class _Comparison:
     """Means (C, G), the control means that they are compared with (C, G), variances, and numbers of cells.
 
     `within` (C, G) are sums of squares about the means of condition and batch, `freedom` (C,) their degrees of freedom;
-    `control_var` (G,) is the control's variance; times `reference_share` (C,) it is the variance of the reference.
+    `control_var` (G,) is the control's variance; times `reference_share` (C,) it is the variance of the reference, in
+    which batches with `n_controls` (B,) control cells have the `weight` (C, B).
     """
 
     n: np.ndarray
@@ -182,6 +210,8 @@ class _Comparison:
     freedom: np.ndarray
     control_var: np.ndarray
     reference_share: np.ndarray
+    weight: np.ndarray
+    n_controls: np.ndarray
 
     def shrunk_variance(self, prior: np.ndarray, shrinkage: float) -> np.ndarray:
         """Variances of the conditions (C, G), with a prior that counts for `shrinkage` cells."""
@@ -230,7 +260,19 @@ def _compare(sums: Sums, *, rates: bool = False) -> _Comparison:
         freedom=freedom,
         control_var=within[0] / max(freedom[0], 1),
         reference_share=(weight[:, has_control] ** 2 / counts[0, has_control]).sum(axis=1),
+        weight=weight[:, has_control],
+        n_controls=counts[0, has_control],
     )
+
+
+def _loadings(found: _Comparison) -> np.ndarray:
+    """L of :func:`control_loadings_of`."""
+    n_all = found.n_controls.sum()
+    loadings = found.weight / np.sqrt(found.n_controls) - np.sqrt(found.n_controls) / n_all
+    loadings[found.n == 0] = 0.0
+    left, size, _ = np.linalg.svd(loadings, full_matrices=False)
+    kept = size > _NO_LOADING / np.sqrt(n_all)
+    return np.asarray(left[:, kept] * size[kept])
 
 
 # -- from matrices -----------------------------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ from sklearn.mixture import GaussianMixture
 
 from raptorgraph._text import counted
 from raptorgraph.screen._checks import NOTE, WARNING, Finding, NotChecked, note, warning
+from raptorgraph.screen._depth_check import shifted_by_depth
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -79,7 +80,7 @@ def _totals(screen: Screen) -> Iterator[tuple[str, np.ndarray]]:
 
 # -- doublets ----------------------------------------------------------------------------------------------------------
 def library_sizes(screen: Screen) -> Iterator[Finding]:
-    """Libraries as droplets with two cells have them: twice those of controls, or of two sizes."""
+    """Libraries as droplets with two cells have them, twice those of controls or of two sizes; and what they shift."""
     sizes = screen.source[1]
     if sizes is None:
         sizes = next((totals for _, totals in _totals(screen)), None)
@@ -113,6 +114,8 @@ def library_sizes(screen: Screen) -> Iterator[Finding]:
             tuple(mixed),
             tuple(f"{label} ({share:.0%} are {times:.1f} times larger)" for label, (share, times) in mixed.items()),
         )
+    named = {screen.control, *twice, *mixed}
+    yield from shifted_by_depth(screen, {label: value for label, value in ratio.items() if label not in named})
 
 
 def _within_batches(logs: np.ndarray, codes: np.ndarray, batch: np.ndarray) -> np.ndarray:
