@@ -1,6 +1,7 @@
 """Screens drawn from the effect model, and the whole model of a gene in numpy: all latents with their loadings."""
 
 import copy
+from dataclasses import replace
 from itertools import combinations
 from types import SimpleNamespace
 from typing import NamedTuple
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from raptorgraph.inference import EffectPosterior
+from raptorgraph.inference import EffectPosterior, EffectPosteriorConfig
 
 K, G, N_CELLS, N_CONTROLS = 8, 400, 50, 300
 BOTH = 1 / N_CELLS + 1 / N_CONTROLS
@@ -48,8 +49,10 @@ def _draw_screen(rng, *, scale=0.7, n_pairs=14, interaction=0.02):
     return Screen(design, measured, variance, true, K + n_pairs)
 
 
-def _fit(design, measured, variance, n_cells=None, config=None, **kwargs):
+def _fit(design, measured, variance, n_cells=None, config=None, *, sparse=False, **kwargs):
     n_cells = np.full(len(design), N_CELLS) if n_cells is None else n_cells
+    # What is checked here is the normal model; sparse interactions have a test of their own.
+    config = replace(config or EffectPosteriorConfig(), sparse_interactions=sparse)
     posterior = EffectPosterior(config)
     kwargs = {name: value if isinstance(value, int) else torch.as_tensor(value) for name, value in kwargs.items()}
     posterior.fit(*(torch.as_tensor(x) for x in (design, measured, variance, n_cells)), N_CONTROLS, **kwargs)

@@ -37,6 +37,7 @@ POSTERIOR: dict[str, dict[str, Any]] = {  # arguments of the posterior
     "one noise for all conditions": {"excess_by_condition": False},
     "sums are not expected to overshoot": {"overshoot": False},
     "few directions are not tried": {"few_directions": False},
+    "pairs move no genes by themselves": {"sparse_interactions": False},
     "shrunk for all of the noise": {"noise_fraction": 1.0},
     "not set off from the mean": {"constrained": False},
     "posterior mean": {"noise_fraction": 1.0, "constrained": False},
