@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from raptorgraph.inference import EffectPosterior
+from raptorgraph.inference import EffectPosterior, EffectPosteriorConfig
 from raptorgraph.inference._conditioning import Sets
 
 G = 12
@@ -18,7 +18,7 @@ def _fit(loadings=None, n=5):
     design = np.array([[1, 0, 0], [0, 1, 0], [0, 0, 1], [1, 1, 0], [0, 1, 1]], dtype=float)[:n]
     measured = (design @ rng.normal(size=(3, G))) + 0.3 * rng.normal(size=(n, G))
     variance, n_cells = np.full(measured.shape, 0.05), np.full(n, 50)
-    posterior = EffectPosterior()
+    posterior = EffectPosterior(EffectPosteriorConfig(sparse_interactions=False))  # the normal model
     given = map(torch.as_tensor, (design, measured, variance, n_cells))
     posterior.fit(*given, 300, n_steps=20, control_loadings=None if loadings is None else torch.as_tensor(loadings))
     return torch.as_tensor(design), posterior

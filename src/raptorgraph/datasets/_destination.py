@@ -11,7 +11,7 @@ import numpy as np
 from scipy import sparse
 
 from raptorgraph._files import replaced
-from raptorgraph.screen._room import close_whole, new_file, room_for_rows, room_for_tables
+from raptorgraph.screen._room import close_whole, new_file, room_for_bytes, room_for_rows, room_for_tables
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -102,6 +102,7 @@ class OnDisk:
         # places of counts beyond 2^31
         empty = sparse.csr_matrix((0, self.n_genes), dtype=np.float32)
         empty.indptr = empty.indptr.astype(np.int64)
+        room_for_bytes(self.file, CHUNK_NUMBERS * empty.indptr.itemsize)  # its one number is written in a whole chunk
         # without chunks of a size, those of an empty array are of one number each
         ad.io.write_elem(self.file, "X", empty, dataset_kwargs={"chunks": (CHUNK_NUMBERS,)})
         rows = max(1, CHUNK_NUMBERS // self.n_latent)

@@ -48,8 +48,13 @@ def room_for_rows(group: Any, key: str, values: Matrix) -> None:
 
 def room_for_tables(group: Any, *tables: Any) -> None:
     """The same for tables, arrays, and mappings of these."""
+    room_for_bytes(group, sum(map(_bytes_of, tables)))
+
+
+def room_for_bytes(group: Any, n_bytes: int) -> None:
+    """The same for a number of bytes, such as those of chunks of which little is filled yet."""
     if isinstance(group, h5py.Group):
-        _take(group.file, sum(map(_bytes_of, tables)))
+        _take(group.file, n_bytes)
 
 
 def close_whole(file: h5py.File) -> None:
