@@ -63,9 +63,9 @@ class EffectPosterior(nn.Module):
     K, a, :math:`\beta`, :math:`\gamma`, :math:`\omega`, :math:`\kappa` and the weights of classes and levels maximize
     the marginal likelihood times their prior (empirical Bayes). Where genes are few, the columns of B would take noise
     for effects. So the fit is tried on half of the genes with and without a prior by which B has few columns, and that
-    prior is used where it makes the other half likelier beyond doubt. The effect of a perturbation on its own target
-    has a wide prior, and adds up to combinations unscaled. Symbols, derivations and approximations are in
-    :doc:`/concepts/inference`.
+    prior is used where it makes the other half likelier beyond doubt. A measured combination may also move single genes
+    far more than such interactions do, which no other set inherits. The effect of a perturbation on its own target has
+    a wide prior, and adds up unscaled. Symbols, derivations and approximations are in :doc:`/concepts/inference`.
 
     Where no combination is measured a, :math:`\beta` and :math:`\gamma` have their prior alone. The prior median of a
     is .93 less up to .43: as far as conditions differ by more than sampling *and* their effects are alike, part of what
