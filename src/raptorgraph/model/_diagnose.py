@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from itertools import chain
 from typing import TYPE_CHECKING
 
 from raptorgraph._arguments import check_integer
@@ -28,7 +29,7 @@ LOOKS_FOR = {
     "numbers": "Numbers that are not finite.",
     "guides": "Guides of one perturbation of which one does less than the others, or something else.",
     "latents": "Latents that say nothing of cells, or do nothing to them.",
-    "graph": "Edges without an order, or that rest on a few cells.",
+    "graph": "Edges without an order, that rest on a few cells, or on the few controls of a batch.",
     "posterior": "Measured effects within the standard deviations of the predicted ones.",
     "held-out predictions": "Combinations that were not trained on, predicted better than by adding effects up.",
     "saturation": "Values, latents and pairs at the end of what can be told apart.",
@@ -120,7 +121,9 @@ def run_checks(
     checks: dict[str, Callable[[], Iterable[Finding]]] = {
         "guides": partial(guides, model, guide_key),
         "latents": partial(of_network.latents, model),
-        "graph": lambda: of_network.graph(model.get_edges()),
+        "graph": lambda: chain(
+            of_network.graph(model.get_edges()), of_network.edges_of_batches(model, model.get_edges())
+        ),
         "posterior": partial(of_posterior.posterior, model, None if model.adata is None else own),
         "held-out predictions": partial(of_posterior.held_out_predictions, model, held_out),
         "saturation": partial(of_network.saturation, model),

@@ -27,6 +27,7 @@ _UNKNOWN = ("edge_", "responses.")  # of which NaN says that it is not known
 _N_DRAWS = 16  # of the latents, on which they are shifted
 _NO_RESPONSE = 0.01  # of what the median latent does to the decoder's output
 _SURE, _RARE = 0.9, 0.5  # probability and frequency of an edge
+_SHARED = 0.15  # part of the sampling variance of two effects, by the controls of one batch, from which it is a doubt
 _MOST_CELLS = 4000  # that are encoded
 _BEYOND = 0.02  # share of the values of a perturbation that the encoder does not tell apart
 _AT_THE_END = 0.5  # share of the cells in which a latent has the largest or smallest variance that there is
@@ -158,6 +159,32 @@ def graph(edges: pd.DataFrame) -> Iterator[Finding]:
                 tuple(dict.fromkeys(gene for edge in unstable.itertuples() for gene in (edge.source, edge.target))),
                 tuple(f"{edge.source} → {edge.target}" for edge in unstable.itertuples()),
             )
+
+
+def edges_of_batches(model: RaptorGraphModel, edges: pd.DataFrame) -> Iterator[Finding]:
+    """Edges between perturbations whose effects share the error of few controls of their batch."""
+    if edges.empty or not model.has_posterior:
+        return
+    measured = model.module.effects.fitted.measured
+    noise, alone = measured.condition_noise, measured.design.sum(1) == 1
+    shared = measured.control_loadings @ measured.control_loadings.T
+    own = (noise + shared.diagonal()).sqrt()
+    part = (shared / torch.outer(own, own)).numpy()
+    row = {model.perturbed_genes[int(measured.design[c].argmax())]: c for c in alone.nonzero().squeeze(1).tolist()}
+    doubtful = [
+        edge
+        for edge in edges.itertuples()
+        if edge.source in row and edge.target in row and part[row[edge.source], row[edge.target]] > _SHARED
+    ]
+    if doubtful:
+        yield warning(
+            f"{counted(len(doubtful), 'edge')} between perturbations of one batch with few control cells",
+            "The effects of both are differences to these few controls, whose sampling error is part of each, and the "
+            "graph does not know of it. Such perturbations seem to act through each other also where they do nothing.",
+            "Do not read these edges. With all controls in one batch, or more of them, they can be told.",
+            tuple(dict.fromkeys(gene for edge in doubtful for gene in (edge.source, edge.target))),
+            tuple(f"{edge.source} → {edge.target}" for edge in doubtful),
+        )
 
 
 # -- saturation --------------------------------------------------------------------------------------------------------
