@@ -111,6 +111,15 @@ def test_what_other_sets_inherit_is_free_of_it(moved):
     assert error[True] < error[False]
 
 
+def test_the_size_of_interactions_that_were_not_measured_holds_it(moved):
+    """Pairs that move single genes by themselves are as good a reason to expect that of others."""
+    _, _, _, _, _, found = moved
+    additivity, prior = found[True].additivity, found[True].fitted.hyperparameters
+    without = (additivity.own.interaction / prior.interaction_variance)[:3]
+    assert bool((additivity.sizes[:3] > 1.5 * without).all())
+    torch.testing.assert_close(additivity.sizes, found[False].additivity.sizes)
+
+
 def test_where_there_is_none_little_changes(draw_screen, fit):
     screen = draw_screen(np.random.default_rng(4), interaction=0.0)
     data = screen.design[: screen.n], screen.measured[: screen.n], screen.variance[: screen.n]

@@ -59,7 +59,9 @@ def learn_additivity(conditional: Conditional) -> Additivity:
     # where nothing is expected, nothing is learned of how it adds up
     off, variance = torch.where(known_size, off, 0.0), torch.where(known_size, variance, _UNKNOWN)
     weights, spread, coefficients, covariances = _regression(off, variance, x)
-    sizes = variances.interaction[at] / prior.interaction_variance
+    # Others interact by single genes as well as by all of them.
+    whole = learn_own_variances(conditional.with_sparse_interactions())
+    sizes = whole.interaction[at] / prior.interaction_variance
     inherited, targets = single.mean.clone(), conditional.targets  # an effect on a target is not scaled
     on_target = (fitted.responsibility[:, :, targets.columns] * targets.mean).sum((0, 1))
     inherited[targets.genes, targets.columns] -= on_target

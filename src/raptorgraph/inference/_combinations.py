@@ -57,8 +57,8 @@ class Additivity:
         Posterior of the spread, a grid of R values and their weights, and, given each, mean (R x 2) and covariance
         (R x 2 x 2) of alpha and beta. The mean of alpha is 0: it is in a.
     sizes
-        Variance of the interaction of each measured combination of genes that were perturbed alone, relative to that
-        of a typical one.
+        Variance of the interaction of each measured combination of genes that were perturbed alone, sparse interactions
+        included, relative to that of a typical one.
     own
         Variances of each measured combination.
     """

@@ -5,7 +5,8 @@ Derivations are in ``docs/concepts/inference.md``.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from copy import copy
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -93,13 +94,24 @@ class Conditional:
     """Distribution of effects given the measured effects, with a fraction of the conditions' noise."""
 
     def __init__(self, fitted: Fitted, noise_fraction: float = 1.0) -> None:
-        self.fitted, self.noise_fraction = fitted, noise_fraction
+        self.noise_fraction = noise_fraction
         self.covariances = Covariances(fitted.hyperparameters, fitted.measured, noise_fraction)
-        found = fitted.responsibility > _NEGLIGIBLE
-        self.effect = fitted.inheritable
-        self.targets = TargetEffects.given(self.effect, fitted.measured, self.covariances, found)
+        self._condition_on(fitted)
         self.target_of = torch.full(fitted.measured.gene_noise.shape, -1)  # G: position among the targets
         self.target_of[self.targets.columns] = torch.arange(len(self.targets.columns))
+
+    def _condition_on(self, fitted: Fitted) -> None:
+        self.fitted, self.effect = fitted, fitted.inheritable
+        found = fitted.responsibility > _NEGLIGIBLE
+        self.targets = TargetEffects.given(self.effect, fitted.measured, self.covariances, found)
+
+    def with_sparse_interactions(self) -> Conditional:
+        """Distribution given all that was measured, of which no sparse interactions are taken out."""
+        if self.fitted.sparse is None:
+            return self
+        found = copy(self)
+        found._condition_on(replace(self.fitted, sparse=None))
+        return found
 
     def used(self) -> Iterator[tuple[int, int, torch.Tensor]]:
         """Classes and levels with the genes that may be of them."""
