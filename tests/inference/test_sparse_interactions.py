@@ -1,7 +1,5 @@
 """Sparse interactions against numerical integration, and single genes that a pair moves by itself."""
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 import torch
@@ -9,9 +7,10 @@ from scipy.integrate import quad
 from scipy.stats import norm
 
 from raptorgraph.inference import EffectPosterior
-from raptorgraph.inference._conditioning import Conditional
+from raptorgraph.inference._conditioning import Conditional, Sets
 from raptorgraph.inference._draws import JointDraws
-from raptorgraph.inference._sparse_interactions import _VARIANCES, SparseInteractions, _posterior
+from raptorgraph.inference._sparse_interactions import SparseInteractions
+from raptorgraph.inference._sparse_learning import _VARIANCES, _posterior
 
 
 @pytest.fixture(scope="module")
@@ -59,6 +58,17 @@ def test_the_posterior_of_one_is_that_of_numerical_integration():
     assert float(probability[0, 200:].max()) < 0.02
 
 
+def test_a_pair_without_cells_has_none(draw_screen, fit):
+    """Nothing was measured, so the prior of the weights alone would move an eighth of all genes."""
+    screen = draw_screen(np.random.default_rng(2))
+    n_cells = np.full(screen.n, 50.0)
+    n_cells[-1] = 0
+    data = screen.design[: screen.n], screen.measured[: screen.n], screen.variance[: screen.n]
+    posterior = fit(*data, n_cells, sparse=True)
+    assert float(posterior.fitted.sparse.probability[-1].max()) == 0
+    assert float(posterior.fitted.sparse.probability[0].max()) > 0
+
+
 def test_a_closed_gene_has_none():
     closed = torch.tensor([[True, False]])
     off, variance = torch.full((1, 2), 30.0, dtype=torch.float64), torch.ones(1, 2, dtype=torch.float64)
@@ -101,6 +111,11 @@ def test_draws_have_the_moments_of_the_posterior(moved):
     drawn = JointDraws(posterior._conditional(), posterior.additivity, 1000, 2, controls=True).effects(rows)
     off = (drawn.mean(0) - posterior.posterior_mean(rows)).abs() / (drawn.std(0) / 1000**0.5)
     assert float((off > 4).double().mean()) < 0.01
+    # on the genes that they move, the spread is that of the moments, too
+    variance = posterior._moments(Sets.of(rows, posterior.fitted, posterior.additivity)).variance
+    moved_here = torch.stack([torch.arange(20 * row, 20 * row + 10) for row in (8, 9)])
+    ratio = (drawn.var(0) / variance)[torch.arange(2)[:, None], moved_here]
+    assert 0.7 < float(ratio.median()) < 1.4
 
 
 def test_what_other_sets_inherit_is_free_of_it(moved):
@@ -163,4 +178,3 @@ def test_screens_without_pairs_have_none(draw_screen, fit):
     screen = draw_screen(np.random.default_rng(1))
     posterior = fit(screen.design[:8], screen.measured[:8], screen.variance[:8], sparse=True)
     assert posterior.fitted.sparse is None
-    assert replace(posterior.config, sparse_interactions=False) != posterior.config

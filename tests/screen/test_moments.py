@@ -107,6 +107,13 @@ def test_effects_share_the_error_of_the_controls_of_their_batches():
     assert control_loadings_of(one).shape == (6, 0)
 
 
+def test_of_many_batches_that_all_perturbations_are_spread_over_few_columns_are_kept():
+    rng = np.random.default_rng(0)
+    codes, batch = rng.choice(20, 20_000, p=[0.24, *[0.04] * 19]), rng.integers(0, 200, 20_000)
+    found = control_loadings_of(add_up(np.ones((20_000, 1)), codes, 20, batch=batch))
+    assert found.shape[1] < 5
+
+
 def test_log_ratios_by_hand(cells):
     counts, codes, library = cells
     found = log_ratio_moments(sparse.csr_matrix(counts), codes, 4, library=library, shrinkage=30.0)

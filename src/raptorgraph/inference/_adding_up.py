@@ -53,6 +53,7 @@ def learn_additivity(conditional: Conditional) -> Additivity:
     at = known[variances.rows]
     load = variances.interaction[at, None] * _level(fitted)
     noise = (1 + variances.excess[at]) * measured.condition_noise[known]
+    noise = noise + measured.control_loadings[known].square().sum(1)
     pull = precision * expected * ((noise[:, None] + load) * measured.gene_noise).sqrt()
     own = (pull**2 * (1 - (programs**2).sum(1))).sum(1)
     variance = (own + ((pull @ programs) ** 2).sum(1)) / information**2
@@ -60,7 +61,7 @@ def learn_additivity(conditional: Conditional) -> Additivity:
     off, variance = torch.where(known_size, off, 0.0), torch.where(known_size, variance, _UNKNOWN)
     weights, spread, coefficients, covariances = _regression(off, variance, x)
     # Others interact by single genes as well as by all of them.
-    whole = learn_own_variances(conditional.with_sparse_interactions())
+    whole = variances if fitted.sparse is None else learn_own_variances(conditional.with_sparse_interactions())
     sizes = whole.interaction[at] / prior.interaction_variance
     inherited, targets = single.mean.clone(), conditional.targets  # an effect on a target is not scaled
     on_target = (fitted.responsibility[:, :, targets.columns] * targets.mean).sum((0, 1))

@@ -40,7 +40,8 @@ class EffectPosteriorConfig(Checked):
         Whether a prior by which effects have few directions is tried, and taken where genes that are left out are
         likelier by it.
     sparse_interactions
-        Whether a measured combination may move single genes far more than its genes together do.
+        Whether a measured combination may move single genes far more than its genes together do; not of tables of which
+        a part is fitted.
     noise_fraction
         Fraction of the conditions' noise for which predictions are shrunk, above 0; 1 is that of the posterior mean.
     constrained

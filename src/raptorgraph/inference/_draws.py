@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 _COMMON_EXCESS = 0.5  # part of the noise between conditions that is along what genes respond with alike
 _JITTER = 1e-9
 _MOST_KEPT = 4e8  # numbers of all draws that are kept for the next question
-_MOST_PRECISIONS = 5e7  # numbers of the diagonals that are kept while draws are made
+_MOST_DIAGONALS = 5e7  # numbers of the diagonals that are kept while draws are made
 
 
 @dataclass(frozen=True)
@@ -115,7 +115,7 @@ class JointDraws:
         self._n_directions = shared.loadings.shape[1] if isinstance(shared, GeneCovariance) else 0
         self._departures = self._measured_departures()
         self._left_out = LeftOut(conditional, additivity.own)
-        self._precisions: dict[int, torch.Tensor] = {}
+        self._diagonals: dict[int, torch.Tensor] = {}
         # Of many genes and conditions those alone are kept that are asked for, and drawn again when others are.
         n_rows = design.shape[0] + design.shape[1]
         self._keeps_all = n_draws * n_rows * fitted.measured.effect.shape[1] <= _MOST_KEPT
@@ -280,11 +280,13 @@ class JointDraws:
         klass, levels = chosen // len(LEVELS), LEVELS[chosen % len(LEVELS)]
         noise, more = left_out.unshared((klass != CONDITION_SPECIFIC).double(), levels)
         usual = noise + (left_out.usual[1] - left_out.own[1])[:, None]
-        total = 1 / self._precision_of(chosen)
+        precision, of_controls = self._diagonals_of(chosen)
+        total = 1 / precision
         grown = [(own / before.clamp_min(1e-300)).sqrt()[:, None] - 1 for own, before in self._ratios()]
         change = grown[0] * interaction + grown[1] * between
         off = total * solved - change
-        return grown[0] * interaction - change + usual * solved - noise / (total + more) * off
+        found = grown[0] * interaction - change + usual * solved - noise / (total + more) * off
+        return found if of_controls is None else found + of_controls * (change + more * off / (total + more))
 
     def _ratios(self) -> tuple[tuple[torch.Tensor, torch.Tensor], ...]:
         """Variances of interactions and of noise between conditions: their own, and those of the prior."""
@@ -292,13 +294,16 @@ class JointDraws:
         usual = prior.interaction_variance.expand(len(own.rows)), prior.excess_by_condition[own.rows]
         return (own.interaction, usual[0]), (own.excess, usual[1])
 
-    def _precision_of(self, chosen: torch.Tensor) -> torch.Tensor:
-        """Diagonal q for the measured combinations and each gene in its class and level, P x G."""
-        targets = self.conditional.targets
-        found = torch.empty(len(self._left_out.rows), len(chosen), dtype=torch.float64)
+    def _diagonals_of(self, chosen: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Diagonal q for the measured combinations and each gene in its class and level, and that of Sigma^-1 L L'.
+
+        Each is P x G, the latter None where controls are of one batch.
+        """
+        targets, with_batches = self.conditional.targets, self.conditional.fitted.measured.control_loadings.shape[1] > 0
+        found = torch.empty(1 + with_batches, len(self._left_out.rows), len(chosen), dtype=torch.float64)
         for at in torch.unique(chosen).tolist():
             m, level = divmod(at, len(LEVELS))
-            known = self._precisions.get(at)
+            known = self._diagonals.get(at)
             if known is None:
                 inverse = self._left_out.inverse(m, level)
                 every = torch.arange(len(targets.columns))
@@ -306,14 +311,15 @@ class JointDraws:
                     inverse[self._left_out.rows].diagonal()[:, None],
                     self._left_out.precision(inverse, m, level, every),
                 )
-                known = torch.cat(parts, 1)
-                n_kept = sum(each.numel() for each in self._precisions.values())
-                if n_kept + known.numel() > _MOST_PRECISIONS:  # of thousands of combinations they would take all memory
-                    self._precisions.clear()
-                self._precisions[at] = known
+                of_controls = self._left_out.of_controls(m, level, every)[:1] if with_batches else ()
+                known = torch.stack([torch.cat(parts, 1), *of_controls])
+                n_kept = sum(each.numel() for each in self._diagonals.values())
+                if n_kept + known.numel() > _MOST_DIAGONALS:  # of thousands of combinations they would take all memory
+                    self._diagonals.clear()
+                self._diagonals[at] = known
             genes = (chosen == at).nonzero().squeeze(1)
-            found[:, genes] = known[:, 1 + self.conditional.target_of[genes]]
-        return found
+            found[:, :, genes] = known[:, :, 1 + self.conditional.target_of[genes]]
+        return found[0], found[1] if with_batches else None
 
     def _solve(self, difference: torch.Tensor, chosen: torch.Tensor) -> torch.Tensor:
         """Inverse covariance of the measured effects (over w) times a difference to them, C x G."""

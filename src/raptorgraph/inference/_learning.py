@@ -23,7 +23,7 @@ from raptorgraph.inference._prior import (
     noise,
     signals,
 )
-from raptorgraph.inference._sparse_interactions import learn_sparse_interactions
+from raptorgraph.inference._sparse_learning import learn_sparse_interactions
 from raptorgraph.inference._state import Fitted, Hyperparameters, Measured
 from raptorgraph.inference._targets import TargetEffects
 

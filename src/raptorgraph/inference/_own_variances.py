@@ -71,12 +71,16 @@ class LeftOut:
 
     def __init__(self, conditional: Given, own: OwnVariances, chosen: torch.Tensor | None = None) -> None:
         chosen = torch.arange(len(own.rows)) if chosen is None else chosen
-        self._conditional, self.rows, self._chosen = conditional, own.rows[chosen], chosen
+        self._conditional, self.rows = conditional, own.rows[chosen]
         prior, measured = conditional.fitted.hyperparameters, conditional.fitted.measured
+        sparse = conditional.fitted.sparse
         noise = conditional.noise_fraction * measured.condition_noise[self.rows]
         self.residual = prior.residual_variance
         self.usual = prior.interaction_variance, noise * (1 + prior.excess_by_condition[self.rows])
         self.own = own.interaction[chosen], noise * (1 + own.excess[chosen])
+        self._sparse = None if sparse is None else sparse.of_rows(chosen)
+        loadings = measured.control_loadings
+        self._shared = loadings @ loadings[self.rows].T if loadings.shape[1] else None  # L L', C x P
 
     def inverse(self, m: int, level: int) -> torch.Tensor:
         """Columns of the inverse covariance of the conditions without effects on targets, C x P."""
@@ -89,6 +93,21 @@ class LeftOut:
         of_targets = self._conditional.targets
         through = inverse.mT @ of_targets.perturbed[:, targets]
         return inverse[self.rows].diagonal()[:, None] - through**2 / of_targets.precision[m, level, targets]
+
+    def of_controls(self, m: int, level: int, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        r"""Of the error that the controls of its batches make in a combination: L L' times the inverse covariance.
+
+        The diagonals of :math:`\Sigma^{-1} L L^\top` and :math:`L L^\top \Sigma^{-1} L L^\top`, without effects on
+        targets and then with those on some of the targets, each P x (1 + targets).
+        """
+        assert self._shared is not None
+        inverse, covariance = self.inverse(m, level), self._conditional.covariances.at(m, level)
+        x, q = (self._conditional.targets.perturbed[:, targets], self._conditional.targets.precision[m, level, targets])
+        through = covariance.solve(self._shared)
+        pulled = through.mT @ x
+        own, both = (inverse * self._shared).sum(0)[:, None], (through * self._shared).sum(0)[:, None]
+        with_targets = own - (inverse.mT @ x) * pulled / q, both - pulled**2 / q
+        return torch.cat([own, with_targets[0]], 1), torch.cat([both, with_targets[1]], 1)
 
     def off(self, m: int, level: int, genes: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """How far combinations are off, and the variance of that over w, each P x genes."""
@@ -124,20 +143,21 @@ class LeftOut:
         noise, more = self.unshared(m != CONDITION_SPECIFIC, LEVELS[level])
         total = usual + more
         part = (noise / total).clamp_max(1.0)  # 1 - b
-        measured, sparse = self._conditional.fitted.measured, self._conditional.fitted.sparse
         mean, variance = self._conditional.effect[self.rows][:, genes] - part * off, (1 - part) * noise
-        if measured.control_loadings.shape[1]:
+        if self._shared is not None:
             # The error of the controls of its batches is no effect either, and other conditions tell of it, too.
-            shared = measured.control_loadings @ measured.control_loadings[self.rows].T  # L L', C x P
-            through = self._conditional.covariances.at(m, level).solve(shared)
-            own = through[self.rows].diagonal()[:, None]
+            at, t = self._conditional.among_targets(genes)
+            column = torch.zeros(len(genes), dtype=torch.long)
+            column[at] = 1 + torch.arange(len(t))
+            own, both = (x[:, column] for x in self.of_controls(m, level, t))
+            through = self._conditional.covariances.at(m, level).solve(self._shared)
             mean -= self._times_effects(through, m, level, genes) - own * more * off / total
-            left = (shared[self.rows] - shared.mT @ through).diagonal()[:, None] + own**2 * more * usual / total
+            left = self._shared[self.rows].diagonal()[:, None] - both + own**2 * more * usual / total
             variance = (variance + left - 2 * noise * own * usual / total).clamp_min(0.0)
             part = part + own * usual / total
-        if sparse is not None:  # of the error in what was taken out, this part is an error of the effect
-            mean += sparse.mean[self._chosen][:, genes]
-            variance += part**2 * sparse.variance[self._chosen][:, genes] / measured.gene_noise[genes]
+        if self._sparse is not None:  # of the error in what was taken out, this part is an error of the effect
+            mean += self._sparse.mean[:, genes]
+            variance += part**2 * self._sparse.variance[:, genes] / self._conditional.fitted.measured.gene_noise[genes]
         return mean, variance
 
     def passed_on(self, m: int, level: int) -> torch.Tensor:

@@ -75,7 +75,10 @@ class Measured:
             x.cpu().double().clone(memory_format=torch.contiguous_format)
             for x in (design, effect, variance, n_cells, lowest, loadings, control_loadings)
         )
-        for name, found in {"effect": effect, "variance": variance[n_cells > 0]}.items():
+        if len(control_loadings) != len(effect):
+            raise ValueError(f"control_loadings has {len(control_loadings)} rows for {len(effect)} conditions.")
+        named = {"effect": effect, "variance": variance[n_cells > 0], "error of the controls": control_loadings}
+        for name, found in named.items():
             if not torch.isfinite(found).all():
                 raise ValueError(f"A measured {name} is not finite: look for extreme values in the data.")
         sampling = 1 / n_cells[n_cells > 0] + 1 / n_controls + control_loadings[n_cells > 0].square().sum(1)

@@ -166,16 +166,16 @@ def edges_of_batches(model: RaptorGraphModel, edges: pd.DataFrame) -> Iterator[F
     if edges.empty or not model.has_posterior:
         return
     measured = model.module.effects.fitted.measured
-    noise, alone = measured.condition_noise, measured.design.sum(1) == 1
-    shared = measured.control_loadings @ measured.control_loadings.T
-    own = (noise + shared.diagonal()).sqrt()
-    part = (shared / torch.outer(own, own)).numpy()
-    row = {model.perturbed_genes[int(measured.design[c].argmax())]: c for c in alone.nonzero().squeeze(1).tolist()}
-    doubtful = [
-        edge
-        for edge in edges.itertuples()
-        if edge.source in row and edge.target in row and part[row[edge.source], row[edge.target]] > _SHARED
-    ]
+    loadings, alone = measured.control_loadings, (measured.design.sum(1) == 1).nonzero().squeeze(1)
+    if not loadings.shape[1]:
+        return
+    own = (measured.condition_noise + loadings.square().sum(1)).sqrt()
+    row = {model.perturbed_genes[int(measured.design[c].argmax())]: c for c in alone.tolist()}
+    doubtful = []
+    for edge in edges.itertuples():
+        a, b = row.get(edge.source), row.get(edge.target)
+        if a is not None and b is not None and float(loadings[a] @ loadings[b] / (own[a] * own[b])) > _SHARED:
+            doubtful.append(edge)
     if doubtful:
         yield warning(
             f"{counted(len(doubtful), 'edge')} between perturbations of one batch with few control cells",

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 _FLOOR = 1e-2  # smallest variance, as a part of the typical control variance
-_NO_LOADING = 1e-6  # size of a column of loadings that rounding leaves, over the standard error of all controls
+_NO_LOADING = 0.05  # part of the sampling variance of each condition's own cells that left out columns may have
 
 
 @dataclass(frozen=True)
@@ -126,7 +126,8 @@ def control_loadings_of(sums: Sums) -> np.ndarray:
     Returns
     -------
     L up to a rotation of its columns, of which there are fewer than batches with control cells, and none for one batch;
-    C x columns, 0 for a condition without cells.
+    C x columns, 0 for a condition without cells. Columns are left out that hold at most a twentieth of the variance
+    :math:`1 / n_c` of any condition together.
     """
     return _loadings(_compare(sums))
 
@@ -271,8 +272,11 @@ def _loadings(found: _Comparison) -> np.ndarray:
     loadings = found.weight / np.sqrt(found.n_controls) - np.sqrt(found.n_controls) / n_all
     loadings[found.n == 0] = 0.0
     left, size, _ = np.linalg.svd(loadings, full_matrices=False)
-    kept = size > _NO_LOADING / np.sqrt(n_all)
-    return np.asarray(left[:, kept] * size[kept])
+    columns = left * size
+    # Of hundreds of batches with a few cells of each perturbation next to nothing is shared.
+    left_out = np.cumsum(columns[:, ::-1] ** 2, axis=1)[:, ::-1]
+    kept = (found.n[:, None] * left_out > _NO_LOADING).any(axis=0)
+    return np.asarray(columns[:, kept])
 
 
 # -- from matrices -----------------------------------------------------------------------------------------------------
