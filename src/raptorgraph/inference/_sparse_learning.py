@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 _VARIANCES = torch.tensor([0.0, 4.0, 16.0, 64.0, 256.0], dtype=torch.float64)  # over w
 _NONE_COUNT = 30.0  # genes without one that each combination has a priori, besides one of each size
 _N_STEPS = 30
-_AT_A_TIME = 3e7  # numbers: combinations x genes x sizes
+_AT_A_TIME = 1e7  # numbers: combinations x genes x sizes
 _INHERITS = 0.5  # probability from which a gene can have one
 
 
