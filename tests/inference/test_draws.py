@@ -104,11 +104,11 @@ def test_draws_are_the_same_where_little_is_kept_between_them(example, monkeypat
     fitted, additivity = Conditional(example.posterior.fitted), example.posterior.additivity
     whole = JointDraws(fitted, additivity, 6, 0)
     expected = whole.effects(asked)
-    assert len(whole._precisions) > 1
-    monkeypatch.setattr("raptorgraph.inference._draws._MOST_PRECISIONS", 0)
+    assert len(whole._diagonals) > 1
+    monkeypatch.setattr("raptorgraph.inference._draws._MOST_DIAGONALS", 0)
     some = JointDraws(fitted, additivity, 6, 0)
     assert torch.equal(some.effects(asked), expected)
-    assert len(some._precisions) == 1
+    assert len(some._diagonals) == 1
 
 
 def test_the_spread_of_draws_is_the_standard_deviation_about_the_posterior_mean(example):
