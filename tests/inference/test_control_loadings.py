@@ -39,14 +39,18 @@ def with_targets():
     return _fit(LOADINGS, targets=torch.tensor([0, 1, -1]))
 
 
-def test_moments_on_targets_are_those_of_the_whole_model(with_targets, whole_model):
-    design, posterior = with_targets
-    found = posterior._moments(Sets.of(design, posterior.fitted, posterior.additivity))
-    for g in (0, 1, 11):
+def _compare_moments(asked, posterior, whole_model, genes):
+    """Moments of sets against those of the whole model, on some genes."""
+    found = posterior._moments(Sets.of(asked, posterior.fitted, posterior.additivity))
+    for g in genes:
         model = whole_model(posterior, g, graph=NO_GRAPH, additivity=posterior.additivity)
-        mean, _, within = model.of_sets(design.numpy(), residual=False)
+        mean, _, within = model.of_sets(asked.numpy(), residual=False)
         np.testing.assert_allclose(found.mean[:, g], mean, rtol=1e-6, atol=1e-9)
         np.testing.assert_allclose(found.set_variance[:, g], within, rtol=1e-6)
+
+
+def test_moments_on_targets_are_those_of_the_whole_model(with_targets, whole_model):
+    _compare_moments(*with_targets, whole_model, (0, 1, 11))
 
 
 def test_draws_of_measured_pairs_have_the_mean_that_their_own_variances_give(with_targets):
@@ -78,12 +82,7 @@ def test_moments_are_those_of_the_whole_model(in_batches, whole_model):
     """The errors are part of what is measured, and of no effect, also of measured pairs with variances of their own."""
     design, posterior = in_batches
     asked = torch.cat([design, torch.tensor([[1.0, 0.0, 1.0]], dtype=torch.float64)])
-    found = posterior._moments(Sets.of(asked, posterior.fitted, posterior.additivity))
-    for g in (0, 5, 11):
-        model = whole_model(posterior, g, graph=NO_GRAPH, additivity=posterior.additivity)
-        mean, _, within = model.of_sets(asked.numpy(), residual=False)
-        np.testing.assert_allclose(found.mean[:, g], mean, rtol=1e-6, atol=1e-9)
-        np.testing.assert_allclose(found.set_variance[:, g], within, rtol=1e-6)
+    _compare_moments(asked, posterior, whole_model, (0, 5, 11))
 
 
 def test_draws_have_the_mean_and_the_variance_of_the_whole_model(in_batches, whole_model):

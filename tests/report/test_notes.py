@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from raptorgraph.evaluation._held_out_scores import HALF, MODEL, SINGLES, UNSEEN, HeldOut, Scores
-from raptorgraph.model._network_checks import graph
+from raptorgraph.model._network_checks import edges_of_few_cells
 from raptorgraph.report._blocks import IMPORTANT
 from raptorgraph.report._notes import notes
 from raptorgraph.screen import Screen
@@ -39,7 +39,7 @@ def said(screen):
         model = SimpleNamespace(has_posterior=changes.pop("has_posterior", True))
         run = SimpleNamespace(screen=given, model=model, options=options, **{**run, **changes})
         checks = check_screen(given, strength, singles_only=options["singles_only"])
-        checks.append(checked("graph", "", lambda: graph(edges)))
+        checks.append(checked("graph", "", lambda: edges_of_few_cells(edges)))
         found = notes(run, checks, held)
         assert [note.level for note in found] == sorted(note.level for note in found)
         assert all(note.title and note.text.endswith(".") for note in found)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from functools import partial
-from itertools import chain
 from typing import TYPE_CHECKING
 
 from raptorgraph._arguments import check_integer
@@ -121,9 +120,7 @@ def run_checks(
     checks: dict[str, Callable[[], Iterable[Finding]]] = {
         "guides": partial(guides, model, guide_key),
         "latents": partial(of_network.latents, model),
-        "graph": lambda: chain(
-            of_network.graph(model.get_edges()), of_network.edges_of_batches(model, model.get_edges())
-        ),
+        "graph": partial(of_network.graph, model),
         "posterior": partial(of_posterior.posterior, model, None if model.adata is None else own),
         "held-out predictions": partial(of_posterior.held_out_predictions, model, held_out),
         "saturation": partial(of_network.saturation, model),

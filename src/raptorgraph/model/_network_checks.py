@@ -132,8 +132,15 @@ def latent_responses(module: RaptorGraphModule) -> np.ndarray:
 
 
 # -- graph -------------------------------------------------------------------------------------------------------------
-def graph(edges: pd.DataFrame) -> Iterator[Finding]:
-    """Edges that rest on little: without an order, or found in few resampled screens."""
+def graph(model: RaptorGraphModel) -> Iterator[Finding]:
+    """Edges that rest on little: without an order, found in few resampled screens, or on the controls of a batch."""
+    edges = model.get_edges()
+    yield from edges_of_few_cells(edges)
+    yield from edges_of_batches(model, edges)
+
+
+def edges_of_few_cells(edges: pd.DataFrame) -> Iterator[Finding]:
+    """Edges without an order, or found in few resampled screens."""
     if edges.empty:
         yield note(
             "The graph has no edge",
