@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from raptorgraph.benchmark._graph_broken import BATCH, BROKEN, ESCAPE, KEPT, LIBRARY, broken_screen
+from raptorgraph.benchmark._graph_broken import BATCH, BROKEN, ESCAPE, KEPT, LIBRARY, OF_BATCHES, broken_screen
 from raptorgraph.datasets import simulate
 
 SIZE = {
@@ -20,7 +20,7 @@ def screens():
 def test_screens_are_of_the_size_that_is_asked_for(screens):
     for name, adata in screens.items():
         counts = adata.obs["perturbation"].value_counts()
-        assert counts["control"] == 200, name
+        assert counts["control"] == (40 if name == OF_BATCHES else 200), name
         expected = counts.drop("control")
         assert expected.between(39, 41).all(), name  # of two batches about a half each
 
@@ -29,12 +29,13 @@ def test_a_screen_that_keeps_the_assumptions_is_a_plain_one(screens):
     assert (screens[KEPT].X != simulate(**SIZE, seed=3).X).nnz == 0
 
 
-def test_batches_are_those_of_the_perturbations(screens):
-    obs = screens[BATCH].obs
+@pytest.mark.parametrize(("name", "n"), [(BATCH, 2), (OF_BATCHES, 4)])
+def test_batches_are_those_of_the_perturbations(screens, name, n):
+    obs = screens[name].obs
     batches = obs.groupby("perturbation", observed=True)["batch"].nunique()
-    assert batches["control"] == 2
+    assert batches["control"] == n
     assert (batches.drop("control") == 1).all()
-    assert obs.loc[obs["perturbation"] != "control", "batch"].nunique() == 2
+    assert obs.loc[obs["perturbation"] != "control", "batch"].nunique() == n
 
 
 def test_library_sizes_are_wrong_by_condition(screens):

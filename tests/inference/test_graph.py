@@ -6,7 +6,7 @@ import pytest
 import torch
 from sklearn.metrics import average_precision_score
 
-from raptorgraph.inference import infer_graph
+from raptorgraph.inference import _graph, infer_graph
 
 NOISE = 0.05
 
@@ -95,6 +95,32 @@ def test_noise_of_shared_controls_makes_no_edge():
     assert float(known.weight.abs().max()) < 0.05
     ignored = infer_graph(effect, variance, own)
     assert called(ignored).any()  # so the test can fail
+
+
+@pytest.mark.parametrize("largest_exact", [200, 0])
+def test_noise_of_the_controls_of_a_batch_makes_no_edge(largest_exact, monkeypatch):
+    """Effects of one batch share the error of its controls."""
+    monkeypatch.setattr(_graph, "_EXACT", largest_exact)
+    rng = np.random.default_rng(1)
+    n_genes, batch = 400, np.repeat(range(3), 5)
+    loadings = torch.as_tensor(1.5 * np.eye(3)[batch])
+    common, of_batches = 0.05 * rng.standard_normal((1, n_genes)), 0.05 * rng.standard_normal((3, n_genes))
+    effect = common + loadings.numpy() @ of_batches + 0.03 * rng.standard_normal((15, n_genes))
+    effect[np.arange(15), np.arange(15)] -= 1.0
+    effect[0, 100:130] += rng.normal(size=30)
+    effect[1] += 0.5 * effect[0]  # the only edge, within a batch
+    given = torch.as_tensor(effect), torch.full((15, n_genes), 0.03**2, dtype=torch.float64), torch.arange(15)
+    control = {"control_variance": torch.full((n_genes,), 0.05**2, dtype=torch.float64)}
+    known = infer_graph(*given, **control, control_loadings=loadings)
+    assert list(zip(*np.nonzero(called(known)), strict=True)) == [(1, 0)]
+    assert called(infer_graph(*given, **control)).sum() > 5  # so the test can fail
+    # how the errors are written down changes nothing
+    turned = loadings @ torch.as_tensor(np.linalg.qr(rng.normal(size=(3, 3)))[0])
+    torch.testing.assert_close(
+        infer_graph(*given, **control, control_loadings=turned).weight, known.weight, atol=0.01, rtol=0
+    )
+    with pytest.raises(ValueError, match="control_loadings are of errors with the control_variance"):
+        infer_graph(*given, control_loadings=loadings)
 
 
 def test_no_effect_no_edge():

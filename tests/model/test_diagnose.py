@@ -10,7 +10,7 @@ import scvi
 import torch
 
 import raptorgraph as rg
-from raptorgraph.model._network_checks import edges_of_batches, latent_responses
+from raptorgraph.model._network_checks import latent_responses
 from raptorgraph.model._posterior_checks import held_out_errors, standardized
 
 pytestmark = pytest.mark.usefixtures("few_steps")
@@ -166,31 +166,6 @@ def test_unstable_graph(model):
     (row,) = rows[rows["found"].str.contains("a few cells only")].itertuples()
     assert row.level == "warning"
     assert set(row.concerns) <= set(model.perturbed_genes)
-
-
-def test_edges_of_a_batch_with_few_controls():
-    """Perturbations that do nothing, five in each of four batches, share the error of its 50 controls."""
-    rng, labels, batch = np.random.default_rng(0), [], []
-    for b in range(4):
-        labels += ["control"] * 50 + [f"G{5 * b + i}" for i in range(5) for _ in range(150)]
-        batch += [f"batch {b}"] * 800
-    adata = ad.AnnData(rng.poisson(np.exp(rng.normal(size=150)), (len(labels), 150)).astype(np.float32))
-    adata.var_names = [f"G{i}" for i in range(150)]
-    adata.obs["perturbation"], adata.obs["batch"] = labels, batch
-    scvi.settings.seed = 0
-    rg.RaptorGraphModel.setup_anndata(adata, "perturbation", batch_key="batch")
-    model = rg.RaptorGraphModel(adata, n_hidden=8)
-    model.train(max_epochs=1, accelerator="cpu", enable_progress_bar=False)
-    edges = model.get_edges()
-    (found,) = edges_of_batches(model, edges)
-    assert found.level == "warning"
-    genes = zip(edges["source"], edges["target"], strict=True)
-    inside = [f"{a} → {b}" for a, b in genes if int(a[1:]) // 5 == int(b[1:]) // 5]
-    assert set(found.named) <= set(inside)
-    assert len(found.named) > len(inside) / 2
-    measured = model.module.effects.fitted.measured
-    measured.control_loadings.zero_()  # one batch
-    assert not list(edges_of_batches(model, edges))
 
 
 def test_posterior_that_does_not_fit(model):

@@ -2,6 +2,7 @@
 
 from copy import deepcopy
 
+import anndata as ad
 import numpy as np
 import pytest
 import scvi
@@ -27,6 +28,19 @@ def fitted(adata, *, setup=None, max_epochs=1, **kwargs):
     model = rg.RaptorGraph(adata, **{"pairing": "random", "n_hidden": 8, **kwargs})
     model.train(max_epochs=max_epochs, enable_progress_bar=False, accelerator="cpu")
     return model
+
+
+def test_perturbations_of_a_batch_with_few_controls_have_no_edge():
+    """Perturbations that do nothing, five in each of four batches, share the error of its 50 controls."""
+    rng, labels, batch = np.random.default_rng(0), [], []
+    for b in range(4):
+        labels += ["control"] * 50 + [f"G{5 * b + i}" for i in range(5) for _ in range(150)]
+        batch += [f"batch {b}"] * 800
+    adata = ad.AnnData(rng.poisson(np.exp(rng.normal(size=150)), (len(labels), 150)).astype(np.float32))
+    adata.var_names = [f"G{i}" for i in range(150)]
+    adata.obs["perturbation"], adata.obs["batch"] = labels, batch
+    model = fitted(adata, setup={"perturbation_key": "perturbation", "batch_key": "batch"})
+    assert model.get_edges().empty
 
 
 @pytest.fixture(scope="module")

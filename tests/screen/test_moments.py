@@ -126,7 +126,7 @@ def test_log_ratios_by_hand(cells):
         mean, reference = own.mean(0) + offset, mean_0 + offset
         np.testing.assert_allclose(found.log_ratio[c], np.log(mean / reference), rtol=1e-5, atol=1e-6)
         shrunk = ((n - 1) * own.var(0, ddof=1) + 30 * var_0 * mean / reference) / (n - 1 + 30)
-        np.testing.assert_allclose(found.variance[c] + found.shared_variance,
+        np.testing.assert_allclose(found.whole_variance[c],
                                    shrunk / n / mean**2 + var_0 / 40 / reference**2, rtol=1e-4)  # fmt: skip
     np.testing.assert_array_equal(found.log_ratio[0], 0)
     offset = 0.5 * var_0 / mean_0 / np.array([(codes == c).sum() for c in (1, 2, 3)])[:, None]
@@ -143,11 +143,28 @@ def test_the_variance_of_log_ratios_is_that_of_repeated_experiments():
     found = log_ratio_moments(sparse.csr_matrix(counts), codes, 3, library=library)
     for c in (1, 2):
         np.testing.assert_allclose(found.log_ratio[c].mean(), np.log(fold[c]), atol=0.03)
-        total = found.variance[c] + found.shared_variance
+        total = found.whole_variance[c]
         np.testing.assert_allclose(total.mean(), found.log_ratio[c].var(), rtol=0.12)
     # the part that both conditions share is their covariance
     covariance = np.cov(found.log_ratio[1], found.log_ratio[2])[0, 1]
     np.testing.assert_allclose(found.shared_variance.mean(), covariance, rtol=0.25)
+
+
+def test_log_ratios_of_a_batch_share_the_error_of_its_controls():
+    """Two conditions in one batch with few controls, one in another with many, one in both."""
+    rng = np.random.default_rng(7)
+    codes = np.concatenate([np.repeat([0, 1, 2, 4], [20, 60, 60, 30]), np.repeat([0, 3, 4], [80, 60, 30])])
+    batch = np.repeat([0, 1], [170, 170])
+    counts = rng.poisson(10 * rng.gamma(20.0, 0.05, size=(len(codes), 6000)))  # a gene a repetition
+    found = log_ratio_moments(sparse.csr_matrix(counts), codes, 5, library=np.full(len(codes), 1e4), batch=batch)
+    assert found.control_loadings.shape == (5, 1)
+    np.testing.assert_allclose(found.control_loadings[0], 0, atol=1e-12)
+    loadings = np.column_stack([np.ones(4), found.control_loadings[1:]])
+    shared = loadings @ loadings.T * found.shared_variance.mean()
+    seen = np.cov(found.log_ratio[1:])
+    off = ~np.eye(4, dtype=bool)
+    np.testing.assert_allclose(shared[off], seen[off], atol=0.12 * seen[off].max())
+    np.testing.assert_allclose(found.whole_variance[1:].mean(1), seen.diagonal(), rtol=0.12)
 
 
 def test_log_ratios_of_unseen_genes_and_absent_conditions():

@@ -79,6 +79,7 @@ def test_frequencies_by_hand(screen, model, table):
             torch.tensor(moments.variance[1:]),
             torch.tensor(targets),
             control_variance=torch.tensor(moments.shared_variance),
+            control_loadings=torch.tensor(moments.control_loadings[1:]),
         )
         counted = counted + (graph.probability >= 0.5).numpy()
     expected = {(genes[i], genes[j]): counted[i, j] / 8 for i, j in zip(*np.nonzero(counted), strict=True)}

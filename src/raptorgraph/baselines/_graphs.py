@@ -259,7 +259,7 @@ class _Targets:
         moments = self.screen.log_ratios_of(self.rows)
         ratio, error = np.zeros((k, k)), np.zeros((k, k))
         ratio[:, self.measured] = moments.log_ratio[single]
-        error[:, self.measured] = np.sqrt(moments.variance[single] + moments.shared_variance)
+        error[:, self.measured] = np.sqrt(moments.whole_variance[single])
         return ratio, error
 
     def expression(self, n_cells: int | None = None, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:

@@ -57,7 +57,7 @@ from raptorgraph.baselines._peer_environments import installed
 from raptorgraph.baselines._peer_process import made_of
 from raptorgraph.benchmark import _graph_support as support
 from raptorgraph.benchmark._experiments import Experiment
-from raptorgraph.benchmark._graph_broken import broken_screen
+from raptorgraph.benchmark._graph_broken import OF_BATCHES, broken_screen
 from raptorgraph.benchmark._graph_screens import FACTORS, PLAIN, TOY, arguments, grid, text, toy_effects
 from raptorgraph.benchmark._load import load_screen
 from raptorgraph.benchmark._measure import Measured
@@ -145,6 +145,8 @@ def work(unit: Unit, settings: Settings) -> Part:
     broken, asked = unit.options["broken"], arguments(unit.options, settings)
     adata = simulate(**asked, seed=unit.seed) if broken == PLAIN else broken_screen(broken, asked, unit.seed)
     setup = {"perturbation_key": "perturbation", "library_size_key": "total_counts"}
+    if broken == OF_BATCHES:
+        setup["batch_key"] = "batch"
     found, genes = learn(adata, setup, settings, unit.seed)
     truth = adata.uns["simulation"]["adjacency"].loc[genes, genes].to_numpy()
     scores = {name: _against_truth(name, graph, truth) for name, graph in found.items()}

@@ -5,7 +5,8 @@ symbol                                 name                     meaning
 =====================================  =======================  ====================================================
 :math:`y, v`                           ``y``, ``v``             measured effects and their sampling variance, k x G
 :math:`v_0`                            ``v0``                   sampling variance of the control cells
-:math:`c`                              ``c``                    error of the control cells, part of every effect
+:math:`c`                              ``c``                    errors of the control cells, part of the effects
+:math:`\Lambda`                        ``loadings``             of the effects on these errors, 1 on the first
 :math:`e`                              ``e``, ``e_variance``    effects, posterior mean and variance
 :math:`W`                              ``weight``, ``edge``,    weights: posterior mean, posterior mean under an
                                        ``probability``          edge, posterior probability of an edge
@@ -80,6 +81,7 @@ def infer_graph(
     targets: torch.Tensor,
     *,
     control_variance: torch.Tensor | None = None,
+    control_loadings: torch.Tensor | None = None,
     n_sweeps: int = 20,
     directions: bool = False,
 ) -> GraphPosterior:
@@ -93,8 +95,8 @@ def infer_graph(
     perturbing i is then what i does itself and, for each child j, a part of the effect of perturbing j:
 
     .. math::
-        e_i = b_i + \sum_j W_{ij} e_j, \qquad y_i = e_i + c + \varepsilon_i, \qquad
-        \varepsilon_{ig} \sim N(0, v_{ig}), \quad c_g \sim N(0, v_{0g}),
+        e_i = b_i + \sum_j W_{ij} e_j, \qquad y_i = e_i + \sum_r \Lambda_{ir} c_r + \varepsilon_i, \qquad
+        \varepsilon_{ig} \sim N(0, v_{ig}), \quad c_{rg} \sim N(0, v_{0g}),
 
     :math:`W_{ij} = A_{ij} \delta_i / \delta_j` for shifts :math:`\delta`. Only the children of an intervened latent
     explain its effect, its parents never do. Without more, W is not identified: any W fits, with
@@ -117,7 +119,10 @@ def infer_graph(
     targets
         Column of each perturbed gene, k, int64; -1 where it is not measured.
     control_variance
-        Sampling variance v_0 of the control cells, G; default 0.
+        Sampling variance v_0 of the control cells, G; default 0. Their error is part of every effect.
+    control_loadings
+        Of the effects on further errors of this variance, k x errors: where batches have controls of their own, effects
+        of one batch share the error of these (:math:`\Lambda` without its first column, which is 1).
     n_sweeps
         Rounds of updates, before and half as many after the graph was made acyclic.
     directions
@@ -154,7 +159,9 @@ def infer_graph(
     column = torch.cumsum(known, 0) - 1
     targets = torch.where((targets >= 0) & known[targets.clamp_min(0)], column[targets.clamp_min(0)], -1)
     updates = Variational if len(effect) <= _EXACT else BlockVariational
-    fit = updates(effect[:, known].double(), variance[:, known].double(), targets, v0)
+    if control_loadings is not None and v0 is None:
+        raise ValueError("control_loadings are of errors with the control_variance: pass that, too.")
+    fit = updates(effect[:, known].double(), variance[:, known].double(), targets, v0, control_loadings)
     if len(effect) > 1 and bool(known.any()):
         with one_thread(len(effect) <= _FEW_LATENTS):
             fit.run(n_sweeps)

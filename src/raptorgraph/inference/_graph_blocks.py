@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 _BLOCK, _EXACT_BLOCK = 64, 16  # explaining effects at a time
+_GENES = 256  # at a time, each for itself
 _ROWS = 128  # perturbations at a time, whose entries stay in the cache
 _EDGES, _FEWEST_EDGES = 10, 40_000  # per latent and in all, of which an acyclic graph is made
 _LARGE = 0.1  # change of a weight in units of its error from which what others lose by it is computed exactly
@@ -60,8 +61,15 @@ class _Moments(NamedTuple):
 class BlockVariational(Variational):
     """State of the updates. Matrices of weights are kept by columns, whose updates follow each other."""
 
-    def __init__(self, y: torch.Tensor, v: torch.Tensor, targets: torch.Tensor, v0: torch.Tensor | None) -> None:
-        super().__init__(y.float(), v.float(), targets, v0)
+    def __init__(
+        self,
+        y: torch.Tensor,
+        v: torch.Tensor,
+        targets: torch.Tensor,
+        v0: torch.Tensor | None,
+        loadings: torch.Tensor | None = None,
+    ) -> None:
+        super().__init__(y.float(), v.float(), targets, v0, loadings)
         # Transposed views: the weights of one explaining effect lie side by side.
         self.weight, self.weight_variance = self.weight.T, self.weight_variance.T
         self.edge, self.probability = self.edge.T, self.probability.T
@@ -72,12 +80,12 @@ class BlockVariational(Variational):
     def _sweep(self, learn: bool, greedy: bool) -> None:
         y, v = self.y, self.v
         carried, carried_variance = self._carried()
-        if self.v0 is not None:
-            self.c = self._control_error(carried, carried_variance)
-        sums = torch.zeros(2, 3, dtype=torch.float64, device=y.device)
         precision = torch.empty_like(y)
+        if self.v0 is not None:
+            self._take_off_control_error(carried, carried_variance, precision)
+        sums = torch.zeros(2, 3, dtype=torch.float64, device=y.device)
         for rows in self._chunks():
-            rest = y[rows] - self.c - carried[rows]
+            rest = y[rows] - self.control_error(rows) - carried[rows]
             slab, noise = self._prior_variance(rows), v[rows]
             in_program = self._in_program(rest, noise + carried_variance[rows], rows)
             shrink = slab / (slab + noise)
@@ -122,17 +130,18 @@ class BlockVariational(Variational):
             variance[rows].addmm_(self.weight_variance[rows], square)
         return self.weight @ self.e, variance
 
-    def _control_error(self, carried: torch.Tensor, carried_variance: torch.Tensor) -> torch.Tensor:
-        assert self.v0 is not None
-        total, weighted = torch.zeros(2, self.y.shape[1], dtype=torch.float64, device=self.y.device)
+    def _take_off_control_error(
+        self, carried: torch.Tensor, carried_variance: torch.Tensor, precision: torch.Tensor
+    ) -> None:
+        """Update the errors of the control cells; `precision` is room for that of the effects, k x G."""
         for rows in self._chunks():
-            rest = self.y[rows] - carried[rows]
-            program = self._prior_variance(rows) * self._in_program(rest - self.c, self.v[rows], rows)
-            precision = 1 / (self.v[rows] + carried_variance[rows] + program)
-            total += precision.sum(0, dtype=torch.float64)
-            weighted += (precision * rest).sum(0, dtype=torch.float64)
-        error: torch.Tensor = weighted / (total + 1 / self.v0.double().clamp_min(1e-12))
-        return error.to(self.y)
+            rest = self.y[rows] - carried[rows] - self.control_error(rows)
+            program = self._prior_variance(rows) * self._in_program(rest, self.v[rows], rows)
+            precision[rows] = 1 / (self.v[rows] + carried_variance[rows] + program)
+        for start in range(0, self.y.shape[1], _GENES):
+            genes = slice(start, start + _GENES)
+            rest = self.y[:, genes].double() - carried[:, genes].double()
+            self._update_control_error(rest, precision[:, genes].double(), genes)
 
     def _set_on_target(self, values: torch.Tensor, rows: slice, value: float) -> torch.Tensor:
         """Put a value where the genes of some rows are the targets of these, in place."""
@@ -191,7 +200,7 @@ class BlockVariational(Variational):
         for rows in self._chunks():
             weighted = precision[rows]
             moments = self._moments(weighted @ square.T, weighted @ with_variance.T, self.allowed[rows])
-            gradient = weighted * (self.y[rows] - self.c)
+            gradient = weighted * (self.y[rows] - self.control_error(rows))
             active = torch.arange(len(weighted), device=e.device)
             for _ in range(GREEDY_STEPS):
                 numerator = (gradient[active] @ edge_scale).double()
@@ -230,7 +239,7 @@ class BlockVariational(Variational):
         numerator = self.y.new_empty(len(blocks[0]), len(e))
         gradient = torch.empty_like(self.y)
         for rows in self._chunks():
-            gradient[rows] = precision[rows] * (self.y[rows] - self.c - self.weight[rows] @ e)
+            gradient[rows] = precision[rows] * (self.y[rows] - self.control_error(rows) - self.weight[rows] @ e)
             torch.mm(e[blocks[0]], gradient[rows].T, out=numerator[:, rows])
         for block, following in zip(blocks, (*blocks[1:], None), strict=True):
             explaining = e[block]

@@ -38,10 +38,19 @@ class _Weights(NamedTuple):
 class Variational:
     """State of the updates; names follow the equations of :func:`infer_graph`."""
 
-    def __init__(self, y: torch.Tensor, v: torch.Tensor, targets: torch.Tensor, v0: torch.Tensor | None) -> None:
+    def __init__(
+        self,
+        y: torch.Tensor,
+        v: torch.Tensor,
+        targets: torch.Tensor,
+        v0: torch.Tensor | None,
+        loadings: torch.Tensor | None = None,
+    ) -> None:
         k, n_genes = y.shape
         self.y, self.v = y, v
         self.v0 = None if v0 is None else v0.to(y)
+        ones = y.new_ones(k, 1)
+        self.loadings = ones if loadings is None else torch.cat([ones, loadings.to(y)], 1)
         index = torch.nonzero(targets >= 0).squeeze(1)
         self.on_target = torch.zeros_like(y, dtype=torch.bool)
         self.on_target[index, targets[index]] = True
@@ -61,7 +70,7 @@ class Variational:
         self.weight_variance = y.new_zeros(k, k)
         self.edge, self.probability = y.new_zeros(k, k), y.new_zeros(k, k)
         self.e, self.e_variance = y.clone(), torch.zeros_like(y)
-        self.c = y.new_zeros(n_genes)
+        self.c = y.new_zeros(self.loadings.shape[1], n_genes)
 
     def share(self) -> torch.Tensor:
         """K x k: norm of what an edge carries, over that of the whole effect of its cause."""
@@ -74,7 +83,7 @@ class Variational:
         edge = self.probability >= EDGE
         first, second = torch.nonzero(torch.triu(edge | edge.T, 1), as_tuple=True)
         found = Directions(
-            self.y - self.c,
+            self.y - self.control_error(),
             self.v,
             self.e,
             self.on_target,
@@ -105,9 +114,10 @@ class Variational:
         carried = self.weight @ self.e
         carried_variance = self.weight**2 @ self.e_variance + self.weight_variance @ self.e**2
         if self.v0 is not None:
-            precision = 1 / (v + carried_variance + self._prior_variance() * self._in_program(y - carried - self.c))
-            self.c = (precision * (y - carried)).sum(0) / (precision.sum(0) + 1 / self.v0.clamp_min(1e-12))
-        rest = y - self.c - carried
+            in_program = self._in_program(y - carried - self.control_error())
+            precision = 1 / (v + carried_variance + self._prior_variance() * in_program)
+            self._update_control_error(y - carried, precision)
+        rest = y - self.control_error() - carried
         slab = self._prior_variance()
         total = v + carried_variance
         in_program = self._in_program(rest, total)
@@ -122,6 +132,23 @@ class Variational:
             k = len(y)
             low, _, high = EDGES_PER_LATENT
             self.edge_fraction = min(max(float(self.probability.sum()) / (k * (k - 1)), low / k), min(high / k, 0.5))
+
+    def control_error(self, rows: slice = slice(None)) -> torch.Tensor:
+        """Posterior mean of what the control cells put into the measured effects of some perturbations, rows x G."""
+        return self.loadings[rows] @ self.c
+
+    def _update_control_error(self, rest: torch.Tensor, precision: torch.Tensor, genes: slice = slice(None)) -> None:
+        """Posterior means of the errors in some genes, given what is left of the effects."""
+        assert self.v0 is not None
+        prior, weighted = 1 / self.v0[genes].to(rest).clamp_min(1e-12), precision * rest
+        if self.loadings.shape[1] == 1:
+            self.c[0, genes] = (weighted.sum(0) / (precision.sum(0) + prior)).to(self.c)
+            return
+        # All together: while one is not yet told from the others, what they leave would become edges.
+        loadings = self.loadings.to(rest)
+        total = torch.stack([(loadings * loading[:, None]).T @ precision for loading in loadings.T]).permute(2, 0, 1)
+        total.diagonal(dim1=1, dim2=2).add_(prior[:, None])
+        self.c[:, genes] = torch.linalg.solve(total, weighted.T @ loadings).T.to(self.c)
 
     def _prior_variance(self) -> torch.Tensor:
         by_gene = torch.where(self.is_target, self.program_variance[1], self.program_variance[0]).to(self.y)
@@ -157,7 +184,7 @@ class Variational:
         if greedy:
             every = torch.arange(len(e), device=e.device)
             for _ in range(GREEDY_STEPS):
-                gradient = precision * (self.y - self.c - self.weight @ e)
+                gradient = precision * (self.y - self.control_error() - self.weight @ e)
                 found = self._posterior(gradient @ e.T + self.weight * information, noisy, (everything, everything))
                 best = torch.where(self.weight == 0, found.odds, -torch.inf).argmax(1)
                 rows = every[found.odds[every, best] > 0]
@@ -166,7 +193,7 @@ class Variational:
                 chosen = rows, best[rows]
                 self._set(chosen, _Weights(*(value[chosen] for value in found)))
             return
-        gradient = precision * (self.y - self.c - self.weight @ e)
+        gradient = precision * (self.y - self.control_error() - self.weight @ e)
         for block in torch.split(torch.argsort((e**2).sum(1)), _BLOCK):
             # One pass over all entries for a block; what its effects take from each other is kept by their products.
             explaining = e[block]

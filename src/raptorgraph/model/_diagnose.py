@@ -28,7 +28,7 @@ LOOKS_FOR = {
     "numbers": "Numbers that are not finite.",
     "guides": "Guides of one perturbation of which one does less than the others, or something else.",
     "latents": "Latents that say nothing of cells, or do nothing to them.",
-    "graph": "Edges without an order, that rest on a few cells, or on the few controls of a batch.",
+    "graph": "Edges without an order, or that rest on a few cells.",
     "posterior": "Measured effects within the standard deviations of the predicted ones.",
     "held-out predictions": "Combinations that were not trained on, predicted better than by adding effects up.",
     "saturation": "Values, latents and pairs at the end of what can be told apart.",

@@ -52,6 +52,7 @@ def graph_of_log_ratios(
         torch.as_tensor(moments.variance[alone[first]]),
         torch.as_tensor(np.asarray(targets, dtype=np.int64)[genes]),
         control_variance=torch.as_tensor(moments.shared_variance),
+        control_loadings=torch.as_tensor(moments.control_loadings[alone[first]]),
         directions=directions,
     )
 

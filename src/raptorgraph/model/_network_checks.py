@@ -17,7 +17,6 @@ from raptorgraph.screen._checks import NOTE, WARNING, Finding, NotChecked, note,
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    import pandas as pd
 
     from raptorgraph.inference import EffectPosterior
     from raptorgraph.model import RaptorGraphModel
@@ -27,7 +26,6 @@ _UNKNOWN = ("edge_", "responses.")  # of which NaN says that it is not known
 _N_DRAWS = 16  # of the latents, on which they are shifted
 _NO_RESPONSE = 0.01  # of what the median latent does to the decoder's output
 _SURE, _RARE = 0.9, 0.5  # probability and frequency of an edge
-_SHARED = 0.15  # part of the sampling variance of two effects, by the controls of one batch, from which it is a doubt
 _MOST_CELLS = 4000  # that are encoded
 _BEYOND = 0.02  # share of the values of a perturbation that the encoder does not tell apart
 _AT_THE_END = 0.5  # share of the cells in which a latent has the largest or smallest variance that there is
@@ -133,14 +131,8 @@ def latent_responses(module: RaptorGraphModule) -> np.ndarray:
 
 # -- graph -------------------------------------------------------------------------------------------------------------
 def graph(model: RaptorGraphModel) -> Iterator[Finding]:
-    """Edges that rest on little: without an order, found in few resampled screens, or on the controls of a batch."""
+    """Edges that rest on little: without an order, or found in few resampled screens."""
     edges = model.get_edges()
-    yield from edges_of_few_cells(edges)
-    yield from edges_of_batches(model, edges)
-
-
-def edges_of_few_cells(edges: pd.DataFrame) -> Iterator[Finding]:
-    """Edges without an order, or found in few resampled screens."""
     if edges.empty:
         yield note(
             "The graph has no edge",
@@ -166,32 +158,6 @@ def edges_of_few_cells(edges: pd.DataFrame) -> Iterator[Finding]:
                 tuple(dict.fromkeys(gene for edge in unstable.itertuples() for gene in (edge.source, edge.target))),
                 tuple(f"{edge.source} → {edge.target}" for edge in unstable.itertuples()),
             )
-
-
-def edges_of_batches(model: RaptorGraphModel, edges: pd.DataFrame) -> Iterator[Finding]:
-    """Edges between perturbations whose effects share the error of few controls of their batch."""
-    if edges.empty or not model.has_posterior:
-        return
-    measured = model.module.effects.fitted.measured
-    loadings, alone = measured.control_loadings, (measured.design.sum(1) == 1).nonzero().squeeze(1)
-    if not loadings.shape[1]:
-        return
-    own = (measured.condition_noise + loadings.square().sum(1)).sqrt()
-    row = {model.perturbed_genes[int(measured.design[c].argmax())]: c for c in alone.tolist()}
-    doubtful = []
-    for edge in edges.itertuples():
-        a, b = row.get(edge.source), row.get(edge.target)
-        if a is not None and b is not None and float(loadings[a] @ loadings[b] / (own[a] * own[b])) > _SHARED:
-            doubtful.append(edge)
-    if doubtful:
-        yield warning(
-            f"{counted(len(doubtful), 'edge')} between perturbations of one batch with few control cells",
-            "The effects of both are differences to these few controls, whose sampling error is part of each, and the "
-            "graph does not know of it. Such perturbations seem to act through each other also where they do nothing.",
-            "Do not read these edges. With all controls in one batch, or more of them, they can be told.",
-            tuple(dict.fromkeys(gene for edge in doubtful for gene in (edge.source, edge.target))),
-            tuple(f"{edge.source} → {edge.target}" for edge in doubtful),
-        )
 
 
 # -- saturation --------------------------------------------------------------------------------------------------------

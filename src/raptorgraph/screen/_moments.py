@@ -39,13 +39,22 @@ class EffectMoments:
 class LogRatioMoments:
     """`log_ratio` (C, G) to control, its sampling `variance` (C, G), and the number of cells `n` (C,).
 
-    `variance` is without `shared_variance` (G,), the part that comes from control cells which all conditions share.
+    `variance` is without what comes from control cells that conditions share: an error of `shared_variance` (G,) that
+    all have in common, and errors of the same variance by which the controls of batches depart from all controls, times
+    `control_loadings` (C, errors).
     """
 
     log_ratio: np.ndarray
     variance: np.ndarray
     shared_variance: np.ndarray
+    control_loadings: np.ndarray
     n: np.ndarray
+
+    @property
+    def whole_variance(self) -> np.ndarray:
+        """Sampling variance with that of the control cells, (C, G)."""
+        in_common = 1 + (self.control_loadings**2).sum(axis=1, keepdims=True)
+        return np.asarray(self.variance + in_common * self.shared_variance)
 
 
 # -- from sums ---------------------------------------------------------------------------------------------------------
@@ -143,9 +152,9 @@ def log_ratios_of(sums: Sums, shrinkage: float = 50.0) -> LogRatioMoments:
         y_c = \log \frac{\bar r_c + k_c}{\bar r_0 + k_c}, \qquad
         \operatorname{Var} y_c = \frac{s_c^2}{n_c (\bar r_c + k_c)^2} + \frac{s_0^2}{n_0 (\bar r_0 + k_c)^2},
 
-    the second term being common to all conditions. :math:`k_c = s_0^2 / (2 \bar r_0 n_c)` is half a count among all
-    cells of the condition (variance over mean is the rate of one count, where counts are few), so that a gene that is
-    not seen has a finite ratio. Variances are shrunk to that of the control times the ratio of the means.
+    the second term being common to conditions of the same batches. :math:`k_c = s_0^2 / (2 \bar r_0 n_c)` is half a
+    count among all cells of the condition (variance over mean is the rate of one count, where counts are few), so that
+    a gene that is not seen has a finite ratio. Variances are shrunk to that of the control times the ratio of the means.
 
     Parameters
     ----------
@@ -157,8 +166,9 @@ def log_ratios_of(sums: Sums, shrinkage: float = 50.0) -> LogRatioMoments:
     Returns
     -------
     Log ratios and variances, float64. A condition without cells has log ratio 0 and variance infinity, and so has a
-    gene that no control cell shows. The part of the control's variance that not all conditions share, as they lie in
-    different batches, is in the variance of each.
+    gene that no control cell shows. The error of the controls of a batch, beyond that of all controls, has the loadings
+    of :func:`control_loadings_of` times :math:`\sqrt{n_0}`; what the columns that are left out there hold is in the
+    variance of each condition.
 
     Raises
     ------
@@ -173,10 +183,14 @@ def log_ratios_of(sums: Sums, shrinkage: float = 50.0) -> LogRatioMoments:
     offset = 0.5 * one_count / n
     mean, reference = found.mean + offset, found.reference + offset
     variance = found.shrunk_variance(found.control_var * (mean / reference), shrinkage) / (n * mean**2)
-    by_control = found.reference_share[:, None] * found.control_var / reference**2
+    loadings = _loadings(found) * np.sqrt(found.n[0])  # in units of the error of all controls
+    by_control, by_all = (
+        part * found.control_var / reference**2 for part in (found.reference_share[:, None], 1 / found.n[0])
+    )
     present = found.n[1:] > 0
-    shared = by_control[1:][present].min(axis=0) if present.any() else by_control[0]
-    variance += np.maximum(by_control - shared, 0.0)
+    shared = by_all[1:][present].min(axis=0) if present.any() else by_all[0]
+    in_common = 1 + (loadings**2).sum(axis=1, keepdims=True)
+    variance += np.maximum(by_control - in_common * shared, 0.0)
     log_ratio = np.log(mean / reference)
     log_ratio[0] = 0.0
     nothing = (found.n == 0)[:, None] | ~seen
@@ -184,6 +198,7 @@ def log_ratios_of(sums: Sums, shrinkage: float = 50.0) -> LogRatioMoments:
         log_ratio=np.where(nothing, 0.0, log_ratio),
         variance=np.where(nothing, np.inf, variance),
         shared_variance=np.where(seen, shared, 0.0),
+        control_loadings=loadings,
         n=found.n,
     )
 
