@@ -17,7 +17,6 @@ from raptorgraph.screen._checks import NOTE, WARNING, Finding, NotChecked, note,
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-
     from raptorgraph.inference import EffectPosterior
     from raptorgraph.model import RaptorGraphModel
     from raptorgraph.model._module import RaptorGraphModule

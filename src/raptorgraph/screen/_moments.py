@@ -154,7 +154,8 @@ def log_ratios_of(sums: Sums, shrinkage: float = 50.0) -> LogRatioMoments:
 
     the second term being common to conditions of the same batches. :math:`k_c = s_0^2 / (2 \bar r_0 n_c)` is half a
     count among all cells of the condition (variance over mean is the rate of one count, where counts are few), so that
-    a gene that is not seen has a finite ratio. Variances are shrunk to that of the control times the ratio of the means.
+    a gene that is not seen has a finite ratio. Variances are shrunk to that of the control, times the ratio of the
+    means.
 
     Parameters
     ----------
