@@ -46,6 +46,20 @@ def test_a_meter_measures_every_stage_by_itself():
     assert found.loc["memory", PEAK] <= _peak() / 1e9 + 0.3
 
 
+def test_the_peak_of_a_stage_holds_those_inside_and_between():
+    meter = Meter()
+    with meter.stage("outer"):
+        with meter.stage("first"):
+            pass
+        block = np.ones(20_000_000)
+        del block
+        with meter.stage("second"):
+            pass
+    found = meter.table().pivot(index="stage", columns="metric", values="value")
+    assert 0.15 < found.loc["outer", ADDED] < 0.3
+    assert found.loc["second", ADDED] < 0.01
+
+
 def test_calls_by_others_are_measured():
     class Owner:
         def work(self, number):

@@ -204,7 +204,14 @@ MEMBERS = {
     | {"benchmark/_design_rules.py", "datasets/_simulate.py", "evaluation/_methods.py"}
     | {"tl/_next_pairs.py", "inference/_gain.py"},
     "unseen-genes": SCREEN | {"inference/_effects.py", "inference/_gene_kernel.py", "model/_gene_embedding.py"},
-    "scale": {"benchmark/_cost.py", "datasets/_simulate.py", "model/_model.py", "tl/_interactions.py"},
+    "stream": {"benchmark/_cost.py", "benchmark/_measured_training.py", "datasets/_simulate.py"},
+    "scale": {
+        "benchmark/_cost.py",
+        "benchmark/_measured_training.py",
+        "datasets/_simulate.py",
+        "model/_model.py",
+        "tl/_interactions.py",
+    },
     "pairing-cost": {"benchmark/_cost.py", "pp/_couplings.py", "pp/_pairing.py"},
     "graph": METHODS | SCREEN | {"benchmark/_measure.py", "benchmark/_graph_screens.py", "inference/_graph.py"},
     "speed": METHODS | SCREEN | {"benchmark/_speed_clock.py", "baselines/_dvae.py"},

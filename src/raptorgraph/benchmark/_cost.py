@@ -30,20 +30,25 @@ _STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 class Meter:
     """Measures stages of work: seconds of all threads and on the clock, the largest memory, and what it adds.
 
-    Where the system cannot forget an earlier peak (it is Linux that can), the peak is that of the process so far.
+    The peak of a stage holds those of the stages inside. Where the system cannot forget an earlier peak (it is Linux
+    that can), the peak is that of the process so far.
     """
 
     def __init__(self) -> None:
         self.rows: list[tuple[str, str, float]] = []
+        self._peaks: list[float] = []  # of the stages that have not ended, before the last one began
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
         """Measure what is done inside."""
+        self._peaks = [max(peak, _peak()) for peak in self._peaks]
         _forget_peak()
         before = _peak()
+        self._peaks.append(before)
         cpu, wall = time.process_time(), time.perf_counter()
         yield
-        found = {CPU: time.process_time() - cpu, WALL: time.perf_counter() - wall, PEAK: _peak() / 1e9}
+        found = {CPU: time.process_time() - cpu, WALL: time.perf_counter() - wall}
+        found[PEAK] = max(self._peaks.pop(), _peak()) / 1e9
         found[ADDED] = found[PEAK] - before / 1e9
         self.rows += [(name, metric, value) for metric, value in found.items()]
 

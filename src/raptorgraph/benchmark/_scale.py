@@ -21,24 +21,18 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
-from lightning.pytorch.callbacks import Callback
 from matplotlib.figure import Figure
 
 from raptorgraph import datasets, tl
 from raptorgraph.benchmark._cost import ADDED, CPU, METRICS, Meter, exponents, log_axes
 from raptorgraph.benchmark._experiments import Experiment
+from raptorgraph.benchmark._measured_training import train_measured
 from raptorgraph.benchmark._report import all_rows, as_text, in_order, mean_and_sd
 from raptorgraph.benchmark._settings import Part, Settings, Unit, chosen, units_by_seed
-from raptorgraph.model import RaptorGraphModel, _training
-from raptorgraph.model._calibration import Calibration
-from raptorgraph.model._graph import EdgeTable
-from raptorgraph.model._splitter import ScreenSplitter
 from raptorgraph.pl._panels import shared_legend
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-
-    import lightning.pytorch as pl
 
     from raptorgraph.benchmark._experiments import Parts, Tables
 
@@ -96,20 +90,6 @@ def _latents(n_perturbed: int) -> int:
     return n_perturbed + max(5, n_perturbed // 4)
 
 
-class _Epochs(Callback):
-    """Measures the epochs of a training."""
-
-    def __init__(self, meter: Meter) -> None:
-        self.meter = meter
-
-    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self.stage = self.meter.stage("epoch")
-        self.stage.__enter__()
-
-    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self.stage.__exit__(None, None, None)
-
-
 def work(unit: Unit, settings: Settings) -> Part:
     """Simulate, then measure set-up, the parts of a training of one epoch, and two questions."""
     size = unit.options
@@ -128,22 +108,7 @@ def work(unit: Unit, settings: Settings) -> Part:
         seed=unit.seed,
     )
     meter = Meter()
-    with meter.stage("setup"):
-        RaptorGraphModel.setup_anndata(adata, library_size_key="total_counts")
-        model = RaptorGraphModel(adata, n_latent=size["latents"])
-    with (
-        meter.around(ScreenSplitter, "setup", "sums"),
-        meter.around(EdgeTable, "infer", "graph"),
-        meter.around(Calibration, "fit", "posterior"),
-        meter.around(_training, "start_from_effects", "start"),
-    ):
-        model.train(
-            max_epochs=1,
-            accelerator="cpu",
-            enable_progress_bar=False,
-            limit_val_batches=0,
-            callbacks=[_Epochs(meter)],
-        )
+    model = train_measured(meter, adata, n_latent=size["latents"])
     with meter.stage("predict"):
         model.predict(model.perturbed_genes[:_N_ASKED], n_cells=_N_PREDICTED)
     with meter.stage("interactions"):
