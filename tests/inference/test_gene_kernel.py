@@ -50,11 +50,14 @@ def test_genes_without_a_row_share_what_all_have_in_common(rows):
 
 def test_the_regression_is_that_of_the_joint_normal(rows):
     kernel = kernel_of(rows[:5])
-    coefficients, left = (x.numpy() for x in kernel.regression(rows[5:]))
     joint = kernel.among(rows).numpy()
-    expected = joint[5:, :5] @ np.linalg.inv(joint[:5, :5])
-    np.testing.assert_allclose(coefficients, expected, atol=1e-12)
-    np.testing.assert_allclose(left, joint[5:, 5:] - expected @ joint[:5, 5:], atol=1e-12)
+    for given in (np.ones(5, dtype=bool), np.array([True, False, True, True, False])):
+        coefficients, left = (x.numpy() for x in kernel.regression(rows[5:], torch.as_tensor(given)))
+        on = np.flatnonzero(given)
+        expected = joint[5:, on] @ np.linalg.inv(joint[np.ix_(on, on)])
+        np.testing.assert_allclose(coefficients[:, given], expected, atol=1e-12)
+        assert not coefficients[:, ~given].any()
+        np.testing.assert_allclose(left, joint[5:, 5:] - expected @ joint[on, 5:], atol=1e-12)
 
 
 def test_the_evidence_is_that_of_the_whole_covariance(rows):

@@ -1,5 +1,7 @@
 """Genes that nobody perturbed: the posterior of all genes by brute force, tables, and what embeddings are worth."""
 
+from itertools import combinations
+
 import numpy as np
 import pytest
 import torch
@@ -51,7 +53,7 @@ def test_other_genes_are_a_regression_on_the_posterior_of_the_perturbed_ones(exa
     """Within a class and level, mean and variance are those of A t + r; averaged over these by hand."""
     _, embedding, _, posterior = example
     fitted = posterior.fitted
-    coefficients, left = (x.numpy() for x in fitted.kernel.regression(embedding[20:]))
+    coefficients, left = (x.numpy() for x in fitted.kernel.regression(embedding[20:], torch.ones(20, dtype=torch.bool)))
     measured, prior = fitted.measured, fitted.hyperparameters
     noise = np.diag(((1 + prior.excess_by_condition) * measured.condition_noise).numpy()) + float(
         measured.control_noise
@@ -99,6 +101,22 @@ def test_they_are_predicted_with_wide_intervals_that_hold():
     assert max(error["true"]) < 0.4
     assert max(error["shuffled"]) < 1.05
     assert 0.83 < np.mean(held) < 0.98
+
+
+def test_strong_genes_that_are_in_pairs_alone_say_nothing_of_others():
+    """Pairs of four strong genes, chosen for that, beside sixteen genes that have nothing in common."""
+    rng = np.random.default_rng(0)
+    effect = 0.3 * rng.normal(size=(24, G))
+    effect[:4] += 3.0 * np.sign(rng.normal(size=G))
+    pairs = torch.zeros(6, 24)
+    for row, genes in enumerate(combinations(range(4), 2)):
+        pairs[row, list(genes)] = 1
+    design = torch.cat([torch.eye(24)[4:20], pairs])
+    measured = design.numpy() @ effect + 2.0 * rng.normal(size=(22, G)) / N_CELLS**0.5
+    embedding = torch.as_tensor(rng.normal(size=(24, 3)))
+    posterior = fit(design[:, :20], torch.as_tensor(measured), n_steps=40, embedding=embedding[:20])
+    mean = posterior.with_genes(embedding[20:]).posterior_mean(torch.eye(24)[20:])
+    assert float(mean.norm(dim=1).max()) < 0.5 * float(np.linalg.norm(effect[20:], axis=1).min())
 
 
 def test_pairs_and_draws_with_such_a_gene(example):

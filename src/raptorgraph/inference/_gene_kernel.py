@@ -71,15 +71,18 @@ class GeneKernel:
         """Covariance matrix of genes by their rows."""
         return self.between(rows, rows).fill_diagonal_(1.0)
 
-    def regression(self, rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def regression(self, rows: torch.Tensor, given: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """How other genes follow from the perturbed ones: coefficients A (others x k), and the covariance that is left.
 
-        Given the effects t of the perturbed genes, those of the others have the mean A t.
+        Given the effects t of the perturbed genes, those of the others have the mean A t. A is 0 but for the genes in
+        `given`, a mask of shape (k,).
         """
-        cross = self.between(rows, self.embedding)
-        factor = torch.linalg.cholesky(self.among(self.embedding))
-        coefficients = torch.cholesky_solve(cross.mT, factor).mT
-        left = self.among(rows) - coefficients @ cross.mT
+        explaining = self.embedding[given]
+        cross = self.between(rows, explaining)
+        found = torch.cholesky_solve(cross.mT, torch.linalg.cholesky(self.among(explaining))).mT
+        left = self.among(rows) - found @ cross.mT
+        coefficients = found.new_zeros(len(rows), len(self.embedding))
+        coefficients[:, given] = found
         return coefficients, 0.5 * (left + left.mT)
 
 

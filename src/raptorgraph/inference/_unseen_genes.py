@@ -1,7 +1,8 @@
 r"""Genes that were not perturbed: the prior of their effects given those of the perturbed genes.
 
 With the coefficients A and what is left R of :meth:`~raptorgraph.inference._gene_kernel.GeneKernel.regression`, the
-effects of the others are :math:`A t + r`, :math:`r \sim N(0, \tau R)`. So a covariance K of the perturbed genes becomes
+effects of the others are :math:`A t + r`, :math:`r \sim N(0, \tau R)`, A being 0 for genes that were not perturbed
+alone. So a covariance K of the perturbed genes becomes
 
 .. math::
     \begin{pmatrix} K & K A^\top \\ A K & A K A^\top + R \end{pmatrix}
@@ -97,7 +98,9 @@ def with_others(fitted: Fitted, rows: torch.Tensor, targets: torch.Tensor) -> Fi
     """
     assert fitted.kernel is not None
     measured, prior, kernel = fitted.measured, fitted.hyperparameters, fitted.kernel
-    coefficients, left = kernel.regression(rows)
+    # Genes that are in combinations alone were chosen for these, often for being strong, and do not stand for others.
+    alone = measured.design[measured.design.sum(1) == 1].sum(0) > 0
+    coefficients, left = kernel.regression(rows, alone | (never_perturbed(measured) > 0))
 
     def extended(covariance: Covariance) -> Covariance:
         if isinstance(covariance, GeneCovariance):
