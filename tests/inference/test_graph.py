@@ -82,6 +82,34 @@ def test_random_graphs_are_found_also_without_the_targets(missing):
     assert np.mean(orientation) > 0.9
 
 
+@pytest.mark.parametrize("own_size", [-0.1, 0.0])
+def test_targets_may_keep_their_transcript(own_size):
+    """As after many knock-outs: the effect on the own gene says nothing of how large others are."""
+    scores = []
+    for seed in range(3):
+        rng, own = np.random.default_rng(seed), np.arange(20)
+        truth = random_dag(20, rng)
+        effect, variance, _ = structural_effects(truth, sparse_programs(20, 400, rng), own, rng, own_size=own_size)
+        found = infer_graph(effect, variance, torch.as_tensor(own))
+        off = ~np.eye(20, dtype=bool)
+        scores.append(average_precision_score(truth[off] != 0, found.weight.abs().numpy()[off]))
+        assert called(found).sum() <= (truth != 0).sum() + 2
+    assert np.mean(scores) > 0.8
+
+
+@pytest.mark.parametrize("largest_exact", [200, 0])
+def test_effects_that_have_nothing_in_common_make_no_edge(largest_exact, monkeypatch):
+    """Half of the perturbations move a few genes, each its own and not its target, and the others nothing."""
+    monkeypatch.setattr(_graph, "_EXACT", largest_exact)
+    for seed in range(3):
+        rng = np.random.default_rng(seed)
+        program = sparse_programs(16, 400, rng, density=0.1, size=0.8)
+        program[8:] = 0
+        effect = torch.as_tensor(program + 0.1 * rng.standard_normal((16, 400)))
+        found = infer_graph(effect, torch.full((16, 400), 0.01, dtype=torch.float64), torch.arange(16))
+        assert called(found).sum() <= 1
+
+
 def test_noise_of_shared_controls_makes_no_edge():
     """All effects are differences to the same control cells, so that their errors agree."""
     rng = np.random.default_rng(1)

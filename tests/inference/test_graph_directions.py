@@ -70,6 +70,16 @@ def test_proportional_effects_have_no_direction(weight):
     assert all(labels[i, i + 1] or labels[i + 1, i] for i in first.tolist())
 
 
+def test_a_step_of_the_search_that_goes_too_far_can_come_back():
+    effect, variance, targets = screen([(0.5, 30)], np.random.default_rng(3))
+    pairs = _Pairs.of(directions(effect, variance, targets), torch.tensor([0]), torch.tensor([1]))
+    far = torch.tensor([500.0], dtype=torch.float64, requires_grad=True)
+    density = pairs.log_likelihood(torch.ones(1), _Program(far, torch.zeros(1)), _Program(-far, torch.zeros(1)))
+    density.sum().backward()
+    assert torch.isfinite(density).all()
+    assert torch.isfinite(far.grad).all()
+
+
 def test_effects_with_a_common_part_hold_neither_the_other():
     rng = np.random.default_rng(2)
     effect, variance, targets = screen([(1.0, 30), (1.0, 30)], rng)

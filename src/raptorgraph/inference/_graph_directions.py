@@ -33,6 +33,7 @@ _STEPS = 60
 _LOG_SD, _LOGIT_SD = 1.5, 1.0  # of the priors of a program's log size and logit fraction, about those of the screen
 _RATIO_SD = 1.0  # of the prior of the ratio, in units of the sizes of both effects
 _NEVER = -1e4  # log probability
+_FARTHEST = 30.0  # log variance of a program
 
 
 class _Program(NamedTuple):
@@ -214,7 +215,8 @@ class _Pairs:
 
     def _prior(self, program: _Program, target: torch.Tensor | None) -> list[tuple[torch.Tensor | float, torch.Tensor]]:
         """Variance and log probability of being outside of a program, and inside."""
-        variance = (2 * program.log_sd).exp()[:, None].expand(self.a.shape)
+        # a step of the line search may go anywhere, and the prior brings it back from where all is finite
+        variance = (2 * program.log_sd).clamp(-_FARTHEST, _FARTHEST).exp()[:, None].expand(self.a.shape)
         inside, outside = (logsigmoid(sign * program.logit)[:, None].expand(self.a.shape) for sign in (1, -1))
         if target is not None:
             variance = torch.where(target, self.target_variance, variance)

@@ -55,10 +55,11 @@ class Variational:
         self.on_target = torch.zeros_like(y, dtype=torch.bool)
         self.on_target[index, targets[index]] = True
         self.is_target = self.on_target.any(0)
-        size = y[self.on_target]
-        # The effect on a target is whatever it is; programs start at a part of it.
-        typical = float(size.abs().median()) if len(size) else float((y**2 - v).clamp_min(0).mean().sqrt())
-        typical = max(typical, 1e-3)
+        # The effect on a target is whatever it is; programs start at a part of it. Where targets are not measured, or
+        # keep their transcript as after many knock-outs, the other genes say how large effects are: were programs not
+        # allowed to be as large, edges would take their place.
+        size = float(y[self.on_target].abs().median()) if len(index) else 0.0
+        typical = max(size, float((y**2 - v).clamp_min(0).mean().sqrt()), 1e-3)
         self.target_variance = (1.5 * typical) ** 2
         self.program_fraction = [PROGRAM_FRACTION, PROGRAM_FRACTION]  # of genes that are no target, of other targets
         self.program_variance = [(0.2 * typical) ** 2] * 2
