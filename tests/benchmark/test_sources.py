@@ -204,6 +204,7 @@ MEMBERS = {
     | {"benchmark/_design_rules.py", "datasets/_simulate.py", "evaluation/_methods.py"}
     | {"tl/_next_pairs.py", "inference/_gain.py"},
     "unseen-genes": SCREEN | {"inference/_effects.py", "inference/_gene_kernel.py", "model/_gene_embedding.py"},
+    "statistics": {"benchmark/_cost.py", "inference/_effects.py", "inference/_graph.py"},
     "stream": {"benchmark/_cost.py", "benchmark/_measured_training.py", "datasets/_simulate.py"},
     "scale": {
         "benchmark/_cost.py",
@@ -242,7 +243,7 @@ def test_the_closure_of_an_experiment(files, name):
     assert files[name] >= {f"benchmark/{file}" for file in own} | MEMBERS[name]
     if name in ("losses", "pairing-cost"):
         assert not files[name] & MODEL
-    elif name == "unseen-genes":  # the posterior answers alone
+    elif name in ("unseen-genes", "statistics"):  # the posterior answers alone
         assert not files[name] & {"model/_module.py", "model/_training.py", "nn/_encoder.py"}
     else:
         assert files[name] >= MODEL

@@ -108,6 +108,7 @@ _TABLE = {
     "states": "_states:STATES",
     "design": "_design:DESIGN",
     "scale": "_scale:SCALE",
+    "statistics": "_statistics:STATISTICS",
     "stream": "_stream:STREAM",
     "pairing-cost": "_pairing_cost:PAIRING_COST",
     "speed": "_speed:SPEED",
