@@ -27,7 +27,7 @@ def test_options_of_the_work_and_finished_units_are_shared_by_experiments_of_the
     assert [one.parts for one in others] == [one.name for one in others]
     # the axes of a figure of costs are measured apart; of a profile the genes that are shown are chosen afterwards
     found = {one.name: one.work_options for one in others if one.work_options}
-    assert found == {"scale": ("axes",), "profile": ("gene_sets", "max_epochs", "n_repeats")}
+    assert found == {"scale": ("axes",), "stream": ("cells",), "profile": ("gene_sets", "max_epochs", "n_repeats")}
 
 
 def test_every_module_with_an_experiment_is_in_the_table():

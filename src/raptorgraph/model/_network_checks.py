@@ -17,6 +17,8 @@ from raptorgraph.screen._checks import NOTE, WARNING, Finding, NotChecked, note,
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    import pandas as pd
+
     from raptorgraph.inference import EffectPosterior
     from raptorgraph.model import RaptorGraphModel
     from raptorgraph.model._module import RaptorGraphModule
@@ -130,8 +132,12 @@ def latent_responses(module: RaptorGraphModule) -> np.ndarray:
 
 # -- graph -------------------------------------------------------------------------------------------------------------
 def graph(model: RaptorGraphModel) -> Iterator[Finding]:
-    """Edges that rest on little: without an order, or found in few resampled screens."""
-    edges = model.get_edges()
+    """Edges that rest on little."""
+    yield from edges_of_few_cells(model.get_edges())
+
+
+def edges_of_few_cells(edges: pd.DataFrame) -> Iterator[Finding]:
+    """Edges without an order, or found in few resampled screens."""
     if edges.empty:
         yield note(
             "The graph has no edge",
