@@ -6,7 +6,7 @@ the largest resident memory of the process from the set-up to the end of the tra
 training's epochs, of which there is one.
 
 ``raptorgraph benchmark stream``; ``--set 'cells=[100000]'`` narrows it. Files are written to the folder for temporary
-files (``TMPDIR``): 2,000,000 cells take 7 GB there. Run it with ``--n-jobs 1``.
+files (``TMPDIR``): 2,000,000 cells take 11 GB there. Run it with ``--n-jobs 1``.
 """
 
 from __future__ import annotations
