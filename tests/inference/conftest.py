@@ -81,6 +81,7 @@ class WholeModel:
         along = total @ total.T
         self.covariances = self.prior["shared_covariance"], along / np.trace(along) * len(graph)
         self.targets = np.flatnonzero(self.measured["target_columns"] == g)
+        self.own_scales = True  # of the measured combinations
         self.own = None  # position of a condition, and variances of its interaction and its noise
 
     def given_own(self, row):
@@ -117,9 +118,11 @@ class WholeModel:
         """Scale of the effects of single genes in a set, that of what was not measured by the likeness of its genes."""
         if row.sum() < 2:
             return 1.0
+        measured = np.flatnonzero((self.measured["design"] == row).all(1))
+        if len(measured) and self.own_scales:
+            return float(self.prior["scale_by_condition"][measured[0]])
         scale = self.prior["unseen_scale"] if row @ self.prior["unseen"] > 0 else self.prior["scale"]
-        measured = (self.measured["design"] == row).all(1).any()
-        return float(scale) * (1.0 if measured or self.additivity is None else self._factor(row))
+        return float(scale) * (1.0 if self.additivity is None else self._factor(row))
 
     def _factor(self, row):
         return float(self.additivity.factor(torch.as_tensor(row)[None])[0])
@@ -210,6 +213,7 @@ class WholeModel:
         for row in design:
             sets = [np.isin(np.arange(k), one).astype(float) for one in combinations(range(k), int(row.sum()))]
             usual = WholeModel(self.posterior, self.g, graph=self.graph)
+            usual.own_scales = False
             each = [usual._loadings(one, None, klass, with_interaction=False) for one in sets]
             names = [name for name in dict.fromkeys(name for one in each for name in one) if name[0] != "specific"]
             found.append({name: float(np.mean([one.get(name, 0.0) for one in each])) for name in names})

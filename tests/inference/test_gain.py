@@ -45,7 +45,8 @@ class BruteForce:
             return np.r_[np.zeros(2 * K + 1), 1.0]
         pair = row.sum() > 1
         scale = self.prior["unseen_scale"] if row @ self.prior["unseen"] > 0 else self.prior["scale"]
-        scale = scale if pair else 1.0
+        measured = np.flatnonzero((self.design == row).all(1))
+        scale = self.prior["scale_by_condition"][measured[0]] if len(measured) else scale if pair else 1.0
         return np.r_[scale * row, scale * row * pair, pair, 1.0]
 
     def variance(self, asked, more=(), noise=0.0):

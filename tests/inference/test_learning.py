@@ -1,12 +1,13 @@
 """Learned hyperparameters: their prior, their marginal likelihood, and the classes of genes."""
 
 from dataclasses import replace
+from itertools import combinations
 
 import numpy as np
 import pytest
 import torch
 from scipy.special import logsumexp
-from scipy.stats import norm
+from scipy.stats import norm, t
 
 from raptorgraph.inference import EffectPosterior, EffectPosteriorConfig
 from raptorgraph.inference._learning import (
@@ -26,13 +27,14 @@ from raptorgraph.inference._mixture import LEVELS, GeneMixture
 from raptorgraph.inference._prior import CONDITION_SPECIFIC, INDEPENDENT, SHARED, noise, signals
 
 K = 5
+# The last gene is in combinations only.
+DESIGN = torch.as_tensor(np.vstack([np.eye(K)[:-1], [1, 1, 0, 0, 0], [1, 0, 0, 0, 1], [1, 1, 1, 0, 0]]))
 
 
 @pytest.fixture
 def free():
     rng = np.random.default_rng(0)
-    design = torch.as_tensor(np.vstack([np.eye(K), [1, 1, 0, 0, 0]]))
-    found = free_parameters(design, torch.as_tensor(rng.normal(size=(K + 1, 30))), rank=2)
+    found = free_parameters(DESIGN, torch.as_tensor(rng.normal(size=(len(DESIGN), 30))), rank=2)
     return {name: (value + 0.1 * torch.randn_like(value)).detach() for name, value in found.items()}
 
 
@@ -47,11 +49,14 @@ def test_loadings_start_at_the_principal_directions_of_the_single_effects():
 
 def test_hyperparameters_keep_their_constraints(free):
     independent = torch.eye(K, dtype=torch.float64)
-    found = hyperparameters(free, torch.tensor([True] * 4 + [False]), independent)
+    found = hyperparameters(free, DESIGN, independent)
     expected = free["loadings"] @ free["loadings"].T + torch.diag(free["specific"].exp())
     torch.testing.assert_close(found.shared_covariance, expected * K / expected.trace())
     assert found.unseen.tolist() == [0, 0, 0, 0, 1]
-    torch.testing.assert_close(found.excess_by_condition, (free["excess"] + free["deviation"]).exp())
+    torch.testing.assert_close(found.excess_by_condition, (free["excess"] + free["excess_by_condition"]).exp())
+    own = free["scale"] + free["scale_by_condition"]
+    expected = torch.stack([own[4], free["unseen_scale"], own[6]]).exp()
+    torch.testing.assert_close(found.scale_by_condition, torch.cat([torch.ones(4, dtype=torch.float64), expected]))
     weights = found.log_weights.exp()
     assert float(weights[CONDITION_SPECIFIC].sum()) == pytest.approx(0.01)
     assert float(weights[[SHARED, INDEPENDENT]].sum()) == pytest.approx(0.99)
@@ -65,7 +70,7 @@ def test_the_penalty_is_minus_the_log_density_of_the_prior(free):
         other[name] = free[name]
 
     def prior(values):
-        return hyperparameters(values, torch.ones(K, dtype=torch.bool), torch.eye(K, dtype=torch.float64))
+        return hyperparameters(values, DESIGN, torch.eye(K, dtype=torch.float64))
 
     def log_density(values):
         excess, k = np.exp(float(values["excess"])), prior(values).shared_covariance.numpy()
@@ -74,7 +79,8 @@ def test_the_penalty_is_minus_the_log_density_of_the_prior(free):
         alike = max(0.0, k[off].sum() / np.outer(size, size)[off].sum())
         median = 0.93 - 0.43 * alike * excess / (excess + 0.5)
         found = norm(np.log(median), 0.15).logpdf(float(values["scale"])) + norm.logpdf(float(values["unseen_scale"]))
-        found += norm.logpdf(values["deviation"].numpy()).sum()
+        found += norm.logpdf(values["excess_by_condition"].numpy()).sum()
+        found += t(5, scale=0.05).logpdf(values["scale_by_condition"].numpy()).sum()
         return found + sum(norm(np.log(median), 1).logpdf(float(values[name])) for name, median in MEDIANS.items())
 
     difference = float(penalty(other, prior(other), overshoot=True) - penalty(free, prior(free), overshoot=True))
@@ -161,13 +167,22 @@ def test_the_posterior_density_is_highest_at_what_was_learned(example):
         median = float(expected_scale(prior.excess, prior.shared_covariance))
         found += norm(np.log(median), 0.15).logpdf(float(values.scale.log()))
         found += norm.logpdf((values.excess_by_condition / prior.excess).log().numpy()).sum()
+        found += t(5, scale=0.05).logpdf((values.scale_by_condition[8:] / values.scale).log().numpy()).sum()
         return found + sum(norm(np.log(m), 1).logpdf(float(getattr(values, name).log())) for name, m in MEDIANS.items())
 
     best = density(prior)
     for name in ("scale", "interaction_variance", "residual_variance", "combination_variance", "excess_by_condition"):
         for factor in (0.7, 1.4):
             moved = replace(prior, **{name: factor * getattr(prior, name)})
+            if name == "scale":  # that of each combination is relative to it
+                own = torch.where(measured.design.sum(1) > 1, factor * prior.scale_by_condition, 1.0)
+                moved = replace(moved, scale_by_condition=own)
             assert density(moved) < best, name
+    for c in (8, 15, 21):  # combinations
+        for factor in (0.8, 1.25):
+            own = prior.scale_by_condition.clone()
+            own[c] *= factor
+            assert density(replace(prior, scale_by_condition=own)) < best, c
 
 
 def test_responsibilities_are_those_of_the_densities(example, whole_model):
@@ -200,3 +215,33 @@ def test_the_prior_is_learned_from_evenly_spaced_genes_that_are_no_targets(tiny)
     assert _fit_genes(measured, 3).tolist() == [0, 6, 11]
     targets = replace(measured, target_columns=torch.arange(12))
     assert _fit_genes(targets, 100).tolist() == list(range(12))
+
+
+@pytest.mark.parametrize("low", [0.7, 1.0])
+def test_combinations_may_differ_in_their_scale(low, fit):
+    """Scales are learned, singles stay as measured, and of other combinations as much is said as is known."""
+    rng, k, n_genes, n_cells = np.random.default_rng(0), 10, 400, 60
+    pairs = rng.permutation([np.isin(np.arange(k), pair) for pair in combinations(range(k), 2)])
+    design = np.vstack([np.eye(k), pairs])
+    single = rng.normal(size=(k, n_genes)) * np.exp(0.5 * rng.normal(size=n_genes))
+    scale = np.r_[np.ones(k), rng.uniform(low, 1.8 if low < 1 else 1.0, len(pairs))]
+    noise = 4 * np.exp(0.5 * rng.normal(size=n_genes))
+    true = scale[:, None] * (design @ single)
+    error = np.sqrt(noise / n_cells) * rng.normal(size=true.shape) - np.sqrt(noise / 300) * rng.normal(size=n_genes)
+    seen = slice(0, k + 25)
+    variance = np.tile(noise * (1 / n_cells + 1 / 300), (len(true), 1))
+    screen = design[seen], (true + error)[seen], variance[seen], np.full(k + 25, n_cells)
+    found = [fit(*screen, config=EffectPosteriorConfig(scale_by_condition=own)) for own in (True, False)]
+    errors = [((posterior.mean(torch.eye(k)).numpy() - single) ** 2).sum() for posterior in found]
+    learned = found[0].fitted.hyperparameters.scale_by_condition
+    np.testing.assert_allclose(learned[k:], scale[k:][:25], rtol=0.04)
+    spread = [float(posterior.additivity.moments()[1] ** 0.5) for posterior in found]
+    if low == 1.0:
+        assert errors[0] == pytest.approx(errors[1], rel=0.02)
+        assert spread[0] < 0.05
+        return
+    assert errors[0] < 0.7 * errors[1]
+    assert spread[0] * found[0].combination_scale == pytest.approx(scale[k:].std(), rel=0.2)
+    assert spread[1] * found[1].combination_scale < 0.75 * scale[k:].std()
+    mean, sd = found[0].mean_and_sd(torch.as_tensor(design[k + 25 :]))
+    assert 0.85 < np.mean(np.abs(mean.numpy() - true[k + 25 :]) < 1.645 * sd.numpy()) < 0.98

@@ -58,7 +58,7 @@ def both(request):
         generator = torch.Generator().manual_seed(1)
         for value in free.values():
             value.data += 0.3 * torch.randn(value.shape, generator=generator, dtype=value.dtype)
-        prior = hyperparameters(free, task.seen, independent)
+        prior = hyperparameters(free, design, independent)
         found.append(SimpleNamespace(task=task, free=free, prior=prior, measured=measured))
     return found
 
@@ -119,7 +119,9 @@ def test_an_expansion_serves_to_first_order_and_only_nearby(both):
     start = expansion.density(prior, at, 1.0)
 
     def moved(by):
-        change = {name: getattr(prior, name) * by for name in ("excess_by_condition", "scale", "combination_variance")}
+        own_scale = torch.where(prior.scale_by_condition == 1, 1.0, prior.scale_by_condition * by)
+        change = {name: getattr(prior, name) * by for name in ("excess_by_condition", "combination_variance")}
+        change["scale_by_condition"] = own_scale
         return replace(prior, **change)
 
     errors = []

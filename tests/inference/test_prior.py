@@ -16,6 +16,7 @@ from raptorgraph.inference._prior import (
     along_graph,
     inherited,
     noise,
+    scale_of,
     signals,
 )
 from raptorgraph.inference._state import Hyperparameters, Measured
@@ -23,6 +24,7 @@ from raptorgraph.inference._state import Hyperparameters, Measured
 K = 4
 SINGLES, PAIRS = np.eye(K), np.array([np.isin(np.arange(K), pair) for pair in combinations(range(K), 2)], dtype=float)
 SETS = np.vstack([SINGLES[:3], PAIRS])
+OF_SETS = np.r_[np.ones(3), 0.6, 0.7, 1.3, 0.9, 1.3, 1.3]  # scales as measured
 
 
 def _tensor(values):
@@ -40,6 +42,7 @@ def prior():
         scale=_tensor(0.7),
         unseen_scale=_tensor(1.3),
         unseen=_tensor([0, 0, 0, 1]),
+        scale_by_condition=_tensor(OF_SETS),
         combination_variance=_tensor(0.2),
         interaction_variance=_tensor(0.3),
         residual_variance=_tensor(0.05),
@@ -49,24 +52,35 @@ def prior():
     )
 
 
-def _by_entries(prior, covariance, one, other):
-    a, b = (1.0 if x.sum() == 1 else 1.3 if x[3] else 0.7 for x in (one, other))
+def _by_entries(covariance, one, other, a, b):
     both = one.sum() > 1 and other.sum() > 1
     return a * b * sum(covariance[i, j] for i in np.flatnonzero(one) for j in np.flatnonzero(other)) + 0.2 * both
 
 
 def test_what_sets_inherit(prior):
-    found = inherited(prior, _tensor(SETS), _tensor(PAIRS)).numpy()
+    """Any sets have the scale that is given, and the conditions their own."""
+    scale = np.linspace(0.5, 1.5, len(PAIRS))
+    found = inherited(prior, _tensor(PAIRS), _tensor(scale), _tensor(SETS)).numpy()
     for m, covariance in ((SHARED, prior.shared_covariance), (INDEPENDENT, prior.independent_covariance)):
-        expected = [[float(_by_entries(prior, covariance, one, other)) for other in PAIRS] for one in SETS]
+        expected = [
+            [float(_by_entries(covariance, one, other, a, b)) for other, b in zip(SETS, OF_SETS, strict=True)]
+            for one, a in zip(PAIRS, scale, strict=True)
+        ]
         np.testing.assert_allclose(found[m], expected)
     assert not found[CONDITION_SPECIFIC].any()
+
+
+def test_sets_that_were_not_measured_have_the_usual_scale(prior):
+    sets = np.vstack([SINGLES[3], PAIRS])
+    np.testing.assert_array_equal(scale_of(prior, _tensor(sets)), [1.0, 0.7, 0.7, 1.3, 0.7, 1.3, 1.3])
+    np.testing.assert_array_equal(scale_of(prior, _tensor(sets), by_size=True), [1.0, *[0.7] * 6])
 
 
 def test_signals_add_what_is_of_one_set(prior):
     found = signals(prior, _tensor(SETS)).numpy()
     more = np.diag(0.3 * (SETS.sum(1) > 1) + 0.05)
-    np.testing.assert_allclose(found[:2], inherited(prior, _tensor(SETS), _tensor(SETS))[:2].numpy() + more)
+    of_genes = inherited(prior, _tensor(SETS), _tensor(OF_SETS), _tensor(SETS))[:2].numpy()
+    np.testing.assert_allclose(found[:2], of_genes + more)
     np.testing.assert_array_equal(found[CONDITION_SPECIFIC], np.eye(len(SETS)))
 
 
@@ -75,8 +89,9 @@ def test_the_mean_over_sets_of_a_size(prior, size):
     """With one scale for all combinations, the mean of the covariances is the covariance of the mean."""
     prior = Hyperparameters(**{**vars(prior), "unseen": torch.zeros(K, dtype=torch.float64)})
     sets = _tensor(SINGLES if size == 1 else PAIRS)
-    found = inherited(prior, sets[:1], _tensor(SETS), by_size=True)
-    torch.testing.assert_close(found, inherited(prior, sets, _tensor(SETS)).mean(1, keepdim=True))
+    scale = scale_of(prior, sets)
+    found = inherited(prior, sets[:1], scale[:1], _tensor(SETS), by_size=True)
+    torch.testing.assert_close(found, inherited(prior, sets, scale, _tensor(SETS)).mean(1, keepdim=True))
 
 
 def test_noise_and_covariances_are_the_covariance_of_the_measured_effects(prior):

@@ -1,6 +1,7 @@
 """What is saved, in the layout of today and in that of older versions."""
 
 import pickle
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -52,22 +53,31 @@ def test_the_state_survives_saving(tiny, tmp_path):
     _assert_same(tiny.posterior.fitted, other.fitted)
 
 
-def test_an_older_state_is_read(tiny, old_state):
+@pytest.fixture
+def older(tiny):
+    """The posterior as it was then, when all combinations had one scale."""
+    fitted = tiny.posterior.fitted
+    one_scale = torch.tensor([1.0, 1.0, 1.0, float(fitted.hyperparameters.scale)], dtype=torch.float64)
+    prior = replace(fitted.hyperparameters, scale_by_condition=one_scale)
+    return EffectPosterior()._of(replace(fitted, hyperparameters=prior))
+
+
+def test_an_older_state_is_read(older, old_state):
     posterior = EffectPosterior()
     posterior.load_state_dict({"_extra_state": old_state})
-    _assert_same(tiny.posterior.fitted, posterior.fitted)
+    _assert_same(older.fitted, posterior.fitted)
     asked = torch.eye(3, dtype=torch.float64)
-    torch.testing.assert_close(posterior.mean(asked), tiny.posterior.mean(asked), rtol=0, atol=0)
+    torch.testing.assert_close(posterior.mean(asked), older.mean(asked), rtol=0, atol=0)
     assert not any(name.startswith("reference") for name in posterior.get_extra_state())
 
 
-def test_reading_another_state_forgets_the_first(tiny, old_state):
+def test_reading_another_state_forgets_the_first(older, old_state):
     """The factors of a state are kept for the next question."""
     posterior, asked = EffectPosterior(), torch.eye(3, dtype=torch.float64)
     posterior.set_extra_state(old_state)
     before = posterior.mean(asked)
     posterior.set_extra_state({**old_state, "measured": 2 * old_state["measured"]})
-    np.testing.assert_allclose(posterior.posterior_mean(asked), 2 * tiny.posterior.posterior_mean(asked))
+    np.testing.assert_allclose(posterior.posterior_mean(asked), 2 * older.posterior_mean(asked))
     assert not torch.equal(posterior.mean(asked), before)
     posterior.set_extra_state({})
     assert not posterior.is_fitted

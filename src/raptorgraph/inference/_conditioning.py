@@ -39,6 +39,7 @@ class Sets:
     """Sets of genes that are asked for, and their prior at level 1."""
 
     design: torch.Tensor  # sets x k, 0/1, or its mean over all sets of a size
+    scale: torch.Tensor  # sets: of the single effects in each
     cross: torch.Tensor  # classes x sets x C: covariance with the conditions
     variance: torch.Tensor  # classes x sets: with residuals, and interactions of unknown size
     set_variance: torch.Tensor  # classes x sets: without residuals, and with interactions of the estimated size
@@ -49,29 +50,30 @@ class Sets:
         prior, conditions = fitted.hyperparameters, fitted.measured.design
         same = same_sets(design, conditions)
         measured, combination = same.amax(1), is_combination(design)
-        factor, size = torch.ones_like(measured), torch.ones_like(measured)
+        scale, size = scale_of_sets(fitted, design, same), torch.ones_like(measured)
         if additivity is not None:  # for sets that were not measured
-            factor = torch.where(measured > 0, factor, additivity.factor(design))
+            scale = torch.where(measured > 0, scale, scale * additivity.factor(design))
             size = torch.where(measured > 0, size, additivity.mean_size)
-        cross = inherited(prior, design, conditions, factor=factor)
+        cross = inherited(prior, design, scale, conditions)
         interaction = prior.interaction_variance * combination
         cross[:CONDITION_SPECIFIC] += interaction[:, None] * same
         cross[CONDITION_SPECIFIC] = same
-        set_variance = inherited_variance(prior, design, factor) + interaction
+        set_variance = inherited_variance(prior, design, scale) + interaction
         set_variance[CONDITION_SPECIFIC] = 0.0
-        scale = scale_of(prior, design) * factor
         variance = set_variance + interaction * (size - 1) + prior.residual_variance * scale**2 * design.sum(1)
         variance[CONDITION_SPECIFIC] = 1.0
-        return cls(design, cross, variance, set_variance)
+        return cls(design, scale, cross, variance, set_variance)
 
     def means_of_sizes(self, fitted: Fitted) -> tuple[Sets, torch.Tensor]:
         """The mean over all sets of a size, for each size that there is, and which of these each set has."""
         sizes, at = torch.unique(self.design.sum(1), return_inverse=True)
         first = torch.stack([(at == i).nonzero()[0, 0] for i in range(len(sizes))])
         design = self.design[first]
-        cross = inherited(fitted.hyperparameters, design, fitted.measured.design, by_size=True)
+        prior, conditions = fitted.hyperparameters, fitted.measured.design
+        scale = scale_of(prior, design, by_size=True)
+        cross = inherited(prior, design, scale, conditions, by_size=True)
         even = design.mean(1, keepdim=True).expand_as(design)
-        return Sets(even, cross, self.variance[:, first], self.set_variance[:, first]), at
+        return Sets(even, scale, cross, self.variance[:, first], self.set_variance[:, first]), at
 
     def measured_cross(self, fitted: Fitted, m: int, level: int) -> torch.Tensor:
         """Covariance with the measured effects at a class and level, sets x C.
@@ -184,12 +186,14 @@ class Conditional:
         found = torch.zeros(n, fitted.measured.effect.shape[1], dtype=both.dtype)
         if not is_combination(both).any():
             return found
-        effect = (is_combination(both) * scale_of(prior, both))[:, None] * (both @ additivity.single_effects)
+        same = same_sets(design, conditions)
+        scale = torch.cat([scale_of_sets(fitted, design, same), prior.scale_by_condition[columns]])
+        effect = (is_combination(both) * scale)[:, None] * (both @ additivity.single_effects)
         covariance, spread = additivity.moments()
         root = torch.linalg.cholesky(covariance)
         loads = torch.stack([torch.ones(len(both), dtype=both.dtype), additivity.deviation(both)], 1) @ root
         own = (spread * (both.sum(1) - 1).clamp_min(1.0) + larger_sd(both) ** 2)[:, None] * effect**2
-        same = same_sets(design, conditions)[:, columns]
+        same = same[:, columns]
         own_of_set = own[:n] * (1 - same.sum(1, keepdim=True).clamp_max(1.0))
         sets = Sets.of(design, fitted, additivity)
         combinations, left_out = self._left_out(design, additivity.own)
@@ -211,6 +215,12 @@ def used(responsibility: torch.Tensor) -> Iterator[tuple[int, int, torch.Tensor]
     found = responsibility > _NEGLIGIBLE
     for m, level in torch.nonzero(found.any(2)).tolist():
         yield m, level, found[m, level].nonzero().squeeze(1)
+
+
+def scale_of_sets(fitted: Fitted, design: torch.Tensor, same: torch.Tensor) -> torch.Tensor:
+    """Scale of sets (sets x k): of measured ones their own, else the usual one; `same` is that of :func:`same_sets`."""
+    prior = fitted.hyperparameters
+    return torch.where(same.amax(1) > 0, prior.scale_by_condition[same.argmax(1)], scale_of(prior, design))
 
 
 def same_sets(design: torch.Tensor, others: torch.Tensor) -> torch.Tensor:

@@ -34,6 +34,9 @@ class EffectPosteriorConfig(Checked):
         Whether effects are expected to travel along the graph that :meth:`EffectPosterior.fit` is given.
     excess_by_condition
         Whether the excess noise :math:`\kappa_c` differs between conditions; otherwise all have :math:`\kappa`.
+    scale_by_condition
+        Whether measured combinations of genes that were perturbed alone differ in their scale :math:`a_c`; otherwise
+        all have a.
     overshoot
         Whether sums are expected to overshoot; otherwise the prior median of the scale a is 1.
     few_directions
@@ -69,6 +72,7 @@ class EffectPosteriorConfig(Checked):
     target_effects: bool = setting(True, check_flag)
     graph: bool = setting(True, check_flag)
     excess_by_condition: bool = setting(True, check_flag)
+    scale_by_condition: bool = setting(True, check_flag)
     overshoot: bool = setting(True, check_flag)
     few_directions: bool = setting(True, check_flag)
     sparse_interactions: bool = setting(True, check_flag)

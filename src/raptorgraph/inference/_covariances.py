@@ -11,7 +11,7 @@ from scipy import sparse
 from raptorgraph.inference._gene_covariance import ExtendedCovariance, GeneCovariance
 from raptorgraph.inference._low_rank import Links, LowRank, sparse_times
 from raptorgraph.inference._mixture import LEVELS
-from raptorgraph.inference._prior import CONDITION_SPECIFIC, SHARED, is_combination, noise, scale_of, signals
+from raptorgraph.inference._prior import CONDITION_SPECIFIC, SHARED, is_combination, noise, signals
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -74,7 +74,7 @@ class Conditions:
         genes = _perturbed(prior.shared_covariance if m == SHARED else prior.independent_covariance)
         assert genes is not None
         own = fraction * (1 + prior.excess_by_condition) * measured.condition_noise
-        scale, each = scale_of(prior, measured.design), levels[:, None]
+        scale, each = prior.scale_by_condition, levels[:, None]
         controls = torch.cat([measured.control_noise.sqrt().expand(len(own), 1), measured.control_loadings], 1)
         controls = controls.expand(len(levels), -1, -1)
         if m == CONDITION_SPECIFIC:

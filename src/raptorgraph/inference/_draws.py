@@ -154,7 +154,8 @@ class JointDraws:
         is_pair = bool(is_combination(row[None])[0])
         same = (fitted.measured.design == row).all(1).nonzero().squeeze(1)[:1]
         off, size, generator = self._own(row)
-        scale = scale_of(prior, row[None]).expand(self.n_draws)
+        usual = prior.scale_by_condition[same] if len(same) else scale_of(prior, row[None])
+        scale = usual.expand(self.n_draws)
         if is_pair and not len(same):
             known = torch.cat([torch.ones(1, dtype=torch.float64), self.additivity.deviation(row[None])])
             spread = (self._spread**2 + larger_sd(row[None]) ** 2).sqrt()
@@ -203,7 +204,7 @@ class JointDraws:
         klass, levels = chosen // len(LEVELS), LEVELS[chosen % len(LEVELS)]
         inherits = (klass != CONDITION_SPECIFIC).double()
         sd, several = (levels * w).sqrt(), combination.nonzero().squeeze(1)
-        scaled = csr_array((design * scale_of(prior, design)[:, None]).numpy())
+        scaled = csr_array((design * prior.scale_by_condition[:, None]).numpy())
         between = prior.excess_by_condition * measured.condition_noise
         several_between = between[several]
         between[several] = 0.0  # theirs is drawn by itself

@@ -16,7 +16,6 @@ from raptorgraph.inference._conditioning import Conditional, Moments, Sets
 from raptorgraph.inference._config import EffectPosteriorConfig
 from raptorgraph.inference._draws import JointDraws
 from raptorgraph.inference._learning import independent_prior, learn
-from raptorgraph.inference._prior import scale_of
 from raptorgraph.inference._state import Fitted, Measured
 from raptorgraph.inference._unseen_genes import (
     check_embedding,
@@ -282,7 +281,7 @@ class EffectPosterior(nn.Module):
     def mean(self, design: torch.Tensor, chunk_size: int = 512) -> torch.Tensor:
         """Predicted effects, sets x G, of the sets in ``design`` (sets x k, 0/1)."""
         parts = torch.split(self._like_fitted(design), chunk_size)
-        return torch.cat([_unless_control(part, self._prediction(part)[0]) for part in parts])
+        return torch.cat([_unless_control(part, self._prediction(self._sets(part))[0]) for part in parts])
 
     @_with_design
     def mean_and_sd(self, design: torch.Tensor, chunk_size: int = 512) -> tuple[torch.Tensor, torch.Tensor]:
@@ -292,9 +291,11 @@ class EffectPosterior(nn.Module):
         between = prior.excess * measured.condition_noise.median() * measured.gene_noise
         means, sds = [], []
         for part in torch.split(self._like_fitted(design), chunk_size):
-            mean, exact = self._prediction(part)
+            sets = self._sets(part)
+            mean, exact = self._prediction(sets)
             variance = exact.variance + self._conditional().scale_variance(part, self.additivity)
-            variance = variance + (mean - exact.mean) ** 2 + self._inherits_noise(part)[:, None] * between
+            inherited = sets.scale**2 * part.sum(1)  # what the conditions of its genes leave in each set
+            variance = variance + (mean - exact.mean) ** 2 + inherited[:, None] * between
             means.append(_unless_control(part, mean))
             sds.append(_unless_control(part, variance.sqrt()))
         return torch.cat(means), torch.cat(sds)
@@ -303,7 +304,7 @@ class EffectPosterior(nn.Module):
     def posterior_mean(self, design: torch.Tensor) -> torch.Tensor:
         """Mean of the posterior itself, sets x G, which is not what is predicted (see the class)."""
         design = self._like_fitted(design)
-        return _unless_control(design, self._moments(Sets.of(design, self.fitted, self.additivity)).mean)
+        return _unless_control(design, self._moments(self._sets(design)).mean)
 
     @_with_design
     def draw(self, design: torch.Tensor, n_draws: int, seed: int = 0) -> torch.Tensor:
@@ -338,14 +339,9 @@ class EffectPosterior(nn.Module):
             self._found_additivity = learn_additivity(self._conditional())
         return self._found_additivity
 
-    def _inherits_noise(self, design: torch.Tensor) -> torch.Tensor:
-        """Variance of what the conditions of its genes leave in each set, over that of one condition, shape (sets,)."""
-        scale = scale_of(self.fitted.hyperparameters, design) * self.additivity.factor(design)
-        return scale**2 * design.sum(1)
-
-    def _prediction(self, design: torch.Tensor) -> tuple[torch.Tensor, Moments]:
+    def _prediction(self, sets: Sets) -> tuple[torch.Tensor, Moments]:
         """Constrained estimate of the effects of sets, sets x G, and the moments of their posterior."""
-        sets, lowest = Sets.of(design, self.fitted, self.additivity), self.fitted.measured.lowest
+        lowest = self.fitted.measured.lowest
         exact, mean = self._moments(sets), self._moments(sets, self.config.noise_fraction).mean
         if not self.config.constrained:
             return torch.maximum(mean, lowest), exact
@@ -381,6 +377,9 @@ class EffectPosterior(nn.Module):
         return found
 
     # -- parts -----------------------------------------------------------------------------------------------------
+    def _sets(self, design: torch.Tensor) -> Sets:
+        return Sets.of(design, self.fitted, self.additivity)
+
     def _moments(self, sets: Sets, noise_fraction: float = 1.0) -> Moments:
         return self._conditional(noise_fraction).moments(sets, self.additivity.own)
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from raptorgraph.inference._mixture import LEVELS
-from raptorgraph.inference._prior import INDEPENDENT, scale_of
+from raptorgraph.inference._prior import INDEPENDENT
 
 if TYPE_CHECKING:
     from raptorgraph.inference._covariances import Conditions
@@ -63,7 +63,7 @@ class Expansion:
         combination = self._conditions.combination
         residual = prior.interaction_variance * combination + prior.residual_variance
         own = levels[:, None] * residual + (1 + prior.excess_by_condition) * self._measured.condition_noise
-        return own, scale_of(prior, self._measured.design)[self._combinations], prior.combination_variance
+        return own, prior.scale_by_condition[self._combinations], prior.combination_variance
 
     def _change(self, *values: torch.Tensor) -> float:
         assert self._at is not None
@@ -78,7 +78,7 @@ class Expansion:
         self._by_own = y.new_empty(len(levels), n, n_genes)
         self._by_scale = y.new_empty(len(levels), len(several), n_genes)
         self._by_common = y.new_empty(len(levels), n_genes)
-        scale = scale_of(prior, self._measured.design)[several]
+        scale = prior.scale_by_condition[several]
         for i, level in enumerate(levels.tolist()):
             each = self._conditions.covariances(prior, self._measured, 1.0, INDEPENDENT, LEVELS[level : level + 1])
             z, loads = each.solve(y)[0], each.loads[0]

@@ -130,7 +130,7 @@ class _Dense:
 
     def __init__(self, fitted: Fitted, design: torch.Tensor) -> None:
         self.design, self.combination = design, is_combination(design)
-        self._features = _features(fitted, design)
+        self._features = _features(design, scale_of(fitted.hyperparameters, design))
 
     def features(self) -> torch.Tensor:
         """One for each gene, and one for what combinations have in common; sets x (k + 1)."""
@@ -230,9 +230,9 @@ def _sets(fitted: Fitted, design: torch.Tensor) -> _Dense | _Pairs:
     return _Dense(fitted, design) if design.is_floating_point() else _Pairs(fitted, design)
 
 
-def _features(fitted: Fitted, design: torch.Tensor) -> torch.Tensor:
-    """Features f of combinations, sets x (k + 1)."""
-    return torch.cat([design * scale_of(fitted.hyperparameters, design)[:, None], is_combination(design)[:, None]], 1)
+def _features(design: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
+    """Features f of sets with these scales, sets x (k + 1)."""
+    return torch.cat([design * scale[:, None], is_combination(design)[:, None]], 1)
 
 
 def _unknown(fitted: Fitted, at: torch.Tensor, deviation: float) -> torch.Tensor:
@@ -244,7 +244,7 @@ def _unknown(fitted: Fitted, at: torch.Tensor, deviation: float) -> torch.Tensor
     """
     prior, measured = fitted.hyperparameters, fitted.measured
     k = measured.design.shape[1]
-    features = _features(fitted, measured.design)
+    features = _features(measured.design, prior.scale_by_condition)
     of_all = torch.cat([features[:, :k], torch.ones_like(features[:, :1])], 1)
     combination = is_combination(measured.design)
     of_combinations = combination[:, None] * features

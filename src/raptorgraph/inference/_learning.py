@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from raptorgraph.inference._combinations import DEGREES
 from raptorgraph.inference._conditioning import Conditional
 from raptorgraph.inference._covariances import Conditions, Covariances
 from raptorgraph.inference._expansion import Expansion
@@ -20,8 +21,10 @@ from raptorgraph.inference._prior import (
     N_CLASSES,
     SHARED,
     along_graph,
+    is_combination,
     noise,
     signals,
+    usual_scale,
 )
 from raptorgraph.inference._sparse_learning import learn_sparse_interactions
 from raptorgraph.inference._state import Fitted, Hyperparameters, Measured
@@ -35,6 +38,7 @@ if TYPE_CHECKING:
 # Prior medians, with a log SD of 1.
 MEDIANS = {"combination_variance": 0.02, "interaction_variance": 0.15, "residual_variance": 0.03, "excess": 1.0}
 _SCALE_SD = 0.15  # of the log scale of combinations, a priori
+_OWN_SCALE = 0.05  # of the log scale of one combination about that of all, a priori
 # Prior median of that scale where effects are unrelated, and where all are one effect, of which a pair has no more than
 # a single; excess noise where half of the way is gone.
 _UNRELATED, _ONE_EFFECT, _HALF = 0.93, 0.5, 0.5
@@ -110,8 +114,6 @@ class _Task:
             self.conditions = Conditions(measured.design, independent_covariance)
         self.scaled = measured.effect / measured.gene_noise.sqrt()
         self.closed = _closed_classes(measured, config)
-        design = measured.design
-        self.seen = design[design.sum(1) == 1].sum(0) > 0
 
     def mixture(
         self,
@@ -130,8 +132,8 @@ class _Task:
         """Prior that maximizes the marginal likelihood of these genes times its own density."""
         y = self.scaled[:, genes]
         free = free_parameters(self.measured.design, y, self.rank)
-        if not self.config.excess_by_condition:
-            free["deviation"].requires_grad_(False)
+        for name in ("excess_by_condition", "scale_by_condition"):
+            free[name].requires_grad_(getattr(self.config, name))
         used = self.measured.design.sum(0) > 0
         optimizer = torch.optim.Adam([value for value in free.values() if value.requires_grad], lr=_LEARNING_RATE)
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, n_steps)
@@ -139,7 +141,7 @@ class _Task:
         for _ in range(n_steps):
             optimizer.zero_grad()
             near = _NEAR * (float(schedule.get_last_lr()[0]) / _LEARNING_RATE) ** 2
-            prior = hyperparameters(free, self.seen, self.independent_covariance)
+            prior = hyperparameters(free, self.measured.design, self.independent_covariance)
             gain, _ = self.mixture(prior, genes, expansion, near).objective(y)
             loss = penalty(free, prior, self.config.overshoot) - gain
             if few_directions:
@@ -148,7 +150,7 @@ class _Task:
             optimizer.step()
             schedule.step()
         with torch.no_grad():
-            return hyperparameters(free, self.seen, self.independent_covariance)
+            return hyperparameters(free, self.measured.design, self.independent_covariance)
 
     def _expansion(self, y: torch.Tensor) -> Expansion | None:
         """Expansion of the independent class, where a graph links many genes."""
@@ -218,7 +220,8 @@ def free_parameters(design: torch.Tensor, y: torch.Tensor, rank: int) -> dict[st
         "specific": torch.full((k,), math.log(0.3), dtype=y.dtype),
         "scale": torch.tensor(math.log(0.8), dtype=y.dtype),
         "unseen_scale": torch.tensor(0.0, dtype=y.dtype),
-        "deviation": torch.zeros(len(design), dtype=y.dtype),
+        "excess_by_condition": torch.zeros(len(design), dtype=y.dtype),  # logarithms, relative to the typical one
+        "scale_by_condition": torch.zeros(len(design), dtype=y.dtype),
         "weights": torch.zeros(N_CLASSES, len(LEVELS), dtype=y.dtype),
         **{name: torch.tensor(math.log(median), dtype=y.dtype) for name, median in MEDIANS.items()},
     }
@@ -242,9 +245,9 @@ def _single_effects(design: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
 
 
 def hyperparameters(
-    free: Mapping[str, torch.Tensor], seen: torch.Tensor, independent_covariance: torch.Tensor | GeneCovariance
+    free: Mapping[str, torch.Tensor], design: torch.Tensor, independent_covariance: torch.Tensor | GeneCovariance
 ) -> Hyperparameters:
-    """Hyperparameters from the unconstrained ones; ``seen`` says which genes were perturbed alone."""
+    """Hyperparameters from the unconstrained ones and the design of the screen, C x k."""
     covariance = _shared_covariance(free, dense=isinstance(independent_covariance, torch.Tensor))
     positive = {name: free[name].exp() for name in ("scale", "unseen_scale", *MEDIANS)}
     closed = torch.zeros_like(free["weights"])
@@ -253,12 +256,16 @@ def hyperparameters(
     inherited = torch.log_softmax(weights[:CONDITION_SPECIFIC].flatten(), 0).view(CONDITION_SPECIFIC, -1)
     inherited = inherited + math.log1p(-_CONDITION_SPECIFIC_WEIGHT)
     specific = torch.log_softmax(weights[CONDITION_SPECIFIC], 0) + math.log(_CONDITION_SPECIFIC_WEIGHT)
+    unseen = (design[design.sum(1) == 1].sum(0) == 0).to(design.dtype)
+    # A gene that was never perturbed alone can have any effect, and its combinations any scale.
+    own_scale = is_combination(design) * (design @ unseen == 0) * free["scale_by_condition"]
     return Hyperparameters(
         **positive,
         shared_covariance=covariance,
         independent_covariance=independent_covariance,
-        unseen=(~seen).to(free["loadings"].dtype),
-        excess_by_condition=positive["excess"] * free["deviation"].exp(),
+        unseen=unseen,
+        scale_by_condition=usual_scale(design, unseen, positive["scale"], positive["unseen_scale"]) * own_scale.exp(),
+        excess_by_condition=positive["excess"] * free["excess_by_condition"].exp(),
         log_weights=torch.cat([inherited, specific[None]]),
     )
 
@@ -279,8 +286,11 @@ def penalty(free: Mapping[str, torch.Tensor], prior: Hyperparameters, overshoot:
     assert not isinstance(shared, ExtendedCovariance)
     expected = expected_scale(prior.excess.detach(), shared.detach(), overshoot)
     off = free["scale"] - expected.log()
-    square = (off / _SCALE_SD) ** 2 + (free["deviation"] ** 2).sum() + free["unseen_scale"] ** 2
-    return 0.5 * (square + sum((free[name] - math.log(median)) ** 2 for name, median in MEDIANS.items()))
+    square = (off / _SCALE_SD) ** 2 + (free["excess_by_condition"] ** 2).sum() + free["unseen_scale"] ** 2
+    square = square + sum((free[name] - math.log(median)) ** 2 for name, median in MEDIANS.items())
+    # Student's t: most pairs add up alike, and some do not.
+    own_scale = torch.log1p((free["scale_by_condition"] / _OWN_SCALE) ** 2 / DEGREES)
+    return 0.5 * (square + (DEGREES + 1) * own_scale.sum())
 
 
 def directions_penalty(loadings: torch.Tensor, specific: torch.Tensor) -> torch.Tensor:

@@ -15,7 +15,7 @@ import torch
 from raptorgraph.inference._gene_covariance import GeneCovariance
 from raptorgraph.inference._low_rank import sparse_times
 from raptorgraph.inference._mixture import LEVELS
-from raptorgraph.inference._prior import CONDITION_SPECIFIC, INDEPENDENT, SHARED, scale_of
+from raptorgraph.inference._prior import CONDITION_SPECIFIC, INDEPENDENT, SHARED
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -103,7 +103,7 @@ class LowRankMixture:
         surrogate = (
             gradient.own @ ((1 + prior.excess_by_condition) * measured.condition_noise)
             + gradient.residual @ residual
-            + gradient.scale @ scale_of(prior, measured.design)
+            + gradient.scale @ prior.scale_by_condition
             + gradient.common * prior.combination_variance
             + gradient.specific @ covariance.specific
             + (gradient.loadings * covariance.loadings).sum()
@@ -144,7 +144,7 @@ class _Gradient:
     def __init__(self, prior: Hyperparameters, measured: Measured, conditions: Conditions, n_directions: int) -> None:
         n, k = measured.design.shape
         dtype = measured.effect.dtype
-        self._prior, self._conditions, self._scale = prior, conditions, scale_of(prior, measured.design)
+        self._prior, self._conditions, self._scale = prior, conditions, prior.scale_by_condition
         self._n_others = 2 + measured.control_loadings.shape[1]  # columns of U behind the directions
         self.own = torch.zeros(n, dtype=dtype)  # by the noise of the conditions
         self.residual = torch.zeros(n, dtype=dtype)  # by their residuals and interactions

@@ -27,21 +27,21 @@ def is_combination(design: torch.Tensor) -> torch.Tensor:
 def inherited(
     prior: Hyperparameters,
     design: torch.Tensor,
-    others: torch.Tensor,
+    scale: torch.Tensor,
+    conditions: torch.Tensor,
     *,
     by_size: bool = False,
-    factor: torch.Tensor | float = 1.0,
 ) -> torch.Tensor:
-    """Covariance of the sets in `design` with `others` (both x k) by what they inherit, classes x sets x others.
+    """Covariance of the sets in `design` (sets x k) with the conditions (C x k) by what they inherit.
 
-    That is the effects of their genes, and what all combinations have in common. With `by_size` it is that of the mean
-    over all sets as large as each in `design`, in place of that set. `factor` is the scale of each set in `design`
-    relative to what is usual (:meth:`Additivity.factor`).
+    That is the effects of their genes, and what all combinations have in common; classes x sets x C. `scale` is that of
+    each set. With `by_size` it is the covariance of the mean over all sets as large as each in `design`, in place of
+    that set.
     """
-    combination, scale = is_combination(design), scale_of(prior, design, by_size=by_size) * factor
+    combination = is_combination(design)
     design = design.mean(1, keepdim=True).expand_as(design) if by_size else design
-    left, right = design * scale[:, None], others * scale_of(prior, others)[:, None]
-    common = prior.combination_variance * torch.outer(combination, is_combination(others))
+    left, right = design * scale[:, None], conditions * prior.scale_by_condition[:, None]
+    common = prior.combination_variance * torch.outer(combination, is_combination(conditions))
     shared, independent = (
         _between(left, covariance, right) + common
         for covariance in (prior.shared_covariance, prior.independent_covariance)
@@ -49,11 +49,9 @@ def inherited(
     return torch.stack([shared, independent, torch.zeros_like(common)])
 
 
-def inherited_variance(
-    prior: Hyperparameters, design: torch.Tensor, factor: torch.Tensor | float = 1.0
-) -> torch.Tensor:
+def inherited_variance(prior: Hyperparameters, design: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
     """Prior variance of sets by what they inherit (see :func:`inherited`), classes x sets."""
-    scaled = design * (scale_of(prior, design) * factor)[:, None]
+    scaled = design * scale[:, None]
     common = prior.combination_variance * is_combination(design)
     shared = ((scaled @ prior.shared_covariance) * scaled).sum(1) + common
     independent = ((scaled @ prior.independent_covariance) * scaled).sum(1) + common
@@ -61,22 +59,27 @@ def inherited_variance(
 
 
 def scale_of(prior: Hyperparameters, design: torch.Tensor, *, by_size: bool = False) -> torch.Tensor:
-    """Scale of the single effects in each set.
+    """Usual scale of the single effects in each set; measured ones have their own, `scale_by_condition`.
 
     Combinations with a gene that was not perturbed alone have a separate scale: the size of an effect that only
     they show is no evidence of how effects add up.
     """
-    scale = prior.scale.expand(len(design))
-    if not by_size:
-        scale = torch.where(design @ prior.unseen > 0, prior.unseen_scale, scale)
-    return 1 + is_combination(design) * (scale - 1)
+    unseen = torch.zeros_like(prior.unseen) if by_size else prior.unseen
+    return usual_scale(design, unseen, prior.scale, prior.unseen_scale)
+
+
+def usual_scale(
+    design: torch.Tensor, unseen: torch.Tensor, scale: torch.Tensor, unseen_scale: torch.Tensor
+) -> torch.Tensor:
+    """Usual scale of sets (sets x k) by the hyperparameters, shape (sets,); see :func:`scale_of`."""
+    return 1 + is_combination(design) * (torch.where(design @ unseen > 0, unseen_scale, scale) - 1)
 
 
 def signals(prior: Hyperparameters, design: torch.Tensor) -> torch.Tensor:
-    """Prior covariance S of the effects of distinct sets, classes x sets x sets."""
+    """Prior covariance S of the effects of the conditions (C x k), classes x C x C."""
     residual = torch.diag(prior.interaction_variance * is_combination(design) + prior.residual_variance)
     eye = torch.eye(len(design), dtype=design.dtype)
-    return inherited(prior, design, design) + torch.stack([residual, residual, eye])
+    return inherited(prior, design, prior.scale_by_condition, design) + torch.stack([residual, residual, eye])
 
 
 def noise(prior: Hyperparameters, measured: Measured, noise_fraction: float = 1.0) -> torch.Tensor:

@@ -9,6 +9,7 @@ import torch
 
 from raptorgraph.inference._gene_covariance import ExtendedCovariance, GeneCovariance
 from raptorgraph.inference._gene_kernel import GeneKernel
+from raptorgraph.inference._prior import usual_scale
 from raptorgraph.inference._sparse_interactions import SparseInteractions
 
 if TYPE_CHECKING:
@@ -120,6 +121,7 @@ class Hyperparameters:
     scale: torch.Tensor  # a: effects of single genes in a combination over those alone
     unseen_scale: torch.Tensor  # a where a gene of the combination was never perturbed alone
     unseen: torch.Tensor  # k, 0/1: genes that were never perturbed alone, given by the design
+    scale_by_condition: torch.Tensor  # C: a_c, that of each measured combination; 1 for single genes
     combination_variance: torch.Tensor  # beta: what all combinations have in common
     interaction_variance: torch.Tensor  # gamma: the interaction of one combination
     residual_variance: torch.Tensor  # omega: what belongs to a condition and not to its genes
@@ -175,6 +177,11 @@ class Fitted:
         if "control_loadings" not in tensors:  # of a model that took all controls for one sample
             n_conditions = len(tensors[names.get("effect", "effect")])
             tensors = {**tensors, "control_loadings": torch.zeros(n_conditions, 0, dtype=torch.float64)}
+        if "scale_by_condition" not in tensors:  # of a model in which all combinations had one scale
+            design, unseen, scale, unseen_scale = (
+                tensors[names.get(name, name)].cpu() for name in ("design", "unseen", "scale", "unseen_scale")
+            )
+            tensors = {**tensors, "scale_by_condition": usual_scale(design, unseen, scale, unseen_scale)}
 
         def named(kind: type) -> dict[str, Any]:
             found = {field.name: names.get(field.name, field.name) for field in fields(kind)}

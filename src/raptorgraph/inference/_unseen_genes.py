@@ -153,6 +153,7 @@ def _part(fitted: Fitted, rows: torch.Tensor, genes: torch.Tensor) -> Fitted:
             shared_covariance=shared[genes][:, genes],
             independent_covariance=independent[genes][:, genes],
             unseen=prior.unseen[genes],
+            scale_by_condition=prior.scale_by_condition[rows],
             excess_by_condition=prior.excess_by_condition[rows],
         ),
         fitted.responsibility,
@@ -177,6 +178,7 @@ def _learn_table(measured: Measured, kernel: GeneKernel, n: int) -> Fitted:
         scale=torch.ones((), dtype=dtype),
         unseen_scale=torch.ones((), dtype=dtype),
         unseen=(singles.sum(0) == 0).to(dtype),
+        scale_by_condition=torch.ones_like(measured.condition_noise),
         excess_by_condition=torch.zeros_like(measured.condition_noise),
         log_weights=torch.full((N_CLASSES, len(LEVELS)), -torch.inf, dtype=dtype),
     )
