@@ -35,6 +35,7 @@ POSTERIOR: dict[str, dict[str, Any]] = {  # arguments of the posterior
     "without private transcripts": {"condition_specific": False},
     "without own targets": {"target_effects": False},
     "one noise for all conditions": {"excess_by_condition": False},
+    "one scale for all pairs": {"scale_by_condition": False},
     "sums are not expected to overshoot": {"overshoot": False},
     "few directions are not tried": {"few_directions": False},
     "pairs move no genes by themselves": {"sparse_interactions": False},
