@@ -45,10 +45,11 @@ class EffectPosterior(nn.Module):
         t_{\cdot g} \sim N(0, \tau_g K_g), \quad b_g \sim N(0, \tau_g \beta), \quad
         \epsilon_{Pg} \sim N(0, \tau_g \gamma), \quad \eta_{Pg} \sim N(0, \tau_g \omega),
 
-    :math:`a_P = 1` for a single gene and a for a combination, and it is measured with an error of covariance
-    :math:`w_g N`, :math:`N = \operatorname{diag}((1 + \kappa_c) / n_c) + 1 1^\top / n_0`: sampling noise of condition
-    c, more of the same kind between conditions (:math:`\kappa_c`, from clones, guides or days), and that of the
-    control cells (part of every effect: all are differences to these very cells). The residual :math:`\eta` belongs to
+    :math:`a_P = 1` for a single gene, a for a combination, and a scale near a of its own for one that was measured.
+    Effects are measured with an error of covariance :math:`w_g N`,
+    :math:`N = \operatorname{diag}((1 + \kappa_c) / n_c) + 1 1^\top / n_0`: sampling noise of condition c, more of the
+    same kind between conditions (:math:`\kappa_c`, from clones, guides or days), and that of the control cells (part of
+    every effect: all are differences to these very cells). The residual :math:`\eta` belongs to
     a condition and not to its genes: it is part of no mean, and of every standard deviation. :math:`\tau_g / w_g` has a
     discrete prior on eleven levels (the grid of scales), and a gene is of one of three classes of covariances:
 
@@ -59,12 +60,12 @@ class EffectPosterior(nn.Module):
     - *condition-specific*: no t; each condition has an effect that no combination inherits, as transcripts of a
       guide do. Open to genes whose effect exceeds their expression in controls.
 
-    K, a, :math:`\beta`, :math:`\gamma`, :math:`\omega`, :math:`\kappa` and the weights of classes and levels maximize
-    the marginal likelihood times their prior (empirical Bayes). Where genes are few, the columns of B would take noise
-    for effects. So the fit is tried on half of the genes with and without a prior by which B has few columns, and that
-    prior is used where it makes the other half likelier beyond doubt. A measured combination may also move single genes
-    far more than such interactions do, which no other set inherits. The effect of a perturbation on its own target has
-    a wide prior, and adds up unscaled. Symbols, derivations and approximations are in :doc:`/concepts/inference`.
+    K, the scales, :math:`\beta`, :math:`\gamma`, :math:`\omega`, :math:`\kappa` and the weights of classes and levels
+    maximize the marginal likelihood times their prior (empirical Bayes). Where genes are few, the columns of B would
+    take noise for effects. So the fit is tried on half of the genes with and without a prior by which B has few
+    columns, and that prior is used where it makes the other half likelier beyond doubt. A measured combination may also
+    move single genes far more than such interactions do, which no other set inherits. The effect of a perturbation on
+    its own target has a wide prior, and adds up unscaled. :doc:`/concepts/inference` has all derivations.
 
     Where no combination is measured a, :math:`\beta` and :math:`\gamma` have their prior alone. The prior median of a
     is .93 less up to .43: as far as conditions differ by more than sampling *and* their effects are alike, part of what
