@@ -192,19 +192,19 @@ def _scores(
     Returns row, gene, score and the variances that the likelihood gives the score of a small shift and of this one, one
     entry for each cell and gene.
     """
-    module, parts, start = cells.module, [], 0
+    # Small results of each batch, kept one by one, would leave holes in the memory that no later batch fits into.
+    n, module = masks.count_nonzero(), cells.module
+    row, genes, found = np.empty(n, dtype=np.int64), np.empty(n, dtype=np.int64), np.empty((3, n))
+    start = end = 0
     for tensors in cells.batches(manager, rows=rows, batch_size=batch_size):
         part = slice(start, start + len(tensors[KEYS.X]))
-        start = part.stop
         mask = torch.as_tensor(masks[part].toarray(), dtype=torch.float32, device=module.device)
         cell, gene = torch.nonzero(mask, as_tuple=True)
-        found = (cell, gene, *_score(module, tensors, mask, cell, gene))
-        row, *others = (values.cpu().numpy() for values in found)
-        parts.append((rows[part][row], *others))
-    if not parts:
-        return np.empty(0, int), np.empty(0, int), np.empty(0), np.empty(0), np.empty(0)
-    row, genes, *values = (np.concatenate(each) for each in zip(*parts, strict=True))
-    return row, genes, *(each.astype(np.float64) for each in values)
+        at = slice(end, end + len(cell))
+        row[at], genes[at] = rows[part][cell.cpu().numpy()], gene.cpu().numpy()
+        found[:, at] = torch.stack(_score(module, tensors, mask, cell, gene)).cpu().numpy()
+        start, end = part.stop, at.stop
+    return row, genes, *found
 
 
 @torch.inference_mode()
