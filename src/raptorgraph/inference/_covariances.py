@@ -126,12 +126,12 @@ class Covariances:
             self._make = lambda m, level: _OneLevel(
                 conditions.covariances(prior, measured, noise_fraction, m, LEVELS[level : level + 1])
             )
-            size = max(len(links.genes) for links in conditions.links)
+            size = max(links.blocks.n_entries for links in conditions.links)
         else:
             of_signals, of_noise = signals(prior, measured.design), noise(prior, measured, noise_fraction)
             self._make = lambda m, level: Dense(LEVELS[level] * of_signals[m] + of_noise)
-            size = len(measured.design)
-        self._most = int(_KEPT / max(1, size**2))
+            size = len(measured.design) ** 2
+        self._most = int(_KEPT / max(1, size))
 
     def at(self, m: int, level: int) -> Covariance:
         """Covariance at a class and (the position of) a level."""

@@ -51,7 +51,7 @@ _NO_DIRECTION = 1e-4  # share of the variance of single effects below which a co
 _CONDITION_SPECIFIC_WEIGHT, _BORDER = 0.01, 6
 _CLOSED = -1e4  # log weight of what cannot be
 _LEARNING_RATE = 0.08
-_FEW_LINKED = 500  # genes along a graph whose covariances are factored at every step
+_FEW_LINKED = 500  # genes, linked to each other, whose covariances are factored at every step
 _NEAR = 0.03  # change of hyperparameters up to which they are expanded in, in the first step; less towards the end
 # Conditions up to which covariances are dense. A step then costs about classes x levels x C^2 x genes operations, and
 # three eigendecompositions; of low rank classes x levels x C x rank x genes. From about 100 on the latter are fewer.
@@ -154,7 +154,7 @@ class _Task:
 
     def _expansion(self, y: torch.Tensor) -> Expansion | None:
         """Expansion of the independent class, where a graph links many genes."""
-        if self.conditions is None or len(self.conditions.links[INDEPENDENT].genes) <= _FEW_LINKED:
+        if self.conditions is None or self.conditions.links[INDEPENDENT].blocks.largest <= _FEW_LINKED:
             return None
         if self.conditions.links[INDEPENDENT] is self.conditions.links[SHARED]:
             return None

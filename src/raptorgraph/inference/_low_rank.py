@@ -10,7 +10,8 @@ condition alone these are part of d. The other genes, which combinations or a gr
 .. math::
     E^{-1} = d^{-1} - d^{-1} D P^{-1} D^\top d^{-1}, \qquad P = \Lambda^{-1} + D^\top d^{-1} D .
 
-So the cost grows linearly in the number of conditions, and with the cube of that of linked genes.
+P has a block for each set of genes that are linked to each other. So the cost grows linearly in the number of
+conditions, and with the cube of the size of these sets.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 from scipy import sparse
+
+from raptorgraph.inference._blocks import BlockMatrix, Blocks
 
 if TYPE_CHECKING:
     from raptorgraph.inference._gene_covariance import GeneCovariance
@@ -52,11 +55,32 @@ class Links:
         alone = np.array((design @ sparse.diags_array((~linked).astype(float))).nonzero())
         # Where D' diag(x) D has what of each linked condition: its genes x its genes.
         held_genes = np.split(members.indices, members.indptr[1:-1])
-        at = [(c, i * len(genes) + j) for c, one in enumerate(held_genes) for i in one for j in one]
+        at = [(c, i, j) for c, one in enumerate(held_genes) for i in one for j in one]
         self.genes, self.rows = torch.from_numpy(genes), torch.from_numpy(rows)
         self.alone = torch.from_numpy(alone).long().unbind()  # conditions of other genes, and these genes
-        self.entries = torch.tensor(at, dtype=torch.long).view(-1, 2).T
         self.members, self.conditions = members, sparse.csr_array(members.T)
+        position = np.full(design.shape[1], -1)
+        position[genes] = np.arange(len(genes))
+        row, column = position[edges.reshape(-1, 2)].T
+        shape = (len(genes), len(genes))
+        self.blocks = Blocks(members.T @ members + sparse.csr_array((np.ones(len(row)), (row, column)), shape=shape))
+        condition, gene, other = torch.tensor(at, dtype=torch.long).view(-1, 3).T
+        self.entries = condition, self.blocks.places(gene, other)
+        self._along = self._products(np.r_[row, np.arange(len(genes))], np.r_[column, np.arange(len(genes))])
+
+    def _products(self, row: np.ndarray, column: np.ndarray) -> tuple[torch.Tensor, ...]:
+        """Products of two entries of a row of I - W: places, the row, and which entries; those of I come last."""
+        by_row = sparse.csr_array((np.ones(len(row)), (row, np.arange(len(row)))), shape=(len(self.genes), len(row)))
+        one, other = (by_row.T @ by_row).nonzero()
+        gene, another = (torch.from_numpy(column[entries]) for entries in (one, other))
+        return self.blocks.places(gene, another), *(torch.from_numpy(x) for x in (row[one], one, other))
+
+    def precision(self, variance: torch.Tensor, genes: GeneCovariance) -> torch.Tensor:
+        """Entries of the inverse covariance of linked genes, whose direct effects have variances (levels x linked)."""
+        place, row, one, other = self._along
+        direct = torch.cat([-genes.weights, variance.new_ones(len(self.genes))])
+        found = variance.new_zeros(len(variance), self.blocks.n_entries)
+        return found.index_add_(1, place, direct[one] * direct[other] / variance[:, row])
 
 
 class LowRank:
@@ -95,13 +119,11 @@ class LowRank:
             self.scale = scale[self.rows]
             self.weight = self.scale / self.own[:, self.rows]  # of conditions in their genes
             self.variance = levels[:, None] * genes.specific[links.genes]
-            n, n_linked = len(levels), len(links.genes)
-            among = torch.zeros(n, n_linked**2, dtype=loads.dtype)
-            among.index_add_(1, links.entries[1], (self.weight * self.scale)[:, links.entries[0]])
-            precision = among.view(n, n_linked, n_linked) + _precision(self.variance, links.genes, genes)
-            factor = torch.linalg.cholesky(precision)
-            self.inverse = torch.cholesky_inverse(factor)  # of P
-            self.log_det += self.variance.log().sum(1) + 2 * factor.diagonal(dim1=1, dim2=2).log().sum(1)
+            condition, place = links.entries
+            precision = links.precision(self.variance, genes)
+            precision.index_add_(1, place, (self.weight * self.scale)[:, condition])
+            self.inverse, log_det = BlockMatrix(links.blocks, precision).inverse_and_log_det()  # of P
+            self.log_det += self.variance.log().sum(1) + log_det
         self.solved_loads = self._without_loads(loads)
         capacitance = torch.eye(loads.shape[2], dtype=loads.dtype) + loads.mT @ self.solved_loads
         self.capacitance = torch.linalg.cholesky(0.5 * (capacitance + capacitance.mT))
@@ -118,7 +140,7 @@ class LowRank:
         found: torch.Tensor = 1 / self.own
         if len(self.rows):
             rows, at = self.links.entries
-            among = torch.zeros_like(self.weight).index_add_(1, rows, self.inverse.flatten(1)[:, at])
+            among = torch.zeros_like(self.weight).index_add_(1, rows, self.inverse.entries[:, at])
             found[:, self.rows] -= self.weight**2 * among
         half: torch.Tensor = torch.linalg.solve_triangular(self.capacitance, self.solved_loads.mT, upper=False)
         return found - half.square().sum(1)
@@ -139,7 +161,7 @@ class LowRank:
 
     def inverse_of_genes(self) -> torch.Tensor:
         r"""Diagonal of :math:`D^\top \Sigma^{-1} D` for linked genes without a graph, levels x linked."""
-        found: torch.Tensor = (1 - self.inverse.diagonal(dim1=1, dim2=2) / self.variance) / self.variance
+        found: torch.Tensor = (1 - self.inverse.diagonal / self.variance) / self.variance
         through = self.of_genes(self.solved_loads[:, self.rows])
         half: torch.Tensor = torch.linalg.solve_triangular(self.capacitance, through.mT, upper=False)
         return found - half.square().sum(1)
@@ -153,17 +175,6 @@ class LowRank:
     def _without_loads(self, right: torch.Tensor) -> torch.Tensor:
         found: torch.Tensor = right / self.own[:, :, None]
         if len(self.rows):
-            pulled = self.inverse @ self.sums(right[:, self.rows].transpose(0, 1))
+            pulled = self.inverse.times(self.sums(right[:, self.rows].transpose(0, 1)))
             found[:, self.rows] -= self.spread(pulled)
         return found
-
-
-def _precision(variance: torch.Tensor, linked: torch.Tensor, genes: GeneCovariance) -> torch.Tensor:
-    """Inverse covariance of linked genes, whose direct effects have these variances (levels x linked)."""
-    if not len(genes.edges):
-        return torch.diag_embed(1 / variance)
-    position = torch.full((len(genes.specific),), -1)
-    position[linked] = torch.arange(len(linked))
-    direct = torch.eye(len(linked), dtype=variance.dtype)
-    direct[position[genes.edges[:, 0]], position[genes.edges[:, 1]]] -= genes.weights
-    return direct.mT @ (direct / variance[:, :, None])

@@ -114,8 +114,9 @@ class LowRankMixture:
         """What each class but one says of these effects at its open levels, some of these at a time."""
         squared = y**2
         for m, is_open in enumerate(self._open):
-            n_linked = len(self.conditions.links[m].genes)
-            at_once = max(1, int(_AT_ONCE / max(1, n_linked * (n_linked + y.shape[1]))))
+            links = self.conditions.links[m]
+            n_linked = len(links.genes)
+            at_once = max(1, int(_AT_ONCE / max(1, links.blocks.n_entries + n_linked * y.shape[1])))
             for at in is_open.nonzero().squeeze(1).split(at_once):
                 if not len(at) or m == without:
                     continue
@@ -126,7 +127,7 @@ class LowRankMixture:
                 pulled = y.new_zeros(len(at), 0, y.shape[1])
                 if n_linked:
                     summed = each.sums(y[each.rows, None])
-                    pulled = each.inverse @ summed
+                    pulled = each.inverse.times(summed)
                     quadratic -= (summed * pulled).sum(1)
                 yield _Found(m, at, each, scores, pulled, quadratic)
 
@@ -167,7 +168,7 @@ class _Gradient:
         explained = torch.zeros_like(own)  # sums of z times y, of linked conditions
         if len(rows):
             of_genes = torch.zeros(len(levels), len(links.genes), dtype=y.dtype)
-            through = covariances.inverse @ covariances.sums(loads[:, rows].transpose(0, 1))
+            through = covariances.inverse.times(covariances.sums(loads[:, rows].transpose(0, 1)))
             for i, (score, pulled, r_at) in enumerate(zip(of.scores, of.pulled, r, strict=True)):
                 at = (r_at > _NEGLIGIBLE).nonzero().squeeze(1)
                 score, weight = score[:, at], r_at[at]
