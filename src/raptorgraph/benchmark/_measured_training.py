@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from lightning.pytorch.callbacks import Callback
 
-from raptorgraph.model import RaptorGraphModel, _training
+from raptorgraph.model import RaptorGraphModel, _responding, _training
 from raptorgraph.model._calibration import Calibration
 from raptorgraph.model._graph import EdgeTable
 from raptorgraph.model._splitter import ScreenSplitter
@@ -28,6 +28,7 @@ def train_measured(meter: Meter, adata: AnnData, **kwargs: Any) -> RaptorGraphMo
         meter.around(EdgeTable, "infer", "graph"),
         meter.around(Calibration, "fit", "posterior"),
         meter.around(_training, "start_from_effects", "start"),
+        meter.around(_responding, "fit_responses", "responders"),
     ):
         model.train(
             max_epochs=1,

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 OPTIONS = ("axes", "target")
 AXES = ("cells", "genes", "perturbations", "latents")
-STAGES = ("setup", "sums", "graph", "posterior", "start", "epoch", "predict", "interactions")
+STAGES = ("setup", "sums", "graph", "posterior", "start", "epoch", "responders", "predict", "interactions")
 _SIZES: dict[str, tuple[int, ...]] = {
     "cells": (10_000, 20_000, 40_000, 80_000),
     "genes": (500, 1000, 2000, 4000),
