@@ -14,7 +14,9 @@ def test_it_runs_on_disk_and_in_memory(tmp_path, monkeypatch):
     assert list(table[["cells", "place"]].itertuples(index=False, name=None)) == expected
     assert list(table.columns[2:]) == [PEAK, _stream.RATE, "seconds to simulate", "seconds to train", "CPU seconds"]
     assert (table.iloc[:, 2:].astype(float) > 0).all(axis=None)
-    assert {"simulate", "setup", "sums", "graph", "posterior", "start", "epoch", "responders"} < set(found["stream_long"]["stage"])
+    assert {"simulate", "setup", "sums", "graph", "posterior", "start", "epoch", "responders"} < set(
+        found["stream_long"]["stage"]
+    )
 
 
 def test_screens_are_divided_by_size():

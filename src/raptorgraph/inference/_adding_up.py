@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 
-from raptorgraph.inference._combinations import Additivity, mean_similarity
+from raptorgraph.inference._combinations import Additivity, OwnVariances, mean_similarity
 from raptorgraph.inference._loadings import loadings_of_effects
 from raptorgraph.inference._mixture import LEVELS
 from raptorgraph.inference._own_variances import learn_own_variances
@@ -21,11 +21,57 @@ _UNKNOWN = 1e12  # variance of what is not known
 LEVEL_SD = 0.15  # of alpha, a priori
 _SLOPE, _SLOPE_SD = -0.22, 0.2  # mean and SD of beta, a priori
 _SPREAD, _SPREAD_LOG_SD = 0.1, 0.6  # median of sigma and SD of its logarithm, a priori
-_GRID = torch.linspace(-3, 3, 31, dtype=torch.float64)  # of log sigma, in SDs of its prior
+_GRID = torch.linspace(-3, 6, 46, dtype=torch.float64)  # of log sigma, in SDs of its prior
+
+
+class _Shown(NamedTuple):
+    """What measured combinations of genes that were perturbed alone show of their scales, relative to a."""
+
+    single: torch.Tensor  # k x G: posterior means of the effects of single genes
+    programs: torch.Tensor  # G x factors: loadings of genes that respond alike
+    similarity: torch.Tensor  # k x k
+    center: torch.Tensor  # mean similarity of the combinations, or of all pairs
+    x: torch.Tensor  # similarity of each, less the center
+    off: torch.Tensor  # how far the scale of each is off
+    variance: torch.Tensor  # of that
+    own: OwnVariances
+    known: torch.Tensor  # C, bool: which conditions these are
 
 
 def learn_additivity(conditional: Conditional) -> Additivity:
     """Learn it from the measured combinations of genes that were perturbed alone."""
+    fitted, shown = conditional.fitted, _shown_by(conditional)
+    weights, spread, coefficients, covariances = _regression(shown.off, shown.variance, shown.x)
+    # Others interact by single genes as well as by all of them.
+    whole = shown.own if fitted.sparse is None else learn_own_variances(conditional.with_sparse_interactions())
+    sizes = whole.interaction[shown.known[whole.rows]] / fitted.hyperparameters.interaction_variance
+    inherited, targets = shown.single.clone(), conditional.targets  # an effect on a target is not scaled
+    on_target = (fitted.responsibility[:, :, targets.columns] * targets.mean).sum((0, 1))
+    inherited[targets.genes, targets.columns] -= on_target
+    level_is_in_scale = torch.tensor([0.0, 1.0], dtype=torch.float64)
+    return Additivity(
+        single_effects=inherited,
+        programs=shown.programs,
+        similarity=shown.similarity,
+        center=shown.center,
+        weights=weights,
+        spread=spread,
+        coefficients=coefficients * level_is_in_scale,
+        covariances=covariances,
+        sizes=sizes,
+        own=shown.own,
+    )
+
+
+def mean_scale(conditional: Conditional) -> torch.Tensor:
+    """Mean scale of combinations a (1 + alpha), of which the a of a prior is where most of the measured ones are."""
+    shown = _shown_by(conditional)
+    weights, _, coefficients, _ = _regression(shown.off, shown.variance, shown.x)
+    found: torch.Tensor = conditional.fitted.hyperparameters.scale * (1 + weights @ coefficients[:, 0])
+    return found
+
+
+def _shown_by(conditional: Conditional) -> _Shown:
     fitted = conditional.fitted
     measured, prior = fitted.measured, fitted.hyperparameters
     k = measured.design.shape[1]
@@ -49,26 +95,17 @@ def learn_additivity(conditional: Conditional) -> Additivity:
     known_size = information > _NO_EFFECT
     information = information.clamp_min(_NO_EFFECT)
     off = (precision * expected * effect).sum(1) / information - 1
-    variances = learn_own_variances(conditional)
-    at = known[variances.rows]
-    load = variances.interaction[at, None] * _level(fitted)
-    noise = (1 + variances.excess[at]) * measured.condition_noise[known]
+    own = learn_own_variances(conditional)
+    at = known[own.rows]
+    load = own.interaction[at, None] * _level(fitted)
+    noise = (1 + own.excess[at]) * measured.condition_noise[known]
     noise = noise + measured.control_loadings[known].square().sum(1)
     pull = precision * expected * ((noise[:, None] + load) * measured.gene_noise).sqrt()
-    own = (pull**2 * (1 - (programs**2).sum(1))).sum(1)
-    variance = (own + ((pull @ programs) ** 2).sum(1)) / information**2
+    of_genes = (pull**2 * (1 - (programs**2).sum(1))).sum(1)
+    variance = (of_genes + ((pull @ programs) ** 2).sum(1)) / information**2
     # where nothing is expected, nothing is learned of how it adds up
     off, variance = torch.where(known_size, off, 0.0), torch.where(known_size, variance, _UNKNOWN)
-    weights, spread, coefficients, covariances = _regression(off, variance, x)
-    # Others interact by single genes as well as by all of them.
-    whole = variances if fitted.sparse is None else learn_own_variances(conditional.with_sparse_interactions())
-    sizes = whole.interaction[at] / prior.interaction_variance
-    inherited, targets = single.mean.clone(), conditional.targets  # an effect on a target is not scaled
-    on_target = (fitted.responsibility[:, :, targets.columns] * targets.mean).sum((0, 1))
-    inherited[targets.genes, targets.columns] -= on_target
-    return Additivity(
-        inherited, programs, similarity, center, weights, spread, coefficients, covariances, sizes, variances
-    )
+    return _Shown(single.mean, programs, similarity, center, x, off, variance, own, known)
 
 
 def _level(fitted: Fitted) -> torch.Tensor:
@@ -100,5 +137,4 @@ def _regression(
     mean = torch.einsum("rij,rj->ri", covariance, pull)
     log_density = 0.5 * (pull * mean).sum(1) - 0.5 * torch.logdet(posterior)
     log_density -= 0.5 * (total.log() + off**2 / total).sum(1) + 0.5 * _GRID**2
-    # The level is in the scale a, which was learned from the same combinations with all else.
-    return torch.softmax(log_density, 0), spread, mean * torch.tensor([0.0, 1.0]), covariance
+    return torch.softmax(log_density, 0), spread, mean, covariance

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from raptorgraph.inference._combinations import DEGREES
+from raptorgraph.inference._adding_up import mean_scale
 from raptorgraph.inference._conditioning import Conditional
 from raptorgraph.inference._covariances import Conditions, Covariances
 from raptorgraph.inference._expansion import Expansion
@@ -38,7 +38,10 @@ if TYPE_CHECKING:
 # Prior medians, with a log SD of 1.
 MEDIANS = {"combination_variance": 0.02, "interaction_variance": 0.15, "residual_variance": 0.03, "excess": 1.0}
 _SCALE_SD = 0.15  # of the log scale of combinations, a priori
-_OWN_SCALE = 0.05  # of the log scale of one combination about that of all, a priori
+_OWN_SCALE = 0.05  # spread of the log scale of one combination about that of all, a priori
+# Logarithm of the most that it is beyond that of all. What a pair does whose genes do nothing alone is an interaction,
+# and no multiple of what they might do.
+_MOST_BEYOND = math.log(1.5)
 # Prior median of that scale where effects are unrelated, and where all are one effect, of which a pair has no more than
 # a single; excess noise where half of the way is gone.
 _UNRELATED, _ONE_EFFECT, _HALF = 0.93, 0.5, 0.5
@@ -85,8 +88,11 @@ def learn(
         targets = TargetEffects.given(task.scaled, measured, Covariances(prior, measured))
         density[:, :, targets.columns] += targets.log_evidence()
         fitted = Fitted(measured, prior, torch.softmax(density.flatten(0, 1), 0).view_as(density))
-        if config.sparse_interactions and (measured.design.sum(1) > 1).any():
-            fitted = replace(fitted, sparse=learn_sparse_interactions(Conditional(fitted)))
+        if (measured.design.sum(1) > 1).any():
+            if config.sparse_interactions:
+                fitted = replace(fitted, sparse=learn_sparse_interactions(Conditional(fitted)))
+            if config.scale_by_condition:
+                fitted = replace(fitted, hyperparameters=replace(prior, scale=mean_scale(Conditional(fitted))))
         return fitted
 
 
@@ -258,7 +264,7 @@ def hyperparameters(
     specific = torch.log_softmax(weights[CONDITION_SPECIFIC], 0) + math.log(_CONDITION_SPECIFIC_WEIGHT)
     unseen = (design[design.sum(1) == 1].sum(0) == 0).to(design.dtype)
     # A gene that was never perturbed alone can have any effect, and its combinations any scale.
-    own_scale = is_combination(design) * (design @ unseen == 0) * free["scale_by_condition"]
+    own_scale = is_combination(design) * (design @ unseen == 0) * _bounded(free["scale_by_condition"])
     return Hyperparameters(
         **positive,
         shared_covariance=covariance,
@@ -268,6 +274,11 @@ def hyperparameters(
         excess_by_condition=positive["excess"] * free["excess_by_condition"].exp(),
         log_weights=torch.cat([inherited, specific[None]]),
     )
+
+
+def _bounded(own_scale: torch.Tensor) -> torch.Tensor:
+    """Logarithms of scales that do not exceed the most."""
+    return torch.where(own_scale > 0, _MOST_BEYOND * torch.tanh(own_scale / _MOST_BEYOND), own_scale)
 
 
 def _shared_covariance(free: Mapping[str, torch.Tensor], *, dense: bool) -> torch.Tensor | GeneCovariance:
@@ -288,9 +299,10 @@ def penalty(free: Mapping[str, torch.Tensor], prior: Hyperparameters, overshoot:
     off = free["scale"] - expected.log()
     square = (off / _SCALE_SD) ** 2 + (free["excess_by_condition"] ** 2).sum() + free["unseen_scale"] ** 2
     square = square + sum((free[name] - math.log(median)) ** 2 for name, median in MEDIANS.items())
-    # Student's t: most pairs add up alike, and some do not.
-    own_scale = torch.log1p((free["scale_by_condition"] / _OWN_SCALE) ** 2 / DEGREES)
-    return 0.5 * (square + (DEGREES + 1) * own_scale.sum())
+    # A hyperbolic distribution: most pairs add up alike, and some do not. It is log-concave, so that two kinds of pairs
+    # have one scale between them, and not either that of the one or that of the other.
+    own_scale = (1 + (free["scale_by_condition"] / _OWN_SCALE) ** 2).sqrt() - 1
+    return 0.5 * square + own_scale.sum()
 
 
 def directions_penalty(loadings: torch.Tensor, specific: torch.Tensor) -> torch.Tensor:
