@@ -16,10 +16,10 @@ def test_the_regression_is_that_of_the_joint_normal_distribution():
     off = -0.4 * x + 0.1 * rng.normal(size=9)
     weights, spread, coefficients, covariances = _regression(*map(torch.as_tensor, (off, variance, x)))
     design = np.stack([np.ones(9), x], 1)
-    prior = np.diag([_adding_up.LEVEL_SD**2, _adding_up._SLOPE_SD**2])
     start = np.array([0.0, _adding_up._SLOPE])
     log_density = []
     for sigma, coefficient, covariance in zip(spread.numpy(), coefficients, covariances, strict=True):
+        prior = np.diag([_adding_up.LEVEL_SD**2 + sigma**2, _adding_up._SLOPE_SD**2])
         total = np.diag(variance + sigma**2) + design @ prior @ design.T
         log_density.append(stats.multivariate_normal(design @ start, total).logpdf(off))
         gain = prior @ design.T @ np.linalg.inv(total)

@@ -128,13 +128,15 @@ def _regression(
     """Posterior of sigma (weights and values) and, given each, of alpha and beta (mean and covariance)."""
     spread = _SPREAD * (_SPREAD_LOG_SD * _GRID).exp()
     start = torch.tensor([0.0, _SLOPE], dtype=torch.float64)
-    precision = torch.diag(torch.tensor([LEVEL_SD**-2, _SLOPE_SD**-2], dtype=torch.float64))
+    # Where some are measured, a is near that of most of them, and the mean is farther from it, the more they differ.
+    level = LEVEL_SD**2 + (len(x) > 0) * spread**2
+    precision = torch.diag_embed(torch.stack([1 / level, torch.full_like(level, _SLOPE_SD**-2)], 1))
     design = torch.stack([torch.ones_like(x), x], 1)
     total = variance[None] + spread[:, None] ** 2
     posterior = precision + torch.einsum("ci,rc,cj->rij", design, 1 / total, design)
     covariance = torch.linalg.inv(posterior)
     pull = precision @ start + torch.einsum("ci,rc->ri", design, off / total)
     mean = torch.einsum("rij,rj->ri", covariance, pull)
-    log_density = 0.5 * (pull * mean).sum(1) - 0.5 * torch.logdet(posterior)
+    log_density = 0.5 * (pull * mean).sum(1) - 0.5 * torch.logdet(posterior) - 0.5 * level.log()
     log_density -= 0.5 * (total.log() + off**2 / total).sum(1) + 0.5 * _GRID**2
     return torch.softmax(log_density, 0), spread, mean, covariance
