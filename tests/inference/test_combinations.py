@@ -5,7 +5,7 @@ import pytest
 import torch
 from scipy import stats
 
-from raptorgraph.inference import _adding_up, _combinations
+from raptorgraph.inference import EffectPosterior, _adding_up, _combinations
 from raptorgraph.inference._adding_up import _precision, _regression
 from raptorgraph.inference._combinations import Additivity
 
@@ -16,10 +16,10 @@ def test_the_regression_is_that_of_the_joint_normal_distribution():
     off = -0.4 * x + 0.1 * rng.normal(size=9)
     weights, spread, coefficients, covariances = _regression(*map(torch.as_tensor, (off, variance, x)))
     design = np.stack([np.ones(9), x], 1)
+    prior = np.diag([_adding_up.LEVEL_SD**2, _adding_up._SLOPE_SD**2])
     start = np.array([0.0, _adding_up._SLOPE])
     log_density = []
     for sigma, coefficient, covariance in zip(spread.numpy(), coefficients, covariances, strict=True):
-        prior = np.diag([_adding_up.LEVEL_SD**2 + sigma**2, _adding_up._SLOPE_SD**2])
         total = np.diag(variance + sigma**2) + design @ prior @ design.T
         log_density.append(stats.multivariate_normal(design @ start, total).logpdf(off))
         gain = prior @ design.T @ np.linalg.inv(total)
@@ -92,3 +92,21 @@ def test_effects_on_targets_are_not_scaled_and_so_not_uncertain_by_the_scale(exa
     np.testing.assert_allclose(whole[0, 5] - scaled[0, 5], on_target[0], rtol=1e-6)
     other = [g for g in range(400) if g not in (5, 9)]
     torch.testing.assert_close(scaled[:, other], whole[:, other])
+
+
+def test_the_mean_scale_is_that_of_combinations_that_do_much():
+    """Sums of strong effects fall short, those of weak ones do not."""
+    rng, k, n_genes = np.random.default_rng(0), 8, 300
+    size = np.where(np.arange(k) < 4, 0.5, 1.5)
+    single = size[:, None] * rng.normal(size=(k, n_genes))
+    pairs = np.array([[i, j] for i in range(k) for j in range(i)])
+    sums = single[pairs].sum(1)
+    scale = np.where(size[pairs].sum(1) > 2.5, 0.6, 1.0)
+    design = np.vstack([np.eye(k), *[np.isin(np.arange(k), pair)[None] for pair in pairs]]).astype(float)
+    effect = np.vstack([single, scale[:, None] * sums]) + 0.15 * rng.normal(size=(len(design), n_genes))
+    posterior = EffectPosterior()
+    arguments = design, effect, np.full(effect.shape, 0.15**2), np.full(len(design), 100.0)
+    posterior.fit(*map(torch.as_tensor, arguments), 10_000)
+    weighted = np.average(scale, weights=(sums**2).sum(1))
+    assert posterior.combination_scale == pytest.approx(weighted, abs=0.06)
+    assert weighted < scale.mean() - 0.1

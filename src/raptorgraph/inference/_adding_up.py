@@ -34,6 +34,7 @@ class _Shown(NamedTuple):
     x: torch.Tensor  # similarity of each, less the center
     off: torch.Tensor  # how far the scale of each is off
     variance: torch.Tensor  # of that
+    information: torch.Tensor  # squared size of the sum of its genes
     own: OwnVariances
     known: torch.Tensor  # C, bool: which conditions these are
 
@@ -64,10 +65,18 @@ def learn_additivity(conditional: Conditional) -> Additivity:
 
 
 def mean_scale(conditional: Conditional) -> torch.Tensor:
-    """Mean scale of combinations a (1 + alpha), of which the a of a prior is where most of the measured ones are."""
-    shown = _shown_by(conditional)
-    weights, _, coefficients, _ = _regression(shown.off, shown.variance, shown.x)
-    found: torch.Tensor = conditional.fitted.hyperparameters.scale * (1 + weights @ coefficients[:, 0])
+    """Mean scale of combinations, of which the a of a prior is where most of the measured ones are.
+
+    Those that do much count most, as strong effects often add up to less.
+    """
+    shown, scale = _shown_by(conditional), conditional.fitted.hyperparameters.scale
+    if not len(shown.off):
+        return scale
+    weights, spread, _, _ = _regression(shown.off, shown.variance, shown.x)
+    share, between = shown.information / shown.information.sum(), weights @ spread**2
+    error = (share**2) @ (shown.variance + between)
+    # The more they differ, the farther their mean may be from where most of them are.
+    found: torch.Tensor = scale * (1 + share @ shown.off / (1 + error / (LEVEL_SD**2 + between)))
     return found
 
 
@@ -105,7 +114,7 @@ def _shown_by(conditional: Conditional) -> _Shown:
     variance = (of_genes + ((pull @ programs) ** 2).sum(1)) / information**2
     # where nothing is expected, nothing is learned of how it adds up
     off, variance = torch.where(known_size, off, 0.0), torch.where(known_size, variance, _UNKNOWN)
-    return _Shown(single.mean, programs, similarity, center, x, off, variance, own, known)
+    return _Shown(single.mean, programs, similarity, center, x, off, variance, information, own, known)
 
 
 def _level(fitted: Fitted) -> torch.Tensor:
@@ -128,15 +137,13 @@ def _regression(
     """Posterior of sigma (weights and values) and, given each, of alpha and beta (mean and covariance)."""
     spread = _SPREAD * (_SPREAD_LOG_SD * _GRID).exp()
     start = torch.tensor([0.0, _SLOPE], dtype=torch.float64)
-    # Where some are measured, a is near that of most of them, and the mean is farther from it, the more they differ.
-    level = LEVEL_SD**2 + (len(x) > 0) * spread**2
-    precision = torch.diag_embed(torch.stack([1 / level, torch.full_like(level, _SLOPE_SD**-2)], 1))
+    precision = torch.diag(torch.tensor([LEVEL_SD**-2, _SLOPE_SD**-2], dtype=torch.float64))
     design = torch.stack([torch.ones_like(x), x], 1)
     total = variance[None] + spread[:, None] ** 2
     posterior = precision + torch.einsum("ci,rc,cj->rij", design, 1 / total, design)
     covariance = torch.linalg.inv(posterior)
     pull = precision @ start + torch.einsum("ci,rc->ri", design, off / total)
     mean = torch.einsum("rij,rj->ri", covariance, pull)
-    log_density = 0.5 * (pull * mean).sum(1) - 0.5 * torch.logdet(posterior) - 0.5 * level.log()
+    log_density = 0.5 * (pull * mean).sum(1) - 0.5 * torch.logdet(posterior)
     log_density -= 0.5 * (total.log() + off**2 / total).sum(1) + 0.5 * _GRID**2
     return torch.softmax(log_density, 0), spread, mean, covariance

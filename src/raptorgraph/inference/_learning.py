@@ -24,8 +24,8 @@ from raptorgraph.inference._prior import (
     is_combination,
     noise,
     signals,
-    usual_scale,
 )
+from raptorgraph.inference._scales import usual_scale
 from raptorgraph.inference._sparse_learning import learn_sparse_interactions
 from raptorgraph.inference._state import Fitted, Hyperparameters, Measured
 from raptorgraph.inference._targets import TargetEffects

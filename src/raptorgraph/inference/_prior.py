@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 import torch
 from scipy.sparse import csr_array
 
+from raptorgraph.inference._scales import usual_scale
+
 if TYPE_CHECKING:
     from raptorgraph.inference._state import Covariance, Hyperparameters, Measured
 
@@ -66,13 +68,6 @@ def scale_of(prior: Hyperparameters, design: torch.Tensor, *, by_size: bool = Fa
     """
     unseen = torch.zeros_like(prior.unseen) if by_size else prior.unseen
     return usual_scale(design, unseen, prior.scale, prior.unseen_scale)
-
-
-def usual_scale(
-    design: torch.Tensor, unseen: torch.Tensor, scale: torch.Tensor, unseen_scale: torch.Tensor
-) -> torch.Tensor:
-    """Usual scale of sets (sets x k) by the hyperparameters, shape (sets,); see :func:`scale_of`."""
-    return 1 + is_combination(design) * (torch.where(design @ unseen > 0, unseen_scale, scale) - 1)
 
 
 def signals(prior: Hyperparameters, design: torch.Tensor) -> torch.Tensor:

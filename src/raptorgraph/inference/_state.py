@@ -9,7 +9,7 @@ import torch
 
 from raptorgraph.inference._gene_covariance import ExtendedCovariance, GeneCovariance
 from raptorgraph.inference._gene_kernel import GeneKernel
-from raptorgraph.inference._prior import usual_scale
+from raptorgraph.inference._scales import usual_scale
 from raptorgraph.inference._sparse_interactions import SparseInteractions
 
 if TYPE_CHECKING:
