@@ -30,7 +30,7 @@ class Knows:
 
     def __init__(self, case):
         self.case, self.perturbed_genes = case, ["P01"]
-        self.names = case.screen.adata.var_names
+        self.names = self.var_names_ = case.screen.var_names
 
     def sample_effects(self, labels, n_draws, seed):
         true = self.case.truth.loc[list(labels), self.names].to_numpy()
@@ -74,10 +74,21 @@ def test_a_measured_truth_has_an_error_that_genes_share(tmp_path):
     settings = Settings(screen="simulated", quick=True)
     case = screens.measured(settings, screens.SINGLES, 0)
     labels = case.asked[screens.UNSEEN]
-    noise = case.noise(labels, 400, 0)
-    np.testing.assert_allclose(noise.var(0), case.variance.loc[labels], rtol=0.6)
+    genes = sorted(case.screen.var_names)  # in any order
+    noise = case.noise(labels, genes, 400, 0)
+    np.testing.assert_allclose(noise.var(0), case.variance.loc[labels, genes], rtol=0.6)
     assert np.abs(noise.mean(0)).max() < 0.3 * np.sqrt(case.variance.to_numpy().max())
-    assert screens.simulated("additive", screens.SINGLES, 0, quick=True).noise(labels, 3, 0) == 0.0
+    assert screens.simulated("additive", screens.SINGLES, 0, quick=True).noise(labels, genes, 3, 0) == 0.0
+
+
+def test_the_error_of_the_controls_is_in_the_draws_and_not_in_the_truth():
+    """The model has seen these control cells: what they add to a measured effect is not another error."""
+    case = screens.measured(Settings(screen="simulated", quick=True), screens.SINGLES, 0)
+    cells, label = case.screen.condition_moments, case.screen.singles[0]
+    of_controls = pd.Series(cells.var[0] / cells.n[0], case.screen.var_names)
+    code = case.screen.labels.index(label)
+    whole = pd.Series(case.screen.moments.variance[code], case.screen.var_names)
+    pd.testing.assert_series_equal(case.variance.loc[label] + of_controls, whole, check_names=False)
 
 
 @pytest.mark.parametrize(

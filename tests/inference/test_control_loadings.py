@@ -61,7 +61,7 @@ def test_draws_of_measured_pairs_have_the_mean_that_their_own_variances_give(wit
     additivity = replace(posterior.additivity, own=own)
     conditional = Conditional(posterior.fitted)
     expected = conditional.moments(Sets.of(design[3:], posterior.fitted, additivity), own).mean
-    drawn = JointDraws(conditional, additivity, 3000, 0, controls=True).effects(design[3:])
+    drawn = JointDraws(conditional, additivity, 3000, 0).effects(design[3:], controls=True)
     off = (drawn.mean(0) - expected) / (drawn.std(0) / 3000**0.5)
     assert float(off.abs().max()) < 5
 
@@ -73,7 +73,7 @@ def test_with_sparse_interactions_draws_and_moments_agree():
     expected = conditional.moments(
         Sets.of(design, posterior.fitted, posterior.additivity), posterior.additivity.own
     ).mean
-    drawn = JointDraws(conditional, posterior.additivity, 3000, 0, controls=True).effects(design)
+    drawn = JointDraws(conditional, posterior.additivity, 3000, 0).effects(design, controls=True)
     off = (drawn.mean(0) - expected) / (drawn.std(0) / 3000**0.5)
     assert float(off.abs().max()) < 5
 

@@ -41,7 +41,7 @@ def test_draws_have_the_mean_and_the_covariance_of_the_whole_model(example, whol
     usual = prior.interaction_variance.expand_as(own.interaction), prior.excess_by_condition[own.rows]
     additivity = replace(additivity, own=replace(own, interaction=usual[0], excess=usual[1]))
     draws = (
-        JointDraws(Conditional(fitted), additivity, N_DRAWS, 0, controls=True).effects(torch.as_tensor(asked)).numpy()
+        JointDraws(Conditional(fitted), additivity, N_DRAWS, 0).effects(torch.as_tensor(asked), controls=True).numpy()
     )
     assert draws.shape == (N_DRAWS, 4, 400)
     for g in (0, 5, 9, 399):
@@ -66,7 +66,7 @@ def test_measured_pairs_are_drawn_with_variances_of_their_own(example, whole_mod
     changed.excess[:3] *= torch.tensor([0.2, 6.0, 1.0])
     additivity = replace(additivity, own=changed)
     draws = (
-        JointDraws(Conditional(fitted), additivity, N_DRAWS, 0, controls=True).effects(torch.as_tensor(asked)).numpy()
+        JointDraws(Conditional(fitted), additivity, N_DRAWS, 0).effects(torch.as_tensor(asked), controls=True).numpy()
     )
     for g in (0, 5, 9, 399):
         model = whole_model(example.posterior, g)
@@ -114,7 +114,7 @@ def test_draws_are_the_same_where_little_is_kept_between_them(example, monkeypat
 def test_the_spread_of_draws_is_the_standard_deviation_about_the_posterior_mean(example):
     posterior, design = example.posterior, torch.as_tensor(example.design)
     design = torch.cat([design[:3], design[10:12], design[-4:]])
-    draws = JointDraws(Conditional(posterior.fitted), posterior.additivity, 1500, 0, controls=True).effects(design)
+    draws = JointDraws(Conditional(posterior.fitted), posterior.additivity, 1500, 0).effects(design, controls=True)
     mean, sd = posterior.mean_and_sd(design)
     exact = posterior.posterior_mean(design)
     expected = (sd**2 - (mean - exact) ** 2).sqrt()
@@ -133,7 +133,7 @@ def test_the_error_of_the_control_mean_is_no_effect():
         torch.full((40,), 400.0), n_controls=100,
     )  # fmt: skip
     design = torch.eye(40, dtype=torch.float64)[:5]
-    with_error = JointDraws(Conditional(posterior.fitted), posterior.additivity, 300, 0, controls=True).effects(design)
+    with_error = JointDraws(Conditional(posterior.fitted), posterior.additivity, 300, 0).effects(design, controls=True)
     draws = posterior.draw(design, 300, 0)
     shared = (with_error - draws).numpy()
     np.testing.assert_allclose(shared, shared[:, :1].repeat(5, axis=1), atol=1e-9)

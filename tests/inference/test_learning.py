@@ -276,9 +276,9 @@ def test_combinations_may_differ_in_their_scale(kind, fit):
     learned = posterior.fitted.hyperparameters.scale_by_condition[10:]
     np.testing.assert_allclose(learned, screen.scale[:25], rtol=0.04, atol=0.1)
     assert errors[0] < 0.7 * errors[1]
-    assert posterior.combination_scale == pytest.approx(screen.scale[:25].mean(), rel=0.15)  # neither kind's
-    assert spread[0] == pytest.approx(screen.scale[:25].std(), rel=0.25)
-    assert spread[1] < 0.75 * screen.scale[:25].std()
+    assert posterior.combination_scale == pytest.approx(screen.scale[:25].mean(), rel=0.08)  # neither kind's
+    assert spread[0] == pytest.approx(screen.scale[:25].std(), rel=0.1)
+    assert spread[1] < spread[0] - 0.03  # noise of single conditions is then taken for the reason
     mean, sd = posterior.mean_and_sd(screen.unseen)
     assert 0.85 < np.mean(np.abs(mean.numpy() - screen.true) < 1.645 * sd.numpy()) < 0.995
 

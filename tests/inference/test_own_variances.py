@@ -100,3 +100,23 @@ def test_noise_is_that_of_all_where_it_is_not_to_differ(tiny, fit):
     posterior = fit(tiny.design, tiny.measured, np.full((4, 12), 0.05), config=config, n_steps=5)
     prior = posterior.fitted.hyperparameters
     torch.testing.assert_close(posterior.additivity.own.excess, prior.excess[None])
+
+
+def test_sums_by_all_others_are_those_without_the_combination(example):
+    """As if the combination had been measured in no cell; genes 5 and 9 are targets."""
+    conditional, own = Conditional(example.posterior.fitted), example.posterior.additivity.own
+    left_out = LeftOut(conditional, own)
+    sums = left_out.averaged(left_out.compared, 3)[0]
+    fitted, genes = example.posterior.fitted, [g for g in range(400) if g not in (5, 9)]
+    inherits = fitted.responsibility[:2] / fitted.responsibility[:2].sum((0, 1))
+    responsibility = torch.cat([inherits, torch.zeros_like(inherits[:1])])
+    for i in (0, 3):
+        row = own.rows[i]
+        noise = fitted.measured.condition_noise.clone()
+        noise[row] = 1e9
+        without = replace(
+            fitted, measured=replace(fitted.measured, condition_noise=noise), responsibility=responsibility
+        )
+        single = Conditional(without).true_moments(torch.eye(8, dtype=torch.float64)).mean
+        expected = fitted.measured.design[row] @ single
+        torch.testing.assert_close(sums[i, genes], expected[genes], rtol=1e-5, atol=1e-6)

@@ -108,7 +108,7 @@ def test_intervals_and_draws_hold_it(moved):
 def test_draws_have_the_moments_of_the_posterior(moved):
     _, design, _, _, _, found = moved
     posterior, rows = found[True], design[torch.as_tensor([8, 9, 12])]
-    drawn = JointDraws(posterior._conditional(), posterior.additivity, 1000, 2, controls=True).effects(rows)
+    drawn = JointDraws(posterior._conditional(), posterior.additivity, 1000, 2).effects(rows, controls=True)
     off = (drawn.mean(0) - posterior.posterior_mean(rows)).abs() / (drawn.std(0) / 1000**0.5)
     assert float((off > 4).double().mean()) < 0.01
     # on the genes that they move, the spread is that of the moments, too

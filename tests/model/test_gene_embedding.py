@@ -115,8 +115,8 @@ def test_a_gene_that_nobody_perturbed(model, caplog):
     columns = [mean.columns.get_loc(name) for name in others]
     asked = model.predictor.asked(["NEW"])  # against the very control cells of the screen, as predictions are
     posterior = model.predictor.posterior_of(asked)
-    draws = JointDraws(Conditional(posterior.fitted), posterior.additivity, 200, 0, controls=True)
-    drawn = draws.effects(asked.design.double())[:, 0, columns].numpy()
+    draws = JointDraws(Conditional(posterior.fitted), posterior.additivity, 200, 0)
+    drawn = draws.effects(asked.design.double(), controls=True)[:, 0, columns].numpy()
     off = np.abs(drawn.mean(0) - mean.loc["NEW", others]).mean()
     assert off < 0.3 * average["NEW"]
 

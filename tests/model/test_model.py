@@ -245,8 +245,8 @@ def test_standard_deviations_and_draws_of_effects(trained):
     exact = posterior.posterior_mean(design).numpy()
     between = np.diff(draws.mean(0), axis=0) - np.diff(exact, axis=0)
     assert (np.abs(between) < 6 * np.sqrt((error**2).sum(0)) + 1e-3)[:, expressed].all()
-    joint = JointDraws(Conditional(posterior.fitted), posterior.additivity, 400, 0, controls=True)
-    of_controls = joint.effects(design).numpy()
+    joint = JointDraws(Conditional(posterior.fitted), posterior.additivity, 400, 0)
+    of_controls = joint.effects(design, controls=True).numpy()
     error = of_controls.std(0) / np.sqrt(400)
     assert (np.abs(of_controls.mean(0) - exact) < 6 * error + 1e-3)[:, expressed].all()
     measured = posterior.fitted.measured

@@ -97,9 +97,8 @@ def test_sign_rates_are_shares_of_joint_draws(pairs_model):
     table = effects(pairs_model, ["P01", "P03+P04"]).set_index(["perturbation", "gene"])
     posterior = pairs_model.calibration.posterior
     measured, design = posterior.fitted.measured, pairs_model.predictor.masks(["P01", "P03+P04"])[1].double()
-    draws = (
-        JointDraws(Conditional(posterior.fitted), posterior.additivity, 200, 0, controls=True).effects(design).numpy()
-    )
+    joint = JointDraws(Conditional(posterior.fitted), posterior.additivity, 200, 0)
+    draws = joint.effects(design, controls=True).numpy()
     error = np.sqrt((measured.control_noise * measured.gene_noise).numpy())
     draws -= np.random.default_rng(0).normal(size=(200, 1, len(error))) * error
     below = pd.DataFrame((draws < 0).mean(axis=0), ["P01", "P03+P04"], pairs_model.var_names_).stack()

@@ -2,8 +2,8 @@
 
 Simulated screens of several kinds (additive, saturating, interacting, without effects), whose kind the model is not
 told, with the truth of the simulation; or a screen with combinations (``--screen FILE``), of which some are hidden.
-Then the truth is measured itself, and the error of that measurement, correlated between genes as control cells show it,
-is added to the draws.
+Then the truth is measured itself, against the same control cells: draws are those of differences to these, and the
+error of the measurement, correlated between genes as control cells show it, is added to them.
 
 The model has seen the singles alone, half of the pairs too, or all but three singles (whose genes only combinations
 show). Everything is asked of one set of joint draws (``model.sample_effects``) of
@@ -25,6 +25,7 @@ network is trained for one epoch only.
 
 from __future__ import annotations
 
+from functools import partial
 from itertools import cycle
 from typing import TYPE_CHECKING
 
@@ -87,8 +88,9 @@ def work(unit: Unit, settings: Settings) -> Part:
     if not case.asked:
         return Part(pd.DataFrame(columns=columns))
     scvi.settings.seed = unit.seed
-    RaptorGraphModel.setup_anndata(case.screen.adata, **case.screen.setup)
-    model = RaptorGraphModel(case.screen.adata)
+    cells = case.screen.adata.copy()  # whose genes are put into another order
+    RaptorGraphModel.setup_anndata(cells, **case.screen.setup)
+    model = RaptorGraphModel(cells)
     model.train(max_epochs=1, enable_progress_bar=False)
     return Part(pd.DataFrame(counted(model, case, settings, unit.seed), columns=columns))
 
@@ -96,7 +98,7 @@ def work(unit: Unit, settings: Settings) -> Part:
 def counted(model: RaptorGraphModel, case: Case, settings: Settings, seed: int) -> list[tuple[str, str, str, float]]:
     """Kind of the sets, question, metric and value, of all questions."""
     screen = case.screen
-    names = screen.adata.var_names
+    names = pd.Index(model.var_names_)
     singles = [label for label in screen.singles if label in case.truth.index]
     position = {screen.genes_of[label][0]: i for i, label in enumerate(singles)}
     true_singles = case.truth.loc[singles, names].to_numpy()
@@ -106,17 +108,18 @@ def counted(model: RaptorGraphModel, case: Case, settings: Settings, seed: int) 
         found = [np.flatnonzero(names.isin(genes) & ~names.isin(model.perturbed_genes)) for genes in known.values()]
         sets[GENE_SETS] = [columns for columns in found if len(columns) > 4]
     n_draws = settings.option("n_draws", N_DRAWS, quick=20)
+    is_true = case.variance is None  # a measured truth is against the very control cells
     rows = []
     for kind, labels in case.asked.items():
-        drawn = model.sample_effects([*singles, *labels], n_draws, seed)
+        draw = model.sample_effects if is_true else partial(_against_controls, model)
+        drawn = draw([*singles, *labels], n_draws, seed)
         drawn_singles, draws = drawn[:, : len(singles)], drawn[:, len(singles) :]
-        draws = draws + case.noise(labels, n_draws, seed)
+        draws = draws + case.noise(labels, names, n_draws, seed)
         genes = [screen.setup.genes(label) for label in labels]
         members = [tuple(position[g] for g in one) if position.keys() >= set(one) else () for one in genes]
-        both = case.variance is None  # scores of measured singles have an error of their own
         truth = case.truth.loc[labels, names].to_numpy()
         expected = model.predict_effects(labels)[names].to_numpy()
-        single = drawn_singles + case.noise(singles, n_draws, seed + 1) * (not both)
+        single = drawn_singles + case.noise(singles, names, n_draws, seed + 1)
         asked = answers(draws, truth, expected, (single, true_singles), members, sets)
         answered = {question: (answer, true) for question, answer, true in asked}
         known_turn = answered.pop(KNOWN_TURN, (None, None))[0]
@@ -124,6 +127,13 @@ def counted(model: RaptorGraphModel, case: Case, settings: Settings, seed: int) 
             below = known_turn if question == NEOMORPHISM else None
             rows += [(kind, question, metric, value) for metric, value in held(answer, true, below)]
     return rows
+
+
+def _against_controls(model: RaptorGraphModel, labels: list[str], n_draws: int, seed: int) -> np.ndarray:
+    """Draws of differences to the very control cells of the screen, as measured ones are."""
+    design = model.predictor.asked(labels).design
+    drawn: np.ndarray = model.module.effects.draw(design, n_draws, seed, controls=True).numpy()
+    return drawn
 
 
 def tables(parts: Parts, settings: Settings) -> Tables:

@@ -57,7 +57,8 @@ class Case:
     truth
         Sets x genes: effects, true ones or measured.
     variance
-        The sampling variance of those that were measured; None for true ones.
+        The sampling variance of those that were measured, without that of the controls, which the model has seen; None
+        for true ones.
     asked
         Labels of the sets to ask for, by their kind.
     """
@@ -67,7 +68,7 @@ class Case:
     variance: pd.DataFrame | None
     asked: dict[str, list[str]]
 
-    def noise(self, labels: Sequence[str], n_draws: int, seed: int) -> np.ndarray | float:
+    def noise(self, labels: Sequence[str], genes: Sequence[str], n_draws: int, seed: int) -> np.ndarray | float:
         """Draws of the error with which the truth was measured, draws x sets x genes; 0 for a true one.
 
         Genes that vary together among control cells have errors that do so.
@@ -78,11 +79,11 @@ class Case:
         rows = self.screen.rows(self.screen.control)
         rows = np.sort(rng.choice(rows, min(_MOST_CELLS, len(rows)), replace=False))
         values = to_dense(self.screen.expression_at(rows)).astype(np.float64)
-        loadings = loadings_of_cells(values)
+        loadings = loadings_of_cells(values)[self.screen.var_names.get_indexer(genes)]
         shape = n_draws, len(labels)
         own = rng.standard_normal((*shape, len(loadings))) * np.sqrt(1 - (loadings**2).sum(axis=1))
         common = rng.standard_normal((*shape, loadings.shape[1])) @ loadings.T
-        return np.asarray((own + common) * np.sqrt(self.variance.loc[list(labels)].to_numpy()))
+        return np.asarray((own + common) * np.sqrt(self.variance.loc[list(labels), list(genes)].to_numpy()))
 
 
 def simulated(kind: str, regime: str, seed: int, *, quick: bool) -> Case:
@@ -97,10 +98,10 @@ def measured(settings: Settings, regime: str, seed: int) -> Case:
     screen = load_screen(settings, seed)
     if not screen.combinations:
         raise ValueError("intervals asks for combinations that were hidden from the model, and the screen has none.")
-    moments = screen.moments
-    index, columns = pd.Index(screen.conditions), screen.adata.var_names
-    truth = pd.DataFrame(moments.effect[1:], index=index, columns=columns)
-    return _case(screen, truth, pd.DataFrame(moments.variance[1:], index=index, columns=columns), regime, seed)
+    cells = screen.condition_moments
+    of_controls = cells.var[0] / cells.n[0]
+    variance = pd.DataFrame(screen.moments.variance[1:] - of_controls, screen.conditions, screen.var_names)
+    return _case(screen, screen.effects, variance.clip(lower=0.0), regime, seed)
 
 
 def _case(screen: Screen, truth: pd.DataFrame, variance: pd.DataFrame | None, regime: str, seed: int) -> Case:

@@ -9,8 +9,8 @@ import torch
 from raptorgraph.inference._combinations import Additivity, OwnVariances, mean_similarity
 from raptorgraph.inference._loadings import loadings_of_effects
 from raptorgraph.inference._mixture import LEVELS
-from raptorgraph.inference._own_variances import learn_own_variances
-from raptorgraph.inference._prior import CONDITION_SPECIFIC, is_combination, scale_of
+from raptorgraph.inference._own_variances import LeftOut, learn_own_variances
+from raptorgraph.inference._prior import CONDITION_SPECIFIC, is_combination
 
 if TYPE_CHECKING:
     from raptorgraph.inference._conditioning import Conditional
@@ -84,7 +84,8 @@ def _shown_by(conditional: Conditional) -> _Shown:
     fitted = conditional.fitted
     measured, prior = fitted.measured, fitted.hyperparameters
     k = measured.design.shape[1]
-    single = conditional.moments_of(torch.eye(k, dtype=measured.design.dtype))
+    # Without the error of the controls, which is the same in all effects, and would be in a sum of two twice.
+    single = conditional.true_moments(torch.eye(k, dtype=measured.design.dtype))
     usual = torch.ones(single.mean.shape[1], dtype=single.mean.dtype)
     usual[measured.target_columns[measured.target_columns >= 0]] = 0.0
     perturbed = measured.design.sum(0) > 0  # others are asked for, and say nothing of the screen
@@ -94,32 +95,27 @@ def _shown_by(conditional: Conditional) -> _Shown:
     cosine = torch.nn.functional.normalize(scaled, dim=1, eps=1e-12)
     similarity = ((cosine @ cosine.T).clamp_min(0.0) ** 2).fill_diagonal_(0.0)
     known = (is_combination(measured.design) > 0) & (measured.design @ prior.unseen == 0)
-    design, effect = measured.design[known], conditional.effect[known]
+    design = measured.design[known]
     pairs = similarity[perturbed][:, perturbed]
     all_pairs = pairs.sum() / max(1, len(pairs) * (len(pairs) - 1))
     center = mean_similarity(similarity, design).mean() if len(design) else all_pairs
     x = mean_similarity(similarity, design) - center
-    expected = scale_of(prior, design)[:, None] * (design @ single.mean)
+    own = learn_own_variances(conditional)
+    # A combination is compared with what all others say of its genes: its own noise is in what it says of them.
+    left_out = LeftOut(conditional, own, known[own.rows].nonzero().squeeze(1))
+    sums, rest, unknown = left_out.averaged(left_out.compared, 3)
+    expected = prior.scale * sums
     information = (precision * expected**2).sum(1)
     known_size = information > _NO_EFFECT
     information = information.clamp_min(_NO_EFFECT)
+    effect = prior.scale_by_condition[known][:, None] * sums + rest
     off = (precision * expected * effect).sum(1) / information - 1
-    own = learn_own_variances(conditional)
-    at = known[own.rows]
-    load = own.interaction[at, None] * _level(fitted)
-    noise = (1 + own.excess[at]) * measured.condition_noise[known]
-    noise = noise + measured.control_loadings[known].square().sum(1)
-    pull = precision * expected * ((noise[:, None] + load) * measured.gene_noise).sqrt()
+    pull = precision * expected * (unknown.clamp_min(0.0) * measured.gene_noise).sqrt()
     of_genes = (pull**2 * (1 - (programs**2).sum(1))).sum(1)
     variance = (of_genes + ((pull @ programs) ** 2).sum(1)) / information**2
     # where nothing is expected, nothing is learned of how it adds up
     off, variance = torch.where(known_size, off, 0.0), torch.where(known_size, variance, _UNKNOWN)
     return _Shown(single.mean, programs, similarity, center, x, off, variance, information, own, known)
-
-
-def _level(fitted: Fitted) -> torch.Tensor:
-    """Expected prior variance of the inherited effects of each gene in units of its noise, shape (G,)."""
-    return (LEVELS[:, None] * fitted.responsibility[:CONDITION_SPECIFIC].sum(0)).sum(0)
 
 
 def _precision(fitted: Fitted) -> torch.Tensor:

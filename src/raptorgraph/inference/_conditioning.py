@@ -43,10 +43,17 @@ class Sets:
     cross: torch.Tensor  # classes x sets x C: covariance with the conditions
     variance: torch.Tensor  # classes x sets: with residuals, and interactions of unknown size
     set_variance: torch.Tensor  # classes x sets: without residuals, and with interactions of the estimated size
+    control_noise: torch.Tensor  # scalar: of the control cells that effects are against; 0 against their expectation
 
     @classmethod
-    def of(cls, design: torch.Tensor, fitted: Fitted, additivity: Additivity | None = None) -> Sets:
-        """Sets by the rows of their design, sets x k; without `additivity` all combinations have the same scale."""
+    def of(
+        cls, design: torch.Tensor, fitted: Fitted, additivity: Additivity | None = None, *, controls: bool = True
+    ) -> Sets:
+        """Sets by the rows of their design, sets x k; without `additivity` all combinations have the same scale.
+
+        Effects are differences to the very control cells of the screen, with their sampling error; without `controls`
+        to what these are a sample of.
+        """
         prior, conditions = fitted.hyperparameters, fitted.measured.design
         same = same_sets(design, conditions)
         measured, combination = same.amax(1), is_combination(design)
@@ -62,7 +69,7 @@ class Sets:
         set_variance[CONDITION_SPECIFIC] = 0.0
         variance = set_variance + interaction * (size - 1) + prior.residual_variance * scale**2 * design.sum(1)
         variance[CONDITION_SPECIFIC] = 1.0
-        return cls(design, scale, cross, variance, set_variance)
+        return cls(design, scale, cross, variance, set_variance, fitted.measured.control_noise * controls)
 
     def means_of_sizes(self, fitted: Fitted) -> tuple[Sets, torch.Tensor]:
         """The mean over all sets of a size, for each size that there is, and which of these each set has."""
@@ -73,14 +80,15 @@ class Sets:
         scale = scale_of(prior, design, by_size=True)
         cross = inherited(prior, design, scale, conditions, by_size=True)
         even = design.mean(1, keepdim=True).expand_as(design)
-        return Sets(even, scale, cross, self.variance[:, first], self.set_variance[:, first]), at
+        variances = self.variance[:, first], self.set_variance[:, first]
+        return Sets(even, scale, cross, *variances, self.control_noise), at
 
-    def measured_cross(self, fitted: Fitted, m: int, level: int) -> torch.Tensor:
+    def measured_cross(self, m: int, level: int) -> torch.Tensor:
         """Covariance with the measured effects at a class and level, sets x C.
 
-        All effects are differences to the same control cells, whose sampling error is part of each.
+        These are differences to the same control cells, whose sampling error is part of each.
         """
-        return LEVELS[level] * self.cross[m] + fitted.measured.control_noise
+        return LEVELS[level] * self.cross[m] + self.control_noise
 
 
 @dataclass(frozen=True)
@@ -127,11 +135,11 @@ class Conditional:
     def moments(self, sets: Sets, own: OwnVariances | None = None) -> Moments:
         """Mean and variance of the effects of sets; of measured combinations by variances of their `own`."""
         measured, responsibility, targets = self.fitted.measured, self.fitted.responsibility, self.targets
-        control, w, n_genes = measured.control_noise, measured.gene_noise, self.effect.shape[1]
+        control, w, n_genes = sets.control_noise, measured.gene_noise, self.effect.shape[1]
         combinations, left_out = self._left_out(sets.design, own)
         mean, square, variance, set_variance = torch.zeros(4, len(sets.design), n_genes, dtype=w.dtype)
         for m, level, genes in self.used():
-            cross = sets.measured_cross(self.fitted, m, level)
+            cross = sets.measured_cross(m, level)
             maps = self.covariances.at(m, level).solve(cross.mT)  # C x sets
             known = (cross.mT * maps).sum(0)
             left = (LEVELS[level] * sets.variance[m] + control - known).clamp_min(0.0)
@@ -159,9 +167,10 @@ class Conditional:
                 total[:, genes[at]] += more
         return Moments(mean, variance + (square - mean**2).clamp_min(0.0), set_variance)
 
-    def moments_of(self, design: torch.Tensor) -> Moments:
-        """Moments of sets (sets x k) of which none is a combination that was not measured."""
-        parts = [self.moments(Sets.of(part, self.fitted)) for part in torch.split(design, _AT_A_TIME)]
+    def true_moments(self, design: torch.Tensor) -> Moments:
+        """Moments of sets (sets x k; none an unmeasured combination) against what the controls are a sample of."""
+        sets = [Sets.of(part, self.fitted, controls=False) for part in torch.split(design, _AT_A_TIME)]
+        parts = [self.moments(part) for part in sets]
         return Moments(
             *(torch.cat(each) for each in zip(*((x.mean, x.variance, x.set_variance) for x in parts), strict=True))
         )
@@ -198,7 +207,7 @@ class Conditional:
         sets = Sets.of(design, fitted, additivity)
         combinations, left_out = self._left_out(design, additivity.own)
         for m, level, genes in used(fitted.responsibility[:CONDITION_SPECIFIC]):
-            cross = sets.measured_cross(fitted, m, level)
+            cross = sets.measured_cross(m, level)
             through = self.covariances.at(m, level).solve(cross.mT)[columns].mT
             part = own_of_set[:, genes] + (same - through) ** 2 @ own[n:, genes]
             for load in loads.T:

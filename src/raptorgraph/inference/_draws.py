@@ -84,9 +84,6 @@ class JointDraws:
         Number of draws and their seed.
     places
         Shape (G,): columns of the draws, in the order in which they are asked for; by default their own.
-    controls
-        Whether effects are differences to the very control cells of the screen, with the error of their mean, as the
-        measured ones are; by default to the mean that these cells are a sample of.
     """
 
     def __init__(
@@ -97,10 +94,9 @@ class JointDraws:
         seed: int,
         *,
         places: torch.Tensor | None = None,
-        controls: bool = False,
     ) -> None:
         self.conditional, self.additivity = conditional, additivity
-        self.n_draws, self.seed, self.places, self.controls = n_draws, seed, places, controls
+        self.n_draws, self.seed, self.places = n_draws, seed, places
         fitted = conditional.fitted
         design, prior = fitted.measured.design, fitted.hyperparameters
         generator = torch.Generator().manual_seed(seed)
@@ -122,13 +118,16 @@ class JointDraws:
         self._genes, self._conditions = (torch.zeros(n, dtype=torch.bool) for n in design.T.shape)
         self._inherited: _Inherited | None = None
 
-    def effects(self, design: torch.Tensor) -> torch.Tensor:
-        """Draws of the effects of sets (sets x k, 0/1), draws x sets x G."""
+    def effects(self, design: torch.Tensor, *, controls: bool = False) -> torch.Tensor:
+        """Draws of the effects of sets (sets x k, 0/1), draws x sets x G.
+
+        They are differences to the mean that the control cells are a sample of; with `controls` to these very cells.
+        """
         measured = self.conditional.fitted.measured
         drawn = self._drawn(design)
         out = torch.empty(self.n_draws, len(design), measured.effect.shape[1], dtype=torch.float64)
         for s, row in enumerate(design):
-            effect = torch.maximum(self._effect(row, drawn), measured.lowest)
+            effect = torch.maximum(self._effect(row, drawn, controls), measured.lowest)
             out[:, s] = effect if self.places is None else effect[:, self.places]
         return out
 
@@ -147,7 +146,7 @@ class JointDraws:
             self._inherited = _Inherited.stacked(draws, self.n_draws)
         return self._inherited
 
-    def _effect(self, row: torch.Tensor, drawn: _Inherited) -> torch.Tensor:
+    def _effect(self, row: torch.Tensor, drawn: _Inherited, controls: bool) -> torch.Tensor:
         """Draws of the effect of one set, draws x G."""
         fitted = self.conditional.fitted
         prior, targets = fitted.hyperparameters, self.conditional.targets
@@ -161,7 +160,7 @@ class JointDraws:
             spread = (self._spread**2 + larger_sd(row[None]) ** 2).sqrt()
             scale = scale * (1 + self._coefficients @ known + spread * off)
         effect = scale[:, None] * drawn.single[:, (row > 0)[self._genes]].double().sum(1)
-        if self.controls:
+        if controls:
             effect = effect + drawn.control
         effect[:, targets.columns] += row[targets.genes] * drawn.target
         if is_pair:

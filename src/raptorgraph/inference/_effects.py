@@ -308,21 +308,21 @@ class EffectPosterior(nn.Module):
         return _unless_control(design, self._moments(self._sets(design)).mean)
 
     @_with_design
-    def draw(self, design: torch.Tensor, n_draws: int, seed: int = 0) -> torch.Tensor:
+    def draw(self, design: torch.Tensor, n_draws: int, seed: int = 0, *, controls: bool = False) -> torch.Tensor:
         """Joint draws of the effects of sets, n_draws x sets x G.
 
         Drawn is what another condition of these genes is expected to show, however many cells it had, against the mean
-        that the control cells are a sample of, without the error of these very cells. A gene has the residual of its
-        condition (of another guide, say) in all sets. Genes of the transcriptome that respond alike are drawn together,
-        and so are sets that share genes. The same seed gives the same draws of a set, whichever others are asked for
-        with it. (:doc:`/concepts/inference` has the equations.)
+        that the control cells are a sample of; with `controls` against these very cells, as effects are measured. A
+        gene has the residual of its condition (of another guide, say) in all sets. Genes of the transcriptome that
+        respond alike are drawn together, and so are sets that share genes. The same seed gives the same draws of a set,
+        whichever others are asked for with it. (:doc:`/concepts/inference` has the equations.)
         """
         design = self._like_fitted(design)
         with self._drawing:
             if self._drawn is None or (self._drawn.n_draws, self._drawn.seed) != (n_draws, seed):
                 with one_thread(len(self.fitted.measured.design) <= _FEW_CONDITIONS):
                     self._drawn = self._joint_draws(n_draws, seed)
-            drawn = self._drawn.effects(design)
+            drawn = self._drawn.effects(design, controls=controls)
         return _unless_control(design, drawn)
 
     def _joint_draws(self, n_draws: int, seed: int) -> JointDraws:

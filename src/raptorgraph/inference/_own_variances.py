@@ -21,16 +21,17 @@ With :math:`\gamma_c = \gamma` and the :math:`\kappa_c` of the prior these are t
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol
 
 import torch
 
 from raptorgraph.inference._combinations import OwnVariances
 from raptorgraph.inference._mixture import LEVELS
-from raptorgraph.inference._prior import CONDITION_SPECIFIC, is_combination
+from raptorgraph.inference._prior import CONDITION_SPECIFIC, inherited, is_combination
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     from raptorgraph.inference._covariances import Covariances
     from raptorgraph.inference._state import Fitted
@@ -117,6 +118,35 @@ class LeftOut:
         at, t = self._conditional.among_targets(genes)
         precision[:, at] = self.precision(inverse, m, level, t)
         return z / precision, 1 / precision
+
+    def averaged(self, parts: Callable[[int, int, torch.Tensor], Sequence[torch.Tensor]], n: int) -> list[torch.Tensor]:
+        """Average each of n parts (of a class, a level and genes, P x genes) over those that are inherited, P x G."""
+        responsibility = self._conditional.fitted.responsibility
+        found = [torch.zeros(len(self.rows), responsibility.shape[2], dtype=torch.float64) for _ in range(n)]
+        total = responsibility[:CONDITION_SPECIFIC].sum((0, 1)).clamp_min(1e-300)
+        for m, level, genes in self._conditional.used():
+            if m != CONDITION_SPECIFIC:
+                weight = responsibility[m, level, genes] / total[genes]
+                for mean, part in zip(found, parts(m, level, genes), strict=True):
+                    mean[:, genes] += weight * part
+        return found
+
+    def off_of_its_own(self, m: int, level: int, genes: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """How far combinations are off, and the variance of that over w by variances of their own, each P x genes."""
+        off, usual = self.off(m, level, genes)
+        return off, usual + self.unshared(m != CONDITION_SPECIFIC, LEVELS[level])[1]
+
+    def compared(self, m: int, level: int, genes: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Sum of the effects of the genes of each combination as all others have it, and :meth:`off_of_its_own`."""
+        fitted, conditions = self._conditional.fitted, self._conditional.fitted.measured.design
+        design = conditions[self.rows]
+        single = replace(fitted.hyperparameters, combination_variance=torch.zeros((), dtype=torch.float64))
+        cross = LEVELS[level] * inherited(single, design, torch.ones_like(design[:, 0]), conditions)[m]
+        maps = self._conditional.covariances.at(m, level).solve(cross.mT)
+        off, variance = self.off_of_its_own(m, level, genes)
+        # What a combination shows is replaced by what the others say that it would.
+        own = maps[self.rows].diagonal()[:, None]
+        return self._times_effects(maps, m, level, genes) - own * off, off, variance
 
     def _times_effects(self, columns: torch.Tensor, m: int, level: int, genes: torch.Tensor) -> torch.Tensor:
         """Products of columns (C x P) with the measured effects less those that are expected on targets, P x genes."""

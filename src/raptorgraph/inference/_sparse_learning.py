@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from raptorgraph.inference._mixture import LEVELS
 from raptorgraph.inference._own_variances import LeftOut, learn_own_variances
 from raptorgraph.inference._prior import CONDITION_SPECIFIC
 from raptorgraph.inference._sparse_interactions import SparseInteractions
@@ -41,7 +40,8 @@ def learn_sparse_interactions(conditional: Given) -> SparseInteractions:
     size = max(1, int(_AT_A_TIME / (len(w) * len(_VARIANCES))))
     inherits = fitted.responsibility[:CONDITION_SPECIFIC].sum((0, 1))
     for chosen in torch.split(torch.arange(len(own.rows)), size):
-        off, variance = _off(conditional, LeftOut(conditional, own, chosen))
+        left_out = LeftOut(conditional, own, chosen)
+        off, variance = left_out.averaged(left_out.off_of_its_own, 2)
         on_target = fitted.measured.design[own.rows[chosen]][:, conditional.targets.genes] > 0
         # Of what is known worse than the largest of them, as without cells, nothing is to be learned.
         closed = (inherits < _INHERITS) | (variance > _VARIANCES[-1])
@@ -49,21 +49,6 @@ def learn_sparse_interactions(conditional: Given) -> SparseInteractions:
         for values, part in zip(found, _posterior(off, variance, w, closed), strict=True):
             values[chosen] = part
     return SparseInteractions(own.rows, *found)
-
-
-def _off(conditional: Given, left_out: LeftOut) -> tuple[torch.Tensor, torch.Tensor]:
-    """How far combinations are off, and the variance of that over w, averaged over classes and levels, each P x G."""
-    fitted = conditional.fitted
-    off, variance = torch.zeros(2, len(left_out.rows), len(fitted.measured.gene_noise), dtype=torch.float64)
-    total = fitted.responsibility[:CONDITION_SPECIFIC].sum((0, 1)).clamp_min(1e-300)
-    for m, level, genes in conditional.used():
-        if m == CONDITION_SPECIFIC:
-            continue
-        weight = fitted.responsibility[m, level, genes] / total[genes]
-        of_level, usual = left_out.off(m, level, genes)
-        off[:, genes] += weight * of_level
-        variance[:, genes] += weight * (usual + left_out.unshared(True, LEVELS[level])[1])
-    return off, variance
 
 
 def _posterior(
