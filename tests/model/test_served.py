@@ -124,11 +124,11 @@ def test_draws_of_two_threads_do_not_mix(model, monkeypatch):
     forget(model)
     other = threading.Thread(target=lambda: found.append(posterior.draw(designs[1], 3, seed=5)))
 
-    def in_between(self, row, drawn):
+    def in_between(self, *asked):
         if other.ident is None:
             other.start()
             other.join(1.0)
-        return effect(self, row, drawn)
+        return effect(self, *asked)
 
     monkeypatch.setattr(_draws.JointDraws, "_effect", in_between)
     found.append(posterior.draw(designs[0], 3, seed=5))
