@@ -91,7 +91,12 @@ def test_effects_on_targets_are_not_scaled_and_so_not_uncertain_by_the_scale(exa
         model = whole_model(example.posterior, g)
         found = model.moments(lambda klass, model=model: [_scaled(model.asked(first, klass, residual=False)[0])])[0]
         np.testing.assert_allclose(scaled[0, g], found[0], rtol=1e-6)
-    assert whole_model(example.posterior, 5).moments(lambda klass: [{("target", 0): 1.0}])[0] < -0.5
+    on_target = whole_model(example.posterior, 5).moments(lambda klass: [{("target", 0): 1.0}])[0]
+    assert on_target < -0.5
+    rest = example.posterior.posterior_mean(torch.eye(8, dtype=torch.float64)) - scaled
+    np.testing.assert_allclose(rest[0, 5] - rest[1, 5], on_target[0], rtol=1e-6)
+    other = [g for g in range(400) if g not in (5, 9)]  # where it is the error of the controls, the same for all
+    torch.testing.assert_close(rest[:, other], rest[:1, other].expand(8, -1))
 
 
 def _scaled(loadings):
