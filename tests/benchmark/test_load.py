@@ -48,6 +48,17 @@ def test_screens_by_name_from_a_folder(adata, tmp_path, monkeypatch):
         load_screen(Settings("other"))
 
 
+def test_read_outs_of_guides_are_left_out(adata, tmp_path):
+    """In the latents and scores of a file that has them methods would read who carries which guide."""
+    changed = adata.copy()
+    changed.var_names = [*changed.var_names[:-3], "KLF1-2", "sgP01-1", "P02_g1:P03_g2"]
+    changed.write_h5ad(tmp_path / "mine.h5ad")
+    with pytest.warns(UserWarning, match="2 of 40 variables read guides and no genes"):
+        screen = load_screen(Settings(str(tmp_path / "mine.h5ad")))
+    assert screen.var_names.tolist() == changed.var_names[:-2].tolist()
+    assert screen.effects.shape[1] == 38
+
+
 def test_public_screens_come_from_datasets(adata, monkeypatch):
     monkeypatch.setattr(datasets, "norman2019", lambda: adata.copy())
     screen = load_screen(Settings("norman2019", {"library_size_key": "total_counts"}))

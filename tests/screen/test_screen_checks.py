@@ -90,6 +90,16 @@ def test_log_values_have_no_libraries(adata):
     assert "log-normalized" in check.reason
 
 
+def test_read_outs_of_guides_are_no_genes(adata, checks):
+    changed = adata.copy()
+    changed.var_names = [*changed.var_names[:-2], "sgP01-1", "P02_g1:P03_g2"]
+    (finding,) = checks(changed)["values"].values()
+    assert finding.level == WARNING
+    assert finding.concerns == ("sgP01-1", "P02_g1:P03_g2")
+    assert "2 of " in finding.found
+    assert "~raptorgraph.pp.guide_features(adata)" in finding.advice
+
+
 def test_batches(adata, checks):
     adata, screen = adata.copy(), Screen(adata, SETUP)
     adata.obs["lane"] = np.where(np.arange(adata.n_obs) % 2, "1", "2")

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from raptorgraph import datasets, pp
 from raptorgraph.benchmark._settings import Settings, screen_file
 from raptorgraph.screen import Screen, Setup
 from raptorgraph.screen._files import read_cells
+from raptorgraph.screen._guide_features import examples
 from raptorgraph.screen._inputs import batch_codes
-from raptorgraph.screen._setup_hints import warn_of_setup
+from raptorgraph.screen._setup_hints import warn, warn_of_setup
+
+if TYPE_CHECKING:
+    from anndata import AnnData
 
 _PUBLIC: dict[str, tuple[str, dict[str, Any]]] = {  # function of `datasets`, and its arguments
     "norman2019": ("norman2019", {}),
@@ -67,7 +71,8 @@ def load_screen(settings: Settings, seed: int = 0) -> Screen:
     Returns
     -------
     Screen
-        The screen, its setup completed by defaults.
+        The screen, its setup completed by defaults. Variables of a file that read guides
+        (:func:`raptorgraph.pp.guide_features`) are left out, with a warning: scores would be of who carries a guide.
 
     Raises
     ------
@@ -104,7 +109,7 @@ def load_screen(settings: Settings, seed: int = 0) -> Screen:
             setup["layer"] = "counts"
             setup["library_size_key"] = setup.get("library_size_key") or "total_counts"
     else:
-        adata = read_cells(_find(name))
+        adata = _genes_of(read_cells(_find(name)), Setup.of(setup))
         batch_codes(adata, setup.get("batch_key"))
         warn_of_setup(adata, Screen(adata, setup).parsed, Setup.of(setup))
     if settings.n_top_genes is not None:
@@ -115,6 +120,16 @@ def load_screen(settings: Settings, seed: int = 0) -> Screen:
     screen = Screen(adata, setup)
     _ = screen.source, screen.batch  # their errors now, not in every unit of work
     return screen
+
+
+def _genes_of(adata: AnnData, setup: Setup) -> AnnData:
+    """Without variables that read guides."""
+    of_guides = pp.guide_features(adata, setup.perturbation_key, control=setup.control, delimiter=setup.delimiter)
+    if not of_guides.any():
+        return adata
+    n, names = of_guides.sum(), examples(adata, of_guides)
+    warn([f"{n:,} of {adata.n_vars:,} variables read guides and no genes ({names}), and are left out."])
+    return adata[:, ~of_guides].copy()
 
 
 def _find(name: str) -> Path:

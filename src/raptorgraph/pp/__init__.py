@@ -11,6 +11,7 @@ __getattr__, __dir__, __all__ = lazy.attach(
         "_pairing": ["pair_cells"],
         "_screen": [
             "format_perturbation",
+            "guide_features",
             "measured_effects",
             "parse_perturbation",
             "perturbation_report",

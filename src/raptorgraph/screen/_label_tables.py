@@ -10,6 +10,8 @@ import pandas as pd
 
 from raptorgraph._docs import docs
 from raptorgraph.screen._cell_labels import parse_obs
+from raptorgraph.screen._guide_features import feature_hint
+from raptorgraph.screen._guide_features import guide_features as which_read_guides
 from raptorgraph.screen._label_hints import likely_names, no_control_message
 from raptorgraph.screen._labels import control_labels, parse_labels
 from raptorgraph.screen._names import gene_names
@@ -154,6 +156,55 @@ def perturbation_report(
     return report
 
 
+@docs.dedent
+def guide_features(
+    adata: AnnData,
+    perturbation_key: str = "perturbation",
+    *,
+    control: str | Sequence[str] = "control",
+    delimiter: str = "+",
+) -> np.ndarray:
+    """Find variables that read a guide rather than a gene.
+
+    They tell which guide a cell carries, and nothing of what it does: a model that has them knows the perturbation of
+    every cell, and its latents, responders and scores look better than they are. :meth:`raptorgraph.RaptorGraphModel.
+    setup_anndata` warns of them.
+
+    Parameters
+    ----------
+    adata
+        Cells x variables, with a perturbation label for each cell.
+    %(perturbation_key)s
+    %(control)s
+    %(delimiter)s
+
+    Returns
+    -------
+    Shape (n_vars,), bool: True where ``adata.var["feature_types"]`` is ``"CRISPR Guide Capture"``, or where the name
+    is that of a guide, or of several, of a perturbed gene: ``KLF1_g2``, ``sgKLF1-3``, ``NT_g1:KLF1_g2``.
+
+    Raises
+    ------
+    KeyError
+        If the column is not there.
+    TypeError
+        If a label is not a string.
+    ValueError
+        If labels are missing or empty, or have an empty part.
+
+    Examples
+    --------
+    >>> rg.pp.guide_features(adata).sum()
+    0
+    >>> adata.var_names = ["sgP01-1", "P02_g1:P03_g2", *adata.var_names[2:]]
+    >>> adata.var_names[rg.pp.guide_features(adata)].tolist()
+    ['sgP01-1', 'P02_g1:P03_g2']
+    >>> adata = adata[:, ~rg.pp.guide_features(adata)].copy()
+    """
+    setup = Setup(perturbation_key, control, delimiter)
+    return which_read_guides(adata, parse_obs(adata, perturbation_key, **setup.spelling).genes)
+
+
 def tabulate_labels(adata: AnnData, setup: Setup) -> pd.DataFrame:
     """:func:`perturbation_report` without warnings."""
     parsed = parse_obs(adata, setup.perturbation_key, **setup.spelling)
@@ -164,6 +215,7 @@ def tabulate_labels(adata: AnnData, setup: Setup) -> pd.DataFrame:
     var_names = gene_names(adata)
     measured = set(var_names)
     messages, others = label_hints(adata, parsed, setup)
+    messages += feature_hint(adata, parsed.genes, setup)
     variants = label_variants(adata, parsed.genes, setup["control"])
     hints = likely_names([gene for gene in parsed.genes if gene not in measured], var_names, parsed.genes)
     hints = variants.guides | variants.doses | hints | (others.found if others is not None else {})

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 LOOKS_FOR = {
     "cells": "Enough control cells, and cells of each perturbation.",
     "labels": "Labels that name controls or more than two genes.",
-    "values": "Counts, with the library size of whole cells.",
+    "values": "Counts of genes and not of guides, with the library size of whole cells.",
     "library sizes": "Cells with twice the counts of others, as doublets have, and counts that shift effects.",
     "batches": "Control cells in every batch, so that batches are no part of effects.",
     "targets": "Perturbed genes that are measured, and change themselves.",

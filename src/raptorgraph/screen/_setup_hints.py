@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
+from raptorgraph.screen._guide_features import feature_hint
 from raptorgraph.screen._label_hints import SetupWarning, likely_controls, likely_unassigned, warn_of_controls
 from raptorgraph.screen._labels import control_labels
 from raptorgraph.screen._names import gene_names, means_missing
@@ -36,7 +37,7 @@ def warn_of_setup(adata: AnnData, parsed: ParsedLabels, setup: Setup) -> None:
     """Warn of everything that a setup would take otherwise than it is probably meant; `adata` is unchanged."""
     warn_of_controls(parsed.genes, "control")
     hints, _ = label_hints(adata, parsed, setup)
-    hints += value_hints(adata, setup)
+    hints += [*feature_hint(adata, parsed.genes, setup), *value_hints(adata, setup)]
     warn([*hints, *batch_hints(adata, parsed, setup), *covariate_hints(adata, parsed, setup)])
 
 

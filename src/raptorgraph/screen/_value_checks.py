@@ -12,6 +12,7 @@ from sklearn.mixture import GaussianMixture
 from raptorgraph._text import counted
 from raptorgraph.screen._checks import NOTE, WARNING, Finding, NotChecked, note, warning
 from raptorgraph.screen._depth_check import shifted_by_depth
+from raptorgraph.screen._guide_features import guide_features, without_guides
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -36,8 +37,17 @@ _LEAST_MODE, _APART, _CLEAR_OF, _LIKELIER = 0.1, np.log(1.5), 2.5, 10.0
 
 
 def values(screen: Screen) -> Iterator[Finding]:
-    """Values that are no counts, and libraries that are sums of a part of the genes."""
+    """Values that are no counts or not of genes, and libraries that are sums of a part of the genes."""
     _, library = screen.source
+    of_guides = guide_features(screen.adata, screen.parsed.genes)
+    if of_guides.any():
+        yield warning(
+            f"{of_guides.sum():,} of {len(of_guides):,} variables read guides and no genes",
+            "They show which guide a cell carries and nothing of what it does, so that latents, responders and scores "
+            "look better than they are, and the effects of a guide on its own read-out count as effects on genes.",
+            f"Leave them out before the setup: {without_guides(screen.setup)}",
+            tuple(screen.adata.var_names[of_guides].astype(str)),
+        )
     if library is None:
         yield note(
             "The values are log-normalized, not counts",
