@@ -48,6 +48,22 @@ def test_variable_genes_and_targets_are_kept(screen, flavor, batch_key):
     np.testing.assert_allclose(screen.obs["raptorgraph_library_size"], total)
 
 
+def test_read_outs_of_guides_are_no_genes(screen):
+    """They vary most, being there in the cells of one perturbation alone, and are in no library."""
+    rng = np.random.default_rng(1)
+    read = sparse.csr_matrix(50.0 * (screen.obs[["perturbation"]] == "g0").to_numpy() * rng.integers(1, 3, (300, 1)))
+    var = pd.DataFrame(index=[*screen.var_names, "sgg0-1", "g0_g1:g100_g2"])
+    X = sparse.csr_matrix(sparse.hstack([screen.X, read, read]), dtype=np.float32)
+    both = ad.AnnData(X, obs=screen.obs.copy(), var=var)
+    both.var["feature_types"] = ["Gene Expression"] * 120 + ["CRISPR Guide Capture"] * 2
+    for n in (20, 1000):
+        full, genes = both.copy(), screen.copy()
+        select_genes(full, n)
+        select_genes(genes, n)
+        assert full.var_names.tolist() == genes.var_names.tolist()
+        np.testing.assert_array_equal(full.obs["raptorgraph_library_size"], genes.obs["raptorgraph_library_size"])
+
+
 @pytest.mark.parametrize("flavor", ["seurat", "cell_ranger"])
 def test_agrees_with_scanpy_on_the_expression_scale(screen, flavor):
     reference = screen.copy()
@@ -173,6 +189,7 @@ def test_real_screen_keeps_every_measured_target():
     adata = ad.read_h5ad(path)
     targets = {gene for label in adata.obs["perturbation"].unique() for gene in label.split("+")} & set(adata.var_names)
     select_genes(adata, 100, library_size_key="total_counts")
+    assert not any(":" in name for name in adata.var_names)  # 240 of 2,000 variables are arrays of guides
     assert len(targets) == 7
     assert targets <= set(adata.var_names)
     assert adata.n_vars <= 107

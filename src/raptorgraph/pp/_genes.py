@@ -14,6 +14,7 @@ from raptorgraph._docs import docs
 from raptorgraph._progress import progress_line
 from raptorgraph.screen._cell_labels import parse_obs
 from raptorgraph.screen._expression import data_kind, to_expression
+from raptorgraph.screen._guide_features import guide_features
 from raptorgraph.screen._inputs import batch_codes, library_of, matrix
 from raptorgraph.screen._moments import condition_moments
 from raptorgraph.screen._names import gene_names
@@ -47,7 +48,7 @@ def select_genes(
     flavor: str | None = None,
     subset: bool = True,
 ) -> None:
-    """Keep the most variable genes, and all perturbed genes with them.
+    """Keep the most variable genes, and all perturbed genes with them; variables that read guides are no genes.
 
     Row sums over a part of the genes are not library sizes: the total counts over all genes are written to
     ``adata.obs`` before genes are dropped. Pass that column as `library_size_key` from then on.
@@ -104,9 +105,12 @@ def select_genes(
     if library_size_key is not None:
         check_text("library_size_key", library_size_key, "the name of a column of obs")
     parsed = parse_obs(adata, perturbation_key, control=control, delimiter=delimiter)
-    targets = gene_names(adata).isin(parsed.genes)
+    genes = ~guide_features(adata, parsed.genes)
+    targets = gene_names(adata).isin(parsed.genes) & genes
     batch = batch_codes(adata, batch_key)
     X = matrix(adata, layer)
+    if not genes.all():
+        X = X[:, np.flatnonzero(genes)]
     kind = data_kind(X)
     flavor = _choose_flavor(flavor, kind)
     library, library_key = None, library_size_key or LIBRARY_SIZE_KEY
@@ -115,16 +119,16 @@ def select_genes(
 
     if flavor in _COUNT_FLAVORS:
         _check_varying(X, batch, flavor)
-    if n_top_genes < adata.n_vars:
+    keep = genes.copy()
+    if n_top_genes < genes.sum():
         if flavor in _COUNT_FLAVORS:
             # scanpy computes in the type of the counts: one that holds their squares, and that numba knows
             wide = np.result_type(X.dtype, np.float32)
             values = X.astype(wide if wide.itemsize <= 8 else np.float64, copy=False)
         else:
             values = to_expression(X, library)
-        keep = _highly_variable(values, n_top_genes, batch, flavor) | targets
-    else:
-        keep = np.ones(adata.n_vars, dtype=bool)
+        keep[genes] = _highly_variable(values, n_top_genes, batch, flavor)
+        keep |= targets
 
     if library is not None and library_key not in adata.obs:
         adata.obs[library_key] = library
