@@ -93,6 +93,14 @@ ROWS: list[Row] = [
     ),
     same(G, "a gene with an empty name", genes(""), happens="a gene of that name", expected=columns(ACTB="")),
     same(G, "names of genes that are numbers, as text", genes("1", "KLF1", "2"), expected=columns(ACTB="1", GAPDH="2")),
+    same(
+        G,
+        "variables that read guides, `sgKLF1-1` or `NT_g1:KLF1_g2`",
+        genes("sgKLF1-1"),
+        warns="1 of 8 variables read guides and no genes",
+        happens="they are read as genes; `rg.pp.guide_features` finds them",
+        expected=columns(ACTB="sgKLF1-1"),
+    ),
     same(G, "very long names", genes("A" * 5000), expected=columns(ACTB="A" * 5000)),
     refused(
         G,
