@@ -10,7 +10,9 @@ from raptorgraph.inference._adding_up import _precision, _regression
 from raptorgraph.inference._combinations import Additivity
 
 
-def test_the_regression_is_that_of_the_joint_normal_distribution():
+def test_the_regression_is_that_of_the_joint_normal_distribution(monkeypatch):
+    """Where departures are normal."""
+    monkeypatch.setattr(_adding_up, "_KINDS", _adding_up._KINDS[:1])
     rng = np.random.default_rng(0)
     x, variance = rng.normal(size=9), rng.uniform(0.001, 0.02, 9)
     off = -0.4 * x + 0.1 * rng.normal(size=9)
@@ -27,6 +29,52 @@ def test_the_regression_is_that_of_the_joint_normal_distribution():
         np.testing.assert_allclose(coefficient, start + gain @ (off - design @ start), atol=1e-10)
     log_density = np.array(log_density) - 0.5 * _adding_up._GRID.numpy() ** 2
     np.testing.assert_allclose(weights, np.exp(log_density) / np.exp(log_density).sum(), atol=1e-10)
+
+
+@pytest.mark.parametrize("last", [0.1, 1.5])
+def test_the_regression_is_that_of_students_departures(last):
+    """Against sums over grids of alpha, beta and sigma; the last combination may be far from all others."""
+    rng = np.random.default_rng(1)
+    x, variance = rng.normal(size=12) * 0.3, rng.uniform(0.001, 0.01, 12)
+    off = 0.1 - 0.3 * x + 0.1 * rng.normal(size=12)
+    off[-1] = last
+    weights, spread, coefficients, covariances = _regression(*map(torch.as_tensor, (off, variance, x)))
+    alpha, beta = np.linspace(-0.4, 0.6, 25), np.linspace(-1.0, 0.6, 25)
+    left = off - alpha[:, None, None] - beta[None, :, None] * x
+    log_prior = stats.norm(0, _adding_up.LEVEL_SD).logpdf(alpha)[:, None]
+    log_prior = log_prior + stats.norm(_adding_up._SLOPE, _adding_up._SLOPE_SD).logpdf(beta)
+    error = np.linspace(-0.5, 0.5, 101)  # of measurement
+    total, mean = [], []
+    for sigma in spread.numpy():  # departures are normal in the first half
+        student = stats.t(5, scale=sigma * 0.6**0.5).pdf if len(total) >= len(spread) // 2 else stats.norm(0, sigma).pdf
+        density = np.exp(log_prior)
+        for c in range(12):
+            of_error = stats.norm(0, variance[c] ** 0.5).pdf(error)
+            density = density * (student(left[..., c, None] - error) @ of_error) * (error[1] - error[0])
+        total.append(density.sum())
+        density /= max(density.sum(), 1e-300)  # of normal departures none is so far
+        mean.append([density.sum(1) @ alpha, density.sum(0) @ beta])
+    expected = np.array(total) * np.exp(-0.5 * np.tile(_adding_up._GRID.numpy(), 2) ** 2)
+    expected /= expected.sum()
+    assert abs(weights.numpy() @ spread.numpy() - expected @ spread.numpy()) < 0.1 * (expected @ spread.numpy())
+    np.testing.assert_allclose(weights.numpy() @ coefficients.numpy(), expected @ np.array(mean), atol=0.02)
+
+
+@pytest.mark.parametrize(("beyond", "turned"), [(3.0, False), (6.0, False), (6.0, True)])
+def test_one_pair_that_does_far_more_does_not_lengthen_all_others(beyond, turned):
+    """Whether along the sum of its genes or elsewhere; all other pairs add up."""
+    rng, k, n_genes, n_cells = np.random.default_rng(2), 8, 300, 100
+    single = 0.3 * rng.normal(size=(k, n_genes))
+    pairs = np.array([[i, j] for i in range(k) for j in range(i)])[::3]
+    design = np.vstack([np.eye(k), *[np.isin(np.arange(k), pair)[None] for pair in pairs]]).astype(float)
+    true = np.vstack([single, single[pairs].sum(1)])
+    size = true[k].std()
+    true[k] = true[k] + beyond * size * rng.normal(size=n_genes) if turned else beyond * true[k]
+    effect = true + rng.normal(size=true.shape) / n_cells**0.5
+    variance = np.full(effect.shape, 1 / n_cells)
+    posterior = EffectPosterior()
+    posterior.fit(*map(torch.as_tensor, (design, effect, variance, np.full(len(design), n_cells))), 10_000)
+    assert posterior.combination_scale == pytest.approx(1.0, abs=0.08)
 
 
 def test_genes_of_one_pathway_are_not_expected_to_add_up(draw_screen, fit):

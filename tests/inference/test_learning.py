@@ -27,7 +27,7 @@ from raptorgraph.inference._learning import (
 from raptorgraph.inference._mixture import LEVELS, GeneMixture
 from raptorgraph.inference._prior import CONDITION_SPECIFIC, INDEPENDENT, SHARED, noise, signals
 
-K, MOST = 5, np.log(1.5)
+K, MOST = 5, np.log(10)
 OWN_SCALE = genhyperbolic(p=1, a=1, b=0, scale=0.05)
 # The last gene is in combinations only.
 DESIGN = torch.as_tensor(np.vstack([np.eye(K)[:-1], [1, 1, 0, 0, 0], [1, 0, 0, 0, 1], [1, 1, 1, 0, 0]]))

@@ -154,6 +154,7 @@ PLANTED = {
 @pytest.mark.usefixtures("all_strong")
 def test_planted_interactions_are_named_and_others_are_not():
     model = DrawnModel(special=PLANTED, n_genes=7)
+    model.conditions += ["P0_P3", "P0_P4"]  # three pairs say how effects add up
     model.singles["P6"] = 1.01 * model.singles["P5"]
     model.special["P5_P6"] = lambda s: s["P5"]
     table = tl.interactions(model, seed=0)
@@ -220,7 +221,7 @@ def test_what_an_interaction_needs_to_be_determined(monkeypatch):
     assert table.loc["P0_P3"][["both_stand_out", "singles_measured"]].tolist() == [False, True]
     assert table.index[table["measured"]].tolist() == ["P0_P1", "P1_P2"]
     assert (table["pairs_seen"] == 2).all()
-    assert table.attrs["scale"] == "learned; pairs whose genes were measured alone: 1"
+    assert table.attrs["scale"].startswith("learned; pairs whose genes were measured alone: 1, too few to name")
     assert table.attrs["pairs_learned"] == 1
     # no measured pair of two genes that were measured alone: all scores are a prior
     for conditions, seen in ((["P0", "P1"], 0), (["P0", "P1", "P1_P2"], 1)):
@@ -231,6 +232,17 @@ def test_what_an_interaction_needs_to_be_determined(monkeypatch):
         assert (table["pairs_seen"] == seen).all()
         assert table.attrs["scale"].startswith("a prior")
         assert table.attrs["pairs_learned"] == 0
+
+
+@pytest.mark.usefixtures("all_strong")
+@pytest.mark.parametrize("n_pairs", [2, 3])
+def test_one_or_two_pairs_do_not_say_what_others_may_do(n_pairs):
+    model = DrawnModel(special={pair: lambda s: 2 * sum(s.values()) for pair in ("P0_P1", "P2_P3")})
+    model.conditions = ["P0", "P1", "P2", "P3", *["P0_P1", "P0_P2", "P1_P2"][:n_pairs]]
+    table = tl.interactions(model, seed=0)
+    named = {"P0_P1"} if n_pairs == 2 else {"P0_P1", "P2_P3"}
+    assert set(table.index[table["interaction"] != "undetermined"]) == named
+    assert ("too few to name" in table.attrs["scale"]) == (n_pairs == 2)
 
 
 @pytest.mark.usefixtures("all_strong")

@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
+from scipy.stats import chi2
 
-from raptorgraph.inference._combinations import Additivity, OwnVariances, mean_similarity
+from raptorgraph.inference._combinations import DEGREES, Additivity, OwnVariances, mean_similarity
 from raptorgraph.inference._loadings import loadings_of_effects
 from raptorgraph.inference._mixture import LEVELS
 from raptorgraph.inference._own_variances import LeftOut, learn_own_variances
@@ -22,6 +23,13 @@ LEVEL_SD = 0.15  # of alpha, a priori
 _SLOPE, _SLOPE_SD = -0.22, 0.2  # mean and SD of beta, a priori
 _SPREAD, _SPREAD_LOG_SD = 0.1, 0.6  # median of sigma and SD of its logarithm, a priori
 _GRID = torch.linspace(-3, 6, 46, dtype=torch.float64)  # of log sigma, in SDs of its prior
+# Departures are normal, or of Student's distribution: normal with a variance that is 3 over a chi-square variable.
+_SIZES = 10 ** (torch.arange(-8, 31, dtype=torch.float64) / 10)
+_CHI = (DEGREES - 2) / _SIZES
+_TAIL = torch.from_numpy(chi2(DEGREES).logpdf(_CHI.numpy())) + _CHI.log()
+_KINDS = torch.stack([torch.where(_SIZES == 1, 0.0, -torch.inf), torch.log_softmax(_TAIL, 0)])  # log weights of sizes
+_FAR = 2.0  # standard deviations, beyond which a combination counts the less for the mean the farther it is
+_N_STEPS = 30  # of expectation and maximization
 
 
 class _Shown(NamedTuple):
@@ -67,13 +75,18 @@ def learn_additivity(conditional: Conditional) -> Additivity:
 def mean_scale(conditional: Conditional) -> torch.Tensor:
     """Mean scale of combinations, of which the a of a prior is where most of the measured ones are.
 
-    Those that do much count most, as strong effects often add up to less.
+    Those that do much count most, as strong effects often add up to less; little counts what is far from all others, or
+    as little known as where a combination interacts strongly.
     """
     shown, scale = _shown_by(conditional), conditional.fitted.hyperparameters.scale
     if not len(shown.off):
         return scale
-    weights, spread, _, _ = _regression(shown.off, shown.variance, shown.x)
-    share, between = shown.information / shown.information.sum(), weights @ spread**2
+    weights, spread, coefficients, _ = _regression(shown.off, shown.variance, shown.x)
+    between, level = weights @ spread**2, weights @ coefficients
+    usual = shown.variance.median() + between + LEVEL_SD**2
+    left = shown.off - level[0] - level[1] * shown.x
+    share = shown.information / torch.maximum(shown.variance, left**2 / _FAR**2).clamp_min(usual)
+    share = share / share.sum()
     error = (share**2) @ (shown.variance + between)
     # The more they differ, the farther their mean may be from where most of them are.
     found: torch.Tensor = scale * (1 + share @ shown.off / (1 + error / (LEVEL_SD**2 + between)))
@@ -130,16 +143,29 @@ def _precision(fitted: Fitted) -> torch.Tensor:
 def _regression(
     off: torch.Tensor, variance: torch.Tensor, x: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Posterior of sigma (weights and values) and, given each, of alpha and beta (mean and covariance)."""
-    spread = _SPREAD * (_SPREAD_LOG_SD * _GRID).exp()
+    """Posterior of sigma (weights and values) and, given each, of alpha and beta (mean and covariance).
+
+    Sigma is on a grid, with normal departures and again with those of Student's distribution. Mean and covariance of
+    alpha and beta are those of their mode, by expectation and maximization over the sizes that departures may be of.
+    """
+    spread = (_SPREAD * (_SPREAD_LOG_SD * _GRID).exp()).repeat(len(_KINDS))
+    log_sizes = _KINDS.repeat_interleave(len(_GRID), 0)[:, None]  # R x 1 x sizes
     start = torch.tensor([0.0, _SLOPE], dtype=torch.float64)
-    precision = torch.diag(torch.tensor([LEVEL_SD**-2, _SLOPE_SD**-2], dtype=torch.float64))
+    prior = torch.diag(torch.tensor([LEVEL_SD**-2, _SLOPE_SD**-2], dtype=torch.float64))
     design = torch.stack([torch.ones_like(x), x], 1)
-    total = variance[None] + spread[:, None] ** 2
-    posterior = precision + torch.einsum("ci,rc,cj->rij", design, 1 / total, design)
-    covariance = torch.linalg.inv(posterior)
-    pull = precision @ start + torch.einsum("ci,rc->ri", design, off / total)
-    mean = torch.einsum("rij,rj->ri", covariance, pull)
-    log_density = 0.5 * (pull * mean).sum(1) - 0.5 * torch.logdet(posterior)
-    log_density -= 0.5 * (total.log() + off**2 / total).sum(1) + 0.5 * _GRID**2
-    return torch.softmax(log_density, 0), spread, mean, covariance
+    total = variance[None, :, None] + spread[:, None, None] ** 2 * _SIZES  # R x C x sizes
+
+    def log_density(mean: torch.Tensor) -> torch.Tensor:
+        left = off - mean @ design.T
+        return log_sizes - 0.5 * (total.log() + left[:, :, None] ** 2 / total)
+
+    mean = start.expand(len(spread), 2)
+    for _ in range(_N_STEPS):
+        precision = (torch.softmax(log_density(mean), 2) / total).sum(2)
+        posterior = prior + torch.einsum("ci,rc,cj->rij", design, precision, design)
+        pull = prior @ start + torch.einsum("ci,rc->ri", design, precision * off)
+        mean = torch.linalg.solve(posterior, pull[:, :, None])[:, :, 0]
+    evidence = torch.logsumexp(log_density(mean), 2).sum(1) - 0.5 * torch.logdet(posterior)
+    evidence -= 0.5 * (torch.einsum("ri,ij,rj->r", mean - start, prior, mean - start))
+    evidence -= 0.5 * (_GRID**2).repeat(len(_KINDS))
+    return torch.softmax(evidence, 0), spread, mean, torch.linalg.inv(posterior)

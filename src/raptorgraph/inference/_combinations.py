@@ -23,7 +23,8 @@ from scipy.sparse import csr_array
 
 from raptorgraph.inference._prior import is_combination
 
-_DEGREES = 5  # of freedom of delta
+DEGREES = 5
+"""Degrees of freedom of delta."""
 _LARGER = 0.1  # SD of the scale for each gene more than two
 _NO_INTERACTION = 0.3  # share of combinations that do not interact, a priori
 _PRIOR_COUNT = 4.0  # combinations that the prior of the size of interactions is worth
@@ -104,9 +105,9 @@ class Additivity:
         The interaction is as large as that of one of the measured combinations, or as a priori: with a probability of
         0.3 there is none, else its variance is that of a chi-square variable with one degree of freedom.
         """
-        normal = torch.randn(n, 2 + _DEGREES, generator=generator, dtype=torch.float64)
+        normal = torch.randn(n, 2 + DEGREES, generator=generator, dtype=torch.float64)
         chance = torch.rand(n, 3, generator=generator, dtype=torch.float64)
-        off = normal[:, 0] * ((_DEGREES - 2) / (normal[:, 2:] ** 2).sum(1)).sqrt()
+        off = normal[:, 0] * ((DEGREES - 2) / (normal[:, 2:] ** 2).sum(1)).sqrt()
         size = (chance[:, 0] >= _NO_INTERACTION) * normal[:, 1] ** 2 / (1 - _NO_INTERACTION)
         if len(self.sizes):
             measured = self.sizes[(chance[:, 1] * len(self.sizes)).long().clamp_max(len(self.sizes) - 1)]

@@ -286,7 +286,7 @@ class EffectPosterior(nn.Module):
 
     @_with_design
     def mean_and_sd(self, design: torch.Tensor, chunk_size: int = 512) -> tuple[torch.Tensor, torch.Tensor]:
-        """Predicted effects and their standard deviations, each sets x G; both are 0 for control, the empty set."""
+        """Predicted effects against these controls, and SDs without their error, each sets x G; 0 for the empty set."""
         measured, prior = self.fitted.measured, self.fitted.hyperparameters
         # What another condition of this kind would differ by, however many cells it had.
         between = prior.excess * measured.condition_noise.median() * measured.gene_noise

@@ -41,7 +41,7 @@ _SCALE_SD = 0.15  # of the log scale of combinations, a priori
 _OWN_SCALE = 0.05  # spread of the log scale of one combination about that of all, a priori
 # Logarithm of the most that it is beyond that of all. What a pair does whose genes do nothing alone is an interaction,
 # and no multiple of what they might do.
-_MOST_BEYOND = math.log(1.5)
+_MOST_BEYOND = math.log(10)
 # Prior median of that scale where effects are unrelated, and where all are one effect, of which a pair has no more than
 # a single; excess noise where half of the way is gone.
 _UNRELATED, _ONE_EFFECT, _HALF = 0.93, 0.5, 0.5

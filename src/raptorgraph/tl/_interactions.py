@@ -31,6 +31,7 @@ logger = logging.getLogger(__name__)
 
 UNDETERMINED = "undetermined"
 N_DRAWS, _FEWEST_DRAWS = 100, 20
+_FEWEST_LEARNED = 3  # measured pairs; fewer do not say how far other pairs may be from them
 _ENDS = (0.05, 0.95)
 _CLEAR = 0.95  # probability of a type that names a pair
 _BLOCK_BYTES = 2**27  # of the draws of a block of pairs
@@ -132,8 +133,9 @@ def interactions(
       above 0.05, a turn by 18 degrees;
     - both single effects were measured and stand out from noise. The direction of an effect that is next to nothing is
       arbitrary, and so are the scores of pairs with it;
-    - the training data have a pair of two genes that were measured alone. Without one the data do not say how effects
-      combine, and every score is a prior.
+    - the training data have a pair of two genes that were measured alone, and three where the pair itself was not
+      measured. Without one the data do not say how effects combine, and every score is a prior; one or two do not say
+      how much pairs differ.
 
     A determined pair is named ``"epistasis"`` or ``"redundancy"`` if that probability is 0.95 or more (in that order),
     else ``"neomorphism"`` if it turns, else ``"synergy"`` or ``"suppression"``. No name depends on the other pairs of
@@ -303,7 +305,8 @@ def _judged(
     table["singles_measured"] = [alone.issuperset(pair) for pair in scored]
     table["both_stand_out"] = [strong.issuperset(pair) for pair in scored]
     table["pairs_seen"] = len(pairs_seen)
-    known = additive_is_excluded(table) & table["singles_measured"] & table["both_stand_out"] & (learned > 0)
+    enough = table["measured"] & (learned > 0) | (learned >= _FEWEST_LEARNED)
+    known = additive_is_excluded(table) & table["singles_measured"] & table["both_stand_out"] & enough
     table["interaction"] = _named(table, known.to_numpy())
     table.attrs["pairs_learned"] = learned
     table.attrs["intervals"] = (
@@ -311,6 +314,7 @@ def _judged(
     )
     table.attrs["scale"] = (
         f"learned; pairs whose genes were measured alone: {learned}"
+        f"{'' if learned >= _FEWEST_LEARNED else ', too few to name interactions of pairs that were not measured'}"
         if learned
         else "a prior: no pair was measured whose genes were measured alone, so no interaction is determined"
     )
