@@ -24,12 +24,12 @@ _SLOPE, _SLOPE_SD = -0.22, 0.2  # mean and SD of beta, a priori
 _SPREAD, _SPREAD_LOG_SD = 0.1, 0.6  # median of sigma and SD of its logarithm, a priori
 _GRID = torch.linspace(-3, 6, 46, dtype=torch.float64)  # of log sigma, in SDs of its prior
 # Departures are normal, or of Student's distribution: normal with a variance that is 3 over a chi-square variable.
-_SIZES = 10 ** (torch.arange(-8, 31, dtype=torch.float64) / 10)
+_SIZES = 10 ** (torch.arange(-4, 16, dtype=torch.float64) / 5)
 _CHI = (DEGREES - 2) / _SIZES
 _TAIL = torch.from_numpy(chi2(DEGREES).logpdf(_CHI.numpy())) + _CHI.log()
 _KINDS = torch.stack([torch.where(_SIZES == 1, 0.0, -torch.inf), torch.log_softmax(_TAIL, 0)])  # log weights of sizes
 _FAR = 2.0  # standard deviations, beyond which a combination counts the less for the mean the farther it is
-_N_STEPS = 30  # of expectation and maximization
+_N_STEPS = 15  # of expectation and maximization
 
 
 class _Shown(NamedTuple):

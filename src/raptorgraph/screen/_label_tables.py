@@ -194,7 +194,7 @@ def guide_features(
 
     Examples
     --------
-    >>> rg.pp.guide_features(adata).sum()
+    >>> int(rg.pp.guide_features(adata).sum())
     0
     >>> adata.var_names = ["sgP01-1", "P02_g1:P03_g2", *adata.var_names[2:]]
     >>> adata.var_names[rg.pp.guide_features(adata)].tolist()
