@@ -128,8 +128,9 @@ def _some_cells(screen: Screen, conditions: Sequence[str], seed: int) -> ad.AnnD
 
 
 def _posterior_of(train: ad.AnnData, screen: Screen, options: dict[str, Any]) -> RaptorGraphModel:
-    """Model with its posterior; the network, which has no part in that, is not trained."""
-    kwargs: dict[str, Any] = {"model_kwargs": {"effect_posterior": options}, "train_kwargs": NOT_TRAINED}
+    """Model with its posterior; the network, which has no part in that, is neither started from it nor trained."""
+    arguments = {"effect_posterior": options, "perturbed_prior": False, "pairing": "random"}
+    kwargs: dict[str, Any] = {"model_kwargs": arguments, "train_kwargs": NOT_TRAINED}
     return RaptorGraphMethod(max_epochs=1, **kwargs, **screen.setup).fit(train).model
 
 
