@@ -167,8 +167,8 @@ def guide_features(
     """Find variables that read a guide rather than a gene.
 
     They tell which guide a cell carries, and nothing of what it does: a model that has them knows the perturbation of
-    every cell, and its latents, responders and scores look better than they are. :meth:`raptorgraph.RaptorGraphModel.
-    setup_anndata` warns of them.
+    every cell, and its latents, responders and scores look better than they are.
+    :meth:`raptorgraph.RaptorGraphModel.setup_anndata` warns of them.
 
     Parameters
     ----------
