@@ -7,7 +7,7 @@ import pytest
 
 import raptorgraph as rg
 from raptorgraph.screen._guide_features import guide_features
-from raptorgraph.screen._variants import gene_of_guide
+from raptorgraph.screen._variants import genes_of_guide
 
 GENES = ["KLF1", "BAK1", "HLA-A"]
 
@@ -78,7 +78,9 @@ def test_the_setup_says_how_to_leave_them_out(key, labels, arguments):
         assert "read guides" in rg.pp.perturbation_report(adata, **arguments).attrs["hints"][0]
 
 
-def test_a_name_is_read_as_it_is():
-    assert gene_of_guide("NT_g1") == "NT"
-    assert gene_of_guide("KLF1-2") is None
-    assert gene_of_guide("sgKLF1_g2") == "KLF1"
+def test_a_number_may_be_that_of_the_gene_or_of_the_guide():
+    assert genes_of_guide("NT_g1") == {"NT"}
+    assert genes_of_guide("KLF1-2") == set()
+    assert genes_of_guide("sgKLF1_g2") == {"KLF1"}
+    assert genes_of_guide("sgNKX2-1") == {"NKX2-1", "NKX2"}
+    assert guide_features(screen(["ACTB", "sgNKX2-1", "sgNKX2-1-3"]), ["NKX2-1"]).tolist() == [False, True, True]

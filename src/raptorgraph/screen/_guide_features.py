@@ -13,7 +13,7 @@ import pandas as pd
 
 from raptorgraph.screen._names import gene_names
 from raptorgraph.screen._setup import Setup
-from raptorgraph.screen._variants import gene_of_guide
+from raptorgraph.screen._variants import genes_of_guide
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -60,6 +60,6 @@ def examples(adata: AnnData, found: np.ndarray) -> str:
 
 def _reads_guide(name: str, genes: Collection[str]) -> bool:
     """Whether it is a guide, or several, and one of a perturbed gene; no gene is called like a guide."""
-    parts = [gene_of_guide(part.strip()) for part in re.split(r"[:;|,&/]", name)]
-    of_genes = parts if None not in parts else [gene_of_guide(name)]  # KLF1|g2 is one
-    return None not in of_genes and (name in genes or not set(of_genes).isdisjoint(genes))
+    parts = [genes_of_guide(part.strip()) for part in re.split(r"[:;|,&/]", name)]
+    of_genes = set.union(*parts) if all(parts) else genes_of_guide(name)  # KLF1|g2 is one
+    return bool(of_genes) and (name in genes or not of_genes.isdisjoint(genes))

@@ -124,18 +124,19 @@ def _is_one_name(base: str) -> bool:
     return bool(re.search(r"[^\W\d_]", base)) and not re.search(r"[;,|&+]|g\d{1,2}[:/]|[\W_](?:sg|gRNA)[A-Z]", base)
 
 
-def gene_of_guide(name: str) -> str | None:
-    """Gene of a name that can be nothing but that of a guide, as ``KLF1_g2``, ``sgKLF1-3``, ``KLF1_+_12997999.23-P1``.
+def genes_of_guide(name: str) -> set[str]:
+    """What the gene of a name may be that can be nothing but that of a guide; empty for others.
 
-    KLF1-2 may be the second row of a gene, and KLF1_ENSG00000105610 the gene.
+    KLF1_g2 and sgKLF1-3 are guides, and sgNKX2-1 one of NKX2-1 or NKX2; KLF1-2 may be the second row of a gene, and
+    KLF1_ENSG00000105610 the gene.
     """
     match, of_gene = _GUIDE.fullmatch(name), re.search(r"_ENS[A-Z]*\d{11}(\.\d+)?$", name)
     if match and (match["transcript"] or not of_gene):
         name = match["transcript"] or match["base"] or match["symbol"]
     elif not _PREFIXED.fullmatch(name):
-        return None
+        return set()
     prefixed = _PREFIXED.fullmatch(name)
-    return re.sub(r"[\s_.|:#-]+\d{1,2}$", "", prefixed["base"]) if prefixed else name
+    return {prefixed["base"], re.sub(r"[\s_.|:#-]+\d{1,2}$", "", prefixed["base"])} if prefixed else {name}
 
 
 def joined_guides(names: Iterable[str], known: Collection[str]) -> tuple[str, list[str]] | None:
